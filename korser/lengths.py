@@ -1,0 +1,73 @@
+"""Masks and statistics that know where each utterance ends.
+
+Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels. Lengths are absolute int64 counts.
+"""
+
+import torch
+
+
+def length_mask(lengths, max_length):
+    """Mark the valid positions of a padded batch.
+
+    Parameters
+    ----------
+    lengths : torch.Tensor
+        ``(B,)`` int64, valid samples or frames of each utterance.
+    max_length : int
+        ``T``, the padded size.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(B, T)`` bool, true where there is speech.
+
+    Example
+    -------
+    >>> length_mask(torch.tensor([1, 3]), 3).int()
+    tensor([[1, 0, 0],
+            [1, 1, 1]], dtype=torch.int32)
+    """
+    return torch.arange(max_length, device=lengths.device)[None] < lengths[:, None]
+
+
+def zero_padding(x, lengths):
+    """Set what lies past ``lengths`` to zero (also where it is NaN or infinite).
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        ``(B, T)`` or ``(B, T, C)``.
+    lengths : torch.Tensor
+        ``(B,)`` int64.
+
+    Returns
+    -------
+    torch.Tensor
+        As ``x``.
+    """
+    mask = length_mask(lengths, x.shape[1])
+    return x.masked_fill(~mask.view(*mask.shape, *[1] * (x.dim() - 2)), 0)
+
+
+def masked_mean_std(x, lengths, eps=1e-5):
+    """Mean and standard deviation over the valid frames of each utterance.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        ``(B, T, C)``.
+    lengths : torch.Tensor
+        ``(B,)`` int64, at least 1 each.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    mean, std : torch.Tensor
+        ``(B, C)`` each.
+    """
+    mask = length_mask(lengths, x.shape[1])[..., None]  # (B, T, 1)
+    count = lengths.to(x.dtype)[:, None]
+    mean = x.masked_fill(~mask, 0).sum(1) / count
+    var = (x - mean[:, None]).masked_fill(~mask, 0).square().sum(1) / count
+    return mean, (var + eps).sqrt()
