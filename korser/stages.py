@@ -31,6 +31,12 @@ class Stage(nn.Module):
         Learning rate of this stage's parameters, where it differs from that of the rest.
     """
 
+    def __new__(cls, *args, **kwargs):
+        """Remember the arguments: they are part of what frozen features depend on (:mod:`korser.features`)."""
+        stage = super().__new__(cls)
+        object.__setattr__(stage, "config", {"args": args, **kwargs})
+        return stage
+
     def __init__(
         self, *, output_size, frame_rate, in_channels=None, input_rate=SAMPLE_RATE, min_length=1, lr=None
     ):

@@ -1,0 +1,218 @@
+"""Any audio file as 16 kHz mono, and a corpus's files checked and converted once.
+
+Shape legend: ``T`` time in samples.
+"""
+
+import hashlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+import torchaudio.functional
+from tqdm import tqdm
+
+from korser.errors import UserError
+from korser.stages import SAMPLE_RATE
+
+DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits
+LOUDEST = 8.0  # float files may exceed 1 a little; beyond this their samples are surely not scaled to [-1, 1]
+SHOWN = 3  # bad files named in an error
+CHUNK = 5000  # files between two saves of the scan, so that a kill loses little
+
+
+def read_audio(path):
+    """Read a file as 16 kHz mono.
+
+    Anything that libsndfile reads (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, ...) and headerless ``.pcm``, taken as
+    16 kHz, 16-bit, little-endian, mono. More channels are averaged; other rates go through
+    :func:`torchaudio.functional.resample`.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    torch.Tensor
+        ``(T,)`` float32 in [-1, 1], at least one sample.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, unreadable or empty, holds NaN, infinite or unscaled samples, or is a ``.pcm`` of an odd
+        number of bytes.
+    """
+    return _read(path)[0]
+
+
+def scan_audio(paths, cache_folder, n_workers=None):
+    """Check, measure and digest files; convert what is not 16 kHz mono, once.
+
+    Results are kept in ``cache_folder/audio/scan.csv`` under each file's absolute path, size and modification time,
+    converted audio in ``cache_folder/audio/<digest>.wav``, with exactly the samples that :func:`read_audio` gives for
+    the original. A file that is touched is looked at again.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+    cache_folder : str or Path
+        Created when absent; may be shared by runs and corpora.
+    n_workers : int, optional
+        Threads; as many as there are cores, at most 8, when None.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by ``paths`` as given: ``samples`` (int, at 16 kHz), ``duration`` (s), ``digest`` (hexadecimal, of the
+        original file's bytes) and ``audio_path`` (the file to read from then on).
+
+    Raises
+    ------
+    UserError
+        One for all bad files, naming the first few and their number.
+    """
+    paths = [str(p) for p in paths]
+    folder = Path(cache_folder).resolve() / "audio"
+    folder.mkdir(parents=True, exist_ok=True)
+    known = _load_scan(folder)
+
+    rows, todo, bad = {}, {}, []
+    for path in dict.fromkeys(paths):
+        try:
+            key = _key(path)
+        except OSError:
+            bad.append(f"{path}: no such file")
+            continue
+        row = known.get(key)
+        if row is None or not (row["audio_path"] == key[0] or os.path.exists(row["audio_path"])):
+            todo[path] = key
+        else:
+            rows[path] = row
+
+    def scan(path):
+        try:
+            return path, _scan_one(path, folder)
+        except UserError as error:
+            return path, error
+
+    if todo:
+        n_workers = n_workers or min(8, os.cpu_count() or 1)
+        todo_paths = list(todo)
+        with ThreadPoolExecutor(n_workers) as pool, tqdm(
+            total=len(todo), desc="checking audio", unit="file", disable=len(todo) < 1000 or None
+        ) as bar:
+            for start in range(0, len(todo), CHUNK):
+                for path, result in pool.map(scan, todo_paths[start : start + CHUNK]):
+                    bar.update()
+                    if isinstance(result, UserError):
+                        bad.append(str(result))
+                    else:
+                        rows[path] = known[todo[path]] = result
+                _save_scan(folder, known)
+    if bad:
+        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        raise UserError(
+            f"{len(bad)} of {len(set(paths))} audio files cannot be used: {'; '.join(bad[:SHOWN])}{more}. "
+            "Mend them or take them out of the corpus"
+        )
+    table = pd.DataFrame([rows[p] for p in paths], index=paths, columns=["samples", "digest", "audio_path"])
+    table.insert(1, "duration", table["samples"] / SAMPLE_RATE)
+    return table
+
+
+def _read(path):
+    """``(T,)`` audio, and whether the file differs from it (rate, channels, no header)."""
+    path = Path(path)
+    raw = path.suffix.lower() == ".pcm"
+    try:
+        if raw:
+            data = path.read_bytes()
+            if len(data) % 2:
+                raise UserError(f"{path}: {len(data)} bytes are no 16-bit samples: convert the file to WAV")
+            samples, rate = np.frombuffer(data, "<i2").astype(np.float32)[:, None] / 32768, SAMPLE_RATE
+        else:
+            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # (T, channels)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"{path}: {_why_unreadable(path, error)}") from error
+    if not len(samples):
+        raise UserError(f"{path}: holds no audio (0 samples): remove it")
+    if not np.isfinite(samples).all():
+        raise UserError(f"{path}: holds NaN or infinite samples: export it again")
+    peak = float(np.abs(samples).max())
+    if peak > LOUDEST:
+        raise UserError(f"{path}: its samples reach {peak:g}: scale them to [-1, 1]")
+    audio = torch.from_numpy(samples.mean(1))
+    if rate != SAMPLE_RATE:
+        audio = torchaudio.functional.resample(audio, rate, SAMPLE_RATE)
+    # the resampler overshoots at full scale, where a recorder would clip
+    return audio.clamp(-1, 1), raw or rate != SAMPLE_RATE or samples.shape[1] > 1
+
+
+def _why_unreadable(path, error):
+    if not path.exists():  # soundfile does not say so
+        return "no such file"
+    if path.is_dir():
+        return "is a folder, not an audio file"
+    with open(path, "rb") as file:
+        if file.read(24).startswith(b"version https://git-lfs"):
+            return "is a Git LFS pointer, not audio: run `git lfs pull` in its repository"
+    reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return f"cannot be read as audio ({reason.strip().rstrip('.')})"
+
+
+def _scan_one(path, folder):
+    audio, differs = _read(path)
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:DIGEST_LENGTH]
+    target = os.path.abspath(path)
+    if differs:
+        target = folder / f"{digest}.wav"
+        if not target.exists():
+            # both subtypes keep read_audio's samples to the bit
+            subtype = "PCM_16" if Path(path).suffix.lower() == ".pcm" else "FLOAT"
+            part = folder / f"{digest}.{os.getpid()}.{threading.get_ident()}.part"
+            try:
+                soundfile.write(part, audio.numpy(), SAMPLE_RATE, subtype=subtype, format="WAV")
+                os.replace(part, target)
+            finally:
+                part.unlink(missing_ok=True)
+    return {"samples": len(audio), "digest": digest, "audio_path": str(target)}
+
+
+def _key(path):
+    stat = os.stat(path)
+    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
+
+
+def _load_scan(folder):
+    """``{(absolute path, size, mtime_ns): row}``; the path of converted audio is kept relative, so caches can move."""
+    try:
+        table = pd.read_csv(folder / "scan.csv", dtype={"path": str, "digest": str}, keep_default_na=False)
+    except FileNotFoundError:
+        return {}
+    columns = (table[c] for c in ("path", "size", "mtime_ns", "samples", "digest", "converted"))
+    return {
+        (path, size, mtime): {
+            "samples": samples,
+            "digest": digest,
+            "audio_path": str(folder / f"{digest}.wav") if converted else path,
+        }
+        for path, size, mtime, samples, digest, converted in zip(*columns)
+    }
+
+
+def _save_scan(folder, known):
+    rows = [(*key, row["samples"], row["digest"], int(row["audio_path"] != key[0])) for key, row in known.items()]
+    table = pd.DataFrame(rows, columns=["path", "size", "mtime_ns", "samples", "digest", "converted"])
+    part = folder / f"scan.{os.getpid()}.part"
+    try:
+        table.to_csv(part, index=False)
+        os.replace(part, folder / "scan.csv")
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,209 @@
+"""Training and evaluation loops, on SpeechBrain's Brain."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import if_main_process
+from tqdm import tqdm
+
+from korser.data import absolute_lengths
+from korser.losses import MISSING
+from korser.metrics import confusion_counts, scores
+from korser.rundir import write_csv
+
+
+class EmotionBrain(sb.Brain):
+    """Fit a :class:`korser.model.SpeechEmotionModel`.
+
+    Parameters
+    ----------
+    model : korser.model.SpeechEmotionModel
+    tasks : list of korser.Task
+        The first one is the main one: the best epoch is that of its highest validation UAR.
+    hparams : korser.hparams.HParams
+        Uses ``seed``, ``opt_class``, ``lr``, ``lr_scheduler``, ``warmup``, ``n_epochs``, ``augment``, ``wav_augment``,
+        and SpeechBrain's run options where they stand there (``precision``, ``max_grad_norm``, ...).
+    skip_prefix : bool
+        Whether batches hold the frozen prefix's output instead of waveforms.
+    history : korser.checkpoints.History
+    log_file : Path
+    checkpointer : korser.checkpoints.AtomicCheckpointer, optional
+    tensorboard : speechbrain.utils.train_logger.TensorboardLogger, optional
+    """
+
+    def __init__(
+        self, *, model, tasks, hparams, skip_prefix, history=None, log_file=None, checkpointer=None, tensorboard=None
+    ):
+        run_options = {k: v for k, v in hparams.items() if k in sb.RunOptions.__dataclass_fields__}
+        super().__init__(modules={"model": model}, hparams=run_options, checkpointer=checkpointer)
+        self.tasks = tasks
+        self.settings = hparams
+        self.skip_prefix = skip_prefix
+        self.history = history
+        self.log_file = log_file
+        self.tensorboard = tensorboard
+        self.epoch = 0
+        self.predictions = []
+
+    # -- the model ---------------------------------------------------------------------------------------------------
+    def compute_forward(self, batch, stage):
+        """Logits of every task and what augmentation did to the labels."""
+        batch = batch.to(self.device)
+        x, lengths = batch.x.data, absolute_lengths(batch.x)
+        augment = None
+        if stage == sb.Stage.TRAIN:
+            augment = self.settings["augment"]
+            if self.settings["wav_augment"] is not None:
+                x, relative = self.settings["wav_augment"](x, batch.x.lengths)
+                lengths = (relative * x.shape[1]).round().long()
+        return self.modules.model(x, lengths, skip_prefix=self.skip_prefix, augment=augment)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The joint loss; remembers each task's own, and in evaluation the probabilities."""
+        logits, mix = predictions
+        labels = {task.name: batch[task.name].to(self.device) for task in self.tasks}
+        loss, by_task = self.raw_model.head.loss(logits, labels, mix)
+        self.batch_losses = {"loss": loss, **by_task}
+        if stage != sb.Stage.TRAIN:
+            probabilities = {name: scores.float().softmax(-1).cpu().numpy() for name, scores in logits.items()}
+            self.predictions.append((batch.id, {k: v.cpu().numpy() for k, v in labels.items()}, probabilities))
+            for name, value in by_task.items():  # by the labels in the mean, so that batches do not matter
+                count = int((labels[name] != MISSING).sum())
+                total, n = self.eval_sums.get(name, (0.0, 0))
+                self.eval_sums[name] = (total + float(value) * count, n + count)
+        return loss
+
+    @property
+    def raw_model(self):
+        """The model without the wrapper of distributed training."""
+        model = self.modules.model
+        return model.module if hasattr(model, "module") else model
+
+    # -- optimisation ------------------------------------------------------------------------------------------------
+    def init_optimizers(self):
+        """One optimizer (and schedule) for each learning rate: SpeechBrain clips the first parameter group only."""
+        by_lr = {}
+        own = {}
+        for stage in self.raw_model.rest:
+            if stage.lr is not None:
+                own.update({parameter: stage.lr for parameter in stage.parameters()})
+        for parameter in self.raw_model.parameters():
+            if parameter.requires_grad:
+                by_lr.setdefault(own.get(parameter, self.settings["lr"]), []).append(parameter)
+        self.optimizers_dict, self.schedulers = {}, {}
+        total = self.settings["n_epochs"] * self.n_train_batches // self.grad_accumulation_factor
+        warmup = round(self.settings["warmup"] * total)
+        for i, (lr, parameters) in enumerate(sorted(by_lr.items(), reverse=True)):
+            self.optimizers_dict[f"optimizer{i}"] = self.settings["opt_class"](parameters, lr=lr)
+            self.schedulers[f"scheduler{i}"] = self.settings["lr_scheduler"](lr, warmup, total)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverables({**self.optimizers_dict, **self.schedulers})
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Every draw of a step comes from (seed, epoch, step), so a resumed run draws what an uninterrupted one does."""
+        seed_everything(self.settings["seed"], self.epoch, self.step)
+        if should_step:
+            for optimizer, scheduler in zip(self.optimizers_dict.values(), self.schedulers.values()):
+                scheduler(optimizer)
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Show the running losses of every task."""
+        self.history.add({name: float(value.detach()) for name, value in self.batch_losses.items()})
+        self.bar.update()
+        self.bar.set_postfix({k: f"{v:.3f}" for k, v in self.history.means().items()}, refresh=False)
+
+    # -- epochs ------------------------------------------------------------------------------------------------------
+    def on_stage_start(self, stage, epoch=None):
+        """Start the clock, the progress bar and the sums; those of an epoch resumed in its middle go on."""
+        self.predictions, self.eval_sums = [], {}
+        if stage != sb.Stage.TRAIN:
+            return
+        self.epoch, self.started = epoch, time.time()
+        if self.step == 0:
+            self.history.sums = {}
+        self.bar = tqdm(
+            total=self.n_train_batches,
+            initial=self.step,
+            desc=f"epoch {epoch}/{self.settings['n_epochs']}",
+            disable=self.settings["noprogressbar"] or not if_main_process(),
+            dynamic_ncols=True,
+        )
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """After validation: log the epoch, keep the best and the latest checkpoint, decide whether to stop."""
+        if stage == sb.Stage.TRAIN:
+            self.seconds = time.time() - self.started
+            return
+        if stage == sb.Stage.TEST:
+            return
+        row = {"epoch": epoch, "lr": self.optimizers_dict["optimizer0"].param_groups[0]["lr"]}
+        row |= {f"train_{_loss_name(name)}": value for name, value in self.history.means().items()}
+        means = {name: total / max(count, 1) for name, (total, count) in self.eval_sums.items()}
+        row["valid_loss"] = sum(task.weight * means[task.name] for task in self.tasks)
+        row |= {f"valid_{_loss_name(name)}": value for name, value in means.items()}
+        for task in self.tasks:
+            truth, probabilities = self.gathered(task)
+            present = truth != MISSING
+            counts = confusion_counts(truth[present], probabilities.argmax(-1)[present], len(task.classes))
+            measured = scores(counts)
+            row[f"valid_{task.name}_accuracy"] = float(measured["accuracy"])
+            row[f"valid_{task.name}_uar"] = float(measured["uar"])
+        row["seconds"] = round(self.seconds, 3)
+        self.bar.set_postfix(
+            {k: f"{v:.3f}" for k, v in row.items() if k.endswith(("_loss", "_uar"))}, refresh=False
+        )
+        self.bar.close()
+        self.history.epochs.append(row)
+        score = row[f"valid_{self.tasks[0].name}_uar"]
+        self.settings["epoch_counter"].update_metric(score)
+        # Of equal epochs the earliest is the best: SpeechBrain would pick by the order in which the disk lists them.
+        self.checkpointer.save_and_keep_only(meta={"score": score - 1e-9 * epoch, "epoch": epoch}, max_keys=["score"])
+        if if_main_process():
+            self.write_log()
+            if self.tensorboard is not None:
+                for name, value in row.items():
+                    if name != "epoch":
+                        self.tensorboard.writer.add_scalar(name, value, epoch)
+
+    def write_log(self):
+        """Write ``log.csv`` anew from the history."""
+        write_csv(self.log_file, pd.DataFrame(self.history.epochs))
+
+    def gathered(self, task):
+        """Truth ``(N,)`` and probabilities ``(N, K)`` of a task over the utterances evaluated so far."""
+        return (
+            np.concatenate([labels[task.name] for _, labels, _ in self.predictions]),
+            np.concatenate([probabilities[task.name] for _, _, probabilities in self.predictions]),
+        )
+
+    def predict(self, loader):
+        """Probabilities of every utterance.
+
+        Returns
+        -------
+        dict of str to (dict of str to numpy.ndarray)
+            ``{id: {task: (K,)}}``.
+        """
+        self.predictions, self.eval_sums = [], {}
+        self.modules.eval()
+        for batch in tqdm(loader, desc="predict", disable=self.settings["noprogressbar"], leave=False):
+            self.evaluate_batch(batch, sb.Stage.TEST)
+        return {
+            name: {task.name: probabilities[task.name][i] for task in self.tasks}
+            for ids, _, probabilities in self.predictions
+            for i, name in enumerate(ids)
+        }
+
+
+def _loss_name(name):
+    return name if name == "loss" else f"{name}_loss"
+
+
+def seed_everything(*numbers):
+    """Seed torch and numpy (transformers' SpecAugment draws from it) from a tuple of integers."""
+    state = np.random.SeedSequence(numbers).generate_state(2)
+    torch.manual_seed(int(state[0]))
+    np.random.seed(int(state[1]))

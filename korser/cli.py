@@ -1,0 +1,31 @@
+"""What every recipe does with its command line and with a user's mistake."""
+
+import logging
+import os
+import sys
+
+from korser.errors import UserError
+
+
+def run(main):
+    """Call a recipe's ``main`` and turn a user's mistake into one line and exit code 2.
+
+    Parameters
+    ----------
+    main : callable
+        Takes the list of command line arguments.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("speechbrain", "httpx", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,171 @@
+"""The backbone: a small convolutional network from features of any frontend to one embedding per utterance.
+
+Shape legend: ``B`` utterances, ``C`` feature channels, ``T`` frames, ``F`` bands, ``M`` maps.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from korser.lengths import length_mask, masked_mean_std, zero_padding
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation over valid frames only, then an activation; padding comes out as zero.
+
+    The valid frames of the batch are packed, normalised by PyTorch's own batch norm and put back, so that in training
+    neither the statistics nor their gradients know how much padding there was. A batch with a single value per channel
+    has no variance: it is normalised by the running statistics, which it leaves alone.
+
+    Parameters
+    ----------
+    channels : int
+        ``M``.
+    activation : callable, optional
+        Applied to the packed frames.
+    """
+
+    def __init__(self, channels, activation=None):
+        super().__init__(channels)
+        self.activation = activation
+
+    def forward(self, x, lengths):
+        """Normalise.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            ``(B, M, T, F)``; what lies past ``lengths`` is arbitrary.
+        lengths : torch.Tensor
+            ``(B,)`` int64, at least 1 each.
+
+        Returns
+        -------
+        torch.Tensor
+            As ``x``, zero past ``lengths``.
+        """
+        n, maps, time, bands = x.shape
+        valid = length_mask(lengths, time).flatten().nonzero()[:, 0]
+        x = x.permute(0, 2, 3, 1).reshape(n * time, bands * maps)
+        y = x.index_select(0, valid).view(-1, maps)  # (frames * F, M)
+        if len(y) > 1:
+            y = super().forward(y)
+        else:
+            y = functional.batch_norm(y, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if self.activation is not None:
+            y = self.activation(y)
+        y = y.view(-1, bands * maps)
+        y = y.new_zeros(n * time, bands * maps).index_copy(0, valid, y)
+        return y.view(n, time, bands, maps).permute(0, 3, 1, 2)
+
+
+class ConvBlock(nn.Module):
+    """Strided convolution, masked batch norm and ReLU.
+
+    Its input must be zero past ``lengths``, as the output is, so that each utterance sees the zeros that it would see
+    at its end if it were alone.
+    """
+
+    def __init__(self, in_maps, maps, kernel_size, stride):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_maps, maps, kernel_size, stride, padding=[size // 2 for size in kernel_size], bias=False
+        )
+        self.norm = MaskedBatchNorm(maps, functional.relu)
+
+    def forward(self, x, lengths):
+        """Map ``(B, M, T, F)`` to ``(B, M', ceil(T / stride), ceil(F / stride))``, and the lengths with it."""
+        lengths = torch.div(lengths - 1, self.conv.stride[0], rounding_mode="floor") + 1
+        return self.norm(self.conv(x), lengths), lengths
+
+
+class ConvNet(nn.Module):
+    """Convolutions over time and channel, pooled over time to one embedding.
+
+    The features are read as an image of time by channel with one map; with ``projection`` a learnt linear map first
+    brings the channels to that many bands, for features whose channels have no order or are very many. The result for
+    an utterance does not depend on the batch it is in.
+
+    Parameters
+    ----------
+    in_channels : int
+        ``C``, the frontend's ``output_size``.
+    maps : sequence of int
+        Maps of each convolution.
+    time_strides, band_strides : sequence of int
+        Strides of each convolution along time and along the channels.
+    kernel_sizes : sequence of int
+        Odd kernel size of each convolution, along both axes.
+    projection : int, optional
+        Bands ``F`` to project the channels to before the first convolution.
+    dropout : float
+        Dropout of the embedding.
+
+    Attributes
+    ----------
+    output_size : int
+        ``E``: mean and standard deviation of the last maps.
+
+    Raises
+    ------
+    ValueError
+        If the sequences differ in length or a kernel size is even.
+
+    Example
+    -------
+    >>> net = ConvNet(in_channels=64)
+    >>> net(torch.zeros(2, 300, 64), torch.tensor([300, 120])).shape
+    torch.Size([2, 256])
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels,
+        maps=(16, 32, 64, 128),
+        time_strides=(2, 2, 2, 2),
+        band_strides=(2, 2, 2, 1),
+        kernel_sizes=(5, 3, 3, 3),
+        projection=None,
+        dropout=0.1,
+    ):
+        super().__init__()
+        if not len(maps) == len(time_strides) == len(band_strides) == len(kernel_sizes):
+            raise ValueError("maps, time_strides, band_strides and kernel_sizes need one entry per convolution each")
+        if any(size % 2 == 0 for size in kernel_sizes):
+            raise ValueError(f"kernel_sizes must be odd, not {list(kernel_sizes)}: padding keeps frames centred")
+        self.input_norm = MaskedBatchNorm(in_channels)
+        self.projection = nn.Linear(in_channels, projection) if projection else None
+        self.blocks = nn.ModuleList(
+            ConvBlock(before, after, (size, size), (time_stride, band_stride))
+            for before, after, size, time_stride, band_stride in zip(
+                (1, *maps), maps, kernel_sizes, time_strides, band_strides
+            )
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.output_size = 2 * maps[-1]
+
+    def forward(self, x, lengths):
+        """Embed a batch.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            ``(B, T, C)``; what lies past ``lengths`` is arbitrary.
+        lengths : torch.Tensor
+            ``(B,)`` int64 frames, at least 1 each.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(B, E)``.
+        """
+        x = self.input_norm(x.transpose(1, 2)[..., None], lengths)[..., 0].transpose(1, 2)
+        if self.projection is not None:
+            x = zero_padding(self.projection(x), lengths)  # the bias has filled the padding
+        x = x[:, None]  # (B, 1, T, F)
+        for block in self.blocks:
+            x, lengths = block(x, lengths)
+        x = x.mean(3).transpose(1, 2)  # (B, T', M)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # under autocast, the variance needs fp32
+        return self.dropout(torch.cat(masked_mean_std(x, lengths), 1))

@@ -1,0 +1,71 @@
+"""CREMA-D: Crowd-sourced Emotional Multimodal Actors Dataset.
+
+Source: H. Cao et al., IEEE Transactions on Affective Computing 5(4): 377-390, 2014, doi:10.1109/TAFFC.2014.2336244;
+https://github.com/CheyneyComputerScience/CREMA-D (the audio is in Git LFS).
+
+Licence: Open Database License 1.0, its contents under the Database Contents License 1.0.
+
+Layout: ``AudioWAV/1001_DFA_ANG_XX.wav`` (actor, sentence, emotion, intensity) at any depth below the folder, and
+``VideoDemographics.csv`` beside or above it, without which gender and age are unknown.
+
+Labels: emotion (6, as acted), gender, intensity (low, medium, high). The name has an intensity only where a sentence was
+recorded at several (XX elsewhere, and for all neutral speech), so most intensity labels are missing. Extras: ``age``,
+``sentence``. 91 actors, 7438 utterances: the four that the source lists as broken are left out.
+"""
+
+import logging
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from korser.corpora.manifest import code, find_files, make_table
+
+logger = logging.getLogger(__name__)
+
+EMOTIONS = {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "ANG": "angry", "FEA": "fearful", "DIS": "disgust"}
+# X is a slip of one file's name, 1040_ITH_SAD_X.wav
+INTENSITIES = {"LO": "low", "MD": "medium", "HI": "high", "XX": None, "X": None}
+TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male"), "intensity": ("low", "medium", "high")}
+BROKEN = ("1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX")
+LAYOUT = "CREMA-D, AudioWAV/1001_DFA_ANG_XX.wav (or .flac) and so on, and VideoDemographics.csv"
+
+_NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})\.(?:wav|flac)", re.IGNORECASE)
+
+
+def prepare(data_folder):
+    """See :mod:`korser.corpora`."""
+    files = find_files(data_folder, _NAME, layout=LAYOUT)
+    actors = _demographics(Path(data_folder).expanduser().resolve())
+    rows = []
+    for path, match in files:
+        actor, sentence, emotion, intensity = match.groups()
+        if path.stem in BROKEN:
+            continue
+        gender, age = actors.get(actor, (None, None))
+        rows.append(
+            {
+                "id": path.stem,
+                "path": str(path),
+                "speaker": actor,
+                "emotion": code(EMOTIONS, emotion.upper(), path, "emotion"),
+                "gender": gender,
+                "intensity": code(INTENSITIES, intensity.upper(), path, "intensity"),
+                "age": age,
+                "sentence": sentence.upper(),
+            }
+        )
+    return make_table(rows)
+
+
+def _demographics(folder):
+    """``{actor: (gender, age)}``"""
+    for table in (folder / "VideoDemographics.csv", folder.parent / "VideoDemographics.csv"):
+        if table.is_file():
+            people = pd.read_csv(table, dtype=str)
+            return {
+                actor: (gender.lower(), int(age))
+                for actor, gender, age in zip(people["ActorID"], people["Sex"], people["Age"])
+            }
+    logger.warning("%s has no VideoDemographics.csv, so gender is unknown: it is in the CREMA-D repository", folder)
+    return {}

@@ -1,0 +1,61 @@
+"""EmoDB: Berlin Database of Emotional Speech.
+
+Source: F. Burkhardt et al., A Database of German Emotional Speech, Interspeech 2005; http://emodb.bilderbar.info.
+
+Licence: free for research, to be cited.
+
+Layout: ``wav/03a01Fa.wav`` (speaker, text, emotion's German initial, version) at any depth below the folder.
+
+Labels: emotion (7), gender. Extras: ``age``, ``sentence``. 10 actors, 535 utterances.
+"""
+
+import re
+
+from korser.corpora.manifest import code, find_files, make_table
+
+# Wut, Langeweile, Ekel, Angst, Freude, Trauer
+EMOTIONS = {
+    "N": "neutral",
+    "F": "happy",
+    "T": "sad",
+    "W": "angry",
+    "A": "fearful",
+    "E": "disgust",
+    "L": "bored",
+}
+TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+ACTORS = {
+    "03": ("male", 31),
+    "08": ("female", 34),
+    "09": ("female", 21),
+    "10": ("male", 32),
+    "11": ("male", 26),
+    "12": ("male", 30),
+    "13": ("female", 32),
+    "14": ("female", 35),
+    "15": ("male", 25),
+    "16": ("female", 31),
+}
+LAYOUT = "EmoDB, wav/03a01Fa.wav (or .flac) and so on"
+
+_NAME = re.compile(r"(\d\d)([ab]\d\d)([A-Z])[a-z]?\.(?:wav|flac)")
+
+
+def prepare(data_folder):
+    """See :mod:`korser.corpora`."""
+    rows = []
+    for path, match in find_files(data_folder, _NAME, layout=LAYOUT):
+        speaker, sentence, emotion = match.groups()
+        gender, age = code(ACTORS, speaker, path, "speaker")
+        rows.append(
+            {
+                "id": path.stem,
+                "path": str(path),
+                "speaker": speaker,
+                "emotion": code(EMOTIONS, emotion, path, "emotion"),
+                "gender": gender,
+                "age": age,
+                "sentence": sentence,
+            }
+        )
+    return make_table(rows)

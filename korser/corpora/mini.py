@@ -1,0 +1,393 @@
+"""mini: synthetic Korean emotional speech, made on first use.
+
+Source
+    Spoken by eSpeak NG (library and Korean voice from the package ``espeakng-loader``) from the forty sentences below.
+    No person speaks: every table and figure made from it says "synthetic". It is there to prove that an experiment
+    runs and that a model can learn, not to say which frontend is better on people.
+Licence
+    Sentences and rules: Apache-2.0, as korser. eSpeak NG is GPL-3; it is loaded only by a separate program
+    (``_espeak.py``), which this module starts and talks to through pipes, never by korser itself.
+Layout on disk
+    ``<data_folder>/<speakers>x<utterances>-<digest>/<speaker>/<id>.flac``, 16 kHz, 16 bit, mono, beside
+    ``checksums.txt`` (size and CRC-32 of each file) and ``.lock``. The digest covers everything that decides the audio
+    (version, rules, sentences, release of espeakng-loader), so that different sizes or versions never mix. Ids are
+    ``s<speaker>_<number>`` with the numbers of a speaker in shuffled order: a name says nothing about its labels.
+Labels
+    emotion: joy, sadness, neutral, anger. gender: female, male. intensity: low, medium, high, extreme; neutral speech
+    has none. Extra columns: ``age`` (20 to 59, spread evenly within each gender; a label only, with no effect on the
+    sound, since the ages of the paper's actors are not published), ``sentence``.
+Design
+    Every emotion has the same number of utterances, shared out evenly (to within one) over speakers, and within a
+    speaker over intensities. A speaker says the same sentences in every emotion, so words cannot give it away.
+Speakers
+    Odd and even speakers are female and male. Each is a voice variant (14 of each gender, chosen by measurement: clearly
+    voiced, f0 of 175-265 Hz or 90-110 Hz, never clipping at the volume used here) played a little faster or slower
+    (formants, as by the length of the vocal tract, by up to 7 %, pitch and rate corrected for it), a base pitch, a
+    rate, a level, and a habit: how strongly the speaker shows each emotion by each cue.
+Prosody
+    The usual findings on vocal expression (Banse & Scherer 1996, "Acoustic profiles in vocal emotion expression";
+    Scherer 2003, "Vocal communication of emotion", Table 1): anger and joy are faster, higher, wider in pitch and louder
+    than neutral speech, sadness is slower, lower, narrower and softer; anger is marked most by level and rate, joy by
+    pitch and its range. At strength 1:
+
+    ========  =====  ================  ===========  ======
+    emotion   rate   pitch             pitch range  level
+    ========  =====  ================  ===========  ======
+    neutral   x 1    0                 x 1          0
+    joy       x 1.08 + 3.5 semitones   x 1.6        + 2 dB
+    anger     x 1.2  + 1.5 semitones   x 1.25       + 5 dB
+    sadness   x 0.84 - 2 semitones     x 0.6        - 4 dB
+    ========  =====  ================  ===========  ======
+
+    The intensities scale the departure from neutral by 0.4, 0.8, 1.2 and 1.6; the speaker's habit scales each cue again,
+    and every utterance varies at random around the result.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import io
+import json
+import math
+import os
+import random
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy
+import pandas
+import soundfile
+import torch
+import torchaudio
+from tqdm import tqdm
+
+from korser.errors import UserError
+from korser.stages import SAMPLE_RATE
+
+VERSION = 1  # raise it whenever the same settings would give other audio for a reason that the digest does not see
+SYNTHETIC = True
+EMOTIONS = ("joy", "sadness", "neutral", "anger")
+GENDERS = ("female", "male")
+INTENSITIES = ("low", "medium", "high", "extreme")
+TASKS = {"emotion": EMOTIONS, "gender": GENDERS, "intensity": INTENSITIES}
+
+# Departure from neutral at strength 1: rate factor, semitones, factor of the pitch range, decibels.
+CUES = ("rate", "pitch", "range", "level")
+RULES = {
+    "neutral": (1.0, 0.0, 1.0, 0.0),
+    "joy": (1.08, 3.5, 1.6, 2.0),
+    "anger": (1.2, 1.5, 1.25, 5.0),
+    "sadness": (0.84, -2.0, 0.6, -4.0),
+}
+STRENGTHS = {None: 0.0, "low": 0.4, "medium": 0.8, "high": 1.2, "extreme": 1.6}
+
+# Voice variant: median f0 in Hz and level in dBFS, measured on eight of the sentences at eSpeak's volume 40.
+VOICES = {
+    "female": {
+        "f2": (192, -26.2), "Annie": (230, -27.4), "f1": (178, -26.4), "belinda": (227, -24.9), "steph": (182, -26.5),
+        "f3": (206, -27.4), "Andrea": (242, -22.7), "grandma": (198, -28.6), "f5": (202, -27.9), "f4": (176, -26.4),
+        "Alicia": (245, -27.4), "shelby": (177, -27.6), "linda": (227, -25.2), "anika": (262, -24.4),
+    },
+    "male": {
+        "m3": (103, -27.7), "Alex": (104, -28.6), "Andy": (94, -24.1), "m1": (92, -28.9), "Denis": (98, -33.3),
+        "m7": (105, -26.8), "Gene": (94, -24.6), "michel": (103, -27.6), "adam": (100, -28.4), "norbert": (100, -24.2),
+        "m5": (100, -29.0), "sandro": (98, -25.0), "Henrique": (106, -32.7), "m2": (99, -29.7),
+    },
+}  # fmt: skip
+F0 = {"female": (180.0, 240.0), "male": (90.0, 135.0)}  # Hz, what speakers' base pitches are drawn from
+VOLUME = 40  # percent: none of the voices clips inside eSpeak
+PITCH_STEP = 6.3  # steps of eSpeak's pitch (0-99) in a semitone, measured
+PLAYED_AT = (20500, 21250, 22050, 22750, 23500)  # Hz; small ratios to 16 kHz, so that resampling is cheap
+ESPEAK_RATE = 22050  # Hz, at which eSpeak speaks
+
+SENTENCES = (
+    "책상 위에 연필이 있어요.", "오늘은 화요일입니다.", "기차는 두 시에 와요.", "창문은 북쪽에 있어요.",
+    "우유는 냉장고에 있어요.", "저는 버스를 타고 가요.", "회의는 세 시에 시작해요.", "도서관은 왼쪽에 있어요.",
+    "가방 안에 책이 있어요.", "아침에 신문을 읽었어요.", "점심은 열두 시에 먹어요.", "문 옆에 의자가 있어요.",
+    "내일은 우체국에 가요.", "이 길은 시장으로 가요.", "컵은 식탁 위에 있어요.", "저녁에 산책을 했어요.",
+    "은행은 네 시에 닫아요.", "여기는 이 층입니다.", "종이를 반으로 접어요.", "모자는 벽에 걸려 있어요.",
+    "물을 한 잔 마셨어요.", "전화번호를 적었어요.", "양말은 서랍에 있어요.", "수업은 월요일에 있어요.",
+    "공원은 학교 뒤에 있어요.", "표를 두 장 샀어요.", "달력은 문 옆에 걸었어요.", "쌀을 물에 씻었어요.",
+    "이 상자는 네모입니다.", "버스는 십 분마다 와요.", "사과를 반으로 잘랐어요.", "저는 이 번 출구로 나가요.",
+    "편지를 봉투에 넣었어요.", "열쇠는 가방에 있어요.", "도로 옆에 나무가 있어요.", "빨래를 옷장에 넣었어요.",
+    "사무실은 삼 층에 있어요.", "구두를 신고 나갔어요.", "지도를 벽에 붙였어요.", "매일 아홉 시에 출근해요.",
+)  # fmt: skip
+
+
+def design(n_speakers=24, n_utterances=576):
+    """Which utterances the corpus of this size consists of, without any audio.
+
+    Parameters
+    ----------
+    n_speakers : int
+        Even, at least 2: half of each gender.
+    n_utterances : int
+        At least 4 per speaker. 68,000 with 120 speakers is the size of the paper's corpus.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per utterance, sorted by id: ``id, speaker, emotion, gender, intensity, age, sentence, repetition``
+        (``repetition`` counts the utterances of a speaker in an emotion). ``intensity`` is None for neutral.
+
+    Raises
+    ------
+    UserError
+        If a size is out of range.
+
+    Examples
+    --------
+    >>> design(24, 576).emotion.value_counts().to_dict()
+    {'joy': 144, 'sadness': 144, 'neutral': 144, 'anger': 144}
+    """
+    if n_speakers < 2 or n_speakers % 2:
+        raise UserError(f"n_speakers={n_speakers}: mini needs an even number, half of each gender, of at least 2")
+    if n_utterances < 4 * n_speakers:
+        raise UserError(f"n_utterances={n_utterances}: mini needs at least {4 * n_speakers}, 4 for each speaker")
+    rows, position = [], 0
+    for order, emotion in enumerate(EMOTIONS):
+        for count in range(n_utterances // 4 + (order < n_utterances % 4)):
+            # `position` runs on through the emotions, so that what does not divide evenly is shared out as well.
+            speaker, repetition = position % n_speakers, count // n_speakers
+            # Lap after lap over all sentences, each lap shifted by one: the same for all emotions of a speaker, each
+            # sentence equally often, and another one at each repetition.
+            slot = repetition * n_speakers + speaker
+            sentence = (slot + slot // len(SENTENCES)) % len(SENTENCES)
+            level = INTENSITIES[(repetition + speaker // 2) % len(INTENSITIES)]
+            rows.append((speaker, emotion, None if emotion == "neutral" else level, sentence, repetition))
+            position += 1
+    rows.sort(key=lambda row: (row[0], _hash(f"{row[0]} {row[1]} {row[4]}")))
+    table = pandas.DataFrame(rows, columns=["number", "emotion", "intensity", "sentence", "repetition"], dtype=object)
+    names = [f"s{number + 1:03d}" for number in range(n_speakers)]
+    ages = [20 + (number // 2 * 17 + number % 2 * 23) % 40 for number in range(n_speakers)]
+    running = table.groupby("number").cumcount() + 1
+    return pandas.DataFrame(
+        {
+            "id": [f"{names[number]}_{count:04d}" for number, count in zip(table.number, running)],
+            "speaker": [names[number] for number in table.number],
+            "emotion": table.emotion,
+            "gender": [GENDERS[number % 2] for number in table.number],
+            "intensity": table.intensity,
+            "age": [ages[number] for number in table.number],
+            "sentence": [f"t{number + 1:02d}" for number in table.sentence],
+            "repetition": table.repetition.astype(int),
+        }
+    )
+
+
+def prepare(data_folder, *, n_speakers=24, n_utterances=576, n_workers=None):
+    """Make what is missing of the corpus, and return its table.
+
+    The audio is the same, bit for bit, on one platform, in whatever order and by however many workers it is made and
+    however often that is interrupted: files appear whole, and one that is damaged is made anew.
+
+    Parameters
+    ----------
+    data_folder : str or Path
+        Where the corpus lies or will lie; made if missing.
+    n_speakers, n_utterances : int
+        Its size, see :func:`design`.
+    n_workers : int, optional
+        Processes that speak; by default one per CPU core, at most 4.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per utterance: ``id, path`` (absolute)``, speaker, emotion, gender, intensity, age, sentence``.
+
+    Raises
+    ------
+    UserError
+        If a size is out of range, espeakng-loader is not installed, or the folder cannot be written.
+    """
+    table = design(n_speakers, n_utterances)
+    requests = _requests(table)
+    folder = Path(data_folder).absolute() / f"{n_speakers}x{n_utterances}-{_digest(requests)}"
+    files = {name: folder / name.split("_")[0] / f"{name}.flac" for name in table.id}
+    try:
+        if _missing(folder, files):
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / ".lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it: wait, then look again
+                todo = _missing(folder, files)
+                _make(folder, {name: requests[name] for name in todo}, files, n_workers or min(os.cpu_count(), 4))
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{folder}: cannot write the corpus here ({reason}); choose another data_folder") from error
+    table.insert(1, "path", [str(files[name]) for name in table.id])
+    return table.drop(columns="repetition")
+
+
+def _hash(text):
+    """A stable 31-bit number of a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def _speaker(number, gender):
+    """The voice and the habits of a speaker, the same in every size of the corpus."""
+    draw = random.Random(f"mini {VERSION} speaker {number}")
+    turn, choice = divmod(number // 2, len(VOICES[gender]))
+    voice = list(VOICES[gender])[choice]
+    f0, level = VOICES[gender][voice]
+    # No two of 140 speakers share both voice and vocal tract: 5 of these for each of 28 voices.
+    played_at = PLAYED_AT[(number // 2 + 2 * turn) % len(PLAYED_AT)]
+    base = math.sqrt(f0 * draw.uniform(*F0[gender]))  # halfway from the variant's own, where it sounds best
+    return {
+        "voice": f"ko+{voice}",
+        "played_at": played_at,
+        "pitch": 12 * math.log2(base / f0 * ESPEAK_RATE / played_at),
+        "rate": draw.uniform(170, 210) * ESPEAK_RATE / played_at,
+        "range": draw.uniform(40, 56),
+        "gain": draw.uniform(-38, -30) - level,
+        "habit": {emotion: [draw.gauss(1, 0.25) for _ in CUES] for emotion in EMOTIONS},
+    }
+
+
+def _requests(table):
+    """What to ask of eSpeak for each id, with ``gain`` (dB) and ``played_at`` (Hz) to apply afterwards."""
+    speakers, requests = {}, {}
+    for row in table.itertuples():
+        if row.speaker not in speakers:
+            speakers[row.speaker] = _speaker(int(row.speaker[1:]) - 1, row.gender)
+        speaker = speakers[row.speaker]
+        strength = STRENGTHS[row.intensity]
+        rate, pitch, spread, level = (
+            rule**weight if cue in ("rate", "range") else rule * weight
+            for cue, rule, weight in zip(
+                CUES, RULES[row.emotion], (strength * habit for habit in speaker["habit"][row.emotion])
+            )
+        )
+        draw = random.Random(f"mini {VERSION} {row.id}")
+        requests[row.id] = {
+            "voice": speaker["voice"],
+            "text": SENTENCES[int(row.sentence[1:]) - 1],
+            "rate": round(speaker["rate"] * rate * math.exp(draw.gauss(0, 0.06))),
+            "pitch": _clamp(50 + PITCH_STEP * (speaker["pitch"] + pitch + draw.gauss(0, 1))),
+            "range": _clamp(speaker["range"] * spread * math.exp(draw.gauss(0, 0.15))),
+            "volume": VOLUME,
+            "seed": _hash(row.id),
+            "gain": round(speaker["gain"] + level + draw.gauss(0, 1.5), 2),
+            "played_at": speaker["played_at"],
+        }
+    return requests
+
+
+def _clamp(value):
+    """The nearest value that eSpeak's pitch and pitch range can take."""
+    return min(max(round(value), 0), 99)
+
+
+def _digest(requests):
+    """Eight letters that stand for all that decides the audio."""
+    try:
+        release = importlib.metadata.version("espeakng-loader")
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError("mini needs espeakng-loader to speak: pip install espeakng-loader") from None
+    return hashlib.sha256(json.dumps([VERSION, release, requests]).encode()).hexdigest()[:8]
+
+
+def _missing(folder, files):
+    """The ids whose file is not there, whole, as ``checksums.txt`` recorded it."""
+    known = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in (folder / "checksums.txt").read_text().splitlines():
+            name, _, checksum = line.partition(" ")
+            known[name] = checksum
+    missing = []
+    for name, path in files.items():
+        try:
+            if known.get(name) != _checksum(path.read_bytes()):
+                missing.append(name)
+        except FileNotFoundError:
+            missing.append(name)
+    return missing
+
+
+def _checksum(data):
+    return f"{len(data)} {zlib.crc32(data):08x}"
+
+
+def _make(folder, requests, files, n_workers):
+    """Speak the requests and write their files, recording each as it is finished."""
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(_Worker()) for _ in range(min(n_workers, len(requests)))]
+        names = list(requests)
+        for worker, name in zip(workers, names):
+            worker.ask(requests[name])
+        log = stack.enter_context(open(folder / "checksums.txt", "a"))
+        log.write("\n")  # a kill may have left half a line
+        for index, name in enumerate(tqdm(names, desc="mini: speaking", unit="utt", disable=None)):
+            worker = workers[index % len(workers)]
+            samples = worker.answer()
+            if index + len(workers) < len(names):  # it speaks while this process encodes
+                worker.ask(requests[names[index + len(workers)]])
+            data = _encode(samples, gain=requests[name]["gain"], played_at=requests[name]["played_at"])
+            path = files[name]
+            path.parent.mkdir(exist_ok=True)
+            partial = path.with_suffix(".part")
+            partial.write_bytes(data)
+            os.replace(partial, path)
+            log.write(f"{name} {_checksum(data)}\n")
+            log.flush()
+    lines = sorted(set((folder / "checksums.txt").read_text().split("\n")) - {""})
+    partial = folder / "checksums.part"
+    partial.write_text("".join(f"{line}\n" for line in lines))
+    os.replace(partial, folder / "checksums.txt")
+
+
+def _encode(samples, *, gain, played_at):
+    """eSpeak's samples as the bytes of a FLAC file at 16 kHz, ``gain`` dB louder but never clipping.
+
+    In float64, so that what differs between ways of adding up (threads, block sizes) is lost in the rounding to 16 bit.
+    """
+    wave = torch.from_numpy(numpy.frombuffer(samples, dtype="<i2").astype("float64")) / 32768
+    wave = torchaudio.functional.resample(wave, played_at, SAMPLE_RATE) * 10 ** (gain / 20)
+    wave = wave * min(1.0, 0.95 / wave.abs().max().item())
+    buffer = io.BytesIO()
+    soundfile.write(buffer, (wave * 32768).round().to(torch.int16).numpy(), SAMPLE_RATE, format="FLAC")
+    return buffer.getvalue()
+
+
+class _Worker:
+    """The eSpeak program, running; ask for one utterance, then fetch the answer."""
+
+    def __enter__(self):
+        try:
+            import espeakng_loader
+        except ImportError:
+            raise UserError("mini needs espeakng-loader to speak: pip install espeakng-loader") from None
+        program = Path(__file__).with_name("_espeak.py")
+        library, data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", str(program), library, data],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # an interrupt from the keyboard is this process's to handle
+        )
+        rate = int(self.answer())
+        if rate != ESPEAK_RATE:
+            raise RuntimeError(f"eSpeak NG speaks at {rate} Hz, not at {ESPEAK_RATE} Hz")
+        return self
+
+    def __exit__(self, *error):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+    def ask(self, request):
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self):
+        header = self.process.stdout.read(8)
+        if len(header) < 8:
+            raise RuntimeError("the eSpeak NG program ended early; its message is above")
+        size = struct.unpack("<q", header)[0]
+        data = self.process.stdout.read(abs(size))
+        if size < 0:
+            raise RuntimeError(data.decode())
+        return data

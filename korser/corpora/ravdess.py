@@ -1,0 +1,65 @@
+"""RAVDESS: Ryerson Audio-Visual Database of Emotional Speech and Song, its speech part.
+
+Source: S. R. Livingstone and F. A. Russo, PLoS ONE 13(5): e0196391, 2018, doi:10.1371/journal.pone.0196391;
+https://zenodo.org/records/1188976, file ``Audio_Speech_Actors_01-24.zip``.
+
+Licence: CC BY-NC-SA 4.0.
+
+Layout: ``Actor_01/03-01-05-02-01-01-01.wav`` to ``Actor_24``, under the folder or any parent of it, WAV or FLAC. The
+name's fields: modality (03 audio-only), vocal channel (01 speech, 02 song), emotion, intensity, statement, repetition,
+actor. Video and song files are passed over.
+
+Labels: emotion (8); gender (odd actors are male); intensity (normal, strong). Neutral speech exists only at normal
+intensity, so its intensity label is left out: it would tell the emotion. ``sentence`` is the statement, 1 or 2.
+
+``03-01-03-01-02-01-07`` and ``03-01-03-01-02-02-07`` hold the same audio; the first is kept. 24 actors, 1439 utterances.
+"""
+
+import logging
+import re
+
+from korser.corpora.manifest import code, find_files, make_table
+
+logger = logging.getLogger(__name__)
+
+EMOTIONS = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happy",
+    "04": "sad",
+    "05": "angry",
+    "06": "fearful",
+    "07": "disgust",
+    "08": "surprised",
+}
+INTENSITIES = {"01": "normal", "02": "strong"}
+TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male"), "intensity": tuple(INTENSITIES.values())}
+SAME_AUDIO = {"03-01-03-01-02-02-07": "03-01-03-01-02-01-07"}
+LAYOUT = "RAVDESS speech, Actor_01/03-01-05-02-01-01-01.wav (or .flac) and so on"
+
+_NAME = re.compile(r"03-01-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)\.(?:wav|flac)", re.IGNORECASE)
+
+
+def prepare(data_folder):
+    """See :mod:`korser.corpora`."""
+    rows = []
+    for path, match in find_files(data_folder, _NAME, layout=LAYOUT):
+        emotion, intensity, statement, _, actor = match.groups()[:5]
+        emotion = code(EMOTIONS, emotion, path, "emotion")
+        intensity = code(INTENSITIES, intensity, path, "intensity")
+        rows.append(
+            {
+                "id": path.stem,
+                "path": str(path),
+                "speaker": actor,
+                "emotion": emotion,
+                "gender": "male" if int(actor) % 2 else "female",
+                "intensity": None if emotion == "neutral" else intensity,
+                "sentence": str(int(statement)),
+            }
+        )
+    data = make_table(rows)
+    copies = data["id"].isin([second for second, first in SAME_AUDIO.items() if first in set(data["id"])])
+    if copies.any():
+        logger.info("left out, the same audio as another file: %s", ", ".join(data["id"][copies]))
+    return data[~copies].reset_index(drop=True)

@@ -1,0 +1,182 @@
+"""A trained model from its run directory, and what it says about audio."""
+
+from pathlib import Path
+
+import pandas as pd
+import safetensors.torch
+import torch
+from tqdm import tqdm
+
+from korser.audio import read_audio, scan_audio
+from korser.corpora import load_corpus
+from korser.errors import UserError
+from korser.evaluation import evaluate_predictions
+from korser.features import weights_digest
+from korser.hparams import load_resolved, nearest
+from korser.rundir import read_json, write_csv, write_json
+from korser.stages import SAMPLE_RATE
+from korser.tasks import Task
+from korser.training import build_model, predictions_table
+
+
+class TrainedModel:
+    """The model of a complete run directory.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+    device : str
+
+    Attributes
+    ----------
+    model : korser.model.SpeechEmotionModel
+        In eval mode.
+    tasks : list of korser.Task
+    info : dict
+        The contents of ``run.json``.
+
+    Raises
+    ------
+    UserError
+        If the run is not complete, or the frozen weights are no longer those it was trained with.
+    """
+
+    def __init__(self, run_dir, device="cpu"):
+        run_dir = Path(run_dir)
+        self.info = read_json(run_dir / "run.json")
+        weights = run_dir / "model.safetensors"
+        if not weights.exists():
+            raise UserError(f"{run_dir} has no model.safetensors: its training never ended; run train.py again")
+        hparams = load_resolved(
+            (run_dir / "hparams.yaml").read_text(encoding="utf-8"),
+            name=self.info["model"],
+            folder=self.info["yaml_folder"],
+        )
+        self.tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in self.info["tasks"]]
+        self.model = build_model(hparams, self.tasks)
+        self.min_length = hparams["frontend"].min_length
+        for stage, recorded in zip(self.model.prefix, self.info["frozen"], strict=True):
+            if weights_digest(stage) != recorded["weights"]:
+                raise UserError(
+                    f"the frozen weights of {recorded['stage']} from '{recorded['source']}' are not those that "
+                    f"{run_dir} was trained with: restore them, or train again"
+                )
+        self.model.load_trained_state(safetensors.torch.load_file(weights))
+        self.model.eval().to(device)
+        self.device = device
+
+    @torch.no_grad()
+    def probabilities(self, waveform):
+        """Probabilities of every task for one utterance.
+
+        Parameters
+        ----------
+        waveform : torch.Tensor
+            ``(T,)`` at 16 kHz in [-1, 1].
+
+        Returns
+        -------
+        dict of str to numpy.ndarray
+            ``{task: (K,)}``.
+        """
+        x = waveform[None].to(self.device)
+        logits, _ = self.model(x, torch.tensor([x.shape[1]], device=self.device))
+        return {name: scores[0].float().softmax(-1).cpu().numpy() for name, scores in logits.items()}
+
+    def predict_files(self, paths):
+        """Classes and probabilities for audio files.
+
+        Parameters
+        ----------
+        paths : list of str or Path
+            Anything that :func:`korser.audio.read_audio` reads.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``path``, and for each task ``T_pred`` and ``T_prob_<class>``.
+
+        Raises
+        ------
+        UserError
+            If a file cannot be read or is too short; all are checked first.
+        """
+        waveforms = [read_audio(path) for path in paths]
+        for path, waveform in zip(paths, waveforms):
+            self._require_length(path, len(waveform))
+        rows = []
+        for path, waveform in zip(paths, waveforms):
+            row = {"path": str(path)}
+            for name, p in self.probabilities(waveform).items():
+                classes = next(task.classes for task in self.tasks if task.name == name)
+                row[f"{name}_pred"] = classes[p.argmax()]
+                row |= {f"{name}_prob_{label}": float(value) for label, value in zip(classes, p)}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def evaluate_corpus(self, *, corpus, data_folder, label_map=None, corpus_options=None, cache_folder="cache", out):
+        """Measure the model on a whole corpus that it was not trained on.
+
+        Parameters
+        ----------
+        corpus, data_folder, label_map, corpus_options
+            See :func:`korser.corpora.load_corpus`; labels are mapped to the model's classes.
+        cache_folder : str or Path
+            For converted audio.
+        out : str or Path
+            Folder for ``<corpus>.csv`` (predictions) and ``<corpus>.json`` (metrics).
+
+        Returns
+        -------
+        metrics, info : dict
+            For :func:`korser.evaluation.summary_table`.
+
+        Raises
+        ------
+        UserError
+            If the corpus has a label that the model does not know, or shares no task with it.
+        """
+        loaded = load_corpus(corpus, data_folder, label_map=label_map, corpus_options=corpus_options)
+        manifest = loaded.data.reset_index(drop=True)
+        for task in self.tasks:
+            if task.name not in manifest:
+                manifest[task.name] = None
+            for label in manifest[task.name].dropna().unique():
+                if label not in task.classes:
+                    raise UserError(
+                        f"corpus '{loaded.name}' has {task.name} '{label}', which the model does not know"
+                        f"{nearest(label, task.classes)}: map it, --label_map='{{{task.name}: {{{label}: ...}}}}', "
+                        "or leave it out by null"
+                    )
+        if not manifest[[task.name for task in self.tasks]].notna().any().any():
+            raise UserError(f"corpus '{loaded.name}' has no label of any of the model's tasks")
+        audio = scan_audio(manifest["path"].tolist(), cache_folder)
+        columns = ["audio_path", "digest", "samples", "duration"]
+        manifest[columns] = audio[columns].to_numpy()
+        manifest["split"] = "test"
+        for row in manifest.itertuples():
+            self._require_length(row.path, row.samples)
+        probabilities = {
+            row.id: self.probabilities(read_audio(row.audio_path))
+            for row in tqdm(list(manifest.itertuples()), desc="predict", dynamic_ncols=True)
+        }
+        table = predictions_table(manifest, self.tasks, probabilities)
+        metrics = evaluate_predictions(table, self.tasks)
+        info = {
+            **self.info,
+            "corpus": loaded.name,
+            "synthetic": loaded.synthetic,
+            "protocol": f"trained on {self.info['corpus']}",
+            "speaker_independent": loaded.name != self.info["corpus"],
+            "label_map": label_map,
+        }
+        write_csv(Path(out) / f"{loaded.name}.csv", table)
+        write_json(Path(out) / f"{loaded.name}.json", {"info": info, "metrics": metrics})
+        return metrics, info
+
+    def _require_length(self, path, samples):
+        if samples < self.min_length:
+            raise UserError(
+                f"{path} is too short: {samples / SAMPLE_RATE:.3f} s, and the model needs "
+                f"{self.min_length / SAMPLE_RATE:.3f} s"
+            )

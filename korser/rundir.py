@@ -1,0 +1,137 @@
+"""The run directory: everything a figure or a table needs, as plain files.
+
+==================== ====================================================================================
+hparams.yaml         the resolved settings; loading it builds the same objects again
+manifest.csv         every utterance: id, path, duration, speaker, labels, split
+log.csv              one row an epoch: losses of every task, validation metrics, learning rate, seconds
+model.safetensors    the trained weights of the best epoch (frozen ones are not copied, see run.json)
+valid.csv, test.csv  predictions with probabilities, one row an utterance
+metrics.json         what was measured, with intervals; written last: a directory that has it is complete
+run.json             corpus, protocol, tasks and classes, frozen stages with their source and digest, environment
+==================== ====================================================================================
+
+Every file is written under another name and then renamed, so that none is ever seen half-written.
+"""
+
+import json
+import os
+import platform
+import sys
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import filelock
+import pandas as pd
+import torch
+
+from korser.errors import UserError
+
+LIBRARIES = ("korser", "torch", "torchaudio", "speechbrain", "transformers", "numpy", "pandas", "scikit-learn")
+
+
+def run_folder(hparams):
+    """The folder of a run: the model's name and a digest of its settings, under ``output_folder``."""
+    return Path(hparams["output_folder"]) / f"{hparams.name}-{hparams.digest()}"
+
+
+@contextmanager
+def atomic(path):
+    """Give a temporary path beside ``path`` to write to; rename it when all went well."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
+
+
+def write_text(path, text):
+    """Write a UTF-8 text file, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, values):
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_csv(path, table):
+    """Write a table as CSV with a byte order mark, so that spreadsheets show Hangul; whole or not at all."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, encoding="utf-8-sig")
+
+
+def read_json(path):
+    """Read a JSON file of a run directory.
+
+    Raises
+    ------
+    UserError
+        If it is missing or damaged.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} has no {path.name}: it is no run directory, or its training never ended") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and train again") from error
+
+
+def read_csv(path):
+    """Read a table of a run directory; ids and speakers stay text, missing labels are missing."""
+    try:
+        return pd.read_csv(path, encoding="utf-8-sig", dtype={"id": str, "speaker": str})
+    except FileNotFoundError:
+        raise UserError(f"{Path(path).parent} has no {Path(path).name}: its training never ended") from None
+
+
+def headline(info):
+    """What a summary says above its figures, from ``run.json``; for :func:`korser.evaluation.summary_table`."""
+    return {
+        "title": info["model"],
+        "corpus": info["corpus"],
+        "protocol": info["protocol"],
+        "synthetic": info["synthetic"],
+        "random_split": not info["speaker_independent"],
+        "pretrained": info["pretrained"],
+    }
+
+
+@contextmanager
+def locked(folder):
+    """Hold a run directory, so that no other process trains in it; the lock goes with the process that holds it."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".lock").acquire(blocking=False):
+            yield
+    except filelock.Timeout:
+        raise UserError(f"{folder} is in use by another process: wait for it, or change output_folder") from None
+    except OSError as error:
+        raise UserError(f"cannot write in {folder}: {error.strerror}; choose another output_folder") from error
+
+
+def environment():
+    """Versions and machine, for ``run.json``."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions,
+    }

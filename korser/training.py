@@ -1,0 +1,316 @@
+"""One run: from settings to a complete run directory."""
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+
+import safetensors.torch
+import speechbrain as sb
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.distributed import if_main_process, run_on_main
+
+from korser.audio import read_audio, scan_audio
+from korser.brain import EmotionBrain, seed_everything
+from korser.checkpoints import AtomicCheckpointer, History, TrainedState
+from korser.corpora import load_corpus
+from korser.data import KeepInMemory, bucketed_batches, class_index, make_dataset, sorted_batches
+from korser.errors import UserError
+from korser.evaluation import evaluate_predictions
+from korser.features import FeatureCache, weights_digest
+from korser.losses import balanced_weights
+from korser.model import SpeechEmotionModel
+from korser.rundir import environment, locked, read_csv, read_json, write_csv, write_json, write_text
+from korser.splits import assign_splits, check_splits, speaker_independent
+from korser.stages import SAMPLE_RATE
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "valid", "test")
+
+
+def train(hparams, run_dir):
+    """Train, evaluate and record one model; what is in the run directory already is not done again.
+
+    Parameters
+    ----------
+    hparams : korser.hparams.HParams
+        From :func:`korser.hparams.load_hparams`.
+    run_dir : str or Path
+        Made if it is not there (:func:`korser.rundir.run_folder` names it by the settings). A complete one is left
+        as it is, an interrupted one is gone on with and ends in the same numbers as if nothing had happened.
+
+    Returns
+    -------
+    dict
+        The contents of ``metrics.json``.
+
+    Raises
+    ------
+    UserError
+        If data or settings are at fault; before any training starts.
+    """
+    run_dir = Path(run_dir)
+    if (run_dir / "metrics.json").exists():
+        logger.info("%s is complete", run_dir)
+        return read_json(run_dir / "metrics.json")
+    if not if_main_process():
+        return _train(hparams, run_dir)
+    with locked(run_dir):
+        return _train(hparams, run_dir)
+
+
+def _train(hparams, run_dir):
+    torch.backends.cudnn.deterministic = True  # same seed, same machine, same numbers
+    seed_everything(hparams["seed"])
+    run_on_main(prepare, args=[hparams, run_dir])
+    manifest, info = read_csv(run_dir / "manifest.csv"), read_json(run_dir / "run.json")
+    tasks = tasks_of(hparams, info)
+    model = build_model(hparams, tasks, manifest)
+    parts = {split: manifest[manifest["split"] == split] for split in SPLITS}
+
+    read, skip_prefix = make_reader(hparams, model, manifest)
+    datasets = {split: make_dataset(part, tasks, read) for split, part in parts.items()}
+    history, checkpointer = History(), AtomicCheckpointer(run_dir / "checkpoints")
+    checkpointer.add_recoverables(
+        {"weights": TrainedState(model), "history": history, "epoch_counter": hparams["epoch_counter"]}
+    )
+    brain = EmotionBrain(
+        model=model,
+        tasks=tasks,
+        hparams=hparams,
+        skip_prefix=skip_prefix,
+        history=history,
+        log_file=run_dir / "log.csv",
+        checkpointer=checkpointer,
+        tensorboard=_tensorboard(hparams, run_dir),
+    )
+    fit(brain, datasets)
+    best = checkpointer.find_checkpoint(max_key="score")
+    model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
+    logger.info("best epoch: %d", best.meta["epoch"])
+    predictions = {}
+    for split in ("valid", "test"):
+        loader = sorted_batches(datasets[split], hparams["batch_size"])
+        predictions[split] = predictions_table(parts[split], tasks, brain.predict(loader))
+    metrics = {split: evaluate_predictions(table, tasks) for split, table in predictions.items()}
+    metrics["best_epoch"] = best.meta["epoch"]
+    if if_main_process():
+        safetensors.torch.save_file(
+            {k: v.contiguous().cpu() for k, v in model.trained_state().items()}, run_dir / "model.safetensors"
+        )
+        brain.write_log()
+        for split, table in predictions.items():
+            write_csv(run_dir / f"{split}.csv", table)
+        write_json(run_dir / "metrics.json", metrics)
+        shutil.rmtree(run_dir / "checkpoints")
+    return metrics
+
+
+def fit(brain, datasets):
+    """Run the epochs on length-bucketed batches, from the latest checkpoint if there is one."""
+    hparams = brain.settings
+    sampler = bucketed_batches(
+        datasets["train"],
+        batch_size=hparams["batch_size"],
+        n_buckets=hparams["n_buckets"],
+        seed=hparams["seed"],
+    )
+    brain.train_sampler = sampler  # or the order would repeat from the second epoch on
+    loader = brain.make_dataloader(
+        datasets["train"],
+        sb.Stage.TRAIN,
+        batch_sampler=sampler,
+        num_workers=hparams["num_workers"],
+        collate_fn=PaddedBatch,
+    )
+    brain.n_train_batches = len(loader)
+    brain.fit(
+        hparams["epoch_counter"],
+        loader,
+        sorted_batches(datasets["valid"], hparams["batch_size"]),
+        progressbar=False,  # the brain has its own bar, with the losses of every task
+    )
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+def prepare(hparams, run_dir):
+    """Check the data and write ``manifest.csv``, ``hparams.yaml`` and ``run.json``.
+
+    Parameters
+    ----------
+    hparams : korser.hparams.HParams
+    run_dir : Path
+
+    Raises
+    ------
+    UserError
+        If anything about the data is at fault, or the data have changed since an interrupted run began.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    corpus = load_corpus(
+        hparams["corpus"],
+        hparams["data_folder"],
+        label_map=hparams["label_map"],
+        corpus_options=hparams["corpus_options"],
+    )
+    audio = scan_audio(corpus.data["path"].tolist(), hparams["cache_folder"])
+    columns = ["audio_path", "digest", "samples", "duration"]
+    manifest = corpus.data.reset_index(drop=True)
+    manifest[columns] = audio[columns].to_numpy()
+    manifest = assign_splits(manifest, **hparams["split"], seed=hparams["split_seed"])
+    check_splits(manifest, hparams["split"]["protocol"])
+    tasks = []
+    for task in hparams["tasks"]:
+        if task.name not in corpus.classes:
+            raise UserError(
+                f"corpus '{corpus.name}' has no labels for task '{task.name}': take it out of 'tasks' "
+                f"(there are {', '.join(corpus.classes)})"
+            )
+        tasks.append(dataclasses.replace(task, classes=tuple(corpus.classes[task.name])))
+    _check_labels(manifest, tasks)
+    _check_durations(manifest, hparams["frontend"])
+    frozen = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
+    info = {
+        "model": hparams.name,
+        "yaml_folder": hparams.folder,
+        "corpus": corpus.name,
+        "synthetic": corpus.synthetic,
+        "protocol": hparams["split"]["protocol"],
+        "speaker_independent": speaker_independent(hparams["split"]["protocol"]),
+        "tasks": [dataclasses.asdict(task) for task in tasks],
+        "pretrained": _pretrained(hparams["frontend"]),
+        "frozen": [
+            {
+                "stage": f"{type(stage).__module__}.{type(stage).__qualname__}",
+                "source": getattr(stage, "source", None),
+                "weights": weights_digest(stage),
+            }
+            for stage in frozen.prefix
+        ],
+        "environment": environment(),
+    }
+    if info["pretrained"] is False:
+        logger.warning("NOT PRETRAINED: the wav2vec encoder of this run has random weights")
+    recorded = run_dir / "manifest.csv"
+    if recorded.exists():
+        keys = ["id", "digest", "split"]
+        if not read_csv(recorded)[keys].equals(manifest[keys].astype(str).reset_index(drop=True)):
+            raise UserError(f"the data have changed since {run_dir} was begun: delete it or change output_folder")
+    else:
+        write_csv(recorded, manifest)
+    write_text(run_dir / "hparams.yaml", hparams.text)
+    write_json(run_dir / "run.json", info)
+
+
+def tasks_of(hparams, info):
+    """The tasks with their classes, as ``run.json`` recorded them."""
+    classes = {task["name"]: tuple(task["classes"]) for task in info["tasks"]}
+    return [dataclasses.replace(task, classes=classes[task.name]) for task in hparams["tasks"]]
+
+
+def build_model(hparams, tasks, manifest=None):
+    """Frontend, backbone and head in one.
+
+    Parameters
+    ----------
+    hparams : korser.hparams.HParams
+    tasks : list of korser.Task
+        With their classes.
+    manifest : pandas.DataFrame, optional
+        To weight the classes by, where ``class_weights`` asks for it.
+
+    Returns
+    -------
+    korser.model.SpeechEmotionModel
+    """
+    weights = None
+    if manifest is not None and hparams["class_weights"] == "balanced":
+        labels = manifest[manifest["split"] == "train"]
+        weights = {
+            task.name: balanced_weights(
+                torch.tensor([class_index(task, label) for label in labels[task.name]]), len(task.classes)
+            )
+            for task in tasks
+        }
+    head = hparams["head"](in_features=hparams["backbone"].output_size, tasks=tasks, class_weights=weights)
+    return SpeechEmotionModel(frontend=hparams["frontend"], backbone=hparams["backbone"], head=head)
+
+
+def make_reader(hparams, model, manifest):
+    """How training reads an utterance: from the cache of the frozen prefix where there is one.
+
+    Returns
+    -------
+    read : callable
+        ``(audio_path, digest) -> torch.Tensor``.
+    skip_prefix : bool
+        Whether it gives the prefix's output instead of the waveform.
+    """
+    max_bytes = int(hparams["memory_gb"] * 2**30)
+    if len(model.prefix) and hparams["wav_augment"] is None and hparams["use_cache"]:
+        cache = FeatureCache(list(model.prefix), hparams["cache_folder"], read_audio)
+        run_on_main(cache.fill, args=[manifest, not hparams["noprogressbar"]])
+        return KeepInMemory(cache.read, max_bytes), True
+    if len(model.prefix) and hparams["wav_augment"] is not None:
+        logger.warning("wav_augment changes the waveform: the cache of frozen features is off")
+    return KeepInMemory(lambda audio_path, digest: read_audio(audio_path), max_bytes), False
+
+
+def _check_labels(manifest, tasks):
+    for task in tasks:
+        for split in SPLITS[:2]:
+            if not manifest.loc[manifest["split"] == split, task.name].notna().any():
+                raise UserError(f"no utterance of the {split} split has a label for task '{task.name}'")
+
+
+def _check_durations(manifest, frontend):
+    short = manifest[manifest["samples"] < frontend.min_length]
+    if len(short):
+        raise UserError(
+            f"{short.iloc[0]['path']} is too short: {short.iloc[0]['duration']:.3f} s, and the frontend needs "
+            f"{frontend.min_length / SAMPLE_RATE:.3f} s ({len(short)} such files): take them out of the corpus"
+        )
+
+
+def _pretrained(frontend):
+    """Whether the frontend's encoders are pretrained; None if it has none."""
+    flags = [m.pretrained for m in frontend.modules() if hasattr(m, "pretrained")]
+    return all(flags) if flags else None
+
+
+def predictions_table(manifest, tasks, probabilities):
+    """One row an utterance: who and what it is, and for each task truth, prediction and probabilities.
+
+    Parameters
+    ----------
+    manifest : pandas.DataFrame
+    tasks : list of korser.Task
+    probabilities : dict
+        From :meth:`korser.brain.EmotionBrain.predict`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``id, path, speaker, split``, ``T``, ``T_pred``, ``T_prob_<class>`` for each task, and whatever else
+        the manifest says (age, the labels of tasks that were not trained).
+    """
+    table = manifest.drop(columns=["audio_path", "digest", "samples"]).reset_index(drop=True)
+    for task in tasks:
+        p = [probabilities[name][task.name] for name in table["id"]]
+        table[f"{task.name}_pred"] = [task.classes[row.argmax()] for row in p]
+        for i, label in enumerate(task.classes):
+            table[f"{task.name}_prob_{label}"] = [float(row[i]) for row in p]
+    return table
+
+
+def _tensorboard(hparams, run_dir):
+    if not hparams["tensorboard"] or not if_main_process():
+        return None
+    try:
+        from speechbrain.utils.train_logger import TensorboardLogger
+
+        return TensorboardLogger(run_dir / "tensorboard")
+    except ImportError as error:
+        raise UserError("tensorboard: true needs TensorBoard: pip install 'korser[tensorboard]'") from error

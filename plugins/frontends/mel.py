@@ -1,0 +1,104 @@
+"""Mel filter energies, the baseline of every comparison.
+
+Shape legend: ``B`` utterances, ``T`` samples, ``K`` frames, ``C`` mel filters.
+"""
+
+import torch
+import torchaudio
+from torch.func import functional_call
+
+from korser.errors import UserError
+from korser.lengths import zero_padding
+from korser.pcen import PCEN
+from korser.stages import SAMPLE_RATE, Stage
+
+FLOOR = 1e-6  # added to the power before it is compressed: 100 dB below a full-scale sine, above 16-bit rounding
+
+
+class Mel(Stage):
+    """Power mel spectrogram (torchaudio's, HTK scale, Hann window), compressed by a logarithm or by PCEN.
+
+    Frame ``k`` is centred at sample ``hop k``, with zeros outside the utterance, and ``T`` samples give
+    ``ceil(T / hop)`` frames, exactly as :class:`plugins.frontends.leaf.Leaf` counts them. (torchaudio counts one more
+    where the hop divides ``T``, and reflects the ends; reflection would need the true end of each utterance.)
+
+    With "log" the features are ``log(power + 1e-6)`` and the stage has no parameters: it is frozen, so that its output
+    can be cached. With "pcen" they are :class:`korser.pcen.PCEN` of the power, trained with the model.
+
+    Parameters
+    ----------
+    n_mels : int
+        ``C``.
+    window_ms, hop_ms : float
+        Length of the window and time between frames. The FFT is the next power of two.
+    f_min, f_max : float
+        Lowest and highest edge of the filters in Hz.
+    sample_rate : int
+        Samples per second.
+    compression : str
+        "log" or "pcen".
+    lr : float, optional
+        Learning rate of PCEN, where it differs from that of the rest.
+
+    Raises
+    ------
+    UserError
+        If an option is out of range.
+
+    Example
+    -------
+    >>> features, lengths = Mel()(torch.randn(2, 16000), torch.tensor([16000, 8000]))
+    >>> features.shape, lengths
+    (torch.Size([2, 100, 64]), tensor([100,  50]))
+    """
+
+    def __init__(
+        self,
+        *,
+        n_mels=64,
+        window_ms=25.0,
+        hop_ms=10.0,
+        f_min=60.0,
+        f_max=7800.0,
+        sample_rate=SAMPLE_RATE,
+        compression="log",
+        lr=None,
+    ):
+        window, hop = (round(ms * sample_rate / 1000) for ms in (window_ms, hop_ms))
+        if n_mels < 1 or window < 2 or hop < 1:
+            raise UserError("Mel: n_mels, window_ms and hop_ms must give at least one filter, two samples and one")
+        if not 0 <= f_min < f_max <= sample_rate / 2:
+            raise UserError(f"Mel: f_min={f_min:g} and f_max={f_max:g} must lie in order in 0..{sample_rate / 2:g} Hz")
+        if compression not in ("log", "pcen"):
+            raise UserError(f"Mel: compression={compression!r} is unknown: take 'log' or 'pcen'")
+        super().__init__(output_size=n_mels, frame_rate=sample_rate / hop, input_rate=sample_rate, lr=lr)
+        self.hop = hop
+        self.spectrogram = torchaudio.transforms.MelSpectrogram(
+            sample_rate=sample_rate,
+            n_fft=1 << (window - 1).bit_length(),
+            win_length=window,
+            hop_length=hop,
+            f_min=f_min,
+            f_max=f_max,
+            n_mels=n_mels,
+            pad_mode="constant",
+        )
+        if not self.spectrogram.mel_scale.fb.any(0).all():
+            raise UserError(f"Mel: n_mels={n_mels} leaves filters without a single bin: lower it or raise window_ms")
+        self.pcen = PCEN(n_channels=n_mels, floor=FLOOR) if compression == "pcen" else None
+
+    def output_lengths(self, lengths):
+        """``ceil(lengths / hop)``."""
+        return (lengths + self.hop - 1) // self.hop
+
+    def forward(self, x, lengths):
+        """See :meth:`korser.stages.Stage.forward`; float32 arithmetic at least, output in the module's dtype."""
+        dtype = self.spectrogram.mel_scale.fb.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            wide = torch.promote_types(torch.promote_types(x.dtype, dtype), torch.float32)
+            buffers = {name: buffer.to(wide) for name, buffer in self.spectrogram.named_buffers()}
+            power = functional_call(self.spectrogram, buffers, (zero_padding(x.to(wide), lengths),))  # (B, C, K [+ 1])
+            power = power[..., : -(-x.shape[1] // self.hop)].transpose(1, 2)
+            y = torch.log(power + FLOOR) if self.pcen is None else self.pcen(power)
+        lengths = self.output_lengths(lengths)
+        return zero_padding(y.to(dtype), lengths), lengths

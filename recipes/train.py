@@ -1,0 +1,35 @@
+"""Train and evaluate one model.
+
+    python recipes/train.py hparams/wav2vec_leaf_mtl.yaml [--key=value ...]
+
+Every setting of the YAML file and of its base can be set on the command line. The run directory is named by the
+settings; the same command again goes on where it was stopped.
+"""
+
+import os
+import sys
+
+import speechbrain as sb
+
+from korser import cli, load_hparams, train
+from korser.evaluation import summary_table
+from korser.hparams import parse_overrides
+from korser.rundir import headline, read_json, run_folder
+
+
+def main(arguments):
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.exit(__doc__.strip())
+    path, *overrides = arguments
+    if "RANK" in os.environ:  # started by torchrun
+        sb.utils.distributed.ddp_init_group({"distributed_launch": True, "distributed_backend": "nccl"})
+    hparams = load_hparams(path, parse_overrides(overrides))
+    run_dir = run_folder(hparams)
+    metrics = train(hparams, run_dir)
+    if sb.utils.distributed.if_main_process():
+        print(summary_table(metrics["test"], **headline(read_json(run_dir / "run.json"))))
+        print(f"\nEverything is in {run_dir}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

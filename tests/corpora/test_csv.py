@@ -1,0 +1,116 @@
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from korser.corpora import load_corpus
+from korser.errors import UserError
+
+SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+
+
+def make(folder, text, files=("a.wav", "b.wav", "c.wav"), encoding="utf-8"):
+    for name in files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "manifest.csv").write_bytes(text.encode(encoding))
+    return folder
+
+
+def test_paths_alone_are_enough(tmp_path):
+    corpus = load_corpus("csv", make(tmp_path, "path\nsub/a.wav\nb.wav\n", files=("sub/a.wav", "b.wav")))
+    assert corpus.data["id"].tolist() == ["sub/a", "b"]
+    assert corpus.data["path"].tolist() == [str(tmp_path / "sub/a.wav"), str(tmp_path / "b.wav")]
+    assert corpus.data["speaker"].isna().all() and corpus.classes == {}
+
+
+def test_columns(tmp_path):
+    text = "emotion,path,id,speaker,gender,intensity,age,note\njoy, a.wav ,x,01,male,10,30,hi\n,b.wav,y,,,2,,\nanger,c.wav,z,02,female,1,41,\n"
+    corpus = load_corpus("csv", make(tmp_path, text))
+    data = corpus.data.set_index("id")
+    assert corpus.classes == {"emotion": ("anger", "joy"), "gender": ("female", "male"), "intensity": ("1", "2", "10")}
+    assert data["emotion"].tolist() == ["joy", None, "anger"] and data["speaker"].tolist() == ["01", None, "02"]
+    assert data["gender"].tolist() == ["male", None, "female"] and data["note"].tolist() == ["hi", None, None]
+
+
+def test_the_csv_itself_absolute_and_windows_paths(tmp_path):
+    make(tmp_path, f"path\n{tmp_path}/a.wav\nsub\\b.wav\n./sub/../c.wav\n", files=("a.wav", "sub/b.wav", "c.wav"))
+    data = load_corpus("csv", tmp_path / "manifest.csv").data
+    assert data["path"].tolist() == [str(tmp_path / "a.wav"), str(tmp_path / "sub/b.wav"), str(tmp_path / "c.wav")]
+
+
+def test_further_tasks_and_the_order_of_classes(tmp_path):
+    text = "path,emotion,valence\na.wav,joy,high\nb.wav,anger,low\nc.wav,joy,mid\n"
+    options = {"tasks": ["emotion", "valence"], "classes": {"valence": ["low", "mid", "high"]}}
+    corpus = load_corpus("csv", make(tmp_path, text), corpus_options=options)
+    assert corpus.classes == {"emotion": ("anger", "joy"), "valence": ("low", "mid", "high")}
+    assert load_corpus("csv", tmp_path, corpus_options={"classes": options["classes"]}).classes == corpus.classes
+    with pytest.raises(UserError, match="no column 'valense'.*'valence'"):
+        load_corpus("csv", tmp_path, corpus_options={"tasks": ["valense"]})
+    with pytest.raises(UserError, match="c.wav: unknown valence label 'mid'.*label_map"):
+        load_corpus("csv", tmp_path, corpus_options={"classes": {"valence": ["low", "high"]}})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949"])
+def test_korean_in_any_encoding(tmp_path, encoding):
+    text = "path,emotion,speaker\n기쁨/가.wav,기쁨,화자 1\n나.wav,분노,똠방각하\n"
+    make(tmp_path, text, files=("기쁨/가.wav", "나.wav"), encoding=encoding)
+    corpus = load_corpus("csv", tmp_path, label_map={"emotion": {"기쁨": "joy", "분노": "anger"}})
+    assert corpus.classes["emotion"] == ("joy", "anger") and corpus.data["emotion"].tolist() == ["joy", "anger"]
+    assert corpus.data["speaker"].tolist() == ["화자 1", "똠방각하"] and corpus.data["id"].tolist() == ["기쁨/가", "나"]
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("in_csv", ["NFC", "NFD"])
+def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
+    names = ["감정/기쁨/한글.wav", "감정/슬픔.wav"]
+    text = "path,emotion\n" + "".join(f"{unicodedata.normalize(in_csv, n)},{unicodedata.normalize(in_csv, '기쁨')}\n" for n in names)
+    make(tmp_path, text, files=[unicodedata.normalize(on_disk, n) for n in names])
+    label_map = {"emotion": {unicodedata.normalize(on_disk, "기쁨"): "joy"}}
+    corpus = load_corpus("csv", tmp_path, label_map=label_map)
+    assert all(os.path.exists(path) for path in corpus.data["path"])
+    assert corpus.data["id"].tolist() == [name[:-4] for name in names]  # the same whatever the disk does
+    assert corpus.classes["emotion"] == ("joy",)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("file,emotion\na.wav,joy\n", "no column 'path'.*file, emotion"),
+        ("path\na.wav\nnone.wav\n", "row 3: there is no file none.wav"),
+        ("path,emotion\na.wav,joy\n,joy\n", "row 3: the path is empty"),
+        ("path,id\na.wav,x\nb.wav,y\nc.wav,x\n", "rows 2, 4: id 'x' is used 2 times"),
+        ("path\na.wav\nb.wav\na.wav\n", "rows 2, 4: id 'a' is used 2 times"),
+        ("path,id\na.wav,\n", "row 2: the id is empty"),
+        ("path,emotion\n", "no rows"),
+        ("", "no CSV table"),
+        ('path\n"a.wav\n', "no CSV table"),
+        ("path\na.wav,b,c\nb.wav\nc.wav,1,2,3,4\n", "no CSV table"),
+    ],
+)
+def test_bad_tables_name_the_row_and_the_fix(tmp_path, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_corpus("csv", make(tmp_path, text))
+    assert str(tmp_path / "manifest.csv") in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_unknown_encoding(tmp_path):
+    make(tmp_path, "path\n")
+    (tmp_path / "manifest.csv").write_bytes(b"path\n\xff\xfe\xff.wav\n")
+    with pytest.raises(UserError, match="neither UTF-8 nor CP949"):
+        load_corpus("csv", tmp_path)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared speech data")
+@pytest.mark.parametrize(
+    "folder, n, speakers, classes",
+    [
+        ("emotiontts", 200, 10, {"emotion": ("angry", "happy", "neutral", "sad"), "gender": ("female", "male")}),
+        ("korean_plain", 1028, 26, {"gender": ("female", "male")}),
+    ],
+)
+def test_real_manifests(folder, n, speakers, classes):
+    corpus = load_corpus("csv", SHARED / folder)
+    assert len(corpus.data) == n and corpus.data["speaker"].nunique() == speakers and corpus.classes == classes

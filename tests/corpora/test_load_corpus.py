@@ -1,0 +1,132 @@
+import importlib
+import sys
+
+import pandas as pd
+import pytest
+
+from korser.corpora import corpus_names, load_corpus
+from korser.errors import UserError
+
+OWN = '''
+import pandas as pd
+TASKS = {"emotion": ("joy", "anger", "calm"), "gender": ("female", "male")}
+SYNTHETIC = True
+def prepare(data_folder, labels=("joy", "anger", "calm", None)):
+    return pd.DataFrame({
+        "id": [str(i) for i in range(len(labels))],
+        "path": [f"/data/{i}.wav" for i in range(len(labels))],
+        "speaker": ["01"] * len(labels),
+        "emotion": list(labels),
+        "gender": ["male"] * len(labels),
+    })
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A researcher's own corpus module, importable as ``own_corpus``."""
+    (tmp_path / "own_corpus.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_corpus", raising=False)
+    return "own_corpus"
+
+
+def test_names_are_those_that_users_type():
+    assert {"ravdess", "emotiontts", "crema_d", "emodb", "csv"} <= set(corpus_names())
+    assert "manifest" not in corpus_names() and not any(name.startswith("_") for name in corpus_names())
+
+
+@pytest.mark.parametrize("name", ["ravdess", "emotiontts", "crema_d", "emodb", "csv"])
+def test_every_docstring_tells_what_a_user_needs(name):
+    text = importlib.import_module(f"korser.corpora.{name}").__doc__
+    for word in ("Columns",) if name == "csv" else ("Source", "Licence", "Layout", "Labels"):
+        assert word in text
+
+
+def test_a_corpus_of_ones_own(own):
+    corpus = load_corpus(own, None)
+    assert corpus.name == "own_corpus" and corpus.synthetic
+    assert corpus.classes == {"emotion": ("joy", "anger", "calm"), "gender": ("female", "male")}
+    assert corpus.data["emotion"].iloc[3] is None
+    with pytest.raises(AttributeError):
+        corpus.name = "frozen"
+
+
+def test_label_map_renames_merges_and_drops(own):
+    label_map = {"emotion": {"calm": "neutral", "joy": None, "anger": "neutral"}, "gender": {"male": "m"}}
+    corpus = load_corpus(own, None, label_map=label_map)
+    assert corpus.classes == {"emotion": ("neutral",), "gender": ("female", "m")}
+    assert list(corpus.data["emotion"]) == [None, "neutral", "neutral", None]  # all four utterances stay
+    assert list(corpus.data["gender"]) == ["m"] * 4
+
+
+def test_label_map_keeps_the_order_of_classes(own):
+    assert load_corpus(own, None, label_map={"emotion": {"joy": "zest"}}).classes["emotion"] == ("zest", "anger", "calm")
+
+
+@pytest.mark.parametrize(
+    "label_map, message",
+    [
+        ({"emotoin": {"joy": "happy"}}, "no task 'emotoin'.*'emotion'"),
+        ({"emotion": {"angre": "angry"}}, "no label 'angre'.*'anger'"),
+        ({"emotion": "joy"}, "old: new"),
+    ],
+)
+def test_label_map_mistakes(own, label_map, message):
+    with pytest.raises(UserError, match=message):
+        load_corpus(own, None, label_map=label_map)
+
+
+def test_a_label_outside_the_scheme_names_the_file_and_the_fix(own):
+    options = {"labels": ["joy", "hapy", "calm"]}
+    with pytest.raises(UserError, match=r"^/data/1.wav: unknown emotion label 'hapy'.*label_map=\{emotion: \{hapy"):
+        load_corpus(own, None, corpus_options=options)
+    corpus = load_corpus(own, None, corpus_options=options, label_map={"emotion": {"hapy": "joy"}})
+    assert corpus.classes["emotion"] == ("joy", "anger", "calm") and corpus.data["emotion"].iloc[1] == "joy"
+
+
+@pytest.mark.parametrize("name", ["ravdes", "no.such.module", "", ".", "json", "korser.corpora.manifest"])
+def test_unknown_corpus(name):
+    with pytest.raises(UserError, match="ravdess"):
+        load_corpus(name, None)
+
+
+def test_a_corpus_module_that_itself_fails_to_import_says_so(tmp_path, monkeypatch):
+    (tmp_path / "broken_corpus.py").write_text("import surely_not_installed")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
+        load_corpus("broken_corpus", None)
+
+
+def test_unknown_option(own):
+    with pytest.raises(UserError, match="no option 'label'.*'labels'"):
+        load_corpus(own, None, corpus_options={"label": []})
+
+
+def test_ids_must_be_unique(tmp_path, monkeypatch):
+    (tmp_path / "twice_corpus.py").write_text(OWN.replace("str(i) for i", "'x' for i"))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="'x' is used twice"):
+        load_corpus("twice_corpus", None)
+
+
+@pytest.mark.parametrize("name", ["ravdess", "emotiontts", "crema_d", "emodb", "csv"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "other", None])
+def test_a_wrong_folder_names_it_and_the_layout(name, kind, tmp_path):
+    folder = tmp_path / "there"
+    if kind != "missing":
+        folder.mkdir()
+    if kind == "other":
+        (folder / "song.wav").touch()
+    folder = folder if kind else None
+    with pytest.raises(UserError) as error:
+        load_corpus(name, folder)
+    assert str(folder) in str(error.value) and ("manifest.csv" if name == "csv" else ".wav") in str(error.value)
+
+
+def test_missing_labels_are_none_whatever_the_adapter_used(tmp_path, monkeypatch):
+    (tmp_path / "nan_corpus.py").write_text(OWN.replace('"emotion": list(labels)', '"emotion": [float("nan"), "joy", pd.NA, None]'))
+    monkeypatch.syspath_prepend(tmp_path)
+    data = load_corpus("nan_corpus", None).data
+    assert [label for label in data["emotion"]] == [None, "joy", None, None]
+    assert isinstance(data, pd.DataFrame)

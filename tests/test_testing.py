@@ -1,0 +1,464 @@
+"""The contract check is green for a good frontend and red, by name, for deliberately broken ones."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from korser import cli
+from korser.lengths import zero_padding
+from korser.stages import Chain, Stage
+from korser.testing import check_frontend
+from korser.testing.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+HOP = 160
+
+
+class Good(Stage):
+    """Log energies of learnt projections of 10 ms frames; the broken ones below each break one line of it."""
+
+    def __init__(self, channels=8, frame_rate=100.0):
+        super().__init__(output_size=channels, frame_rate=frame_rate, min_length=HOP)
+        self.linear = nn.Linear(HOP, channels)
+
+    def output_lengths(self, lengths):
+        return lengths // HOP
+
+    def frames(self, x):
+        return x[:, : x.shape[1] // HOP * HOP].unflatten(1, (-1, HOP))  # (B, T', HOP)
+
+    def compress(self, x):
+        return x.square().add(1e-6).log()
+
+    def forward(self, x, lengths):
+        x = zero_padding(x, lengths)
+        features = self.compress(self.linear(self.frames(x)))  # (B, T', C)
+        lengths = self.output_lengths(lengths)
+        return zero_padding(features, lengths), lengths
+
+
+class Mixer(Stage):
+    """A trainable stage on features."""
+
+    def __init__(self, before, channels=4):
+        super().__init__(
+            output_size=channels,
+            frame_rate=before.frame_rate,
+            in_channels=before.output_size,
+            input_rate=before.frame_rate,
+        )
+        self.linear = nn.Linear(before.output_size, channels)
+
+    def forward(self, x, lengths):
+        return zero_padding(self.linear(zero_padding(x, lengths)).tanh(), lengths), lengths
+
+
+class Frozen(Good):
+    """Frozen, with layers that behave otherwise in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+        self.drop = nn.Dropout(0.5)
+        self.requires_grad_(False)
+
+    def compress(self, x):
+        return super().compress(self.drop(self.norm(x.transpose(1, 2)).transpose(1, 2)))
+
+
+class Buffered(Good):
+    """A trainable stage with running statistics, which may move in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(HOP)
+
+    def frames(self, x):
+        return self.norm(super().frames(x).transpose(1, 2)).transpose(1, 2)
+
+
+def chain(first):
+    return Chain(first, Mixer(first))
+
+
+GOOD = {
+    "good": Good,
+    "mixer": lambda: Mixer(Good()),
+    "frozen": Frozen,
+    "buffered": Buffered,
+    "chain": lambda: chain(Good()),
+    "frozen chain": lambda: chain(Frozen()),
+    "frozen in the middle": lambda: Chain(Good(), Mixer(Good(), 8).requires_grad_(False), Mixer(Good())),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_frontends_are_green(name):
+    failed = []
+    for check in check_frontend(GOOD[name]):
+        try:
+            check()
+        except AssertionError as error:
+            failed.append(f"{check.name}: {error}")
+    assert not failed
+
+
+# Each class breaks one clause; the check of that clause has to say so.
+
+
+class LeaksPadding(Good):
+    def forward(self, x, lengths):
+        x = zero_padding(x, lengths)
+        return super().forward(x - x.mean(1, keepdim=True), lengths)  # a mean over the padding too
+
+
+class LeaksNeighbour(Good):
+    def forward(self, x, lengths):
+        x = zero_padding(x, lengths)
+        return super().forward(x / x.abs().max().clamp_min(1e-3), lengths)
+
+
+class LeaksNoise(Good):
+    def output_lengths(self, lengths):
+        return (lengths + HOP - 1) // HOP
+
+    def forward(self, x, lengths):  # the last frame reaches into the padding
+        x = nn.functional.pad(x, (0, -x.shape[1] % HOP))
+        features = self.compress(self.linear(self.frames(x)))
+        lengths = self.output_lengths(lengths)
+        return zero_padding(features, lengths), lengths
+
+
+class LeaksNan(LeaksNoise):
+    def forward(self, x, lengths):
+        return super().forward(x * (torch.arange(x.shape[1]) < lengths[:, None]), lengths)  # 0 * NaN is NaN
+
+
+class LeavesPadding(Good):
+    def forward(self, x, lengths):
+        return self.compress(self.linear(self.frames(zero_padding(x, lengths)))), self.output_lengths(lengths)
+
+
+class WrongLengths(Good):
+    def output_lengths(self, lengths):
+        return lengths // HOP + (lengths > 10 * HOP)
+
+
+class OtherLengths(Good):
+    def forward(self, x, lengths):
+        features, out = super().forward(x, lengths)
+        return features, out - (out > 10).long()
+
+
+class FloatLengths(Good):
+    def output_lengths(self, lengths):
+        return (lengths / HOP).floor()
+
+    def forward(self, x, lengths):
+        features, _ = super().forward(x, lengths.double())
+        return features, self.output_lengths(lengths)
+
+
+class ShrinkingLengths(Good):
+    def output_lengths(self, lengths):
+        return lengths // HOP - 2 * ((lengths > 20 * HOP) & (lengths < 21 * HOP)).long()
+
+
+class WrongSize(Good):
+    def __init__(self):
+        super().__init__()
+        self.output_size = 9
+
+
+class SizeAsFloat(Good):
+    def __init__(self):
+        super().__init__()
+        self.output_size = 8.0
+
+
+class WrongRate(Good):
+    def __init__(self):
+        super().__init__(frame_rate=50.0)
+
+
+class TooShort(Good):
+    def __init__(self):
+        super().__init__()
+        self.min_length = 100
+
+
+class LimitedLength(Good):
+    def forward(self, x, lengths):
+        x = x[:, : 10 * 16_000]
+        return super().forward(x, lengths.clamp_max(x.shape[1]))
+
+
+class Random(Good):
+    def compress(self, x):
+        return super().compress(nn.functional.dropout(x, 0.1))  # F.dropout trains by default
+
+
+class Counts(Good):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def compress(self, x):
+        self.calls += 1
+        return super().compress(x)
+
+
+class Unseeded(Good):
+    seeds = iter(range(1000))
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(next(self.seeds))
+        self.register_buffer("shift", torch.randn(8, generator=generator))
+
+
+class NanOnSilence(Good):
+    def forward(self, x, lengths):
+        x = zero_padding(x, lengths)
+        return super().forward(x / x.square().sum(1, keepdim=True).sqrt(), lengths)
+
+
+class InfAtFullScale(Good):
+    def frames(self, x):
+        return super().frames(x.atanh())
+
+
+class NanOnDc(Good):
+    def frames(self, x):
+        x = super().frames(x)
+        centred = x - x.mean(-1, keepdim=True)
+        return torch.where(x.abs().sum(-1, keepdim=True) > 0, centred / centred.norm(dim=-1, keepdim=True), x)
+
+
+class NanGradientOnSilence(Good):
+    def compress(self, x):
+        return (x - self.linear.bias).square().sqrt()
+
+
+class Unused(Good):
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(2, 2)
+
+
+class Vanishing(Good):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def compress(self, x):
+        return super().compress(x + 0 * self.scale)
+
+
+class StopsGradient(Mixer):
+    def forward(self, x, lengths):
+        return super().forward(x.detach(), lengths)
+
+
+class FrozenInTraining(Frozen):
+    def train(self, mode=True):
+        return nn.Module.train(self, mode)
+
+
+class FrozenYetTrained(Good):
+    frozen = True
+
+
+class FrozenPartMoves(Buffered):
+    def __init__(self):
+        super().__init__()
+        self.norm.requires_grad_(False)
+
+
+class HiddenState(Good):
+    def __init__(self):
+        super().__init__()
+        self.shift = torch.randn(8)
+
+    def compress(self, x):
+        return super().compress(x + self.shift.to(x))
+
+
+class StaleCache(Good):
+    def __init__(self):
+        super().__init__()
+        self.cached = None
+
+    def compress(self, x):
+        if self.training:
+            return super().compress(x)
+        if self.cached is None:
+            self.cached = self.linear.bias.detach().clone()
+        return super().compress(x + self.cached.to(x))
+
+
+class ChangesInput(Good):
+    def forward(self, x, lengths):
+        for row, n in zip(x, lengths):
+            row[n:] = 0
+        x *= 0.5
+        return super().forward(x, lengths)
+
+
+class ChangesLengths(Good):
+    def output_lengths(self, lengths):
+        return lengths.floor_divide_(HOP)
+
+
+class FailsInFloat64(Good):
+    def compress(self, x):
+        return super().compress(x @ torch.eye(8))
+
+
+class FailsUnderAutocast(Good):
+    def compress(self, x):
+        out = torch.zeros(x.shape)
+        out[:, 0::1] = 0
+        out.index_copy_(1, torch.arange(x.shape[1]), x)  # not an autocast operation: float32 and bfloat16 clash
+        return super().compress(out)
+
+
+class CoarseUnderAutocast(Good):
+    def compress(self, x):
+        return ((x + 100) - 100).square().add(1e-6).log()
+
+
+BROKEN = [
+    (LeaksPadding, "same_alone_as_in_a_batch"),
+    (LeaksNeighbour, "same_alone_as_in_a_batch"),
+    (LeaksNoise, "noise_in_the_padding_is_ignored"),
+    (LeaksNan, "nan_in_the_padding_is_ignored"),
+    (LeavesPadding, "zero_past_the_lengths"),
+    (WrongLengths, "shapes_of_one_utterance"),
+    (OtherLengths, "shapes_of_a_mixed_batch"),
+    (FloatLengths, "lengths_are_int64"),
+    (ShrinkingLengths, "lengths_grow_with_the_input"),
+    (WrongSize, "shapes_of_one_utterance"),
+    (SizeAsFloat, "declares_its_sizes"),
+    (nn.Identity, "declares_its_sizes"),
+    (WrongRate, "frame_rate_as_declared"),
+    (TooShort, "shapes_of_the_shortest"),
+    (LimitedLength, "shapes_of_the_longest"),
+    (Random, "deterministic_in_eval"),
+    (Counts, "eval_changes_no_state"),
+    (Unseeded, "same_seed_same_weights"),
+    (NanOnSilence, "finite_on_silence"),
+    (InfAtFullScale, "finite_on_click"),
+    (NanOnDc, "finite_on_dc"),
+    (InfAtFullScale, "finite_on_square"),
+    (NanGradientOnSilence, "gradients_finite_on_silence"),
+    (Unused, "gradients_reach_every_parameter"),
+    (Vanishing, "gradients_reach_every_parameter"),
+    (lambda: StopsGradient(Good()), "gradients_pass_through"),
+    (lambda: Chain(Good(), StopsGradient(Good())), "gradients_reach_every_parameter"),
+    (FrozenYetTrained, "frozen_has_nothing_to_train"),
+    (FrozenInTraining, "frozen_stays_in_eval"),
+    (FrozenInTraining, "frozen_is_not_changed_by_training"),
+    (lambda: chain(FrozenInTraining()), "frozen_stays_in_eval"),
+    (lambda: chain(FrozenInTraining()), "frozen_is_not_changed_by_training"),
+    (FrozenPartMoves, "frozen_is_not_changed_by_training"),
+    (HiddenState, "state_dict_round_trip"),
+    (StaleCache, "state_dict_round_trip"),
+    (ChangesInput, "leaves_its_input_alone"),
+    (ChangesLengths, "leaves_its_input_alone"),
+    (FailsInFloat64, "runs_in_float64"),
+    (FailsUnderAutocast, "runs_under_bf16_autocast"),
+    (CoarseUnderAutocast, "runs_under_bf16_autocast"),
+]
+
+
+def failures(factory):
+    reasons = {}
+    for check in check_frontend(factory):
+        try:
+            check()
+        except AssertionError as error:
+            reasons[check.name] = str(error)
+    return reasons
+
+
+@pytest.mark.parametrize("factory, name", BROKEN, ids=lambda v: v if isinstance(v, str) else v.__name__.strip("<>"))
+def test_broken_frontends_are_red_by_name(factory, name):
+    reasons = failures(factory)
+    print(reasons)
+    assert reasons.get(name)
+
+
+def test_every_check_can_fail():
+    covered = {name for _, name in BROKEN}
+    assert {check.name for check in check_frontend(Good)} - {"moves_to_gpu"} <= covered
+
+
+def test_global_generators_are_left_as_they_were():
+    before = torch.random.get_rng_state()
+    for check in check_frontend(Good):
+        check()
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+# The command
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """``python -m korser.testing`` in a folder with a frontend beside its YAML: gives code, stdout and stderr."""
+    toys = Path(__file__).read_text(encoding="utf-8").partition("# Each class breaks")[0]
+    (tmp_path / "toys_of_test_testing.py").write_text(toys, encoding="utf-8")
+    (tmp_path / "good.yaml").write_text(
+        "channels: 8\nfrontend: !new:toys_of_test_testing.Good\n  channels: !ref <channels>\n"
+    )
+    (tmp_path / "none.yaml").write_text("channels: 8\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["korser.testing", *arguments])
+        code = 0
+        try:
+            cli.run(main)
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_command_prints_the_checks(command):
+    code, out, _ = command("good.yaml", "--channels=4")
+    n = len(list(check_frontend(Good)))
+    assert code == 0
+    assert out.count("  pass  ") == n
+    assert f"{n} of {n} checks passed" in out
+
+
+def test_command_says_what_failed_and_why(command):
+    code, out, _ = command("good.yaml", "--frontend.frame_rate=50")
+    assert code == 1
+    assert "  FAIL  frame_rate_as_declared: 60 s give 6000 frames, frame_rate 50 Hz says 3000" in out
+
+
+@pytest.mark.parametrize("arguments", [(), ("missing.yaml",), ("none.yaml",), ("good.yaml", "--chanels=4")])
+def test_command_gives_one_line_for_a_mistake(command, arguments):
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_command_is_a_module(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "korser.testing", str(tmp_path / "missing.yaml")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert "missing.yaml" in done.stderr
