@@ -22,6 +22,7 @@ from korser.stages import SAMPLE_RATE
 DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits
 LOUDEST = 8.0  # float files may exceed 1 a little; beyond this their samples are surely not scaled to [-1, 1]
 SHOWN = 3  # bad files named in an error
+SCAN_COLUMNS = ["path", "size", "mtime_ns", "samples", "digest", "converted"]
 CHUNK = 5000  # files between two saves of the scan, so that a kill loses little
 
 
@@ -139,7 +140,7 @@ def _read(path):
             samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # (T, channels)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: .raw, whose rate soundfile asks for
         raise UserError(f"{path}: {_why_unreadable(path, error)}") from error
     if not len(samples):
         raise UserError(f"{path}: holds no audio (0 samples): remove it")
@@ -193,10 +194,15 @@ def _key(path):
 def _load_scan(folder):
     """``{(absolute path, size, mtime_ns): row}``; the path of converted audio is kept relative, so caches can move."""
     try:
-        table = pd.read_csv(folder / "scan.csv", dtype={"path": str, "digest": str}, keep_default_na=False)
-    except FileNotFoundError:
+        table = pd.read_csv(
+            folder / "scan.csv",
+            dtype={"path": str, "digest": str},
+            keep_default_na=False,
+            encoding_errors="surrogateescape",  # file names in an encoding that is not the system's
+        )
+        columns = [table[c] for c in SCAN_COLUMNS]
+    except (FileNotFoundError, ValueError, KeyError):  # none yet, or damaged: scan anew
         return {}
-    columns = (table[c] for c in ("path", "size", "mtime_ns", "samples", "digest", "converted"))
     return {
         (path, size, mtime): {
             "samples": samples,
@@ -209,10 +215,10 @@ def _load_scan(folder):
 
 def _save_scan(folder, known):
     rows = [(*key, row["samples"], row["digest"], int(row["audio_path"] != key[0])) for key, row in known.items()]
-    table = pd.DataFrame(rows, columns=["path", "size", "mtime_ns", "samples", "digest", "converted"])
+    table = pd.DataFrame(rows, columns=SCAN_COLUMNS)
     part = folder / f"scan.{os.getpid()}.part"
     try:
-        table.to_csv(part, index=False)
+        table.to_csv(part, index=False, errors="surrogateescape")
         os.replace(part, folder / "scan.csv")
     finally:
         part.unlink(missing_ok=True)

@@ -6,6 +6,8 @@ import sys
 
 from korser.errors import UserError
 
+CHATTY = ("speechbrain", "httpx", "transformers")  # libraries whose notes on their own workings nobody asked for
+
 
 def run(main):
     """Call a recipe's ``main`` and turn a user's mistake into one line and exit code 2.
@@ -15,9 +17,9 @@ def run(main):
     main : callable
         Takes the list of command line arguments.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("speechbrain", "httpx", "transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or not record.name.startswith(CHATTY))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
         main(sys.argv[1:])
     except UserError as error:

@@ -43,9 +43,9 @@ def evaluate_predictions(predictions, tasks):
     dict
         ``{task: {"n", "n_speakers", "classes", "confusion", "accuracy", "uar", "macro_f1", "recall", "ece"}}``, for
         ordinal tasks also ``qwk`` and ``mae`` (in levels). ``confusion`` holds counts, rows are the truth. Each metric
-        is ``{"value", "low", "high"}``, each class of ``recall`` likewise with its own ``n`` and ``n_speakers``; ``low``
-        and ``high`` are None where there is no interval, and ``note`` says why. A task of which no utterance has a label has only ``n``: 0, ``n_speakers``
-        and ``classes``. It can be written as JSON.
+        is ``{"value", "low", "high"}``, each class of ``recall`` likewise with its own ``n`` and ``n_speakers``;
+        ``low`` and ``high`` are None where there is no interval, and ``note`` says why. A task of which no utterance
+        has a label has only ``n``: 0, ``n_speakers`` and ``classes``. It can be written as JSON.
 
     Raises
     ------
@@ -62,7 +62,8 @@ def _evaluate(table, task):
     needed = ["speaker", f"{task.name}_pred", *(prefix + c for c in classes)]
     missing = [column for column in needed if column not in table]
     if missing or not classes:
-        raise UserError(f"the predictions have no column {missing[0] if missing else prefix + '<class>'}: predict again")
+        column = missing[0] if missing else f"{prefix}<class>"
+        raise UserError(f"the predictions have no column {column}: predict again")
 
     truth = _levels(table, task.name, classes) if task.name in table else np.full(len(table), -1)
     predicted = _levels(table, f"{task.name}_pred", classes)
@@ -155,7 +156,14 @@ def _entry(value, left_out, bounds, *, known):
     return {**entry, "note": note}
 
 
-NAMES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1", "qwk": "QWK", "mae": "MAE (levels)", "ece": "ECE"}
+NAMES = {  # as printed, in this order
+    "accuracy": "accuracy",
+    "uar": "UAR",
+    "macro_f1": "macro-F1",
+    "qwk": "QWK",
+    "mae": "MAE (levels)",
+    "ece": "ECE",
+}
 
 
 def summary_table(metrics, *, title, corpus, protocol, synthetic=False, random_split=False, pretrained=None):
@@ -186,7 +194,7 @@ def summary_table(metrics, *, title, corpus, protocol, synthetic=False, random_s
     if random_split:
         lines.append("!!! RANDOM SPLIT: training and test share speakers; these are no figures for unseen speakers")
     if pretrained is False:
-        lines.append("!!! pretrained: false -- the encoder's weights are random; this is no result for pretrained speech")
+        lines.append("!!! pretrained: false -- the encoder's weights are random, so this is no result for it")
     rows, notes = [("task", "metric", "value", "95 % interval", "utterances", "speakers")], []
     for task, result in metrics.items():
         if not result["n"]:

@@ -21,9 +21,11 @@ def jackknife_interval(value, left_out, *, level=0.95, bounds=(-np.inf, np.inf))
     one of them (a class that only one speaker has); and where it is the same without any of them (all right, say),
     since nothing then tells how much speakers differ.
 
-    In simulations (``tests/test_intervals.py``) it covers the true accuracy and UAR .93 to .96 of the time with 4, 6
-    and 18 speakers. It covers less, .91 to .93, where speakers differ very much (standard deviation of .12 in accuracy
-    around .8) and are few or of very unequal size.
+    How often the interval holds the true accuracy or UAR, in simulations with 4, 6 and 18 speakers: .945 to .948 where
+    speakers' accuracies have mean .63 and standard deviation .09 (``tests/test_intervals.py``, 10,000 corpora each).
+    Less where speakers differ more: with mean .77 and standard deviation .13, .93 to .94, and .91 to .93 if their
+    utterances also number from 1 to 39 per class; .92 to .95 for the UAR of a class that belongs to the speaker, such
+    as gender (4,000 corpora each).
 
     Parameters
     ----------

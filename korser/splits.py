@@ -91,14 +91,14 @@ def assign_splits(
     stratify : str
         ``random_stratified``: the column whose classes are divided each by itself. Utterances without it are trained on.
     hold_out : str, optional
-        ``speaker_holdout``: a second column (``sentence``) whose values are kept apart too, divided like the speakers;
-        utterances whose speaker and sentence fall into different parts are left out.
+        ``speaker_holdout``: a second column (``sentence``) whose values are kept apart too, divided like the
+        speakers; utterances whose speaker and sentence fall into different parts are left out.
 
     Returns
     -------
     pandas.DataFrame
-        The rows that take part, in their order, with the column ``split`` (train, valid, test) and, for k-fold, ``fold``
-        (of the row).
+        The rows that take part, in their order, with the column ``split`` (train, valid, test) and, for k-fold,
+        ``fold`` (the row's own).
 
     Raises
     ------
@@ -160,16 +160,16 @@ def check_splits(data, protocol, *, tasks=BALANCED, parts=PARTS):
         shared = _shared(data, "speaker")
         if shared:
             raise UserError(
-                f"split protocol {protocol}: {len(shared)} speakers are in more than one part ({_some(shared)}): divide by "
-                "whole speakers, or ask for manifest_random or random_stratified, which the results then name"
+                f"split protocol {protocol}: {len(shared)} speakers are in more than one part ({_some(shared)}): "
+                "divide by whole speakers, or ask for manifest_random or random_stratified, which the results then name"
             )
     if "digest" in data:
         shared = _shared(data, "digest")
         if shared:
             files = data["path"][data["digest"] == shared[0]]
             raise UserError(
-                f"split protocol {protocol}: {len(shared)} recordings are in more than one part ({_some(files)} are the "
-                "same audio): remove the copies"
+                f"split protocol {protocol}: {len(shared)} recordings are in more than one part ({_some(files)} are "
+                "the same audio): remove the copies"
             )
     trained = data[data["split"] == "train"]
     for task in tasks:
@@ -187,7 +187,8 @@ def _require_speakers(data, protocol):
     if unknown.any():
         raise UserError(
             f"split protocol {protocol}: {unknown.sum()} of {len(data)} utterances have no speaker (first: "
-            f"{data['id'][unknown].iloc[0]}): fill the column 'speaker', or ask for random_stratified or manifest_random"
+            f"{data['id'][unknown].iloc[0]}): fill the column 'speaker', or ask for random_stratified or "
+            "manifest_random"
         )
 
 
@@ -293,8 +294,8 @@ def _speaker_folds(data, n_folds, folds, seed):
             raise UserError(f"folds is '{folds}': write balanced, consecutive or a list of lists of speakers")
         if not isinstance(n_folds, int) or not 3 <= n_folds <= len(speakers):
             raise UserError(
-                f"n_folds is {n_folds!r}: it takes from 3 (train, validation, test) to as many folds as there are speakers "
-                f"({len(speakers)}): change it, or ask for the protocol random_stratified"
+                f"n_folds is {n_folds!r}: it takes from 3 (train, validation, test) to as many folds as there are "
+                f"speakers ({len(speakers)}): change it, or ask for the protocol random_stratified"
             )
         if folds == "consecutive":
             return [list(group) for group in np.array_split(np.array(speakers, dtype=object), n_folds)]
@@ -315,8 +316,8 @@ def _speaker_folds(data, n_folds, folds, seed):
 
 def _balanced_folds(data, n_folds, seed):
     data = data.sort_values("id")
-    strata = [" ".join(map(str, labels)) for labels in zip(*(data[c] for c in BALANCED if c in data))] or [""] * len(data)
-    if max(Counter(strata).values()) < n_folds:  # nothing there to balance
+    strata = [" ".join(map(str, labels)) for labels in zip(*(data[c] for c in BALANCED if c in data))]
+    if max(Counter(strata).values(), default=0) < n_folds:  # nothing there to balance
         strata = [""] * len(data)
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
@@ -345,7 +346,8 @@ def _random_stratified(data, stratify, test, valid, seed):
         n_valid = _size(valid, len(rows), "valid", f"utterances of {stratify} {label}")
         if n_test + n_valid >= len(rows):
             raise UserError(
-                f"test ({n_test}) and valid ({n_valid}) take all {len(rows)} utterances of {stratify} {label}: make them smaller"
+                f"test ({n_test}) and valid ({n_valid}) take all {len(rows)} utterances of {stratify} {label}: "
+                "make them smaller"
             )
         split.iloc[rows[:n_test]] = "test"
         split.iloc[rows[n_test : n_test + n_valid]] = "valid"
@@ -364,7 +366,7 @@ def _from_manifest(data, protocol, fold):
     if column == "fold":
         names = sorted(data["fold"].unique(), key=_natural)
         if len(names) < 3:
-            raise UserError(f"split protocol {protocol}: {len(names)} folds: train, validation and test need at least 3")
+            raise UserError(f"split protocol {protocol}: {len(names)} folds: train, valid and test need at least 3")
         return _split_of_fold(data["fold"], names, fold)
     split = data["split"].map(lambda s: SYNONYMS.get(str(s).lower(), str(s).lower()))
     odd = ~split.isin(PARTS)

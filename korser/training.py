@@ -161,15 +161,7 @@ def prepare(hparams, run_dir):
     manifest[columns] = audio[columns].to_numpy()
     manifest = assign_splits(manifest, **hparams["split"], seed=hparams["split_seed"])
     check_splits(manifest, hparams["split"]["protocol"])
-    tasks = []
-    for task in hparams["tasks"]:
-        if task.name not in corpus.classes:
-            raise UserError(
-                f"corpus '{corpus.name}' has no labels for task '{task.name}': take it out of 'tasks' "
-                f"(there are {', '.join(corpus.classes)})"
-            )
-        tasks.append(dataclasses.replace(task, classes=tuple(corpus.classes[task.name])))
-    _check_labels(manifest, tasks)
+    tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     _check_durations(manifest, hparams["frontend"])
     frozen = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
     info = {
@@ -204,10 +196,39 @@ def prepare(hparams, run_dir):
     write_json(run_dir / "run.json", info)
 
 
+def labelled_tasks(tasks, corpus, manifest):
+    """The tasks that can be trained on a corpus, with their classes.
+
+    A task that the corpus has no labels for is left out, and the run says so.
+
+    Raises
+    ------
+    UserError
+        If the main task, the first, has no labels to train or to choose the best epoch by.
+    """
+    labelled = []
+    for task in tasks:
+        missing = [
+            split
+            for split in SPLITS[:2]
+            if task.name not in manifest or not manifest.loc[manifest["split"] == split, task.name].notna().any()
+        ]
+        if missing and not labelled:
+            raise UserError(
+                f"corpus '{corpus.name}' has no labels for the main task '{task.name}' in its {missing[0]} split: name "
+                f"another task first in 'tasks', or fill the column (there are {', '.join(corpus.classes)})"
+            )
+        if "train" in missing:
+            logger.warning("corpus '%s' has no labels for task '%s': it is left out", corpus.name, task.name)
+        else:
+            labelled.append(dataclasses.replace(task, classes=tuple(corpus.classes[task.name])))
+    return labelled
+
+
 def tasks_of(hparams, info):
-    """The tasks with their classes, as ``run.json`` recorded them."""
+    """The tasks that are trained, with their classes, as ``run.json`` recorded them."""
     classes = {task["name"]: tuple(task["classes"]) for task in info["tasks"]}
-    return [dataclasses.replace(task, classes=classes[task.name]) for task in hparams["tasks"]]
+    return [dataclasses.replace(task, classes=classes[task.name]) for task in hparams["tasks"] if task.name in classes]
 
 
 def build_model(hparams, tasks, manifest=None):
@@ -256,13 +277,6 @@ def make_reader(hparams, model, manifest):
     if len(model.prefix) and hparams["wav_augment"] is not None:
         logger.warning("wav_augment changes the waveform: the cache of frozen features is off")
     return KeepInMemory(lambda audio_path, digest: read_audio(audio_path), max_bytes), False
-
-
-def _check_labels(manifest, tasks):
-    for task in tasks:
-        for split in SPLITS[:2]:
-            if not manifest.loc[manifest["split"] == split, task.name].notna().any():
-                raise UserError(f"no utterance of the {split} split has a label for task '{task.name}'")
 
 
 def _check_durations(manifest, frontend):

@@ -20,7 +20,9 @@ def write(path, samples, rate=16000, subtype="PCM_16"):
     return path
 
 
-@pytest.mark.parametrize("ending, subtype", [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_24"), ("ogg", "VORBIS")])
+@pytest.mark.parametrize(
+    "ending, subtype", [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_24"), ("ogg", "VORBIS")]
+)
 def test_reads_what_libsndfile_reads(tmp_path, ending, subtype):
     x = tone()
     audio = read_audio(write(tmp_path / f"a.{ending}", x, subtype=subtype))
@@ -68,6 +70,7 @@ def bad_files(folder):
     (folder / "text.wav").write_text("this is no audio")
     (folder / "pointer.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     (folder / "folder.wav").mkdir()
+    (folder / "headerless.raw").write_bytes(b"abcd")
     return {
         "nan.wav": "NaN",
         "inf.wav": "infinite",
@@ -79,6 +82,7 @@ def bad_files(folder):
         "text.wav": "cannot be read",
         "pointer.wav": "git lfs pull",
         "folder.wav": "is a folder",
+        "headerless.raw": "cannot be read",
         "missing.wav": "no such file",
         "missing.pcm": "no such file",
     }
@@ -127,6 +131,23 @@ def test_scan_reads_a_file_once_until_it_changes(tmp_path, monkeypatch):
     assert sorted(scanned) == [str(paths[1]), str(paths[2]), str(tmp_path / "new.wav")]
     assert second["digest"].iloc[1] != first["digest"].iloc[1] and second["samples"].iloc[1] == 16000
     assert second.iloc[[0, 2, 3, 4]].equals(first.iloc[[0, 2, 3, 4]])
+
+
+@pytest.mark.parametrize("text", ["", "path,size\na", "\x00\x00", 'path\n"a'])
+def test_a_damaged_scan_file_is_made_anew(tmp_path, text):
+    path = write(tmp_path / "a.wav", tone())
+    first = scan_audio([path], tmp_path / "cache")
+    (tmp_path / "cache" / "audio" / "scan.csv").write_text(text)
+    assert scan_audio([path], tmp_path / "cache").equals(first)
+    assert len((tmp_path / "cache" / "audio" / "scan.csv").read_text().splitlines()) == 2
+
+
+def test_any_file_name(tmp_path, monkeypatch):
+    names = ["한글.wav", 'a "quoted", name.wav', os.fsdecode(b"\xb0\xa1.wav")]  # the last as CP949 left it
+    paths = [write(tmp_path / "a.wav", tone()).rename(tmp_path / name) for name in names]
+    first = scan_audio(paths, tmp_path / "cache")
+    monkeypatch.setattr(korser.audio, "_read", lambda path: pytest.fail("all are known by now"))
+    assert scan_audio(paths, tmp_path / "cache").equals(first)
 
 
 def test_same_audio_has_the_same_digest(tmp_path):

@@ -4,12 +4,12 @@ A corpus adapter is a module with
 
 - ``TASKS``: ``{task: classes in the order of the logits}``;
 - ``SYNTHETIC``: true if no human speaks in it (optional, false by default);
-- ``prepare(data_folder, **options)``: a :class:`pandas.DataFrame` with ``id`` (unique), ``path`` (absolute), ``speaker``,
-  one column per task (a class, or None where the label is missing) and whatever else is known (``age``, ``sentence``).
-  Where the classes depend on the folder, ``data.attrs["tasks"]`` takes the place of ``TASKS``.
+- ``prepare(data_folder, **options)``: a :class:`pandas.DataFrame` with ``id`` (unique), ``path`` (absolute),
+  ``speaker``, one column per task (a class, or None where the label is missing) and whatever else is known (``age``,
+  ``sentence``). Where the classes depend on the folder, ``data.attrs["tasks"]`` takes the place of ``TASKS``.
 
-It may lie anywhere: ``load_corpus("ravdess", ...)`` finds the ones that come with korser, ``load_corpus("my.corpus", ...)``
-a researcher's own by its import path.
+It may lie anywhere: ``load_corpus("ravdess", ...)`` finds the ones that come with korser, ``load_corpus("my.corpus",
+...)`` a researcher's own by its import path.
 """
 
 import importlib

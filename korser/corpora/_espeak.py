@@ -4,11 +4,11 @@ eSpeak NG is GPL-3, so korser never loads it: :mod:`korser.corpora.mini` starts 
 through pipes. Nothing but the standard library is imported here (eSpeak's forked children hang beside torch's threads on
 machines with many cores).
 
-Usage: ``python -I _espeak.py LIBRARY DATA_FOLDER``. Protocol: one JSON object a line on standard input, ``{"voice", "text", "rate", "pitch", "range", "volume", "seed"}``
-(eSpeak's own units: words a minute, 0-99, 0-99, percent of full volume). The answer on standard output is a
-little-endian int64 and then the bytes: a positive number of bytes of 16-bit mono audio, or, negated, the number of bytes
-of an error message in UTF-8. The first answer, before any request, is the sampling rate as decimal digits. The program
-ends with its input.
+Usage: ``python -I _espeak.py LIBRARY DATA_FOLDER``. Protocol: one JSON object a line on standard input, with the keys
+``voice, text, rate, pitch, range, volume, seed`` (eSpeak's own units: words a minute, 0-99, 0-99, percent of full
+volume; others are ignored). An answer on standard output is a little-endian int64 and then the bytes: a positive number
+of bytes of 16-bit mono audio at 22,050 Hz, or, negated, the number of bytes of an error message in UTF-8. The first
+answer, before any request, is one that says "ready". The program ends with its input.
 
 eSpeak keeps state from one utterance to the next and seeds its noise from the clock. Every line is therefore spoken by
 a child forked from a parent that has itself never spoken, after ``espeak_ng_SetRandSeed``: the same request gives the
@@ -22,6 +22,7 @@ import signal
 import struct
 import sys
 
+SAMPLE_RATE = 22050  # Hz
 SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: hand the samples to the callback, from the calling thread
 DONT_EXIT = 0x8000  # espeakINITIALIZE: return an error instead of ending the process
 RATE, VOLUME, PITCH, RANGE = 1, 2, 3, 4  # espeak_PARAMETER
@@ -30,14 +31,14 @@ CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 
 def load(library_path, data_folder):
-    """Load and initialise the library; returns it and its sampling rate in Hz."""
+    """Load and initialise the library."""
     library = ctypes.CDLL(library_path)
     # eSpeak cuts its data path at 160 characters: a relative one is always short enough.
     os.chdir(os.path.dirname(data_folder))
     rate = library.espeak_Initialize(SYNCHRONOUS, 0, b".", DONT_EXIT)
-    if rate <= 0:
-        raise RuntimeError(f"eSpeak NG does not start: espeak_Initialize returned {rate}")
-    return library, rate
+    if rate != SAMPLE_RATE:
+        raise RuntimeError(f"espeak_Initialize returned {rate}, not {SAMPLE_RATE} (Hz)")
+    return library
 
 
 def speak(library, request):
@@ -66,6 +67,11 @@ def speak(library, request):
     return b"".join(pieces)
 
 
+def pack(data, error=False):
+    """An answer, as the protocol has it."""
+    return struct.pack("<q", -len(data) if error else len(data)) + data
+
+
 def speak_in_child(library, request):
     """Fork, speak in the child, and return the answer to send (see the protocol above)."""
     reader, writer = os.pipe()
@@ -74,28 +80,30 @@ def speak_in_child(library, request):
         os.close(reader)
         signal.alarm(60)  # a child that hangs dies and is reported, rather than waited for
         try:
-            data, sign = speak(library, request), 1
+            answer = pack(speak(library, request))
         except Exception as error:
-            data, sign = str(error).encode(), -1
+            answer = pack(str(error).encode(), error=True)
         with os.fdopen(writer, "wb") as pipe:
-            pipe.write(struct.pack("<q", sign * len(data)) + data)
+            pipe.write(answer)
         os._exit(0)  # without the library's and Python's clean-up, which belong to the parent
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         answer = pipe.read()
     status = os.waitpid(child, 0)[1]
-    if status != 0 or not answer:
-        message = f"eSpeak NG crashed (wait status {status})".encode()
-        return struct.pack("<q", -len(message)) + message
+    if status != 0:
+        return pack(f"eSpeak NG crashed (wait status {status}) at {request}".encode(), error=True)
     return answer
 
 
 def main():
     """Answer requests until the input ends."""
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    library, rate = load(*sys.argv[1:])
-    data = str(rate).encode()
-    answers.write(struct.pack("<q", len(data)) + data)
+    try:
+        library = load(*sys.argv[1:])
+    except (OSError, RuntimeError) as error:
+        answers.write(pack(f"eSpeak NG does not start: {error}".encode(), error=True))
+        return
+    answers.write(pack(b"ready"))
     answers.flush()
     for line in requests:
         answers.write(speak_in_child(library, json.loads(line)))

@@ -8,9 +8,9 @@ Licence: Open Database License 1.0, its contents under the Database Contents Lic
 Layout: ``AudioWAV/1001_DFA_ANG_XX.wav`` (actor, sentence, emotion, intensity) at any depth below the folder, and
 ``VideoDemographics.csv`` beside or above it, without which gender and age are unknown.
 
-Labels: emotion (6, as acted), gender, intensity (low, medium, high). The name has an intensity only where a sentence was
-recorded at several (XX elsewhere, and for all neutral speech), so most intensity labels are missing. Extras: ``age``,
-``sentence``. 91 actors, 7438 utterances: the four that the source lists as broken are left out.
+Labels: emotion (6, as acted), gender, intensity (low, medium, high). The name has an intensity only where a sentence
+was recorded at several (XX elsewhere, and for all neutral speech), so most intensity labels are missing. Extras:
+``age``, ``sentence``. 91 actors, 7438 utterances: the four known to be broken (no audio, or many takes) are left out.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Anyone's own corpus: a CSV manifest.
 
-``data_folder`` is the CSV, or a folder that holds ``manifest.csv``. UTF-8, with or without BOM, or CP949 (as Excel saves
-Korean) is found out. Columns, in any order, all but ``path`` optional, an empty cell meaning unknown:
+``data_folder`` is the CSV, or a folder that holds ``manifest.csv``. UTF-8, with or without BOM, or CP949 (as Excel
+saves Korean) is found out. Columns, in any order, all but ``path`` optional, an empty cell meaning unknown:
 
 =============  ============================================================================================
 ``path``       audio file, relative to the CSV's folder or absolute; Hangul in NFC or NFD, whatever the disk has
@@ -15,9 +15,9 @@ Korean) is found out. Columns, in any order, all but ``path`` optional, an empty
 ``age``        years, for reports by group
 =============  ============================================================================================
 
-Any further column is kept; name it in the option ``tasks`` to learn it. The classes are what the column holds, sorted (as
-numbers, if all are), or what the option ``classes`` lists, whose order then counts: say so for an ordinal task that is in
-words::
+Any further column is kept; name it in the option ``tasks`` to learn it. The classes are what the column holds, sorted
+(as numbers, if all are), or what the option ``classes`` lists, whose order then counts: say so for an ordinal task that
+is in words::
 
     corpus: csv
     data_folder: my/manifest.csv
@@ -49,8 +49,7 @@ def prepare(data_folder, tasks=None, classes=None):
         The classes of a task, in order.
     """
     file = _find_csv(data_folder)
-    table = _read_csv(file)
-    row_numbers = table.index + 2  # as a spreadsheet counts, the header being row 1
+    table, row_numbers = _read_csv(file)
     if not len(table):
         raise UserError(f"{file} has no rows below its header")
 
@@ -93,9 +92,13 @@ def _find_csv(data_folder):
 
 
 def _read_csv(file):
+    """The table, and the number of each row as a spreadsheet counts, the header being row 1."""
     for encoding in ("utf-8-sig", "cp949"):
         try:
-            table = pd.read_csv(file, encoding=encoding, dtype=str, keep_default_na=False, skipinitialspace=True)
+            # index_col: a comma at the end of the rows must not make their first column an index
+            table = pd.read_csv(
+                file, encoding=encoding, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
+            )
             break
         except UnicodeDecodeError:
             continue
@@ -109,7 +112,9 @@ def _read_csv(file):
     # a label typed on a Mac and one typed on Windows are to be the same class
     for column in table:
         table[column] = table[column].map(lambda cell: nfc(cell.strip()) or None).astype(object)
-    return table.where(table.notna(), None)
+    table = table.where(table.notna(), None)
+    table = table[table.notna().any(axis=1)]  # spreadsheets leave empty rows
+    return table.reset_index(drop=True), table.index + 2
 
 
 def _order(column):

@@ -1,17 +1,17 @@
 """emotiontts_open_db: Korean emotional speech, its emotional-to-emotional part.
 
-Source: Selvas AI and KAIST, https://github.com/emotiontts/emotiontts_open_db (a fifth-percent sample is public: 5 of 100
-sentences per emotion; the whole on application).
+Source: Selvas AI and KAIST, https://github.com/emotiontts/emotiontts_open_db (5 of the 100 sentences per emotion are
+public; the whole on application).
 
 Licence: CC BY-NC-SA 4.0; for research, with the acknowledgement that its README asks for.
 
 Layout: ``nea/wav/nea00001.wav`` and so on, WAV or FLAC, at any depth below the folder (in the repository under
-``Dataset/SpeechCorpus/Emotional/emotional-to-emotional``; clone with Git LFS). Speakers nea to nee are female, nek to neo
-male. The plain-to-emotional part (ema to emh) is not read: whether its labels have the fault below is not known.
+``Dataset/SpeechCorpus/Emotional/emotional-to-emotional``). Speakers nea to nee are female, nek to neo male. The
+plain-to-emotional part (ema to emh) is not read: whether its labels have the fault below is not known.
 
-Labels: emotion (4), by sentence number: 1-100 neutral, 101-200 happy, 201-300 sad, 301-400 angry; gender. The README has
-the last two the other way round, but the sentences and two independently trained classifiers say otherwise, so its labels
-are corrected here; ``corpus_options={"labels": "readme"}`` takes them as they are.
+Labels: emotion (4), by sentence number: 1-100 neutral, 101-200 happy, 201-300 sad, 301-400 angry; gender. The README
+has the last two the other way round, but the sentences and two independently trained classifiers say otherwise, so its
+labels are corrected here; ``corpus_options={"labels": "readme"}`` takes them as they are.
 
 Each sentence (``sentence``) belongs to one emotion and is read by all ten speakers, so that the words alone give the
 emotion away: hold out sentences as well as speakers where that matters (``hold_out: sentence``, :mod:`korser.splits`).

@@ -81,7 +81,7 @@ def code(table, value, path, what):
         If the code is unknown, naming the file.
     """
     if value not in table:
-        raise UserError(f"{path}: unknown {what} code '{value}' in its name (known: {', '.join(table)}): remove the file")
+        raise UserError(f"{path}: unknown {what} code '{value}' in its name (known: {', '.join(table)}): remove it")
     return table[value]
 
 

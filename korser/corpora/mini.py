@@ -34,12 +34,12 @@ Prosody
     emotion   rate   pitch             pitch range  level
     ========  =====  ================  ===========  ======
     neutral   x 1    0                 x 1          0
-    joy       x 1.08 + 3.5 semitones   x 1.6        + 2 dB
-    anger     x 1.2  + 1.5 semitones   x 1.25       + 5 dB
-    sadness   x 0.84 - 2 semitones     x 0.6        - 4 dB
+    joy       x 1.05 + 4.5 semitones   x 1.8        + 2 dB
+    anger     x 1.25 + 1 semitone      x 1.1        + 6 dB
+    sadness   x 0.8  - 2 semitones     x 0.55       - 5 dB
     ========  =====  ================  ===========  ======
 
-    The intensities scale the departure from neutral by 0.4, 0.8, 1.2 and 1.6; the speaker's habit scales each cue again,
+    The intensities scale the departure from neutral by 0.6, 0.9, 1.3 and 1.7; the speaker's habit scales each cue again,
     and every utterance varies at random around the result.
 """
 
@@ -79,11 +79,11 @@ TASKS = {"emotion": EMOTIONS, "gender": GENDERS, "intensity": INTENSITIES}
 CUES = ("rate", "pitch", "range", "level")
 RULES = {
     "neutral": (1.0, 0.0, 1.0, 0.0),
-    "joy": (1.08, 3.5, 1.6, 2.0),
-    "anger": (1.2, 1.5, 1.25, 5.0),
-    "sadness": (0.84, -2.0, 0.6, -4.0),
+    "joy": (1.05, 4.5, 1.8, 2.0),
+    "anger": (1.25, 1.0, 1.1, 6.0),
+    "sadness": (0.8, -2.0, 0.55, -5.0),
 }
-STRENGTHS = {None: 0.0, "low": 0.4, "medium": 0.8, "high": 1.2, "extreme": 1.6}
+STRENGTHS = {None: 0.0, "low": 0.6, "medium": 0.9, "high": 1.3, "extreme": 1.7}
 
 # Voice variant: median f0 in Hz and level in dBFS, measured on eight of the sentences at eSpeak's volume 40.
 VOICES = {
@@ -157,7 +157,8 @@ def design(n_speakers=24, n_utterances=576):
             # sentence equally often, and another one at each repetition.
             slot = repetition * n_speakers + speaker
             sentence = (slot + slot // len(SENTENCES)) % len(SENTENCES)
-            level = INTENSITIES[(repetition + speaker // 2) % len(INTENSITIES)]
+            # Shifted by emotion too, or a sentence would have one level per speaker.
+            level = INTENSITIES[(repetition + speaker // 2 + order) % len(INTENSITIES)]
             rows.append((speaker, emotion, None if emotion == "neutral" else level, sentence, repetition))
             position += 1
     rows.sort(key=lambda row: (row[0], _hash(f"{row[0]} {row[1]} {row[4]}")))
@@ -209,12 +210,11 @@ def prepare(data_folder, *, n_speakers=24, n_utterances=576, n_workers=None):
     folder = Path(data_folder).absolute() / f"{n_speakers}x{n_utterances}-{_digest(requests)}"
     files = {name: folder / name.split("_")[0] / f"{name}.flac" for name in table.id}
     try:
-        if _missing(folder, files):
+        if len(_intact(folder, files)) < len(files):
             folder.mkdir(parents=True, exist_ok=True)
             with open(folder / ".lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it: wait, then look again
-                todo = _missing(folder, files)
-                _make(folder, {name: requests[name] for name in todo}, files, n_workers or min(os.cpu_count(), 4))
+                _complete(folder, files, requests, n_workers or min(os.cpu_count(), 4))
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{folder}: cannot write the corpus here ({reason}); choose another data_folder") from error
@@ -240,9 +240,9 @@ def _speaker(number, gender):
         "voice": f"ko+{voice}",
         "played_at": played_at,
         "pitch": 12 * math.log2(base / f0 * ESPEAK_RATE / played_at),
-        "rate": draw.uniform(170, 210) * ESPEAK_RATE / played_at,
-        "range": draw.uniform(40, 56),
-        "gain": draw.uniform(-38, -30) - level,
+        "rate": draw.uniform(178, 204) * ESPEAK_RATE / played_at,
+        "range": draw.uniform(44, 54),
+        "gain": draw.uniform(-38, -33) - level,
         "habit": {emotion: [draw.gauss(1, 0.25) for _ in CUES] for emotion in EMOTIONS},
     }
 
@@ -265,12 +265,12 @@ def _requests(table):
         requests[row.id] = {
             "voice": speaker["voice"],
             "text": SENTENCES[int(row.sentence[1:]) - 1],
-            "rate": round(speaker["rate"] * rate * math.exp(draw.gauss(0, 0.06))),
-            "pitch": _clamp(50 + PITCH_STEP * (speaker["pitch"] + pitch + draw.gauss(0, 1))),
+            "rate": round(speaker["rate"] * rate * math.exp(draw.gauss(0, 0.04))),
+            "pitch": _clamp(50 + PITCH_STEP * (speaker["pitch"] + pitch + draw.gauss(0, 0.7))),
             "range": _clamp(speaker["range"] * spread * math.exp(draw.gauss(0, 0.15))),
             "volume": VOLUME,
             "seed": _hash(row.id),
-            "gain": round(speaker["gain"] + level + draw.gauss(0, 1.5), 2),
+            "gain": round(speaker["gain"] + level + draw.gauss(0, 1.0), 2),
             "played_at": speaker["played_at"],
         }
     return requests
@@ -290,53 +290,56 @@ def _digest(requests):
     return hashlib.sha256(json.dumps([VERSION, release, requests]).encode()).hexdigest()[:8]
 
 
-def _missing(folder, files):
-    """The ids whose file is not there, whole, as ``checksums.txt`` recorded it."""
-    known = {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in (folder / "checksums.txt").read_text().splitlines():
-            name, _, checksum = line.partition(" ")
-            known[name] = checksum
-    missing = []
-    for name, path in files.items():
-        try:
-            if known.get(name) != _checksum(path.read_bytes()):
-                missing.append(name)
-        except FileNotFoundError:
-            missing.append(name)
-    return missing
-
-
 def _checksum(data):
+    """Size and CRC-32, as ``checksums.txt`` has them."""
     return f"{len(data)} {zlib.crc32(data):08x}"
 
 
-def _make(folder, requests, files, n_workers):
-    """Speak the requests and write their files, recording each as it is finished."""
+def _intact(folder, files):
+    """The checksum of each file that is as ``checksums.txt`` recorded it, by id."""
+    try:
+        lines = (folder / "checksums.txt").read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    recorded = dict(line.partition(" ")[::2] for line in lines)
+    intact = {}
+    for name, path in files.items():
+        with contextlib.suppress(FileNotFoundError):
+            checksum = _checksum(path.read_bytes())
+            if checksum == recorded.get(name):
+                intact[name] = checksum
+    return intact
+
+
+def _complete(folder, files, requests, n_workers):
+    """Make the files that are not intact."""
+    done = _intact(folder, files)
+    todo = [name for name in requests if name not in done]
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_Worker()) for _ in range(min(n_workers, len(requests)))]
-        names = list(requests)
-        for worker, name in zip(workers, names):
+        workers = [stack.enter_context(_Worker()) for _ in range(min(n_workers, len(todo)))]
+        for worker, name in zip(workers, todo):
             worker.ask(requests[name])
         log = stack.enter_context(open(folder / "checksums.txt", "a"))
         log.write("\n")  # a kill may have left half a line
-        for index, name in enumerate(tqdm(names, desc="mini: speaking", unit="utt", disable=None)):
+        for index, name in enumerate(tqdm(todo, desc="mini: speaking", unit="utt", disable=None)):
             worker = workers[index % len(workers)]
             samples = worker.answer()
-            if index + len(workers) < len(names):  # it speaks while this process encodes
-                worker.ask(requests[names[index + len(workers)]])
+            if index + len(workers) < len(todo):  # it speaks while this process encodes
+                worker.ask(requests[todo[index + len(workers)]])
             data = _encode(samples, gain=requests[name]["gain"], played_at=requests[name]["played_at"])
-            path = files[name]
-            path.parent.mkdir(exist_ok=True)
-            partial = path.with_suffix(".part")
-            partial.write_bytes(data)
-            os.replace(partial, path)
-            log.write(f"{name} {_checksum(data)}\n")
+            files[name].parent.mkdir(exist_ok=True)
+            _write(files[name], data)
+            done[name] = _checksum(data)
+            log.write(f"{name} {done[name]}\n")
             log.flush()
-    lines = sorted(set((folder / "checksums.txt").read_text().split("\n")) - {""})
-    partial = folder / "checksums.part"
-    partial.write_text("".join(f"{line}\n" for line in lines))
-    os.replace(partial, folder / "checksums.txt")
+    _write(folder / "checksums.txt", "".join(f"{name} {done[name]}\n" for name in sorted(done)).encode())
+
+
+def _write(path, data):
+    """Write a file that appears whole or not at all."""
+    partial = path.with_suffix(".part")
+    partial.write_bytes(data)
+    os.replace(partial, path)
 
 
 def _encode(samples, *, gain, played_at):
@@ -368,24 +371,24 @@ class _Worker:
             stdout=subprocess.PIPE,
             start_new_session=True,  # an interrupt from the keyboard is this process's to handle
         )
-        rate = int(self.answer())
-        if rate != ESPEAK_RATE:
-            raise RuntimeError(f"eSpeak NG speaks at {rate} Hz, not at {ESPEAK_RATE} Hz")
+        try:
+            self.answer()
+        except RuntimeError as error:
+            raise UserError(f"{error}; mend it by pip install --force-reinstall espeakng-loader") from None
         return self
 
     def __exit__(self, *error):
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()
+        self.process.communicate()  # closes its input, which ends it
 
     def ask(self, request):
-        self.process.stdin.write(json.dumps(request).encode() + b"\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `answer` says so
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
 
     def answer(self):
         header = self.process.stdout.read(8)
         if len(header) < 8:
-            raise RuntimeError("the eSpeak NG program ended early; its message is above")
+            raise RuntimeError("the eSpeak NG program has ended unexpectedly")
         size = struct.unpack("<q", header)[0]
         data = self.process.stdout.read(abs(size))
         if size < 0:

@@ -12,7 +12,8 @@ actor. Video and song files are passed over.
 Labels: emotion (8); gender (odd actors are male); intensity (normal, strong). Neutral speech exists only at normal
 intensity, so its intensity label is left out: it would tell the emotion. ``sentence`` is the statement, 1 or 2.
 
-``03-01-03-01-02-01-07`` and ``03-01-03-01-02-02-07`` hold the same audio; the first is kept. 24 actors, 1439 utterances.
+``03-01-03-01-02-01-07`` and ``03-01-03-01-02-02-07`` hold the same audio; the first is kept, which leaves 1439
+utterances of 24 actors.
 """
 
 import logging

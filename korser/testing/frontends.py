@@ -102,7 +102,7 @@ def check_frontend(factory):
 def _seeded(seed):
     """Seed every global generator, and put all of them back afterwards."""
     python, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
@@ -132,7 +132,7 @@ def _utterance(stage, n, seed=0):
 
 def _batch(utterances, length=0, fill=0.0):
     """Pad to ``length`` or the longest with ``fill``; fill may be a function of the shape. Returns x, lengths."""
-    length = max(length, *(len(u) for u in utterances), 0)
+    length = max(length, *map(len, utterances))
     rows = []
     for u in utterances:
         shape = (length - len(u), *u.shape[1:])
@@ -296,7 +296,7 @@ def lengths_are_int64(factory):
     for what, out in ("forward", _eval(stage, x, lengths)[1]), ("output_lengths", stage.output_lengths(lengths)):
         assert torch.is_tensor(out), f"{what} gives lengths as {type(out).__name__}, not as a tensor"
         assert out.dtype == torch.int64, f"{what} gives lengths as {out.dtype}, not torch.int64"
-        assert out.shape == lengths.shape, f"{what} gives lengths of shape {tuple(out.shape)}, not {tuple(lengths.shape)}"
+        assert out.shape == lengths.shape, f"{what} gives lengths of shape {tuple(out.shape)}, not (B,)"
 
 
 @clause
@@ -436,7 +436,7 @@ def gradients_reach_every_parameter(factory):
     _train_step(stage, *_mixed(stage))
     trained = {name: p.grad for name, p in stage.named_parameters() if p.requires_grad}
     none = [name for name, grad in trained.items() if grad is None]
-    assert not none, f"no gradient reaches {_some(none)} ({len(none)} of {len(trained)}): freeze or remove what is unused"
+    assert not none, f"no gradient reaches {_some(none)} ({len(none)} of {len(trained)}): freeze or remove them"
     bad = [name for name, grad in trained.items() if not torch.isfinite(grad).all()]
     assert not bad, f"NaN or infinite gradients in {_some(bad)}"
     zero = [name for name, grad in trained.items() if not grad.any()]

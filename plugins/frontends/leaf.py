@@ -14,6 +14,7 @@ from korser.errors import UserError
 from korser.lengths import length_mask, zero_padding
 from korser.pcen import PCEN, bounded
 from korser.stages import SAMPLE_RATE, Stage
+from plugins.frontends._leaf_fast import pooled_energies
 
 ENERGY_FLOOR = 1e-5  # max(., 1e-5) before the compression, as in the LEAF authors' code
 HALF_MAXIMUM = math.sqrt(2 * math.log(2))  # exp(-x^2 / 2) = 1 / 2
@@ -78,6 +79,9 @@ class Leaf(Stage):
         "pcen", or "log" for the logarithm of the floored energies.
     pcen_alpha : float, optional
         Initial alpha of PCEN. Default 0.96, on features 0.5.
+    implementation : str
+        "reference" computes the formulas as they stand. "fast" computes the same numbers with short FFTs, in float32
+        on a waveform; anything else falls back to "reference". "auto" is "fast".
     lr : float, optional
         Learning rate of this stage's parameters, where it differs from that of the rest.
 
@@ -107,6 +111,7 @@ class Leaf(Stage):
         n_carriers=8,
         compression="pcen",
         pcen_alpha=None,
+        implementation="auto",
         lr=None,
     ):
         audio = in_channels is None
@@ -123,12 +128,15 @@ class Leaf(Stage):
             raise UserError(f"Leaf: f_min={f_min:g} and f_max={f_max:g} must lie in order in 0..{sample_rate / 2:g} Hz")
         if compression not in ("pcen", "log"):
             raise UserError(f"Leaf: compression={compression!r} is unknown: take 'pcen' or 'log'")
+        if implementation not in ("auto", "fast", "reference"):
+            raise UserError(f"Leaf: implementation={implementation!r} is unknown: take 'auto', 'fast' or 'reference'")
 
         n_carriers = 1 if audio else n_carriers
         n = n_carriers * n_filters
         super().__init__(
             output_size=n, frame_rate=sample_rate / hop, in_channels=in_channels, input_rate=sample_rate, lr=lr
         )
+        self.fast = audio and implementation != "reference"
         self.n_carriers, self.hop, self.taps, self.pool_taps = n_carriers, hop, taps, pool_taps
         self.width_bounds = 4 * HALF_MAXIMUM / math.pi, taps * HALF_MAXIMUM / math.pi
         center, width = mel_init(n_filters, f_min, f_max, sample_rate) if audio else modulation_init(n_filters, sample_rate)
@@ -165,12 +173,16 @@ class Leaf(Stage):
     def _energies(self, carriers, lengths):
         """``(B, G, T)`` -> ``(B, N, K)``, the pooled squared modulus."""
         B, G, T = carriers.shape
-        taps = gabor_taps(*self.filters(), self.taps).to(carriers.dtype)  # (N, 2, taps)
-        kernel = taps.view(G, -1, 2, self.taps).transpose(1, 2).reshape(-1, 1, self.taps)
+        mu, sigma = self.filters()
+        taps = gabor_taps(mu, sigma, self.taps)  # (N, 2, taps)
+        window = pool_window(self.pool_width, self.pool_taps)  # (N, pool_taps)
+        if self.fast and carriers.dtype == torch.float32:
+            return pooled_energies(carriers[:, 0], lengths, mu, sigma, taps, window, self.hop)
+        kernel = taps.to(carriers.dtype).view(G, -1, 2, self.taps).transpose(1, 2).reshape(-1, 1, self.taps)
         y = F.conv1d(carriers, kernel, padding=self.taps // 2, groups=G).view(B, G, 2, -1, T)
         e = (y[:, :, 0] ** 2 + y[:, :, 1] ** 2).view(B, -1, T)
         e = e.masked_fill(~length_mask(lengths, T)[:, None], 0)  # the filters ring beyond the end of an utterance
-        window = pool_window(self.pool_width, self.pool_taps).to(e.dtype)[:, None]
+        window = window.to(e.dtype)[:, None]
         return F.conv1d(e, window, padding=self.pool_taps // 2, stride=self.hop, groups=e.shape[1])
 
     def filters(self):

@@ -5,8 +5,15 @@ import pytest
 from korser.corpora import load_corpus
 from korser.errors import UserError
 
-TABLE = '"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","Caucasian","Not Hispanic"\n1002,21,"Female","A","B"\n'
-NAMES = ("1001_DFA_ANG_XX", "1001_IEO_HAP_LO", "1002_IEO_FEA_HI", "1002_IEO_DIS_MD", "1002_TIE_NEU_XX", "1040_ITH_SAD_X")
+TABLE = '"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","A","B"\n1002,21,"Female","A","B"\n'
+NAMES = (
+    "1001_DFA_ANG_XX",
+    "1001_IEO_HAP_LO",
+    "1002_IEO_FEA_HI",
+    "1002_IEO_DIS_MD",
+    "1002_TIE_NEU_XX",
+    "1040_ITH_SAD_X",
+)
 
 
 def make(folder, names=NAMES):
@@ -42,7 +49,9 @@ def test_broken_recordings_are_left_out(tmp_path):
     assert set(load_corpus("crema_d", tmp_path).data["id"]) == set(NAMES)
 
 
-@pytest.mark.parametrize("name, what", [("1001_DFA_JOY_XX", "emotion code 'JOY'"), ("1001_DFA_ANG_ZZ", "intensity code 'ZZ'")])
+@pytest.mark.parametrize(
+    "name, what", [("1001_DFA_JOY_XX", "emotion code 'JOY'"), ("1001_DFA_ANG_ZZ", "intensity code 'ZZ'")]
+)
 def test_an_unknown_code_names_the_file(tmp_path, name, what):
     with pytest.raises(UserError, match=f"{name}.wav: unknown {what}"):
         load_corpus("crema_d", make(tmp_path, [name]))

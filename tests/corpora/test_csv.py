@@ -27,12 +27,23 @@ def test_paths_alone_are_enough(tmp_path):
 
 
 def test_columns(tmp_path):
-    text = "emotion,path,id,speaker,gender,intensity,age,note\njoy, a.wav ,x,01,male,10,30,hi\n,b.wav,y,,,2,,\nanger,c.wav,z,02,female,1,41,\n"
+    text = (
+        "emotion,path,id,speaker,gender,intensity,age,note\n"
+        "joy, a.wav ,x,01,male,10,30,hi\n"
+        ",b.wav,y,,,2,,\n"
+        "anger,c.wav,z,02,female,1,41,\n"
+    )
     corpus = load_corpus("csv", make(tmp_path, text))
     data = corpus.data.set_index("id")
     assert corpus.classes == {"emotion": ("anger", "joy"), "gender": ("female", "male"), "intensity": ("1", "2", "10")}
     assert data["emotion"].tolist() == ["joy", None, "anger"] and data["speaker"].tolist() == ["01", None, "02"]
     assert data["gender"].tolist() == ["male", None, "female"] and data["note"].tolist() == ["hi", None, None]
+
+
+def test_what_spreadsheets_leave_behind(tmp_path):
+    text = "path,speaker\na.wav,01,\nb.wav,02,\n\n,,\n"
+    data = load_corpus("csv", make(tmp_path, text)).data
+    assert data["id"].tolist() == ["a", "b"] and data["speaker"].tolist() == ["01", "02"]
 
 
 def test_the_csv_itself_absolute_and_windows_paths(tmp_path):
@@ -66,7 +77,7 @@ def test_korean_in_any_encoding(tmp_path, encoding):
 @pytest.mark.parametrize("in_csv", ["NFC", "NFD"])
 def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
     names = ["감정/기쁨/한글.wav", "감정/슬픔.wav"]
-    text = "path,emotion\n" + "".join(f"{unicodedata.normalize(in_csv, n)},{unicodedata.normalize(in_csv, '기쁨')}\n" for n in names)
+    text = unicodedata.normalize(in_csv, "path,emotion\n" + "".join(f"{name},기쁨\n" for name in names))
     make(tmp_path, text, files=[unicodedata.normalize(on_disk, n) for n in names])
     label_map = {"emotion": {unicodedata.normalize(on_disk, "기쁨"): "joy"}}
     corpus = load_corpus("csv", tmp_path, label_map=label_map)
@@ -87,7 +98,8 @@ def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
         ("path,emotion\n", "no rows"),
         ("", "no CSV table"),
         ('path\n"a.wav\n', "no CSV table"),
-        ("path\na.wav,b,c\nb.wav\nc.wav,1,2,3,4\n", "no CSV table"),
+        ("path\na.wav\nb.wav,b,c\n", "no CSV table"),
+        ("path,emotion\na.wav,joy\n\n,\nnone.wav,joy\n", "row 5: there is no file none.wav"),
     ],
 )
 def test_bad_tables_name_the_row_and_the_fix(tmp_path, text, message):

@@ -1,0 +1,274 @@
+"""Whole runs: complete, repeatable, and the same after any interruption."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from conftest import HPARAMS, ROOT
+
+from korser import UserError, load_hparams, train
+from korser.brain import EmotionBrain
+from korser.checkpoints import AtomicCheckpointer
+from korser.inference import TrainedModel
+from korser.rundir import read_csv, run_folder
+
+FILES = ["hparams.yaml", "manifest.csv", "log.csv", "model.safetensors", "valid.csv", "test.csv", "metrics.json", "run.json"]
+
+
+def run(overrides, model="mel_mtl", run_dir=None):
+    hparams = load_hparams(HPARAMS / f"{model}.yaml", overrides)
+    run_dir = Path(run_dir or run_folder(hparams))
+    train(hparams, run_dir)
+    return run_dir
+
+
+def assert_same_run(one, two):
+    """All numbers equal to the bit; only clocks may differ."""
+    a, b = (safetensors.torch.load_file(d / "model.safetensors") for d in (one, two))
+    assert a.keys() == b.keys()
+    assert [k for k in a if not a[k].equal(b[k])] == []
+    for name in ("valid.csv", "test.csv"):
+        pd.testing.assert_frame_equal(read_csv(one / name), read_csv(two / name), check_exact=True)
+    logs = [read_csv(d / "log.csv").drop(columns="seconds") for d in (one, two)]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+    assert json.loads((one / "metrics.json").read_text()) == json.loads((two / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_corpus, tmp_path_factory):
+    """An uninterrupted run with a checkpoint at every step."""
+    folder = tmp_path_factory.mktemp("reference")
+    overrides = {
+        "corpus": "csv",
+        "data_folder": str(tiny_corpus),
+        "output_folder": str(folder),
+        "cache_folder": str(folder / "cache"),
+        "n_epochs": "3",
+        "batch_size": "8",
+        "n_buckets": "2",
+        "noprogressbar": "true",
+        "ckpt_interval_minutes": "0",
+        "ckpt_interval_steps": "1",
+    }
+    return overrides, run(overrides)
+
+
+def test_a_run_directory_is_complete(reference):
+    overrides, run_dir = reference
+    assert all((run_dir / name).exists() for name in FILES)
+    assert not (run_dir / "checkpoints").exists()
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert set(metrics["test"]) == {"emotion", "gender", "intensity"}
+    assert "qwk" in metrics["test"]["intensity"]
+    log = read_csv(run_dir / "log.csv")
+    assert log["epoch"].tolist() == [1, 2, 3]
+    assert {"train_loss", "train_gender_loss", "valid_loss", "valid_emotion_uar", "lr", "seconds"} <= set(log.columns)
+    test = read_csv(run_dir / "test.csv")
+    probabilities = test[[c for c in test if c.startswith("emotion_prob_")]]
+    torch.testing.assert_close(torch.tensor(probabilities.sum(1).to_numpy()).float(), torch.ones(len(test)))
+    manifest = read_csv(run_dir / "manifest.csv")
+    speakers = manifest.groupby("split")["speaker"].unique()
+    assert not set(speakers["train"]) & set(speakers["test"])
+
+
+def test_same_seed_same_numbers(reference, tmp_path):
+    overrides, run_dir = reference
+    assert_same_run(run_dir, run(overrides, run_dir=tmp_path / "again"))
+
+
+def test_another_seed_gives_other_numbers(reference, tmp_path):
+    overrides, run_dir = reference
+    other = run({**overrides, "seed": "2"}, run_dir=tmp_path / "other")
+    a, b = (safetensors.torch.load_file(d / "model.safetensors") for d in (run_dir, other))
+    assert not all(a[k].equal(b[k]) for k in a)
+
+
+def test_a_complete_run_is_left_alone(reference):
+    overrides, run_dir = reference
+    before = (run_dir / "model.safetensors").stat().st_mtime_ns
+    run(overrides)
+    assert (run_dir / "model.safetensors").stat().st_mtime_ns == before
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+def kill_at(monkeypatch, cls, method, call):
+    """Make a method raise at its n-th call, before it does anything."""
+    original, calls = getattr(cls, method), [0]
+
+    def wrapped(self, *args, **kwargs):
+        calls[0] += 1
+        if calls[0] == call:
+            raise Killed
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(cls, method, wrapped)
+
+
+@pytest.mark.parametrize(
+    ("cls", "method", "call"),
+    [
+        (EmotionBrain, "on_fit_batch_end", 3),  # in the first epoch, after the weights moved
+        (EmotionBrain, "on_fit_batch_start", 7),  # in the middle of the second
+        (EmotionBrain, "compute_objectives", 9),
+        (EmotionBrain, "write_log", 2),  # the epoch is in the checkpoint but not in the file
+        (AtomicCheckpointer, "_save_checkpoint_metafile", 6),
+        (EmotionBrain, "predict", 2),  # training is over, the test split is not done
+    ],
+)
+def test_resuming_ends_in_the_same_numbers(reference, tmp_path, monkeypatch, cls, method, call):
+    overrides, run_dir = reference
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, cls, method, call)
+        run(overrides, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert_same_run(run_dir, run(overrides, run_dir=tmp_path / "run"))
+
+
+def test_a_checkpoint_cut_in_half_is_not_taken_for_one(reference, tmp_path, monkeypatch):
+    # SpeechBrain writes CKPT.yaml first: a save cut after it made the next recovery raise KeyError
+    import korser.checkpoints as checkpoints
+
+    overrides, run_dir = reference
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, checkpoints.TrainedState, "save", 4)
+        # the hook was registered on the class when it was made: register the patched method in its place
+        patch.setitem(checkpoints_hooks(), checkpoints.TrainedState, checkpoints.TrainedState.save)
+        run(overrides, run_dir=tmp_path / "run")
+    leftovers = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir() if not p.name.startswith("CKPT")]
+    assert leftovers, "the kill did not hit a save"
+    assert_same_run(run_dir, run(overrides, run_dir=tmp_path / "run"))
+
+
+def checkpoints_hooks():
+    from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS
+
+    return DEFAULT_SAVE_HOOKS
+
+
+def test_sigkill_and_the_same_command_again(reference, tmp_path):
+    overrides, run_dir = reference
+    overrides = {**overrides, "output_folder": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "recipes/train.py"), str(HPARAMS / "mel_mtl.yaml")]
+    command += [f"--{k}={v}" for k, v in overrides.items()]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("*/checkpoints/CKPT*")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (resumed,) = tmp_path.glob("mel_mtl-*")
+    assert not (resumed / "metrics.json").exists()
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "recall joy" in again.stdout
+    assert_same_run(run_dir, resumed)
+
+
+def test_predictions_on_single_files_are_those_of_the_test(reference):
+    overrides, run_dir = reference
+    table = read_csv(run_dir / "test.csv")
+    single = TrainedModel(run_dir).predict_files(table["path"])
+    for column in [c for c in table if "_prob_" in c]:
+        torch.testing.assert_close(
+            torch.tensor(single[column].to_numpy()), torch.tensor(table[column].to_numpy()), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_two_processes_cannot_share_a_run(reference, tmp_path):
+    from korser.rundir import locked
+
+    overrides, _ = reference
+    with locked(tmp_path / "run"), pytest.raises(UserError, match="in use by another process"):
+        run(overrides, run_dir=tmp_path / "run")
+
+
+def test_changed_data_are_noticed(tiny_corpus, tiny, tmp_path, monkeypatch):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    overrides = {**tiny, "data_folder": str(data)}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, EmotionBrain, "predict", 1)
+        run(overrides)
+    shutil.copy(data / "s0_joy_1.wav", data / "s0_joy_2.wav")
+    with pytest.raises(UserError, match="the data have changed"):
+        run(overrides)
+
+
+def test_missing_labels_are_masked(tiny_corpus, tiny, tmp_path):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table.loc[table["speaker"].isin(["s0"]), "gender"] = None
+    table.to_csv(data / "manifest.csv", index=False)
+    run_dir = run({**tiny, "data_folder": str(data)})
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["test"]["intensity"]["n"] < metrics["test"]["emotion"]["n"]
+
+
+def test_a_task_the_corpus_does_not_have_is_left_out(tiny_corpus, tiny, tmp_path, caplog):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    table = pd.read_csv(data / "manifest.csv", dtype=str).drop(columns="intensity")
+    table.to_csv(data / "manifest.csv", index=False)
+    run_dir = run({**tiny, "data_folder": str(data)})
+    assert "no labels for task 'intensity': it is left out" in caplog.text
+    assert set(json.loads((run_dir / "metrics.json").read_text())["test"]) == {"emotion", "gender"}
+    assert list(TrainedModel(run_dir).predict_files([data / "s0_joy_1.wav"])["gender_pred"])
+
+
+def test_a_corpus_without_the_main_task_is_refused(tiny_corpus, tiny, tmp_path):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    table = pd.read_csv(data / "manifest.csv", dtype=str).drop(columns="emotion")
+    table.to_csv(data / "manifest.csv", index=False)
+    with pytest.raises(UserError, match="has no labels for the main task 'emotion'"):
+        run({**tiny, "data_folder": str(data)})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"class_weights": "balanced"},
+        {"precision": "bf16"},
+        {"num_workers": "1"},
+        {"split.protocol": "random_stratified"},
+        {"patience": "1"},
+    ],
+    ids=str,
+)
+def test_settings_train(tiny, setting):
+    run_dir = run({**tiny, **setting}, model="mel_stl")
+    assert (run_dir / "metrics.json").exists()
+
+
+def test_a_random_split_is_named(tiny):
+    run_dir = run({**tiny, "split.protocol": "random_stratified"}, model="mel_stl")
+    assert json.loads((run_dir / "run.json").read_text())["speaker_independent"] is False
+
+
+def test_early_stopping(tiny):
+    run_dir = run({**tiny, "n_epochs": "30", "patience": "1", "lr": "1e-9"}, model="mel_stl")
+    assert len(read_csv(run_dir / "log.csv")) < 30
+
+
+def test_nonfinite_losses_do_not_reach_the_weights(tiny, monkeypatch):
+    # SpeechBrain tolerates a few and leaves the step out (skip_nonfinite_grads)
+    original, calls = EmotionBrain.compute_objectives, [0]
+
+    def sometimes_nan(self, predictions, batch, stage):
+        loss = original(self, predictions, batch, stage)
+        calls[0] += 1
+        return loss * float("nan") if calls[0] == 2 else loss
+
+    monkeypatch.setattr(EmotionBrain, "compute_objectives", sometimes_nan)
+    run_dir = run(tiny, model="mel_stl")
+    state = safetensors.torch.load_file(run_dir / "model.safetensors")
+    assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
