@@ -4,6 +4,7 @@ Shape legend: ``T`` time in samples.
 """
 
 import hashlib
+import io
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -86,8 +87,8 @@ def scan_audio(paths, cache_folder, n_workers=None):
     for path in dict.fromkeys(paths):
         try:
             key = _key(path)
-        except OSError:
-            bad.append(f"{path}: no such file")
+        except OSError as error:
+            bad.append(f"{path}: cannot be read ({error.strerror})")
             continue
         row = known.get(key)
         if row is None or not (row["audio_path"] == key[0] or os.path.exists(row["audio_path"])):
@@ -127,21 +128,24 @@ def scan_audio(paths, cache_folder, n_workers=None):
 
 
 def _read(path):
-    """``(T,)`` audio, and whether the file differs from it (rate, channels, no header)."""
+    """``(T,)`` audio, the digest of the file's bytes, and whether the file differs from the audio (rate, channels)."""
     path = Path(path)
     raw = path.suffix.lower() == ".pcm"
     try:
-        if raw:
-            data = path.read_bytes()
-            if len(data) % 2:
-                raise UserError(f"{path}: {len(data)} bytes are no 16-bit samples: convert the file to WAV")
-            samples, rate = np.frombuffer(data, "<i2").astype(np.float32)[:, None] / 32768, SAMPLE_RATE
-        else:
-            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # (T, channels)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: .raw, whose rate soundfile asks for
-        raise UserError(f"{path}: {_why_unreadable(path, error)}") from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if raw and len(data) % 2:
+        raise UserError(f"{path}: {len(data)} bytes are no 16-bit samples: convert the file to WAV")
+    if raw:
+        samples, rate = np.frombuffer(data, "<i2").astype(np.float32)[:, None] / 32768, SAMPLE_RATE
+    else:
+        try:
+            samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)  # (T, channels)
+        except soundfile.LibsndfileError as error:
+            pointer = data.startswith(b"version https://git-lfs")
+            why = "is a Git LFS pointer: run `git lfs pull`" if pointer else error.error_string.rstrip(".")
+            raise UserError(f"{path}: is not audio that can be read ({why})") from error
     if not len(samples):
         raise UserError(f"{path}: holds no audio (0 samples): remove it")
     if not np.isfinite(samples).all():
@@ -152,25 +156,13 @@ def _read(path):
     audio = torch.from_numpy(samples.mean(1))
     if rate != SAMPLE_RATE:
         audio = torchaudio.functional.resample(audio, rate, SAMPLE_RATE)
+    digest = hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
     # the resampler overshoots at full scale, where a recorder would clip
-    return audio.clamp(-1, 1), raw or rate != SAMPLE_RATE or samples.shape[1] > 1
-
-
-def _why_unreadable(path, error):
-    if not path.exists():  # soundfile does not say so
-        return "no such file"
-    if path.is_dir():
-        return "is a folder, not an audio file"
-    with open(path, "rb") as file:
-        if file.read(24).startswith(b"version https://git-lfs"):
-            return "is a Git LFS pointer, not audio: run `git lfs pull` in its repository"
-    reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-    return f"cannot be read as audio ({reason.strip().rstrip('.')})"
+    return audio.clamp(-1, 1), digest, raw or rate != SAMPLE_RATE or samples.shape[1] > 1
 
 
 def _scan_one(path, folder):
-    audio, differs = _read(path)
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:DIGEST_LENGTH]
+    audio, digest, differs = _read(path)
     target = os.path.abspath(path)
     if differs:
         target = folder / f"{digest}.wav"

@@ -23,10 +23,12 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         ``M``.
     activation : callable, optional
         Applied to the packed frames.
+    affine : bool
+        Whether a learnt scale and shift follow.
     """
 
-    def __init__(self, channels, activation=None):
-        super().__init__(channels)
+    def __init__(self, channels, activation=None, affine=True):
+        super().__init__(channels, affine=affine)
         self.activation = activation
 
     def forward(self, x, lengths):
@@ -83,19 +85,25 @@ class ConvNet(nn.Module):
     """Convolutions over time and channel, pooled over time to one embedding.
 
     The features are read as an image of time by channel with one map; with ``projection`` a learnt linear map first
-    brings the channels to that many bands, for features whose channels have no order or are very many. The result for
-    an utterance does not depend on the batch it is in.
+    brings the channels to that many bands, for features whose channels have no order or are very many. The stride of
+    the first convolution brings features of any frame rate to about the same one, so that the rest of the network sees
+    the same stretch of speech behind every frontend. The result for an utterance does not depend on the batch it is in.
 
     Parameters
     ----------
     in_channels : int
         ``C``, the frontend's ``output_size``.
+    frame_rate : float
+        Frames per second, the frontend's ``frame_rate``.
+    rate : float
+        Frames per second behind the first convolution, whose time stride is ``frame_rate / rate``, rounded and at
+        least 1, and whose kernel spans twice that and one.
     maps : sequence of int
         Maps of each convolution.
     time_strides, band_strides : sequence of int
-        Strides of each convolution along time and along the channels.
-    kernel_sizes : sequence of int
-        Odd kernel size of each convolution, along both axes.
+        Strides of each convolution along time (from the second on) and along the channels.
+    kernel_size : int
+        Odd; of each convolution along both axes, but 5 channels in the first.
     projection : int, optional
         Bands ``F`` to project the channels to before the first convolution.
     dropout : float
@@ -104,16 +112,16 @@ class ConvNet(nn.Module):
     Attributes
     ----------
     output_size : int
-        ``E``: mean and standard deviation of the last maps.
+        ``E``: mean and standard deviation over time of the last maps.
 
     Raises
     ------
     ValueError
-        If the sequences differ in length or a kernel size is even.
+        If the sequences do not fit together or the kernel size is even.
 
     Example
     -------
-    >>> net = ConvNet(in_channels=64)
+    >>> net = ConvNet(in_channels=64, frame_rate=100)
     >>> net(torch.zeros(2, 300, 64), torch.tensor([300, 120])).shape
     torch.Size([2, 256])
     """
@@ -122,26 +130,29 @@ class ConvNet(nn.Module):
         self,
         *,
         in_channels,
+        frame_rate=100.0,
+        rate=25.0,
         maps=(16, 32, 64, 128),
-        time_strides=(2, 2, 2, 2),
+        time_strides=(2, 2, 1),
         band_strides=(2, 2, 2, 1),
-        kernel_sizes=(5, 3, 3, 3),
+        kernel_size=3,
         projection=None,
         dropout=0.1,
     ):
         super().__init__()
-        if not len(maps) == len(time_strides) == len(band_strides) == len(kernel_sizes):
-            raise ValueError("maps, time_strides, band_strides and kernel_sizes need one entry per convolution each")
-        if any(size % 2 == 0 for size in kernel_sizes):
-            raise ValueError(f"kernel_sizes must be odd, not {list(kernel_sizes)}: padding keeps frames centred")
-        self.input_norm = MaskedBatchNorm(in_channels)
-        self.projection = nn.Linear(in_channels, projection) if projection else None
-        self.blocks = nn.ModuleList(
-            ConvBlock(before, after, (size, size), (time_stride, band_stride))
-            for before, after, size, time_stride, band_stride in zip(
-                (1, *maps), maps, kernel_sizes, time_strides, band_strides
+        if not len(maps) == len(time_strides) + 1 == len(band_strides):
+            raise ValueError(
+                f"{len(maps)} maps need {len(maps) - 1} time_strides and {len(maps)} band_strides, not "
+                f"{len(time_strides)} and {len(band_strides)}"
             )
-        )
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, not {kernel_size}, so that frames stay centred")
+        first = max(1, round(frame_rate / rate))
+        self.input_norm = MaskedBatchNorm(in_channels, affine=False)
+        self.projection = nn.Linear(in_channels, projection) if projection else None
+        self.blocks = nn.ModuleList([ConvBlock(1, maps[0], (2 * first + 1, 5), (first, band_strides[0]))])
+        for before, after, stride in zip(maps, maps[1:], zip(time_strides, band_strides[1:])):
+            self.blocks.append(ConvBlock(before, after, (kernel_size, kernel_size), stride))
         self.dropout = nn.Dropout(dropout)
         self.output_size = 2 * maps[-1]
 

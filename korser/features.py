@@ -6,11 +6,12 @@ weights and dtype, the versions of the libraries they call, and the audio. So no
 stale is never found again.
 """
 
+import ast
 import hashlib
+import importlib.util
 import inspect
 import json
 import sys
-import types
 from importlib.metadata import version
 from pathlib import Path
 
@@ -132,25 +133,29 @@ def weights_digest(module):
 
 
 def code_digest(cls):
-    """Digest of the source of a class and of all it uses from its own package and from korser.
+    """Digest of the source of a class and of all that it imports from its own package and from korser.
 
-    Follows the names in each module's namespace, so a helper beside the stage counts, and an edit anywhere in that
-    closure makes the cache stale; libraries count by their version.
+    Follows the import statements, so a helper beside the stage counts, and an edit anywhere in that closure makes the
+    cache stale; libraries count by their version.
     """
     packages = {cls.__module__.partition(".")[0], __name__.partition(".")[0]}
-    modules, todo = {}, [base.__module__ for base in cls.__mro__]
+    sources, todo = {}, [base.__module__ for base in cls.__mro__]
     while todo:
         name = todo.pop()
-        if name in modules or name.partition(".")[0] not in packages or name not in sys.modules:
+        if name in sources or name.partition(".")[0] not in packages or name not in sys.modules:
             continue
         module = sys.modules[name]
         try:
-            modules[name] = inspect.getsource(module)
+            sources[name] = inspect.getsource(module)
         except (OSError, TypeError):  # an interactive session has no source
-            modules[name] = ""
-        for value in vars(module).values():
-            todo.append(value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None) or "")
-    return hashlib.sha256("\0".join(modules[name] for name in sorted(modules)).encode()).hexdigest()[:16]
+            sources[name] = ""
+        for node in ast.walk(ast.parse(sources[name])):
+            if isinstance(node, ast.Import):
+                todo += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                origin = importlib.util.resolve_name("." * node.level + (node.module or ""), module.__package__)
+                todo += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+    return hashlib.sha256("\0".join(sources[name] for name in sorted(sources)).encode()).hexdigest()[:16]
 
 
 def _plain(value):

@@ -89,7 +89,7 @@ def assign_splits(
     folds : {"balanced", "consecutive"} or list of list
         ``speaker_kfold``: speakers dealt so that classes are balanced, in the order of their names, or as listed.
     stratify : str
-        ``random_stratified``: the column whose classes are divided each by itself. Utterances without it are trained on.
+        ``random_stratified``: the column whose classes are divided each by itself; without a label is trained on.
     hold_out : str, optional
         ``speaker_holdout``: a second column (``sentence``) whose values are kept apart too, divided like the
         speakers; utterances whose speaker and sentence fall into different parts are left out.

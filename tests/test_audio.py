@@ -76,15 +76,15 @@ def bad_files(folder):
         "inf.wav": "infinite",
         "unscaled.wav": "scale them",
         "empty.wav": "no audio",
-        "nothing.wav": "cannot be read",
+        "nothing.wav": "not audio",
         "nothing.pcm": "no audio",
         "odd.pcm": "3 bytes",
-        "text.wav": "cannot be read",
+        "text.wav": "not audio",
         "pointer.wav": "git lfs pull",
-        "folder.wav": "is a folder",
-        "headerless.raw": "cannot be read",
-        "missing.wav": "no such file",
-        "missing.pcm": "no such file",
+        "folder.wav": "Is a directory",
+        "headerless.raw": "not audio",
+        "missing.wav": "No such file",
+        "missing.pcm": "No such file",
     }
 
 

@@ -86,7 +86,7 @@ def test_every_parameter_learns_and_the_default_is_small():
     net = ConvNet(in_channels=64)
     x, lengths = batch(64, 200)
     net(x, lengths).square().mean().backward()
-    assert all(p.grad.abs().sum() > 0 for name, p in net.named_parameters() if not name.endswith("norm.bias"))
+    assert all(p.grad.abs().sum() > 0 for p in net.parameters())
     assert sum(p.numel() for p in net.parameters()) < 1_000_000
 
 
@@ -120,8 +120,14 @@ def test_state_dict_round_trip_is_bit_equal():
     assert torch.equal(net(x, lengths), other(x, lengths))
 
 
+def test_the_network_sees_the_same_rate_behind_every_frontend():
+    for frame_rate, stride in ((100, 4), (50, 2), (25, 1), (12.5, 1)):
+        net = ConvNet(in_channels=8, frame_rate=frame_rate)
+        assert net.blocks[0].conv.stride[0] == stride
+
+
 def test_wrong_options_are_refused():
-    with pytest.raises(ValueError, match="one entry per convolution"):
+    with pytest.raises(ValueError, match="2 maps need 1 time_strides"):
         ConvNet(in_channels=4, maps=(8, 16))
-    with pytest.raises(ValueError, match="odd"):
-        ConvNet(in_channels=4, kernel_sizes=(4, 3, 3, 3))
+    with pytest.raises(ValueError, match="odd, not 4"):
+        ConvNet(in_channels=4, kernel_size=4)

@@ -25,6 +25,7 @@ is in words::
 """
 
 import os
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -95,10 +96,12 @@ def _read_csv(file):
     """The table, and the number of each row as a spreadsheet counts, the header being row 1."""
     for encoding in ("utf-8-sig", "cp949"):
         try:
-            # index_col: a comma at the end of the rows must not make their first column an index
-            table = pd.read_csv(
-                file, encoding=encoding, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
-            )
+            with warnings.catch_warnings():
+                # commas at the end of rows: index_col=False drops the nameless cells, else the first would be an index
+                warnings.simplefilter("ignore", pd.errors.ParserWarning)
+                table = pd.read_csv(
+                    file, encoding=encoding, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
+                )
             break
         except UnicodeDecodeError:
             continue

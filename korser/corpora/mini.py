@@ -39,7 +39,7 @@ Prosody
     sadness   x 0.8  - 2 semitones     x 0.55       - 5 dB
     ========  =====  ================  ===========  ======
 
-    The intensities scale the departure from neutral by 0.6, 0.9, 1.3 and 1.7; the speaker's habit scales each cue again,
+    The intensities scale the departure from neutral by 0.65, 1, 1.5 and 2.1; the speaker's habit scales each cue again,
     and every utterance varies at random around the result.
 """
 
@@ -83,7 +83,7 @@ RULES = {
     "anger": (1.25, 1.0, 1.1, 6.0),
     "sadness": (0.8, -2.0, 0.55, -5.0),
 }
-STRENGTHS = {None: 0.0, "low": 0.6, "medium": 0.9, "high": 1.3, "extreme": 1.7}
+STRENGTHS = {None: 0.0, "low": 0.65, "medium": 1.0, "high": 1.5, "extreme": 2.1}
 
 # Voice variant: median f0 in Hz and level in dBFS, measured on eight of the sentences at eSpeak's volume 40.
 VOICES = {

@@ -207,39 +207,38 @@ def _inner_frames(x, n_frames, mu, sigma, taps, window, geometry):
 
 
 def _pool_matrix(window, r, geometry):
-    """Windows ``(C, W')`` -> ``(C, r, J)``: what the ``r`` points of a hop give to ``J`` frames around it.
+    """Windows ``(C, W')`` -> ``(C, J, r)``: what the ``r`` points of a hop give to ``J`` frames around it.
 
-    Column ``j`` is the share of hop ``h`` in frame ``h - j + J // 2``.
+    Row ``j`` is the share of hop ``h`` in frame ``h - j + J // 2``.
     """
     matrix = quadrature(r, geometry.hop, geometry.pool_half).to(window.device)
     reach = len(matrix) // 2
     hops = -(-reach // r)
     weights = F.pad(window @ matrix.T, (hops * r - reach, (hops + 1) * r - reach - 1))  # (C, J r)
-    return weights.view(len(window), 2 * hops + 1, r).transpose(1, 2)
+    return weights.view(len(window), 2 * hops + 1, r)
 
 
 class _BandPool(torch.autograd.Function):
     """Spectra -> pooled energies of filters that share a rate, a few blocks at a time.
 
-    ``Y = X[lowest + m] G[m]``, ``y = IFFT(Y)``, ``p[f] = sum_j sum_i |y[f + j - J // 2, i]|^2 V[i, j]`` with ``y``
+    ``Y = X[lowest + m] G[m]``, ``y = IFFT(Y)``, ``p[f] = sum_j sum_i V[j, i] |y[f + j - J // 2, i]|^2`` with ``y``
     cut into hops of ``r`` points. Backward by hand, since the order of the passes over memory decides the speed.
 
-    X (n, 3 N / 2) complex, G (C, M), V (C, r, J), lowest (C,) -> (C, n, frames).
+    X (n, 3 N / 2) complex, G (C, M), V (C, J, r), lowest (C,) -> (C, n, frames).
     """
 
     @staticmethod
     def forward(ctx, X, G, V, lowest, geometry):
         C, M = G.shape
-        J = V.shape[-1]
-        G, V = G.repeat_interleave(2, 1), V.repeat_interleave(2, 1)  # real and imaginary parts side by side
+        G, V = G.repeat_interleave(2, -1), V.repeat_interleave(2, -1)  # real and imaginary parts side by side
         bands = X.unfold(1, M, 1).transpose(0, 1)  # (3 N / 2 - M + 1, n, M)
         ys, ps = [], []
         for blocks in _chunks(len(X), C * M):
             Y = bands[:, blocks][lowest]  # (C, b, M)
             torch.view_as_real(Y).flatten(-2).mul_(G[:, None])
             y = torch.view_as_real(torch.fft.ifft(Y, norm="forward")).flatten(-2)  # (C, b, 2 M)
-            shares = (y * y).view(C, -1, V.shape[1]) @ V  # (C, b F, J)
-            ps.append(_gather_shares(shares.view(C, -1, geometry.hops, J), geometry))
+            shares = V @ _hops(y * y, V).transpose(1, 2)  # (C, J, b F)
+            ps.append(_gather_shares(shares, geometry))
             ys.append(y)
         ctx.save_for_backward(X, G, V, lowest, *ys)
         ctx.geometry = geometry
@@ -249,14 +248,14 @@ class _BandPool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dp):
         X, G, V, lowest, *ys = ctx.saved_tensors
-        geometry, C, M, J = ctx.geometry, len(G), G.shape[1] // 2, V.shape[-1]
+        geometry, C, M = ctx.geometry, len(G), G.shape[1] // 2
         bands = X.unfold(1, M, 1).transpose(0, 1)
         dX = torch.zeros_like(X) if ctx.needs_input_grad[0] else None
         dG, dV = torch.zeros_like(G), torch.zeros_like(V)
         for blocks, y in zip(_chunks(len(X), C * M), ys):
-            dshares = _scatter_shares(dp[:, blocks], J, geometry).flatten(1, 2)  # (C, b F, J)
-            dV += (y * y).view(C, -1, V.shape[1]).transpose(1, 2) @ dshares
-            dy = (dshares @ V.transpose(1, 2)).view_as(y).mul_(y).mul_(2)
+            dshares = _scatter_shares(dp[:, blocks], V.shape[1], geometry)  # (C, J, b F)
+            dV += dshares @ _hops(y * y, V)
+            dy = (dshares.transpose(1, 2) @ V).view_as(y).mul_(y).mul_(2)
             dY = torch.fft.fft(torch.view_as_complex(dy.view(*dy.shape[:2], M, 2)))  # (C, b, M)
             dY_pairs = torch.view_as_real(dY).flatten(-2)
             dG += (torch.view_as_real(bands[:, blocks][lowest]).flatten(-2) * dY_pairs).sum(1)
@@ -264,7 +263,7 @@ class _BandPool(torch.autograd.Function):
                 dY_pairs.mul_(G[:, None])
                 for c, first in enumerate(lowest.tolist()):
                     dX[blocks, first : first + M] += dY[c]
-        return dX, dG.view(C, M, 2).sum(-1), dV.view(C, -1, 2, J).sum(2), None, None
+        return dX, dG.view(C, M, 2).sum(-1), dV.unflatten(-1, (-1, 2)).sum(-1), None, None
 
 
 def _chunks(n_blocks, numbers):
@@ -273,20 +272,27 @@ def _chunks(n_blocks, numbers):
     return [slice(i, i + size) for i in range(0, n_blocks, size)]
 
 
+def _hops(pairs, V):
+    """Cut ``(C, b, 2 M)`` into hops, ``(C, b F, 2 r)``."""
+    return pairs.view(len(V), -1, V.shape[-1])
+
+
 def _gather_shares(shares, geometry):
-    """``(C, b, F, J)`` shares of hops -> ``(C, b, frames)`` sums per frame."""
-    J = shares.shape[-1]
+    """``(C, J, b F)`` shares of hops -> ``(C, b, frames)`` sums per frame."""
+    J = shares.shape[1]
+    shares = shares.unflatten(-1, (-1, geometry.hops))
     first = geometry.margin - J // 2
-    return sum(shares[:, :, first + j : first + j + geometry.frames, j] for j in range(J))
+    return sum(shares[:, j, :, first + j : first + j + geometry.frames] for j in range(J))
 
 
 def _scatter_shares(dp, J, geometry):
     """The transpose of :func:`_gather_shares`."""
-    shares = dp.new_zeros(*dp.shape[:2], geometry.hops, J)
+    C, b, _ = dp.shape
+    shares = dp.new_zeros(C, J, b, geometry.hops)
     first = geometry.margin - J // 2
     for j in range(J):
-        shares[:, :, first + j : first + j + geometry.frames, j] = dp
-    return shares
+        shares[:, j, :, first + j : first + j + geometry.frames] = dp
+    return shares.flatten(-2)
 
 
 def _edge_frames(x, lengths, n_frames, taps, window, geometry):

@@ -136,7 +136,7 @@ class Wav2Vec(Stage):
         x = zero_padding(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)
         if self.do_normalize:
             mean, std = masked_mean_std(x[..., None], lengths, eps=1e-7)  # eps as in Wav2Vec2FeatureExtractor
-            x = zero_padding((x - mean) / std, lengths)
+            x = (x - mean) / std
         x = x.to(self.model.feature_projection.projection.weight.dtype)
 
         frames = self.output_lengths(lengths)

@@ -60,7 +60,8 @@ def test_label_map_renames_merges_and_drops(own):
 
 
 def test_label_map_keeps_the_order_of_classes(own):
-    assert load_corpus(own, None, label_map={"emotion": {"joy": "zest"}}).classes["emotion"] == ("zest", "anger", "calm")
+    corpus = load_corpus(own, None, label_map={"emotion": {"joy": "zest"}})
+    assert corpus.classes["emotion"] == ("zest", "anger", "calm")
 
 
 @pytest.mark.parametrize(

@@ -122,22 +122,16 @@ def reference(folder, x, **options):
         return model(values, output_hidden_states=True)
 
 
-def test_equals_transformers_without_padding(variant):
-    x = waveform(6000)
-    want = reference(variant, x)
-    got, lengths = alone(Wav2Vec(source=variant), x)
-    assert distance(got, want.last_hidden_state) < 1e-5
-    assert lengths.tolist() == [want.last_hidden_state.shape[1]]
-
-
 def test_layers_equal_transformers_hidden_states(variant):
     x = waveform(6000)
     want = reference(variant, x)
     states = [*want.hidden_states[:-1], want.last_hidden_state]
-    for layer, state in enumerate(states):
+    for layer, state in {0: states[0], 2: states[2], 3: states[3], "last": states[3]}.items():
         frontend = Wav2Vec(source=variant, layer=layer)
-        assert len(frontend.model.encoder.layers) == layer
-        assert distance(alone(frontend, x)[0], state) < 1e-5
+        assert len(frontend.model.encoder.layers) == (3 if layer == "last" else layer)
+        got, lengths = alone(frontend, x)
+        assert distance(got, state) < 1e-5
+        assert lengths.tolist() == [state.shape[1]]
     frontend = Wav2Vec(source=variant, layer="all")
     assert (frontend.n_layers, frontend.output_size) == (4, 4 * 32)
     got = alone(frontend, x)[0].split(32, dim=-1)
@@ -146,12 +140,11 @@ def test_layers_equal_transformers_hidden_states(variant):
         assert distance(a, b) < 1e-5
 
 
-@pytest.mark.parametrize("layer", ["last", 1, "all"])
-@pytest.mark.parametrize("padded", [6543, 9001])
-def test_batch_invariance(variant, layer, padded):
+@pytest.mark.parametrize("layer", [1, "all"])
+def test_batch_invariance(variant, layer):
     frontend = Wav2Vec(source=variant, layer=layer).eval()
     sizes = torch.tensor([frontend.min_length, 3000, 719, 6543])
-    x = 100 * waveform(4 * padded).view(4, padded)
+    x = 100 * waveform(4 * 9001).view(4, 9001)
     x[::2] = torch.nan  # garbage in the padding: noise in half of the rows, NaN in the others
     for i, n in enumerate(sizes):
         x[i, :n] = waveform(n, seed=i)
@@ -185,7 +178,7 @@ def test_finite_for_degenerate_signals(few, signal):
 
 @pytest.mark.parametrize(
     "layer, freeze",
-    [("last", "none"), ("last", "feature_extractor"), ("last", 1), (0, "none"), (1, "none"), ("all", "none"), ("all", 0)],
+    [("last", 1), (0, "none"), (1, "feature_extractor"), ("all", "none"), ("all", 0)],
 )
 def test_gradients_reach_what_is_trained(variant, layer, freeze):
     frontend = Wav2Vec(source=variant, layer=layer, freeze=freeze).train()
