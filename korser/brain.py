@@ -10,6 +10,7 @@ from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 
 from korser.data import absolute_lengths
+from korser.errors import UserError
 from korser.losses import MISSING
 from korser.metrics import confusion_counts, scores
 from korser.rundir import write_csv
@@ -38,7 +39,10 @@ class EmotionBrain(sb.Brain):
         self, *, model, tasks, hparams, skip_prefix, history=None, log_file=None, checkpointer=None, tensorboard=None
     ):
         run_options = {k: v for k, v in hparams.items() if k in sb.RunOptions.__dataclass_fields__}
-        super().__init__(modules={"model": model}, hparams=run_options, checkpointer=checkpointer)
+        try:
+            super().__init__(modules={"model": model}, hparams=run_options, checkpointer=checkpointer)
+        except ValueError as error:  # SpeechBrain's word on a precision or a device that cannot be
+            raise UserError(f"a run option is wrong: {' '.join(str(error).split())}") from error
         self.tasks = tasks
         self.settings = hparams
         self.skip_prefix = skip_prefix

@@ -220,7 +220,7 @@ def _override(root, key, value):
         mapping.value, mapping.flow_style = [], True
     for i, (known, old) in enumerate(mapping.value):
         if known.value == last:
-            _check_keys(old, node, key)
+            _check_value(old, node, key)
             mapping.value[i] = (known, node)
             return
     mapping.value.append((yaml.ScalarNode("tag:yaml.org,2002:str", last), node))
@@ -241,8 +241,27 @@ def _names(node):
     return list(dict.fromkeys(written + (accepted or [])))
 
 
-def _check_keys(old, new, key):
-    """Refuse a key in a plain mapping that the mapping it replaces does not have, at every depth."""
+def _kind(node):
+    """What a plain scalar is in YAML 1.2, which HyperPyYAML reads (PyYAML takes 1e-3 for text)."""
+    if not isinstance(node, yaml.ScalarNode) or node.tag.startswith("!"):
+        return None
+    if node.style is None:
+        if node.value in ("", "~", "null"):
+            return None
+        if node.value.lower() in ("true", "false"):
+            return "true or false"
+        try:
+            float(node.value)
+            return "a number"
+        except ValueError:
+            pass
+    return "text"
+
+
+def _check_value(old, new, key):
+    """Refuse a value of another type than the one that it replaces, and unknown keys of a mapping, at every depth."""
+    if _kind(old) in ("a number", "true or false") and _kind(new) != _kind(old):
+        raise UserError(f"'{key}' must be {_kind(old)} (it is {old.value} by default), not '{getattr(new, 'value', '')}'")
     plain = "tag:yaml.org,2002:map"
     if not (isinstance(old, yaml.MappingNode) and isinstance(new, yaml.MappingNode) and old.tag == new.tag == plain):
         return
@@ -252,7 +271,7 @@ def _check_keys(old, new, key):
             return
         if k.value not in known:
             raise UserError(f"unknown setting '{key}.{k.value}'{nearest(k.value, known)}")
-        _check_keys(known[k.value], value, f"{key}.{k.value}")
+        _check_value(known[k.value], value, f"{key}.{k.value}")
 
 
 def _target(node):

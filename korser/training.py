@@ -22,7 +22,7 @@ from korser.features import FeatureCache, weights_digest
 from korser.losses import balanced_weights
 from korser.model import SpeechEmotionModel
 from korser.rundir import environment, locked, read_csv, read_json, write_csv, write_json, write_text
-from korser.splits import assign_splits, check_splits, speaker_independent
+from korser.splits import check_splits, speaker_independent
 from korser.stages import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
@@ -159,8 +159,9 @@ def prepare(hparams, run_dir):
     columns = ["audio_path", "digest", "samples", "duration"]
     manifest = corpus.data.reset_index(drop=True)
     manifest[columns] = audio[columns].to_numpy()
-    manifest = assign_splits(manifest, **hparams["split"], seed=hparams["split_seed"])
-    check_splits(manifest, hparams["split"]["protocol"])
+    protocol = hparams["split"].keywords["protocol"]
+    manifest = hparams["split"](manifest)
+    check_splits(manifest, protocol)
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     _check_durations(manifest, hparams["frontend"])
     frozen = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
@@ -169,8 +170,8 @@ def prepare(hparams, run_dir):
         "yaml_folder": hparams.folder,
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
-        "protocol": hparams["split"]["protocol"],
-        "speaker_independent": speaker_independent(hparams["split"]["protocol"]),
+        "protocol": protocol,
+        "speaker_independent": speaker_independent(protocol),
         "tasks": [dataclasses.asdict(task) for task in tasks],
         "pretrained": _pretrained(hparams["frontend"]),
         "frozen": [

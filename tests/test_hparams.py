@@ -58,6 +58,7 @@ def test_layers_go_as_deep_as_they_like(folder):
     ("key", "value", "read"),
     [
         ("seed", "9", lambda h: h["seed"] == 9),
+        ("seed", "1e-3", lambda h: h["seed"] == 1e-3),  # PyYAML would take it for text
         ("seed", 9, lambda h: h["seed"] == 9),
         ("weights.gender", "0.25", lambda h: h["weights"] == {"emotion": 1.0, "gender": 0.25}),
         ("layer.in_features", "2", lambda h: h["layer"].in_features == 2),
@@ -82,10 +83,12 @@ def test_overrides(folder, key, value, read):
         ("layer", "!new:torch.nn.Linear {in_featurs: 2}", "takes no 'in_featurs' (did you mean 'in_features'?)"),
         ("layer", "!new:torch.nn.Linaer {}", "there is no such thing in torch.nn (did you mean 'Linear'?)"),
         ("layer", "!new:no_such_module.Thing {}", "no_such_module"),
+        ("seed", "many", "'seed' must be a number (it is 1 by default), not 'many'"),
+        ("weights", "{gender: true}", "'weights.gender' must be a number"),
         ("seed.deeper", "1", "unknown setting 'seed.deeper'"),
         ("layr.bias", "1", "there is no 'layr' (did you mean 'layer'?)"),
         ("seed", "{a: [", "is not valid YAML"),
-        ("layer.in_features", "many", "TypeError"),
+        ("layer.in_features", "many", "'layer.in_features' must be a number"),
     ],
 )
 def test_a_wrong_override_is_named(folder, key, value, said):

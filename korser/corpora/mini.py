@@ -265,9 +265,9 @@ def _requests(table):
         requests[row.id] = {
             "voice": speaker["voice"],
             "text": SENTENCES[int(row.sentence[1:]) - 1],
-            "rate": round(speaker["rate"] * rate * math.exp(draw.gauss(0, 0.04))),
-            "pitch": _clamp(50 + PITCH_STEP * (speaker["pitch"] + pitch + draw.gauss(0, 0.7))),
-            "range": _clamp(speaker["range"] * spread * math.exp(draw.gauss(0, 0.15))),
+            "rate": _clamp(speaker["rate"] * rate * math.exp(draw.gauss(0, 0.04)), 80, 450),
+            "pitch": _clamp(50 + PITCH_STEP * (speaker["pitch"] + pitch + draw.gauss(0, 0.7)), 0, 99),
+            "range": _clamp(speaker["range"] * spread * math.exp(draw.gauss(0, 0.15)), 0, 99),
             "volume": VOLUME,
             "seed": _hash(row.id),
             "gain": round(speaker["gain"] + level + draw.gauss(0, 1.0), 2),
@@ -276,9 +276,9 @@ def _requests(table):
     return requests
 
 
-def _clamp(value):
-    """The nearest value that eSpeak's pitch and pitch range can take."""
-    return min(max(round(value), 0), 99)
+def _clamp(value, lowest, highest):
+    """The nearest whole number that eSpeak takes."""
+    return min(max(round(value), lowest), highest)
 
 
 def _digest(requests):

@@ -37,7 +37,7 @@ MAX_STEP = 0.1  # coarsest grid, in half taps: beyond it the taps are cut too ea
 MARGIN = 3  # steps of the grid by which the quadrature exceeds the pooling window
 NUGGET = 1e-12  # conditions the quadrature
 RATES = 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 30, 40, 60, 80, 120, 160, 240  # samples per hop that FFTs like
-CHUNK = 2**17  # complex numbers per temporary, so that they stay in the cache
+CHUNK = 2**18  # complex numbers per temporary, so that they stay in the cache
 
 
 class Geometry(NamedTuple):

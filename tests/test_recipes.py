@@ -1,0 +1,241 @@
+"""The recipes as a person calls them, and one line for each mistake that a person makes."""
+
+import importlib.util
+import json
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from conftest import HPARAMS, ROOT
+
+from korser import cli
+from korser.rundir import read_csv
+
+
+def load_recipe(name):
+    spec = importlib.util.spec_from_file_location(f"recipe_{name}", ROOT / "recipes" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a recipe in this process; gives (exit code, stdout, stderr)."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        code = 0
+        try:
+            cli.run(load_recipe(name).main)
+        except SystemExit as stop:
+            code = stop.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+def options(settings):
+    return [f"--{k}={v}" for k, v in settings.items()]
+
+
+@pytest.fixture
+def data(tiny_corpus, tmp_path):
+    """A copy of the tiny corpus to spoil."""
+    return shutil.copytree(tiny_corpus, tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_corpus, tmp_path_factory):
+    """The run directory of a tiny model."""
+    from test_training import run
+
+    folder = tmp_path_factory.mktemp("trained")
+    settings = {
+        "corpus": "csv",
+        "data_folder": str(tiny_corpus),
+        "output_folder": str(folder),
+        "cache_folder": str(folder / "cache"),
+        "n_epochs": "2",
+        "batch_size": "8",
+        "n_buckets": "2",
+        "noprogressbar": "true",
+    }
+    return run(settings)
+
+
+def test_train_prints_a_summary(call, tiny):
+    code, out, _ = call("train", HPARAMS / "mel_stl.yaml", *options(tiny))
+    assert code == 0
+    assert "accuracy" in out and "UAR" in out and "95 % interval" in out and "recall joy" in out
+    assert "Everything is in" in out
+
+
+# -- predict ---------------------------------------------------------------------------------------------------------
+def test_predict_table_and_json(call, trained, data, tmp_path):
+    x, _ = soundfile.read(data / "s0_joy_1.wav")
+    soundfile.write(tmp_path / "한국어.flac", np.stack([x, x], 1).repeat(3, 0), 48000)
+    files = [data / "s0_joy_1.wav", tmp_path / "한국어.flac"]
+    code, out, _ = call("predict", trained, *files)
+    assert code == 0
+    assert str(files[1]) in out and "emotion" in out and "gender" in out and "intensity" in out
+    code, out, _ = call("predict", trained, *files, "--json")
+    first, second = json.loads(out)
+    assert sum(v for k, v in first.items() if k.startswith("emotion_prob_")) == pytest.approx(1, abs=1e-5)
+    assert first["emotion_pred"] in ("joy", "sadness", "neutral", "anger")
+    assert second["path"] == str(files[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{run}", "absent.wav"], "absent.wav"),
+        (["{run}", "{data}/empty.wav"], "empty.wav"),
+        (["{run}", "{data}/manifest.csv"], "manifest.csv"),
+        (["{data}", "{data}/s0_joy_1.wav"], "no run directory"),
+        (["{run}"], "which files"),
+        (["{run}", "{data}/s0_joy_1.wav", "--jason"], "unknown option --jason"),
+    ],
+)
+def test_predict_mistakes(call, trained, data, arguments, said):
+    soundfile.write(data / "empty.wav", np.zeros(0), 16000)
+    code, out, err = call("predict", *(a.format(run=trained, data=data) for a in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and said in err and err.count("\n") == 1
+
+
+# -- evaluate --------------------------------------------------------------------------------------------------------
+def test_evaluate_on_another_corpus(call, trained, data):
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table["emotion"] = table["emotion"].replace({"joy": "기쁨", "anger": "bored"})
+    table.to_csv(data / "manifest.csv", index=False)
+    arguments = [trained, "--corpus=csv", f"--data_folder={data}", f"--cache_folder={data}/cache"]
+    code, _, err = call("evaluate", *arguments)
+    assert code == 2 and "label_map" in err and err.count("\n") == 1
+    code, out, _ = call("evaluate", *arguments, "--label_map={emotion: {기쁨: joy, bored: null}}")
+    assert code == 0
+    assert "trained on csv" in out
+    written = read_csv(trained / "evaluations" / "csv.csv")
+    assert set(written["emotion"].dropna()) == {"joy", "sadness", "neutral"}
+    metrics = json.loads((trained / "evaluations" / "csv.json").read_text())["metrics"]
+    assert metrics["emotion"]["n"] == 36
+
+
+def test_evaluate_agrees_with_the_test(call, trained, tiny_corpus, tmp_path):
+    call("evaluate", trained, "--corpus=csv", f"--data_folder={tiny_corpus}", f"--cache_folder={tmp_path}")
+    there = read_csv(trained / "evaluations" / "csv.csv").set_index("id")
+    test = read_csv(trained / "test.csv").set_index("id")
+    columns = [c for c in test if "_prob_" in c]
+    torch.testing.assert_close(
+        torch.tensor(there.loc[test.index, columns].to_numpy()), torch.tensor(test[columns].to_numpy()), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_evaluate_mistakes(call, trained):
+    assert "--corpus" in call("evaluate", trained)[2]
+    assert "did you mean 'corpus'" in call("evaluate", trained, "--corpsu=csv")[2]
+    code, _, err = call("evaluate", trained, "--corpus=ravdes", "--data_folder=.")
+    assert code == 2 and "ravdess" in err
+
+
+# -- what may go wrong before training -------------------------------------------------------------------------------
+def spoil_wav(content):
+    def spoil(data, settings):
+        path = data / "s1_anger_2.wav"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            soundfile.write(path, content, 16000, subtype="FLOAT")
+
+    return spoil
+
+
+def rewrite(column, value):
+    def spoil(data, settings):
+        table = pd.read_csv(data / "manifest.csv", dtype=str)
+        if column is None:
+            table = value(table)
+        else:
+            table[column] = table[column].astype(object)
+            table.loc[3, column] = value
+        table.to_csv(data / "manifest.csv", index=False)
+
+    return spoil
+
+
+def setting(**changes):
+    def spoil(data, settings):
+        settings.update({k.replace("__", "."): v.format(data=data) for k, v in changes.items()})
+
+    return spoil
+
+
+def leak(data, settings):
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table["split"] = ["train", "valid", "test"] * (len(table) // 3)
+    table.to_csv(data / "manifest.csv", index=False)
+    settings["split.protocol"] = "manifest"
+
+
+MISTAKES = {
+    "no such folder": (setting(data_folder="{data}/absent"), "absent"),
+    "unreadable wav": (spoil_wav(b"RIFF this is no sound"), "s1_anger_2.wav"),
+    "empty wav": (spoil_wav(np.zeros(0)), "s1_anger_2.wav"),
+    "NaN samples": (spoil_wav(np.full(8000, np.nan)), "s1_anger_2.wav"),
+    "missing file": (lambda data, settings: (data / "s1_anger_2.wav").unlink(), "s1_anger_2.wav"),
+    "unknown label in label_map": (setting(label_map="{{emotion: {{hapy: joy}}}}"), "hapy"),
+    "no labels for the main task": (rewrite(None, lambda t: t.drop(columns="emotion")), "emotion"),
+    "typo in an override": (setting(n_epoch="3"), "did you mean 'n_epochs'?"),
+    "typo inside an object": (setting(frontend__n_mel="3"), "did you mean 'n_mels'?"),
+    "unknown corpus": (setting(corpus="ravdes"), "ravdess"),
+    "unknown protocol": (setting(split__protocol="speaker_holdot"), "speaker_holdout"),
+    "a leaking manifest": (leak, "manifest_random"),
+    "unknown speaker": (setting(split__test_speakers="[s77]"), "s77"),
+    "too many folds": (setting(split__protocol="speaker_kfold", split__n_folds="77"), "77"),
+    "unknown option of the split": (setting(split__protocl="manifest"), "did you mean 'protocol'?"),
+    "no such checkpoint": (
+        setting(frontend="!new:plugins.frontends.wav2vec.Wav2Vec {{source: no/such-model}}"),
+        "no/such-model",
+    ),
+    "wrong type": (setting(lr="fast"), "lr"),
+    "wrong precision": (setting(precision="fp17"), "expected one of `fp32`"),
+    "too short for the frontend": (
+        lambda data, settings: (
+            soundfile.write(data / "s1_anger_2.wav", np.full(100, 0.1), 16000),
+            settings.update(frontend="!new:plugins.frontends.wav2vec.Wav2Vec {source: nano-random}"),
+        ),
+        "too short",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_code_2(call, tiny, data, mistake, tmp_path):
+    spoil, said = MISTAKES[mistake]
+    settings = {**tiny, "data_folder": str(data)}
+    spoil(data, settings)
+    code, out, err = call("train", HPARAMS / "mel_stl.yaml", *options(settings))
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 2, err
+    assert len(errors) == 1 and said in errors[0]
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("results/*/log.csv")), "training had started"
+
+
+@pytest.mark.parametrize("rate, channels", [(48000, 2), (8000, 1), (44100, 1)])
+def test_other_rates_and_stereo_are_converted(call, tiny, data, rate, channels):
+    x, _ = soundfile.read(data / "s1_anger_2.wav")
+    soundfile.write(data / "s1_anger_2.wav", np.stack([x] * channels, 1), rate)
+    code, _, err = call("train", HPARAMS / "mel_stl.yaml", *options({**tiny, "data_folder": str(data)}))
+    assert code == 0, err
+
+
+def test_help(call):
+    for recipe in ("train", "predict", "evaluate"):
+        code, _, _ = call(recipe, "--help")
+        assert "python recipes/" in str(code)
