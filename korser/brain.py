@@ -50,6 +50,7 @@ class EmotionBrain(sb.Brain):
         self.log_file = log_file
         self.tensorboard = tensorboard
         self.epoch = 0
+        self.validates = True
         self.predictions = []
 
     # -- the model ---------------------------------------------------------------------------------------------------
@@ -137,32 +138,35 @@ class EmotionBrain(sb.Brain):
         )
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """After validation: log the epoch, keep the best and the latest checkpoint, decide whether to stop."""
+        """After validation (after training, where nothing is validated on) the epoch ends."""
         if stage == sb.Stage.TRAIN:
             self.seconds = time.time() - self.started
-            return
-        if stage == sb.Stage.TEST:
-            return
+            if not self.validates:
+                self.end_epoch(epoch, {}, score=epoch)  # the last epoch is the one that is kept
+        elif stage == sb.Stage.VALID:
+            means = {name: total / max(count, 1) for name, (total, count) in self.eval_sums.items()}
+            row = {"valid_loss": sum(task.weight * means[task.name] for task in self.tasks)}
+            row |= {f"valid_{name}_loss": value for name, value in means.items()}
+            for task in self.tasks:
+                truth, probabilities = self.gathered(task)
+                present = truth != MISSING
+                counts = confusion_counts(truth[present], probabilities.argmax(-1)[present], len(task.classes))
+                measured = scores(counts)
+                row |= {f"valid_{task.name}_{name}": float(measured[name]) for name in ("accuracy", "uar")}
+            score = row[f"valid_{self.tasks[0].name}_uar"]
+            self.settings["epoch_counter"].update_metric(1 - score)
+            self.end_epoch(epoch, row, score)
+
+    def end_epoch(self, epoch, measured, score):
+        """Log the epoch; keep the best and the latest checkpoint."""
         row = {"epoch": epoch, "lr": self.optimizers_dict["optimizer0"].param_groups[0]["lr"]}
         row |= {f"train_{_loss_name(name)}": value for name, value in self.history.means().items()}
-        means = {name: total / max(count, 1) for name, (total, count) in self.eval_sums.items()}
-        row["valid_loss"] = sum(task.weight * means[task.name] for task in self.tasks)
-        row |= {f"valid_{_loss_name(name)}": value for name, value in means.items()}
-        for task in self.tasks:
-            truth, probabilities = self.gathered(task)
-            present = truth != MISSING
-            counts = confusion_counts(truth[present], probabilities.argmax(-1)[present], len(task.classes))
-            measured = scores(counts)
-            row[f"valid_{task.name}_accuracy"] = float(measured["accuracy"])
-            row[f"valid_{task.name}_uar"] = float(measured["uar"])
-        row["seconds"] = round(self.seconds, 3)
+        row |= {**measured, "seconds": round(self.seconds, 3)}
         self.bar.set_postfix(
             {k: f"{v:.3f}" for k, v in row.items() if k.endswith(("_loss", "_uar"))}, refresh=False
         )
         self.bar.close()
         self.history.epochs.append(row)
-        score = row[f"valid_{self.tasks[0].name}_uar"]
-        self.settings["epoch_counter"].update_metric(score)
         # Of equal epochs the earliest is the best: SpeechBrain would pick by the order in which the disk lists them.
         self.checkpointer.save_and_keep_only(meta={"score": score - 1e-9 * epoch, "epoch": epoch}, max_keys=["score"])
         if if_main_process():

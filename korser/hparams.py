@@ -32,6 +32,9 @@ NOT_SETTINGS = (
 )
 
 
+SHIPPED = Path(__file__).parent.parent / "hparams"  # where a YAML outside the tree finds base.yaml
+
+
 class HParams(dict):
     """What a YAML file describes, its objects built.
 
@@ -61,7 +64,7 @@ class HParams(dict):
 def load_hparams(path, overrides=None):
     """Load a model YAML over its base, with overrides over both.
 
-    A file may name the one it builds on as ``base: other.yaml`` (beside it); a top-level key of the upper layer replaces
+    A file may name the one it builds on as ``base: other.yaml`` (beside it, or in korser's ``hparams/``); a top-level key of the upper layer replaces
     that of the lower one whole, never merges. An override's key is a top-level name, or a dotted path to one value
     inside (``frontend.n_mels``). Names are checked at every depth: keys against the base, the arguments of ``!new:``
     and ``!name:`` against the signature of what they call.
@@ -181,7 +184,9 @@ def _layers(path, seen=()):
     if base_name is None:
         root.value = upper
         return root
-    base = _layers(path.parent / base_name, (*seen, path.resolve()))
+    beside = path.parent / base_name
+    shipped = SHIPPED / base_name
+    base = _layers(shipped if shipped.exists() and not beside.exists() else beside, (*seen, path.resolve()))
     for key, value in upper:
         _replace(base, key, value)
     return base

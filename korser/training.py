@@ -71,7 +71,7 @@ def _train(hparams, run_dir):
     parts = {split: manifest[manifest["split"] == split] for split in SPLITS}
 
     read, skip_prefix = make_reader(hparams, model, manifest)
-    datasets = {split: make_dataset(part, tasks, read) for split, part in parts.items()}
+    datasets = {split: make_dataset(part, tasks, read) for split, part in parts.items() if len(part)}
     history, checkpointer = History(), AtomicCheckpointer(run_dir / "checkpoints")
     checkpointer.add_recoverables(
         {"weights": TrainedState(model), "history": history, "epoch_counter": hparams["epoch_counter"]}
@@ -91,7 +91,7 @@ def _train(hparams, run_dir):
     model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
     logger.info("best epoch: %d", best.meta["epoch"])
     predictions = {}
-    for split in ("valid", "test"):
+    for split in [s for s in SPLITS[1:] if s in datasets]:
         loader = sorted_batches(datasets[split], hparams["batch_size"])
         predictions[split] = predictions_table(parts[split], tasks, brain.predict(loader))
     metrics = {split: evaluate_predictions(table, tasks) for split, table in predictions.items()}
@@ -126,10 +126,11 @@ def fit(brain, datasets):
         collate_fn=PaddedBatch,
     )
     brain.n_train_batches = len(loader)
+    brain.validates = "valid" in datasets
     brain.fit(
         hparams["epoch_counter"],
         loader,
-        sorted_batches(datasets["valid"], hparams["batch_size"]),
+        sorted_batches(datasets["valid"], hparams["batch_size"]) if brain.validates else None,
         progressbar=False,  # the brain has its own bar, with the losses of every task
     )
 
@@ -161,8 +162,9 @@ def prepare(hparams, run_dir):
     manifest[columns] = audio[columns].to_numpy()
     protocol = hparams["split"].keywords["protocol"]
     manifest = hparams["split"](manifest)
-    check_splits(manifest, protocol)
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
+    validates = (manifest["split"] == "valid").any()  # or the last epoch is kept, as when all was chosen before
+    check_splits(manifest, protocol, tasks=[task.name for task in tasks], parts=SPLITS if validates else SPLITS[::2])
     _check_durations(manifest, hparams["frontend"])
     frozen = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
     info = {
@@ -212,7 +214,8 @@ def labelled_tasks(tasks, corpus, manifest):
         missing = [
             split
             for split in SPLITS[:2]
-            if task.name not in manifest or not manifest.loc[manifest["split"] == split, task.name].notna().any()
+            if task.name not in manifest
+            or ((part := manifest["split"] == split).any() and not manifest.loc[part, task.name].notna().any())
         ]
         if missing and not labelled:
             raise UserError(

@@ -254,6 +254,14 @@ def test_a_random_split_is_named(tiny):
     assert json.loads((run_dir / "run.json").read_text())["speaker_independent"] is False
 
 
+def test_without_validation_the_last_epoch_is_kept(tiny):
+    run_dir = run({**tiny, "split.test_speakers": "[s0, s1]", "split.valid": "0"}, model="mel_stl")
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["best_epoch"] == 2
+    assert set(metrics) == {"test", "best_epoch"}
+    assert read_csv(run_dir / "manifest.csv")["split"].value_counts().to_dict() == {"train": 32, "test": 16}
+
+
 def test_early_stopping(tiny):
     run_dir = run({**tiny, "n_epochs": "30", "patience": "1", "lr": "1e-9"}, model="mel_stl")
     assert len(read_csv(run_dir / "log.csv")) < 30

@@ -3,7 +3,8 @@
 Source
     Spoken by eSpeak NG (library and Korean voice from the package ``espeakng-loader``) from the forty sentences below.
     No person speaks: every table and figure made from it says "synthetic". It is there to prove that an experiment
-    runs and that a model can learn, not to say which frontend is better on people.
+    runs and that a model can learn, not to say which frontend is better on people. Made on Linux or macOS (the program
+    that speaks needs ``fork``).
 Licence
     Sentences and rules: Apache-2.0, as korser. eSpeak NG is GPL-3; it is loaded only by a separate program
     (``_espeak.py``), which this module starts and talks to through pipes, never by korser itself.
@@ -20,15 +21,15 @@ Design
     Every emotion has the same number of utterances, shared out evenly (to within one) over speakers, and within a
     speaker over intensities. A speaker says the same sentences in every emotion, so words cannot give it away.
 Speakers
-    Odd and even speakers are female and male. Each is a voice variant (14 of each gender, chosen by measurement: clearly
-    voiced, f0 of 175-265 Hz or 90-110 Hz, never clipping at the volume used here) played a little faster or slower
-    (formants, as by the length of the vocal tract, by up to 7 %, pitch and rate corrected for it), a base pitch, a
-    rate, a level, and a habit: how strongly the speaker shows each emotion by each cue.
+    Women and men by turns. Each is a voice variant (14 of each gender, chosen by measurement: clearly voiced, with a
+    median f0 of 175-265 Hz or 90-110 Hz, and not clipping at the volume used here) played a little faster or slower
+    (which moves the formants, as a shorter vocal tract does, by up to 7 %; pitch and rate are corrected for it), a base
+    pitch, a rate, a level, and a habit: how strongly the speaker shows each emotion by each cue.
 Prosody
     The usual findings on vocal expression (Banse & Scherer 1996, "Acoustic profiles in vocal emotion expression";
-    Scherer 2003, "Vocal communication of emotion", Table 1): anger and joy are faster, higher, wider in pitch and louder
-    than neutral speech, sadness is slower, lower, narrower and softer; anger is marked most by level and rate, joy by
-    pitch and its range. At strength 1:
+    Scherer 2003, "Vocal communication of emotion: A review of research paradigms"): anger and joy are faster, higher,
+    wider in pitch and louder than neutral speech, sadness is slower, lower, narrower and softer. How much is korser's
+    own choice: anger is marked most by level and rate, joy by pitch and its range. At strength 1:
 
     ========  =====  ================  ===========  ======
     emotion   rate   pitch             pitch range  level
@@ -320,7 +321,6 @@ def _complete(folder, files, requests, n_workers):
         for worker, name in zip(workers, todo):
             worker.ask(requests[name])
         log = stack.enter_context(open(folder / "checksums.txt", "a"))
-        log.write("\n")  # a kill may have left half a line
         for index, name in enumerate(tqdm(todo, desc="mini: speaking", unit="utt", disable=None)):
             worker = workers[index % len(workers)]
             samples = worker.answer()

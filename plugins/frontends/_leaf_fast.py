@@ -191,7 +191,7 @@ def _inner_frames(x, n_frames, mu, sigma, taps, window, geometry):
     groups = defaultdict(list)
     for c, r in enumerate(plan(sigma.tolist(), geometry.half, hop)):
         groups[r].append(c)
-    response = _response(taps, N) / N  # (C, N); 1 / N belongs to the inverse FFT
+    response = (_response(taps, N) / N).to(x.dtype)  # (C, N); 1 / N belongs to the inverse FFT
     middle = (mu * (N / (2 * math.pi))).round().long()  # (C,)
     pooled = []
     for r, filters in groups.items():
@@ -307,7 +307,7 @@ def _edge_frames(x, lengths, n_frames, taps, window, geometry):
     at = start[:, None] + torch.arange(size, device=x.device)  # (2 B, size)
     inside = (at >= 0) & (at < lengths.repeat(2)[:, None])
     segments = x.repeat(2, 1).gather(1, at.clamp(0, x.shape[1] - 1)).masked_fill(~inside, 0)
-    Y = torch.fft.fft(segments)[:, None] * _response(taps, size)  # (2 B, C, size)
+    Y = torch.fft.fft(segments)[:, None] * _response(taps, size).to(x.dtype)  # (2 B, C, size)
     y = torch.view_as_real(torch.fft.ifft(Y)[..., half : half + span])
     e = y.square().sum(-1).masked_fill(~inside[:, None, half : half + span], 0)  # (2 B, C, span)
     weights = torch.stack([F.pad(window, (j * hop, (edge - 1 - j) * hop)) for j in range(edge)], -1)  # (C, span, edge)
