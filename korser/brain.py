@@ -109,7 +109,7 @@ class EmotionBrain(sb.Brain):
 
     def on_fit_batch_start(self, batch, should_step):
         """Every draw of a step comes from (seed, epoch, step), so a resumed run draws what an uninterrupted one does."""
-        seed_everything(self.settings["seed"], self.epoch, self.step)
+        seed_everything(self.settings["seed"], self.epoch, self.step, self.rank if self.distributed_launch else 0)
         if should_step:
             for optimizer, scheduler in zip(self.optimizers_dict.values(), self.schedulers.values()):
                 scheduler(optimizer)
@@ -125,6 +125,9 @@ class EmotionBrain(sb.Brain):
         """Start the clock, the progress bar and the sums; those of an epoch resumed in its middle go on."""
         self.predictions, self.eval_sums = [], {}
         if stage != sb.Stage.TRAIN:
+            if self.distributed_launch:  # every process validates: on the same running statistics, so that all agree
+                for buffer in self.raw_model.buffers():
+                    torch.distributed.broadcast(buffer, 0)
             return
         self.epoch, self.started = epoch, time.time()
         if self.step == 0:

@@ -6,16 +6,20 @@ Shape legend: ``B`` utterances, ``C`` feature channels, ``T`` frames, ``F`` band
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _NormBase
 
 from korser.lengths import length_mask, masked_mean_std, zero_padding
 
 
-class MaskedBatchNorm(nn.BatchNorm1d):
+class MaskedBatchNorm(_NormBase):
     """Batch normalisation over valid frames only, then an activation; padding comes out as zero.
 
     The valid frames of the batch are packed, normalised by PyTorch's own batch norm and put back, so that in training
     neither the statistics nor their gradients know how much padding there was. A batch with a single value per channel
     has no variance: it is normalised by the running statistics, which it leaves alone.
+
+    It is no subclass of torch's BatchNorm1d, since distributed training would turn it into a SyncBatchNorm, which does
+    not know lengths: the statistics are those of each process's own share of the batch.
 
     Parameters
     ----------
@@ -50,10 +54,10 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         valid = length_mask(lengths, time).flatten().nonzero()[:, 0]
         x = x.permute(0, 2, 3, 1).reshape(n * time, bands * maps)
         y = x.index_select(0, valid).view(-1, maps)  # (frames * F, M)
-        if len(y) > 1:
-            y = super().forward(y)
-        else:
-            y = functional.batch_norm(y, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        training = self.training and len(y) > 1
+        y = functional.batch_norm(
+            y, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum, self.eps
+        )
         if self.activation is not None:
             y = self.activation(y)
         y = y.view(-1, bands * maps)
@@ -104,6 +108,9 @@ class ConvNet(nn.Module):
         Strides of each convolution along time (from the second on) and along the channels.
     kernel_size : int
         Odd; of each convolution along both axes, but 5 channels in the first.
+    width : int
+        Maps into which a last convolution merges the maps of all bands, frame by frame. It knows which band a map comes
+        from: averaging over the bands instead, as image networks do, lost 10 points of UAR on RAVDESS.
     projection : int, optional
         Bands ``F`` to project the channels to before the first convolution.
     dropout : float
@@ -136,6 +143,7 @@ class ConvNet(nn.Module):
         time_strides=(2, 2, 1),
         band_strides=(2, 2, 2, 1),
         kernel_size=3,
+        width=128,
         projection=None,
         dropout=0.1,
     ):
@@ -153,8 +161,12 @@ class ConvNet(nn.Module):
         self.blocks = nn.ModuleList([ConvBlock(1, maps[0], (2 * first + 1, 5), (first, band_strides[0]))])
         for before, after, stride in zip(maps, maps[1:], zip(time_strides, band_strides[1:])):
             self.blocks.append(ConvBlock(before, after, (kernel_size, kernel_size), stride))
+        bands = projection or in_channels
+        for stride in band_strides:
+            bands = (bands - 1) // stride + 1
+        self.merge = ConvBlock(maps[-1] * bands, width, (1, 1), (1, 1))
         self.dropout = nn.Dropout(dropout)
-        self.output_size = 2 * maps[-1]
+        self.output_size = 2 * width
 
     def forward(self, x, lengths):
         """Embed a batch.
@@ -177,6 +189,8 @@ class ConvNet(nn.Module):
         x = x[:, None]  # (B, 1, T, F)
         for block in self.blocks:
             x, lengths = block(x, lengths)
-        x = x.mean(3).transpose(1, 2)  # (B, T', M)
+        x = x.transpose(2, 3).flatten(1, 2)[..., None]  # (B, M F, T, 1)
+        x, lengths = self.merge(x, lengths)
+        x = x[..., 0].transpose(1, 2)  # (B, T, M)
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # under autocast, the variance needs fp32
         return self.dropout(torch.cat(masked_mean_std(x, lengths), 1))

@@ -25,6 +25,7 @@ NOT_SETTINGS = (
     "cache_folder",
     "num_workers",
     "device",
+    "distributed_backend",
     "noprogressbar",
     "tensorboard",
     "ckpt_interval_minutes",

@@ -9,7 +9,7 @@ import safetensors.torch
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_main
 
 from korser.audio import read_audio, scan_audio
 from korser.brain import EmotionBrain, seed_everything
@@ -87,6 +87,7 @@ def _train(hparams, run_dir):
         tensorboard=_tensorboard(hparams, run_dir),
     )
     fit(brain, datasets)
+    ddp_barrier()
     best = checkpointer.find_checkpoint(max_key="score")
     model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
     logger.info("best epoch: %d", best.meta["epoch"])
@@ -96,6 +97,7 @@ def _train(hparams, run_dir):
         predictions[split] = predictions_table(parts[split], tasks, brain.predict(loader))
     metrics = {split: evaluate_predictions(table, tasks) for split, table in predictions.items()}
     metrics["best_epoch"] = best.meta["epoch"]
+    ddp_barrier()
     if if_main_process():
         safetensors.torch.save_file(
             {k: v.contiguous().cpu() for k, v in model.trained_state().items()}, run_dir / "model.safetensors"

@@ -2,6 +2,8 @@
 
     python recipes/train.py hparams/wav2vec_leaf_mtl.yaml [--key=value ...]
 
+    torchrun --nproc_per_node=4 recipes/train.py hparams/wav2vec_leaf_mtl.yaml      # on four GPUs
+
 Every setting of the YAML file and of its base can be set on the command line. The run directory is named by the
 settings; the same command again goes on where it was stopped.
 """
@@ -21,9 +23,9 @@ def main(arguments):
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.exit(__doc__.strip())
     path, *overrides = arguments
-    if "RANK" in os.environ:  # started by torchrun
-        sb.utils.distributed.ddp_init_group({"distributed_launch": True, "distributed_backend": "nccl"})
     hparams = load_hparams(path, parse_overrides(overrides))
+    if "RANK" in os.environ:  # started by torchrun
+        sb.utils.distributed.ddp_init_group({"distributed_backend": hparams["distributed_backend"]})
     run_dir = run_folder(hparams)
     metrics = train(hparams, run_dir)
     if sb.utils.distributed.if_main_process():

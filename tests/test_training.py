@@ -176,6 +176,18 @@ def test_sigkill_and_the_same_command_again(reference, tmp_path):
     assert_same_run(run_dir, resumed)
 
 
+def test_two_processes_train_one_model(tiny, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    command += [str(ROOT / "recipes/train.py"), str(HPARAMS / "mel_mtl.yaml"), "--device=cpu"]
+    command += ["--distributed_backend=gloo", *(f"--{k}={v}" for k, v in tiny.items())]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (run_dir,) = tmp_path.glob("results/mel_mtl-*")
+    assert all((run_dir / name).exists() for name in FILES)
+    assert done.stdout.count("Everything is in") == 1
+
+
 def test_predictions_on_single_files_are_those_of_the_test(reference):
     overrides, run_dir = reference
     table = read_csv(run_dir / "test.csv")

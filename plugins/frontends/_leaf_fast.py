@@ -10,9 +10,9 @@ per hop. Here
 4. the few frames that the ends of an utterance cut, where the energy has a sharp edge, are computed at the full rate
    on short segments.
 
-``r`` depends on the widths of the filters alone (:func:`plan`). A filter whose taps are cut off while still large
-rings over the whole spectrum, and a very short one fills it; for these ``r`` is the hop itself and nothing is left
-out. Blocks start with the utterance and their size is fixed, so an utterance's energies do not depend on what it is
+``r`` depends on the widths of a filter and of its pooling window alone (:func:`plan`). A filter whose taps are cut
+off while still large rings over the whole spectrum, and a very short one fills it; for these ``r`` is the hop itself
+and nothing is left out. Blocks start with the utterance and their size is fixed, so an utterance's energies do not depend on what it is
 batched with; blocks that hold only padding are not computed.
 
 Shape legend: ``B`` utterances, ``T`` samples, ``C`` filters, ``K`` frames, ``n`` blocks, ``N`` samples per block,
@@ -37,7 +37,7 @@ MAX_STEP = 0.1  # coarsest grid, in half taps: beyond it the taps are cut too ea
 MARGIN = 3  # steps of the grid by which the quadrature exceeds the pooling window
 NUGGET = 1e-12  # conditions the quadrature
 RATES = 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 30, 40, 60, 80, 120, 160, 240  # samples per hop that FFTs like
-CHUNK = 2**18  # complex numbers per temporary, so that they stay in the cache
+CHUNK = 2**19  # complex numbers per temporary, so that they stay in the cache
 
 
 class Geometry(NamedTuple):
@@ -109,13 +109,16 @@ def pooled_energies(x, lengths, mu, sigma, taps, window, hop):
     return torch.cat([inner, left, right], -1).gather(-1, index[:, None].expand(-1, len(mu), -1))
 
 
-def plan(sigma, half, hop):
+def plan(sigma, spread, half, hop):
     """Samples per hop for each filter.
 
     Parameters
     ----------
     sigma : list of float
-        Widths in samples.
+        Widths of the filters in samples.
+    spread : list of float
+        Widths of the pooling windows in samples. A rule on a grid coarser than the window would be right only by
+        cancellation between far samples, and a loud moment there would leak in.
     half : int
         Taps on either side of the centre.
     hop : int
@@ -128,12 +131,12 @@ def plan(sigma, half, hop):
     """
     rates = [r for r in RATES if 2 * r <= hop and hop <= MAX_STEP * half * r]
 
-    def fits(r, s):
+    def fits(r, s, w):
         band = math.pi * r / hop  # half of it, rad per sample
         step = math.exp(-0.5 * (half / s) ** 2) / (math.sqrt(2 * math.pi) * s)  # height at which the taps are cut
-        return band * s >= BAND and 2 * step / band <= MAX_RINGING
+        return band * s >= BAND and 2 * step / band <= MAX_RINGING and w * r >= hop
 
-    return [next((r for r in rates if fits(r, s)), hop) for s in sigma]
+    return [next((r for r in rates if fits(r, s, w)), hop) for s, w in zip(sigma, spread)]
 
 
 @functools.lru_cache(maxsize=64)
@@ -189,9 +192,10 @@ def _inner_frames(x, n_frames, mu, sigma, taps, window, geometry):
     X = torch.cat([X[:, N // 2 :], X], 1)  # (n, 3 N / 2), from -pi to 2 pi
 
     groups = defaultdict(list)
-    for c, r in enumerate(plan(sigma.tolist(), geometry.half, hop)):
+    spread = window.detach().sum(1) / math.sqrt(2 * math.pi)
+    for c, r in enumerate(plan(sigma.tolist(), spread.tolist(), geometry.half, hop)):
         groups[r].append(c)
-    response = (_response(taps, N) / N).to(x.dtype)  # (C, N); 1 / N belongs to the inverse FFT
+    response = _response(taps, N) / N  # (C, N); 1 / N belongs to the inverse FFT
     middle = (mu * (N / (2 * math.pi))).round().long()  # (C,)
     pooled = []
     for r, filters in groups.items():
@@ -307,7 +311,7 @@ def _edge_frames(x, lengths, n_frames, taps, window, geometry):
     at = start[:, None] + torch.arange(size, device=x.device)  # (2 B, size)
     inside = (at >= 0) & (at < lengths.repeat(2)[:, None])
     segments = x.repeat(2, 1).gather(1, at.clamp(0, x.shape[1] - 1)).masked_fill(~inside, 0)
-    Y = torch.fft.fft(segments)[:, None] * _response(taps, size).to(x.dtype)  # (2 B, C, size)
+    Y = torch.fft.fft(segments)[:, None] * _response(taps, size)  # (2 B, C, size)
     y = torch.view_as_real(torch.fft.ifft(Y)[..., half : half + span])
     e = y.square().sum(-1).masked_fill(~inside[:, None, half : half + span], 0)  # (2 B, C, span)
     weights = torch.stack([F.pad(window, (j * hop, (edge - 1 - j) * hop)) for j in range(edge)], -1)  # (C, span, edge)

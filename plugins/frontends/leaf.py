@@ -44,18 +44,19 @@ class Leaf(Stage):
     nothing, and any other parameter acts as its bound and is brought back by its gradient
     (:func:`korser.pcen.bounded`); the initial values are projected.
 
-    SpeechBrain's ``Leaf`` is centred too, but its pooling adds a trainable bias that starts at 1 (features 95 % off),
-    its top frequency is 8000 Hz, its initial triangles are linear in Hz rather than mel (3 of 40 widths differ by a
-    bin), and a parameter beyond its bounds gets no gradient. With those undone it agrees in float32 (tested).
+    SpeechBrain's ``Leaf`` is centred too, but its pooling adds a trainable bias that starts at 1 and drowns the
+    energies of speech, its top frequency is 8000 Hz, its initial triangles are linear in Hz rather than mel (3 of 40
+    widths differ by a bin), and a parameter beyond its bounds gets no gradient. With those undone it agrees in
+    float32 (tested).
 
     On features ``(B, T, C)`` the paper leaves everything open; here it is a learnable modulation spectrum. Each frame
-    is normalised over its channels (LayerNorm without parameters, since a few channels of a pretrained encoder are
-    hundreds of times larger than the rest), a linear map without bias mixes the ``C`` channels into `n_carriers`
-    carriers, and every carrier has Gabor filters of its own over the frame rate, whose energies are pooled and
-    compressed as above. A carrier's first filter starts at about 0 Hz, since the mean of a feature over half a second tells
-    as much as its movement; the others start evenly spaced on a logarithmic axis from 2 Hz to 0.8 of the Nyquist
-    frequency, as wide as their centre frequency (quality factor 1, as in Ewert and Dau 2000). PCEN starts there with
-    alpha 0.5: the gain of the recording is gone already, and full gain control would take each carrier's level too.
+    is normalised over its channels (LayerNorm without parameters, since a few channels of a pretrained encoder may be
+    far larger than the rest), a linear map without bias mixes the ``C`` channels into `n_carriers` carriers, and every
+    carrier has Gabor filters of its own over the frame rate, whose energies are pooled and compressed as above. A
+    carrier's first filter starts at about 0 Hz, since the mean of a feature over half a second may tell as much as its
+    movement; the others start evenly spaced on a logarithmic axis from 2 Hz to 0.8 of the Nyquist frequency, as wide
+    as their centre frequency (quality factor 1, as in Ewert and Dau 2000). PCEN starts there with alpha 0.5: the gain
+    of the recording is gone already, and full gain control would take each carrier's level too.
 
     Parameters
     ----------
@@ -80,8 +81,8 @@ class Leaf(Stage):
     pcen_alpha : float, optional
         Initial alpha of PCEN. Default 0.96, on features 0.5.
     implementation : str
-        "reference" computes the formulas as they stand. "fast" computes the same numbers with short FFTs, in float32
-        on a waveform; anything else falls back to "reference". "auto" is "fast".
+        "reference" computes the formulas as they stand. "auto" does so too on features and in float64; on a waveform
+        in float32 it computes the same numbers with short FFTs (:mod:`plugins.frontends._leaf_fast`).
     lr : float, optional
         Learning rate of this stage's parameters, where it differs from that of the rest.
 
@@ -118,28 +119,34 @@ class Leaf(Stage):
         n_filters = (40 if audio else 8) if n_filters is None else n_filters
         window_ms = (25.0 if audio else 500.0) if window_ms is None else window_ms
         pool_ms = (window_ms if audio else 200.0) if pool_ms is None else pool_ms
-        hop = 2 if hop_ms is None and not audio else round((hop_ms or 10.0) * sample_rate / 1000)
-        taps, pool_taps = (2 * (int(ms * sample_rate / 1000) // 2) + 1 for ms in (window_ms, pool_ms))  # odd: centred
+        hop_ms = (10.0 if audio else 2000.0 / sample_rate) if hop_ms is None else hop_ms
+        hop = round(hop_ms * sample_rate / 1000)
+        taps, pool_taps = (2 * (round(ms * sample_rate / 1000) // 2) + 1 for ms in (window_ms, pool_ms))  # odd: centred
         if n_filters < 1 or n_carriers < 1 or hop < 1:
             raise UserError("Leaf: n_filters, n_carriers and hop_ms must give at least one filter, carrier and sample")
         if taps < 5 or pool_taps < 5:
             raise UserError(f"Leaf: window_ms and pool_ms must span 5 frames or more at {sample_rate:g} Hz: raise them")
         if audio and not 0 <= f_min < f_max <= sample_rate / 2:
             raise UserError(f"Leaf: f_min={f_min:g} and f_max={f_max:g} must lie in order in 0..{sample_rate / 2:g} Hz")
+        if not audio and in_channels < 2:
+            raise UserError(f"Leaf: in_channels={in_channels} leaves nothing after the normalisation: give more")
         if compression not in ("pcen", "log"):
             raise UserError(f"Leaf: compression={compression!r} is unknown: take 'pcen' or 'log'")
-        if implementation not in ("auto", "fast", "reference"):
-            raise UserError(f"Leaf: implementation={implementation!r} is unknown: take 'auto', 'fast' or 'reference'")
+        if implementation not in ("auto", "reference"):
+            raise UserError(f"Leaf: implementation={implementation!r} is unknown: take 'auto' or 'reference'")
 
         n_carriers = 1 if audio else n_carriers
         n = n_carriers * n_filters
         super().__init__(
             output_size=n, frame_rate=sample_rate / hop, in_channels=in_channels, input_rate=sample_rate, lr=lr
         )
-        self.fast = audio and implementation != "reference"
+        self.fast = audio and implementation == "auto"
         self.n_carriers, self.hop, self.taps, self.pool_taps = n_carriers, hop, taps, pool_taps
         self.width_bounds = 4 * HALF_MAXIMUM / math.pi, taps * HALF_MAXIMUM / math.pi
-        center, width = mel_init(n_filters, f_min, f_max, sample_rate) if audio else modulation_init(n_filters, sample_rate)
+        if audio:
+            center, width = mel_init(n_filters, f_min, f_max, sample_rate)
+        else:
+            center, width = modulation_init(n_filters, sample_rate)
         self.mix = None if audio else nn.Linear(in_channels, n_carriers, bias=False)
         self.center = nn.Parameter(center.repeat(n_carriers))  # (N,)
         self.width = nn.Parameter(width.clamp(*self.width_bounds).repeat(n_carriers))
@@ -227,6 +234,8 @@ def mel_init(n_filters, f_min, f_max, sample_rate):
     bins = mel(torch.linspace(0, sample_rate / 2, INIT_BINS // 2 + 1, dtype=torch.float64))
     low, peak, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     magnitude = torch.minimum((bins - low) / (peak - low), (high - bins) / (high - peak)).clamp(min=0).sqrt()
+    if not magnitude.any(1).all():
+        raise UserError(f"Leaf: n_filters={n_filters} is too many for {f_min:g}..{f_max:g} Hz: lower it")
     mu = magnitude.argmax(1) * 2 * math.pi / INIT_BINS
     n_bins = (magnitude >= magnitude.amax(1, keepdim=True) / 2).sum(1)
     return mu.float(), (HALF_MAXIMUM * INIT_BINS / (math.pi * n_bins)).float()

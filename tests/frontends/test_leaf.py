@@ -43,7 +43,8 @@ def test_agrees_with_the_formulas_on_audio(n):
     assert lengths.tolist() == [math.ceil(n / 160)]
     for c in range(5):
         mu, sigma, w = leaf.center[c].item(), leaf.width[c].item(), leaf.pool_width[c].item()
-        expected = plain_leaf(x[0].numpy(), mu, sigma, w, taps=401, pool_taps=401, hop=160, alpha=leaf.pcen.alpha[0].item())
+        alpha = leaf.pcen.alpha[c].item()  # 0.96 in float32
+        expected = plain_leaf(x[0].numpy(), mu, sigma, w, taps=401, pool_taps=401, hop=160, alpha=alpha)
         np.testing.assert_allclose(y[0, :, c].detach().numpy(), expected, rtol=1e-6, atol=1e-9)
 
 
@@ -96,8 +97,9 @@ def test_initial_modulation_filters_cover_the_band():
 
 FACTORIES = {
     "audio": Leaf,
+    "reference": lambda: Leaf(n_filters=8, implementation="reference"),
     "log": lambda: Leaf(n_filters=8, compression="log"),
-    "8 kHz, 20 ms": lambda: Leaf(n_filters=8, window_ms=20.0, pool_ms=30.0, hop_ms=12.5),
+    "other windows": lambda: Leaf(n_filters=8, window_ms=20.0, pool_ms=30.0, hop_ms=12.5),
     "features": lambda: Leaf(in_channels=24, sample_rate=50.0),
     "one carrier, no decimation": lambda: Leaf(in_channels=5, sample_rate=50.0, n_carriers=1, hop_ms=20.0),
 }
@@ -177,9 +179,12 @@ def test_center_beyond_its_bounds_acts_as_its_reflection(beyond, inside):
         {"f_max": 9000.0},
         {"f_min": 500.0, "f_max": 400.0},
         {"n_filters": 0},
-        {"hop_ms": 0.01},
+        {"n_filters": 500},
+        {"hop_ms": 0.0},
         {"window_ms": 0.1},
         {"compression": "cubic"},
+        {"implementation": "slow"},
+        {"in_channels": 1, "sample_rate": 50.0},
         {"in_channels": 8, "sample_rate": 50.0, "pool_ms": 20.0},
         {"in_channels": 8, "sample_rate": 50.0, "n_carriers": 0},
     ],

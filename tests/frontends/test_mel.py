@@ -36,7 +36,8 @@ def plain_log_mel(x, n_mels=64):
         power = np.abs(np.fft.rfft(frame * window, n_fft)) ** 2
         row = []
         for low, peak, high in zip(edges, edges[1:], edges[2:]):
-            row.append(power @ np.clip(np.minimum((hertz - low) / (peak - low), (high - hertz) / (high - peak)), 0, None))
+            triangle = np.minimum((hertz - low) / (peak - low), (high - hertz) / (high - peak))
+            row.append(power @ np.maximum(triangle, 0))
         out.append(np.log(np.array(row) + 1e-6))
     return np.array(out)
 
@@ -75,6 +76,7 @@ def test_survives_a_trip_through_bfloat16():
     assert (got.float() - expected).norm() < 0.05 * expected.norm()
 
 
+@pytest.mark.filterwarnings("ignore:At least one mel filterbank")  # torchaudio's word on the same mistake
 @pytest.mark.parametrize(
     "options", [{"n_mels": 0}, {"n_mels": 400}, {"f_max": 9000.0}, {"hop_ms": 0.0}, {"compression": "sqrt"}]
 )
