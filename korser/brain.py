@@ -1,5 +1,6 @@
 """Training and evaluation loops, on SpeechBrain's Brain."""
 
+import random
 import time
 
 import numpy as np
@@ -214,7 +215,8 @@ def _loss_name(name):
 
 
 def seed_everything(*numbers):
-    """Seed torch and numpy (transformers' SpecAugment draws from it) from a tuple of integers."""
-    state = np.random.SeedSequence(numbers).generate_state(2)
-    torch.manual_seed(int(state[0]))
-    np.random.seed(int(state[1]))
+    """Seed torch, numpy and Python (SpeechBrain's and transformers' augmentations use them) from integers."""
+    state = [int(n) for n in np.random.SeedSequence(numbers).generate_state(3)]
+    torch.manual_seed(state[0])
+    np.random.seed(state[1])
+    random.seed(state[2])

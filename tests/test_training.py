@@ -177,7 +177,7 @@ def test_sigkill_and_the_same_command_again(reference, tmp_path):
 
 
 def test_two_processes_train_one_model(tiny, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(ROOT / "recipes/train.py"), str(HPARAMS / "mel_mtl.yaml"), "--device=cpu"]
     command += ["--distributed_backend=gloo", *(f"--{k}={v}" for k, v in tiny.items())]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -245,6 +245,17 @@ def test_a_corpus_without_the_main_task_is_refused(tiny_corpus, tiny, tmp_path):
         run({**tiny, "data_folder": str(data)})
 
 
+WAV_AUGMENT = """!new:speechbrain.augment.augmenter.Augmenter
+    parallel_augment: false
+    concat_original: false
+    min_augmentations: 1
+    max_augmentations: 2
+    augmentations:
+        - !new:speechbrain.augment.time_domain.SpeedPerturb {orig_freq: 16000, speeds: [90, 110]}
+        - !new:speechbrain.augment.time_domain.DropChunk {drop_length_high: 400}
+"""
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -253,12 +264,15 @@ def test_a_corpus_without_the_main_task_is_refused(tiny_corpus, tiny, tmp_path):
         {"num_workers": "1"},
         {"split.protocol": "random_stratified"},
         {"patience": "1"},
+        {"tensorboard": "true"},
+        {"wav_augment": WAV_AUGMENT},
     ],
-    ids=str,
+    ids=lambda setting: next(iter(setting)),
 )
 def test_settings_train(tiny, setting):
     run_dir = run({**tiny, **setting}, model="mel_stl")
     assert (run_dir / "metrics.json").exists()
+    assert bool(list(run_dir.glob("tensorboard/events*"))) == ("tensorboard" in setting)
 
 
 def test_a_random_split_is_named(tiny):

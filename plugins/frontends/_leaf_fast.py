@@ -15,6 +15,11 @@ off while still large rings over the whole spectrum, and a very short one fills 
 and nothing is left out. Blocks start with the utterance and their size is fixed, so an utterance's energies do not depend on what it is
 batched with; blocks that hold only padding are not computed.
 
+Against the definition in float64, over 490 draws of all parameters, lengths and windows: the logarithm of the floored
+energies of a filter is within 1e-6 (2-norm, relative) on speech and noise, the gradients of the parameters within
+1e-5. The worst signals are made to be so, such as a step of 50 dB right after a frame at the floor: 5e-5 and 3e-4
+there. Gradients of ``mu`` are rounding where they cancel, as in utterances much shorter than one hop.
+
 Shape legend: ``B`` utterances, ``T`` samples, ``C`` filters, ``K`` frames, ``n`` blocks, ``N`` samples per block,
 ``F`` hops per block, ``M = r F`` bins of a band. Complex arrays are kept as pairs of real numbers where that saves a
 pass over the memory.
