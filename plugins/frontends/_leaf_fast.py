@@ -12,10 +12,10 @@ per hop. Here
 
 ``r`` depends on the widths of a filter and of its pooling window alone (:func:`plan`). A filter whose taps are cut
 off while still large rings over the whole spectrum, and a very short one fills it; for these ``r`` is the hop itself
-and nothing is left out. Blocks start with the utterance and their size is fixed, so an utterance's energies do not depend on what it is
-batched with; blocks that hold only padding are not computed.
+and nothing is left out. Blocks start with the utterance and their size is fixed, so its energies do not depend on what
+it is batched with; blocks that hold only padding are not computed.
 
-Against the definition in float64, over 490 draws of all parameters, lengths and windows: the logarithm of the floored
+Against the definition in float64, over 420 draws of all parameters, lengths and windows: the logarithm of the floored
 energies of a filter is within 1e-6 (2-norm, relative) on speech and noise, the gradients of the parameters within
 1e-5. The worst signals are made to be so, such as a step of 50 dB right after a frame at the floor: 5e-5 and 3e-4
 there. Gradients of ``mu`` are rounding where they cancel, as in utterances much shorter than one hop.
