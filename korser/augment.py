@@ -28,7 +28,8 @@ class FeatureAugment(nn.Module):
         Largest size of one mask, of the utterance's length and of ``C``; the size is uniform from 0 to this.
     mixup_alpha : float
         Share of an utterance's own features and label: the larger of ``lam`` and ``1 - lam``, with ``lam`` from
-        Beta(alpha, alpha). 0 turns mixup off.
+        Beta(alpha, alpha). 0 turns mixup off, which is the default: in 30 epochs of an hour of speech it slows the
+        fit more than it regularises.
 
     References
     ----------
@@ -36,14 +37,14 @@ class FeatureAugment(nn.Module):
 
     Example
     -------
-    >>> augment = FeatureAugment()
+    >>> augment = FeatureAugment(mixup_alpha=0.2)
     >>> x, lengths, (partner, share) = augment(torch.randn(4, 50, 8), torch.tensor([50, 40, 30, 20]))
     >>> x.shape, partner.shape, share.shape
     (torch.Size([4, 50, 8]), torch.Size([4]), torch.Size([4]))
     """
 
     def __init__(
-        self, *, time_masks=2, time_fraction=0.1, channel_masks=2, channel_fraction=0.12, mixup_alpha=0.3
+        self, *, time_masks=2, time_fraction=0.08, channel_masks=2, channel_fraction=0.1, mixup_alpha=0.0
     ):
         super().__init__()
         self.time_masks = time_masks

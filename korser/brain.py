@@ -90,20 +90,23 @@ class EmotionBrain(sb.Brain):
 
     # -- optimisation ------------------------------------------------------------------------------------------------
     def init_optimizers(self):
-        """One optimizer (and schedule) for each learning rate: SpeechBrain clips the first parameter group only."""
-        by_lr = {}
-        own = {}
-        for stage in self.raw_model.rest:
-            if stage.lr is not None:
-                own.update({parameter: stage.lr for parameter in stage.parameters()})
+        """One optimizer (and schedule) for each learning rate, and for what is not to decay.
+
+        Vectors and scalars (biases, normalisation, LEAF's filters) have no weight decay, which would pull them to zero.
+        SpeechBrain clips the first parameter group of an optimizer only, hence an optimizer for each group.
+        """
+        own = {p: stage.lr for stage in self.raw_model.rest if stage.lr is not None for p in stage.parameters()}
+        groups = {}
         for parameter in self.raw_model.parameters():
             if parameter.requires_grad:
-                by_lr.setdefault(own.get(parameter, self.settings["lr"]), []).append(parameter)
-        self.optimizers_dict, self.schedulers = {}, {}
-        total = self.settings["n_epochs"] * self.n_train_batches // self.grad_accumulation_factor
+                key = own.get(parameter, self.settings["lr"]), parameter.dim() > 1
+                groups.setdefault(key, []).append(parameter)
+        total = max(1, self.settings["n_epochs"] * self.n_train_batches // self.grad_accumulation_factor)
         warmup = round(self.settings["warmup"] * total)
-        for i, (lr, parameters) in enumerate(sorted(by_lr.items(), reverse=True)):
-            self.optimizers_dict[f"optimizer{i}"] = self.settings["opt_class"](parameters, lr=lr)
+        self.optimizers_dict, self.schedulers = {}, {}
+        for i, ((lr, decays), parameters) in enumerate(sorted(groups.items(), key=lambda item: item[0], reverse=True)):
+            no_decay = {} if decays else {"weight_decay": 0.0}
+            self.optimizers_dict[f"optimizer{i}"] = self.settings["opt_class"](parameters, lr=lr, **no_decay)
             self.schedulers[f"scheduler{i}"] = self.settings["lr_scheduler"](lr, warmup, total)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables({**self.optimizers_dict, **self.schedulers})

@@ -11,7 +11,7 @@ def batch(n=6, time=50, channels=20):
 
 def test_off_in_eval():
     x, lengths = batch()
-    y, same, mix = FeatureAugment().eval()(x, lengths)
+    y, same, mix = FeatureAugment(mixup_alpha=0.3).eval()(x, lengths)
     assert y is x and same is lengths and mix is None
 
 
@@ -58,7 +58,7 @@ def test_what_lies_in_the_padding_never_leaks():
     outputs = []
     for features in (x, poisoned):
         torch.manual_seed(3)
-        outputs.append(FeatureAugment()(features, lengths)[0][valid])
+        outputs.append(FeatureAugment(mixup_alpha=0.3)(features, lengths)[0][valid])
     assert torch.equal(*outputs)
 
 
@@ -67,7 +67,7 @@ def test_same_seed_same_draws_whatever_the_width_and_dtype():
     mixes = []
     for channels, dtype in ((1, torch.float32), (64, torch.float64)):
         torch.manual_seed(5)
-        y, _, mix = FeatureAugment()(torch.randn(3, 9, channels, generator=torch.Generator(), dtype=dtype), lengths)
+        y, _, mix = FeatureAugment(mixup_alpha=0.3)(torch.randn(3, 9, channels, generator=torch.Generator(), dtype=dtype), lengths)
         assert y.dtype == dtype
         mixes.append(mix)
     assert torch.equal(mixes[0][0], mixes[1][0])
@@ -79,12 +79,12 @@ def test_input_is_not_changed_and_gradients_flow():
     x, lengths = batch()
     x.requires_grad_()
     before = x.detach().clone()
-    y, _, _ = FeatureAugment()(x, lengths)
+    y, _, _ = FeatureAugment(mixup_alpha=0.3)(x, lengths)
     y.sum().backward()
     assert torch.equal(x.detach(), before)
     assert x.grad.abs().sum() > 0
 
 
 def test_one_frame_of_one_channel():
-    y, lengths, _ = FeatureAugment()(torch.ones(1, 1, 1), torch.tensor([1]))
+    y, lengths, _ = FeatureAugment(mixup_alpha=0.3)(torch.ones(1, 1, 1), torch.tensor([1]))
     assert torch.equal(y, torch.ones(1, 1, 1)) and lengths.tolist() == [1]

@@ -4,7 +4,7 @@ import torch
 from korser.convnet import ConvNet, MaskedBatchNorm
 
 torch.set_num_threads(1)
-SHAPES = [(1, 1, None), (7, 3, None), (40, 120, None), (64, 370, None), (192, 180, 48), (1536, 25, 64)]
+SHAPES = [(1, 1), (7, 3), (40, 120), (64, 370), (192, 180), (1536, 25)]
 
 
 def batch(channels, longest, n=4):
@@ -25,11 +25,11 @@ def trained(net, x, lengths):
     return net.eval()
 
 
-@pytest.mark.parametrize("channels, longest, projection", SHAPES)
-def test_embedding_is_the_same_alone_and_in_any_padded_batch(channels, longest, projection):
+@pytest.mark.parametrize("channels, longest", SHAPES)
+def test_embedding_is_the_same_alone_and_in_any_padded_batch(channels, longest):
     torch.manual_seed(0)
     x, lengths = batch(channels, longest)
-    net = trained(ConvNet(in_channels=channels, projection=projection), x, lengths)
+    net = trained(ConvNet(in_channels=channels), x, lengths)
     for extra in (0, 1, 37):
         padding = torch.full((len(x), extra, channels), 1e4)
         padded = torch.cat([x, padding], 1)
@@ -114,8 +114,8 @@ def test_runs_under_bf16_autocast_and_in_float64():
 
 def test_state_dict_round_trip_is_bit_equal():
     x, lengths = batch(16, 50)
-    net = trained(ConvNet(in_channels=16, projection=12), x, lengths)
-    other = ConvNet(in_channels=16, projection=12).eval()
+    net = trained(ConvNet(in_channels=16, max_bands=12), x, lengths)
+    other = ConvNet(in_channels=16, max_bands=12).eval()
     other.load_state_dict(net.state_dict())
     assert torch.equal(net(x, lengths), other(x, lengths))
 

@@ -306,3 +306,25 @@ def test_nonfinite_losses_do_not_reach_the_weights(tiny, monkeypatch):
     run_dir = run(tiny, model="mel_stl")
     state = safetensors.torch.load_file(run_dir / "model.safetensors")
     assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
+
+
+def test_each_learning_rate_has_its_optimizer_and_vectors_do_not_decay(tiny, tmp_path):
+    settings = {**tiny, "frontend": "!new:plugins.frontends.leaf.Leaf {n_filters: 8, lr: 1.0e-5}", "n_epochs": "1"}
+    hparams = load_hparams(HPARAMS / "mel_stl.yaml", settings)
+    seen = {}
+    original = EmotionBrain.init_optimizers
+
+    def spy(self):
+        original(self)
+        for optimizer in self.optimizers_dict.values():
+            (group,) = optimizer.param_groups
+            for parameter in group["params"]:
+                seen[parameter] = (group["lr"], group["weight_decay"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EmotionBrain, "init_optimizers", spy)
+        train(hparams, tmp_path / "run")
+    leaf = hparams["frontend"]
+    assert {seen[p] for p in leaf.parameters()} == {(1e-5, 0.0)}
+    backbone = hparams["backbone"]
+    assert all((seen[p][0], seen[p][1] > 0) == (hparams["lr"], p.dim() > 1) for p in backbone.parameters())
