@@ -1,5 +1,6 @@
 """Training and evaluation loops, on SpeechBrain's Brain."""
 
+import inspect
 import random
 import time
 
@@ -42,7 +43,7 @@ class EmotionBrain(sb.Brain):
         run_options = {k: v for k, v in hparams.items() if k in sb.RunOptions.__dataclass_fields__}
         try:
             super().__init__(modules={"model": model}, hparams=run_options, checkpointer=checkpointer)
-        except ValueError as error:  # SpeechBrain's word on a precision or a device that cannot be
+        except (ValueError, RuntimeError, AssertionError) as error:  # a precision or a device that cannot be
             raise UserError(f"a run option is wrong: {' '.join(str(error).split())}") from error
         self.tasks = tasks
         self.settings = hparams
@@ -71,6 +72,8 @@ class EmotionBrain(sb.Brain):
         """The joint loss; remembers each task's own, and in evaluation the probabilities."""
         logits, mix = predictions
         labels = {task.name: batch[task.name].to(self.device) for task in self.tasks}
+        if stage == sb.Stage.TRAIN and hasattr(self.settings["wav_augment"], "replicate_labels"):
+            labels = {name: self.settings["wav_augment"].replicate_labels(label) for name, label in labels.items()}
         loss, by_task = self.raw_model.head.loss(logits, labels, mix)
         self.batch_losses = {"loss": loss, **by_task}
         if stage != sb.Stage.TRAIN:
@@ -103,11 +106,12 @@ class EmotionBrain(sb.Brain):
                 groups.setdefault(key, []).append(parameter)
         total = max(1, self.settings["n_epochs"] * self.n_train_batches // self.grad_accumulation_factor)
         warmup = round(self.settings["warmup"] * total)
+        decay = "weight_decay" in inspect.signature(self.settings["opt_class"]).parameters
         self.optimizers_dict, self.schedulers = {}, {}
         for i, ((lr, decays), parameters) in enumerate(sorted(groups.items(), key=lambda item: item[0], reverse=True)):
-            no_decay = {} if decays else {"weight_decay": 0.0}
+            no_decay = {"weight_decay": 0.0} if not decays and decay else {}
             self.optimizers_dict[f"optimizer{i}"] = self.settings["opt_class"](parameters, lr=lr, **no_decay)
-            self.schedulers[f"scheduler{i}"] = self.settings["lr_scheduler"](lr, warmup, total)
+            self.schedulers[f"scheduler{i}"] = make_scheduler(self.settings["lr_scheduler"], lr, warmup, total)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables({**self.optimizers_dict, **self.schedulers})
 
@@ -149,6 +153,7 @@ class EmotionBrain(sb.Brain):
         if stage == sb.Stage.TRAIN:
             self.seconds = time.time() - self.started
             if not self.validates:
+                self.step, self.avg_train_loss = 0, 0.0  # SpeechBrain does so after this: too late for the checkpoint
                 self.end_epoch(epoch, {}, score=epoch)  # the last epoch is the one that is kept
         elif stage == sb.Stage.VALID:
             means = {name: total / max(count, 1) for name, (total, count) in self.eval_sums.items()}
@@ -215,6 +220,36 @@ class EmotionBrain(sb.Brain):
 
 def _loss_name(name):
     return name if name == "loss" else f"{name}_loss"
+
+
+def make_scheduler(factory, lr, warmup, total):
+    """Build a scheduler that is called with the optimizer at each step.
+
+    Parameters
+    ----------
+    factory : callable
+        SpeechBrain's, under whatever names they take the three: ``LinearWarmupScheduler``, ``CyclicCosineScheduler``,
+        ``WarmAndExpDecayLRSchedule``, ``NoamScheduler``, ...
+    lr : float
+        The highest learning rate.
+    warmup, total : int
+        Steps.
+
+    Raises
+    ------
+    UserError
+        If it needs something else.
+    """
+    names = {
+        **dict.fromkeys(("lr", "initial_value", "lr_initial"), lr),
+        **dict.fromkeys(("num_warmup_steps", "n_warmup_steps"), warmup),
+        **dict.fromkeys(("num_training_steps", "total_steps"), total),
+    }
+    parameters = inspect.signature(factory).parameters.values()
+    unknown = [p.name for p in parameters if p.default is p.empty and p.name not in names]
+    if unknown:
+        raise UserError(f"lr_scheduler: it needs '{unknown[0]}', which training does not know: give it in the YAML")
+    return factory(**{p.name: names[p.name] for p in parameters if p.name in names})
 
 
 def seed_everything(*numbers):

@@ -2,6 +2,7 @@
 
 import shutil
 
+import safetensors
 import safetensors.torch
 from speechbrain.utils.checkpoints import (
     Checkpoint,
@@ -11,17 +12,21 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
+from korser.errors import UserError
 from korser.rundir import read_json, write_json
+
+register_checkpoint_hooks(EpochCounterWithStopper)  # SpeechBrain forgets it: patience would start anew at each resume
 
 UNFINISHED = "unfinished-"  # not SpeechBrain's prefix, so that such a folder is never taken for a checkpoint
 
 
 class AtomicCheckpointer(Checkpointer):
-    """SpeechBrain's Checkpointer, with saving and deleting made atomic.
+    """SpeechBrain's Checkpointer, with saving made atomic.
 
     The stock one writes CKPT.yaml first and the rest after, so a save that is cut in half makes the next recovery
-    fail. Here a checkpoint is saved under another name and then renamed, and renamed before it is deleted.
+    fail. Here a checkpoint is saved under another name and then renamed.
     """
 
     def __init__(self, checkpoints_dir, recoverables=None, **kwargs):
@@ -36,7 +41,13 @@ class AtomicCheckpointer(Checkpointer):
 
     def save_checkpoint(self, *args, **kwargs):
         """See :meth:`speechbrain.utils.checkpoints.Checkpointer.save_checkpoint`."""
-        checkpoint = super().save_checkpoint(*args, **kwargs)
+        try:
+            checkpoint = super().save_checkpoint(*args, **kwargs)
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch and safetensors wrap the OSError
+            raise UserError(
+                f"cannot write a checkpoint in {self.checkpoints_dir} ({' '.join(str(error).split())}): free some space; "
+                "the same command goes on from the last one"
+            ) from error
         ddp_barrier()
         if checkpoint is None:  # not the main process
             return None
@@ -44,13 +55,6 @@ class AtomicCheckpointer(Checkpointer):
         checkpoint.path.rename(final)
         files = {name: final / path.name for name, path in checkpoint.paramfiles.items()}
         return Checkpoint(final, checkpoint.meta, files)
-
-    @staticmethod
-    def _delete_checkpoint(checkpoint, verbosity=None):
-        if if_main_process():
-            doomed = checkpoint.path.with_name(UNFINISHED + checkpoint.path.name)
-            checkpoint.path.rename(doomed)
-            shutil.rmtree(doomed)
 
 
 @register_checkpoint_hooks

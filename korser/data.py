@@ -4,6 +4,7 @@ Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels.
 """
 
 import numpy as np
+import pandas as pd
 import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -66,7 +67,7 @@ def make_dataset(manifest, tasks, read):
 
 def class_index(task, label):
     """Index of a label among its task's classes; ``MISSING`` for None and NaN."""
-    return task.classes.index(label) if isinstance(label, str) else MISSING
+    return MISSING if pd.isna(label) else task.classes.index(label)
 
 
 def absolute_lengths(padded):

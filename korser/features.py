@@ -132,19 +132,35 @@ def weights_digest(module):
     return sha.hexdigest()[:16]
 
 
-def code_digest(cls):
-    """Digest of the source of a class and of all that it imports from its own package and from korser.
+def code_digest(cls, korser=True):
+    """Digest of the source of a class and of all that it imports from its own package or folder and from korser.
 
     Follows the import statements, so a helper beside the stage counts, and an edit anywhere in that closure makes the
     cache stale; libraries count by their version.
+
+    Parameters
+    ----------
+    cls : type
+    korser : bool
+        Whether korser's own modules count.
+
+    Returns
+    -------
+    str
+        Sixteen hexadecimal digits.
     """
-    packages = {cls.__module__.partition(".")[0], __name__.partition(".")[0]}
+    own, house = cls.__module__.partition(".")[0], __name__.partition(".")[0]
+    home = Path(getattr(sys.modules[cls.__module__], "__file__", None) or ".").parent
     sources, todo = {}, [base.__module__ for base in cls.__mro__]
     while todo:
         name = todo.pop()
-        if name in sources or name.partition(".")[0] not in packages or name not in sys.modules:
+        module = sys.modules.get(name)
+        if name in sources or module is None:
             continue
-        module = sys.modules[name]
+        package = name.partition(".")[0]
+        beside = Path(getattr(module, "__file__", None) or "/").parent == home
+        if not (package in (own, house) or beside) or (package == house and not korser):
+            continue
         try:
             sources[name] = inspect.getsource(module)
         except (OSError, TypeError):  # an interactive session has no source

@@ -4,11 +4,13 @@ HyperPyYAML cannot layer files: overriding a base's ``frontend: !new:Mel`` by ``
 So the layers are merged here, as YAML nodes, and HyperPyYAML loads the result.
 """
 
+import contextlib
 import difflib
 import hashlib
 import importlib
 import inspect
 import io
+import math
 import pydoc
 import sys
 import traceback
@@ -256,11 +258,9 @@ def _kind(node):
             return None
         if node.value.lower() in ("true", "false"):
             return "true or false"
-        try:
-            float(node.value)
-            return "a number"
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            if math.isfinite(float(node.value)):
+                return "a number"
     return "text"
 
 
@@ -268,6 +268,11 @@ def _check_value(old, new, key):
     """Refuse a value of another type than the one that it replaces, and unknown keys of a mapping, at every depth."""
     if _kind(old) in ("a number", "true or false") and _kind(new) != _kind(old):
         raise UserError(f"'{key}' must be {_kind(old)} (it is {old.value} by default), not '{getattr(new, 'value', '')}'")
+    if _target(old) is not None and isinstance(new, yaml.ScalarNode) and not new.tag.startswith("!") and _kind(new):
+        raise UserError(
+            f"'{key}' is an object ({old.tag}), not '{new.value}': give another with !new: or !name:, or change one of "
+            f"its settings with --{key}.NAME=VALUE{nearest('', _names(old))}"
+        )
     plain = "tag:yaml.org,2002:map"
     if not (isinstance(old, yaml.MappingNode) and isinstance(new, yaml.MappingNode) and old.tag == new.tag == plain):
         return

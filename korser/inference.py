@@ -1,5 +1,8 @@
 """A trained model from its run directory, and what it says about audio."""
 
+import hashlib
+import json
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +16,12 @@ from korser.errors import UserError
 from korser.evaluation import evaluate_predictions
 from korser.features import weights_digest
 from korser.hparams import load_resolved, nearest
-from korser.rundir import read_json, write_csv, write_json
+from korser.rundir import read_csv, read_json, write_csv, write_json
 from korser.stages import SAMPLE_RATE
 from korser.tasks import Task
 from korser.training import build_model, predictions_table
+
+logger = logging.getLogger(__name__)
 
 
 class TrainedModel:
@@ -44,9 +49,8 @@ class TrainedModel:
     def __init__(self, run_dir, device="cpu"):
         run_dir = Path(run_dir)
         self.info = read_json(run_dir / "run.json")
-        weights = run_dir / "model.safetensors"
-        if not weights.exists():
-            raise UserError(f"{run_dir} has no model.safetensors: its training never ended; run train.py again")
+        read_json(run_dir / "metrics.json")  # written last: without it the run is not complete
+        self.run_dir = run_dir
         hparams = load_resolved(
             (run_dir / "hparams.yaml").read_text(encoding="utf-8"),
             name=self.info["model"],
@@ -61,7 +65,7 @@ class TrainedModel:
                     f"the frozen weights of {recorded['stage']} from '{recorded['source']}' are not those that "
                     f"{run_dir} was trained with: restore them, or train again"
                 )
-        self.model.load_trained_state(safetensors.torch.load_file(weights))
+        self.model.load_trained_state(safetensors.torch.load_file(run_dir / "model.safetensors"))
         self.model.eval().to(device)
         self.device = device
 
@@ -124,7 +128,7 @@ class TrainedModel:
         cache_folder : str or Path
             For converted audio.
         out : str or Path
-            Folder for ``<corpus>.csv`` (predictions) and ``<corpus>.json`` (metrics).
+            Folder for predictions (CSV) and metrics (JSON), named by the corpus and a digest of folder and options.
 
         Returns
         -------
@@ -162,16 +166,25 @@ class TrainedModel:
         }
         table = predictions_table(manifest, self.tasks, probabilities)
         metrics = evaluate_predictions(table, self.tasks)
+        seen = read_csv(self.run_dir / "manifest.csv")
+        seen = seen[seen["split"].isin(["train", "valid"])]
+        shared = int(manifest["digest"].isin(seen["digest"]).sum())
+        if shared:
+            logger.warning("%d of %d recordings were trained on: these are no figures for new data", shared, len(manifest))
         info = {
             **self.info,
             "corpus": loaded.name,
+            "data_folder": str(data_folder),
             "synthetic": loaded.synthetic,
             "protocol": f"trained on {self.info['corpus']}",
-            "speaker_independent": loaded.name != self.info["corpus"],
+            "speaker_independent": not shared,
+            "recordings_trained_on": shared,
             "label_map": label_map,
         }
-        write_csv(Path(out) / f"{loaded.name}.csv", table)
-        write_json(Path(out) / f"{loaded.name}.json", {"info": info, "metrics": metrics})
+        which = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)
+        name = f"{loaded.name}-{hashlib.sha256(which.encode()).hexdigest()[:8]}"
+        write_csv(Path(out) / f"{name}.csv", table)
+        write_json(Path(out) / f"{name}.json", {"info": info, "metrics": metrics})
         return metrics, info
 
     def _require_length(self, path, samples):

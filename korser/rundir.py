@@ -85,10 +85,25 @@ def read_json(path):
         raise UserError(f"{path} is damaged ({error}): delete it and train again") from error
 
 
-def read_csv(path):
-    """Read a table of a run directory; ids and speakers stay text, missing labels are missing."""
+def read_csv(path, tasks=()):
+    """Read a table of a run directory.
+
+    Parameters
+    ----------
+    path : str or Path
+    tasks : iterable of str
+        Names of tasks, whose labels and predictions stay text ("1" is the name of a class) like ids and speakers.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Missing where a cell is empty, and nowhere else: a speaker may be called NA.
+    """
+    text = ["id", "speaker", "digest", "split", *tasks, *(f"{task}_pred" for task in tasks)]
     try:
-        return pd.read_csv(path, encoding="utf-8-sig", dtype={"id": str, "speaker": str})
+        return pd.read_csv(
+            path, encoding="utf-8-sig", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""]
+        )
     except FileNotFoundError:
         raise UserError(f"{Path(path).parent} has no {Path(path).name}: its training never ended") from None
 
@@ -109,14 +124,18 @@ def headline(info):
 def locked(folder):
     """Hold a run directory, so that no other process trains in it; the lock goes with the process that holds it."""
     folder = Path(folder)
+    lock = filelock.FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / ".lock").acquire(blocking=False):
-            yield
+        lock.acquire(blocking=False)
     except filelock.Timeout:
         raise UserError(f"{folder} is in use by another process: wait for it, or change output_folder") from None
     except OSError as error:
         raise UserError(f"cannot write in {folder}: {error.strerror}; choose another output_folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def environment():

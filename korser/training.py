@@ -1,6 +1,7 @@
 """One run: from settings to a complete run directory."""
 
 import dataclasses
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import safetensors.torch
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_main
+from speechbrain.utils.distributed import ddp_barrier, if_main_process, infer_device, run_on_main
 
 from korser.audio import read_audio, scan_audio
 from korser.brain import EmotionBrain, seed_everything
@@ -18,12 +19,13 @@ from korser.corpora import load_corpus
 from korser.data import KeepInMemory, bucketed_batches, class_index, make_dataset, sorted_batches
 from korser.errors import UserError
 from korser.evaluation import evaluate_predictions
-from korser.features import FeatureCache, weights_digest
+from korser.features import FeatureCache, code_digest, weights_digest
 from korser.losses import balanced_weights
 from korser.model import SpeechEmotionModel
-from korser.rundir import environment, locked, read_csv, read_json, write_csv, write_json, write_text
+from korser.rundir import atomic, environment, locked, read_csv, read_json, write_csv, write_json, write_text
+from korser.settings import check_settings
 from korser.splits import check_splits, speaker_independent
-from korser.stages import SAMPLE_RATE
+from korser.stages import SAMPLE_RATE, split_frozen
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,9 @@ def train(hparams, run_dir):
         If data or settings are at fault; before any training starts.
     """
     run_dir = Path(run_dir)
+    check_settings(hparams)
     if (run_dir / "metrics.json").exists():
+        _require_same(read_json(run_dir / "run.json"), run_dir, made_by(hparams))
         logger.info("%s is complete", run_dir)
         return read_json(run_dir / "metrics.json")
     if not if_main_process():
@@ -63,9 +67,11 @@ def train(hparams, run_dir):
 
 def _train(hparams, run_dir):
     torch.backends.cudnn.deterministic = True  # same seed, same machine, same numbers
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: predictions on a CPU are those of the test
     seed_everything(hparams["seed"])
     run_on_main(prepare, args=[hparams, run_dir])
-    manifest, info = read_csv(run_dir / "manifest.csv"), read_json(run_dir / "run.json")
+    info = read_json(run_dir / "run.json")
+    manifest = read_csv(run_dir / "manifest.csv", [task["name"] for task in info["tasks"]])
     tasks = tasks_of(hparams, info)
     model = build_model(hparams, tasks, manifest)
     parts = {split: manifest[manifest["split"] == split] for split in SPLITS}
@@ -99,9 +105,8 @@ def _train(hparams, run_dir):
     metrics["best_epoch"] = best.meta["epoch"]
     ddp_barrier()
     if if_main_process():
-        safetensors.torch.save_file(
-            {k: v.contiguous().cpu() for k, v in model.trained_state().items()}, run_dir / "model.safetensors"
-        )
+        with atomic(run_dir / "model.safetensors") as temporary:
+            safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in model.trained_state().items()}, temporary)
         brain.write_log()
         for split, table in predictions.items():
             write_csv(run_dir / f"{split}.csv", table)
@@ -168,7 +173,6 @@ def prepare(hparams, run_dir):
     validates = (manifest["split"] == "valid").any()  # or the last epoch is kept, as when all was chosen before
     check_splits(manifest, protocol, tasks=[task.name for task in tasks], parts=SPLITS if validates else SPLITS[::2])
     _check_durations(manifest, hparams["frontend"])
-    frozen = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
     info = {
         "model": hparams.name,
         "yaml_folder": hparams.folder,
@@ -176,29 +180,57 @@ def prepare(hparams, run_dir):
         "synthetic": corpus.synthetic,
         "protocol": protocol,
         "speaker_independent": speaker_independent(protocol),
-        "tasks": [dataclasses.asdict(task) for task in tasks],
+        "tasks": json.loads(json.dumps([dataclasses.asdict(task) for task in tasks])),
         "pretrained": _pretrained(hparams["frontend"]),
+        **made_by(hparams),
+        "environment": environment(),
+    }
+    if info["pretrained"] is False:
+        logger.warning("NOT PRETRAINED: the wav2vec encoder of this run has random weights")
+    if (run_dir / "run.json").exists():
+        begun = read_json(run_dir / "run.json")
+        names = [task.name for task in tasks]
+        columns = ["id", "digest", "split", "speaker", *names]
+        old = read_csv(run_dir / "manifest.csv", names)
+        if not set(columns) <= set(old) or begun["tasks"] != info["tasks"] or not _text(old[columns]).equals(
+            _text(manifest[columns])
+        ):
+            raise UserError(f"the data have changed since {run_dir} was begun: delete it or change output_folder")
+        _require_same(begun, run_dir, made_by(hparams))
+    write_csv(run_dir / "manifest.csv", manifest)
+    write_text(run_dir / "hparams.yaml", hparams.text)
+    write_json(run_dir / "run.json", info)
+
+
+def made_by(hparams):
+    """What a run's numbers depend on beside its settings: code that is not korser's own, and frozen weights."""
+    prefix, rest = split_frozen(hparams["frontend"])
+    head = getattr(hparams["head"], "func", hparams["head"])
+    classes = {*(type(part) for part in (*prefix, *rest, hparams["backbone"])), head}
+    return {
+        "code": {f"{c.__module__}.{c.__qualname__}": code_digest(c, korser=False) for c in sorted(classes, key=str)},
         "frozen": [
             {
                 "stage": f"{type(stage).__module__}.{type(stage).__qualname__}",
                 "source": getattr(stage, "source", None),
                 "weights": weights_digest(stage),
             }
-            for stage in frozen.prefix
+            for stage in prefix
         ],
-        "environment": environment(),
     }
-    if info["pretrained"] is False:
-        logger.warning("NOT PRETRAINED: the wav2vec encoder of this run has random weights")
-    recorded = run_dir / "manifest.csv"
-    if recorded.exists():
-        keys = ["id", "digest", "split"]
-        if not read_csv(recorded)[keys].equals(manifest[keys].astype(str).reset_index(drop=True)):
-            raise UserError(f"the data have changed since {run_dir} was begun: delete it or change output_folder")
-    else:
-        write_csv(recorded, manifest)
-    write_text(run_dir / "hparams.yaml", hparams.text)
-    write_json(run_dir / "run.json", info)
+
+
+def _require_same(begun, run_dir, now):
+    """Refuse to go on with, or to report, a run that other code or other frozen weights made."""
+    for name, code in now["code"].items():
+        if begun["code"].get(name) != code:
+            raise UserError(f"the code of {name} has changed since {run_dir} was begun: delete it or change output_folder")
+    if begun["frozen"] != now["frozen"]:
+        raise UserError(f"the frozen weights have changed since {run_dir} was begun: delete it or change output_folder")
+
+
+def _text(table):
+    return table.astype(object).where(table.notna(), "").astype(str).reset_index(drop=True)
 
 
 def labelled_tasks(tasks, corpus, manifest):
@@ -277,6 +309,7 @@ def make_reader(hparams, model, manifest):
     """
     max_bytes = int(hparams["memory_gb"] * 2**30)
     if len(model.prefix) and hparams["wav_augment"] is None and hparams["use_cache"]:
+        model.prefix.to(hparams["device"] or infer_device())
         cache = FeatureCache(list(model.prefix), hparams["cache_folder"], read_audio)
         run_on_main(cache.fill, args=[manifest, not hparams["noprogressbar"]])
         return KeepInMemory(cache.read, max_bytes), True

@@ -13,9 +13,9 @@ from korser.inference import TrainedModel
 def main(arguments):
     as_json = "--json" in arguments
     arguments = [a for a in arguments if a != "--json"]
-    unknown = next((a for a in arguments if a.startswith("--")), None)
-    if unknown in ("-h", "--help"):
+    if "-h" in arguments or "--help" in arguments:
         sys.exit(__doc__.strip())
+    unknown = next((a for a in arguments if a.startswith("--")), None)
     if unknown:
         raise UserError(f"unknown option {unknown}: there is only --json")
     if len(arguments) < 2:

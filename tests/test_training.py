@@ -71,6 +71,8 @@ def test_a_run_directory_is_complete(reference):
     assert "qwk" in metrics["test"]["intensity"]
     log = read_csv(run_dir / "log.csv")
     assert log["epoch"].tolist() == [1, 2, 3]
+    # labels that look like numbers came back from the manifest as floats and were masked without a word
+    assert log["train_intensity_loss"].gt(0).all() and log["valid_intensity_uar"].notna().all()
     assert {"train_loss", "train_gender_loss", "valid_loss", "valid_emotion_uar", "lr", "seconds"} <= set(log.columns)
     test = read_csv(run_dir / "test.csv")
     probabilities = test[[c for c in test if c.startswith("emotion_prob_")]]
