@@ -80,7 +80,10 @@ def scan_audio(paths, cache_folder, n_workers=None):
     """
     paths = [str(p) for p in paths]
     folder = Path(cache_folder).resolve() / "audio"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write in cache_folder {cache_folder}: {error.strerror}; choose another") from error
     known = _load_scan(folder)
 
     rows, todo, bad = {}, {}, []

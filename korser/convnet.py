@@ -122,10 +122,10 @@ class AttentivePool(nn.Module):
 class ConvNet(nn.Module):
     """Convolutions over time and channel, pooled over time to one embedding.
 
-    The features are read as an image of time by channel with one map; those with very many channels, as a wav2vec's,
-    which have no order, are first mapped to fewer bands, where a learnt map can give them one. The stride of the first
-    convolution brings features of any frame rate to about the same one, so that the rest of the network sees the same
-    stretch of speech behind every frontend. The result for an utterance does not depend on the batch it is in.
+    The features are read as an image of time by channel with one map; those with very many channels are first mapped
+    to fewer bands, to keep it cheap. The stride of the first convolution brings features of any frame rate to about
+    the same one, so that the rest of the network sees the same stretch of speech behind every frontend. The result for
+    an utterance does not depend on the batch it is in.
 
     Parameters
     ----------
@@ -147,6 +147,7 @@ class ConvNet(nn.Module):
         from: averaging over the bands instead, as image networks do, cost 8 points of UAR on RAVDESS.
     max_bands : int
         Features with more channels than this are first projected to that many bands ``F`` by a learnt linear map.
+        192 mixed-up channels did better without it than through 64 bands, by 5 points of UAR on RAVDESS.
     dropout : float
         Dropout of the embedding.
 
@@ -178,7 +179,7 @@ class ConvNet(nn.Module):
         band_strides=(2, 2, 2, 1),
         kernel_size=3,
         width=128,
-        max_bands=64,
+        max_bands=192,
         dropout=0.1,
     ):
         super().__init__()

@@ -26,12 +26,14 @@ import pandas as pd
 import torch
 
 from korser.errors import UserError
+from korser.settings import check_settings
 
 LIBRARIES = ("korser", "torch", "torchaudio", "speechbrain", "transformers", "numpy", "pandas", "scikit-learn")
 
 
 def run_folder(hparams):
     """The folder of a run: the model's name and a digest of its settings, under ``output_folder``."""
+    check_settings(hparams)
     return Path(hparams["output_folder"]) / f"{hparams.name}-{hparams.digest()}"
 
 

@@ -3,6 +3,8 @@
 import math
 from numbers import Real
 
+import torch
+
 from korser.errors import UserError
 from korser.stages import Stage
 from korser.tasks import Task
@@ -73,5 +75,10 @@ def check_settings(hparams):
     tasks = hparams["tasks"]
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, Task) for task in tasks):
         raise UserError("tasks must be a list of korser.Task objects, such as [!ref <emotion>, !ref <gender>]")
+    if hparams["device"] is not None:
+        try:
+            torch.empty(0, device=hparams["device"])
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device is {hparams['device']!r}: {' '.join(str(error).split())}") from error
     if hparams["class_weights"] not in (None, "balanced"):
         raise UserError(f"class_weights is {hparams['class_weights']!r}: write balanced or null")

@@ -83,6 +83,20 @@ class Mine(Stage):
 """
 
 
+def test_the_digest_knows_a_helper_beside_the_stage(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lonely_stage.py").write_text(STAGE.replace("mypackage.helper", "lonely_helper"))
+    digests = []
+    for scale in ("1.0", "2.0"):
+        (tmp_path / "lonely_helper.py").write_text(f"scale = {scale}\n")
+        for name in ("lonely_stage", "lonely_helper"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        digests.append(digest([importlib.import_module("lonely_stage").Mine()]))
+    assert digests[0] != digests[1]
+
+
 def test_the_digest_knows_the_code_and_what_it_imports(tmp_path, monkeypatch):
     package = tmp_path / "mypackage"
     package.mkdir()

@@ -69,6 +69,12 @@ def trained(tiny_corpus, tmp_path_factory):
     return run(settings)
 
 
+def test_a_yaml_without_its_base(call, tmp_path):
+    (tmp_path / "alone.yaml").write_text("frontend: !new:plugins.frontends.mel.Mel\n")
+    code, _, err = call("train", tmp_path / "alone.yaml")
+    assert code == 2 and "base: base.yaml" in err and err.count("\n") == 1
+
+
 def test_train_prints_a_summary(call, tiny):
     code, out, _ = call("train", HPARAMS / "mel_stl.yaml", *options(tiny))
     assert code == 0
@@ -117,6 +123,8 @@ def test_evaluate_on_another_corpus(call, trained, data):
     arguments = [trained, "--corpus=csv", f"--data_folder={data}", f"--cache_folder={data}/cache"]
     code, _, err = call("evaluate", *arguments)
     assert code == 2 and "label_map" in err and err.count("\n") == 1
+    for old in (trained / "evaluations").glob("*"):
+        old.unlink()
     code, out, _ = call("evaluate", *arguments, "--label_map={emotion: {기쁨: joy, bored: null}}")
     assert code == 0
     assert "trained on csv" in out
@@ -127,7 +135,10 @@ def test_evaluate_on_another_corpus(call, trained, data):
 
 
 def test_evaluate_agrees_with_the_test(call, trained, tiny_corpus, tmp_path):
-    call("evaluate", trained, "--corpus=csv", f"--data_folder={tiny_corpus}", f"--cache_folder={tmp_path}")
+    for old in (trained / "evaluations").glob("*"):
+        old.unlink()
+    _, out, err = call("evaluate", trained, "--corpus=csv", f"--data_folder={tiny_corpus}", f"--cache_folder={tmp_path}")
+    assert "!!!" in out, "most of these recordings were trained on"
     there = read_csv(next((trained / "evaluations").glob("csv-*.csv"))).set_index("id")
     test = read_csv(trained / "test.csv").set_index("id")
     columns = [c for c in test if "_prob_" in c]
@@ -203,6 +214,16 @@ MISTAKES = {
         "no/such-model",
     ),
     "wrong type": (setting(lr="fast"), "lr"),
+    "no epochs": (setting(n_epochs="0"), "n_epochs"),
+    "half a batch": (setting(batch_size="2.5"), "batch_size"),
+    "negative seed": (setting(seed="-1"), "seed"),
+    "no such device": (setting(device="gpu"), "device"),
+    "tasks by name": (setting(tasks="[emotion]"), "tasks"),
+    "a name for an object": (setting(split="speaker_kfold"), "--split.NAME=VALUE"),
+    "a word for a mapping": (setting(label_map="foo"), "label_map"),
+    "typo in class_weights": (setting(class_weights="balancd"), "class_weights"),
+    "a scheduler that needs more": (setting(lr_scheduler="!name:torch.optim.lr_scheduler.StepLR"), "lr_scheduler"),
+    "cache that cannot be written": (setting(cache_folder="/proc/absent"), "/proc/absent"),
     "wrong precision": (setting(precision="fp17"), "expected one of `fp32`"),
     "too short for the frontend": (
         lambda data, settings: (

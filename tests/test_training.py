@@ -1,6 +1,7 @@
 """Whole runs: complete, repeatable, and the same after any interruption."""
 
 import json
+import linecache
 import os
 import shutil
 import signal
@@ -13,10 +14,11 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from speechbrain.nnet import schedulers
 from conftest import HPARAMS, ROOT
 
 from korser import UserError, load_hparams, train
-from korser.brain import EmotionBrain
+from korser.brain import EmotionBrain, make_scheduler
 from korser.checkpoints import AtomicCheckpointer
 from korser.inference import TrainedModel
 from korser.rundir import read_csv, run_folder
@@ -36,7 +38,7 @@ def assert_same_run(one, two):
     a, b = (safetensors.torch.load_file(d / "model.safetensors") for d in (one, two))
     assert a.keys() == b.keys()
     assert [k for k in a if not a[k].equal(b[k])] == []
-    for name in ("valid.csv", "test.csv"):
+    for name in [n for n in ("valid.csv", "test.csv") if (one / n).exists()]:
         pd.testing.assert_frame_equal(read_csv(one / name), read_csv(two / name), check_exact=True)
     logs = [read_csv(d / "log.csv").drop(columns="seconds") for d in (one, two)]
     pd.testing.assert_frame_equal(*logs, check_exact=True)
@@ -138,6 +140,24 @@ def test_resuming_ends_in_the_same_numbers(reference, tmp_path, monkeypatch, cls
     assert_same_run(run_dir, run(overrides, run_dir=tmp_path / "run"))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"patience": "1", "lr": "1e-9", "n_epochs": "6"},  # SpeechBrain forgets the state of its own early stopping
+        {"split.test_speakers": "[s0, s1]", "split.valid": "0"},  # the epoch ends without validation
+        {"num_workers": "1", "class_weights": "balanced"},
+    ],
+    ids=["early stopping", "no validation", "worker"],
+)
+def test_resuming_other_runs(reference, tmp_path, monkeypatch, settings):
+    overrides = {**reference[0], **settings}
+    whole = run(overrides, run_dir=tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, EmotionBrain, "write_log", 2)
+        run(overrides, run_dir=tmp_path / "run")
+    assert_same_run(whole, run(overrides, run_dir=tmp_path / "run"))
+
+
 def test_a_checkpoint_cut_in_half_is_not_taken_for_one(reference, tmp_path, monkeypatch):
     # SpeechBrain writes CKPT.yaml first: a save cut after it made the next recovery raise KeyError
     import korser.checkpoints as checkpoints
@@ -219,6 +239,61 @@ def test_changed_data_are_noticed(tiny_corpus, tiny, tmp_path, monkeypatch):
         run(overrides)
 
 
+@pytest.mark.parametrize("change", [{"joy": "anger", "anger": "joy"}, {"joy": "happiness"}], ids=["swapped", "renamed"])
+def test_changed_labels_are_noticed(tiny_corpus, tiny, tmp_path, monkeypatch, change):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    overrides = {**tiny, "data_folder": str(data)}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, EmotionBrain, "predict", 1)
+        run(overrides)
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table["emotion"] = table["emotion"].replace(change)
+    table.to_csv(data / "manifest.csv", index=False)
+    with pytest.raises(UserError, match="the data have changed"):
+        run(overrides)
+
+
+FRONTEND = """
+from korser import Stage
+from torch import nn
+
+class Mine(Stage):
+    def __init__(self):
+        super().__init__(output_size=2, frame_rate=16000)
+        self.layer = nn.Linear(1, 2)
+
+    def forward(self, x, lengths):
+        return self.layer(x[..., None]), lengths
+"""
+
+
+def test_a_run_of_other_code_is_not_passed_off_as_this_one(tiny, tmp_path, monkeypatch):
+    (tmp_path / "code_that_changes.py").write_text(FRONTEND)
+    (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:code_that_changes.Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
+    (tmp_path / "code_that_changes.py").write_text(FRONTEND.replace("self.layer(x[..., None])", "0 * self.layer(x[..., None])"))
+    monkeypatch.delitem(sys.modules, "code_that_changes")
+    linecache.clearcache()
+    with pytest.raises(UserError, match="the code of code_that_changes.Mine has changed"):
+        train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
+
+
+def test_labels_and_speakers_may_look_like_anything(tiny_corpus, tiny, tmp_path):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table["emotion"] = table["emotion"].replace({"joy": "0", "anger": "1", "sadness": "2", "neutral": "True"})
+    table["speaker"] = table["speaker"].replace({"s0": "NA", "s1": "null", "s2": "001"})
+    table.to_csv(data / "manifest.csv", index=False)
+    run_dir = run({**tiny, "data_folder": str(data)}, model="mel_stl")
+    log = read_csv(run_dir / "log.csv")
+    assert log["train_emotion_loss"].gt(0.1).all()
+    manifest = read_csv(run_dir / "manifest.csv", ["emotion"])
+    assert set(manifest["speaker"]) == {"NA", "null", "001", "s3", "s4", "s5"}
+    assert set(manifest["emotion"]) == {"0", "1", "2", "True"}
+    assert sum(sum(row) for row in json.loads((run_dir / "metrics.json").read_text())["test"]["emotion"]["confusion"]) == 8
+
+
 def test_missing_labels_are_masked(tiny_corpus, tiny, tmp_path):
     data = shutil.copytree(tiny_corpus, tmp_path / "data")
     table = pd.read_csv(data / "manifest.csv", dtype=str)
@@ -259,6 +334,20 @@ WAV_AUGMENT = """!new:speechbrain.augment.augmenter.Augmenter
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),  # each has an order of its own
+    [
+        ("LinearWarmupScheduler", {"lr0": 0.5, "num_warmup_steps": 10, "num_training_steps": 100}),
+        ("CyclicCosineScheduler", {"initial_lr": 0.5, "n_warmup_steps": 10, "total": 100}),
+        ("WarmAndExpDecayLRSchedule", {"base_lr": 0.5, "n_warmup_steps": 10, "decay_steps": 90}),
+        ("NoamScheduler", {"lr_initial": 0.5, "n_warmup_steps": 10}),
+    ],
+)
+def test_schedulers_get_what_they_name(name, told):
+    schedule = make_scheduler(getattr(schedulers, name), 0.5, 10, 100)
+    assert {key: getattr(schedule, key) for key in told} == told
+
+
+@pytest.mark.parametrize(
     "setting",
     [
         {"class_weights": "balanced"},
@@ -268,6 +357,9 @@ WAV_AUGMENT = """!new:speechbrain.augment.augmenter.Augmenter
         {"patience": "1"},
         {"tensorboard": "true"},
         {"wav_augment": WAV_AUGMENT},
+        {"wav_augment": WAV_AUGMENT.replace("concat_original: false", "concat_original: true")},
+        {"lr_scheduler": "!name:speechbrain.nnet.schedulers.CyclicCosineScheduler"},
+        {"opt_class": "!name:torch.optim.Rprop"},  # one that knows no weight decay
     ],
     ids=lambda setting: next(iter(setting)),
 )

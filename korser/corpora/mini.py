@@ -119,7 +119,7 @@ SENTENCES = (
 )  # fmt: skip
 
 
-def design(n_speakers=24, n_utterances=576):
+def design(n_speakers=24, n_utterances=768):
     """Which utterances the corpus of this size consists of, without any audio.
 
     Parameters
@@ -181,7 +181,7 @@ def design(n_speakers=24, n_utterances=576):
     )
 
 
-def prepare(data_folder, *, n_speakers=24, n_utterances=576, n_workers=None):
+def prepare(data_folder, *, n_speakers=24, n_utterances=768, n_workers=None):
     """Make what is missing of the corpus, and return its table.
 
     The audio is the same, bit for bit, on one platform, in whatever order and by however many workers it is made and
