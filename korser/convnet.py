@@ -144,10 +144,12 @@ class ConvNet(nn.Module):
         Odd; of each convolution along both axes, but 5 channels in the first.
     width : int
         Maps into which a last convolution merges the maps of all bands, frame by frame. It knows which band a map comes
-        from: averaging over the bands instead, as image networks do, cost 8 points of UAR on RAVDESS.
+        from: averaging over the bands instead, as image networks do, gave .447 UAR against .531 on RAVDESS (actors
+        01-12, cross-validated).
     max_bands : int
         Features with more channels than this are first projected to that many bands ``F`` by a learnt linear map.
-        192 mixed-up channels did better without it than through 64 bands, by 5 points of UAR on RAVDESS.
+        Randomly rotated log-mel of 192 channels did better without it (.505 UAR against .453 through 64 bands, on one
+        fold of RAVDESS).
     dropout : float
         Dropout of the embedding.
 
