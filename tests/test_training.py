@@ -422,3 +422,17 @@ def test_each_learning_rate_has_its_optimizer_and_vectors_do_not_decay(tiny, tmp
     assert {seen[p] for p in leaf.parameters()} == {(1e-5, 0.0)}
     backbone = hparams["backbone"]
     assert all((seen[p][0], seen[p][1] > 0) == (hparams["lr"], p.dim() > 1) for p in backbone.parameters())
+
+
+def test_fine_tuning_an_encoder_at_its_own_rate(tiny, tmp_path):
+    settings = {**tiny, "encoder.freeze": "feature_extractor", "encoder.lr": "1e-5", "n_epochs": "1"}
+    run_dir = run(settings, model="wav2vec_stl")
+    info = json.loads((run_dir / "run.json").read_text())
+    assert info["frozen"] == [] and info["pretrained"] is False
+    trained = safetensors.torch.load_file(run_dir / "model.safetensors")
+    start = load_hparams(HPARAMS / "wav2vec_stl.yaml")["encoder"].state_dict()
+    moved = {k for k, v in start.items() if not v.equal(trained[f"rest.0.{k}"])}
+    assert moved and not any("feature_extractor" in k for k in moved)
+    single = TrainedModel(run_dir).predict_files(read_csv(run_dir / "test.csv")["path"])
+    expected = read_csv(run_dir / "test.csv")
+    assert single["emotion_prob_joy"].to_numpy() == pytest.approx(expected["emotion_prob_joy"].to_numpy(), rel=1e-4)
