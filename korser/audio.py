@@ -21,8 +21,9 @@ from korser.errors import UserError
 from korser.stages import SAMPLE_RATE
 
 DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits
-LOUDEST = 8.0  # float files may exceed 1 a little; beyond this their samples are surely not scaled to [-1, 1]
+LOUDEST = 1.5  # float files may exceed 1 a little, which is clipped; more than this is no longer the same recording
 SHOWN = 3  # bad files named in an error
+SCAN = "scan-2.csv"  # another name whenever the digest or the columns change, so that old scans are not used
 SCAN_COLUMNS = ["path", "size", "mtime_ns", "samples", "digest", "converted"]
 CHUNK = 5000  # files between two saves of the scan, so that a kill loses little
 
@@ -55,7 +56,7 @@ def read_audio(path):
 def scan_audio(paths, cache_folder, n_workers=None):
     """Check, measure and digest files; convert what is not 16 kHz mono, once.
 
-    Results are kept in ``cache_folder/audio/scan.csv`` under each file's absolute path, size and modification time,
+    Results are kept in ``cache_folder/audio/scan-2.csv`` under each file's absolute path, size and modification time,
     converted audio in ``cache_folder/audio/<digest>.wav``, with exactly the samples that :func:`read_audio` gives for
     the original. A file that is touched is looked at again.
 
@@ -71,7 +72,8 @@ def scan_audio(paths, cache_folder, n_workers=None):
     -------
     pandas.DataFrame
         Indexed by ``paths`` as given: ``samples`` (int, at 16 kHz), ``duration`` (s), ``digest`` (hexadecimal, of the
-        original file's bytes) and ``audio_path`` (the file to read from then on).
+        samples that :func:`read_audio` gives: the same for one recording as WAV and as FLAC) and ``audio_path`` (the
+        file to read from then on).
 
     Raises
     ------
@@ -131,7 +133,7 @@ def scan_audio(paths, cache_folder, n_workers=None):
 
 
 def _read(path):
-    """``(T,)`` audio, the digest of the file's bytes, and whether the file differs from the audio (rate, channels)."""
+    """``(T,)`` audio, the digest of its samples, and whether the file differs from the audio (rate, channels)."""
     path = Path(path)
     raw = path.suffix.lower() == ".pcm"
     try:
@@ -159,9 +161,9 @@ def _read(path):
     audio = torch.from_numpy(samples.mean(1))
     if rate != SAMPLE_RATE:
         audio = torchaudio.functional.resample(audio, rate, SAMPLE_RATE)
-    digest = hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
-    # the resampler overshoots at full scale, where a recorder would clip
-    return audio.clamp(-1, 1), digest, raw or rate != SAMPLE_RATE or samples.shape[1] > 1
+    audio = audio.clamp(-1, 1)  # the resampler overshoots at full scale, where a recorder would clip
+    digest = hashlib.sha256(audio.numpy().tobytes()).hexdigest()[:DIGEST_LENGTH]
+    return audio, digest, raw or rate != SAMPLE_RATE or samples.shape[1] > 1
 
 
 def _scan_one(path, folder):
@@ -190,7 +192,7 @@ def _load_scan(folder):
     """``{(absolute path, size, mtime_ns): row}``; the path of converted audio is kept relative, so caches can move."""
     try:
         table = pd.read_csv(
-            folder / "scan.csv",
+            folder / SCAN,
             dtype={"path": str, "digest": str},
             keep_default_na=False,
             encoding_errors="surrogateescape",  # file names in an encoding that is not the system's
@@ -214,6 +216,6 @@ def _save_scan(folder, known):
     part = folder / f"scan.{os.getpid()}.part"
     try:
         table.to_csv(part, index=False, errors="surrogateescape")
-        os.replace(part, folder / "scan.csv")
+        os.replace(part, folder / SCAN)
     finally:
         part.unlink(missing_ok=True)

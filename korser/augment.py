@@ -9,6 +9,7 @@ Shape legend: ``B`` utterances, ``T`` time, ``C`` channels.
 import torch
 from torch import nn
 
+from korser.errors import UserError
 from korser.lengths import length_mask, masked_mean_std
 
 
@@ -47,6 +48,14 @@ class FeatureAugment(nn.Module):
         self, *, time_masks=2, time_fraction=0.08, channel_masks=2, channel_fraction=0.1, mixup_alpha=0.0
     ):
         super().__init__()
+        for name, value in (("time_masks", time_masks), ("channel_masks", channel_masks)):
+            if not isinstance(value, int) or value < 0:
+                raise UserError(f"augment.{name} is {value!r}: it must be a whole number of at least 0")
+        for name, value in (("time_fraction", time_fraction), ("channel_fraction", channel_fraction)):
+            if not 0 <= value <= 1:
+                raise UserError(f"augment.{name} is {value!r}: it must be from 0 to 1")
+        if not mixup_alpha >= 0:
+            raise UserError(f"augment.mixup_alpha is {mixup_alpha!r}: it must be 0 or more")
         self.time_masks = time_masks
         self.time_fraction = time_fraction
         self.channel_masks = channel_masks

@@ -23,7 +23,7 @@ def jackknife_interval(value, left_out, *, level=0.95, bounds=(-np.inf, np.inf))
 
     How often the interval holds the true accuracy or UAR, in simulations with 4, 6 and 18 speakers: .945 to .948 where
     speakers' accuracies have mean .63 and standard deviation .09 (``tests/test_intervals.py``, 10,000 corpora each).
-    Less where speakers differ more: with mean .77 and standard deviation .13, .93 to .94, and .91 to .93 if their
+    Less where speakers differ more: with mean .77 and standard deviation .13, .93 to .94, and .91 to .94 if their
     utterances also number from 1 to 39 per class; .92 to .95 for the UAR of a class that belongs to the speaker, such
     as gender (4,000 corpora each).
 

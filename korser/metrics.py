@@ -133,3 +133,22 @@ def calibration_error(bins):
     bins = np.asarray(bins, dtype=float)
     n = bins[..., 0, :].sum(-1)
     return np.abs(bins[..., 2, :] - bins[..., 1, :]).sum(-1) / np.where(n > 0, n, np.nan)
+
+
+def chance_calibration_error(bins):
+    """About how large the calibration error of a perfectly calibrated model with these confidences would come out.
+
+    The mean absolute deviation of a binomial, ``sqrt(2 / pi * n q (1 - q))``, in each bin.
+
+    Parameters
+    ----------
+    bins : np.ndarray
+        ``(3, BINS)`` from :func:`confidence_bins`.
+
+    Returns
+    -------
+    float
+    """
+    n, confidences, _ = np.asarray(bins, dtype=float)
+    q = np.clip(confidences / np.maximum(n, 1), 0, 1)
+    return float(np.sqrt(2 / np.pi * n * q * (1 - q)).sum() / n.sum())

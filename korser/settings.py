@@ -6,31 +6,31 @@ from numbers import Real
 import torch
 
 from korser.errors import UserError
-from korser.stages import Stage
+from korser.stages import SAMPLE_RATE, Stage
 from korser.tasks import Task
 
-NUMBERS = {  # the least value of each, and whether it is a whole number
-    "seed": (0, True),
-    "batch_size": (1, True),
-    "n_epochs": (1, True),
-    "patience": (1, True),
-    "n_buckets": (1, True),
-    "num_workers": (0, True),
-    "lr": (0, False),
-    "warmup": (0, False),
-    "memory_gb": (0, False),
-    "label_smoothing": (0, False),
-    "max_grad_norm": (-math.inf, False),
-    "ckpt_interval_minutes": (0, False),
-    "ckpt_interval_steps": (0, True),
+WHOLE = {  # the least value of each
+    "seed": 0,
+    "batch_size": 1,
+    "n_epochs": 1,
+    "patience": 1,
+    "n_buckets": 1,
+    "num_workers": 0,
+    "ckpt_interval_steps": 0,
 }
+REAL = {  # the least and the greatest value
+    "lr": (0, math.inf),
+    "warmup": (0, 1),
+    "memory_gb": (0, math.inf),
+    "label_smoothing": (0, 1),
+    "max_grad_norm": (-math.inf, math.inf),  # negative: no clipping
+    "ckpt_interval_minutes": (0, math.inf),
+}
+FOLDERS = ("data_folder", "output_folder", "cache_folder")
 CALLABLE = ("split", "head", "opt_class", "lr_scheduler", "augment", "backbone")
 MAPPINGS = ("label_map", "corpus_options")
 OTHERS = (
     "corpus",
-    "data_folder",
-    "output_folder",
-    "cache_folder",
     "tasks",
     "frontend",
     "epoch_counter",
@@ -56,14 +56,20 @@ def check_settings(hparams):
     UserError
         Names the key and what it must be.
     """
-    for key in (*NUMBERS, *CALLABLE, *MAPPINGS, *OTHERS):
+    for key in (*WHOLE, *REAL, *FOLDERS, *CALLABLE, *MAPPINGS, *OTHERS):
         if key not in hparams:
             raise UserError(f"{hparams.name}.yaml has no '{key}': begin it with 'base: base.yaml'")
-    for key, (least, whole) in NUMBERS.items():
+    for key, least in WHOLE.items():
         value = hparams[key]
-        right = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value >= least
-        if not right or (whole and value != int(value)):
-            raise UserError(f"{key} is {value!r}: it must be a {'whole ' * whole}number of at least {least}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"{key} is {value!r}: it must be a whole number of at least {least}")
+    for key, (least, most) in REAL.items():
+        value = hparams[key]
+        if not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= most or math.isinf(value):
+            raise UserError(f"{key} is {value!r}: it must be a number from {least} to {most}")
+    for key in FOLDERS:
+        if not isinstance(hparams[key], str) or not hparams[key]:
+            raise UserError(f"{key} is {hparams[key]!r}: name a folder")
     for key in CALLABLE:
         if not callable(hparams[key]):
             raise UserError(f"{key} is {hparams[key]!r}: it must be an object, as in base.yaml, such as !new:my.Class")
@@ -72,6 +78,12 @@ def check_settings(hparams):
             raise UserError(f"{key} is {hparams[key]!r}: write a mapping, {{}} if there is nothing to say")
     if not isinstance(hparams["frontend"], Stage):
         raise UserError(f"frontend is a {type(hparams['frontend']).__name__}: it must be a korser.Stage")
+    frontend = hparams["frontend"]
+    if frontend.in_channels is not None or frontend.input_rate != SAMPLE_RATE:
+        raise UserError(
+            f"frontend takes {'waveforms' if frontend.in_channels is None else 'features'} at {frontend.input_rate:g} Hz: "
+            f"it must take waveforms at {SAMPLE_RATE} Hz, which all audio is brought to"
+        )
     tasks = hparams["tasks"]
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, Task) for task in tasks):
         raise UserError("tasks must be a list of korser.Task objects, such as [!ref <emotion>, !ref <gender>]")

@@ -14,6 +14,7 @@ Every draw depends on the seed and the utterances alone, not on the order of the
 import re
 import warnings
 from collections import Counter
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ PROTOCOLS = {  # name: are speakers kept apart
 BALANCED = ("emotion", "gender", "intensity")  # columns whose classes each part should hold as the whole does
 SYNONYMS = {"val": "valid", "validation": "valid", "dev": "valid", "development": "valid", "training": "train"}
 N_DRAWS = 2000  # random choices of speakers, of which the best balanced is taken
+LARGEST_SEED = 2**32 - 1  # sklearn's
 SHOWN = 5
 
 
@@ -44,7 +46,7 @@ def speaker_independent(protocol):
     UserError
         If there is no such protocol.
     """
-    if protocol not in PROTOCOLS:
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise UserError(f"unknown split protocol '{protocol}'{nearest(protocol, PROTOCOLS)}")
     return PROTOCOLS[protocol]
 
@@ -74,7 +76,7 @@ def assign_splits(
     protocol : str
         One of the above.
     seed : int
-        Of the random choices.
+        Of the random choices, from 0.
     test, valid : float or int
         ``speaker_holdout``: a fraction of the speakers, or how many; chosen so that emotions, genders and intensities
         stand in each part as in the whole, as far as whole speakers allow. ``random_stratified``: a fraction of each
@@ -106,6 +108,11 @@ def assign_splits(
         If the protocol, a speaker or a setting does not fit the corpus.
     """
     speaker_independent(protocol)
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"split.seed is {seed!r}: write a whole number from 0 to {LARGEST_SEED}")
+    for setting, column in (("stratify", stratify), ("hold_out", hold_out)):
+        if not isinstance(column, str) and (column is not None or setting == "stratify"):
+            raise UserError(f"{setting} is {column!r}: write the name of one column")
     data = data.copy()
     if exclude_speakers is not None:
         _require_speakers(data, protocol)
@@ -194,7 +201,7 @@ def _require_speakers(data, protocol):
 
 def _natural(name):
     """Sort key by which 2 comes before 10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(name))]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", str(name))]
 
 
 def _some(names):
@@ -213,13 +220,13 @@ def _match(wanted, speakers, setting):
     speakers = sorted(speakers.unique(), key=_natural)
     by_number = {}
     for name in speakers:
-        if name.isdigit():
+        if name.isdecimal():
             by_number.setdefault(int(name), []).append(name)
     matched = []
     for name in map(str, wanted if isinstance(wanted, (list, tuple, set)) else [wanted]):
         if name in speakers:
             matched.append(name)
-        elif name.isdigit() and len(by_number.get(int(name), [])) == 1:
+        elif name.isdecimal() and len(by_number.get(int(name), [])) == 1:
             matched += by_number[int(name)]
         else:
             raise UserError(f"{setting}: the corpus has no speaker '{name}' (it has {_some(speakers)})")
@@ -301,6 +308,8 @@ def _speaker_folds(data, n_folds, folds, seed):
             return [list(group) for group in np.array_split(np.array(speakers, dtype=object), n_folds)]
         return _balanced_folds(data, n_folds, seed)
 
+    if not isinstance(folds, (list, tuple)):
+        raise UserError(f"folds is {folds!r}: write balanced, consecutive or a list of lists of speakers")
     groups = [_match(group, data["speaker"], "folds") for group in folds]
     if len(groups) < 3:
         raise UserError(f"folds lists {len(groups)} groups: train, validation and test need at least 3")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from korser.errors import UserError
+
 
 @dataclass(frozen=True)
 class Task:
@@ -23,3 +25,7 @@ class Task:
     weight: float = 1.0
     ordinal: bool = False
     classes: tuple = ()
+
+    def __post_init__(self):
+        if not self.weight >= 0:
+            raise UserError(f"the weight of task '{self.name}' is {self.weight}: it must be 0 or more")

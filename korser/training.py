@@ -259,6 +259,12 @@ def labelled_tasks(tasks, corpus, manifest):
         if "train" in missing:
             logger.warning("corpus '%s' has no labels for task '%s': it is left out", corpus.name, task.name)
         else:
+            classes = corpus.classes[task.name]
+            if task.ordinal and task.name in corpus.sorted_tasks and len(classes) > 2 and not _numbers(classes):
+                raise UserError(
+                    f"the order of {task.name} ({', '.join(classes)}) is not known: give it, lowest first, by "
+                    f"--corpus_options='{{classes: {{{task.name}: [...]}}}}'"
+                )
             labelled.append(dataclasses.replace(task, classes=tuple(corpus.classes[task.name])))
     return labelled
 
@@ -316,6 +322,13 @@ def make_reader(hparams, model, manifest):
     if len(model.prefix) and hparams["wav_augment"] is not None:
         logger.warning("wav_augment changes the waveform: the cache of frozen features is off")
     return KeepInMemory(lambda audio_path, digest: read_audio(audio_path), max_bytes), False
+
+
+def _numbers(classes):
+    try:
+        return [float(name) for name in classes] is not None
+    except ValueError:
+        return False
 
 
 def _check_durations(manifest, frontend):

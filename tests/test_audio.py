@@ -1,6 +1,7 @@
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -9,6 +10,7 @@ import torchaudio.functional
 import korser.audio
 from korser.audio import read_audio, scan_audio
 from korser.errors import UserError
+from korser.splits import check_splits
 
 
 def tone(seconds=0.5, rate=16000, frequency=440, peak=0.5):
@@ -56,6 +58,11 @@ def test_stays_within_full_scale(tmp_path):
     assert audio.abs().max() == 1
 
 
+def test_a_small_excess_is_clipped(tmp_path):
+    audio = read_audio(write(tmp_path / "a.wav", tone(peak=1.2), subtype="FLOAT"))
+    np.testing.assert_array_equal(audio.numpy(), tone(peak=1.2).clip(-1, 1))
+
+
 def bad_files(folder):
     """``{file: what its error says}``"""
     nan, inf = tone(), tone()
@@ -63,6 +70,7 @@ def bad_files(folder):
     write(folder / "nan.wav", nan, subtype="FLOAT")
     write(folder / "inf.wav", inf, subtype="FLOAT")
     write(folder / "unscaled.wav", 32768 * tone(), subtype="FLOAT")
+    write(folder / "loud.wav", tone(peak=1.6), subtype="FLOAT")
     write(folder / "empty.wav", np.zeros(0, np.float32))
     (folder / "nothing.wav").write_bytes(b"")
     (folder / "nothing.pcm").write_bytes(b"")
@@ -75,6 +83,7 @@ def bad_files(folder):
         "nan.wav": "NaN",
         "inf.wav": "infinite",
         "unscaled.wav": "scale them",
+        "loud.wav": "reach 1.6: scale them",
         "empty.wav": "no audio",
         "nothing.wav": "not audio",
         "nothing.pcm": "no audio",
@@ -99,7 +108,7 @@ def test_bad_files_give_one_line_that_names_them(tmp_path):
 def test_scan_measures_and_converts_only_what_needs_it(tmp_path):
     paths = [
         write(tmp_path / "plain.wav", tone()),
-        write(tmp_path / "stereo.wav", np.stack([tone(), tone()], 1)),
+        write(tmp_path / "stereo.wav", np.stack([tone(), tone(frequency=300)], 1)),
         write(tmp_path / "rate.flac", tone(1, 48000), 48000),
         tmp_path / "raw.pcm",
     ]
@@ -137,9 +146,9 @@ def test_scan_reads_a_file_once_until_it_changes(tmp_path, monkeypatch):
 def test_a_damaged_scan_file_is_made_anew(tmp_path, text):
     path = write(tmp_path / "a.wav", tone())
     first = scan_audio([path], tmp_path / "cache")
-    (tmp_path / "cache" / "audio" / "scan.csv").write_text(text)
+    (tmp_path / "cache" / "audio" / korser.audio.SCAN).write_text(text)
     assert scan_audio([path], tmp_path / "cache").equals(first)
-    assert len((tmp_path / "cache" / "audio" / "scan.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "cache" / "audio" / korser.audio.SCAN).read_text().splitlines()) == 2
 
 
 def test_any_file_name(tmp_path, monkeypatch):
@@ -151,8 +160,42 @@ def test_any_file_name(tmp_path, monkeypatch):
 
 
 def test_same_audio_has_the_same_digest(tmp_path):
-    table = scan_audio([write(tmp_path / "a.wav", tone()), write(tmp_path / "b.wav", tone())], tmp_path / "cache")
+    """Whatever the container: the leak check goes by it."""
+    x = (32767 * tone()).astype("<i2")
+    paths = [
+        write(tmp_path / "a.wav", x),
+        write(tmp_path / "b.wav", x),
+        write(tmp_path / "c.flac", x),
+        write(tmp_path / "d.wav", np.stack([x, x], 1)),
+        tmp_path / "e.pcm",
+    ]
+    paths[4].write_bytes(x.tobytes())
+    table = scan_audio(paths, tmp_path / "cache", n_workers=2)
     assert table["digest"].nunique() == 1
+    assert [os.path.basename(p) for p in table["audio_path"][:3]] == ["a.wav", "b.wav", "c.flac"]
+    assert set(table["audio_path"][3:]) == {str(tmp_path / "cache" / "audio" / f"{table['digest'].iloc[0]}.wav")}
+    assert torch.equal(read_audio(table["audio_path"].iloc[3]), read_audio(paths[0]))
+    other = scan_audio([write(tmp_path / "f.wav", tone(frequency=441))], tmp_path / "cache")
+    assert other["digest"].iloc[0] != table["digest"].iloc[0]
+
+
+def test_a_recording_in_two_containers_is_a_leak(tmp_path):
+    x = (32767 * tone()).astype("<i2")
+    paths = [write(tmp_path / name, x) for name in ("a.wav", "a.flac")]
+    paths.append(write(tmp_path / "b.wav", tone(frequency=300)))
+    data = pd.DataFrame({"path": [str(p) for p in paths], "split": ["train", "test", "valid"]})
+    data["digest"] = scan_audio(paths, tmp_path / "cache")["digest"].tolist()
+    with pytest.raises(UserError, match="a.wav, .*a.flac are the same audio"):
+        check_splits(data, "random_stratified")
+
+
+def test_a_scan_by_the_files_bytes_is_not_used(tmp_path):
+    path = write(tmp_path / "a.wav", tone())
+    stat = os.stat(path)
+    (tmp_path / "cache" / "audio").mkdir(parents=True)
+    row = f"{path},{stat.st_size},{stat.st_mtime_ns},1,{'0' * 32},0"
+    (tmp_path / "cache" / "audio" / "scan.csv").write_text(f"{','.join(korser.audio.SCAN_COLUMNS)}\n{row}\n")
+    assert scan_audio([path], tmp_path / "cache")["samples"].iloc[0] == 8000
 
 
 def test_scan_gathers_all_bad_files_and_keeps_the_good(tmp_path, monkeypatch):

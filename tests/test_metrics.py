@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from korser.metrics import BINS, calibration_error, confidence_bins, confusion_counts, scores
+from korser.metrics import BINS, calibration_error, chance_calibration_error, confidence_bins, confusion_counts, scores
 
 
 @pytest.fixture
@@ -82,3 +82,13 @@ def test_bins_hold_their_upper_edge_and_every_confidence():
     bins = confidence_bins(np.array([0.0, 1 / BINS, 1 / BINS + 1e-9, 1.0]), np.ones(4))
     assert bins[0].tolist() == [2, 1] + [0] * (BINS - 3) + [1]
     assert np.isnan(calibration_error(confidence_bins(np.array([]), np.array([]))))
+
+
+def test_chance_calibration_error_is_that_of_a_calibrated_model():
+    rng = np.random.default_rng(0)
+    simulated = []
+    for _ in range(300):
+        confidence = rng.uniform(0.2, 1, 400)
+        bins = confidence_bins(confidence, rng.random(400) < confidence)
+        simulated.append(calibration_error(bins))
+    assert chance_calibration_error(bins) == pytest.approx(np.mean(simulated), rel=0.1)

@@ -118,6 +118,12 @@ def test_a_number_that_fits_two_speakers_names_neither():
     assert speakers(assign_splits(data, protocol="speaker_holdout", test_speakers=[1]), "test") == {"1"}
 
 
+def test_a_speakers_name_may_hold_a_superscript():
+    data = corpus(3)
+    data["speaker"] = data["speaker"].replace({"02": "²"})  # a digit to Unicode, no number to int()
+    assert speakers(assign_splits(data, protocol="speaker_holdout", test_speakers=["²"]), "test") == {"²"}
+
+
 def test_every_speaker_is_tested_once_by_k_fold():
     data = corpus()
     tested, validated = [], []
@@ -219,6 +225,14 @@ def test_three_speakers_are_enough():
     "settings, message",
     [
         ({"protocol": "speaker_hold"}, "unknown split protocol 'speaker_hold'.*'speaker_holdout'"),
+        ({"protocol": ["speaker_holdout"]}, "unknown split protocol"),
+        ({"protocol": None}, "unknown split protocol 'None'"),
+        ({"protocol": "speaker_holdout", "seed": -1}, "split.seed is -1"),
+        ({"protocol": "speaker_kfold", "seed": 2**32}, "split.seed is 4294967296"),
+        ({"protocol": "random_stratified", "seed": 1.5}, "split.seed is 1.5"),
+        ({"protocol": "speaker_kfold", "seed": None}, "split.seed is None"),
+        ({"protocol": "speaker_holdout", "hold_out": ["sentence"]}, "hold_out is .'sentence'.: write the name of one"),
+        ({"protocol": "speaker_holdout", "test_speakers": ["²"]}, "no speaker '²'"),
         ({"protocol": "speaker_holdout", "test": 1.0}, "test is 1.0"),
         ({"protocol": "speaker_holdout", "test": 18}, "test is 18"),
         ({"protocol": "speaker_holdout", "test": -1}, "test is -1"),
@@ -231,10 +245,13 @@ def test_three_speakers_are_enough():
         ({"protocol": "speaker_kfold", "n_folds": 19}, "n_folds is 19.*18"),
         ({"protocol": "speaker_kfold", "fold": 5}, "fold is 5: there are 5 folds, 0 to 4"),
         ({"protocol": "speaker_kfold", "folds": "consecutif"}, "folds is 'consecutif'"),
+        ({"protocol": "speaker_kfold", "folds": 5}, "folds is 5: write balanced, consecutive or a list"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2]]}, "at least 3"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2], [3]]}, "leaves out 04"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2], [1, 3]]}, "01 more than once"),
         ({"protocol": "random_stratified", "stratify": "emotoin"}, "no column 'emotoin'.*'emotion'"),
+        ({"protocol": "random_stratified", "stratify": ["emotion"]}, "stratify is .'emotion'.: write the name of one"),
+        ({"protocol": "random_stratified", "stratify": None}, "stratify is None"),
         ({"protocol": "random_stratified", "test": 90}, "test is 90.*utterances of emotion"),
         ({"protocol": "random_stratified", "test": 50, "valid": 40}, "take all 90 utterances of emotion anger"),
         ({"protocol": "manifest"}, "neither a column 'split' nor"),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from korser import cli
-from korser.lengths import zero_padding
+from korser.lengths import length_mask, zero_padding
 from korser.stages import Chain, Stage
 from korser.testing import check_frontend
 from korser.testing.__main__ import main
@@ -197,6 +197,17 @@ class LimitedLength(Good):
         return super().forward(x, lengths.clamp_max(x.shape[1]))
 
 
+class LearntPositions(Good):
+    """Positions for 15 s."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Embedding(1500, 8)
+
+    def compress(self, x):
+        return super().compress(x) + self.positions(torch.arange(x.shape[1]))
+
+
 class Random(Good):
     def compress(self, x):
         return super().compress(nn.functional.dropout(x, 0.1))  # F.dropout trains by default
@@ -237,6 +248,16 @@ class NanOnDc(Good):
         x = super().frames(x)
         centred = x - x.mean(-1, keepdim=True)
         return torch.where(x.abs().sum(-1, keepdim=True) > 0, centred / centred.norm(dim=-1, keepdim=True), x)
+
+
+class NanOnWeakDc(Good):
+    """Variance as E[x^2] - E[x]^2, which rounding makes negative unless the level is a power of 2."""
+
+    def forward(self, x, lengths):
+        x = zero_padding(x, lengths)
+        mean = x.sum(1, keepdim=True) / lengths[:, None]
+        variance = x.square().sum(1, keepdim=True) / lengths[:, None] - mean.square()
+        return super().forward((x - mean) / (variance.sqrt() + 1e-5), lengths)
 
 
 class NanGradientOnSilence(Good):
@@ -288,6 +309,50 @@ class HiddenState(Good):
         return super().compress(x + self.shift.to(x))
 
 
+def reseeded():
+    """What a YAML with ``__set_seed: !apply:torch.manual_seed [1986]`` builds: the same random tensor every time."""
+    torch.manual_seed(1986)
+    return HiddenState()
+
+
+class ListEncoder(Good):
+    """Keeps a frozen encoder out of the state dict, by way of a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = [self.linear.requires_grad_(False)]
+        self.linear = None
+
+    def forward(self, x, lengths):
+        lengths, x = self.output_lengths(lengths), self.frames(zero_padding(x, lengths))
+        features = self.compress(self.encoder[0](x.float()).to(x))
+        return zero_padding(features, lengths), lengths
+
+
+class LazyEncoder(Good):
+    """Loads a frozen encoder at the first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = {}
+
+    def compress(self, x):
+        if not self.encoder:
+            self.encoder["loaded"] = nn.Linear(8, 8).requires_grad_(False)
+        return super().compress(self.encoder["loaded"](x.float()).to(x))
+
+
+class MaskByShape(Good):
+    def __init__(self):
+        super().__init__()
+        self.mask = None
+
+    def forward(self, x, lengths):
+        if self.mask is None or self.mask.shape != x.shape:
+            self.mask = length_mask(lengths, x.shape[1])
+        return super().forward(x.masked_fill(~self.mask, 0), lengths)
+
+
 class StaleCache(Good):
     def __init__(self):
         super().__init__()
@@ -335,6 +400,7 @@ class CoarseUnderAutocast(Good):
 BROKEN = [
     (LeaksPadding, "same_alone_as_in_a_batch"),
     (LeaksNeighbour, "same_alone_as_in_a_batch"),
+    (MaskByShape, "same_alone_as_in_a_batch"),
     (LeaksNoise, "noise_in_the_padding_is_ignored"),
     (LeaksNan, "nan_in_the_padding_is_ignored"),
     (LeavesPadding, "zero_past_the_lengths"),
@@ -348,12 +414,14 @@ BROKEN = [
     (WrongRate, "frame_rate_as_declared"),
     (TooShort, "shapes_of_the_shortest"),
     (LimitedLength, "shapes_of_the_longest"),
+    (LearntPositions, "shapes_of_the_longest"),
     (Random, "deterministic_in_eval"),
     (Counts, "eval_changes_no_state"),
     (Unseeded, "same_seed_same_weights"),
     (NanOnSilence, "finite_on_silence"),
     (InfAtFullScale, "finite_on_click"),
     (NanOnDc, "finite_on_dc"),
+    (NanOnWeakDc, "finite_on_dc"),
     (InfAtFullScale, "finite_on_square"),
     (NanGradientOnSilence, "gradients_finite_on_silence"),
     (Unused, "gradients_reach_every_parameter"),
@@ -366,6 +434,10 @@ BROKEN = [
     (lambda: chain(FrozenInTraining()), "frozen_stays_in_eval"),
     (lambda: chain(FrozenInTraining()), "frozen_is_not_changed_by_training"),
     (FrozenPartMoves, "frozen_is_not_changed_by_training"),
+    (HiddenState, "registers_its_state"),
+    (reseeded, "registers_its_state"),
+    (ListEncoder, "registers_its_state"),
+    (LazyEncoder, "registers_its_state"),
     (HiddenState, "state_dict_round_trip"),
     (StaleCache, "state_dict_round_trip"),
     (ChangesInput, "leaves_its_input_alone"),

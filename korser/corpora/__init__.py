@@ -6,7 +6,8 @@ A corpus adapter is a module with
 - ``SYNTHETIC``: true if no human speaks in it (optional, false by default);
 - ``prepare(data_folder, **options)``: a :class:`pandas.DataFrame` with ``id`` (unique), ``path`` (absolute),
   ``speaker``, one column per task (a class, or None where the label is missing) and whatever else is known (``age``,
-  ``sentence``). Where the classes depend on the folder, ``data.attrs["tasks"]`` takes the place of ``TASKS``.
+  ``sentence``). Where the classes depend on the folder, ``data.attrs["tasks"]`` takes the place of ``TASKS``, and
+  ``data.attrs["sorted_tasks"]`` lists the tasks whose classes were merely found there, so that nobody stated an order.
 
 It may lie anywhere: ``load_corpus("ravdess", ...)`` finds the ones that come with korser, ``load_corpus("my.corpus",
 ...)`` a researcher's own by its import path.
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from korser.corpora.manifest import apply_label_map, check_labels
+from korser.corpora.manifest import apply_label_map, check_labels, in_order
 from korser.errors import UserError
 from korser.hparams import nearest
 
@@ -39,12 +40,15 @@ class Corpus:
         The classes of each task, in the order of the logits.
     synthetic : bool
         Whether its speech is synthetic; tables and figures say so.
+    sorted_tasks : tuple of str
+        Tasks whose order nobody stated: their classes are sorted, as numbers if all are, else as text.
     """
 
     name: str
     data: pd.DataFrame
     classes: dict
     synthetic: bool
+    sorted_tasks: tuple = ()
 
 
 def corpus_names():
@@ -65,7 +69,8 @@ def load_corpus(corpus, data_folder, *, label_map=None, corpus_options=None):
     label_map : dict, optional
         ``{task: {old: new}}`` renames classes on the way in, ``{"emotion": {"기쁨": "joy"}}``; two that get one name
         become one class; null drops a label, so that it is masked out of that task's loss and metrics (the utterance
-        stays, with its other labels). The order of the classes stays as it was.
+        stays, with its other labels). The order of the classes stays as it was; where none was stated
+        (:attr:`Corpus.sorted_tasks`), the new names are sorted.
     corpus_options : dict, optional
         Passed to the module's ``prepare``.
 
@@ -88,18 +93,23 @@ def load_corpus(corpus, data_folder, *, label_map=None, corpus_options=None):
 
     data = module.prepare(data_folder, **options)
     tasks = data.attrs.get("tasks", module.TASKS)
+    sorted_tasks = tuple(data.attrs.get("sorted_tasks", ()))
     for column in ("id", "path", "speaker", *tasks):
+        if column not in data:
+            raise UserError(f"corpus '{corpus}': the table that prepare() returns has no column '{column}': add it")
         data[column] = data[column].astype(object).where(data[column].notna(), None)
     twice = data["id"][data["id"].duplicated()]
     if len(twice):
         raise UserError(f"corpus '{corpus}': id '{twice.iloc[0]}' is used twice in {data_folder}: ids must be unique")
     classes = apply_label_map(data, {task: tuple(classes) for task, classes in tasks.items()}, label_map)
+    classes.update({task: in_order(classes[task]) for task in sorted_tasks})
     check_labels(data, classes)
     return Corpus(
         name=str(corpus).rpartition(".")[2],
         data=data.reset_index(drop=True),
         classes=classes,
         synthetic=bool(getattr(module, "SYNTHETIC", False)),
+        sorted_tasks=sorted_tasks,
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from korser.corpora.manifest import code, find_files, make_table
+from korser.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +60,19 @@ def prepare(data_folder):
 
 
 def _demographics(folder):
-    """``{actor: (gender, age)}``"""
+    """``{actor: (gender, age)}``, None where a cell is empty."""
     for table in (folder / "VideoDemographics.csv", folder.parent / "VideoDemographics.csv"):
         if table.is_file():
-            people = pd.read_csv(table, dtype=str)
-            return {
-                actor: (gender.lower(), int(age))
-                for actor, gender, age in zip(people["ActorID"], people["Sex"], people["Age"])
-            }
+            try:
+                people = pd.read_csv(table, dtype=str, keep_default_na=False)
+                return {
+                    actor.strip(): (gender.strip().lower() or None, int(age) if age.strip() else None)
+                    for actor, gender, age in zip(people["ActorID"], people["Sex"], people["Age"])
+                }
+            except KeyError as error:
+                raise UserError(f"{table} has no column {error}: take the one of the CREMA-D repository") from error
+            except ValueError as error:  # pandas' own (an empty file, no table) and ages that are no numbers
+                why = " ".join(str(error).split())
+                raise UserError(f"{table} cannot be read ({why}): take the one of the CREMA-D repository") from error
     logger.warning("%s has no VideoDemographics.csv, so gender is unknown: it is in the CREMA-D repository", folder)
     return {}

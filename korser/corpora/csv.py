@@ -16,8 +16,8 @@ saves Korean) is found out. Columns, in any order, all but ``path`` optional, an
 =============  ============================================================================================
 
 Any further column is kept; name it in the option ``tasks`` to learn it. The classes are what the column holds, sorted
-(as numbers, if all are), or what the option ``classes`` lists, whose order then counts: say so for an ordinal task that
-is in words::
+(as numbers, if all are; after a label map, by the new names), or what the option ``classes`` lists, whose order then
+counts: say so for an ordinal task that is in words::
 
     corpus: csv
     data_folder: my/manifest.csv
@@ -30,7 +30,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from korser.corpora.manifest import nfc
+from korser.corpora.manifest import in_order, nfc
 from korser.errors import UserError
 from korser.hparams import nearest
 
@@ -49,13 +49,13 @@ def prepare(data_folder, tasks=None, classes=None):
     classes : dict of str to list, optional
         The classes of a task, in order.
     """
+    classes = _check_options(tasks, classes)
     file = _find_csv(data_folder)
     table, row_numbers = _read_csv(file)
     if not len(table):
         raise UserError(f"{file} has no rows below its header")
 
     columns = [c for c in table.columns if c not in ("path", "id", "speaker", "split", "fold")]
-    classes = classes or {}
     tasks = list(tasks) if tasks is not None else [t for t in dict.fromkeys([*TASKS, *classes]) if t in columns]
     for task in [*tasks, *classes]:
         if task not in columns:
@@ -79,8 +79,26 @@ def prepare(data_folder, tasks=None, classes=None):
         table["speaker"] = None
     first = ["id", "path", "speaker"]
     table = table[first + [c for c in table.columns if c not in first]]
-    table.attrs["tasks"] = {t: tuple(nfc(str(c)) for c in classes.get(t) or _order(table[t])) for t in tasks}
+    table.attrs["tasks"] = {t: classes.get(t) or in_order(table[t].dropna().unique()) for t in tasks}
+    table.attrs["sorted_tasks"] = [t for t in tasks if t not in classes]
     return table
+
+
+def _check_options(tasks, classes):
+    """``{task: classes}`` as the table spells them."""
+    if not (tasks is None or isinstance(tasks, (list, tuple))):
+        raise UserError(f"corpus_options.tasks is {tasks!r}: write a list of columns, [emotion, gender]")
+    if not (classes is None or isinstance(classes, dict)):
+        raise UserError(f"corpus_options.classes is {classes!r}: write a list for each task, {{valence: [low, high]}}")
+    checked = {}
+    for task, labels in (classes or {}).items():
+        if not isinstance(labels, (list, tuple)) or not labels:
+            raise UserError(f"corpus_options.classes.{task} is {labels!r}: write a list of its classes, [low, high]")
+        checked[task] = tuple(nfc(str(label)) for label in labels)
+        twice = [label for label in checked[task] if checked[task].count(label) > 1]
+        if twice:
+            raise UserError(f"corpus_options.classes.{task} lists '{twice[0]}' more than once: list each class once")
+    return checked
 
 
 def _find_csv(data_folder):
@@ -99,9 +117,9 @@ def _read_csv(file):
             with warnings.catch_warnings():
                 # commas at the end of rows: index_col=False drops the nameless cells, else the first would be an index
                 warnings.simplefilter("ignore", pd.errors.ParserWarning)
-                table = pd.read_csv(
-                    file, encoding=encoding, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
-                )
+                options = {"encoding": encoding, "dtype": str, "keep_default_na": False, "skip_blank_lines": False}
+                table = pd.read_csv(file, index_col=False, **options)
+                header = pd.read_csv(file, header=None, nrows=1, **options).iloc[0]  # as it is: pandas renames copies
             break
         except UnicodeDecodeError:
             continue
@@ -110,6 +128,10 @@ def _read_csv(file):
     else:
         raise UserError(f"{file} is neither UTF-8 nor CP949: save it as UTF-8")
     table.columns = [nfc(str(c).strip()) for c in table.columns]
+    names = [nfc(name.strip()) for name in header]
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise UserError(f"{file} has {names.count(twice[0])} columns '{twice[0]}': rename or remove all but one")
     if "path" not in table:
         raise UserError(f"{file} has no column 'path' (its columns: {', '.join(table.columns)})")
     # a label typed on a Mac and one typed on Windows are to be the same class
@@ -120,28 +142,19 @@ def _read_csv(file):
     return table.reset_index(drop=True), table.index + 2
 
 
-def _order(column):
-    """The column's labels, numbers by value."""
-    labels = sorted(column.dropna().unique())
-    try:
-        return tuple(sorted(labels, key=float))
-    except ValueError:
-        return tuple(labels)
-
-
 def _find_audio(file, path, row, listings):
     """The absolute path as the disk spells it; ``listings`` remembers folders, ``{folder: {NFC name: name}}``."""
     if path is None:
         raise UserError(f"{file} row {row}: the path is empty")
     path = path.replace("\\", "/")  # manifests made on Windows
     found = Path(os.path.abspath(file.parent / path))
-    if not found.exists():
+    if not os.path.exists(found):  # unlike Path.exists, false for a name that is too long
         parts = found.parts[1:]
         found = Path(found.anchor)
         for part in parts:
             if found not in listings:
-                listings[found] = {nfc(name): name for name in os.listdir(found)} if found.is_dir() else {}
+                listings[found] = {nfc(name): name for name in os.listdir(found)} if os.path.isdir(found) else {}
             found = found / listings[found].get(nfc(part), part)
-    if not found.is_file():
+    if not os.path.isfile(found):
         raise UserError(f"{file} row {row}: there is no file {path} in {file.parent}")
     return str(found)

@@ -49,7 +49,7 @@ def prepare(data_folder, labels="corrected"):
             {
                 "id": path.stem,
                 "path": str(path),
-                "speaker": speaker,
+                "speaker": speaker.lower(),  # NEA and nea are one person
                 "emotion": ORDERS[labels][(int(number) - 1) // 100],
                 "gender": "female" if letter.lower() <= "e" else "male",
                 "sentence": number,

@@ -18,6 +18,24 @@ def nfc(text):
     return unicodedata.normalize("NFC", text)
 
 
+def in_order(labels):
+    """Labels sorted, by value if all are numbers.
+
+    Parameters
+    ----------
+    labels : iterable of str
+
+    Returns
+    -------
+    tuple of str
+    """
+    labels = sorted(labels)
+    try:
+        return tuple(sorted(labels, key=float))
+    except ValueError:
+        return tuple(labels)
+
+
 def find_files(data_folder, pattern, *, layout):
     """All files below a folder whose names match.
 

@@ -145,6 +145,7 @@ def design(n_speakers=24, n_utterances=768):
     >>> design(24, 576).emotion.value_counts().to_dict()
     {'joy': 144, 'sadness': 144, 'neutral': 144, 'anger': 144}
     """
+    _check_whole(n_speakers=n_speakers, n_utterances=n_utterances)
     if n_speakers < 2 or n_speakers % 2:
         raise UserError(f"n_speakers={n_speakers}: mini needs an even number, half of each gender, of at least 2")
     if n_utterances < 4 * n_speakers:
@@ -206,9 +207,13 @@ def prepare(data_folder, *, n_speakers=24, n_utterances=768, n_workers=None):
     UserError
         If a size is out of range, espeakng-loader is not installed, or the folder cannot be written.
     """
+    if not data_folder:
+        raise UserError(f"data_folder is {data_folder!r}: name the folder where mini lies or is to be made")
+    if n_workers is not None:
+        _check_whole(n_workers=n_workers)
     table = design(n_speakers, n_utterances)
     requests = _requests(table)
-    folder = Path(data_folder).absolute() / f"{n_speakers}x{n_utterances}-{_digest(requests)}"
+    folder = Path(data_folder).expanduser().absolute() / f"{n_speakers}x{n_utterances}-{_digest(requests)}"
     files = {name: folder / name.split("_")[0] / f"{name}.flac" for name in table.id}
     try:
         if len(_intact(folder, files)) < len(files):
@@ -221,6 +226,12 @@ def prepare(data_folder, *, n_speakers=24, n_utterances=768, n_workers=None):
         raise UserError(f"{folder}: cannot write the corpus here ({reason}); choose another data_folder") from error
     table.insert(1, "path", [str(files[name]) for name in table.id])
     return table.drop(columns="repetition")
+
+
+def _check_whole(**options):
+    for option, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"corpus_options.{option} is {value!r}: write a whole number of at least 1")
 
 
 def _hash(text):

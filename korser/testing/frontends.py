@@ -10,12 +10,14 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
 
 from korser.lengths import length_mask
 from korser.stages import SAMPLE_RATE, Stage, split_frozen
 
 INVARIANCE = 1e-5  # relative 2-norm of an utterance's features, alone against in a batch, float32
-LONGEST = 12.0  # seconds; longer than any utterance of the corpora
+LONGEST = 30.0  # seconds; longer than any utterance of the corpora
+DC_LEVELS = (1.0, 0.1, 0.7)  # not 1.0 alone: its square is exact, so that a variance by E[x^2] - E[x]^2 is too
 
 
 class Check:
@@ -335,12 +337,14 @@ def _check_alone(stage, batches):
     utterances = [_utterance(stage, n, seed) for seed, n in enumerate(counts)]
     alone = [_features(stage, *_batch([u]))[0] for u in utterances]
     for what, (fill, extra) in batches.items():
-        together = _features(stage, *_batch(utterances, max(counts) + extra, fill))
-        for n, a, b in zip(counts, alone, together):
-            assert _apart(a, b) <= INVARIANCE, (
-                f"an utterance of {n} {'samples' if stage.in_channels is None else 'frames'} differs by "
-                f"{_apart(a, b):.2g} (relative, {INVARIANCE:g} allowed) alone and in a batch padded {what}"
-            )
+        # the second batch has the shape of the first: what is kept from one call to the next by shape is stale by then
+        for order, step in ("", 1), (", in reversed order after that batch", -1):
+            together = _features(stage, *_batch(utterances[::step], max(counts) + extra, fill))[::step]
+            for n, a, b in zip(counts, alone, together):
+                assert _apart(a, b) <= INVARIANCE, (
+                    f"an utterance of {n} {'samples' if stage.in_channels is None else 'frames'} differs by "
+                    f"{_apart(a, b):.2g} (relative, {INVARIANCE:g} allowed) alone and in a batch padded {what}{order}"
+                )
 
 
 @clause
@@ -414,7 +418,9 @@ def same_seed_same_weights(factory):
 
 def _check_finite(factory, kind):
     stage = factory()
-    _assert_finite(_eval(stage, *_spike(stage, kind))[0], "features")
+    x, lengths = _spike(stage, kind)
+    for level in DC_LEVELS if kind == "dc" else (1.0,):
+        _assert_finite(_eval(stage, level * x, lengths)[0], f"features at level {level:g}")
 
 
 for kind in "silence", "click", "dc", "square":
@@ -525,6 +531,47 @@ def frozen_is_not_changed_by_training(factory):
                 f"{type(stage).__name__} is frozen, yet after a training step its features differ by "
                 f"{_apart(expected, features):.2g}"
             )
+
+
+def _unregistered(stage, kind):
+    """Names of the tensors of a kind that hang on the stage's modules and are none of its parameters and buffers."""
+    registered = {id(tensor) for tensor in (*stage.parameters(), *stage.buffers())}
+    found, seen = [], set()
+
+    def walk(value, where):
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, kind) and id(value) not in registered:
+            found.append(where)
+        elif isinstance(value, nn.Module):
+            inside = {**vars(value)}
+            for registry in "_parameters", "_buffers", "_modules":
+                inside.update(inside.pop(registry))
+            if isinstance(value, Stage):
+                inside.pop("config", None)  # the arguments that Stage.__new__ remembers; not computed with
+            for name, v in inside.items():
+                walk(v, f"{where}.{name}".lstrip("."))
+        elif isinstance(value, dict):
+            for key, v in value.items():
+                walk(v, f"{where}[{key!r}]")
+        elif isinstance(value, (list, tuple, set)):
+            for i, v in enumerate(value):
+                walk(v, f"{where}[{i}]")
+
+    walk(stage, "")
+    return found
+
+
+@clause
+def registers_its_state(factory):
+    """What is not registered stays behind in ``.to()``, in checkpoints and in the names of cached features."""
+    stage = factory()
+    hidden = _unregistered(stage, torch.Tensor)
+    _eval(stage, *_mixed(stage))
+    # Loaded at the first call. Other tensors may be derived from the input, so that keeping them is no state.
+    hidden += _unregistered(stage, nn.Parameter)
+    assert not hidden, f"not among the parameters and buffers: {_some(list(dict.fromkeys(hidden)))}"
 
 
 @clause

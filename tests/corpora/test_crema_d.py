@@ -44,6 +44,29 @@ def test_without_demographics_gender_is_unknown_and_that_is_said(tmp_path, caplo
     assert "VideoDemographics.csv" in caplog.text
 
 
+def test_empty_cells_of_the_demographics_are_unknown(tmp_path):
+    (make(tmp_path) / "VideoDemographics.csv").write_text("ActorID,Age,Sex\n1001,,Male\n1002,21,\n1040,30,Male\n")
+    data = load_corpus("crema_d", tmp_path).data.set_index("speaker")
+    assert data.loc["1001", ["age", "gender"]].iloc[0].tolist() == [None, "male"]
+    assert data.loc["1002", ["age", "gender"]].iloc[0].tolist() == [21, None]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("Actor,Age,Sex\n1001,51,Male\n", "no column 'ActorID'"),
+        ("", "No columns"),
+        ("ActorID,Age,Sex\n1001,51,Male,a\n1002,21,Female,a,b\n", "cannot be read"),
+        ("ActorID,Age,Sex\n1001,old,Male\n", "'old'"),
+    ],
+)
+def test_demographics_that_cannot_be_read(tmp_path, text, message):
+    (make(tmp_path) / "VideoDemographics.csv").write_text(text)
+    with pytest.raises(UserError, match=f"VideoDemographics.csv.*{message}.*CREMA-D repository") as error:
+        load_corpus("crema_d", tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_broken_recordings_are_left_out(tmp_path):
     make(tmp_path, [*NAMES, "1076_MTI_SAD_XX", "1064_IEO_DIS_MD"])
     assert set(load_corpus("crema_d", tmp_path).data["id"]) == set(NAMES)

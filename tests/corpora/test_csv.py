@@ -64,12 +64,50 @@ def test_further_tasks_and_the_order_of_classes(tmp_path):
         load_corpus("csv", tmp_path, corpus_options={"classes": {"valence": ["low", "high"]}})
 
 
+def test_an_order_that_nobody_stated_is_told(tmp_path):
+    make(tmp_path, "path,emotion,intensity\na.wav,joy,low\nb.wav,joy,high\nc.wav,joy,medium\n")
+    corpus = load_corpus("csv", tmp_path)
+    assert corpus.sorted_tasks == ("emotion", "intensity") and corpus.classes["intensity"] == ("high", "low", "medium")
+    options = {"classes": {"intensity": ["low", "medium", "high"]}}
+    corpus = load_corpus("csv", tmp_path, corpus_options=options)
+    assert corpus.sorted_tasks == ("emotion",) and corpus.classes["intensity"] == ("low", "medium", "high")
+
+
+def test_the_names_of_a_label_map_are_sorted_where_no_order_was_stated(tmp_path):
+    make(tmp_path, "path,intensity\na.wav,약\nb.wav,중\nc.wav,강\n")
+    label_map = {"intensity": {"약": 1, "중": 2, "강": 10}}
+    corpus = load_corpus("csv", tmp_path, label_map=label_map)
+    assert corpus.classes["intensity"] == ("1", "2", "10") and corpus.sorted_tasks == ("intensity",)
+    options = {"classes": {"intensity": ["강", "중", "약"]}}
+    corpus = load_corpus("csv", tmp_path, label_map=label_map, corpus_options=options)
+    assert corpus.classes["intensity"] == ("10", "2", "1") and corpus.sorted_tasks == ()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"tasks": 5}, "corpus_options.tasks is 5: write a list"),
+        ({"tasks": "emotion"}, "corpus_options.tasks is 'emotion': write a list"),
+        ({"classes": ["joy"]}, "corpus_options.classes is .'joy'.: write a list for each task"),
+        ({"classes": {"emotion": 3}}, "corpus_options.classes.emotion is 3: write a list"),
+        ({"classes": {"emotion": "joy"}}, "corpus_options.classes.emotion is 'joy': write a list"),
+        ({"classes": {"emotion": None}}, "corpus_options.classes.emotion is None: write a list"),
+        ({"classes": {"emotion": ["joy", "anger", "joy"]}}, "corpus_options.classes.emotion lists 'joy' more than once"),
+        ({"classes": {"emotion": [1, "1"]}}, "corpus_options.classes.emotion lists '1' more than once"),
+    ],
+    ids=str,
+)
+def test_options_that_are_no_lists(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        load_corpus("csv", make(tmp_path, "path,emotion\na.wav,joy\n"), corpus_options=options)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949"])
 def test_korean_in_any_encoding(tmp_path, encoding):
     text = "path,emotion,speaker\n기쁨/가.wav,기쁨,화자 1\n나.wav,분노,똠방각하\n"
     make(tmp_path, text, files=("기쁨/가.wav", "나.wav"), encoding=encoding)
     corpus = load_corpus("csv", tmp_path, label_map={"emotion": {"기쁨": "joy", "분노": "anger"}})
-    assert corpus.classes["emotion"] == ("joy", "anger") and corpus.data["emotion"].tolist() == ["joy", "anger"]
+    assert corpus.classes["emotion"] == ("anger", "joy") and corpus.data["emotion"].tolist() == ["joy", "anger"]
     assert corpus.data["speaker"].tolist() == ["화자 1", "똠방각하"] and corpus.data["id"].tolist() == ["기쁨/가", "나"]
 
 
@@ -95,6 +133,10 @@ def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
         ("path,id\na.wav,x\nb.wav,y\nc.wav,x\n", "rows 2, 4: id 'x' is used 2 times"),
         ("path\na.wav\nb.wav\na.wav\n", "rows 2, 4: id 'a' is used 2 times"),
         ("path,id\na.wav,\n", "row 2: the id is empty"),
+        ("path,emotion, emotion\na.wav,joy,anger\n", "2 columns 'emotion'"),
+        ("path,emotion,emotion\na.wav,joy,anger\n", "2 columns 'emotion'"),
+        (f"path\n{'x' * 300}.wav\n", "row 2: there is no file xxx"),
+        (f"path\n{'x' * 300}/a.wav\n", "row 2: there is no file xxx"),
         ("path,emotion\n", "no rows"),
         ("", "no CSV table"),
         ('path\n"a.wav\n', "no CSV table"),

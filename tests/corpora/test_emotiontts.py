@@ -26,6 +26,11 @@ def test_labels_follow_sentence_numbers_and_letters(tmp_path):
     assert data.loc["nek00200", ["speaker", "sentence"]].tolist() == ["nek", "00200"]
 
 
+def test_the_case_of_a_files_name_makes_no_other_speaker(tmp_path):
+    data = load_corpus("emotiontts", make(tmp_path, ["nea00001", "NEA00002", "Nea00003"])).data
+    assert set(data["speaker"]) == {"nea"} and len(data) == 3
+
+
 def test_the_readmes_own_labels(tmp_path):
     make(tmp_path, ["nea00201", "nea00301", "nea00001"])
     corpus = load_corpus("emotiontts", tmp_path, corpus_options={"labels": "readme"})

@@ -130,3 +130,16 @@ def test_missing_labels_are_none_whatever_the_adapter_used(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     data = load_corpus("nan_corpus", None).data
     assert data["emotion"].tolist() == [None, "joy", None, None]
+
+
+@pytest.mark.parametrize("column", ["id", "path", "speaker", "gender"])
+def test_a_column_that_an_adapter_forgets(tmp_path, monkeypatch, column):
+    (tmp_path / "short_corpus.py").write_text(OWN.replace(f'"{column}": [', '"other": ['))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "short_corpus", raising=False)
+    with pytest.raises(UserError, match=f"'short_corpus'.*no column '{column}'"):
+        load_corpus("short_corpus", None)
+
+
+def test_an_order_that_was_stated_is_not_sorted(own):
+    assert load_corpus(own, None).sorted_tasks == ()

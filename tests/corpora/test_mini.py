@@ -322,6 +322,28 @@ def test_espeak_does_not_start(tmp_path, monkeypatch):
         mini.prepare(tmp_path, **SMALL)
 
 
+@pytest.mark.parametrize("value", ["24", 24.0, None, True, 0, -2, [24]])
+@pytest.mark.parametrize("option", ["n_speakers", "n_utterances", "n_workers"])
+def test_sizes_that_are_no_whole_numbers(tmp_path, option, value):
+    if option == "n_workers" and value is None:
+        value = 1.5  # None is its default
+    with pytest.raises(UserError, match=f"corpus_options.{option} is .*whole number of at least 1"):
+        mini.prepare(tmp_path, **{**SMALL, option: value})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", [None, ""])
+def test_no_folder(folder):
+    with pytest.raises(UserError, match="data_folder is"):
+        mini.prepare(folder, **SMALL)
+
+
+def test_a_folder_in_ones_home(small, monkeypatch):
+    made, table = small
+    monkeypatch.setenv("HOME", str(made.parent))
+    assert mini.prepare(f"~/{made.name}", **SMALL).equals(table)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file.*Not a directory.*data_folder"):
