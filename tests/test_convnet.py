@@ -3,7 +3,6 @@ import torch
 
 from korser.convnet import ConvNet, MaskedBatchNorm
 
-torch.set_num_threads(1)
 SHAPES = [(1, 1), (7, 3), (40, 120), (64, 370), (192, 180), (1536, 25)]
 
 
