@@ -1,6 +1,7 @@
 """Training and evaluation loops, on SpeechBrain's Brain."""
 
 import inspect
+import math
 import random
 import time
 
@@ -16,6 +17,10 @@ from korser.errors import UserError
 from korser.losses import MISSING
 from korser.metrics import confusion_counts, scores
 from korser.rundir import write_csv
+
+
+class Pruned(Exception):
+    """Training was stopped by ``on_epoch``; what it has reached is in its checkpoint."""
 
 
 class EmotionBrain(sb.Brain):
@@ -35,10 +40,22 @@ class EmotionBrain(sb.Brain):
     log_file : Path
     checkpointer : korser.checkpoints.AtomicCheckpointer, optional
     tensorboard : speechbrain.utils.train_logger.TensorboardLogger, optional
+    on_epoch : callable, optional
+        See :func:`korser.training.train`.
     """
 
     def __init__(
-        self, *, model, tasks, hparams, skip_prefix, history=None, log_file=None, checkpointer=None, tensorboard=None
+        self,
+        *,
+        model,
+        tasks,
+        hparams,
+        skip_prefix,
+        history=None,
+        log_file=None,
+        checkpointer=None,
+        tensorboard=None,
+        on_epoch=None,
     ):
         run_options = {k: v for k, v in hparams.items() if k in sb.RunOptions.__dataclass_fields__}
         try:
@@ -51,6 +68,7 @@ class EmotionBrain(sb.Brain):
         self.history = history
         self.log_file = log_file
         self.tensorboard = tensorboard
+        self.on_epoch = on_epoch
         self.epoch = 0
         self.validates = True
         self.predictions = []
@@ -187,6 +205,8 @@ class EmotionBrain(sb.Brain):
                 for name, value in row.items():
                     if name != "epoch":
                         self.tensorboard.writer.add_scalar(name, value, epoch)
+        if self.on_epoch is not None and self.on_epoch(epoch, score if self.validates else math.nan):
+            raise Pruned(f"stopped after epoch {epoch}")
 
     def write_log(self):
         """Write ``log.csv`` anew from the history."""
@@ -200,22 +220,27 @@ class EmotionBrain(sb.Brain):
         )
 
     def predict(self, loader):
-        """Probabilities of every utterance.
+        """Probabilities and embedding of every utterance.
 
         Returns
         -------
-        dict of str to (dict of str to numpy.ndarray)
+        probabilities : dict of str to (dict of str to numpy.ndarray)
             ``{id: {task: (K,)}}``.
+        embeddings : dict of str to numpy.ndarray
+            ``{id: (E,)}``, what the backbone gives to the head.
         """
-        self.predictions, self.eval_sums = [], {}
+        self.predictions, self.eval_sums, embedded = [], {}, []
         self.modules.eval()
+        hook = self.raw_model.backbone.register_forward_hook(lambda module, x, y: embedded.append(y.float().cpu().numpy()))
         for batch in tqdm(loader, desc="predict", disable=self.settings["noprogressbar"], leave=False):
             self.evaluate_batch(batch, sb.Stage.TEST)
-        return {
+        hook.remove()
+        probabilities = {
             name: {task.name: probabilities[task.name][i] for task in self.tasks}
             for ids, _, probabilities in self.predictions
             for i, name in enumerate(ids)
         }
+        return probabilities, dict(zip(probabilities, np.concatenate(embedded)))
 
 
 def _loss_name(name):

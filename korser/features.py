@@ -15,6 +15,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 from torch import nn
@@ -78,7 +79,7 @@ class FeatureCache:
         return features
 
     def fill(self, audio, progressbar=True):
-        """Compute what is missing.
+        """Compute what is missing; one process at a time, so that several that start together share the work's result.
 
         Parameters
         ----------
@@ -90,9 +91,13 @@ class FeatureCache:
         int
             How many utterances were computed.
         """
-        missing = [row for row in audio.itertuples() if not self.path(row.digest).exists()]
-        for row in tqdm(missing, desc="frozen features", disable=not (progressbar and missing), dynamic_ncols=True):
-            self.compute(row.audio_path, row.digest)
+        if all(self.path(digest).exists() for digest in audio["digest"]):
+            return 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self.folder / ".lock"):
+            missing = [row for row in audio.itertuples() if not self.path(row.digest).exists()]
+            for row in tqdm(missing, desc="frozen features", disable=not (progressbar and missing), dynamic_ncols=True):
+                self.compute(row.audio_path, row.digest)
         return len(missing)
 
 

@@ -67,9 +67,9 @@ class HParams(dict):
 def load_hparams(path, overrides=None):
     """Load a model YAML over its base, with overrides over both.
 
-    A file may name the one it builds on as ``base: other.yaml`` (beside it, or in korser's ``hparams/``); a top-level key of the upper layer replaces
-    that of the lower one whole, never merges. An override's key is a top-level name, or a dotted path to one value
-    inside (``frontend.n_mels``). Names are checked at every depth: keys against the base, the arguments of ``!new:``
+    A file may name the one it builds on as ``base: other.yaml`` (beside it, or in korser's ``hparams/``); a top-level
+    key of the upper layer replaces that of the lower one whole, never merges. A dotted key (``frontend.n_mels: 80``)
+    replaces one value inside. An override's key is either, too. Names are checked at every depth: keys against the base, the arguments of ``!new:``
     and ``!name:`` against the signature of what they call.
 
     Parameters
@@ -191,7 +191,10 @@ def _layers(path, seen=()):
     shipped = SHIPPED / base_name
     base = _layers(shipped if shipped.exists() and not beside.exists() else beside, (*seen, path.resolve()))
     for key, value in upper:
-        _replace(base, key, value)
+        if "." in key.value:
+            _override_node(base, key.value, value)
+        else:
+            _replace(base, key, value)
     return base
 
 
@@ -214,7 +217,10 @@ def _value_node(key, value):
 
 
 def _override(root, key, value):
-    node = _value_node(key, value)
+    _override_node(root, key, _value_node(key, value))
+
+
+def _override_node(root, key, node):
     mapping, done = root, ""
     *path, last = key.split(".")
     for part in path:

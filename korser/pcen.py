@@ -130,6 +130,15 @@ class PCEN(nn.Module):
         for name, value in {"alpha": alpha, "smooth": smooth, "delta": delta, "root": root}.items():
             setattr(self, name, nn.Parameter(torch.full((n_channels,), float(value)), requires_grad=trainable))
 
+    def learned(self):
+        """The four parameters within their bounds; see :meth:`korser.stages.Stage.learned`."""
+        return {
+            "PCEN alpha": ("", bounded(self.alpha, high=1.0)),
+            "PCEN delta": ("", bounded(self.delta, low=MIN_DELTA)),
+            "PCEN root": ("", bounded(self.root, low=1.0)),
+            "PCEN smoothing": ("", bounded(self.smooth, 0.0, 1.0)),
+        }
+
     def forward(self, x):
         """Normalise.
 

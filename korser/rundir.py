@@ -6,6 +6,9 @@ manifest.csv         every utterance: id, path, duration, speaker, labels, split
 log.csv              one row an epoch: losses of every task, validation metrics, learning rate, seconds
 model.safetensors    the trained weights of the best epoch (frozen ones are not copied, see run.json)
 valid.csv, test.csv  predictions with probabilities, one row an utterance
+test_embeddings.npy  float16 (utterances of test.csv, E): what the backbone gives to the head
+learned.json         what frontend stages say of their parameters, before and after training
+cost.json            parameters, operations, training time, peak memory
 metrics.json         what was measured, with intervals; written last: a directory that has it is complete
 run.json             corpus, protocol, tasks and classes, frozen stages with their source and digest, environment
 ==================== ====================================================================================
@@ -110,10 +113,10 @@ def read_csv(path, tasks=()):
         raise UserError(f"{Path(path).parent} has no {Path(path).name}: its training never ended") from None
 
 
-def headline(info):
+def headline(info, part="test"):
     """What a summary says above its figures, from ``run.json``; for :func:`korser.evaluation.summary_table`."""
     return {
-        "title": info["model"],
+        "title": info["model"] if part == "test" else f"{info['model']}, {part} part",
         "corpus": info["corpus"],
         "protocol": info["protocol"],
         "synthetic": info["synthetic"],

@@ -40,6 +40,7 @@ OTHERS = (
     "distributed_backend",
     "noprogressbar",
     "use_cache",
+    "evaluate_test",
     "tensorboard",
 )
 

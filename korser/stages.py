@@ -71,6 +71,17 @@ class Stage(nn.Module):
         """Frames that come out for ``lengths`` samples or frames that go in; ``(B,)`` int64 both."""
         return lengths
 
+    def learned(self):
+        """What a reader may want to see of the parameters, in units that mean something; for figures.
+
+        Returns
+        -------
+        dict of str to (str, torch.Tensor)
+            ``{quantity: (unit, (N,) values)}``, such as ``{"centre frequency": ("Hz", ...)}``; the same names and sizes
+            before and after training. Empty, the default, if there is nothing to show.
+        """
+        return {}
+
     @property
     def frozen(self):
         """True if nothing in the stage is trained, so that its output is a pure function of its input."""

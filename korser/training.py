@@ -6,6 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import speechbrain as sb
 import torch
@@ -16,6 +17,7 @@ from korser.audio import read_audio, scan_audio
 from korser.brain import EmotionBrain, seed_everything
 from korser.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.corpora import load_corpus
+from korser.cost import PeakMemory, macs_per_second
 from korser.data import KeepInMemory, bucketed_batches, class_index, make_dataset, sorted_batches
 from korser.errors import UserError
 from korser.evaluation import evaluate_predictions
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 
 
-def train(hparams, run_dir):
+def train(hparams, run_dir, on_epoch=None):
     """Train, evaluate and record one model; what is in the run directory already is not done again.
 
     Parameters
@@ -42,6 +44,9 @@ def train(hparams, run_dir):
     run_dir : str or Path
         Made if it is not there (:func:`korser.rundir.run_folder` names it by the settings). A complete one is left
         as it is, an interrupted one is gone on with and ends in the same numbers as if nothing had happened.
+    on_epoch : callable, optional
+        ``(epoch, score) -> bool``, called after each epoch, once its checkpoint is there, with the validation UAR of
+        the main task (NaN where nothing is validated on). True stops the training.
 
     Returns
     -------
@@ -52,6 +57,8 @@ def train(hparams, run_dir):
     ------
     UserError
         If data or settings are at fault; before any training starts.
+    korser.brain.Pruned
+        If ``on_epoch`` stopped it.
     """
     run_dir = Path(run_dir)
     check_settings(hparams)
@@ -60,12 +67,12 @@ def train(hparams, run_dir):
         logger.info("%s is complete", run_dir)
         return read_json(run_dir / "metrics.json")
     if not if_main_process():
-        return _train(hparams, run_dir)
+        return _train(hparams, run_dir, on_epoch)
     with locked(run_dir):
-        return _train(hparams, run_dir)
+        return _train(hparams, run_dir, on_epoch)
 
 
-def _train(hparams, run_dir):
+def _train(hparams, run_dir, on_epoch):
     torch.backends.cudnn.deterministic = True  # same seed, same machine, same numbers
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: predictions on a CPU are those of the test
     seed_everything(hparams["seed"])
@@ -91,16 +98,20 @@ def _train(hparams, run_dir):
         log_file=run_dir / "log.csv",
         checkpointer=checkpointer,
         tensorboard=_tensorboard(hparams, run_dir),
+        on_epoch=on_epoch,
     )
+    memory, initial = PeakMemory(brain.device), learned(model)
     fit(brain, datasets)
+    peak_memory, peak_memory_of = memory.measure()
     ddp_barrier()
     best = checkpointer.find_checkpoint(max_key="score")
     model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
     logger.info("best epoch: %d", best.meta["epoch"])
-    predictions = {}
+    predictions, embeddings = {}, {}
     for split in [s for s in SPLITS[1:] if s in datasets]:
         loader = sorted_batches(datasets[split], hparams["batch_size"])
-        predictions[split] = predictions_table(parts[split], tasks, brain.predict(loader))
+        probabilities, embeddings[split] = brain.predict(loader)
+        predictions[split] = predictions_table(parts[split], tasks, probabilities)
     metrics = {split: evaluate_predictions(table, tasks) for split, table in predictions.items()}
     metrics["best_epoch"] = best.meta["epoch"]
     ddp_barrier()
@@ -110,9 +121,55 @@ def _train(hparams, run_dir):
         brain.write_log()
         for split, table in predictions.items():
             write_csv(run_dir / f"{split}.csv", table)
+        if "test" in predictions:
+            rows = np.stack([embeddings["test"][name] for name in predictions["test"]["id"]])
+            with atomic(run_dir / "test_embeddings.npy") as temporary, open(temporary, "wb") as file:
+                np.save(file, rows.astype(np.float16))
+        write_json(run_dir / "learned.json", _changed(initial, learned(model)))
+        n_parameters, n_trained = model.count_parameters()
+        cost = {
+            "parameters": n_parameters,
+            "trainable_parameters": n_trained,
+            "macs_per_second": macs_per_second(model),
+            "train_seconds": round(sum(row["seconds"] for row in history.epochs), 1),
+            "peak_memory_bytes": peak_memory,
+            "peak_memory_of": peak_memory_of,
+            "device": torch.cuda.get_device_name() if brain.device.startswith("cuda") else "cpu",
+        }
+        write_json(run_dir / "cost.json", cost)
         write_json(run_dir / "metrics.json", metrics)
         shutil.rmtree(run_dir / "checkpoints")
     return metrics
+
+
+def learned(model):
+    """What the trained stages say about themselves (:meth:`korser.stages.Stage.learned`).
+
+    Returns
+    -------
+    list of (str, dict)
+        ``(class name, {quantity: (unit, list of float)})`` for each stage that has something to say.
+    """
+    said = [(type(stage).__name__, stage.learned()) for stage in model.rest]
+    return [
+        (name, {k: (unit, values.detach().double().cpu().tolist()) for k, (unit, values) in quantities.items()})
+        for name, quantities in said
+        if quantities
+    ]
+
+
+def _changed(initial, trained):
+    """``learned.json``: what stages said before and after training."""
+    return [
+        {
+            "stage": name,
+            "quantities": {
+                quantity: {"unit": unit, "initial": start[quantity][1], "trained": values}
+                for quantity, (unit, values) in end.items()
+            },
+        }
+        for (name, start), (_, end) in zip(initial, trained)
+    ]
 
 
 def fit(brain, datasets):
@@ -163,15 +220,17 @@ def prepare(hparams, run_dir):
         label_map=hparams["label_map"],
         corpus_options=hparams["corpus_options"],
     )
-    audio = scan_audio(corpus.data["path"].tolist(), hparams["cache_folder"])
+    split = hparams["split"].keywords
+    protocol = split["protocol"]
+    manifest = hparams["split"](corpus.data.reset_index(drop=True)).reset_index(drop=True)
+    if not hparams["evaluate_test"]:
+        manifest = manifest[manifest["split"] != "test"].reset_index(drop=True)  # nothing of it is read
     columns = ["audio_path", "digest", "samples", "duration"]
-    manifest = corpus.data.reset_index(drop=True)
-    manifest[columns] = audio[columns].to_numpy()
-    protocol = hparams["split"].keywords["protocol"]
-    manifest = hparams["split"](manifest)
+    manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     validates = (manifest["split"] == "valid").any()  # or the last epoch is kept, as when all was chosen before
-    check_splits(manifest, protocol, tasks=[task.name for task in tasks], parts=SPLITS if validates else SPLITS[::2])
+    parts = ("train", *(["valid"] if validates else []), *(["test"] if hparams["evaluate_test"] else []))
+    check_splits(manifest, protocol, tasks=[task.name for task in tasks], parts=parts)
     _check_durations(manifest, hparams["frontend"])
     info = {
         "model": hparams.name,
@@ -180,6 +239,9 @@ def prepare(hparams, run_dir):
         "synthetic": corpus.synthetic,
         "protocol": protocol,
         "speaker_independent": speaker_independent(protocol),
+        "split": json.loads(json.dumps(split)),
+        "seed": hparams["seed"],
+        "fold": split.get("fold", 0) if protocol == "speaker_kfold" else None,
         "tasks": json.loads(json.dumps([dataclasses.asdict(task) for task in tasks])),
         "pretrained": _pretrained(hparams["frontend"]),
         **made_by(hparams),
@@ -354,7 +416,7 @@ def predictions_table(manifest, tasks, probabilities):
     manifest : pandas.DataFrame
     tasks : list of korser.Task
     probabilities : dict
-        From :meth:`korser.brain.EmotionBrain.predict`.
+        The first of :meth:`korser.brain.EmotionBrain.predict`.
 
     Returns
     -------

@@ -29,7 +29,8 @@ def main(arguments):
     run_dir = run_folder(hparams)
     metrics = train(hparams, run_dir)
     if sb.utils.distributed.if_main_process():
-        print(summary_table(metrics["test"], **headline(read_json(run_dir / "run.json"))))
+        part = "test" if "test" in metrics else "valid"
+        print(summary_table(metrics[part], **headline(read_json(run_dir / "run.json"), part)))
         print(f"\nEverything is in {run_dir}")
 
 

@@ -4,6 +4,8 @@ import importlib
 import json
 import linecache
 import sys
+import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -58,6 +60,25 @@ def test_only_what_is_missing_is_computed(tmp_path, wave):
     cache.read(wave, "d2")
     assert cache.fill(audio, progressbar=False) == 2
     assert cache.fill(audio, progressbar=False) == 0
+
+
+def test_of_processes_that_start_together_one_computes(tmp_path, wave, monkeypatch):
+    cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    other = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    audio = pd.DataFrame({"audio_path": [wave] * 3, "digest": ["d1", "d2", "d3"]})
+    counts, waiting = [], []
+
+    def compute(path, name):
+        if not waiting:  # the other one starts while this one is at work
+            waiting.append(threading.Thread(target=lambda: counts.append(other.fill(audio, progressbar=False))))
+            waiting[0].start()
+            time.sleep(0.2)
+        return FeatureCache.compute(cache, path, name)
+
+    monkeypatch.setattr(cache, "compute", compute)
+    counts.append(cache.fill(audio, progressbar=False))
+    waiting[0].join()
+    assert counts == [3, 0]
 
 
 def test_the_digest_knows_settings_and_weights():

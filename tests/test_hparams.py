@@ -36,6 +36,15 @@ def test_a_model_states_only_what_differs(folder):
     assert "__set_seed" not in hparams
 
 
+def test_a_dotted_key_changes_one_value(folder):
+    (folder / "model.yaml").write_text("base: base.yaml\nlayer.in_features: 9\nlayer.bias: false\n")
+    layer = load_hparams(folder / "model.yaml")["layer"]
+    assert (layer.in_features, layer.out_features, layer.bias) == (9, 3, None)
+    (folder / "model.yaml").write_text("base: base.yaml\nlayer.in_feature: 9\n")
+    with pytest.raises(UserError, match="layer.in_feature.*did you mean 'in_features'"):
+        load_hparams(folder / "model.yaml")
+
+
 def test_an_object_is_replaced_whole(folder):
     # HyperPyYAML's own overrides keep the base's class and merge the arguments
     (folder / "model.yaml").write_text("base: base.yaml\nlayer: !new:torch.nn.Identity\nother: 0\n")

@@ -397,7 +397,13 @@ class CoarseUnderAutocast(Good):
         return ((x + 100) - 100).square().add(1e-6).log()
 
 
+class SaysAMatrix(Good):
+    def learned(self):
+        return {"projection": ("", self.linear.weight)}
+
+
 BROKEN = [
+    (SaysAMatrix, "says_what_it_learnt"),
     (LeaksPadding, "same_alone_as_in_a_batch"),
     (LeaksNeighbour, "same_alone_as_in_a_batch"),
     (MaskByShape, "same_alone_as_in_a_batch"),

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -18,12 +19,24 @@ from speechbrain.nnet import schedulers
 from conftest import HPARAMS, ROOT
 
 from korser import UserError, load_hparams, train
-from korser.brain import EmotionBrain, make_scheduler
+from korser.brain import EmotionBrain, Pruned, make_scheduler
 from korser.checkpoints import AtomicCheckpointer
 from korser.inference import TrainedModel
 from korser.rundir import read_csv, run_folder
 
-FILES = ["hparams.yaml", "manifest.csv", "log.csv", "model.safetensors", "valid.csv", "test.csv", "metrics.json", "run.json"]
+FILES = [
+    "hparams.yaml",
+    "manifest.csv",
+    "log.csv",
+    "model.safetensors",
+    "valid.csv",
+    "test.csv",
+    "test_embeddings.npy",
+    "learned.json",
+    "cost.json",
+    "metrics.json",
+    "run.json",
+]
 
 
 def run(overrides, model="mel_mtl", run_dir=None):
@@ -82,6 +95,64 @@ def test_a_run_directory_is_complete(reference):
     manifest = read_csv(run_dir / "manifest.csv")
     speakers = manifest.groupby("split")["speaker"].unique()
     assert not set(speakers["train"]) & set(speakers["test"])
+
+
+def test_the_head_finds_the_predictions_in_the_embeddings(reference):
+    _, run_dir = reference
+    embeddings = torch.from_numpy(np.load(run_dir / "test_embeddings.npy")).float()
+    head = TrainedModel(run_dir).model.head
+    table = read_csv(run_dir / "test.csv")
+    probabilities = torch.from_numpy(table[[c for c in table if c.startswith("emotion_prob_")]].to_numpy()).float()
+    with torch.no_grad():
+        torch.testing.assert_close(head(embeddings)["emotion"].softmax(-1), probabilities, atol=5e-3, rtol=0)
+
+
+def test_a_run_records_what_it_cost(reference):
+    _, run_dir = reference
+    cost = json.loads((run_dir / "cost.json").read_text())
+    model = TrainedModel(run_dir).model
+    assert cost["parameters"] == cost["trainable_parameters"] == sum(p.numel() for p in model.parameters())
+    assert cost["train_seconds"] == pytest.approx(read_csv(run_dir / "log.csv")["seconds"].sum(), abs=0.1)
+    assert 1e8 < cost["peak_memory_bytes"] < 1e11
+    assert 1e5 < cost["macs_per_second"] < 1e9
+    assert json.loads((run_dir / "learned.json").read_text()) == []  # log-mel has nothing to learn
+
+
+def test_stages_say_what_they_learnt(tiny):
+    run_dir = run({**tiny, "frontend.n_filters": "8"}, model="leaf_stl")
+    (stage,) = json.loads((run_dir / "learned.json").read_text())
+    assert stage["stage"] == "Leaf"
+    fresh = load_hparams(HPARAMS / "leaf_stl.yaml", {"frontend.n_filters": "8"})["frontend"].learned()
+    trained = TrainedModel(run_dir).model.rest[0].learned()
+    for name, quantity in stage["quantities"].items():
+        assert quantity["unit"] == fresh[name][0]
+        np.testing.assert_allclose(quantity["initial"], fresh[name][1].detach(), rtol=1e-6)
+        np.testing.assert_allclose(quantity["trained"], trained[name][1].detach(), rtol=1e-6)
+        assert quantity["trained"] != quantity["initial"] or name == "pooling width", name
+
+
+def test_without_evaluation_nothing_of_the_test_part_is_read(tiny_corpus, tiny, tmp_path):
+    folder = shutil.copytree(tiny_corpus, tmp_path / "corpus")
+    tiny |= {"data_folder": str(folder), "evaluate_test": "false", "split.test_speakers": "[s4, s5]"}
+    for path in (*folder.glob("s4_*.wav"), *folder.glob("s5_*.wav")):
+        path.write_bytes(b"no audio")
+    run_dir = run(tiny, model="mel_stl")
+    assert set(json.loads((run_dir / "metrics.json").read_text())) == {"valid", "best_epoch"}
+    assert not (run_dir / "test.csv").exists()
+    assert set(read_csv(run_dir / "manifest.csv")["split"]) == {"train", "valid"}
+    with pytest.raises(UserError, match="s4_joy_1.wav"):
+        run({**tiny, "evaluate_test": "true"}, model="mel_stl")
+
+
+def test_a_caller_sees_each_epoch_and_may_stop(reference, tmp_path):
+    overrides, run_dir = reference
+    seen = []
+    hparams = load_hparams(HPARAMS / "mel_mtl.yaml", overrides)
+    with pytest.raises(Pruned, match="epoch 2"):
+        train(hparams, tmp_path / "run", on_epoch=lambda epoch, score: seen.append((epoch, score)) or epoch == 2)
+    log = read_csv(run_dir / "log.csv")
+    assert seen == list(zip(log["epoch"], log["valid_emotion_uar"]))[:2]
+    assert_same_run(run_dir, run(overrides, run_dir=tmp_path / "run"))  # goes on as if nothing had happened
 
 
 def test_same_seed_same_numbers(reference, tmp_path):

@@ -596,6 +596,19 @@ def state_dict_round_trip(factory):
 
 
 @clause
+def says_what_it_learnt(factory):
+    stage = factory()
+    for part in _stages(stage):
+        for name, said in part.learned().items():
+            where = f"{type(part).__name__}.learned()['{name}']"
+            assert isinstance(said, tuple) and len(said) == 2, f"{where} is {said!r}, not (unit, values)"
+            unit, values = said
+            assert isinstance(unit, str), f"{where}: the unit is {unit!r}, no text"
+            assert isinstance(values, torch.Tensor) and values.dim() == 1, f"{where}: the values are no 1-D tensor"
+            _assert_finite(values, where)
+
+
+@clause
 def runs_in_float64(factory):
     stage = factory()
     x, lengths = _mixed(stage)

@@ -192,6 +192,18 @@ class Leaf(Stage):
         window = window.to(e.dtype)[:, None]
         return F.conv1d(e, window, padding=self.pool_taps // 2, stride=self.hop, groups=e.shape[1])
 
+    def learned(self):
+        """Filters and compression in units of the signal; widths are full widths at half maximum (of the magnitude)."""
+        mu, sigma = self.filters()
+        window = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double() * (self.pool_taps // 2)  # frames
+        kind = "modulation" if self.mix is not None else "centre"
+        return {
+            f"{kind} frequency": ("Hz", mu * self.input_rate / (2 * math.pi)),
+            "bandwidth": ("Hz", HALF_MAXIMUM * self.input_rate / (math.pi * sigma)),
+            "pooling width": ("ms", 2 * HALF_MAXIMUM * window * 1000 / self.input_rate),
+            **({} if self.pcen is None else self.pcen.learned()),
+        }
+
     def filters(self):
         """mu in rad per sample and sigma in samples, within their bounds; ``(N,)`` float64 each.
 

@@ -91,6 +91,10 @@ class Mel(Stage):
         """``ceil(lengths / hop)``."""
         return (lengths + self.hop - 1) // self.hop
 
+    def learned(self):
+        """PCEN's parameters, where it is trained."""
+        return {} if self.pcen is None else self.pcen.learned()
+
     def forward(self, x, lengths):
         """See :meth:`korser.stages.Stage.forward`; float32 arithmetic at least, output in the module's dtype."""
         dtype = self.spectrogram.mel_scale.fb.dtype

@@ -237,6 +237,10 @@ class LayerMix(Stage):
         self.normalize = normalize
         self.weights = nn.Parameter(torch.zeros(n_layers))
 
+    def learned(self):
+        """The share of each layer."""
+        return {"layer weight": ("", self.weights.softmax(0))}
+
     def forward(self, x, lengths):
         """Mix the layers; see :meth:`korser.stages.Stage.forward`.
 

@@ -1,0 +1,101 @@
+"""What a model costs: parameters, operations, time and memory."""
+
+import math
+import re
+import resource
+import sys
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from korser.stages import SAMPLE_RATE
+
+SECONDS = 4  # of audio, over which operations are counted
+STATUS = Path("/proc/self/status")
+FORGET_PEAK = "5"  # proc(5), clear_refs: sets the peak resident set size back to the present one
+
+
+def _fft_flops(input_shape, *args, out_shape=None, **kwargs):
+    """``5 N log2 N`` a complex transform, half of it for a real one, the usual count (Frigo and Johnson, FFTW)."""
+    n = max(input_shape[-1], out_shape[-1])
+    transforms = math.prod(input_shape) // input_shape[-1]
+    return int(transforms * 2.5 * n * math.log2(max(n, 2)))
+
+
+aten = torch.ops.aten
+FFT = {aten._fft_r2c: _fft_flops, aten._fft_c2r: _fft_flops, aten._fft_c2c: lambda *a, **k: 2 * _fft_flops(*a, **k)}
+
+
+@torch.no_grad()
+def macs_per_second(model):
+    """Multiply-accumulates of a forward pass, frontend included, for a second of audio.
+
+    Counted are matrix products, convolutions, attention and Fourier transforms as they are run (FlopCounterMode, half
+    of its flops) on an utterance of four seconds; what works element by element is not, as usual in the field.
+
+    Parameters
+    ----------
+    model : korser.model.SpeechEmotionModel
+        In eval mode.
+
+    Returns
+    -------
+    float
+
+    Example
+    -------
+    >>> from korser.model import SpeechEmotionModel
+    >>> from korser.stages import Stage
+    >>> class Sum(torch.nn.Linear):
+    ...     def forward(self, x, lengths=None):
+    ...         return super().forward(x)
+    >>> class Same(Stage):
+    ...     def forward(self, x, lengths):
+    ...         return x, lengths
+    >>> model = SpeechEmotionModel(
+    ...     frontend=Same(output_size=1, frame_rate=SAMPLE_RATE), backbone=Sum(4 * SAMPLE_RATE, 2), head=Sum(2, 5)
+    ... )
+    >>> macs_per_second(model) * 4  # a (64000 x 2) and a (2 x 5) matrix
+    128010.0
+    """
+    device = next(model.parameters()).device
+    x = torch.zeros(1, SECONDS * SAMPLE_RATE, device=device)
+    # the fused attention kernels of some devices are unknown to the counter
+    with FlopCounterMode(display=False, custom_mapping=FFT) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(x, torch.tensor([x.shape[1]], device=device))
+    return counter.get_total_flops() / 2 / SECONDS
+
+
+class PeakMemory:
+    """The most memory in use from its making on.
+
+    That of the GPU if ``device`` is one (what PyTorch allocated), otherwise the resident set of the process, which
+    holds Python and its libraries as well.
+
+    Parameters
+    ----------
+    device : str or torch.device
+    """
+
+    def __init__(self, device):
+        self.device = torch.device(device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif STATUS.exists():
+            try:
+                STATUS.with_name("clear_refs").write_text(FORGET_PEAK)
+            except OSError:  # not allowed here: the peak since the process began
+                return
+
+    def measure(self):
+        """Bytes, and of what: ``(int, "gpu" or "process")``."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device), "gpu"
+        if STATUS.exists():
+            match = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+            if match:
+                return int(match[1]) * 1024, "process"
+        unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes elsewhere
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "process"
