@@ -241,7 +241,7 @@ def prepare(hparams, run_dir):
         "speaker_independent": speaker_independent(protocol),
         "split": json.loads(json.dumps(split)),
         "seed": hparams["seed"],
-        "fold": split.get("fold", 0) if protocol == "speaker_kfold" else None,
+        "fold": split.get("fold", 0) if protocol == "speaker_kfold" else split.get("fold"),
         "tasks": json.loads(json.dumps([dataclasses.asdict(task) for task in tasks])),
         "pretrained": _pretrained(hparams["frontend"]),
         **made_by(hparams),
