@@ -80,7 +80,8 @@ def assign_splits(
     test, valid : float or int
         ``speaker_holdout``: a fraction of the speakers, or how many; chosen so that emotions, genders and intensities
         stand in each part as in the whole, as far as whole speakers allow. ``random_stratified``: a fraction of each
-        class, or how many utterances of each. ``valid`` may be 0.
+        class, or how many utterances of each. ``valid`` may be 0, and then k-fold has no validation either: the test
+        fold's speakers apart, all are trained on.
     test_speakers, valid_speakers : list, optional
         ``speaker_holdout``: the speakers themselves; ``13`` and ``"13"`` both mean the speaker called 13 or 013.
     exclude_speakers : list, optional
@@ -132,11 +133,11 @@ def assign_splits(
         _require_speakers(data, protocol)
         groups = _speaker_folds(data, n_folds, folds, seed)
         data["fold"] = data["speaker"].map({speaker: f for f, group in enumerate(groups) for speaker in group})
-        data["split"] = _split_of_fold(data["fold"], list(range(len(groups))), fold)
+        data["split"] = _split_of_fold(data["fold"], list(range(len(groups))), fold, valid)
     elif protocol == "random_stratified":
         data["split"] = _random_stratified(data, stratify, test, valid, seed)
     else:
-        data["split"] = _from_manifest(data, protocol, fold)
+        data["split"] = _from_manifest(data, protocol, fold, valid)
     return data
 
 
@@ -335,11 +336,13 @@ def _balanced_folds(data, n_folds, seed):
     return [list(data["speaker"].iloc[rows].unique()) for _, rows in parts]
 
 
-def _split_of_fold(column, folds, fold):
+def _split_of_fold(column, folds, fold, valid):
     if not isinstance(fold, int) or not 0 <= fold < len(folds):
         raise UserError(f"fold is {fold!r}: there are {len(folds)} folds, 0 to {len(folds) - 1}")
-    test, valid = folds[fold], folds[(fold + 1) % len(folds)]
-    return column.map(lambda f: "test" if f == test else "valid" if f == valid else "train")
+    parts = {folds[fold]: "test"}
+    if valid != 0:
+        parts[folds[(fold + 1) % len(folds)]] = "valid"
+    return column.map(lambda f: parts.get(f, "train"))
 
 
 def _random_stratified(data, stratify, test, valid, seed):
@@ -363,7 +366,7 @@ def _random_stratified(data, stratify, test, valid, seed):
     return split
 
 
-def _from_manifest(data, protocol, fold):
+def _from_manifest(data, protocol, fold, valid):
     for column in ("split", "fold"):
         if column in data and data[column].notna().any():
             break
@@ -376,7 +379,7 @@ def _from_manifest(data, protocol, fold):
         names = sorted(data["fold"].unique(), key=_natural)
         if len(names) < 3:
             raise UserError(f"split protocol {protocol}: {len(names)} folds: train, valid and test need at least 3")
-        return _split_of_fold(data["fold"], names, fold)
+        return _split_of_fold(data["fold"], names, fold, valid)
     split = data["split"].map(lambda s: SYNONYMS.get(str(s).lower(), str(s).lower()))
     odd = ~split.isin(PARTS)
     if odd.any():

@@ -160,6 +160,12 @@ def test_consecutive_and_listed_folds():
     assert speakers(split, "test") == {"02", "05"} and speakers(split, "valid") == {"03", "04"}
 
 
+def test_folds_without_validation_train_on_all_others():
+    split = assign_splits(corpus(), protocol="speaker_kfold", n_folds=6, folds="consecutive", fold=0, valid=0)
+    assert speakers(split, "test") == {"01", "02", "03"} and not speakers(split, "valid")
+    assert len(speakers(split, "train")) == 15
+
+
 def test_consecutive_counts_as_people_do():
     data = corpus(12)
     data["speaker"] = "s" + data["speaker"].astype(int).astype(str)  # s2 comes before s10
