@@ -9,6 +9,7 @@ valid.csv, test.csv  predictions with probabilities, one row an utterance
 test_embeddings.npy  float16 (utterances of test.csv, E): what the backbone gives to the head
 learned.json         what frontend stages say of their parameters, before and after training
 cost.json            parameters, operations, training time, peak memory
+worker.log           what was printed while it was made, where a search or a comparison made it
 metrics.json         what was measured, with intervals; written last: a directory that has it is complete
 run.json             corpus, protocol, tasks and classes, frozen stages with their source and digest, environment
 ==================== ====================================================================================

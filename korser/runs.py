@@ -171,6 +171,20 @@ def _load(path):
 
 
 # -- runs that belong together ----------------------------------------------------------------------------------------
+def mark_searched(runs, comparisons):
+    """Give runs the speakers on whom a comparison says that their settings were searched.
+
+    Parameters
+    ----------
+    runs : list of Run
+    comparisons : list of dict
+        The contents of ``comparison.json`` files (:mod:`korser.experiment`).
+    """
+    searched = {run["run"]: run["searched_on_tested_speakers"] for made in comparisons for run in made["runs"]}
+    for run in runs:
+        run.searched_on = searched.get(run.path.name, [])
+
+
 def studies(runs):
     """Divide runs into those that may be compared: same corpus, protocol, split and classes of the main task.
 

@@ -84,7 +84,7 @@ def _costs(row, main):
 COST_TITLES = ["parameters", "trained", "MACs per audio second", "training time", "peak memory"]
 
 
-def _what(comparison):
+def described(comparison):
     """Corpus, protocol and how much was tested."""
     table = comparison.table
 
@@ -96,7 +96,7 @@ def _what(comparison):
     return f"corpus {comparison.corpus}, protocol {comparison.protocol}: {', '.join(counts)}"
 
 
-def _legend(comparison, bold):
+def legend_of(comparison, bold):
     """What the figures and marks mean, sentence by sentence."""
     seeds = comparison.table["n_seeds"]
     lines = ["Means over seeds with 95 % intervals over speakers and seeds"]
@@ -164,9 +164,9 @@ def markdown(comparison):
         costs.append([name, *_costs(row, comparison.main), worst])
     cost_titles = ["model", *COST_TITLES, column_title(comparison.main, "ece")]
     worst_title = f"worst speaker ({column_title(comparison.main, comparison.metric)})"
-    lines = [f"# {_text(_what(comparison))}", ""]
+    lines = [f"# {_text(described(comparison))}", ""]
     lines += [f"**!!! {_text(warning)}**\n" for warning in comparison.warnings]
-    lines += [*_table(titles, results), "", *(_text(line) for line in _legend(comparison, "Bold")), ""]
+    lines += [*_table(titles, results), "", *(_text(line) for line in legend_of(comparison, "Bold")), ""]
     lines += [*_table([*cost_titles, worst_title], costs), ""]
     if comparison.answers:
         lines += ["## Answers", "", *(f"- {_text(answer)}" for answer in comparison.answers), ""]
@@ -260,9 +260,9 @@ def latex(comparison):
             cells.append(f"{value} {{\\scriptsize {interval}}}" if interval else value)
         results.append([name, *cells])
         costs.append([name, *(escape(cell) for cell in _costs(row, comparison.main))])
-    what = escape(f"{_what(comparison)}.")
+    what = escape(f"{described(comparison)}.")
     loud = "".join(rf"\textbf{{{escape(warning)}.}} " for warning in comparison.warnings)
-    legend = escape(" ".join(_legend(comparison, "Bold")))
+    legend = escape(" ".join(legend_of(comparison, "Bold")))
     titles = ["model", *(column_title(*of) for of in comparison.columns.values())]
     cost_titles = ["model", *COST_TITLES, column_title(comparison.main, "ece")]
     head = ["% needs \\usepackage{booktabs}"]

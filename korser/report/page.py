@@ -1,0 +1,193 @@
+"""The page, from run directories and from the figures that lie beside it (``figures.json``).
+
+Pictures and audio are inside the page, and its own policy forbids it to load anything else.
+"""
+
+import base64
+import io
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import jinja2
+import PIL.Image
+from markupsafe import Markup, escape
+
+from korser import tables
+from korser.comparison import compare
+from korser.errors import UserError
+from korser.report.cells import Table, metric_cell, plain_cell
+from korser.report.results import answers, costs, pairs, results, robustness, subgroups
+from korser.report.settings import details, environments, runs_table, settings_tables
+from korser.report.wrong import MEGABYTE, WRONG, Clips, most_wrong
+from korser.rundir import read_csv, read_json, write_text
+from korser.runs import load_runs, mark_searched, some, studies
+from korser.search.report import verdict
+from korser.splits import speaker_independent
+
+PIXELS = 96  # to the inch, on a screen
+ENLARGED = 1.4  # figures are drawn for a printed column; read on a screen they are this much larger
+
+
+def write_report(runs_folder, out, *, metric="uar", audio=True, audio_megabytes=8, n_wrong=WRONG):
+    """Write ``report.html``.
+
+    Parameters
+    ----------
+    runs_folder : str, Path or list of them
+        Run directories, or folders above them. Searches below them are shown too; of a comparison there
+        (``comparison.json``) its questions are taken, and which settings were searched on speakers who are tested.
+    out : str or Path
+        Folder to write to. If ``figures.json`` is there, a list of ``{"name", "title", "caption", "png", "pdf"}`` with
+        paths relative to the folder, its figures are shown.
+    metric : str
+        By which models are compared, see :func:`korser.comparison.compare`.
+    audio : bool
+        Whether to put the audio of the most confidently wrong utterances into the page, where the files are at hand.
+        False for a corpus that may not be passed on.
+    audio_megabytes : float
+        The most audio to put into the page (2**20 bytes, as FLAC).
+    n_wrong : int
+        How many of each model's most confidently wrong utterances to show.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    UserError
+        If there is neither a complete run with test predictions nor a search, runs contradict each other, or a listed
+        figure is missing.
+    """
+    out = Path(out)
+    folders = [Path(f) for f in ([runs_folder] if isinstance(runs_folder, (str, Path)) else runs_folder)]
+    searches = [_search(file) for folder in folders for file in sorted(folder.rglob("search.json"))]
+    runs = _tested(folders, searches)
+    clips = Clips(audio, audio_megabytes * MEGABYTE)
+    asked = [read_json(file) for folder in folders for file in sorted(folder.rglob("comparison.json"))]
+    mark_searched(runs, asked)
+    groups = studies(runs)
+    questions = asked[0]["settings"]["questions"] if len(asked) == len(groups) == 1 else None
+    parts = []
+    for name, own in groups.items():
+        comparison = compare(own, metric=metric, questions=questions)
+        parts.append(_study(name, comparison, folders, clips, n_wrong))
+    page = _template().render(
+        studies=parts,
+        searches=searches,
+        figures=_figures(out),
+        clips=clips,
+        n_runs=len(runs),
+        n_wrong=n_wrong,
+        failed=_failed(runs, asked),
+    )
+    write_text(out / "report.html", page)
+    return out / "report.html"
+
+
+def _tested(folders, searches):
+    """Complete runs with test predictions; there may be none of them beside a search."""
+    try:
+        runs = [run for run in load_runs(folders) if (run.path / "test.csv").exists()]
+    except UserError:
+        if not searches:
+            raise
+        runs = []
+    if not runs and not searches:
+        raise UserError(f"{some(folders)}: no run has predictions of the test part: train with evaluate_test: true")
+    return runs
+
+
+def _failed(runs, asked):
+    """Runs that a comparison could not make."""
+    there = {run.path.name for run in runs}
+    planned = [run for comparison in asked for run in comparison["runs"]]
+    return [run["run"] for run in planned if run["failed"] and run["run"] not in there]
+
+
+def _template():
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent.parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = _breakable
+    return environment.get_template("report.html")
+
+
+def _breakable(text):
+    """Names like ``plugins.frontends.mel`` may be broken into lines after a dot or an underscore."""
+    return Markup(re.sub(r"(?<=[^\W\d_])([._])(?=[^\W\d_])", r"\1<wbr>", str(escape(text))))
+
+
+def _study(name, comparison, folders, clips, n_wrong):
+    """What the template needs of one comparison."""
+    return SimpleNamespace(
+        name=name,
+        what=tables.described(comparison),
+        warnings=comparison.warnings,
+        badges=[w.split(":")[0] for w in comparison.warnings if w.split(":")[0] not in comparison.searched],
+        answers=answers(comparison),
+        notes=comparison.notes,
+        results=results(comparison),
+        costs=costs(comparison),
+        pairs=pairs(comparison),
+        subgroups=subgroups(comparison),
+        robustness=robustness(comparison),
+        wrong=most_wrong(comparison, clips, n_wrong),
+        main=comparison.main,
+        settings=settings_tables(comparison),
+        environments=environments(comparison),
+        runs=runs_table(comparison, folders),
+        details=details(comparison, folders),
+    )
+
+
+def _search(file):
+    """A search's verdict and its table of trials."""
+    about = read_json(file)
+    trials = read_csv(file.parent / "trials.csv")
+    rows = []
+    for trial in trials.to_dict("records"):
+        best = trial["run_dir"] == about["run_dir"]
+        cells = {c: plain_cell(trial[c]) for c in trials if c not in ("low", "high", "run_dir")}
+        reach = {f"valid_uar_{bound}": trial[bound] for bound in ("low", "high")}
+        cells["valid_uar"] = metric_cell({"valid_uar": trial["valid_uar"], **reach}, "valid_uar", "best" * best)
+        rows.append(list(cells.values()))
+    badges = ["SYNTHETIC speech"] * about["synthetic"]
+    badges += ["RANDOM SPLIT"] * (not speaker_independent(about["data"]["split"]["protocol"]))
+    columns = ["validation UAR" if c == "valid_uar" else c for c in trials if c not in ("low", "high", "run_dir")]
+    return SimpleNamespace(
+        model=about["model"],
+        corpus=about["corpus"],
+        badges=badges,
+        complete=about["complete"],
+        verdict=verdict(about),
+        trials=Table(f"All {len(trials)} trials of {about['model']}", columns, rows, folded=True),
+    )
+
+
+def _figures(out):
+    """Figures listed beside the page, with their pictures as ``data:`` addresses."""
+    if not (out / "figures.json").exists():
+        return []
+    found = []
+    for figure in read_json(out / "figures.json"):
+        path = out / figure["png"]
+        try:
+            data = path.read_bytes()
+            with PIL.Image.open(io.BytesIO(data)) as picture:
+                width, height = picture.size
+                dpi = picture.info.get("dpi", (PIXELS, PIXELS))[0]
+        except (OSError, PIL.UnidentifiedImageError) as error:
+            why = " ".join(str(error).split())
+            raise UserError(f"{path}: cannot be read ({why}); draw the figures again") from error
+        scale = ENLARGED * PIXELS / dpi
+        picture = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        size = {"width": round(width * scale), "height": round(height * scale)}
+        found.append(SimpleNamespace(**{**figure, **size, "png": picture}))
+    return found
