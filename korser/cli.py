@@ -6,7 +6,7 @@ import sys
 
 from korser.errors import UserError
 
-CHATTY = ("speechbrain", "httpx", "transformers")  # libraries whose notes on their own workings nobody asked for
+CHATTY = ("speechbrain", "httpx", "transformers", "fontTools")  # libraries whose notes on their own workings nobody asked for
 
 
 def run(main):

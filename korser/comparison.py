@@ -193,7 +193,7 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
         answers=answers,
         subgroups=subgroups,
         calibration=_calibration(models, main),
-        warnings=_warnings(used, models),
+        warnings=warnings_about(models),
         notes=notes,
         searched=searched,
         apart=apart,
@@ -243,7 +243,19 @@ def _searched(models, given):
     return searched
 
 
-def _warnings(runs, models):
+def warnings_about(models):
+    """What must be said beside any figure for these models.
+
+    Parameters
+    ----------
+    models : dict of str to korser.runs.Pooled
+
+    Returns
+    -------
+    list of str
+        Of synthetic speech, of a random split, of encoders with random weights.
+    """
+    runs = [run for model in models.values() for run in model.runs]
     found = []
     if any(run.info["synthetic"] for run in runs):
         found.append("SYNTHETIC speech: these are no results for human speech")

@@ -45,16 +45,16 @@ class HParams(dict):
     ----------
     name : str
         The file's name without its ending: the model's name in tables and figures.
-    folder : str
-        The file's folder, from which frontends that lie beside the YAML are imported.
+    folders : list of str
+        Of the file and of those that it builds on: a frontend that lies beside one of them can be imported.
     text : str
         The layers merged and every reference resolved, as YAML: loading it gives the same objects again.
     """
 
-    def __init__(self, values, *, name, folder, text):
+    def __init__(self, values, *, name, folders, text):
         super().__init__(values)
         self.name = name
-        self.folder = folder
+        self.folders = folders
         self.text = text
 
     def digest(self):
@@ -89,17 +89,35 @@ def load_hparams(path, overrides=None):
         If a file is missing or no YAML, a name is unknown, or an object cannot be built.
     """
     path = Path(path)
-    root = _layers(path)
-    for key, value in (overrides or {}).items():
-        _override(root, key, value)
+    root, folders = _merge(path, overrides)
     _check_arguments(root, path)
     text = yaml.serialize(root, allow_unicode=True)
-    return _load(text, name=path.stem, folder=str(path.resolve().parent), source=path)
+    return _load(text, name=path.stem, folders=folders, source=path)
 
 
-def load_resolved(text, *, name, folder):
+def load_resolved(text, *, name, folders):
     """Load what :attr:`HParams.text` recorded."""
-    return _load(text, name=name, folder=folder, source=f"{name} (recorded settings)")
+    return _load(text, name=name, folders=folders, source=f"{name} (recorded settings)")
+
+
+def run_name(path, overrides=None):
+    """The name of a run's folder, as :func:`korser.rundir.run_folder` gives it, without building any object.
+
+    Parameters
+    ----------
+    path, overrides
+        As :func:`load_hparams` takes them.
+
+    Returns
+    -------
+    str
+        The model's name and the digest of the settings.
+    """
+    path = Path(path)
+    root, folders = _merge(path, overrides)
+    text = resolve_references(io.StringIO(yaml.serialize(root, allow_unicode=True))).getvalue()
+    hparams = HParams({}, name=path.stem, folders=folders, text=text)
+    return f"{hparams.name}-{hparams.digest()}"
 
 
 def parse_overrides(arguments):
@@ -173,8 +191,21 @@ def _read(path):
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _layers(path, seen=()):
-    """Merge a file over the one it names as its base."""
+def _merge(path, overrides):
+    """The layers of a file with overrides on top, and the folders of the layers."""
+    folders = []
+    root = _layers(path, folders)
+    for key, value in (overrides or {}).items():
+        _override(root, key, value)
+    return root, folders
+
+
+def _layers(path, folders, seen=()):
+    """Merge a file over the one it names as its base; its folder comes before the base's in ``folders``."""
+    folder = str(path.resolve().parent)
+    if folder not in folders and folder != str(SHIPPED.resolve()):
+        folders.append(folder)
+    _make_importable(folder)
     if path.resolve() in seen:
         raise UserError(f"{path}: 'base' goes round in a circle")
     root = _compose(_read(path), path)
@@ -189,7 +220,7 @@ def _layers(path, seen=()):
         return root
     beside = path.parent / base_name
     shipped = SHIPPED / base_name
-    base = _layers(shipped if shipped.exists() and not beside.exists() else beside, (*seen, path.resolve()))
+    base = _layers(shipped if shipped.exists() and not beside.exists() else beside, folders, (*seen, path.resolve()))
     for key, value in upper:
         if "." in key.value:
             _override_node(base, key.value, value)
@@ -315,7 +346,6 @@ def _signature(node):
 
 def _check_arguments(root, path):
     """Check that everything named by an import path exists, and takes the arguments that it is given."""
-    _make_importable(path.resolve().parent)
 
     def walk(node, where):
         target = _target(node)
@@ -358,8 +388,9 @@ def _make_importable(folder):
         sys.path.append(str(folder))
 
 
-def _load(text, *, name, folder, source):
-    _make_importable(folder)
+def _load(text, *, name, folders, source):
+    for folder in folders:
+        _make_importable(folder)
     try:
         resolved = resolve_references(io.StringIO(text)).getvalue()
         values = load_hyperpyyaml(resolved)
@@ -374,4 +405,4 @@ def _load(text, *, name, folder, source):
             f"{source}: {type(error).__name__}: {' '.join(str(error).split())} ({Path(frame.filename).name}, line "
             f"{frame.lineno})"
         ) from error
-    return HParams(values, name=name, folder=folder, text=resolved)
+    return HParams(values, name=name, folders=folders, text=resolved)

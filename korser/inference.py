@@ -54,7 +54,7 @@ class TrainedModel:
         hparams = load_resolved(
             (run_dir / "hparams.yaml").read_text(encoding="utf-8"),
             name=self.info["model"],
-            folder=self.info["yaml_folder"],
+            folders=self.info["yaml_folders"],
         )
         self.tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in self.info["tasks"]]
         self.model = build_model(hparams, self.tasks)

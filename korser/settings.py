@@ -68,6 +68,8 @@ def check_settings(hparams):
         value = hparams[key]
         if not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= most or math.isinf(value):
             raise UserError(f"{key} is {value!r}: it must be a number from {least} to {most}")
+    if hparams["ckpt_interval_minutes"] and hparams["ckpt_interval_steps"]:
+        raise UserError("ckpt_interval_minutes and ckpt_interval_steps cannot both be set: make one of them 0")
     for key in FOLDERS:
         if not isinstance(hparams[key], str) or not hparams[key]:
             raise UserError(f"{key} is {hparams[key]!r}: name a folder")

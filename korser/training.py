@@ -26,7 +26,7 @@ from korser.losses import balanced_weights
 from korser.model import SpeechEmotionModel
 from korser.rundir import atomic, environment, locked, read_csv, read_json, write_csv, write_json, write_text
 from korser.settings import check_settings
-from korser.splits import check_splits, speaker_independent
+from korser.splits import BALANCED, check_splits, speaker_independent
 from korser.stages import SAMPLE_RATE, split_frozen
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def train(hparams, run_dir, on_epoch=None):
     run_dir = Path(run_dir)
     check_settings(hparams)
     if (run_dir / "metrics.json").exists():
-        _require_same(read_json(run_dir / "run.json"), run_dir, made_by(hparams))
+        require_same(read_json(run_dir / "run.json"), run_dir, made_by(hparams))
         logger.info("%s is complete", run_dir)
         return read_json(run_dir / "metrics.json")
     if not if_main_process():
@@ -75,10 +75,12 @@ def train(hparams, run_dir, on_epoch=None):
 def _train(hparams, run_dir, on_epoch):
     torch.backends.cudnn.deterministic = True  # same seed, same machine, same numbers
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: predictions on a CPU are those of the test
+    torch.backends.cuda.matmul.allow_tf32 = False
     seed_everything(hparams["seed"])
     run_on_main(prepare, args=[hparams, run_dir])
     info = read_json(run_dir / "run.json")
-    manifest = read_csv(run_dir / "manifest.csv", [task["name"] for task in info["tasks"]])
+    names = [task["name"] for task in info["tasks"]]
+    manifest = read_csv(run_dir / "manifest.csv", dict.fromkeys([*BALANCED, *names]))  # labels that are not trained too
     tasks = tasks_of(hparams, info)
     model = build_model(hparams, tasks, manifest)
     parts = {split: manifest[manifest["split"] == split] for split in SPLITS}
@@ -234,7 +236,7 @@ def prepare(hparams, run_dir):
     _check_durations(manifest, hparams["frontend"])
     info = {
         "model": hparams.name,
-        "yaml_folder": hparams.folder,
+        "yaml_folders": hparams.folders,
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
         "protocol": protocol,
@@ -258,7 +260,7 @@ def prepare(hparams, run_dir):
             _text(manifest[columns])
         ):
             raise UserError(f"the data have changed since {run_dir} was begun: delete it or change output_folder")
-        _require_same(begun, run_dir, made_by(hparams))
+        require_same(begun, run_dir, made_by(hparams))
     write_csv(run_dir / "manifest.csv", manifest)
     write_text(run_dir / "hparams.yaml", hparams.text)
     write_json(run_dir / "run.json", info)
@@ -282,7 +284,7 @@ def made_by(hparams):
     }
 
 
-def _require_same(begun, run_dir, now):
+def require_same(begun, run_dir, now):
     """Refuse to go on with, or to report, a run that other code or other frozen weights made."""
     for name, code in now["code"].items():
         if begun["code"].get(name) != code:

@@ -3,7 +3,7 @@
 import pytest
 
 from korser.errors import UserError
-from korser.hparams import load_hparams, load_resolved, parse_overrides
+from korser.hparams import load_hparams, load_resolved, parse_overrides, run_name
 
 BASE = """
 seed: 1
@@ -132,6 +132,24 @@ def test_what_lies_beside_the_yaml_can_be_imported(folder):
     assert load_hparams(folder / "model.yaml")["mine"].size == 3
 
 
+def test_what_lies_beside_a_base_elsewhere_can_be_imported(folder, tmp_path):
+    home = folder / "home"
+    home.mkdir()
+    (home / "beside_a_base.py").write_text("import torch\n\nclass Mine(torch.nn.Identity): pass\n")
+    (home / "mine.yaml").write_text("base: base.yaml\nlayer: !new:beside_a_base.Mine\nother: 0\n")
+    (home / "base.yaml").write_text(BASE)
+    (folder / "best.yaml").write_text("base: home/mine.yaml\nseed: 4\n")
+    hparams = load_hparams(folder / "best.yaml")
+    assert type(hparams["layer"]).__name__ == "Mine"
+    assert hparams.folders == [str(folder), str(home)]
+
+
+def test_a_run_is_named_without_building_it(folder):
+    overrides = {"width": 7}
+    name = run_name(folder / "model.yaml", overrides)
+    assert name == f"model-{load_hparams(folder / 'model.yaml', overrides).digest()}"
+
+
 def test_same_seed_same_weights(folder):
     one, two = (load_hparams(folder / "model.yaml")["layer"].weight for _ in range(2))
     other = load_hparams(folder / "model.yaml", {"seed": 2})["layer"].weight
@@ -141,7 +159,7 @@ def test_same_seed_same_weights(folder):
 
 def test_the_resolved_text_gives_the_same_again(folder):
     hparams = load_hparams(folder / "model.yaml", {"weights": "{emotion: 3}"})
-    again = load_resolved(hparams.text, name=hparams.name, folder=hparams.folder)
+    again = load_resolved(hparams.text, name=hparams.name, folders=hparams.folders)
     assert again["layer"].weight.equal(hparams["layer"].weight)
     assert again["weights"] == {"emotion": 3}
     assert again.digest() == hparams.digest()

@@ -1,0 +1,161 @@
+"""The figures of a paper, from run directories alone."""
+
+import logging
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from korser.errors import UserError
+from korser.figures import (
+    ablation,
+    calibration,
+    confusion,
+    cost,
+    embeddings,
+    layers,
+    learned,
+    losses,
+    robustness,
+    scores,
+    search,
+    subgroups,
+)
+from korser.figures.study import find_searches, gather
+from korser.figures.style import NothingToDraw, Style, finish, with_hangul
+from korser.rundir import atomic, read_json, write_json
+from korser.runs import load_runs, mark_searched
+from korser.splits import speaker_independent
+
+__all__ = ["Figure", "Style", "draw_all"]
+
+logger = logging.getLogger(__name__)
+
+KINDS = (losses, scores, ablation, confusion, learned, layers, embeddings, cost, subgroups, calibration, robustness)
+INDEX = "figures.json"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure on disk.
+
+    Attributes
+    ----------
+    name : str
+        Of its files.
+    title, caption : str
+        Plain text. The caption names what must be known: synthetic speech, a random split, random weights.
+    png, pdf : str
+        Names of its files, in the folder of ``figures.json``.
+    """
+
+    name: str
+    title: str
+    caption: str
+    png: str
+    pdf: str
+
+
+def draw_all(runs_folder, out, style=None, *, metric="uar", runs=None):
+    """Draw every figure whose data is there.
+
+    Parameters
+    ----------
+    runs_folder : str or Path
+        Above the run directories and the folders of searches.
+    out : str or Path
+        Where PDF, PNG (300 dpi) and ``figures.json`` go. If there are several studies (corpus and protocol) each has a
+        number in its figures' names.
+    style : Style, optional
+    metric : str
+        By which models are compared: ``uar``, ``accuracy``, ``macro_f1``.
+    runs : list of korser.runs.Run, optional
+        Instead of the runs below the folder, such as those to which a comparison gave labels.
+
+    Returns
+    -------
+    list of Figure
+        In the order of the issue: losses, results, differences, confusion, ...
+
+    Raises
+    ------
+    UserError
+        If there is neither a complete run nor a search, or a file is damaged.
+    """
+    style, out = style or Style(), Path(out)
+    searches = find_searches(runs_folder)
+    try:
+        runs = load_runs(runs_folder) if runs is None else runs
+    except UserError:
+        if not searches:
+            raise
+        runs = []
+    made = sorted(Path(runs_folder).rglob("comparison.json"))
+    mark_searched(runs, [read_json(path) for path in made])
+    figures = []
+    for number, study in enumerate(studies := gather(runs, metric), 1):
+        prefix = f"{number}-" if len(studies) > 1 else ""
+        where = f"{study.name}: " if len(studies) > 1 else ""
+        own_style = with_hangul(style, _texts(study))
+        for kind in KINDS:
+            with own_style.context():
+                try:
+                    for drawing in kind.draw(study, own_style):
+                        figures.append(_save(drawing, out, prefix, where, study.notes(drawing.models), own_style))
+                except NothingToDraw as reason:
+                    logger.info("%s%s: not drawn, %s", where, kind.__name__.rpartition(".")[2], reason)
+    if not studies:
+        logger.info("no complete run with test predictions: only the search is drawn")
+    figures += _draw_searches(searches, out, style)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / INDEX, [asdict(figure) for figure in figures])
+    return figures
+
+
+def _draw_searches(searches, out, style):
+    if not searches:
+        logger.info("search: not drawn, there is no search.json")
+    figures, names = [], set()
+    for found, trials in searches:
+        own_style = with_hangul(style, [found["model"]])
+        with own_style.context():
+            try:
+                drawing = search.draw_search(found, trials, own_style)
+            except NothingToDraw as reason:
+                logger.info("search: not drawn, %s", reason)
+                continue
+            prefix = f"{len(names)}-" if drawing.name in names else ""
+            names.add(drawing.name)
+            figures.append(_save(drawing, out, prefix, "", _search_notes(found), own_style))
+    return figures
+
+
+def _search_notes(found):
+    notes = []
+    if found.get("synthetic"):
+        notes.append("SYNTHETIC speech: no result for human speech")
+    protocol = found.get("data", {}).get("split", {}).get("protocol")
+    if protocol and not speaker_independent(protocol):
+        notes.append("RANDOM SPLIT: training and validation share speakers; these are no figures for unseen speakers")
+    if found["pretrained"] is False:
+        notes.append("NOT PRETRAINED: the encoder's weights are random")
+    return notes
+
+
+def _texts(study):
+    """Every text that comes from the user's data."""
+    for label, model in study.models.items():
+        yield label
+        for task, about in model.tasks.items():
+            yield from (task, *about["classes"])
+    yield from study.comparison.subgroups["group"]
+
+
+def _save(drawing, out, prefix, where, notes, style):
+    finish(drawing.figure, "; ".join(notes), style)
+    name = prefix + re.sub(r"[^\w.-]+", "_", drawing.name).strip("_")
+    for ending in ("pdf", "png"):
+        with atomic(out / f"{name}.{ending}") as temporary:
+            metadata = {"CreationDate": None} if ending == "pdf" else None  # the same runs give the same file
+            drawing.figure.savefig(temporary, format=ending, metadata=metadata)
+    caption = " ".join([where + drawing.caption, *(f"{note}." for note in notes)])
+    return Figure(name, where + drawing.title, caption, f"{name}.png", f"{name}.pdf")

@@ -1,0 +1,147 @@
+"""What the figures of one study are made from: its runs, put side by side."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from korser import comparison
+from korser.errors import UserError
+from korser.figures.style import look
+from korser.rundir import read_csv, read_json
+from korser.runs import studies
+
+NAMES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1", "qwk": "weighted kappa"}
+
+
+@dataclass
+class Drawing:
+    """A figure in memory, with what is said beneath it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: object
+    models: tuple = ()  # labels of those that it shows; all of the study's if none is named
+
+
+@dataclass
+class Study:
+    """Runs that may be compared, and their comparison.
+
+    Attributes
+    ----------
+    name : str
+        Corpus and protocol.
+    comparison : korser.comparison.Comparison
+    runs : list of korser.runs.Run
+    """
+
+    name: str
+    comparison: object
+    runs: list
+
+    @property
+    def models(self):
+        """``{label: korser.runs.Pooled}``."""
+        return self.comparison.models
+
+    @property
+    def main(self):
+        """Name of the main task."""
+        return self.comparison.main
+
+    @property
+    def metric(self):
+        """By which models are compared."""
+        return self.comparison.metric
+
+    @property
+    def metric_name(self):
+        """Of the main task, as an axis says it."""
+        return f"{self.main} {NAMES[self.metric]}"
+
+    def look(self, label):
+        """How a model is drawn, in every figure alike."""
+        return look(list(self.models).index(label))
+
+    @cached_property
+    def learned(self):
+        """``{label: {(stage, quantity): (unit, [initial of each run], [trained])}}``, of ``learned.json``."""
+        found = {}
+        for label, model in self.models.items():
+            for run in model.runs:
+                path = run.path / "learned.json"
+                for stage in read_json(path) if path.exists() else []:
+                    for quantity, values in stage["quantities"].items():
+                        key = (stage["stage"], quantity)
+                        entry = found.setdefault(label, {}).setdefault(key, (values["unit"], [], []))
+                        entry[1].append(values["initial"])
+                        entry[2].append(values["trained"])
+        return found
+
+    def runs_of(self, label):
+        """``3 seeds, 6 folds``, for a caption."""
+        model = self.models[label]
+        return f"{_count(len(model.seeds), 'seed')}, {_count(len(model.folds), 'fold')}"
+
+    @property
+    def runs_of_all(self):
+        """The same for all models, where they agree."""
+        said = {self.runs_of(label) for label in self.models}
+        return said.pop() if len(said) == 1 else "; ".join(f"{label}: {self.runs_of(label)}" for label in self.models)
+
+    def notes(self, labels=()):
+        """What must be said under a figure of these models: synthetic speech, a random split, random weights, ..."""
+        models = {label: self.models[label] for label in labels or self.models}
+        searched = [f"{label}: {note}" for label, note in self.comparison.searched.items() if label in models]
+        return comparison.warnings_about(models) + searched
+
+
+def _count(n, what):
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def gather(runs, metric="uar"):
+    """Put runs into studies.
+
+    Parameters
+    ----------
+    runs : list of korser.runs.Run
+        Those without test predictions (a search's trials) are left out.
+    metric : str
+
+    Returns
+    -------
+    list of Study
+    """
+    tested = [run for run in runs if (run.path / "test.csv").exists()]
+    return [Study(name, comparison.compare(own, metric=metric), own) for name, own in studies(tested).items()]
+
+
+def find_searches(folder):
+    """Searches below a folder.
+
+    Returns
+    -------
+    list of (dict, pandas.DataFrame)
+        ``search.json`` with ``pretrained`` of its best run, and the complete trials of ``trials.csv``.
+
+    Raises
+    ------
+    UserError
+        If a file is damaged.
+    """
+    found = []
+    for path in sorted(Path(folder).rglob("search.json")):
+        trials = read_csv(path.parent / "trials.csv")
+        missing = {"state", "valid_uar"} - set(trials)
+        if missing:
+            raise UserError(f"{path.parent}/trials.csv has no column {missing.pop()}: search again")
+        complete = trials[trials["state"] == "complete"].assign(valid_uar=lambda t: pd.to_numeric(t["valid_uar"]))
+        search = read_json(path)
+        best = path.parent / (search.get("run_dir") or "") / "run.json"
+        search["pretrained"] = read_json(best).get("pretrained") if best.exists() else None
+        found.append((search, complete))
+    return found

@@ -1,0 +1,38 @@
+"""Draw the figures of a paper from run directories.
+
+    python recipes/plot.py RUNS_FOLDER --out figures/ [--venue=ieee] [--columns=1] [--metric=uar]
+
+venue: ieee, interspeech or springer, whose column a figure fills
+columns: 1, or 2 for a figure across the page
+metric: uar, accuracy or macro_f1, by which models are compared
+
+PDF with embedded fonts, PNG, and figures.json with titles and captions are written to `out`.
+"""
+
+import sys
+
+from korser import UserError, cli
+from korser.figures import Style, draw_all
+from korser.hparams import nearest, parse_overrides, parse_value
+from korser.report import write_report
+
+OPTIONS = {"out": "figures", "venue": "ieee", "columns": 1, "metric": "uar", "audio": True}
+
+
+def main(arguments):
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.exit(__doc__.strip())
+    folder, *rest = arguments
+    options = dict(OPTIONS)
+    for key, value in parse_overrides(rest).items():
+        if key not in OPTIONS:
+            raise UserError(f"unknown option --{key}{nearest(key, OPTIONS)}")
+        options[key] = parse_value(key, value)
+    style = Style(options["venue"], options["columns"])
+    figures = draw_all(folder, options["out"], style, metric=options["metric"])
+    page = write_report(folder, options["out"], metric=options["metric"], audio=options["audio"])
+    print(f"{len(figures)} figures are in {options['out']}; open {page}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
