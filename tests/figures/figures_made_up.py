@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
+from korser.evaluation import evaluate_predictions
 from korser.rundir import write_csv, write_json, write_text
 from korser.tasks import Task
 
@@ -20,7 +21,7 @@ def predictions(tasks, fold, n_folds, skill, rng, per_class=4):
     for speaker in range(fold, N_SPEAKERS, n_folds):
         for c, name in enumerate(main.classes):
             for i in range(per_class):
-                row = {"id": f"u{speaker}-{c}-{i}", "path": "-", "speaker": f"s{speaker}", "age": 25 + 8 * speaker}
+                row = {"id": f"u{speaker}-{c}-{i}", "path": "-", "speaker": f"s{speaker}", "age": 25 + 8 * speaker, "duration": 2.0}
                 row |= {main.name: name, "gender": "fm"[speaker % 2], "intensity": str(1 + i % 2), "split": "test"}
                 rows.append(row)
     table = pd.DataFrame(rows).replace({"gender": {"f": "female", "m": "male"}})
@@ -46,6 +47,7 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
     write_csv(path / "test.csv", table)
     run = {"model": model, "corpus": "made-up", "synthetic": False, "protocol": "speaker_kfold", "pretrained": None}
     run |= {"speaker_independent": True, "seed": seed, "fold": fold, "code": {}, "frozen": []}
+    run["environment"] = {"python": "3", "platform": "-", "device": "cpu", "threads": 1, "command": [], "versions": {}}
     described = [{"name": t.name, "weight": t.weight, "ordinal": t.ordinal, "classes": list(t.classes)} for t in tasks]
     write_json(path / "run.json", {**run, "tasks": described, **info})
     split = f"{{protocol: speaker_kfold, n_folds: {n_folds}, fold: {fold}}}"
@@ -75,7 +77,7 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
         write_csv(path / "robustness" / f"{name}.csv", predictions(tasks, fold, n_folds, skill * (i + 1) / 6, rng))
     entries = [{"name": n, "kind": k, "value": v, "unit": u} for n, k, v, u in conditions]
     write_json(path / "robustness" / "conditions.json", entries)
-    write_json(path / "metrics.json", {"test": {}, "best_epoch": 5})
+    write_json(path / "metrics.json", {"test": evaluate_predictions(table, tasks), "best_epoch": 5})
     return path
 
 
