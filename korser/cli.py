@@ -18,7 +18,15 @@ def run(main):
         Takes the list of command line arguments.
     """
     handler = logging.StreamHandler()
-    handler.addFilter(lambda record: record.levelno >= logging.WARNING or not record.name.startswith(CHATTY))
+    said = set()
+
+    def worth_saying(record):
+        if record.levelno < logging.WARNING:
+            return not record.name.startswith(CHATTY)
+        text = record.getMessage()  # a warning is said once, however many models it holds for
+        return text not in said and not said.add(text)
+
+    handler.addFilter(worth_saying)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
         main(sys.argv[1:])

@@ -24,6 +24,7 @@ import pytest
 from conftest import HPARAMS, ROOT, write_tiny_corpus
 
 from korser import UserError, load_hparams, train
+from korser.hparams import run_name
 from korser.intervals import jackknife_interval
 from korser.rundir import locked, read_csv, read_json, run_folder, write_csv, write_json
 from korser.search import load_settings, search

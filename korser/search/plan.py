@@ -8,7 +8,7 @@ from pathlib import Path
 
 from korser.corpora import load_corpus
 from korser.errors import UserError
-from korser.hparams import load_hparams
+from korser.hparams import load_hparams, run_name
 from korser.search.space import check_values, grid_cells, has_effect, make_axis
 from korser.settings import check_settings
 from korser.training import labelled_tasks, made_by

@@ -90,8 +90,9 @@ def test_recipe_draws(plot, tmp_path, monkeypatch, capsys):
         "scores-emotion.pdf",
         "scores-emotion.png",
         "figures.json",
+        "report.html",
     }
-    assert capsys.readouterr().out.endswith(": 1\n")
+    assert capsys.readouterr().out.startswith("1 figures are in ")
 
 
 @pytest.mark.parametrize(
