@@ -443,8 +443,9 @@ def _verdict(row):
 def _lower_for(a, b, task, metric):
     """Groups of utterances on which ``a`` is worse than ``b``."""
     seeds = sorted(set(a.seeds) & set(b.seeds))
+    order = {name: task["classes"] for model in (a, b) for name, task in model.tasks.items()}
     lower = []
-    for attribute, group, rows in groups_of(a):
+    for attribute, group, rows in groups_of(a, order):
         if attribute == "speaker":
             continue
         one, other = (m.counts(task, rows=rows, seeds=seeds).sum(1) for m in (a, b))
@@ -487,12 +488,14 @@ def _sentence(row, main, metric, tested):
 
 
 # -- subgroups and calibration ----------------------------------------------------------------------------------------
-def groups_of(model):
+def groups_of(model, order=None):
     """Subgroups of a model's utterances.
 
     Parameters
     ----------
     model : korser.runs.Pooled
+    order : dict of str to sequence of str, optional
+        ``{attribute: classes}`` in their order, such as that of intensity; what is not listed comes behind.
 
     Yields
     ------
@@ -509,19 +512,22 @@ def groups_of(model):
         if numbers is not None and numbers.notna().equals(values.notna()):
             groups = {band: (numbers >= low) & (numbers < high) for band, (low, high) in AGE_BANDS.items()}
         else:
-            groups = {str(value): values == value for value in sorted(values.dropna().unique(), key=str)}
+            known = {name: i for i, name in enumerate((order or {}).get(attribute, ()))}
+            names = sorted(values.dropna().unique(), key=lambda value: (known.get(str(value), len(known)), str(value)))
+            groups = {str(value): values == value for value in names}
         yield from ((attribute, name, rows.to_numpy()) for name, rows in groups.items() if rows.any())
     for speaker in model.speakers:
         yield "speaker", speaker, (model.table["speaker"] == speaker).to_numpy()
 
 
 def _subgroups(models, main, metric):
+    order = {name: task["classes"] for model in models.values() for name, task in model.tasks.items()}
     parts = []
     for label, model in models.items():
         classes = np.array(model.tasks[main]["classes"])
         everything = model.counts(main).sum((0, 1, 3)) > 0  # classes that occur at all
         rows = []
-        for attribute, group, mask in groups_of(model):
+        for attribute, group, mask in groups_of(model, order):
             counts = model.counts(main, rows=mask)
             if not counts.size:
                 continue

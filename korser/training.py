@@ -245,7 +245,7 @@ def prepare(hparams, run_dir):
         "seed": hparams["seed"],
         "fold": split.get("fold", 0) if protocol == "speaker_kfold" else split.get("fold"),
         "tasks": json.loads(json.dumps([dataclasses.asdict(task) for task in tasks])),
-        "pretrained": _pretrained(hparams["frontend"]),
+        "pretrained": pretrained(hparams["frontend"]),
         **made_by(hparams),
         "environment": environment(),
     }
@@ -404,7 +404,7 @@ def _check_durations(manifest, frontend):
         )
 
 
-def _pretrained(frontend):
+def pretrained(frontend):
     """Whether the frontend's encoders are pretrained; None if it has none."""
     flags = [m.pretrained for m in frontend.modules() if hasattr(m, "pretrained")]
     return all(flags) if flags else None

@@ -8,7 +8,7 @@ import pytest
 from made_runs import predict, utterances, write_run
 
 from korser import statistics
-from korser.comparison import compare, default_questions
+from korser.comparison import compare, default_questions, groups_of
 from korser.errors import UserError
 from korser.metrics import scores
 from korser.rundir import read_csv
@@ -248,6 +248,15 @@ def test_subgroups(tmp_path):
     assert (
         comparison.table.loc[0, "worst_speaker"] == "s2" and comparison.table.loc[0, "worst_speaker_emotion_uar"] == 0
     )
+
+
+def test_subgroups_stand_in_the_order_of_their_classes(tmp_path):
+    table = utterances()
+    table["intensity"] = table["intensity"].map({"1": "weak", "2": "strong"})
+    write_run(tmp_path, "leaf_stl", table=table)
+    (model,) = compare(load_runs(tmp_path)).models.values()
+    names = [group for attribute, group, _ in groups_of(model, {"intensity": ("weak", "strong")}) if attribute == "intensity"]
+    assert names == ["weak", "strong"]
 
 
 def test_age_that_is_no_number_stays_as_it_is(tmp_path):

@@ -136,7 +136,7 @@ def _search_notes(found):
     protocol = found.get("data", {}).get("split", {}).get("protocol")
     if protocol and not speaker_independent(protocol):
         notes.append("RANDOM SPLIT: training and validation share speakers; these are no figures for unseen speakers")
-    if found["pretrained"] is False:
+    if found.get("pretrained") is False:
         notes.append("NOT PRETRAINED: the encoder's weights are random")
     return notes
 

@@ -1,6 +1,7 @@
 """What a model gains for what it costs."""
 
 import numpy as np
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from korser.figures.study import Drawing
 from korser.figures.style import NothingToDraw, grid, legend_below
@@ -40,6 +41,10 @@ def draw(study, style):
         if high / low < 10:  # a decade at least, or the axis has no labelled tick
             middle = np.sqrt(low * high)
             ax.set_xlim(middle / 10**0.6, middle * 10**0.6)
+        low, high = ax.get_xlim()
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high / low < 1000 else (1,)))
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))  # 300k, 1M
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(said)
         ax.set_ylabel(study.metric_name)
         ax.grid(lw=0.3)

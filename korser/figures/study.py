@@ -126,7 +126,7 @@ def find_searches(folder):
     Returns
     -------
     list of (dict, pandas.DataFrame)
-        ``search.json`` with ``pretrained`` of its best run, and the complete trials of ``trials.csv``.
+        ``search.json``, and the complete trials of ``trials.csv``.
 
     Raises
     ------
@@ -140,8 +140,5 @@ def find_searches(folder):
         if missing:
             raise UserError(f"{path.parent}/trials.csv has no column {missing.pop()}: search again")
         complete = trials[trials["state"] == "complete"].assign(valid_uar=lambda t: pd.to_numeric(t["valid_uar"]))
-        search = read_json(path)
-        best = path.parent / (search.get("run_dir") or "") / "run.json"
-        search["pretrained"] = read_json(best).get("pretrained") if best.exists() else None
-        found.append((search, complete))
+        found.append((read_json(path), complete))
     return found

@@ -160,6 +160,7 @@ def _search(file):
         rows.append(list(cells.values()))
     badges = ["SYNTHETIC speech"] * about["synthetic"]
     badges += ["RANDOM SPLIT"] * (not speaker_independent(about["data"]["split"]["protocol"]))
+    badges += ["NOT PRETRAINED"] * (about.get("pretrained") is False)
     columns = ["validation UAR" if c == "valid_uar" else c for c in trials if c not in ("low", "high", "run_dir")]
     return SimpleNamespace(
         model=about["model"],

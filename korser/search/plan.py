@@ -11,7 +11,7 @@ from korser.errors import UserError
 from korser.hparams import load_hparams, run_name
 from korser.search.space import check_values, grid_cells, has_effect, make_axis
 from korser.settings import check_settings
-from korser.training import labelled_tasks, made_by
+from korser.training import labelled_tasks, made_by, pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Plan:
     main_task : str
         Whose validation UAR is the objective.
     corpus : dict
-        ``corpus``, ``synthetic``, ``data`` (what divided it), ``speakers`` (of the training and validation parts).
+        ``corpus``, ``synthetic``, ``pretrained``, ``data`` (what divided it), ``speakers`` (of the training and validation parts).
     study : str
         The study's name in the storage; another space, model, sampler or code is another study.
     """
@@ -138,6 +138,7 @@ def _read_corpus(hparams):
     described = {
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
+        "pretrained": pretrained(hparams["frontend"]),
         "data": {
             "data_folder": hparams["data_folder"],
             "corpus_options": hparams["corpus_options"],

@@ -11,6 +11,7 @@ from korser.evaluation import NAMES
 from korser.hparams import SHIPPED
 from korser.metrics import confusion_counts
 from korser.rundir import read_csv, write_csv, write_json, write_text
+from korser.splits import speaker_independent
 from korser.statistics import difference
 
 SHOWN = 12  # trials in the printed table; all are in trials.csv
@@ -232,9 +233,12 @@ def summary(plan, cells, results, storage):
     cells = sorted(cells, key=lambda cell: cell.index)
     failed = [cell for cell in cells if cell.state not in ("complete", "pruned")]
     table = trials_table(plan, rank(cells)[:SHOWN])
+    protocol = results["data"]["split"]["protocol"]
     corpus = f"{results['corpus']}{' (SYNTHETIC speech)' if results['synthetic'] else ''}"
     lines = [
         f"{plan.model} on {corpus}: {results['objective']}, {results['n_complete']} of {len(cells)} trials complete",
+        *(["!!! RANDOM SPLIT: training and validation share speakers"] if not speaker_independent(protocol) else []),
+        *(["!!! pretrained: false -- the encoder's weights are random"] if results["pretrained"] is False else []),
         "",
     ]
     if len(table):
