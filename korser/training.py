@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 
@@ -390,7 +391,7 @@ def make_reader(hparams, model, manifest):
 
 def _numbers(classes):
     try:
-        return [float(name) for name in classes] is not None
+        return all(math.isfinite(float(name)) for name in classes)
     except ValueError:
         return False
 

@@ -20,7 +20,6 @@ from test_workers import (
     makes_a_mistake,
     nothing,
     runs_out_of_memory,
-    says_where_it_runs,
     wait_until,
     waits_to_be_pruned,
 )
