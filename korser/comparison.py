@@ -54,7 +54,7 @@ class Comparison:
         <= .05 and 0 outside the interval: see :func:`korser.statistics.permutation_test`), ``speakers_lower`` (on how
         many a is worse), ``lowest_speaker`` and ``lowest_difference``, ``note``.
     marks : dict
-        ``{"emotion_uar": {label: "best" or "same" or ""}}``; ``same``: not significantly worse than the best.
+        ``{"emotion_uar": {label: "best", "same", "untested" or ""}}``; ``same``: not significantly worse than the best.
     planned : pandas.DataFrame
         Pairs of the planned questions, as ``tests`` with ``question``, ``verdict`` and ``lower_for`` (groups on which
         a is worse); a family of their own for Holm's correction.
@@ -101,12 +101,17 @@ class Comparison:
         """Write ``models.csv``, ``pairs.csv``, ``questions.csv``, ``subgroups.csv`` and ``calibration.csv``."""
         folder = Path(folder)
         pairs = [table.assign(column=column) for column, table in self.tests.items()]
-        about = {"corpus": self.corpus, "protocol": self.protocol, "warnings": "; ".join(self.warnings)}
+        about = {"corpus": self.corpus, "protocol": self.protocol, "warnings": "; ".join(self.said_aloud)}
         write_csv(folder / "models.csv", self.table.assign(**about))
-        write_csv(folder / "pairs.csv", pd.concat(pairs, ignore_index=True))
-        write_csv(folder / "questions.csv", self.planned)
-        write_csv(folder / "subgroups.csv", self.subgroups)
-        write_csv(folder / "calibration.csv", self.calibration)
+        write_csv(folder / "pairs.csv", pd.concat(pairs, ignore_index=True).assign(**about))
+        write_csv(folder / "questions.csv", self.planned.assign(**about))
+        write_csv(folder / "subgroups.csv", self.subgroups.assign(**about))
+        write_csv(folder / "calibration.csv", self.calibration.assign(**about))
+
+    @property
+    def said_aloud(self):
+        """What must stand beside every figure of this comparison."""
+        return [*self.warnings, *(f"{label}: {note}" for label, note in self.searched.items())]
 
     def to_markdown(self):
         """Tables, answers and notes as Markdown."""
@@ -169,7 +174,13 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
     if f"{main}_{metric}" not in columns:
         known = [m for task, m in columns.values() if task == main]
         raise UserError(f"metric '{metric}' is none of {', '.join(known)}: choose one of these")
+    unlabelled = next((label for label, model in models.items() if not model.counts(main).size), None)
+    if unlabelled:
+        raise UserError(f"{unlabelled}: no utterance of the {part} part has a label of {main}: there is nothing to compare by")
     apart = _apart(models)
+    if questions is None:
+        split = sorted({m.runs[0].model for label, m in models.items() if label != m.runs[0].model})
+        notes += [f"{name} was trained with different settings: the default questions leave it out" for name in split]
     searched = _searched(models, searched_on or {})
     notes += [note for model in models.values() for note in model.notes] + list(apart.values())
 
@@ -375,8 +386,8 @@ def _marks(models, entries, tests):
     best = max(values, key=values.get)
     for label in values:
         pair = tests[tests["model_a"].isin([best, label]) & tests["model_b"].isin([best, label])]
-        if len(pair) and pair["p"].notna().all() and not pair["significant"].iloc[0]:
-            marks[label] = "same"
+        if label != best and len(pair) and not pair["significant"].iloc[0]:
+            marks[label] = "same" if pair["p"].notna().all() else "untested"
     return {**marks, best: "best"}
 
 
@@ -543,7 +554,8 @@ def _subgroups(models, main, metric):
             rows.append({**row, "worst": False, "note": "; ".join(notes)})
         table = pd.DataFrame(rows)
         if len(table) and (table["attribute"] == "speaker").any():
-            table.loc[table.loc[table["attribute"] == "speaker", metric].astype(float).idxmin(), "worst"] = True
+            of_speakers = table.loc[table["attribute"] == "speaker", metric].astype(float).dropna()
+            table.loc[of_speakers.index[of_speakers == of_speakers.min()][:1], "worst"] = True
         parts.append(table)
     columns = ["model", "attribute", "group", "n_utterances", "n_speakers", "n_seeds", "worst", "note", metric]
     parts = [part for part in parts if len(part)]

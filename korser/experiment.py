@@ -32,7 +32,7 @@ from korser.errors import UserError
 from korser.hparams import SHIPPED, load_hparams, nearest
 from korser.robustness import measure, robustness_markdown, robustness_table
 from korser.rundir import read_json, run_folder, write_csv, write_json, write_text
-from korser.runs import load_runs, some
+from korser.runs import load_runs, mark_searched, some
 from korser.statistics import METRICS
 from korser.training import require_same, made_by
 from korser.workers import Job, run_jobs
@@ -211,7 +211,7 @@ def _check(settings):
     if not runs and not (settings["models"] and seeds):
         raise UserError("there is nothing to compare: list 'models' and 'seeds', or folders in 'runs'")
     metric = settings["metric"]
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         raise UserError(f"metric is {metric!r}: write one of {', '.join(METRICS)}{nearest(metric, METRICS)}")
     for key in settings[FREE]:
         if key in OWN:
@@ -235,7 +235,7 @@ def _check_questions(settings):
         if not named or not isinstance(question["pairs"], list):
             raise UserError(f"questions: {question!r} is not understood: write {{title: ..., pairs: [[a, b], ...]}}")
         for pair in question["pairs"]:
-            if not isinstance(pair, list) or len(pair) != 2:
+            if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
                 raise UserError(f"questions: {pair!r} is no pair of models: write [a, b]")
             unknown = [name for name in pair if name not in names]
             if unknown and not settings["runs"]:
@@ -269,6 +269,8 @@ def make_plan(settings):
     for path in settings.models:
         search = _read_search(settings, path.stem)
         best = search["best"] if search else {}
+        if search is None and (path.parent / "search.json").exists():  # the file that a search left
+            search = read_json(path.parent / "search.json")
         now = None
         for fold in [None] if settings.folds is None else range(settings.folds):
             for seed in settings.seeds:
@@ -396,16 +398,25 @@ def write_tables(settings, plan, failed=None):
     folder = Path(settings.output_folder) / "compare"
     complete = {planned.job.run_dir: planned for planned in plan if planned.job.run_dir not in failed}
     runs = load_runs([*complete, *settings.runs])
+    elsewhere = [read_json(file) for f in settings.runs for file in sorted(Path(f).rglob("comparison.json"))]
+    mark_searched(runs, elsewhere)
+    planned = {Path(run_dir).resolve(): run for run_dir, run in complete.items()}
     for run in runs:
-        if str(run.path) in complete:
-            run.searched_on = complete[str(run.path)].searched_on
+        if run.path.resolve() in planned:
+            run.searched_on = planned[run.path.resolve()].searched_on
     comparison = compare(runs, metric=settings.metric, questions=settings.questions)
     if failed:
         note = f"{len(failed)} of {len(plan)} runs could not be made ({some(Path(run).name for run in failed)})"
         comparison.warnings.append(note)
     comparison.write(folder)
-    write_text(folder / "answers.md", "".join(f"- {answer}\n" for answer in comparison.answers))
-    write_json(folder / "comparison.json", _about(settings, plan, failed, comparison))
+    aloud = [f"**!!! {said}**\n\n" for said in comparison.said_aloud]
+    write_text(folder / "answers.md", "".join([*aloud, *(f"- {answer}\n" for answer in comparison.answers)]))
+    about = _about(settings, plan, failed, comparison)
+    own = {run["run"] for run in about["runs"]}
+    earlier = read_json(folder / "comparison.json")["runs"] if (folder / "comparison.json").exists() else []
+    # runs of another comparison that lie here too stay marked
+    about["runs"] += [r for r in earlier if r["searched_on_tested_speakers"] and r["run"] not in own]
+    write_json(folder / "comparison.json", about)
     text = comparison.to_markdown()
     for name in ("robustness.csv", "robustness.md"):  # of an earlier call
         (folder / name).unlink(missing_ok=True)
@@ -417,7 +428,8 @@ def write_tables(settings, plan, failed=None):
 def _robustness(settings, comparison, folder):
     conditions = degradations.conditions(settings.robustness)
     runs = [run for model in comparison.models.values() for run in model.runs]
-    measure(runs, conditions, device=settings.overrides.get("device"))
+    device = settings.overrides.get("device")
+    measure(runs, conditions, device=None if device == "null" else device)
     table = robustness_table(comparison.models, conditions, comparison.main, comparison.metric)
     said = ["; ".join(filter(None, [comparison.searched.get(m), n])) for m, n in zip(table["model"], table["note"])]
     write_csv(folder / "robustness.csv", table.assign(note=said, warnings="; ".join(comparison.warnings)))

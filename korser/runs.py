@@ -4,6 +4,7 @@ Runs of a *model* differ in the seed and in the fold alone; they are pooled. Run
 protocol and the classes in common, so that models can be compared; nothing is ever pooled across studies.
 """
 
+import contextlib
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -113,8 +114,16 @@ def _flat(node, name=""):
             for i, value in enumerate(node.value):
                 flat.update(_flat(value, f"{name}.{i}"))
     elif node.value or name not in flat:
-        flat[name] = " ".join([flat[name], node.value]) if name in flat else node.value
+        flat[name] = " ".join([flat[name], node.value]) if name in flat else _canonical(node)
     return flat
+
+
+def _canonical(node):
+    """1e-3 and 0.001 are one setting."""
+    with contextlib.suppress(ValueError):
+        if node.style is None and np.isfinite(float(node.value)):
+            return f"{float(node.value):.12g}"
+    return node.value
 
 
 def load_runs(folders):
@@ -180,9 +189,11 @@ def mark_searched(runs, comparisons):
     comparisons : list of dict
         The contents of ``comparison.json`` files (:mod:`korser.experiment`).
     """
-    searched = {run["run"]: run["searched_on_tested_speakers"] for made in comparisons for run in made["runs"]}
-    for run in runs:
-        run.searched_on = searched.get(run.path.name, [])
+    for made in comparisons:
+        for entry in made["runs"]:
+            for run in runs:
+                if run.path.name == entry["run"]:
+                    run.searched_on = sorted({*run.searched_on, *entry["searched_on_tested_speakers"]})
 
 
 def studies(runs):
@@ -218,6 +229,8 @@ def _study(run):
         "corpus": run.info["corpus"],
         "protocol": run.info["protocol"],
         **{k: v for k, v in run.split.items() if k not in ("split", "split.protocol")},
+        # the name csv says nothing: any corpus may be read by it
+        **({"data_folder": run.settings["data_folder"]} if run.info["corpus"] == "csv" else {}),
         "classes": f"{main}: {', '.join(task['classes'])}",
     }
 
@@ -366,7 +379,15 @@ class Pooled:
             table = self.table if seed is None else self.tables[seed]
             classes = self.tasks[column.removesuffix("_pred")]["classes"]
             values = table[column] if column in table else [None] * len(table)
-            self._cache[key] = pd.Categorical(values, categories=classes).codes.astype(int)
+            codes = pd.Categorical(values, categories=classes).codes.astype(int)
+            unknown = np.flatnonzero((codes < 0) & (pd.notna(pd.Series(values, dtype=object)) | (seed is not None)))
+            if len(unknown):
+                where = table["id"].iloc[unknown[0]]
+                raise UserError(
+                    f"{self.label}: '{list(values)[unknown[0]]}' in the column {column} of {where} is none of the "
+                    f"classes {', '.join(classes)}: predict again, with the labels of the training"
+                )
+            self._cache[key] = codes
         return self._cache[key]
 
 
@@ -403,6 +424,10 @@ def pool(label, runs, *, part="test"):
     for seed in sorted({seed for seed, _ in chosen}):
         own = [run for (s, _), run in chosen.items() if s == seed]
         table = pd.concat([run.predictions(part) for run in own], ignore_index=True)
+        main, about = next(iter(tasks.items()))
+        for column in ("id", "speaker", f"{main}_pred", *(f"{main}_prob_{c}" for c in about["classes"])):
+            if column not in table:
+                raise UserError(f"{own[0].path}/{part}.csv has no column {column}: predict again")
         twice = table["id"][table["id"].duplicated()]
         if len(twice):
             raise UserError(

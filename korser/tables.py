@@ -5,7 +5,7 @@ import re
 import pandas as pd
 
 NAMES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1", "qwk": "kappa", "ece": "ECE"}
-NOT_COMPARED, SEARCHED, SAME = "\N{DOUBLE DAGGER}", "\N{DAGGER}", "*"
+NOT_COMPARED, SEARCHED, SAME, UNTESTED = "\N{DOUBLE DAGGER}", "\N{DAGGER}", "*", "?"
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -81,6 +81,10 @@ def _costs(row, main):
     ]
 
 
+TIME = (
+    "Training time is that of a run's training epochs, without validation and without the frozen features, which come "
+    "from a cache; mean of the runs, some of them side by side. Memory is the most that one needed."
+)
 COST_TITLES = ["parameters", "trained", "MACs per audio second", "training time", "peak memory"]
 
 
@@ -117,6 +121,8 @@ def legend_of(comparison, bold):
             f"{seeds} seeds that both have, p > .05 after Holm's correction for all pairs of a column) or by the "
             "interval of their difference, which holds 0."
         )
+        if any(mark == "untested" for marks in comparison.marks.values() for mark in marks.values()):
+            lines.append(f"{UNTESTED}: could not be tested against the best.")
         if not comparison.pairs["can_reach"].any():
             smallest = number(made["smallest_p"].min())
             lines.append(
@@ -156,7 +162,7 @@ def markdown(comparison):
         for column in comparison.columns:
             value, interval = _cell(row, column)
             mark = comparison.marks[column].get(label, "")
-            value = f"**{value}**" if mark == "best" else value + "\\*" * (mark == "same")
+            value = f"**{value}**" if mark == "best" else value + {"same": "\\*", "untested": UNTESTED}.get(mark, "")
             cells.append(f"{value} {interval}".strip())
         results.append([name, *cells, str(row["n_seeds"]), str(row["n_folds"])])
         worst = row[f"worst_speaker_{comparison.main}_{comparison.metric}"]
@@ -256,7 +262,7 @@ def latex(comparison):
         for column in comparison.columns:
             value, interval = _cell(row, column)
             mark = comparison.marks[column].get(label, "")
-            value = rf"\textbf{{{value}}}" if mark == "best" else value + r"\rlap{*}" * (mark == "same")
+            value = rf"\textbf{{{value}}}" if mark == "best" else value + {"same": r"\rlap{*}", "untested": r"\rlap{?}"}.get(mark, "")
             cells.append(f"{value} {{\\scriptsize {interval}}}" if interval else value)
         results.append([name, *cells])
         costs.append([name, *(escape(cell) for cell in _costs(row, comparison.main))])
@@ -273,8 +279,7 @@ def latex(comparison):
         + _latex_table(f"{loud}Results; {what} {legend}", "tab:comparison", titles, results)
         + [""]
         + _latex_table(
-            f"{loud}Size, cost and calibration; {what} Training time is the mean of the runs, memory the most that one "
-            "needed; ECE is the expected calibration error.",
+            f"{loud}Size, cost and calibration; {what} {escape(TIME)} ECE is the expected calibration error.",
             "tab:costs",
             cost_titles,
             costs,

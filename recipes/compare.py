@@ -29,7 +29,7 @@ def main(arguments):
     settings = load_settings(path, overrides)
     with open_workers(how.pop("workers", None), **how) as workers:
         text, failed = run_experiment(settings, workers)
-    print(re.sub(r"\\([^\w\s])", r"\1", text))  # Markdown's escapes are for pages, not for terminals
+    print(re.sub(r"\\([\\`*_|<>\[\]])", r"\1", text))  # Markdown's escapes are for pages, not for terminals
     print(f"\nEverything is in {settings.output_folder}/compare")
     if failed:
         print(f"\n!!! {len(failed)} runs could not be made; the same command tries again:", file=sys.stderr)

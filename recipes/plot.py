@@ -1,12 +1,14 @@
-"""Draw the figures of a paper from run directories.
+"""Draw the figures of a paper and write the report page, from run directories.
 
-    python recipes/plot.py RUNS_FOLDER --out figures/ [--venue=ieee] [--columns=1] [--metric=uar]
+    python recipes/plot.py RUNS_FOLDER --out figures/ [--venue=ieee] [--columns=1] [--metric=uar] [--audio=false]
 
 venue: ieee, interspeech or springer, whose column a figure fills
 columns: 1, or 2 for a figure across the page
 metric: uar, accuracy or macro_f1, by which models are compared
+audio: false leaves the speech out of report.html, where the corpus must not be passed on
 
-PDF with embedded fonts, PNG, and figures.json with titles and captions are written to `out`.
+PDF with embedded fonts, PNG, figures.json with titles and captions, and report.html, which needs nothing else and no
+network, are written to `out`.
 """
 
 import sys
@@ -28,6 +30,8 @@ def main(arguments):
         if key not in OPTIONS:
             raise UserError(f"unknown option --{key}{nearest(key, OPTIONS)}")
         options[key] = parse_value(key, value)
+    if not isinstance(options["out"], str):
+        raise UserError("say where to: --out=figures/")
     style = Style(options["venue"], options["columns"])
     figures = draw_all(folder, options["out"], style, metric=options["metric"])
     page = write_report(folder, options["out"], metric=options["metric"], audio=options["audio"])

@@ -259,6 +259,35 @@ def test_subgroups_stand_in_the_order_of_their_classes(tmp_path):
     assert names == ["weak", "strong"]
 
 
+def test_labels_that_are_no_class_are_refused(tmp_path):
+    # they were counted as no label, without a word
+    path = write_run(tmp_path, "leaf_stl")
+    table = pd.read_csv(path / "test.csv", encoding="utf-8-sig")
+    table.loc[3, "emotion"] = "Joy"
+    table.to_csv(path / "test.csv", index=False, encoding="utf-8-sig")
+    with pytest.raises(UserError, match=f"'Joy' in the column emotion of {table['id'][3]} is none of the classes"):
+        compare(load_runs(tmp_path))
+
+
+def test_a_model_trained_in_two_ways_is_named(tmp_path):
+    for lr in (0.001, 0.01):
+        write_run(tmp_path, "leaf_stl", lr=lr)
+    write_run(tmp_path, "leaf_mtl")
+    notes = compare(load_runs(tmp_path)).notes
+    assert "leaf_stl was trained with different settings: the default questions leave it out" in notes
+
+
+def test_every_table_names_what_must_be_known(tmp_path):
+    for model in ("leaf_stl", "leaf_mtl"):
+        write_run(tmp_path / "runs", model, synthetic=True)
+    runs = load_runs(tmp_path / "runs")
+    runs[0].searched_on = ["s1"]
+    compare(runs).to_csv(tmp_path)
+    for name in ("models", "pairs", "questions", "subgroups", "calibration"):
+        (said,) = pd.read_csv(tmp_path / f"{name}.csv", encoding="utf-8-sig")["warnings"].unique()
+        assert "SYNTHETIC" in said and "searched on speakers" in said, name
+
+
 def test_age_that_is_no_number_stays_as_it_is(tmp_path):
     write_run(tmp_path, "leaf_stl", table=utterances().assign(age=["young", "old"] * 27))
     groups = compare(load_runs(tmp_path)).subgroups

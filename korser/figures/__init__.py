@@ -89,10 +89,11 @@ def draw_all(runs_folder, out, style=None, *, metric="uar", runs=None):
         if not searches:
             raise
         runs = []
-    made = sorted(Path(runs_folder).rglob("comparison.json"))
-    mark_searched(runs, [read_json(path) for path in made])
+    made = [read_json(path) for path in sorted(Path(runs_folder).rglob("comparison.json"))]
+    mark_searched(runs, made)
+    questions = made[0]["settings"]["questions"] if len(made) == 1 else None
     figures = []
-    for number, study in enumerate(studies := gather(runs, metric), 1):
+    for number, study in enumerate(studies := gather(runs, metric, questions), 1):
         prefix = f"{number}-" if len(studies) > 1 else ""
         where = f"{study.name}: " if len(studies) > 1 else ""
         own_style = with_hangul(style, _texts(study))

@@ -23,7 +23,7 @@ def draw(study, style):
         reach = None
         if pd.notna(row["low"]):
             reach = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
-        filled = pd.notna(row["p_holm"]) and row["p_holm"] <= 0.05
+        filled = bool(row["significant"])
         marker = "osD^"[questions.index(row.get("question", "")) % 4]
         style_of = {"color": "black", "marker": marker, "mfc": "black" if filled else "white", "capsize": 2, "ms": 4}
         ax.errorbar(row["difference"], i, xerr=reach, lw=0.9, ls="", **style_of)
@@ -39,7 +39,7 @@ def draw(study, style):
     caption = (
         f"Paired differences in {study.metric_name} on the same test utterances, with 95 % "
         "interval over speakers and seeds; "
-        "p by permutation of speakers, Holm-corrected; filled: p at most .05."
+        "p by permutation of speakers, Holm-corrected; filled: significant (p at most .05, and the interval without 0)."
     )
     yield Drawing("ablation", "Paired differences", caption, figure)
 

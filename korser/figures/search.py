@@ -94,7 +94,7 @@ def _points(ax, trials, x, y, search):
         ax.scatter(trials[x], trials["valid_uar"], s=14, color="black")
         if x in search["best"]:
             ax.scatter(search["best"][x], trials["valid_uar"].max(), s=60, marker="s", fc="none", ec="black")
-        ax.set(xlabel=x, ylabel="validation UAR", aspect=30)
+        ax.set(xlabel=x, ylabel="validation UAR")
     else:
         ax.scatter(trials[x], trials[y], c=trials["valid_uar"], cmap=MAP, s=22, edgecolor="black", lw=0.4)
         if x in search["best"] and y in search["best"]:
@@ -107,4 +107,6 @@ def _points(ax, trials, x, y, search):
 
 
 def _text(value):
+    if value is None:
+        return "null"
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

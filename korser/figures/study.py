@@ -96,14 +96,15 @@ class Study:
         """What must be said under a figure of these models: synthetic speech, a random split, random weights, ..."""
         models = {label: self.models[label] for label in labels or self.models}
         searched = [f"{label}: {note}" for label, note in self.comparison.searched.items() if label in models]
-        return comparison.warnings_about(models) + searched
+        apart = [note for label, note in self.comparison.apart.items() if label in models]
+        return comparison.warnings_about(models) + searched + apart
 
 
 def _count(n, what):
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def gather(runs, metric="uar"):
+def gather(runs, metric="uar", questions=None):
     """Put runs into studies.
 
     Parameters
@@ -117,7 +118,9 @@ def gather(runs, metric="uar"):
     list of Study
     """
     tested = [run for run in runs if (run.path / "test.csv").exists()]
-    return [Study(name, comparison.compare(own, metric=metric), own) for name, own in studies(tested).items()]
+    groups = studies(tested)
+    asked = questions if len(groups) == 1 else None  # as in the report
+    return [Study(name, comparison.compare(own, metric=metric, questions=asked), own) for name, own in groups.items()]
 
 
 def find_searches(folder):
@@ -140,5 +143,8 @@ def find_searches(folder):
         if missing:
             raise UserError(f"{path.parent}/trials.csv has no column {missing.pop()}: search again")
         complete = trials[trials["state"] == "complete"].assign(valid_uar=lambda t: pd.to_numeric(t["valid_uar"]))
-        found.append((read_json(path), complete))
+        search = read_json(path)
+        axes = [axis for axis in search.get("space", []) if axis in complete]
+        complete[axes] = complete[axes].astype(object).where(complete[axes].notna(), "null")  # written as an empty cell
+        found.append((search, complete))
     return found

@@ -104,9 +104,9 @@ class Style:
     fonts: tuple = field(default=("DejaVu Sans",), compare=False)
 
     def __post_init__(self):
-        if self.venue not in WIDTHS:
+        if not isinstance(self.venue, str) or self.venue not in WIDTHS:
             raise UserError(f"--venue={self.venue}: there is no such venue{nearest(self.venue, WIDTHS)}")
-        if self.columns not in WIDTHS[self.venue]:
+        if not isinstance(self.columns, int) or self.columns not in WIDTHS[self.venue]:
             known = " or ".join(map(str, WIDTHS[self.venue]))
             raise UserError(
                 f"--columns={self.columns}: a figure of {self.venue} spans {known} columns: write --columns=1"

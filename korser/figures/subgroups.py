@@ -44,7 +44,8 @@ def _bars(study, style, table, attributes):
             for row in rows[rows[study.metric].notna()].itertuples():
                 x = groups.index(row.Index) + (i - (len(labels) - 1) / 2) * width
                 value, low, high = (
-                    float(getattr(row, f"{study.metric}{end}") or np.nan) for end in ("", "_low", "_high")
+                    float("nan" if (end := getattr(row, study.metric + part)) is None else end)
+                    for part in ("", "_low", "_high")
                 )
                 ax.bar(x, value, width, color=look.fill, hatch=look.hatch, ec="black", lw=0.4)
                 if np.isfinite(low):

@@ -65,8 +65,7 @@ def costs(comparison):
     ece = tables.column_title(comparison.main, "ece")
     title = f"worst speaker ({tables.column_title(comparison.main, comparison.metric)})"
     notes = [
-        "Training time is the mean of the runs, memory the most that one needed. ECE is the expected calibration error,"
-        " how far confidence is from accuracy. The worst speaker is named below the figure."
+        f"{tables.TIME} ECE is the expected calibration error, how far confidence is from accuracy. The worst speaker is named below the figure."
     ]
     columns = ["model", *tables.COST_TITLES, ece, title]
     return Table("Size, cost, calibration, worst speaker", columns, rows, notes=notes)
@@ -77,7 +76,7 @@ def pairs(comparison):
     rows = []
     for pair in comparison.pairs.to_dict("records"):
         interval = "" if pd.isna(pair["low"]) else f"[{tables.number(pair['low'])}, {tables.number(pair['high'])}]"
-        significant = pair["p_holm"] <= 0.05
+        significant = bool(pair["significant"])
         rows.append(
             [
                 Cell(f"{pair['model_a']} \N{MINUS SIGN} {pair['model_b']}"),
@@ -91,7 +90,10 @@ def pairs(comparison):
         )
     title = tables.column_title(comparison.main, comparison.metric)
     columns = ["pair", f"difference in {title}", "p", "p (Holm)", "test", "speakers", "seeds"]
-    notes = ["Paired permutation tests, two-sided, corrected for all pairs of this table; in bold what is below .05."]
+    notes = [
+        "Paired permutation tests, two-sided, corrected for all pairs of this table; in bold what is significant: p at "
+        "most .05, and 0 outside the interval."
+    ]
     noted = comparison.pairs[comparison.pairs["note"].notna()]
     notes += [f"{a} and {b}: {note}." for a, b, note in zip(noted["model_a"], noted["model_b"], noted["note"]) if note]
     return Table(f"All pairs of models, {title}", columns, rows, folded=True, notes=notes)

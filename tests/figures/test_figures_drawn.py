@@ -127,6 +127,17 @@ def test_everything_is_drawn(eight):
     }
 
 
+def test_an_interval_from_zero_is_drawn(tmp_path, monkeypatch):
+    write_run(tmp_path, "mel_stl")
+    (study,) = gather(load_runs(tmp_path))
+    table = study.comparison.subgroups
+    table[["uar", "uar_low", "uar_high"]] = [0.3, 0.0, 0.7]
+    (drawing, *_) = figures.subgroups.draw(study, Style())
+    for ax in drawing.figure.axes:
+        assert len(ax.containers) >= 2 * len(ax.patches) > 0  # a bar and its whisker
+        assert all(0 <= patch.get_x() + patch.get_width() <= len(ax.get_xticks()) for patch in ax.patches)
+
+
 def test_seeds_are_not_taken_for_epochs(tmp_path):
     for seed in (1, 2):  # which are epochs too
         write_run(tmp_path, "mel_stl", seed=seed)
