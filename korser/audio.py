@@ -114,13 +114,19 @@ def scan_audio(paths, cache_folder, n_workers=None):
             total=len(todo), desc="checking audio", unit="file", disable=len(todo) < 1000 or None
         ) as bar:
             for start in range(0, len(todo), CHUNK):
-                for path, result in pool.map(scan, todo_paths[start : start + CHUNK]):
-                    bar.update()
-                    if isinstance(result, UserError):
-                        bad.append(str(result))
-                    else:
-                        rows[path] = known[todo[path]] = result
-                _save_scan(folder, known)
+                try:
+                    for path, result in pool.map(scan, todo_paths[start : start + CHUNK]):
+                        bar.update()
+                        if isinstance(result, UserError):
+                            bad.append(str(result))
+                        else:
+                            rows[path] = known[todo[path]] = result
+                    _save_scan(folder, known)
+                except (OSError, soundfile.LibsndfileError) as error:  # reading errors are the file's, see _read
+                    raise UserError(
+                        f"cannot write in cache_folder {cache_folder} ({' '.join(str(error).split())}): free some space "
+                        "or choose another"
+                    ) from error
     if bad:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise UserError(

@@ -291,7 +291,7 @@ def make_plan(settings):
                 complete = (run_dir / "metrics.json").exists()
                 if complete:
                     now = now or made_by(hparams)  # the same for all seeds and folds
-                    require_same(read_json(run_dir / "run.json"), run_dir, now)
+                    require_same(hparams, run_dir, now)
                 job = Job(str(path), overrides, str(run_dir))
                 plan.append(Planned(job, path.stem, seed, fold, complete, best, searched_on))
     return plan
@@ -321,6 +321,9 @@ def _read_search(settings, model):
     search = read_json(folder / "search.json")
     if not search["complete"] or not search["best"]:
         raise UserError(f"the search in {folder} has not ended: go on with it, or write search: null")
+    if search["n_complete"] < search["n_trials"]:
+        counts = f"{search['n_complete']} of {search['n_trials']}"
+        logger.warning("!!! search of %s: %s trials have a result, the others failed or were pruned", model, counts)
     return search
 
 

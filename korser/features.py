@@ -7,6 +7,7 @@ stale is never found again.
 """
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from korser.errors import UserError
 from korser.rundir import atomic
 
 LIBRARIES = ("torch", "torchaudio", "transformers")
@@ -93,11 +95,18 @@ class FeatureCache:
         """
         if all(self.path(digest).exists() for digest in audio["digest"]):
             return 0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.folder / ".lock"):
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.folder / ".lock")
+            lock.acquire()
+        except OSError as error:
+            raise UserError(f"cannot write in the cache {self.folder}: {error.strerror}; choose another folder") from error
+        try:
             missing = [row for row in audio.itertuples() if not self.path(row.digest).exists()]
             for row in tqdm(missing, desc="frozen features", disable=not (progressbar and missing), dynamic_ncols=True):
                 self.compute(row.audio_path, row.digest)
+        finally:
+            lock.release()
         return len(missing)
 
 
@@ -167,7 +176,7 @@ def code_digest(cls, korser=True):
         if not (package in (own, house) or beside) or (package == house and not korser):
             continue
         try:
-            sources[name] = inspect.getsource(module)
+            sources[name] = _source(module)
         except (OSError, TypeError):  # an interactive session has no source
             sources[name] = ""
         for node in ast.walk(ast.parse(sources[name])):
@@ -177,6 +186,11 @@ def code_digest(cls, korser=True):
                 origin = importlib.util.resolve_name("." * node.level + (node.module or ""), module.__package__)
                 todo += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return hashlib.sha256("\0".join(sources[name] for name in sorted(sources)).encode()).hexdigest()[:16]
+
+
+@functools.cache  # what this process runs, not what an editor has made of the file since
+def _source(module):
+    return inspect.getsource(module)
 
 
 def _plain(value):

@@ -64,7 +64,7 @@ def train(hparams, run_dir, on_epoch=None):
     run_dir = Path(run_dir)
     check_settings(hparams)
     if (run_dir / "metrics.json").exists():
-        require_same(read_json(run_dir / "run.json"), run_dir, made_by(hparams))
+        require_same(hparams, run_dir)
         logger.info("%s is complete", run_dir)
         return read_json(run_dir / "metrics.json")
     if not if_main_process():
@@ -217,17 +217,9 @@ def prepare(hparams, run_dir):
         If anything about the data is at fault, or the data have changed since an interrupted run began.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    corpus = load_corpus(
-        hparams["corpus"],
-        hparams["data_folder"],
-        label_map=hparams["label_map"],
-        corpus_options=hparams["corpus_options"],
-    )
     split = hparams["split"].keywords
     protocol = split["protocol"]
-    manifest = hparams["split"](corpus.data.reset_index(drop=True)).reset_index(drop=True)
-    if not hparams["evaluate_test"]:
-        manifest = manifest[manifest["split"] != "test"].reset_index(drop=True)  # nothing of it is read
+    corpus, manifest = divide(hparams)
     columns = ["audio_path", "digest", "samples", "duration"]
     manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
@@ -254,17 +246,36 @@ def prepare(hparams, run_dir):
         logger.warning("NOT PRETRAINED: the wav2vec encoder of this run has random weights")
     if (run_dir / "run.json").exists():
         begun = read_json(run_dir / "run.json")
-        names = [task.name for task in tasks]
-        columns = ["id", "digest", "split", "speaker", *names]
-        old = read_csv(run_dir / "manifest.csv", names)
-        if not set(columns) <= set(old) or begun["tasks"] != info["tasks"] or not _text(old[columns]).equals(
-            _text(manifest[columns])
-        ):
-            raise UserError(f"the data have changed since {run_dir} was begun: delete it or change output_folder")
-        require_same(begun, run_dir, made_by(hparams))
+        _require_same_data(manifest, run_dir, [task.name for task in tasks], ["digest"])
+        if begun["tasks"] != info["tasks"]:
+            raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
+        _require_same_code(begun, run_dir, made_by(hparams))
     write_csv(run_dir / "manifest.csv", manifest)
     write_text(run_dir / "hparams.yaml", hparams.text)
     write_json(run_dir / "run.json", info)
+
+
+def divide(hparams):
+    """The corpus, and its rows that take part, each with its split; no audio is read."""
+    corpus = load_corpus(
+        hparams["corpus"],
+        hparams["data_folder"],
+        label_map=hparams["label_map"],
+        corpus_options=hparams["corpus_options"],
+    )
+    manifest = hparams["split"](corpus.data.reset_index(drop=True)).reset_index(drop=True)
+    if not hparams["evaluate_test"]:
+        manifest = manifest[manifest["split"] != "test"].reset_index(drop=True)  # nothing of it is read
+    return corpus, manifest
+
+
+def _require_same_data(manifest, run_dir, names, columns=()):
+    columns = ["id", "split", "speaker", *names, *columns]
+    old = read_csv(run_dir / "manifest.csv", names)
+    if not (set(columns) <= set(old) and set(columns) <= set(manifest)) or not _text(old[columns]).equals(
+        _text(manifest[columns])
+    ):
+        raise UserError(f"the data have changed since {run_dir} was begun: delete it or change output_folder")
 
 
 def made_by(hparams):
@@ -285,8 +296,32 @@ def made_by(hparams):
     }
 
 
-def require_same(begun, run_dir, now):
-    """Refuse to go on with, or to report, a run that other code or other frozen weights made."""
+def require_same(hparams, run_dir, made=None):
+    """Refuse to report a complete run that other code, other frozen weights or other data made.
+
+    Parameters
+    ----------
+    hparams : korser.hparams.HParams
+    run_dir : Path
+    made : dict, optional
+        What :func:`made_by` gives, where it is known already.
+
+    Raises
+    ------
+    UserError
+        Names what has changed. Where the corpus is not at hand, nothing is known of the data, and the run says so.
+    """
+    info = read_json(run_dir / "run.json")
+    _require_same_code(info, run_dir, made or made_by(hparams))
+    try:
+        manifest = divide(hparams)[1]
+    except UserError as error:
+        logger.warning("whether the data are those of the run cannot be told: %s", error)
+        return
+    _require_same_data(manifest, run_dir, [task["name"] for task in info["tasks"]])
+
+
+def _require_same_code(begun, run_dir, now):
     for name, code in now["code"].items():
         if begun["code"].get(name) != code:
             raise UserError(f"the code of {name} has changed since {run_dir} was begun: delete it or change output_folder")

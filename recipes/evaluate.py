@@ -31,7 +31,9 @@ def main(arguments):
     for key, value in parse_overrides(rest).items():
         if key not in OPTIONS:
             raise UserError(f"unknown option --{key}{nearest(key, OPTIONS)}")
-        options[key] = parse_value(key, value)
+        options[key] = parse_value(key, value) if isinstance(OPTIONS[key], dict) else value
+        if isinstance(OPTIONS[key], dict) and not isinstance(options[key], dict):
+            raise UserError(f"--{key} is {value!r}: write a mapping")
     for key in ("corpus", "data_folder"):
         if options[key] is None:
             raise UserError(f"say on what to evaluate: --{key}=...")

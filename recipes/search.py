@@ -31,7 +31,7 @@ def main(arguments):
     with open_workers(
         how.get("workers"), cluster=how.get("cluster"), gpus_per_trial=how.get("gpus_per_trial")
     ) as workers:
-        print("\n\n".join(search(settings, workers)))
+        search(settings, workers, say=print)
 
 
 if __name__ == "__main__":

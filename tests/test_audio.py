@@ -233,5 +233,5 @@ def test_a_full_disk_is_not_called_a_bad_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(soundfile, "write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match="cannot write in cache_folder .*No space left"):
         scan_audio([path], tmp_path / "cache")

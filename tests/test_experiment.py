@@ -80,6 +80,7 @@ def write_search(folder, model="mel_stl", **values):
     """What a search leaves behind."""
     data = {"data_folder": "/another/folder"}
     found = {"model": model, "corpus": "csv", "data": data, "best": {"lr": 0.01}, "speakers": [], "complete": True}
+    found |= {"n_complete": 4, "n_trials": 4}
     path = folder / model / "search.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**found, **values}), encoding="utf-8")

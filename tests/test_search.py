@@ -297,10 +297,24 @@ def test_settings_refused_at_once_stop_the_search_and_later_ones_do_not(quick):
     first = FakeWorkers(ends=lambda job: "refused")
     with pytest.raises(UserError, match="so it is: refused"):
         search(settings_of(quick), first)
-    assert len(first.submitted) == 1
+    assert len(first.submitted) == 2  # the first may have been that one setting's fault
+    ends = iter(["refused", "complete", "complete", "complete"])
+    other = {**quick, "output_folder": quick["output_folder"] + "-2"}
+    search(settings_of(other), FakeWorkers(ends=lambda job: next(ends)))
+    assert table_of(folder_of(other))["state"].tolist() == ["refused", "complete", "complete", "complete"]
     ends = iter(["complete", "refused", "complete", "complete"])
     search(settings_of(quick), FakeWorkers(ends=lambda job: next(ends)))
     assert table_of(folder_of(quick))["state"].tolist() == ["complete", "refused", "complete", "complete"]
+
+
+def test_other_data_are_another_study(tmp_path, quick, tiny_corpus):
+    # one table ranked scores of different people
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    settings = settings_of(quick, **{"overrides.data_folder": str(data)})
+    one = make_plan(settings, HPARAMS / "mel_mtl.yaml").study
+    manifest = data / "manifest.csv"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace(",s1,", ",t1,"), encoding="utf-8")
+    assert make_plan(settings, HPARAMS / "mel_mtl.yaml").study != one
 
 
 def test_a_larger_grid_takes_over_the_runs_of_the_smaller(quick):

@@ -300,6 +300,20 @@ def test_two_processes_cannot_share_a_run(reference, tmp_path):
         run(overrides, run_dir=tmp_path / "run")
 
 
+def test_changed_data_are_noticed_in_a_complete_run(tiny_corpus, tiny, tmp_path, caplog):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    tiny["data_folder"] = str(data)
+    run_dir = run(tiny, model="mel_stl")
+    manifest = data / "manifest.csv"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace(",joy,", ",J,").replace(",anger,", ",joy,").replace(",J,", ",anger,"), encoding="utf-8")
+    with pytest.raises(UserError, match="the data have changed"):
+        run(tiny, model="mel_stl", run_dir=run_dir)
+    shutil.rmtree(data)  # a complete run can be read without its corpus
+    run(tiny, model="mel_stl", run_dir=run_dir)
+    assert "cannot be told" in caplog.text
+
+
 def test_changed_data_are_noticed(tiny_corpus, tiny, tmp_path, monkeypatch):
     data = shutil.copytree(tiny_corpus, tmp_path / "data")
     overrides = {**tiny, "data_folder": str(data)}

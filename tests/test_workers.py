@@ -15,11 +15,11 @@ import torch
 from conftest import HPARAMS, ROOT
 from test_training import assert_same_run, run
 
-from korser import UserError
+from korser import UserError, load_hparams
 from korser.brain import Pruned
-from korser.rundir import locked, read_csv
+from korser.rundir import locked, read_csv, run_folder
 from korser.workers import Job, open_workers, processes, run_jobs
-from korser.workers.job import perform
+from korser.workers.job import perform, train_job
 
 # -- stand-ins for training: the job's yaml names one ---------------------------------------------------------------
 
@@ -399,3 +399,14 @@ def test_a_run_is_pruned_and_a_mistake_is_named(tiny, tmp_path):
         pruned = workers.next(timeout=60)
     assert refused.state == "refused" and "lerning_rate" in refused.message
     assert pruned.state == "pruned" and not (tmp_path / "endless" / "metrics.json").exists()
+
+
+def test_a_yaml_that_was_changed_meanwhile_is_refused(tiny, tmp_path):
+    # runs of the same name would have been made with other settings
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: mel_stl.yaml\n")
+    overrides = dict(tiny)
+    job = Job(str(path), overrides, str(run_folder(load_hparams(path, overrides))))
+    path.write_text("base: mel_stl.yaml\nwarmup: 0.5\n")
+    with pytest.raises(UserError, match="was changed after this began"):
+        train_job(job, None)

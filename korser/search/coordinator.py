@@ -56,7 +56,7 @@ class Cell:
     result: dict = field(default_factory=dict)
 
 
-def search(settings, workers):
+def search(settings, workers, say=None):
     """Search for the best settings of each model; what has been done is not done again.
 
     Parameters
@@ -64,19 +64,30 @@ def search(settings, workers):
     settings : korser.search.settings.SearchSettings
     workers : korser.workers.Workers
         From :func:`korser.workers.open_workers`, with nothing pending.
+    say : callable, optional
+        Takes what there is to print about a model as soon as its search has ended.
 
     Returns
     -------
     list of str
-        What to print about each model.
+        The same.
 
     Raises
     ------
     UserError
-        If a setting, the data or the storage are at fault: before the first trial of any model.
+        If a setting, the data or the storage are at fault: before the first trial of any model. At the end, if a model
+        has no trial with a result.
     """
     plans = [make_plan(settings, yaml) for yaml in settings.models]
-    return [Coordinator(plan, settings, workers).run() for plan in plans]
+    texts = []
+    for plan in plans:
+        texts.append(Coordinator(plan, settings, workers).run())
+        if say is not None:
+            say(texts[-1] + "\n")
+    empty = [plan.model for plan in plans if not read_json(plan.folder / "search.json")["n_complete"]]
+    if empty:
+        raise UserError(f"no trial of {', '.join(empty)} has a result: trials.csv in its search's folder says why")
+    return texts
 
 
 class Coordinator:
@@ -98,9 +109,25 @@ class Coordinator:
         self.running = {}  # run: (job, its trials, epochs reported)
         self.n_drawn = 0
         self.bar = None
+        self.refusals = set()
 
     def run(self):
-        """Search to the end; gives what to print."""
+        """Search to the end; gives what to print.
+
+        Raises
+        ------
+        UserError
+            If the storage fails, or all settings are refused for one reason.
+        """
+        try:
+            return self._run()
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+            raise UserError(
+                f"the storage failed ({' '.join(str(error.__cause__ or error).split())}): is its disk full, or another "
+                "search in it? The same command goes on from here"
+            ) from error
+
+    def _run(self):
         with locked(self.plan.folder):
             self.study = open_study(self.settings, self.plan)
             self.resume()
@@ -214,9 +241,13 @@ class Coordinator:
             self.tell(trial, cell)
             self.bar.update()
         self.write()
-        if cell.state == "refused" and self.untouched:  # the others would be as well
-            raise UserError(cell.message)
-        self.untouched = False
+        if cell.state == "refused" and self.untouched:
+            reason = cell.message.replace(cell.run, "")
+            if reason in self.refusals or not (self.waiting or self.running):  # not this setting's own fault
+                raise UserError(cell.message)
+            self.refusals.add(reason)
+        else:
+            self.untouched = False
         if cell.state not in FINAL.values():
             logger.warning("trial %d (%s): %s: %s", cell.index, _written(cell.values), cell.state, cell.message)
 
@@ -309,9 +340,10 @@ def open_study(settings, plan):
             pruner=settings.pruner or optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError) as error:
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError) as error:
         where = "storage" if settings.storage else str(plan.folder / "search.db")
         reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(
-            f"{where} cannot be opened ({reason}): check the URL and its driver, or delete the file"
+            f"{where} cannot be opened ({reason}): check the URL and its driver, free some space, or move a damaged "
+            "file away: what is in the run directories is not lost"
         ) from error

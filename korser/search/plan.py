@@ -11,7 +11,7 @@ from korser.errors import UserError
 from korser.hparams import load_hparams, run_name
 from korser.search.space import check_values, grid_cells, has_effect, make_axis
 from korser.settings import check_settings
-from korser.training import labelled_tasks, made_by, pretrained
+from korser.training import labelled_tasks, pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def make_plan(settings, yaml):
     }
     hparams = load_hparams(yaml, fixed)
     check_settings(hparams)
-    corpus, tasks = _read_corpus(hparams)
+    corpus, tasks, table = _read_corpus(hparams)
     axes = [make_axis(name, values) for name, values in settings.space.items()]
     trained = [task.name for task in tasks]
     idle = [axis.name for axis in axes if not has_effect(axis.name, hparams, trained)]
@@ -100,12 +100,15 @@ def make_plan(settings, yaml):
     axes = [axis for axis in axes if axis.name not in idle]
     if not axes:
         raise UserError(f"space: {yaml.stem} has nothing to search, since it trains {', '.join(trained)} alone")
-    check_values(yaml, fixed, axes, {task.name: task.classes for task in tasks})
+    made = check_values(yaml, fixed, axes, {task.name: task.classes for task in tasks})
     if settings.sampler is None:
         for axis in axes:
             axis.grid()  # refuses a range without steps
     space = {axis.name: repr(axis.distribution) for axis in axes}
-    identity = [hparams.digest(), made_by(hparams), space, settings.method, settings.seed]
+    data = table[["id", "speaker", "split", *trained]].to_csv(index=False)
+    identity = [hparams.digest(), made, data, space, settings.method, settings.seed]
+    if settings.storage is not None:  # the lock is that of the folder
+        identity.append(str(Path(settings.output_folder).resolve()))
     return Plan(
         yaml=yaml,
         folder=Path(settings.output_folder) / "search" / yaml.stem,
@@ -147,4 +150,4 @@ def _read_corpus(hparams):
         },
         "speakers": sorted(table["speaker"].dropna().unique()),
     }
-    return described, tasks
+    return described, tasks, table

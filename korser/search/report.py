@@ -53,6 +53,8 @@ def write_results(plan, cells, *, complete):
     }
     if ranked:
         write_text(plan.folder / f"{plan.model}-best.yaml", best_yaml(plan, results))
+    else:
+        (plan.folder / f"{plan.model}-best.yaml").unlink(missing_ok=True)  # of another space or corpus
     write_json(plan.folder / "search.json", results)
     return results
 
@@ -99,13 +101,14 @@ def trials_table(plan, cells):
 def best_yaml(plan, results):
     """The best settings as a model's YAML file, for ``recipes/train.py``."""
     n = results["n_complete"]
+    shared = {name: plan.fixed.get(name) for name in ("seed", *plan.overrides) if name not in results["best"]}
     lines = [
         f"# Found by recipes/search.py: the best of {n} settings of {plan.model} on {results['corpus']},",
         f"# {results['objective']} {results['valid_uar']:.4f} (optimistic, being the best of them)."
         f"{'' if results['complete'] else ' The search has not ended.'}",
         f"base: {_base(plan)}",
         "# the same for all trials",
-        *(f"{name}: {_text(value)}" for name, value in {"seed": plan.fixed["seed"], **plan.overrides}.items()),
+        *(f"{name}: {_text(value)}" for name, value in shared.items()),
         "# searched",
         *(f"{name}: {_text(value)}" for name, value in results["best"].items()),
     ]

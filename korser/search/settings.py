@@ -209,6 +209,8 @@ def _check_method(settings):
             raise UserError(f"sampler: {type(error).__name__}: {' '.join(str(error).split())}") from error
         if not isinstance(made, optuna.samplers.BaseSampler):
             raise UserError(f"sampler makes a {type(made).__name__}: name one of optuna.samplers")
+        if isinstance(made, optuna.samplers.BruteForceSampler):  # it stops a study.optimize, which there is not
+            raise UserError("sampler BruteForceSampler is the whole grid: write sampler: null")
         if n_trials is None:
             raise UserError("n_trials is null: say how many settings the sampler tries, --n_trials=50")
     if pruner is not None and not isinstance(pruner, optuna.pruners.BasePruner):

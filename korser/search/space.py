@@ -18,7 +18,7 @@ from korser.hparams import NOT_SETTINGS, load_hparams
 from korser.settings import check_settings
 from korser.stages import SAMPLE_RATE
 from korser.tasks import Task
-from korser.training import build_model
+from korser.training import build_model, made_by
 
 # What decides which utterances are validated on, and for what: scores of different sets cannot be compared.
 DATA = ("corpus", "data_folder", "corpus_options", "label_map", "split", "tasks", "evaluate_test")
@@ -97,7 +97,7 @@ def make_axis(name, values):
     FloatDistribution(high=0.1, log=True, low=0.0001, step=None)
     """
     root = name.partition(".")[0]
-    if root in DATA:
+    if root in DATA or name.endswith((".name", ".ordinal", ".classes")):
         raise UserError(
             f"space.{name}: it decides what is validated on, and such scores cannot be compared: search each by itself"
         )
@@ -210,16 +210,17 @@ def check_values(yaml_path, fixed, axes, classes):
     UserError
         Names the axis, the value and what is wrong with it.
     """
-    _rehearse(load_hparams(yaml_path, fixed), classes)
+    made = [_rehearse(load_hparams(yaml_path, fixed), classes)]
     logging.disable(logging.WARNING)  # what there is to warn of has been said once
     try:
         for name, value in [(axis.name, value) for axis in axes for value in axis.samples()]:
             try:
-                _rehearse(load_hparams(yaml_path, {**fixed, name: value}), classes)
+                made.append(_rehearse(load_hparams(yaml_path, {**fixed, name: value}), classes))
             except UserError as error:
                 raise UserError(f"space.{name}, value {value!r}: {error}") from error
     finally:
         logging.disable(logging.NOTSET)
+    return made
 
 
 def _rehearse(hparams, classes):
@@ -241,3 +242,4 @@ def _rehearse(hparams, classes):
         raise
     except Exception as error:  # whatever a plugin or torch makes of a value
         raise UserError(f"a step of training fails: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    return made_by(hparams)

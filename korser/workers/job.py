@@ -73,6 +73,9 @@ class Outcome:
 def train_job(job, on_epoch):
     """Make the run of a job, or go on with it."""
     hparams = load_hparams(job.yaml, {"noprogressbar": True, **job.overrides})
+    name, planned = f"{hparams.name}-{hparams.digest()}", Path(job.run_dir).name
+    if planned.startswith(f"{hparams.name}-") and planned != name:  # named by settings that are no longer those
+        raise UserError(f"{job.yaml}, or what it builds on, was changed after this began: give the command again")
     train(hparams, job.run_dir, on_epoch=on_epoch)
 
 

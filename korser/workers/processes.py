@@ -37,7 +37,8 @@ class Processes(Workers):
             raise UserError(
                 f"gpus_per_trial is {gpus_per_trial}, and PyTorch finds no GPU on this machine: leave it out"
             )
-        room = int(len(gpus) / (gpus_per_trial or 1)) if gpus else min(joblib.cpu_count(), MAX_CPU_WORKERS)
+        each = int(1 / (gpus_per_trial or 1) + 1e-9)  # a GPU's share left over is no room
+        room = len(gpus) * each if gpus else min(joblib.cpu_count(), MAX_CPU_WORKERS)
         super().__init__(n or room)
         self._target = target
         self._gpus = [gpus[i % len(gpus)] if gpus else "" for i in range(self.n)]
@@ -86,6 +87,10 @@ class Processes(Workers):
             self._queue.appendleft(job)
         else:
             self._ended.append(outcome)
+            if outcome.state == "failed" and worker.job is None:  # a CUDA error leaves a process unfit for other runs
+                self._workers[self._workers.index(worker)] = None
+                worker.connection.close()
+                worker.end()
 
     def close(self):
         workers = [worker for worker in self._workers if worker is not None]
