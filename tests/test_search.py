@@ -393,8 +393,9 @@ def test_equal_draws_are_one_run(quick):
 )
 def test_a_pruned_trial_is_final(quick, pruner):
     quick |= {"space": "{lr: [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]}", "pruner": pruner}
-    workers = FakeWorkers(n=3, epochs=9)
-    search(settings_of(quick), workers)
+    settings = settings_of(quick)
+    plan = replace(make_plan(settings, HPARAMS / "mel_mtl.yaml"), study="named")  # Hyperband draws by the study's name
+    Coordinator(plan, settings, FakeWorkers(n=3, epochs=9)).run()
     folder = folder_of(quick)
     table = table_of(folder)
     assert set(table["state"]) == {"complete", "pruned"}
@@ -404,7 +405,7 @@ def test_a_pruned_trial_is_final(quick, pruner):
     assert sum(trial.state.name == "PRUNED" for trial in trials) == len(pruned)
     assert all(1 in trial.intermediate_values for trial in trials)
     again = FakeWorkers()
-    search(settings_of(quick), again)
+    Coordinator(plan, settings, again).run()
     assert again.submitted == []
     pd.testing.assert_frame_equal(table, table_of(folder))
 
