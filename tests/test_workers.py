@@ -309,7 +309,9 @@ def test_workers_that_cannot_be_are_refused(monkeypatch, options):
 
 
 COORDINATOR = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started with it ignored
 from korser import cli
 from korser.workers import Job, open_workers, run_jobs
 from test_workers import act
@@ -350,6 +352,7 @@ def end_a_coordinator(tmp_path, sent, cluster="", patience=10):
             assert said.read() == "stopped; the same command goes on from here\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_the_coordinator(tmp_path, sent):
     end_a_coordinator(tmp_path, sent)
