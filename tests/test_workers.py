@@ -334,22 +334,25 @@ def end_a_coordinator(tmp_path, sent, cluster="", patience=10):
         coordinator = subprocess.Popen(
             [sys.executable, script, run_dir, cluster], env=environment, stderr=said, start_new_session=True
         )
-        log = run_dir / "worker.log"
-        wait_until(lambda: log.exists() and "locked" in log.read_text())
-        with pytest.raises(UserError, match="in use"), locked(run_dir):
-            pass
-        if sent == signal.SIGINT:
-            os.killpg(coordinator.pid, sent)  # as a terminal does on Ctrl-C
-        else:
-            coordinator.send_signal(sent)
-        coordinator.wait(timeout=30)
-        again = perform(Job("nothing", {}, str(run_dir)), act, patience)  # the command is given again
-        with locked(run_dir):  # and its job has waited long enough
-            assert again.state == "complete"
-        if sent == signal.SIGINT:
-            assert coordinator.returncode == 130
-            said.seek(0)
-            assert said.read() == "stopped; the same command goes on from here\n"
+        try:
+            log = run_dir / "worker.log"
+            wait_until(lambda: log.exists() and "locked" in log.read_text())
+            with pytest.raises(UserError, match="in use"), locked(run_dir):
+                pass
+            if sent == signal.SIGINT:
+                os.killpg(coordinator.pid, sent)  # as a terminal does on Ctrl-C
+            else:
+                coordinator.send_signal(sent)
+            coordinator.wait(timeout=30)
+            again = perform(Job("nothing", {}, str(run_dir)), act, patience)  # the command is given again
+            with locked(run_dir):  # and its job has waited long enough
+                assert again.state == "complete"
+            if sent == signal.SIGINT:
+                assert coordinator.returncode == 130
+                said.seek(0)
+                assert said.read() == "stopped; the same command goes on from here\n"
+        finally:  # it would compute for ever
+            coordinator.kill()
 
 
 @pytest.mark.slow
