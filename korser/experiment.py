@@ -23,13 +23,12 @@ import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import yaml
 
 from korser import degradations, tables
 from korser.comparison import compare
 from korser.corpora import load_corpus
 from korser.errors import UserError
-from korser.hparams import SHIPPED, load_hparams, nearest
+from korser.hparams import SHIPPED, is_plain, load_hparams, load_recipe, nearest
 from korser.robustness import measure, robustness_markdown, robustness_table
 from korser.rundir import read_json, run_folder, write_csv, write_json, write_text
 from korser.runs import load_runs, mark_searched, some
@@ -144,33 +143,18 @@ def load_settings(path, overrides=None):
                 f"unknown setting '{key}' of the comparison{nearest(key, known)}; one of the models' is set by "
                 f"--overrides.{key}=..."
             )
-    values = load_hparams(path, overrides)
-    if "frontend" in values:
-        raise UserError(f"{path} is a model's YAML: name it in the 'models' of a comparison, --models='[{path}]'")
-    for key in values:
-        if key not in known:
-            raise UserError(f"{path}: unknown setting '{key}'{nearest(key, known)}")
-    for key in known:
-        if key not in values:
-            raise UserError(f"{path} has no '{key}': begin it with 'base: compare.yaml'")
+    hint = f"name it in the 'models' of a comparison, --models='[{path}]'"
+    values = load_recipe(path, overrides, known, base="compare.yaml", hint=hint)
     settings = dict(values)
     if not isinstance(settings[FREE], dict):
         raise UserError(f"overrides is {settings[FREE]!r}: write a mapping, {{NAME: value}}")
     settings[FREE] = {**settings[FREE], **shared}
     for key, value in settings[FREE].items():
-        if not _is_plain(value):  # runs, which are made in other processes, build their own from the text
+        if not is_plain(value):  # runs, which are made in other processes, build their own from the text
             raise UserError(f'overrides.{key} holds an object: write it in quotes, as in "!name:torch.optim.SGD"')
     settings["models"] = _find_models(settings["models"], path.parent)
     _check(settings)
     return CompareSettings(**settings)
-
-
-def _is_plain(value):
-    try:
-        yaml.safe_dump(value)
-    except yaml.YAMLError:
-        return False
-    return True
 
 
 def _find_models(models, folder):

@@ -95,6 +95,49 @@ def load_hparams(path, overrides=None):
     return _load(text, name=path.stem, folders=folders, source=path)
 
 
+def load_recipe(path, overrides, known, *, base, hint):
+    """Load the YAML file of a recipe that makes many runs, such as a search: exactly the keys that are known.
+
+    Parameters
+    ----------
+    path, overrides
+        As :func:`load_hparams` takes them.
+    known : sequence of str
+    base : str
+        The file that states them all.
+    hint : str
+        What to do with a model's YAML file, should it be given one.
+
+    Returns
+    -------
+    HParams
+
+    Raises
+    ------
+    UserError
+        If a key is unknown or missing.
+    """
+    values = load_hparams(path, overrides)
+    if "frontend" in values:
+        raise UserError(f"{path} is a model's YAML: {hint}")
+    for key in values:
+        if key not in known:
+            raise UserError(f"{path}: unknown setting '{key}'{nearest(key, known)}")
+    for key in known:
+        if key not in values:
+            raise UserError(f"{path} has no '{key}': begin it with 'base: {base}'")
+    return values
+
+
+def is_plain(value):
+    """Whether a value holds no objects, so that it can be written as YAML."""
+    try:
+        yaml.safe_dump(value)
+    except yaml.YAMLError:
+        return False
+    return True
+
+
 def load_resolved(text, *, name, folders):
     """Load what :attr:`HParams.text` recorded."""
     return _load(text, name=name, folders=folders, source=f"{name} (recorded settings)")

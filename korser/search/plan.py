@@ -6,12 +6,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from korser.corpora import load_corpus
 from korser.errors import UserError
 from korser.hparams import load_hparams, run_name
 from korser.search.space import check_values, grid_cells, has_effect, make_axis
 from korser.settings import check_settings
-from korser.training import labelled_tasks, pretrained
+from korser.training import divide, labelled_tasks, pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -123,14 +122,7 @@ def make_plan(settings, yaml):
 
 def _read_corpus(hparams):
     """What a search's results say about the corpus, and the tasks that can be trained on it; no audio is read."""
-    corpus = load_corpus(
-        hparams["corpus"],
-        hparams["data_folder"],
-        label_map=hparams["label_map"],
-        corpus_options=hparams["corpus_options"],
-    )
-    table = hparams["split"](corpus.data)
-    table = table[table["split"] != "test"]
+    corpus, table = divide(hparams)  # a search does not evaluate the test part, so it is not there
     protocol = hparams["split"].keywords["protocol"]
     if not (table["split"] == "valid").any():
         raise UserError(

@@ -10,7 +10,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 
 from korser.errors import UserError
-from korser.hparams import SHIPPED, load_hparams, nearest
+from korser.hparams import SHIPPED, is_plain, load_recipe, nearest
 
 FREE = ("space", "overrides")  # mappings whose keys are the model's, not the search's
 OWN = {  # what the search says about every run itself, and where
@@ -90,26 +90,19 @@ def load_settings(path, overrides=None):
             near = nearest(key, known)
             raise UserError(f"unknown setting '{key}' of the search{near}; one of the model's: --overrides.{key}=...")
     own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE}
-    values = load_hparams(path, own)
-    if "frontend" in values:
-        raise UserError(f"{path} is a model's YAML: search it by recipes/search.py hparams/search.yaml --model={path}")
-    for key in values:
-        if key not in known:
-            raise UserError(f"{path}: unknown setting '{key}'{nearest(key, known)}")
-    for key in known:
-        if key not in values:
-            raise UserError(f"{path} has no '{key}': begin it with 'base: search.yaml'")
+    hint = f"search it by recipes/search.py hparams/search.yaml --model={path}"
+    values = load_recipe(path, own, known, base="search.yaml", hint=hint)
     settings = dict(values)
     for key, text in overrides.items():
         name, dot, inner = key.partition(".")
         if name in FREE:
             value = _read(key, text)
-            if name == "overrides" and dot and not _is_plain(value):
+            if name == "overrides" and dot and not is_plain(value):
                 value = text  # an object: runs build it from the text
             settings[name] = {**_mapping(settings, name), inner: value} if dot else value
     for name in FREE:
         for key, value in _mapping(settings, name).items():
-            if not _is_plain(value):  # runs, which are made in other processes, build their own from the text
+            if not is_plain(value):  # runs, which are made in other processes, build their own from the text
                 raise UserError(f'{name}.{key} holds an object: write it in quotes, as in "!name:torch.optim.SGD"')
     model, models = settings.pop("model"), settings["models"]
     settings["models"] = _find_models(model if models is None else models, path.parent)
@@ -131,14 +124,6 @@ def _mapping(settings, name):
     if not isinstance(settings[name], dict):
         raise UserError(f"{name} is {settings[name]!r}: write a mapping, {{NAME: ...}}")
     return settings[name]
-
-
-def _is_plain(value):
-    try:
-        yaml.safe_dump(value)
-    except yaml.YAMLError:
-        return False
-    return True
 
 
 def _find_models(models, folder):
