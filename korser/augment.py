@@ -93,15 +93,16 @@ class FeatureAugment(nn.Module):
         if not self.mixup_alpha:
             return x, lengths, None
         share = torch.distributions.Beta(self.mixup_alpha, self.mixup_alpha).sample((len(x),))
-        share = torch.maximum(share, 1 - share).to(x.device, x.dtype)  # an utterance is mostly itself
-        partner = torch.randperm(len(x)).to(x.device)
+        share = torch.maximum(share, 1 - share)  # an utterance is mostly itself
+        share = share.to(x.device, x.dtype, non_blocking=True)
+        partner = torch.randperm(len(x)).to(x.device, non_blocking=True)
         mixed = torch.lerp(x[partner], x, share[:, None, None])
         return torch.where(length_mask(lengths[partner], x.shape[1])[..., None], mixed, x), lengths, (partner, share)
 
 
 def _stretch(lengths, fraction, size):
     """Mark a random stretch of up to ``fraction`` of each length; ``(B, size)`` bool."""
-    draw = torch.rand(2, len(lengths)).to(lengths.device)
+    draw = torch.rand(2, len(lengths)).to(lengths.device, non_blocking=True)  # or the GPU is waited for
     width = draw[0] * fraction * lengths
     start = draw[1] * (lengths - width)
     position = torch.arange(size, device=lengths.device)

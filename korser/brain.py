@@ -12,7 +12,7 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 
-from korser.data import absolute_lengths
+from korser.data import to_float
 from korser.errors import UserError
 from korser.losses import MISSING
 from korser.metrics import confusion_counts, scores
@@ -77,7 +77,7 @@ class EmotionBrain(sb.Brain):
     def compute_forward(self, batch, stage):
         """Logits of every task and what augmentation did to the labels."""
         batch = batch.to(self.device)
-        x, lengths = batch.x.data, absolute_lengths(batch.x)
+        x, lengths = to_float(batch.x.data), batch.frames
         augment = None
         if stage == sb.Stage.TRAIN:
             augment = self.settings["augment"]
@@ -94,13 +94,9 @@ class EmotionBrain(sb.Brain):
             labels = {name: self.settings["wav_augment"].replicate_labels(label) for name, label in labels.items()}
         loss, by_task = self.raw_model.head.loss(logits, labels, mix)
         self.batch_losses = {"loss": loss, **by_task}
-        if stage != sb.Stage.TRAIN:
-            probabilities = {name: scores.float().softmax(-1).cpu().numpy() for name, scores in logits.items()}
-            self.predictions.append((batch.id, {k: v.cpu().numpy() for k, v in labels.items()}, probabilities))
-            for name, value in by_task.items():  # by the labels in the mean, so that batches do not matter
-                count = int((labels[name] != MISSING).sum())
-                total, n = self.eval_sums.get(name, (0.0, 0))
-                self.eval_sums[name] = (total + float(value) * count, n + count)
+        if stage != sb.Stage.TRAIN:  # left on the device, which is not waited for before the end of the stage
+            probabilities = {name: scores.float().softmax(-1) for name, scores in logits.items()}
+            self.predictions.append((batch.id, labels, probabilities, by_task))
         return loss
 
     @property
@@ -140,16 +136,59 @@ class EmotionBrain(sb.Brain):
             for optimizer, scheduler in zip(self.optimizers_dict.values(), self.schedulers.values()):
                 scheduler(optimizer)
 
+    def fit_batch(self, batch):
+        """One step: SpeechBrain's, with the same numbers, but all that the host has to know of it is asked at once.
+
+        SpeechBrain waits for the device at every loss, and at every parameter to see whether its gradient is finite:
+        all are if their norm is, which clipping needs anyway. A negative ``max_grad_norm`` means no clipping.
+        """
+        should_step = self.step % self.grad_accumulation_factor == 0
+        self.on_fit_batch_start(batch, should_step)
+        with self.no_sync(not should_step):
+            with self.training_ctx:
+                outputs = self.compute_forward(batch, sb.Stage.TRAIN)
+                loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+            self.scaler.scale(loss / self.grad_accumulation_factor).backward()
+        norms = self.clip_gradients() if should_step else []
+        values = torch.stack([x.detach().to(loss.device) for x in (loss, *self.batch_losses.values(), *norms)]).cpu()
+        self.check_loss_isfinite(values[0])
+        if should_step:
+            finite = values[-len(norms) :].isfinite().all()
+            if not finite and self.skip_nonfinite_grads and not self.scaler.is_enabled():
+                self.check_gradients()
+            self.optimizers_step()
+        self.batch_losses = dict(zip(self.batch_losses, values[1:].tolist()))
+        self.on_fit_batch_end(batch, outputs, loss, should_step)
+        return values[0]
+
+    def clip_gradients(self):
+        """Clip the gradients of each optimizer; their norms before that."""
+        limit = self.max_grad_norm if self.max_grad_norm >= 0 else math.inf
+        norms = []
+        for optimizer in self.optimizers_dict.values():
+            self.scaler.unscale_(optimizer)
+            norms.append(torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], limit))
+        return norms
+
+    def optimizers_step(self):
+        """Step every optimizer on its clipped gradients."""
+        for optimizer in self.optimizers_dict.values():
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        for optimizer in self.optimizers_dict.values():
+            optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Show the running losses of every task."""
-        self.history.add({name: float(value.detach()) for name, value in self.batch_losses.items()})
-        self.bar.update()
-        self.bar.set_postfix({k: f"{v:.3f}" for k, v in self.history.means().items()}, refresh=False)
+        self.history.add(self.batch_losses)
+        if self.bar.update():  # it was drawn: some ten times a second
+            self.bar.set_postfix({k: f"{v:.3f}" for k, v in self.history.means().items()}, refresh=False)
 
     # -- epochs ------------------------------------------------------------------------------------------------------
     def on_stage_start(self, stage, epoch=None):
         """Start the clock, the progress bar and the sums; those of an epoch resumed in its middle go on."""
-        self.predictions, self.eval_sums = [], {}
+        self.predictions = []
         if stage != sb.Stage.TRAIN:
             if self.distributed_launch:  # every process validates: on the same running statistics, so that all agree
                 for buffer in self.raw_model.buffers():
@@ -174,7 +213,7 @@ class EmotionBrain(sb.Brain):
                 self.step, self.avg_train_loss = 0, 0.0  # SpeechBrain does so after this: too late for the checkpoint
                 self.end_epoch(epoch, {}, score=epoch)  # the last epoch is the one that is kept
         elif stage == sb.Stage.VALID:
-            means = {name: total / max(count, 1) for name, (total, count) in self.eval_sums.items()}
+            means = self.mean_losses()
             row = {"valid_loss": sum(task.weight * means[task.name] for task in self.tasks)}
             row |= {f"valid_{name}_loss": value for name, value in means.items()}
             for task in self.tasks:
@@ -212,11 +251,21 @@ class EmotionBrain(sb.Brain):
         """Write ``log.csv`` anew from the history."""
         write_csv(self.log_file, pd.DataFrame(self.history.epochs))
 
+    def mean_losses(self):
+        """Each task's mean loss over the labels evaluated so far, so that batches do not matter."""
+        means = {}
+        for task in self.tasks:
+            counts = [(labels[task.name] != MISSING).sum() for _, labels, _, _ in self.predictions]
+            counts = torch.stack(counts).tolist()
+            losses = torch.stack([by_task[task.name] for _, _, _, by_task in self.predictions]).tolist()
+            means[task.name] = sum(loss * count for loss, count in zip(losses, counts)) / max(sum(counts), 1)
+        return means
+
     def gathered(self, task):
         """Truth ``(N,)`` and probabilities ``(N, K)`` of a task over the utterances evaluated so far."""
         return (
-            np.concatenate([labels[task.name] for _, labels, _ in self.predictions]),
-            np.concatenate([probabilities[task.name] for _, _, probabilities in self.predictions]),
+            torch.cat([labels[task.name] for _, labels, _, _ in self.predictions]).cpu().numpy(),
+            torch.cat([probabilities[task.name] for _, _, probabilities, _ in self.predictions]).cpu().numpy(),
         )
 
     def predict(self, loader):
@@ -229,18 +278,16 @@ class EmotionBrain(sb.Brain):
         embeddings : dict of str to numpy.ndarray
             ``{id: (E,)}``, what the backbone gives to the head.
         """
-        self.predictions, self.eval_sums, embedded = [], {}, []
+        self.predictions, embedded = [], []
         self.modules.eval()
-        hook = self.raw_model.backbone.register_forward_hook(lambda module, x, y: embedded.append(y.float().cpu().numpy()))
+        hook = self.raw_model.backbone.register_forward_hook(lambda module, x, y: embedded.append(y.float()))
         for batch in tqdm(loader, desc="predict", disable=self.settings["noprogressbar"], leave=False):
             self.evaluate_batch(batch, sb.Stage.TEST)
         hook.remove()
-        probabilities = {
-            name: {task.name: probabilities[task.name][i] for task in self.tasks}
-            for ids, _, probabilities in self.predictions
-            for i, name in enumerate(ids)
-        }
-        return probabilities, dict(zip(probabilities, np.concatenate(embedded)))
+        names = [name for ids, *_ in self.predictions for name in ids]
+        columns = {task.name: self.gathered(task)[1] for task in self.tasks}
+        probabilities = {name: {task: p[i] for task, p in columns.items()} for i, name in enumerate(names)}
+        return probabilities, dict(zip(names, torch.cat(embedded).cpu().numpy()))
 
 
 def _loss_name(name):
@@ -280,6 +327,9 @@ def make_scheduler(factory, lr, warmup, total):
 def seed_everything(*numbers):
     """Seed torch, numpy and Python (SpeechBrain's and transformers' augmentations use them) from integers."""
     state = [int(n) for n in np.random.SeedSequence(numbers).generate_state(3)]
-    torch.manual_seed(state[0])
+    if torch.accelerator.is_available():
+        torch.manual_seed(state[0])
+    else:  # where there is no GPU, manual_seed formats three stack traces and keeps them, at every step
+        torch.default_generator.manual_seed(state[0])
     np.random.seed(state[1])
     random.seed(state[2])

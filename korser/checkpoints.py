@@ -49,12 +49,13 @@ class AtomicCheckpointer(Checkpointer):
                 "the same command goes on from the last one"
             ) from error
         ddp_barrier()
-        if checkpoint is None:  # not the main process
-            return None
-        final = checkpoint.path.with_name(checkpoint.path.name.removeprefix(UNFINISHED))
-        checkpoint.path.rename(final)
-        files = {name: final / path.name for name, path in checkpoint.paramfiles.items()}
-        return Checkpoint(final, checkpoint.meta, files)
+        if checkpoint is not None:  # the main process
+            final = checkpoint.path.with_name(checkpoint.path.name.removeprefix(UNFINISHED))
+            checkpoint.path.rename(final)
+            files = {name: final / path.name for name, path in checkpoint.paramfiles.items()}
+            checkpoint = Checkpoint(final, checkpoint.meta, files)
+        ddp_barrier()  # all processes list the same checkpoints when old ones are deleted, one broadcast each
+        return checkpoint
 
 
 @register_checkpoint_hooks

@@ -26,6 +26,8 @@ NOT_SETTINGS = (
     "output_folder",
     "cache_folder",
     "num_workers",
+    "resident",
+    "extraction_seconds",
     "device",
     "distributed_backend",
     "noprogressbar",

@@ -14,7 +14,7 @@ from korser.audio import read_audio, scan_audio
 from korser.corpora import load_corpus
 from korser.errors import UserError
 from korser.evaluation import evaluate_predictions
-from korser.features import weights_digest
+from korser.features import FrozenPrefix, weights_digest
 from korser.hparams import load_resolved, nearest
 from korser.rundir import read_csv, read_json, write_csv, write_json
 from korser.stages import SAMPLE_RATE
@@ -35,7 +35,7 @@ class TrainedModel:
     Attributes
     ----------
     model : korser.model.SpeechEmotionModel
-        In eval mode.
+        In eval mode; its frozen prefix rounds as the cache did that it was trained on.
     tasks : list of korser.Task
     info : dict
         The contents of ``run.json``.
@@ -65,6 +65,12 @@ class TrainedModel:
                     f"the frozen weights of {recorded['stage']} from '{recorded['source']}' are not those that "
                     f"{run_dir} was trained with: restore them, or train again"
                 )
+        if len(self.model.prefix) and hparams["use_cache"] and hparams["wav_augment"] is None:  # as training read it
+            kept = {
+                "dtype": hparams.get("cache_dtype", "float32"),  # runs of before there was a choice
+                "precision": hparams.get("extraction_precision", "fp32"),
+            }
+            self.model.prefix = torch.nn.ModuleList([FrozenPrefix(*self.model.prefix, **kept)])
         self.model.load_trained_state(safetensors.torch.load_file(run_dir / "model.safetensors"))
         self.model.eval().to(device)
         self.device = device

@@ -29,13 +29,19 @@ REAL = {  # the least and the greatest value
 FOLDERS = ("data_folder", "output_folder", "cache_folder")
 CALLABLE = ("split", "head", "opt_class", "lr_scheduler", "augment", "backbone")
 MAPPINGS = ("label_map", "corpus_options")
+CHOICES = {
+    "cache_dtype": ("float32", "float16", "bfloat16"),
+    "extraction_precision": ("fp32", "bf16"),
+    "class_weights": (None, "balanced"),
+}
 OTHERS = (
     "corpus",
     "tasks",
     "frontend",
     "epoch_counter",
     "wav_augment",
-    "class_weights",
+    "extraction_seconds",
+    "resident",
     "device",
     "distributed_backend",
     "noprogressbar",
@@ -57,7 +63,7 @@ def check_settings(hparams):
     UserError
         Names the key and what it must be.
     """
-    for key in (*WHOLE, *REAL, *FOLDERS, *CALLABLE, *MAPPINGS, *OTHERS):
+    for key in (*WHOLE, *REAL, *FOLDERS, *CALLABLE, *MAPPINGS, *CHOICES, *OTHERS):
         if key not in hparams:
             raise UserError(f"{hparams.name}.yaml has no '{key}': begin it with 'base: base.yaml'")
     for key, least in WHOLE.items():
@@ -95,5 +101,10 @@ def check_settings(hparams):
             torch.empty(0, device=hparams["device"])
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device is {hparams['device']!r}: {' '.join(str(error).split())}") from error
-    if hparams["class_weights"] not in (None, "balanced"):
-        raise UserError(f"class_weights is {hparams['class_weights']!r}: write balanced or null")
+    for key, choices in CHOICES.items():
+        if hparams[key] not in choices:
+            names = ", ".join("null" if choice is None else choice for choice in choices)
+            raise UserError(f"{key} is {hparams[key]!r}: it must be one of {names}")
+    seconds = hparams["extraction_seconds"]
+    if seconds is not None and (not isinstance(seconds, Real) or isinstance(seconds, bool) or not 0 < seconds < math.inf):
+        raise UserError(f"extraction_seconds is {seconds!r}: it must be null or a number above 0")

@@ -11,20 +11,21 @@ import numpy as np
 import safetensors.torch
 import speechbrain as sb
 import torch
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, infer_device, run_on_main
 
 from korser.audio import read_audio, scan_audio
+from korser.audio_store import AudioStore
 from korser.brain import EmotionBrain, seed_everything
 from korser.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.corpora import load_corpus
 from korser.cost import PeakMemory, macs_per_second
-from korser.data import KeepInMemory, bucketed_batches, class_index, make_dataset, sorted_batches
+from korser.data import KeepInMemory, bucketed_batches, class_index, collate, make_dataset, sorted_batches
 from korser.errors import UserError
 from korser.evaluation import evaluate_predictions
 from korser.features import FeatureCache, code_digest, weights_digest
 from korser.losses import balanced_weights
 from korser.model import SpeechEmotionModel
+from korser.resident import AheadLoader, Memory, Resident
 from korser.rundir import atomic, environment, locked, read_csv, read_json, write_csv, write_json, write_text
 from korser.settings import check_settings
 from korser.splits import BALANCED, check_splits, speaker_independent
@@ -33,6 +34,7 @@ from korser.stages import SAMPLE_RATE, split_frozen
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
+PLACES = {"device": "the GPU's memory", "locked": "page-locked host memory", "map": "a memory map"}
 
 
 def train(hparams, run_dir, on_epoch=None):
@@ -100,12 +102,16 @@ def _train(hparams, run_dir, on_epoch):
         history=history,
         log_file=run_dir / "log.csv",
         checkpointer=checkpointer,
-        tensorboard=_tensorboard(hparams, run_dir),
+        tensorboard=open_tensorboard(hparams, run_dir),
         on_epoch=on_epoch,
     )
+    if hparams["resident"]:
+        labels = [task.name for task in tasks]
+        datasets = make_resident(datasets, labels, read.stored, brain.device, hparams["memory_gb"])
     memory, initial = PeakMemory(brain.device), learned(model)
     fit(brain, datasets)
     peak_memory, peak_memory_of = memory.measure()
+    peak_memory -= sum(data.nbytes for data in datasets.values() if getattr(data, "place", None) == "device")
     ddp_barrier()
     best = checkpointer.find_checkpoint(max_key="score")
     model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
@@ -177,29 +183,35 @@ def _changed(initial, trained):
 
 def fit(brain, datasets):
     """Run the epochs on length-bucketed batches, from the latest checkpoint if there is one."""
-    hparams = brain.settings
-    sampler = bucketed_batches(
-        datasets["train"],
-        batch_size=hparams["batch_size"],
-        n_buckets=hparams["n_buckets"],
-        seed=hparams["seed"],
-    )
-    brain.train_sampler = sampler  # or the order would repeat from the second epoch on
-    loader = brain.make_dataloader(
-        datasets["train"],
-        sb.Stage.TRAIN,
-        batch_sampler=sampler,
-        num_workers=hparams["num_workers"],
-        collate_fn=PaddedBatch,
-    )
-    brain.n_train_batches = len(loader)
+    loader = training_batches(brain, datasets["train"])
     brain.validates = "valid" in datasets
     brain.fit(
-        hparams["epoch_counter"],
+        brain.settings["epoch_counter"],
         loader,
-        sorted_batches(datasets["valid"], hparams["batch_size"]) if brain.validates else None,
+        sorted_batches(datasets["valid"], brain.settings["batch_size"]) if brain.validates else None,
         progressbar=False,  # the brain has its own bar, with the losses of every task
     )
+
+
+def training_batches(brain, dataset):
+    """SpeechBrain's loader of the training split, whose position goes into the brain's checkpoints."""
+    hparams = brain.settings
+    sampler = bucketed_batches(
+        dataset, batch_size=hparams["batch_size"], n_buckets=hparams["n_buckets"], seed=hparams["seed"]
+    )
+    brain.train_sampler = sampler  # or the order would repeat from the second epoch on
+    resident = isinstance(dataset, Resident)
+    loader = brain.make_dataloader(
+        dataset,
+        sb.Stage.TRAIN,
+        batch_sampler=sampler,
+        num_workers=0 if resident else hparams["num_workers"],
+        collate_fn=collate(dataset),
+    )
+    if resident and dataset.place == "locked":
+        loader.__class__ = AheadLoader  # SpeechBrain makes its own kind only
+    brain.n_train_batches = len(loader)
+    return loader
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
@@ -404,24 +416,55 @@ def build_model(hparams, tasks, manifest=None):
 
 
 def make_reader(hparams, model, manifest):
-    """How training reads an utterance: from the cache of the frozen prefix where there is one.
+    """How training reads an utterance: from the cache of the frozen prefix where there is one, else its decoded audio.
 
     Returns
     -------
-    read : callable
+    read : korser.data.KeepInMemory
         ``(audio_path, digest) -> torch.Tensor``.
     skip_prefix : bool
         Whether it gives the prefix's output instead of the waveform.
     """
-    max_bytes = int(hparams["memory_gb"] * 2**30)
-    if len(model.prefix) and hparams["wav_augment"] is None and hparams["use_cache"]:
+    skip_prefix = bool(len(model.prefix) and hparams["wav_augment"] is None and hparams["use_cache"])
+    if skip_prefix:
         model.prefix.to(hparams["device"] or infer_device())
-        cache = FeatureCache(list(model.prefix), hparams["cache_folder"], read_audio)
-        run_on_main(cache.fill, args=[manifest, not hparams["noprogressbar"]])
-        return KeepInMemory(cache.read, max_bytes), True
-    if len(model.prefix) and hparams["wav_augment"] is not None:
-        logger.warning("wav_augment changes the waveform: the cache of frozen features is off")
-    return KeepInMemory(lambda audio_path, digest: read_audio(audio_path), max_bytes), False
+        stored = FeatureCache(
+            list(model.prefix),
+            hparams["cache_folder"],
+            read_audio,
+            dtype=hparams["cache_dtype"],
+            precision=hparams["extraction_precision"],
+            seconds=hparams["extraction_seconds"],
+        )
+    else:
+        if len(model.prefix) and hparams["wav_augment"] is not None:
+            logger.warning("wav_augment changes the waveform: the cache of frozen features is off")
+        stored = AudioStore(hparams["cache_folder"], read_audio)
+    run_on_main(stored.fill, args=[manifest, not hparams["noprogressbar"]])
+    return KeepInMemory(stored, int(hparams["memory_gb"] * 2**30)), skip_prefix
+
+
+def make_resident(datasets, tasks, stored, device, memory_gb):
+    """The splits in memory (:mod:`korser.resident`), each where it still fits.
+
+    Parameters
+    ----------
+    datasets : dict of str to speechbrain.dataio.dataset.DynamicItemDataset
+    tasks : list of str
+    stored : korser.audio_store.AudioStore or korser.features.FeatureCache
+    device : str
+    memory_gb : float
+        Of host memory to lock, where a GPU's does not suffice.
+
+    Returns
+    -------
+    dict of str to korser.resident.Resident
+    """
+    memory = Memory(device, int(memory_gb * 2**30))
+    resident = {split: Resident(dataset, tasks, stored, memory) for split, dataset in datasets.items()}
+    for split, data in resident.items():
+        logger.info("%s: %.2f GiB in %s", split, data.nbytes / 2**30, PLACES[data.place])
+    return resident
 
 
 def _numbers(classes):
@@ -471,7 +514,7 @@ def predictions_table(manifest, tasks, probabilities):
     return table
 
 
-def _tensorboard(hparams, run_dir):
+def open_tensorboard(hparams, run_dir):
     if not hparams["tensorboard"] or not if_main_process():
         return None
     try:

@@ -7,12 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever asks a hub fails at once
 
 ROOT = Path(__file__).parent.parent
 HPARAMS = ROOT / "hparams"
 PITCH = {"joy": 400, "sadness": 150, "neutral": 220, "anger": 300}  # Hz
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
 def write_tiny_corpus(folder, n_speakers=6):

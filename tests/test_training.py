@@ -22,6 +22,7 @@ from korser import UserError, load_hparams, train
 from korser.brain import EmotionBrain, Pruned, make_scheduler
 from korser.checkpoints import AtomicCheckpointer
 from korser.inference import TrainedModel
+from korser.resident import Memory, Resident
 from korser.rundir import read_csv, run_folder
 
 FILES = [
@@ -37,6 +38,16 @@ FILES = [
     "metrics.json",
     "run.json",
 ]
+
+WAV_AUGMENT = """!new:speechbrain.augment.augmenter.Augmenter
+    parallel_augment: false
+    concat_original: false
+    min_augmentations: 1
+    max_augmentations: 2
+    augmentations:
+        - !new:speechbrain.augment.time_domain.SpeedPerturb {orig_freq: 16000, speeds: [90, 110]}
+        - !new:speechbrain.augment.time_domain.DropChunk {drop_length_high: 400}
+"""
 
 
 def run(overrides, model="mel_mtl", run_dir=None):
@@ -213,10 +224,68 @@ def test_resuming_ends_in_the_same_numbers(reference, tmp_path, monkeypatch, cls
 
 @pytest.mark.parametrize(
     "settings",
+    [{}, {"use_cache": "false"}, {"use_cache": "false", "wav_augment": WAV_AUGMENT}],
+    ids=["features", "audio", "augmented audio"],
+)
+def test_batches_from_memory_and_from_speechbrains_reading_train_the_same(tiny, tmp_path, settings):
+    tiny |= {"augment.mixup_alpha": "0.2", **settings}
+    assert_same_run(run(tiny), run({**tiny, "resident": "false"}, run_dir=tmp_path / "one at a time"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("use_cache", ["true", "false"])
+@pytest.mark.parametrize("place", ["device", "locked", "map"])
+def test_batches_from_memory_train_the_same_on_a_gpu(tiny, tmp_path, monkeypatch, place, use_cache):
+    tiny |= {"device": "cuda", "use_cache": use_cache, "augment.mixup_alpha": "0.2"}
+    one_at_a_time = run({**tiny, "resident": "false"}, run_dir=tmp_path / "one at a time")
+    monkeypatch.setattr(Memory, "place", lambda self, nbytes: place)
+    resident = run(tiny)
+    logs = [read_csv(d / "log.csv").drop(columns="seconds") for d in (resident, one_at_a_time)]
+    pd.testing.assert_frame_equal(*logs, rtol=1e-4)
+
+
+def test_audio_is_decoded_once_for_all_runs(tiny, tmp_path, monkeypatch):
+    tiny |= {"use_cache": "false"}
+    first = run(tiny, model="mel_stl")
+    monkeypatch.setattr("korser.training.read_audio", None)
+    assert_same_run(first, run(tiny, model="mel_stl", run_dir=tmp_path / "again"))
+
+
+def test_a_step_is_speechbrains(reference, tmp_path, monkeypatch):
+    overrides, run_dir = reference
+
+    def on_fit_batch_end(self, *args):
+        self.batch_losses = {name: float(loss.detach()) for name, loss in self.batch_losses.items()}
+        return original(self, *args)
+
+    original = EmotionBrain.on_fit_batch_end
+    monkeypatch.setattr(EmotionBrain, "on_fit_batch_end", on_fit_batch_end)
+    for method in ("fit_batch", "optimizers_step"):
+        monkeypatch.delattr(EmotionBrain, method)
+    assert_same_run(run_dir, run(overrides, run_dir=tmp_path / "run"))
+
+
+def test_a_batch_ahead_trains_and_resumes_the_same(reference, tmp_path, monkeypatch):
+    original = Resident.__init__
+
+    def streamed(self, *args):
+        original(self, *args)
+        self.place = "locked"  # as where a GPU's memory does not hold the split
+
+    overrides, run_dir = reference
+    monkeypatch.setattr(Resident, "__init__", streamed)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, EmotionBrain, "on_fit_batch_start", 7)  # in the middle of the second epoch
+        run(overrides, run_dir=tmp_path / "run")
+    assert_same_run(run_dir, run(overrides, run_dir=tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "settings",
     [
         {"patience": "1", "lr": "1e-9", "n_epochs": "6"},  # SpeechBrain forgets the state of its own early stopping
         {"split.test_speakers": "[s0, s1]", "split.valid": "0"},  # the epoch ends without validation
-        {"num_workers": "1", "class_weights": "balanced"},
+        {"num_workers": "1", "resident": "false", "class_weights": "balanced"},
     ],
     ids=["early stopping", "no validation", "worker"],
 )
@@ -408,17 +477,6 @@ def test_a_corpus_without_the_main_task_is_refused(tiny_corpus, tiny, tmp_path):
         run({**tiny, "data_folder": str(data)})
 
 
-WAV_AUGMENT = """!new:speechbrain.augment.augmenter.Augmenter
-    parallel_augment: false
-    concat_original: false
-    min_augmentations: 1
-    max_augmentations: 2
-    augmentations:
-        - !new:speechbrain.augment.time_domain.SpeedPerturb {orig_freq: 16000, speeds: [90, 110]}
-        - !new:speechbrain.augment.time_domain.DropChunk {drop_length_high: 400}
-"""
-
-
 @pytest.mark.parametrize(
     ("name", "told"),  # each has an order of its own
     [
@@ -438,7 +496,7 @@ def test_schedulers_get_what_they_name(name, told):
     [
         {"class_weights": "balanced"},
         {"precision": "bf16"},
-        {"num_workers": "1"},
+        {"num_workers": "1", "resident": "false"},
         {"split.protocol": "random_stratified"},
         {"patience": "1"},
         {"tensorboard": "true"},
@@ -486,6 +544,34 @@ def test_nonfinite_losses_do_not_reach_the_weights(tiny, monkeypatch):
     run_dir = run(tiny, model="mel_stl")
     state = safetensors.torch.load_file(run_dir / "model.safetensors")
     assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
+
+
+def test_nonfinite_gradients_do_not_reach_the_weights(tiny, monkeypatch):
+    original, calls = EmotionBrain.clip_gradients, [0]
+
+    def sometimes_nan(self):
+        calls[0] += 1
+        if calls[0] == 2:
+            next(self.raw_model.head.parameters()).grad[0] = float("nan")
+        return original(self)
+
+    monkeypatch.setattr(EmotionBrain, "clip_gradients", sometimes_nan)
+    run_dir = run(tiny, model="mel_stl")
+    state = safetensors.torch.load_file(run_dir / "model.safetensors")
+    assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
+
+
+def test_losses_that_stay_nonfinite_end_the_run(tiny, monkeypatch):
+    original = EmotionBrain.compute_objectives
+    monkeypatch.setattr(EmotionBrain, "compute_objectives", lambda *args: original(*args) * float("inf"))
+    with pytest.raises(ValueError, match="patience is exhausted"):
+        run({**tiny, "nonfinite_patience": "2"}, model="mel_stl")
+
+
+def test_a_negative_norm_means_no_clipping(tiny, tmp_path):
+    # SpeechBrain 1.1 multiplies the gradients by it, and so climbs
+    unclipped = run({**tiny, "max_grad_norm": "-1"}, model="mel_stl")
+    assert_same_run(unclipped, run({**tiny, "max_grad_norm": "1e9"}, model="mel_stl"))
 
 
 def test_each_learning_rate_has_its_optimizer_and_vectors_do_not_decay(tiny, tmp_path):
