@@ -16,7 +16,9 @@ class MaskedBatchNorm(_NormBase):
 
     The valid frames of the batch are packed, normalised by PyTorch's own batch norm and put back, so that in training
     neither the statistics nor their gradients know how much padding there was. A batch with a single value per channel
-    has no variance: it is normalised by the running statistics, which it leaves alone.
+    has no variance: it is normalised by the running statistics, which it leaves alone. On a GPU the same is computed
+    by sums over the mask, since the number of valid frames, which packing needs, is not known before the GPU is waited
+    for.
 
     It is no subclass of torch's BatchNorm1d, since distributed training would turn it into a SyncBatchNorm, which does
     not know lengths: the statistics are those of each process's own share of the batch.
@@ -50,8 +52,13 @@ class MaskedBatchNorm(_NormBase):
         torch.Tensor
             As ``x``, zero past ``lengths``.
         """
+        mask = length_mask(lengths, x.shape[2])
+        return self.masked(x, mask) if x.is_cuda else self.packed(x, mask)
+
+    def packed(self, x, mask):
+        """:meth:`forward` by packing the valid frames; ``mask`` ``(B, T)`` bool."""
         n, maps, time, bands = x.shape
-        valid = length_mask(lengths, time).flatten().nonzero()[:, 0]
+        valid = mask.flatten().nonzero()[:, 0]
         x = x.permute(0, 2, 3, 1).reshape(n * time, bands * maps)
         y = x.index_select(0, valid).view(-1, maps)  # (frames * F, M)
         training = self.training and len(y) > 1
@@ -63,6 +70,28 @@ class MaskedBatchNorm(_NormBase):
         y = y.view(-1, bands * maps)
         y = y.new_zeros(n * time, bands * maps).index_copy(0, valid, y)
         return y.view(n, time, bands, maps).permute(0, 3, 1, 2)
+
+    def masked(self, x, mask):
+        """:meth:`forward` by sums over the mask, ``(B, T)`` bool; nothing of it is needed on the host."""
+        padding = ~mask[:, None, :, None]
+        y = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(padding, 0)
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            count = mask.sum() * x.shape[3]
+            several = count > 1
+            own = y.sum((0, 2, 3)) / count
+            spread = (y - own[:, None, None]).masked_fill(padding, 0).square().sum((0, 2, 3)) / count
+            with torch.no_grad():
+                unbiased = spread * (count / (count - 1).clamp(min=1))
+                for running, new in ((mean, own), (variance, unbiased)):
+                    running.copy_(torch.where(several, running.lerp(new.to(running.dtype), self.momentum), running))
+            mean, variance = torch.where(several, own, mean.clone()), torch.where(several, spread, variance.clone())
+        y = (y - mean[:, None, None]) * (variance + self.eps).rsqrt()[:, None, None]
+        if self.affine:
+            y = y * self.weight[:, None, None] + self.bias[:, None, None]
+        if self.activation is not None:
+            y = self.activation(y)
+        return y.masked_fill(padding, 0).to(x.dtype)
 
 
 class ConvBlock(nn.Module):

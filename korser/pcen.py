@@ -162,5 +162,5 @@ class PCEN(nn.Module):
             power = 1 / bounded(self.root.to(dtype), low=1.0)[:, None]
             mean = linear_recursion(smooth[:, None] * x, 1 - smooth, x[..., 0])
             gain = torch.exp(-alpha * torch.log(self.floor + mean))
-            y = (x * gain + delta) ** power - delta**power
+            y = torch.exp(power * torch.log(x * gain + delta)) - delta**power  # `**` would cost twice as much
             return y.transpose(1, 2).to(self.alpha.dtype)

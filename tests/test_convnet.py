@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from korser.convnet import ConvNet, MaskedBatchNorm
+from korser.lengths import length_mask
 
 SHAPES = [(1, 1), (7, 3), (40, 120), (64, 370), (192, 180), (1536, 25)]
 
@@ -68,6 +69,29 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_frames():
     torch.testing.assert_close(norm.running_mean, reference.running_mean)
     torch.testing.assert_close(norm.running_var, reference.running_var)
     assert y[1, :, 1:].abs().max() == 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("lengths", [[7, 3, 1], [7, 7, 7], [1]])
+@pytest.mark.parametrize("affine", [True, False])
+def test_masked_batch_norm_is_the_same_on_a_gpu(training, lengths, affine):
+    torch.manual_seed(0)
+    norms = [MaskedBatchNorm(5, torch.relu, affine=affine).train(training) for _ in range(2)]
+    with torch.no_grad():
+        for name, value in norms[0].state_dict().items():
+            value.copy_(torch.rand(value.shape) + 0.5)
+            norms[1].state_dict()[name].copy_(value)
+    n, bands = len(lengths), 1 if lengths == [1] else 2  # a single value per channel has no variance
+    x = (3 * torch.randn(n, 5, max(lengths), bands) + 1).requires_grad_()
+    mask = length_mask(torch.tensor(lengths), max(lengths))
+    results = []
+    for norm, how in zip(norms, (norms[0].packed, norms[1].masked)):
+        poisoned = x.masked_fill(~mask[:, None, :, None], float("nan"))
+        y = how(poisoned, mask)
+        grads = torch.autograd.grad((y**2).sum(), [x, *norm.parameters()])
+        results.append([y, *grads, norm.running_mean, norm.running_var])
+    for packed, masked in zip(*results):
+        torch.testing.assert_close(packed, masked, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -10,15 +10,21 @@ per hop. Here
 4. the few frames that the ends of an utterance cut, where the energy has a sharp edge, are computed at the full rate
    on short segments.
 
-``r`` depends on the widths of a filter and of its pooling window alone (:func:`plan`). A filter whose taps are cut
-off while still large rings over the whole spectrum, and a very short one fills it; for these ``r`` is the hop itself
-and nothing is left out. Blocks start with the utterance and their size is fixed, so its energies do not depend on what
-it is batched with; blocks that hold only padding are not computed.
+``r`` depends on the widths of a filter and of its pooling window alone
+(:func:`plugins.frontends._leaf_rates.admits`). A filter whose taps are cut off while still large rings over the whole
+spectrum, and a very short one fills it; for these ``r`` is the hop itself and nothing is left out. Blocks start with
+the utterance and their size is fixed, so its energies do not depend on what it is batched with.
 
-Against the definition in float64, over 420 draws of all parameters, lengths and windows: the logarithm of the floored
-energies of a filter is within 1e-6 (2-norm, relative) on speech and noise, the gradients of the parameters within
-1e-5. The worst signals are made to be so, such as a step of 50 dB right after a frame at the floor: 5e-5 and 3e-4
-there. Gradients of ``mu`` are rounding where they cancel, as in utterances much shorter than one hop.
+Against the definition in float64, over random parameters, lengths, windows, hops and signals, energies per filter and
+gradients per tensor are within 1e-4 in the 2-norm (tests/frontends/test_leaf_fast.py), commonly within 1e-6. The worst
+signals are made to be so, such as a step of 50 dB right after frames at the floor. Gradients of ``mu`` are rounding
+where they cancel, as in utterances much shorter than one hop. The gradient of the *input* by the logarithm of energies
+70 dB below the loudest of the same block is good to 1e-3 only, since the transform rounds to float32.
+
+On a CPU the rates are chosen at every call and blocks that hold only padding are left out. On a GPU either would make
+the host wait for the device, so nothing is read back there: all blocks are computed, and the rates are kept and
+watched from a distance (:class:`plugins.frontends._leaf_rates.Plan`). The sequence of launches then depends on shapes
+and rates alone, and a CUDA graph can hold it.
 
 Shape legend: ``B`` utterances, ``T`` samples, ``C`` filters, ``K`` frames, ``n`` blocks, ``N`` samples per block,
 ``F`` hops per block, ``M = r F`` bins of a band. Complex arrays are kept as pairs of real numbers where that saves a
@@ -27,7 +33,6 @@ pass over the memory.
 
 import functools
 import math
-from collections import defaultdict
 from typing import NamedTuple
 
 import torch
@@ -35,14 +40,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from korser.lengths import length_mask
+from plugins.frontends._leaf_rates import BAND, MAX_STEP, constant
 
-BAND = 6.5  # half of a band, in units of the Gabor's own width 1 / sigma: beyond, the response is below 1e-9
-MAX_RINGING = 1e-6  # what the cut of the taps may leave beyond the band, in units of the peak
-MAX_STEP = 0.1  # coarsest grid, in half taps: beyond it the taps are cut too early anyway
-MARGIN = 3  # steps of the grid by which the quadrature exceeds the pooling window
+MARGIN = 1.5, 3  # least and most steps of the grid by which the quadrature exceeds the pooling window
 NUGGET = 1e-12  # conditions the quadrature
-RATES = 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 30, 40, 60, 80, 120, 160, 240  # samples per hop that FFTs like
-CHUNK = 2**19  # complex numbers per temporary, so that they stay in the cache
+CPU_CHUNK, GPU_CHUNK = 2**18, 2**24  # complex numbers per temporary: what stays in the cache; 128 MiB
 
 
 class Geometry(NamedTuple):
@@ -52,15 +54,27 @@ class Geometry(NamedTuple):
     pool_half: int  # samples on either side of a frame's centre
     hop: int
     edge: int  # frames at either end of an utterance that its end may cut
-    margin: int  # hops at either end of a block whose frames are not valid
+    margin: int  # hops before the first valid frame of a block, and behind the last
     hops: int  # hops per block
 
     @classmethod
     def of(cls, taps, pool_taps, hop):
         half, pool_half = taps // 2, pool_taps // 2
-        reach = pool_half + math.ceil(MARGIN * MAX_STEP * half)  # samples that a frame looks at on either side
-        margin = -(-(reach + half) // hop)
-        return cls(half, pool_half, hop, -(-reach // hop), margin, 12 * math.ceil(20 * margin / 12))
+        reach = pool_half + math.ceil(MARGIN[1] * MAX_STEP * half)  # samples that a frame looks at on either side
+        margin = -(-(reach + half + 1 - hop // 2) // hop)
+        return cls(half, pool_half, hop, -(-reach // hop), margin, 12 * max(1, math.ceil(20 * margin / 12)))
+
+    @property
+    def centre(self):
+        """Where in its hop a frame is centred: in the middle, so that its window touches as few hops as can be."""
+        return self.hop // 2
+
+    @property
+    def at_the_ends(self):
+        """The same for the segments at the ends of an utterance, which hold its cut frames alone."""
+        reach = self.pool_half + self.half
+        margin = -(-(reach - self.centre) // self.hop)
+        return self._replace(margin=margin, hops=margin + self.edge - 1 - (-(self.centre + reach + 1) // self.hop))
 
     @property
     def block(self):
@@ -73,7 +87,7 @@ class Geometry(NamedTuple):
         return self.hops - 2 * self.margin
 
 
-def pooled_energies(x, lengths, mu, sigma, taps, window, hop):
+def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
     """Squared modulus of Gabor filters, pooled over centred frames.
 
     Parameters
@@ -82,27 +96,31 @@ def pooled_energies(x, lengths, mu, sigma, taps, window, hop):
         ``(B, T)`` float32, zero past `lengths`.
     lengths : torch.Tensor
         ``(B,)`` int64, at least 1 each.
-    mu, sigma : torch.Tensor
-        ``(C,)``, centres in [0, pi] rad per sample and widths in samples. They decide what is computed how; gradients
-        flow through the taps.
+    mu : torch.Tensor
+        ``(C,)``, centres in [0, pi] rad per sample. They decide where a band lies; gradients flow through the taps.
     taps : torch.Tensor
         ``(C, 2, W)``, real and imaginary part of the filters, ``W`` odd.
-    window : torch.Tensor
-        ``(C, W')`` float64, the pooling windows, ``W'`` odd.
+    width : torch.Tensor
+        ``(C,)`` float64, widths of the Gaussian pooling windows in units of half their length.
+    pool_taps : int
+        Samples of a pooling window, odd.
     hop : int
         Samples between frames.
+    rates : tuple of int
+        Samples per hop of each filter, as :class:`plugins.frontends._leaf_rates.Plan` gives them.
 
     Returns
     -------
     torch.Tensor
         ``(B, C, K)``, ``K = ceil(T / hop)``. What lies past ``ceil(lengths / hop)`` is arbitrary.
     """
-    geometry = Geometry.of(taps.shape[-1], window.shape[-1], hop)
-    taps = torch.complex(*taps.to(x.dtype).unbind(1))
+    geometry = Geometry.of(taps.shape[-1], pool_taps, hop)
+    taps = torch.complex(*taps[..., geometry.half :].to(x.dtype).unbind(1))  # (C, W // 2 + 1), from the centre on
     n_frames = (lengths + hop - 1) // hop
     K = -(-x.shape[1] // hop)
-    inner = _inner_frames(x, n_frames, mu.detach(), sigma.detach(), taps, window, geometry)  # (B, C, K')
-    left, right = _edge_frames(x, lengths, n_frames, taps, window.to(x.dtype), geometry)  # (B, C, edge) each
+    windows = _windows(width.detach(), pool_taps)
+    inner = _inner_frames(x, n_frames, mu.detach(), taps, width, windows, rates, geometry)  # (B, C, K')
+    left, right = _edge_frames(x, lengths, n_frames, taps, width, windows, geometry)  # (B, C, edge) each
 
     # put together: frame k comes from `right` if it is one of the last of its utterance, else from `left` if it is
     # one of the first, else from `inner`
@@ -114,210 +132,237 @@ def pooled_energies(x, lengths, mu, sigma, taps, window, hop):
     return torch.cat([inner, left, right], -1).gather(-1, index[:, None].expand(-1, len(mu), -1))
 
 
-def plan(sigma, spread, half, hop):
-    """Samples per hop for each filter.
+def reading_is_free(x):
+    """Whether the host can look at a tensor without waiting for anything."""
+    return x.device.type == "cpu"
 
-    Parameters
-    ----------
-    sigma : list of float
-        Widths of the filters in samples.
-    spread : list of float
-        Widths of the pooling windows in samples. A rule on a grid coarser than the window would be right only by
-        cancellation between far samples, and a loud moment there would leak in.
-    half : int
-        Taps on either side of the centre.
-    hop : int
-        Samples per hop.
 
-    Returns
-    -------
-    list of int
-        As small as the band allows; `hop` where nothing may be left out.
+@functools.cache
+def _groups(rates, device):
+    """Filters by rate, ``[(r, (C',) indices)]``, and the order that undoes it, ``(C,)``."""
+    groups = {r: [c for c, other in enumerate(rates) if other == r] for r in sorted(set(rates))}
+    order = torch.tensor([c for filters in groups.values() for c in filters]).argsort().to(device)
+    return [(r, constant(tuple(filters), device)) for r, filters in groups.items()], order
+
+
+def grid(r, geometry):
+    """Positions of the points that a frame is summed from, about its centre, in samples.
+
+    All ``r`` points of each of the ``J`` hops that the pooling window touches, ``J`` odd; ``(J r,)`` float64.
     """
-    rates = [r for r in RATES if 2 * r <= hop and hop <= MAX_STEP * half * r]
-
-    def fits(r, s, w):
-        band = math.pi * r / hop  # half of it, rad per sample
-        step = math.exp(-0.5 * (half / s) ** 2) / (math.sqrt(2 * math.pi) * s)  # height at which the taps are cut
-        return band * s >= BAND and 2 * step / band <= MAX_RINGING and w * r >= hop
-
-    return [next((r for r in rates if fits(r, s, w)), hop) for s, w in zip(sigma, spread)]
+    hop, step = geometry.hop, geometry.hop / r
+    reach = geometry.pool_half + (MARGIN[0] * step if r < hop else 0)
+    hops = max(math.ceil((reach - geometry.centre) / hop), math.ceil((reach + geometry.centre + step - hop) / hop), 0)
+    return step * torch.arange((2 * hops + 1) * r, dtype=torch.float64) - hops * hop - geometry.centre
 
 
-@functools.lru_cache(maxsize=64)
-def quadrature(r, hop, pool_half):
+@functools.cache
+def quadrature(r, geometry, device="cpu"):
     """Matrix that carries pooling weights from single samples to a grid of ``r`` points per hop.
 
     The energy ``e`` of a filter is smooth on the scale of its width, so a weighted sum of it over all samples can be
     had from its values on the grid: with ``K`` the covariance of such a smooth process, ``K_gg^-1 K_gs`` is the best
     linear rule (kriging). Its covariance is that of the energy of white noise behind the narrowest filter of this
-    rate, plus a constant so that the weights keep their sum.
+    rate, plus a constant so that the weights keep their sum. Points further from the window than `MARGIN` get nothing,
+    lest a loud moment there leak in.
 
     Returns
     -------
     torch.Tensor
-        ``(2 S + 1, 2 pool_half + 1)`` float64; grid points ``-S ... S``.
+        ``(J r, 2 pool_half + 1)`` float64, rows as in :func:`grid`.
     """
-    sample = torch.arange(-pool_half, pool_half + 1, dtype=torch.float64)
-    if r == hop:
-        return torch.eye(len(sample), dtype=torch.float64)
-    step = hop / r
-    reach = int(pool_half / step + MARGIN)
-    grid = step * torch.arange(-reach, reach + 1, dtype=torch.float64)
+    sample = torch.arange(-geometry.pool_half, geometry.pool_half + 1, dtype=torch.float64)
+    points, step = grid(r, geometry), geometry.hop / r
+    near = points.abs() <= geometry.pool_half + MARGIN[1] * step
     width = BAND * step / math.pi
 
     def covariance(a, b):
         return 1 + torch.exp(-0.5 * ((a[:, None] - b) / width) ** 2)
 
-    return torch.linalg.solve(
-        covariance(grid, grid) + NUGGET * torch.eye(len(grid), dtype=torch.float64), covariance(grid, sample)
-    )
+    used = points[near]
+    nugget = NUGGET * torch.eye(len(used), dtype=torch.float64)
+    matrix = torch.zeros(len(points), len(sample), dtype=torch.float64)
+    matrix[near] = torch.linalg.solve(covariance(used, used) + nugget, covariance(used, sample))
+    return matrix.to(device)
+
+
+def _windows(width, taps):
+    """Gaussian pooling windows and their derivatives by the width, ``(C,)`` float64 -> ``(2, C, taps)``."""
+    t = torch.arange(taps, dtype=torch.float64, device=width.device) / (taps // 2) - 1
+    square = (t / width[:, None]) ** 2
+    window = torch.exp(-0.5 * square)
+    return torch.stack([window, window * square / width[:, None]])
+
+
+def _pool_matrix(windows, r, geometry):
+    """Windows ``(2, C, W')`` -> ``(C, 2 J, 2 r)``: what the ``r`` points of a hop give to ``J`` frames around it.
+
+    Row ``j`` is the share of hop ``h`` in frame ``h - j + J // 2``; then come the same for the derivatives. Columns
+    are doubled, for the squares of real and of imaginary parts.
+    """
+    if r == geometry.hop:
+        points = grid(r, geometry)
+        before, after = int(-points[0]) - geometry.pool_half, int(points[-1]) - geometry.pool_half
+        weights = F.pad(windows, (before, after))
+    else:
+        weights = windows @ quadrature(r, geometry, windows.device).T
+    weights = weights.unflatten(-1, (-1, r))  # (2, C, J, r)
+    return weights.transpose(0, 1).flatten(1, 2).float().repeat_interleave(2, -1)
 
 
 def _response(taps, size):
-    """Frequency response of filters that are symmetric about their centre, ``(C, W)`` -> ``(C, size)`` real."""
-    taps = F.pad(taps, (0, size - taps.shape[-1])).roll(-(taps.shape[-1] // 2), -1)
-    return torch.fft.fft(taps).real
+    """Frequency response of filters with ``g(-t) = conj(g(t))``, ``(C, W // 2 + 1)`` -> ``(C, size)`` real."""
+    return torch.fft.hfft(taps, n=size)
 
 
-def _inner_frames(x, n_frames, mu, sigma, taps, window, geometry):
+def _inner_frames(x, n_frames, mu, taps, width, windows, rates, geometry):
     """Energies ``(B, C, K')``; right for the frames that no end of their utterance cuts."""
     B, T = x.shape
     hop, N = geometry.hop, geometry.block
-    n_blocks = (n_frames - geometry.edge + geometry.frames - 1).div(geometry.frames, rounding_mode="floor")
-    n_blocks = n_blocks.masked_fill(n_frames <= 2 * geometry.edge, 0)
-    most = int(n_blocks.max())
-    if most == 0:
+    free = reading_is_free(x)
+    most = -(-(-(-T // hop) - geometry.edge) // geometry.frames)  # blocks that the longest utterance can need
+    if most <= 0 or -(-T // hop) <= 2 * geometry.edge:
         return x.new_zeros(B, len(mu), 1)
-    left = geometry.margin * hop
+    left = geometry.margin * hop + geometry.centre
     right = (most - 1) * geometry.frames * hop + N - left - T
     blocks = F.pad(x, (left, max(right, 0))).unfold(1, N, geometry.frames * hop)  # (B, blocks, N)
-    used = length_mask(n_blocks, most).flatten().nonzero()[:, 0]
-    X = torch.fft.fft(blocks[used // most, used % most])  # (n, N)
-    X = torch.cat([X[:, N // 2 :], X], 1)  # (n, 3 N / 2), from -pi to 2 pi
+    if free:
+        n_blocks = (n_frames - geometry.edge + geometry.frames - 1).div(geometry.frames, rounding_mode="floor")
+        used = length_mask(n_blocks.masked_fill(n_frames <= 2 * geometry.edge, 0), most).flatten().nonzero()[:, 0]
+        blocks = blocks[used // most, used % most]
+    X = torch.fft.fft(blocks.reshape(-1, N)).roll(N // 4, -1)  # (n, N), from -pi / 2 to 3 pi / 2
 
-    groups = defaultdict(list)
-    spread = window.detach().sum(1) / math.sqrt(2 * math.pi)
-    for c, r in enumerate(plan(sigma.tolist(), spread.tolist(), geometry.half, hop)):
-        groups[r].append(c)
-    response = _response(taps, N) / N  # (C, N); 1 / N belongs to the inverse FFT
-    middle = (mu * (N / (2 * math.pi))).round().long()  # (C,)
+    response = _response(taps / N, N).roll(N // 4, -1)  # (C, N); 1 / N belongs to the inverse FFT
+    middle = (mu * (N / (2 * math.pi))).round().long() + N // 4  # (C,)
+    groups, order = _groups(rates, x.device)
     pooled = []
-    for r, filters in groups.items():
+    for r, filters in groups:
         M = r * geometry.hops
-        lowest = middle[filters] - M // 2  # (C',)
-        bins = (lowest[:, None] + torch.arange(M, device=x.device)) % N
-        weights = _pool_matrix(window[filters], r, geometry).to(x.dtype)
-        pooled.append(_BandPool.apply(X, response[filters].gather(1, bins), weights, lowest + N // 2, geometry))
-    order = torch.tensor([c for filters in groups.values() for c in filters], device=x.device)
-    pooled = torch.cat(pooled)[order.argsort()]  # (C, n, frames)
-    p = x.new_zeros(len(mu), B * most, geometry.frames).index_copy(1, used, pooled)
-    return p.view(len(mu), B, -1).transpose(0, 1)
+        G, lowest = response[filters], None
+        if r < hop:
+            lowest = middle[filters] - M // 2
+            G = G.gather(1, lowest[:, None] + torch.arange(M, device=x.device))
+            lowest = lowest.tolist() if free else lowest
+        matrix = _pool_matrix(windows[:, filters], r, geometry)
+        pooled.append(_BandPool.apply(X, G, width[filters], matrix, lowest, None, geometry, geometry.frames))
+    pooled = torch.cat(pooled)[order]  # (C, n, frames)
+    if free:
+        pooled = x.new_zeros(len(mu), B * most, geometry.frames).index_copy(1, used, pooled)
+    return pooled.view(len(mu), B, -1).transpose(0, 1)
 
 
-def _pool_matrix(window, r, geometry):
-    """Windows ``(C, W')`` -> ``(C, J, r)``: what the ``r`` points of a hop give to ``J`` frames around it.
-
-    Row ``j`` is the share of hop ``h`` in frame ``h - j + J // 2``.
-    """
-    matrix = quadrature(r, geometry.hop, geometry.pool_half).to(window.device)
-    reach = len(matrix) // 2
-    hops = -(-reach // r)
-    weights = F.pad(window @ matrix.T, (hops * r - reach, (hops + 1) * r - reach - 1))  # (C, J r)
-    return weights.view(len(window), 2 * hops + 1, r)
-
-
-class _BandPool(torch.autograd.Function):
-    """Spectra -> pooled energies of filters that share a rate, a few blocks at a time.
-
-    ``Y = X[lowest + m] G[m]``, ``y = IFFT(Y)``, ``p[f] = sum_j sum_i V[j, i] |y[f + j - J // 2, i]|^2`` with ``y``
-    cut into hops of ``r`` points. Backward by hand, since the order of the passes over memory decides the speed.
-
-    X (n, 3 N / 2) complex, G (C, M), V (C, J, r), lowest (C,) -> (C, n, frames).
-    """
-
-    @staticmethod
-    def forward(ctx, X, G, V, lowest, geometry):
-        C, M = G.shape
-        G, V = G.repeat_interleave(2, -1), V.repeat_interleave(2, -1)  # real and imaginary parts side by side
-        bands = X.unfold(1, M, 1).transpose(0, 1)  # (3 N / 2 - M + 1, n, M)
-        ys, ps = [], []
-        for blocks in _chunks(len(X), C * M):
-            Y = bands[:, blocks][lowest]  # (C, b, M)
-            torch.view_as_real(Y).flatten(-2).mul_(G[:, None])
-            y = torch.view_as_real(torch.fft.ifft(Y, norm="forward")).flatten(-2)  # (C, b, 2 M)
-            shares = V @ _hops(y * y, V).transpose(1, 2)  # (C, J, b F)
-            ps.append(_gather_shares(shares, geometry))
-            ys.append(y)
-        ctx.save_for_backward(X, G, V, lowest, *ys)
-        ctx.geometry = geometry
-        return torch.cat(ps, 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dp):
-        X, G, V, lowest, *ys = ctx.saved_tensors
-        geometry, C, M = ctx.geometry, len(G), G.shape[1] // 2
-        bands = X.unfold(1, M, 1).transpose(0, 1)
-        dX = torch.zeros_like(X) if ctx.needs_input_grad[0] else None
-        dG, dV = torch.zeros_like(G), torch.zeros_like(V)
-        for blocks, y in zip(_chunks(len(X), C * M), ys):
-            dshares = _scatter_shares(dp[:, blocks], V.shape[1], geometry)  # (C, J, b F)
-            dV += dshares @ _hops(y * y, V)
-            dy = (dshares.transpose(1, 2) @ V).view_as(y).mul_(y).mul_(2)
-            dY = torch.fft.fft(torch.view_as_complex(dy.view(*dy.shape[:2], M, 2)))  # (C, b, M)
-            dY_pairs = torch.view_as_real(dY).flatten(-2)
-            dG += (torch.view_as_real(bands[:, blocks][lowest]).flatten(-2) * dY_pairs).sum(1)
-            if dX is not None:
-                dY_pairs.mul_(G[:, None])
-                for c, first in enumerate(lowest.tolist()):
-                    dX[blocks, first : first + M] += dY[c]
-        return dX, dG.view(C, M, 2).sum(-1), dV.unflatten(-1, (-1, 2)).sum(-1), None, None
-
-
-def _chunks(n_blocks, numbers):
-    """Slices of the blocks, so that `numbers` per block make a temporary that stays in the cache."""
-    size = max(1, CHUNK // numbers)
-    return [slice(i, i + size) for i in range(0, n_blocks, size)]
-
-
-def _hops(pairs, V):
-    """Cut ``(C, b, 2 M)`` into hops, ``(C, b F, 2 r)``."""
-    return pairs.view(len(V), -1, V.shape[-1])
-
-
-def _gather_shares(shares, geometry):
-    """``(C, J, b F)`` shares of hops -> ``(C, b, frames)`` sums per frame."""
-    J = shares.shape[1]
-    shares = shares.unflatten(-1, (-1, geometry.hops))
-    first = geometry.margin - J // 2
-    return sum(shares[:, j, :, first + j : first + j + geometry.frames] for j in range(J))
-
-
-def _scatter_shares(dp, J, geometry):
-    """The transpose of :func:`_gather_shares`."""
-    C, b, _ = dp.shape
-    shares = dp.new_zeros(C, J, b, geometry.hops)
-    first = geometry.margin - J // 2
-    for j in range(J):
-        shares[:, j, :, first + j : first + j + geometry.frames] = dp
-    return shares.flatten(-2)
-
-
-def _edge_frames(x, lengths, n_frames, taps, window, geometry):
+def _edge_frames(x, lengths, n_frames, taps, width, windows, geometry):
     """The first and the last frames of each utterance, at the full rate: ``(B, C, edge)`` each.
 
     The energy ends with the utterance, although the filters ring beyond it.
     """
-    half, pool_half, hop, edge = geometry.half, geometry.pool_half, geometry.hop, geometry.edge
-    reach, span = half + pool_half, (edge - 1) * hop + 2 * pool_half + 1
-    size = 1 << (span + 2 * half - 1).bit_length()
-    start = torch.cat([torch.zeros_like(n_frames), (n_frames - edge) * hop]) - reach  # (2 B,) first samples
-    at = start[:, None] + torch.arange(size, device=x.device)  # (2 B, size)
+    hop, edge, geometry = geometry.hop, geometry.edge, geometry.at_the_ends
+    first = torch.cat([torch.zeros_like(n_frames), n_frames - edge])  # (2 B,) first frames
+    start = (first - geometry.margin) * hop - geometry.centre
+    at = start[:, None] + torch.arange(geometry.block, device=x.device)  # (2 B, N)
     inside = (at >= 0) & (at < lengths.repeat(2)[:, None])
     segments = x.repeat(2, 1).gather(1, at.clamp(0, x.shape[1] - 1)).masked_fill(~inside, 0)
-    Y = torch.fft.fft(segments)[:, None] * _response(taps, size)  # (2 B, C, size)
-    y = torch.view_as_real(torch.fft.ifft(Y)[..., half : half + span])
-    e = y.square().sum(-1).masked_fill(~inside[:, None, half : half + span], 0)  # (2 B, C, span)
-    weights = torch.stack([F.pad(window, (j * hop, (edge - 1 - j) * hop)) for j in range(edge)], -1)  # (C, span, edge)
-    return (e.transpose(0, 1) @ weights).transpose(0, 1).split(len(x))
+    G = _response(taps / geometry.block, geometry.block)
+    matrix = _pool_matrix(windows, hop, geometry)
+    inside = inside.to(x.dtype).repeat_interleave(2, 1)
+    pooled = _BandPool.apply(torch.fft.fft(segments), G, width, matrix, None, inside, geometry, edge)  # (C, 2 B, edge)
+    return pooled.transpose(0, 1).split(len(x))
+
+
+class _BandPool(torch.autograd.Function):
+    """Spectra -> pooled energies of filters that share a rate, some blocks at a time.
+
+    ``Y = X[lowest + m] G[m]``, ``y = IFFT(Y)``, ``p[f] = sum_j sum_i V[j, i] |y[f + j - J // 2, i]|^2`` with ``y``
+    cut into hops of ``r`` points. Backward by hand, since the passes over memory decide the speed: the derivative by
+    the width of the pooling window is pooled along with the energies, so that backward needs ``y`` only once.
+
+    X (n, N) complex, G (C, M), width (C,), V (C, 2 J, 2 r), lowest (C,) or None for all of ``X``, inside (n, 2 N) or
+    None, 0 where the energy is cut -> (C, n, frames).
+    """
+
+    @staticmethod
+    def forward(ctx, X, G, width, V, lowest, inside, geometry, frames):
+        learning = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        if not learning:
+            V = V[:, : V.shape[1] // 2]
+        G = G.repeat_interleave(2, -1)  # (C, 2 M), real and imaginary parts side by side
+        ys, ps = [], []
+        for blocks in _chunks(X, len(G) * G.shape[1] // 2):
+            Y = _times_bands(G[:, None], X[blocks], lowest)  # (C, b, 2 M)
+            y = torch.fft.ifft(torch.view_as_complex(Y.unflatten(-1, (-1, 2))), norm="forward")
+            y = torch.view_as_real(y).flatten(-2)
+            if inside is not None:
+                y *= inside[blocks]
+            shares = V @ (y * y).view(len(G), -1, V.shape[-1]).transpose(1, 2)  # (C, J or 2 J, b F)
+            ps.append(_frames(shares, geometry, frames, 2 if learning else 1).sum(-1))
+            if learning:
+                ys.append(y)
+        p = torch.cat(ps, 1)  # (C, n, 1 or 2, frames)
+        if learning:
+            V = V[:, : V.shape[1] // 2]
+            ctx.save_for_backward(X, G, V, p[:, :, 1], *ys)
+            ctx.lowest, ctx.geometry, ctx.dtype = lowest, geometry, width.dtype
+        return p[:, :, 0].contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dp):
+        X, G, V, slope, *ys = ctx.saved_tensors
+        lowest = ctx.lowest
+        C, _, frames = dp.shape
+        F, J, M = ctx.geometry.hops, V.shape[1], G.shape[1] // 2
+        dX = torch.zeros_like(X) if ctx.needs_input_grad[0] else None
+        dG = torch.zeros_like(G)
+        V = 2 * V
+        for blocks, y in zip(_chunks(X, C * M), ys):
+            dshares = y.new_zeros(C, J, y.shape[1] * F)
+            _frames(dshares, ctx.geometry, frames, 1).copy_(dp[:, blocks, None, :, None])
+            dy = y.new_empty(C, y.shape[1] * F, V.shape[-1])
+            torch.bmm(dshares.transpose(1, 2), V, out=dy)  # with `out` it is float32 in a loop's autocast, too
+            dy = dy.view_as(y).mul_(y)
+            dY = torch.fft.fft(torch.view_as_complex(dy.unflatten(-1, (-1, 2))))  # (C, b, M)
+            if dX is not None:
+                _add_bands(dX[blocks], dY * G[:, None, ::2], lowest)
+            dY = torch.view_as_real(dY).flatten(-2)
+            dG += _times_bands(dY, X[blocks], lowest, out=dY).sum(1)
+        dwidth = (dp * slope).sum((1, 2)).to(ctx.dtype)
+        return dX, dG.view(C, M, 2).sum(-1), dwidth, None, None, None, None, None
+
+
+def _chunks(X, numbers):
+    """Slices of the blocks ``X``, for so many complex numbers per block in a temporary."""
+    size = max(1, (CPU_CHUNK if reading_is_free(X) else GPU_CHUNK) // numbers)
+    return [slice(i, i + size) for i in range(0, len(X), size)]
+
+
+def _times_bands(values, X, lowest, out=None):
+    """Bands of spectra ``(b, N)`` times values ``(C, b or 1, 2 M)``, both as pairs of real numbers: ``(C, b, 2 M)``."""
+    if lowest is None:  # all of the spectrum
+        return torch.mul(torch.view_as_real(X).flatten(-2), values, out=out)
+    size = values.shape[-1]
+    if not isinstance(lowest, list):
+        bands = X.unfold(1, size // 2, 1).transpose(0, 1)[lowest]  # (C, b, M)
+        return torch.mul(torch.view_as_real(bands).flatten(-2), values, out=out)
+    X = torch.view_as_real(X).flatten(-2)
+    out = X.new_empty(len(values), len(X), size) if out is None else out
+    for c, first in enumerate(lowest):  # one pass over the memory less
+        torch.mul(X[:, 2 * first : 2 * first + size], values[c], out=out[c])
+    return out
+
+
+def _add_bands(dX, dY, lowest):
+    """Add bands ``(C, b, M)`` to spectra ``(b, N)`` in place, where :func:`_times_bands` takes them from."""
+    if lowest is None:
+        dX += dY.sum(0)
+    else:
+        at = torch.as_tensor(lowest, device=dX.device)[:, None] + torch.arange(dY.shape[-1], device=dX.device)
+        dX.index_add_(1, at.flatten(), dY.transpose(0, 1).flatten(1))
+
+
+def _frames(shares, geometry, frames, kinds):
+    """View of the shares ``(C, kinds J, b F)`` of hops by the frame they belong to, ``(C, b, kinds, frames, J)``."""
+    C, rows, hops = shares.shape
+    J, F = rows // kinds, geometry.hops
+    stride = (rows * hops, F, J * hops, 1, hops + 1)
+    offset = shares.storage_offset() + geometry.margin - J // 2
+    return shares.as_strided((C, hops // F, kinds, frames, J), stride, offset)

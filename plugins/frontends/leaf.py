@@ -15,6 +15,7 @@ from korser.lengths import length_mask, zero_padding
 from korser.pcen import PCEN, bounded
 from korser.stages import SAMPLE_RATE, Stage
 from plugins.frontends._leaf_fast import pooled_energies
+from plugins.frontends._leaf_rates import Plan
 
 ENERGY_FLOOR = 1e-5  # max(., 1e-5) before the compression, as in the LEAF authors' code
 HALF_MAXIMUM = math.sqrt(2 * math.log(2))  # exp(-x^2 / 2) = 1 / 2
@@ -142,6 +143,7 @@ class Leaf(Stage):
         )
         self.fast = audio and implementation == "auto"
         self.n_carriers, self.hop, self.taps, self.pool_taps = n_carriers, hop, taps, pool_taps
+        self.plan = Plan(taps // 2, hop)
         self.width_bounds = 4 * HALF_MAXIMUM / math.pi, taps * HALF_MAXIMUM / math.pi
         if audio:
             center, width = mel_init(n_filters, f_min, f_max, sample_rate)
@@ -181,16 +183,53 @@ class Leaf(Stage):
         """``(B, G, T)`` -> ``(B, N, K)``, the pooled squared modulus."""
         B, G, T = carriers.shape
         mu, sigma = self.filters()
+        width = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double()
         taps = gabor_taps(mu, sigma, self.taps)  # (N, 2, taps)
-        window = pool_window(self.pool_width, self.pool_taps)  # (N, pool_taps)
         if self.fast and carriers.dtype == torch.float32:
-            return pooled_energies(carriers[:, 0], lengths, mu, sigma, taps, window, self.hop)
+            rates, outgrown = self._rates(wait=not torch.is_grad_enabled())
+            e = pooled_energies(carriers[:, 0], lengths, mu, taps, width, self.pool_taps, self.hop, rates)
+            if outgrown is not None:
+                e = e.masked_fill(outgrown, math.nan)
+            if e.requires_grad:
+                e.register_hook(self.plan.learns)
+            return e
+        window = pool_window(width, self.pool_taps)  # (N, pool_taps)
         kernel = taps.to(carriers.dtype).view(G, -1, 2, self.taps).transpose(1, 2).reshape(-1, 1, self.taps)
         y = F.conv1d(carriers, kernel, padding=self.taps // 2, groups=G).view(B, G, 2, -1, T)
         e = (y[:, :, 0] ** 2 + y[:, :, 1] ** 2).view(B, -1, T)
         e = e.masked_fill(~length_mask(lengths, T)[:, None], 0)  # the filters ring beyond the end of an utterance
         window = window.to(e.dtype)[:, None]
         return F.conv1d(e, window, padding=self.pool_taps // 2, stride=self.hop, groups=e.shape[1])
+
+    def _rates(self, wait, version=None):
+        """What the fast path computes at which rate, and whether that has become wrong (a tensor; None on a CPU).
+
+        ``version`` is the parameters'; by default what torch knows of it.
+        """
+        with torch.no_grad():
+            _, sigma = self.filters()
+            width = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double()
+            widths = torch.stack([sigma, width * (self.pool_taps // 2)])
+            version = version or tuple((p.data_ptr(), p._version) for p in (self.width, self.pool_width))
+            rates = self.plan(widths, version, wait)
+            return rates, None if self.plan.reader is None else self.plan.outgrown(widths)
+
+    def outdated(self):
+        """Whether a CUDA graph captured from this stage has to be captured again; does not wait for the GPU.
+
+        Replaying a graph runs no code of this stage. Who trains by graphs calls this once a step instead, from outside
+        of a capture; a graph replayed though its rates are outgrown gives NaN.
+        """
+        if not self.fast or self.plan.rates is None:
+            return False
+        before = self.plan.rates
+        self.plan.learns(None)  # the graph's backward pass
+        self._rates(wait=False, version=object())  # torch does not count what an optimizer in a graph changes
+        return self.plan.rates != before
+
+    def _load_from_state_dict(self, *args):
+        super()._load_from_state_dict(*args)
+        self.plan.forget()
 
     def learned(self):
         """Filters and compression in units of the signal; widths are full widths at half maximum (of the magnitude)."""
@@ -226,8 +265,8 @@ def gabor_taps(mu, sigma, taps):
 
 
 def pool_window(width, taps):
-    """Gaussian low-pass windows, not normalised, ``(N,)`` -> ``(N, taps)`` float64."""
-    width = bounded(width, 2 / taps, 0.5).double()[:, None]
+    """Gaussian low-pass windows, not normalised, ``(N,)`` float64 -> ``(N, taps)``."""
+    width = width[:, None]
     t = torch.arange(taps, dtype=torch.float64, device=width.device) - taps // 2
     return torch.exp(-0.5 * (t / (width * (taps // 2))) ** 2)
 
