@@ -19,6 +19,7 @@ from korser.errors import UserError
 from korser.lengths import length_mask, masked_mean_std, zero_padding
 from korser.stages import SAMPLE_RATE, Stage
 from plugins.frontends._wav2vec_checkpoint import NANO_RANDOM, read_config, read_do_normalize, read_model
+from plugins.frontends._wav2vec_fast import FrozenEncoder, receptive_field
 from plugins.frontends._wav2vec_invariance import known_lengths, make_length_aware
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,9 @@ class Wav2Vec(Stage):
     Parameters
     ----------
     source : str
-        A Hugging Face hub id, a local folder (``save_pretrained``), or ``nano-random``: the small architecture beside
-        this file (3.5 M parameters) with random weights drawn from a fixed seed, NOT pretrained.
+        A Hugging Face hub id; a local folder (``save_pretrained``); ``nano``, the small encoder beside this file (3.5 M
+        parameters; ``wav2vec_nano/README.md`` says how it was pretrained); or ``nano-random``, its architecture with
+        random weights drawn from a fixed seed, NOT pretrained.
     layer : "last", int or "all"
         ``0`` is what enters the transformer (projected convolutional features with their positional embedding),
         ``k`` the output of its ``k``-th layer: transformers' ``hidden_states[k]``. The top layer, by its number, as
@@ -50,6 +52,12 @@ class Wav2Vec(Stage):
         ``preprocessor_config.json`` says (true if it leaves it out, as in transformers).
     revision : str, optional
         Branch, tag or commit of a hub id.
+    implementation : str
+        "reference" calls the modules of transformers. "auto" does so too where anything is trained, through a frozen
+        encoder into what precedes it, and where the parameters are not float32; otherwise it computes the same numbers
+        faster (:mod:`plugins.frontends._wav2vec_fast`), to float32 rounding or, under autocast, to that of its type;
+        hooks of the inner modules are not called. "compiled" is "auto" with small parts through ``torch.compile``,
+        which needs a C compiler and takes a minute at first.
     lr : float, optional
         Learning rate of the trained part, where it differs from that of the rest of the model.
 
@@ -75,8 +83,22 @@ class Wav2Vec(Stage):
     (torch.Size([2, 49, 192]), tensor([49, 24]))
     """
 
-    def __init__(self, *, source, layer="last", freeze="all", do_normalize=None, revision=None, lr=None):
+    def __init__(
+        self,
+        *,
+        source,
+        layer="last",
+        freeze="all",
+        do_normalize=None,
+        revision=None,
+        implementation="auto",
+        lr=None,
+    ):
         source = str(source)
+        if implementation not in ("auto", "compiled", "reference"):
+            raise UserError(
+                f"Wav2Vec: implementation={implementation!r} is unknown: take 'auto', 'compiled' or 'reference'"
+            )
         config = read_config(source, revision)
         depth = config.num_hidden_layers
         check_choice("layer", layer, ("last", "all"), depth, source)
@@ -88,7 +110,7 @@ class Wav2Vec(Stage):
         super().__init__(
             output_size=n_layers * config.hidden_size,
             frame_rate=SAMPLE_RATE / math.prod(config.conv_stride),
-            min_length=shortest_input(config.conv_kernel, config.conv_stride),
+            min_length=receptive_field(config.conv_kernel, config.conv_stride),
             lr=lr,
         )
         self.source = source
@@ -104,6 +126,9 @@ class Wav2Vec(Stage):
         if stable and kept < depth:
             self.model.encoder.layer_norm = nn.Identity()  # belongs behind the top layer only
         make_length_aware(self.model)
+        self._fast = None
+        if implementation != "reference":
+            self._fast = FrozenEncoder(self.model, every=layer == "all", compiled=implementation == "compiled")
         self._frozen_parts = self._parts_to_freeze(below_layers=not stable)
         for part in self._frozen_parts:
             part.requires_grad_(False)
@@ -137,6 +162,8 @@ class Wav2Vec(Stage):
         if self.do_normalize:
             mean, std = masked_mean_std(x[..., None], lengths, eps=1e-7)  # eps as in Wav2Vec2FeatureExtractor
             x = (x - mean) / std
+        if self._fast is not None and not torch.is_grad_enabled() and self.frozen and self._fast.supports(self.model):
+            return self._forward_fast(x, lengths)
         x = x.to(self.model.feature_projection.projection.weight.dtype)
 
         frames = self.output_lengths(lengths)
@@ -151,6 +178,13 @@ class Wav2Vec(Stage):
         y = out.last_hidden_state  # (B, T', C)
         if self.layer == "all":
             y = torch.cat([*out.hidden_states[:-1], y], dim=-1)  # (B, T', L * C)
+        return zero_padding(y, frames), frames
+
+    def _forward_fast(self, x, lengths):
+        frames = self.output_lengths(lengths)
+        y = torch.cat(self._fast(x, lengths, frames), dim=-1)
+        most = (x.shape[1] - self.min_length) // math.prod(self.model.config.conv_stride) + 1
+        y = F.pad(y, (0, 0, 0, most - y.shape[1]))
         return zero_padding(y, frames), frames
 
     def output_lengths(self, lengths):
@@ -271,11 +305,3 @@ def check_choice(option, value, names, most, source):
         raise UserError(
             f"{option}: {value!r} does not fit {source}; give {', '.join(names)} or a whole number from 0 to {most}"
         )
-
-
-def shortest_input(kernels, strides):
-    """The fewest samples that give one frame behind a stack of convolutions without padding."""
-    n = 1
-    for kernel, stride in zip(reversed(kernels), reversed(strides)):
-        n = (n - 1) * stride + kernel
-    return n

@@ -140,9 +140,9 @@ def test_layers_equal_transformers_hidden_states(variant):
         assert distance(a, b) < 1e-5
 
 
-@pytest.mark.parametrize("layer", [1, "all"])
-def test_batch_invariance(variant, layer):
-    frontend = Wav2Vec(source=variant, layer=layer).eval()
+@pytest.mark.parametrize("layer, implementation", [(1, "auto"), ("all", "auto"), ("all", "reference")])
+def test_batch_invariance(variant, layer, implementation):
+    frontend = Wav2Vec(source=variant, layer=layer, implementation=implementation).eval()
     sizes = torch.tensor([frontend.min_length, 3000, 719, 6543])
     x = 100 * waveform(4 * 9001).view(4, 9001)
     x[::2] = torch.nan  # garbage in the padding: noise in half of the rows, NaN in the others
