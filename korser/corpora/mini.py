@@ -46,6 +46,7 @@ Prosody
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -71,6 +72,7 @@ from korser.stages import SAMPLE_RATE
 
 VERSION = 1  # raise it whenever the same settings would give other audio for a reason that the digest does not see
 SYNTHETIC = True
+CHECKED = {}  # path -> (its state on disk, its checksum), of files that this process has read
 EMOTIONS = ("joy", "sadness", "neutral", "anger")
 GENDERS = ("female", "male")
 INTENSITIES = ("low", "medium", "high", "extreme")
@@ -211,9 +213,10 @@ def prepare(data_folder, *, n_speakers=24, n_utterances=768, n_workers=None):
         raise UserError(f"data_folder is {data_folder!r}: name the folder where mini lies or is to be made")
     if n_workers is not None:
         _check_whole(n_workers=n_workers)
-    table = design(n_speakers, n_utterances)
-    requests = _requests(table)
-    folder = Path(data_folder).expanduser().absolute() / f"{n_speakers}x{n_utterances}-{_digest(requests)}"
+    _check_whole(n_speakers=n_speakers, n_utterances=n_utterances)  # what a cache can look up
+    table, requests, digest = _designed(n_speakers, n_utterances)
+    table = table.copy()
+    folder = Path(data_folder).expanduser().absolute() / f"{n_speakers}x{n_utterances}-{digest}"
     files = {name: folder / name.split("_")[0] / f"{name}.flac" for name in table.id}
     try:
         if len(_intact(folder, files)) < len(files):
@@ -226,6 +229,13 @@ def prepare(data_folder, *, n_speakers=24, n_utterances=768, n_workers=None):
         raise UserError(f"{folder}: cannot write the corpus here ({reason}); choose another data_folder") from error
     table.insert(1, "path", [str(files[name]) for name in table.id])
     return table.drop(columns="repetition")
+
+
+@functools.lru_cache(maxsize=2)
+def _designed(n_speakers, n_utterances):
+    table = design(n_speakers, n_utterances)
+    requests = _requests(table)
+    return table, requests, _digest(requests)
 
 
 def _check_whole(**options):
@@ -295,11 +305,15 @@ def _clamp(value, lowest, highest):
 
 def _digest(requests):
     """Eight letters that stand for all that decides the audio."""
+    return hashlib.sha256(json.dumps([VERSION, _release(), requests]).encode()).hexdigest()[:8]
+
+
+def _release():
+    """Which eSpeak NG it is."""
     try:
-        release = importlib.metadata.version("espeakng-loader")
+        return importlib.metadata.version("espeakng-loader")
     except importlib.metadata.PackageNotFoundError:
-        raise UserError("mini needs espeakng-loader to speak: pip install espeakng-loader") from None
-    return hashlib.sha256(json.dumps([VERSION, release, requests]).encode()).hexdigest()[:8]
+        raise UserError("this corpus needs espeakng-loader to speak: pip install espeakng-loader") from None
 
 
 def _checksum(data):
@@ -307,19 +321,27 @@ def _checksum(data):
     return f"{len(data)} {zlib.crc32(data):08x}"
 
 
-def _intact(folder, files):
-    """The checksum of each file that is as ``checksums.txt`` recorded it, by id."""
+def _recorded(folder):
+    """What ``checksums.txt`` says, by id."""
     try:
         lines = (folder / "checksums.txt").read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return {}
-    recorded = dict(line.partition(" ")[::2] for line in lines)
+    return dict(line.partition(" ")[::2] for line in lines)
+
+
+def _intact(folder, files):
+    """The checksum of each file that is as ``checksums.txt`` recorded it, by id."""
+    recorded = _recorded(folder)
     intact = {}
     for name, path in files.items():
         with contextlib.suppress(FileNotFoundError):
-            checksum = _checksum(path.read_bytes())
-            if checksum == recorded.get(name):
-                intact[name] = checksum
+            stat = os.stat(path)
+            state = stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+            if path not in CHECKED or CHECKED[path][0] != state:  # once a process, not in each trial of a search
+                CHECKED[path] = state, _checksum(path.read_bytes())
+            if CHECKED[path][1] == recorded.get(name):
+                intact[name] = CHECKED[path][1]
     return intact
 
 
@@ -373,7 +395,7 @@ class _Worker:
         try:
             import espeakng_loader
         except ImportError:
-            raise UserError("mini needs espeakng-loader to speak: pip install espeakng-loader") from None
+            raise UserError("this corpus needs espeakng-loader to speak: pip install espeakng-loader") from None
         program = Path(__file__).with_name("_espeak.py")
         library, data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
         self.process = subprocess.Popen(

@@ -31,11 +31,11 @@ def own(tmp_path, monkeypatch):
 
 
 def test_names_are_those_that_users_type():
-    assert {"ravdess", "emotiontts", "crema_d", "emodb", "csv"} <= set(corpus_names())
+    assert {"ravdess", "emotiontts", "crema_d", "emodb", "csv", "espeak"} <= set(corpus_names())
     assert "manifest" not in corpus_names() and not any(name.startswith("_") for name in corpus_names())
 
 
-@pytest.mark.parametrize("name", ["ravdess", "emotiontts", "crema_d", "emodb", "csv"])
+@pytest.mark.parametrize("name", ["ravdess", "emotiontts", "crema_d", "emodb", "csv", "espeak"])
 def test_every_docstring_tells_what_a_user_needs(name):
     text = importlib.import_module(f"korser.corpora.{name}").__doc__
     for word in ("Columns",) if name == "csv" else ("Source", "Licence", "Layout", "Labels"):
