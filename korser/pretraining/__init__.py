@@ -1,0 +1,6 @@
+"""Self-supervised pretraining of wav2vec 2.0, from scratch or from any checkpoint, on any speech."""
+
+from korser.pretraining.run import pretrain
+from korser.pretraining.settings import load_settings, pretrain_folder
+
+__all__ = ["load_settings", "pretrain", "pretrain_folder"]
