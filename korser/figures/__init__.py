@@ -15,6 +15,7 @@ from korser.figures import (
     layers,
     learned,
     losses,
+    probe,
     robustness,
     scores,
     search,
@@ -61,7 +62,7 @@ def draw_all(runs_folder, out, style=None, *, metric="uar", runs=None):
     Parameters
     ----------
     runs_folder : str or Path
-        Above the run directories and the folders of searches.
+        Above the run directories and the folders of searches and probes.
     out : str or Path
         Where PDF, PNG (300 dpi) and ``figures.json`` go. If there are several studies (corpus and protocol) each has a
         number in its figures' names.
@@ -79,14 +80,14 @@ def draw_all(runs_folder, out, style=None, *, metric="uar", runs=None):
     Raises
     ------
     UserError
-        If there is neither a complete run nor a search, or a file is damaged.
+        If there is neither a complete run nor a search nor a probe, or a file is damaged.
     """
     style, out = style or Style(), Path(out)
-    searches = find_searches(runs_folder)
+    searches, probes = find_searches(runs_folder), probe.find_probes(runs_folder)
     try:
         runs = load_runs(runs_folder) if runs is None else runs
     except UserError:
-        if not searches:
+        if not searches and not probes:
             raise
         runs = []
     made = [read_json(path) for path in sorted(Path(runs_folder).rglob("comparison.json"))]
@@ -105,8 +106,8 @@ def draw_all(runs_folder, out, style=None, *, metric="uar", runs=None):
                 except NothingToDraw as reason:
                     logger.info("%s%s: not drawn, %s", where, kind.__name__.rpartition(".")[2], reason)
     if not studies:
-        logger.info("no complete run with test predictions: only the search is drawn")
-    figures += _draw_searches(searches, out, style)
+        logger.info("no complete run with test predictions: only searches and probes are drawn")
+    figures += _draw_searches(searches, out, style) + _draw_probes(probes, out, style)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / INDEX, [asdict(figure) for figure in figures])
     return figures
@@ -127,6 +128,20 @@ def _draw_searches(searches, out, style):
             prefix = f"{len(names)}-" if drawing.name in names else ""
             names.add(drawing.name)
             figures.append(_save(drawing, out, prefix, "", _search_notes(found), own_style))
+    return figures
+
+
+def _draw_probes(probes, out, style):
+    figures = []
+    for name, found in probes:
+        own_style = with_hangul(style, [name, *found["encoder"]])
+        with own_style.context():
+            try:
+                drawing = probe.draw_probe(name, found, own_style)
+            except NothingToDraw as reason:
+                logger.info("probe: not drawn, %s", reason)
+                continue
+            figures.append(_save(drawing, out, "", "", probe.probe_notes(found), own_style))
     return figures
 
 

@@ -58,13 +58,14 @@ def write_report(runs_folder, out, *, metric="uar", audio=True, audio_megabytes=
     Raises
     ------
     UserError
-        If there is neither a complete run with test predictions nor a search, runs contradict each other, or a listed
+        If there is neither a complete run with test predictions nor a search nor a probe, runs contradict each other, or a listed
         figure is missing.
     """
     out = Path(out)
     folders = [Path(f) for f in ([runs_folder] if isinstance(runs_folder, (str, Path)) else runs_folder)]
     searches = [_search(file) for folder in folders for file in sorted(folder.rglob("search.json"))]
-    runs = _tested(folders, searches)
+    probed = any(file for folder in folders for file in folder.rglob("probe.csv"))
+    runs = _tested(folders, searches or probed)
     clips = Clips(audio, audio_megabytes * MEGABYTE)
     asked = [read_json(file) for folder in folders for file in sorted(folder.rglob("comparison.json"))]
     mark_searched(runs, asked)
@@ -87,15 +88,15 @@ def write_report(runs_folder, out, *, metric="uar", audio=True, audio_megabytes=
     return out / "report.html"
 
 
-def _tested(folders, searches):
-    """Complete runs with test predictions; there may be none of them beside a search."""
+def _tested(folders, others):
+    """Complete runs with test predictions; there may be none of them beside others, searches or probes."""
     try:
         runs = [run for run in load_runs(folders) if (run.path / "test.csv").exists()]
     except UserError:
-        if not searches:
+        if not others:
             raise
         runs = []
-    if not runs and not searches:
+    if not runs and not others:
         raise UserError(f"{some(folders)}: no run has predictions of the test part: train with evaluate_test: true")
     return runs
 
