@@ -1,0 +1,28 @@
+"""How fast `mini` is made: eSpeak NG speaks, FLAC files are written, by one, two and four workers."""
+
+import tempfile
+from pathlib import Path
+
+from timing import arguments, interleaved, report
+
+from korser.corpora import mini
+
+
+def main():
+    args = arguments(__doc__)
+    n_speakers, n_utterances = (12, 120) if args.small else (120, 4800)
+    with tempfile.TemporaryDirectory() as folder:
+        made = iter(range(10**6))
+
+        def make(n_workers):
+            new = Path(folder) / str(next(made))  # a folder of its own, or there is nothing left to make
+            mini.prepare(new, n_speakers=n_speakers, n_utterances=n_utterances, n_workers=n_workers)
+
+        names = {f"{n} worker{'s' if n > 1 else ''}": n for n in (1, 2, 4)}
+        cases = {name: lambda n=n: make(n) for name, n in names.items()}
+        seconds = interleaved(cases, args.repeats)
+    report(f"mini, {n_utterances} utterances", seconds, "1 worker", ("utterances", n_utterances), out=args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""An epoch of training on cached features: what wav2vec -> LEAF, multitask, still computes when its encoder is cached.
+
+Made-up float16 features of 225 frames (4.5 s) and 768 channels in memory, batches of 128, settings as in
+hparams/base.yaml. "SpeechBrain" is its loader, which reads an utterance at a time from host memory, and its step, which
+waits for the device some forty times; "loader" is its loader and korser's step; "resident" is korser's whole way.
+"""
+
+import dataclasses
+import statistics
+
+import numpy as np
+import pandas as pd
+import speechbrain as sb
+import torch
+from timing import arguments, figure, in_words, interleaved, report
+
+from korser import load_hparams
+from korser.brain import EmotionBrain
+from korser.checkpoints import History
+from korser.data import KeepInMemory, make_dataset
+from korser.hparams import SHIPPED
+from korser.resident import Memory, Resident
+from korser.training import build_model, training_batches
+
+UTTERANCES = 52_000  # of the paper's training part
+FRAMES, CHANNELS, RATE = 225, 768, 50  # of wav2vec2-base; 50 frames per second
+DIFFERENT = 512  # made-up utterances, under as many names as are needed
+FRONTEND = f"!new:plugins.frontends.leaf.Leaf {{in_channels: {CHANNELS}, sample_rate: {RATE}}}"
+STOCK, LOADER, RESIDENT = "SpeechBrain", "loader", "resident"
+
+
+class MadeUp:
+    """Features that are in memory already, with what a cache offers."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.features = torch.randn(DIFFERENT, FRAMES, CHANNELS, generator=generator).half()
+        self.store = self
+
+    def read(self, *names):
+        return self.features[int(names[-1]) % DIFFERENT]
+
+
+class StockBrain(EmotionBrain):
+    """With SpeechBrain's own step."""
+
+    fit_batch = sb.Brain.fit_batch
+    optimizers_step = sb.Brain.optimizers_step
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        self.batch_losses = {name: float(value.detach()) for name, value in self.batch_losses.items()}
+        super().on_fit_batch_end(batch, outputs, loss, should_step)
+
+
+def settings(device, **overrides):
+    """Those of hparams/mel_mtl.yaml but for ``overrides``, and its tasks with classes."""
+    common = {"batch_size": 128, "device": device, "noprogressbar": True, "ckpt_interval_minutes": 0}
+    hparams = load_hparams(SHIPPED / "mel_mtl.yaml", {**common, **overrides})
+    classes = {"emotion": "1234", "gender": "12", "intensity": "1234"}
+    return hparams, [dataclasses.replace(task, classes=tuple(classes[task.name])) for task in hparams["tasks"]]
+
+
+def manifest(samples, tasks):
+    """Utterances of these lengths with labels drawn at random; their digests are their numbers."""
+    rng = np.random.default_rng(0)
+    names = [str(i) for i in range(len(samples))]
+    labels = {task.name: rng.choice(task.classes, len(samples)) for task in tasks}
+    return pd.DataFrame({"id": names, "audio_path": names, "digest": names, "samples": samples, **labels})
+
+
+def epoch(dataset, hparams, tasks, *, skip_prefix, kind=EmotionBrain):
+    """A function that trains for one epoch more."""
+    brain = kind(
+        model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_prefix=skip_prefix, history=History()
+    )
+    loader = training_batches(brain, dataset)
+    brain.on_fit_start()
+    done = [0]
+
+    def run():
+        done[0] += 1
+        brain._fit_train(loader, done[0], False)
+
+    return run
+
+
+def main():
+    args = arguments(__doc__)
+    n = 384 if args.small else UTTERANCES
+    made_up, cases = MadeUp(), {}
+    for name in (STOCK, LOADER, RESIDENT):
+        hparams, tasks = settings(args.device, frontend=FRONTEND)
+        dataset = make_dataset(manifest([FRAMES] * n, tasks), tasks, KeepInMemory(made_up, 0))
+        if name == RESIDENT:
+            dataset = Resident(dataset, [task.name for task in tasks], made_up, Memory(args.device, 2**36))
+        kind = StockBrain if name == STOCK else EmotionBrain
+        cases[name] = epoch(dataset, hparams, tasks, skip_prefix=True, kind=kind)
+    seconds = interleaved(cases, args.repeats, warmup=1, device=args.device)
+    steps = -(-n // 128)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    whole = "measured" if n == UTTERANCES else f"extrapolated from {n}"
+    report(
+        f"An epoch of {n:,} cached utterances, {FRAMES} x {CHANNELS} frames each, batches of 128",
+        seconds,
+        STOCK,
+        ("utterances", n),
+        device=args.device,
+        extra={
+            "steps per second": {name: figure(steps / s) for name, s in medians.items()},
+            f"epoch of {UTTERANCES:,} ({whole})": {name: in_words(s * UTTERANCES / n) for name, s in medians.items()},
+        },
+        notes=[f"Resident in: {dataset.place}."],
+        out=args.out,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,386 @@
+"""The paper's whole grid: its parts measured, and added up.
+
+Four models (LEAF and wav2vec -> LEAF, single task and multitask), 27 cells each (3 batch sizes x 3 learning rates x 3
+loss weights), 10 epochs, on `mini` at paper scale: 68,000 utterances of 120 speakers, divided at random, 13,000 / 2,000
+/ 2,000 of each emotion. Beside it the stock way (stock.py). Every figure says whether it was measured at that scale or
+extrapolated, and from how many.
+
+An epoch depends on the model and the batch size, not on the learning rate or the loss weights, so it is measured once
+for the nine cells that share both. In both ways one trial runs at a time.
+"""
+
+import gc
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import stock
+import torch
+from timing import arguments, figure, in_words, write
+
+import korser
+from korser.audio import read_audio, scan_audio
+from korser.audio_store import AudioStore
+from korser.corpora import mini
+from korser.features import FeatureCache
+from korser.hparams import SHIPPED
+from korser.rundir import read_csv
+from korser.stages import split_frozen
+
+MODELS = ("leaf_stl", "leaf_mtl", "wav2vec_leaf_stl", "wav2vec_leaf_mtl")
+FULL_CELLS = "wav2vec_leaf_mtl"  # in full form trained for all ten epochs, at each batch size
+BATCH_SIZES = (32, 64, 128)
+CELLS = 9  # of each model and batch size: 3 learning rates x 3 loss weights
+EPOCHS = 10
+UTTERANCES, HELD_OUT = 68_000, 2_000  # held out: of each emotion, for validation and again for the test
+PAPER_HOURS = 85
+NANO = SHIPPED.parent / "plugins/frontends/wav2vec_nano"  # config of the encoder of the small form
+
+
+@dataclass(frozen=True)
+class Size:
+    """On how much a form of this benchmark measures: speakers, and utterances.
+
+    What a run takes beyond its epochs is measured on a few utterances and on many, since only a share of it grows.
+    """
+
+    speakers: int
+    few: int
+    many: int
+    stock: int
+
+
+SMALL, FULL = Size(24, 120, 480, 120), Size(120, 480, UTTERANCES, 4800)
+
+
+@dataclass
+class Part:
+    """Something that the grid does: what it took here, and what it takes at paper scale.
+
+    Parameters
+    ----------
+    name : str
+    seconds : list of float
+        As measured.
+    once : float
+        Seconds at paper scale.
+    basis : str
+        "measured", or from how many it was extrapolated.
+    times : int
+        How often the grid does it.
+    audio : bool
+        Whether it goes with the audio's duration, and not only with the number of utterances.
+    """
+
+    name: str
+    seconds: list
+    once: float
+    basis: str
+    times: int = 1
+    audio: bool = True
+
+    def total(self, longer=1.0):
+        """Seconds in the whole grid, were the audio ``longer`` times as long."""
+        return self.once * self.times * (longer if self.audio else 1.0)
+
+    def row(self):
+        spread = in_words(min(self.seconds), max(self.seconds))
+        median = in_words(statistics.median(self.seconds))
+        return [self.name, median, spread, self.basis, in_words(self.once), self.times, in_words(self.total())]
+
+
+def proportional(name, seconds, of, whole, **how):
+    """A part whose time goes with an amount, of which ``of`` was worked through and ``whole`` is paper scale."""
+    basis = "measured" if of == whole else f"from {of:,} to {whole:,}"
+    return Part(name, seconds, statistics.median(seconds) * whole / of, basis, **how)
+
+
+def straight_line(name, small, large, **how):
+    """A part with a fixed share: ``{utterances: seconds}`` at two sizes, the larger perhaps paper scale itself."""
+    (few, before), (many, after) = small, large
+    low, high = statistics.median(before), statistics.median(after)
+    slope = max(high - low, 0) / max(many - few, 1)
+    basis = "measured" if many == UTTERANCES else f"line through {few:,} and {many:,}, to {UTTERANCES:,}"
+    return Part(name, after, high + slope * (UTTERANCES - many), basis, audio=False, **how)
+
+
+class Grid:
+    """The measurements of korser's way and of the stock one.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    folder : Path
+        Where corpus, cache and runs lie.
+    """
+
+    def __init__(self, args, folder):
+        self.args, self.folder = args, folder
+        self.size = SMALL if args.small else FULL
+        self.encoder = stock.save_random_wav2vec(folder / "wav2vec", NANO if args.small else None)
+
+    def load(self, model, n, **overrides):
+        """Settings of a model on ``n`` utterances, as in a search: the test part is not read.
+
+        Of the encoder the last layer alone is kept: all 13 of wav2vec2-base are 9984 channels, 270 GB at paper scale.
+        """
+        held_out = round(n * HELD_OUT / UTTERANCES)
+        protocol = f"protocol: random_stratified, test: {held_out}, valid: {held_out}"
+        settings = {
+            "corpus": "mini",
+            "data_folder": str(self.folder / "mini"),
+            "corpus_options": {"n_speakers": self.size.speakers, "n_utterances": n},
+            "split": f"!name:korser.splits.assign_splits {{{protocol}}}",
+            "evaluate_test": False,
+            "output_folder": str(self.folder / "results"),
+            "cache_folder": str(self.folder / "cache"),
+            "noprogressbar": True,
+        }
+        if self.args.device == "cpu":
+            settings["device"] = "cpu"
+        else:
+            settings["extraction_precision"] = "bf16"
+        if model.startswith("wav2vec"):
+            settings["wav2vec_source"] = self.encoder
+            if "encoder" not in overrides:
+                settings["encoder.layer"] = "last"
+        return korser.load_hparams(SHIPPED / f"{model}.yaml", {**settings, **overrides})
+
+    def data(self, n):
+        """What is done once: the corpus, its scan, the audio store and the frozen features of ``n`` utterances."""
+        seconds = {}
+
+        def timed(name, do):
+            start = time.perf_counter()
+            done = do()
+            if self.args.device == "cuda":
+                torch.cuda.synchronize()
+            seconds[name] = [time.perf_counter() - start]
+            say(f"{n} utterances, {name}: {in_words(*seconds[name])}")
+            return done
+
+        hparams = self.load("wav2vec_leaf_mtl", n)
+        workers = min(os.cpu_count(), 4)
+        table = timed(
+            f"making the corpus, {workers} workers",
+            lambda: mini.prepare(hparams["data_folder"], **hparams["corpus_options"]),
+        )
+        paths = table["path"].tolist()
+        audio = timed("checking and measuring files", lambda: scan_audio(paths, hparams["cache_folder"]))
+        timed("audio store", lambda: AudioStore(self.folder / "cache", read_audio).fill(audio, progressbar=False))
+        prefix, _ = split_frozen(hparams["frontend"])
+        for stage in prefix:
+            stage.to(self.args.device)
+        cache = FeatureCache(
+            prefix,
+            hparams["cache_folder"],
+            read_audio,
+            dtype=hparams["cache_dtype"],
+            precision=hparams["extraction_precision"],
+            seconds=hparams["extraction_seconds"],
+        )
+        timed(f"frozen features ({hparams['extraction_precision']})", lambda: cache.fill(audio, progressbar=False))
+        return seconds, audio["duration"].sum()
+
+    def train(self, model, n, n_epochs, **overrides):
+        """Train a model, and take the times.
+
+        Returns
+        -------
+        training : list of float
+            Seconds of the training part of each epoch but the first.
+        validation : list of float
+            Seconds of the rest of those epochs: validation, checkpoint, log.
+        overhead : float
+            Seconds of the run beyond its epochs, each of them taken as the median of those above: reading settings,
+            checking the data, building the model, loading, warming up, the final evaluation, writing.
+        """
+        gc.collect()  # the run before, whose references go round in circles, may hold the GPU's memory yet
+        torch.cuda.empty_cache()
+        start, ends = time.perf_counter(), []
+        hparams = self.load(model, n, n_epochs=n_epochs, patience=n_epochs, **overrides)
+        run_dir = self.folder / "results" / f"{hparams.name}-{hparams.digest()}"
+        shutil.rmtree(run_dir, ignore_errors=True)  # a complete run is not made again
+        korser.train(hparams, run_dir, on_epoch=lambda epoch, score: ends.append(time.perf_counter()))
+        total = time.perf_counter() - start
+        epochs = np.diff(ends)
+        training = read_csv(run_dir / "log.csv")["seconds"].to_numpy()[1:]
+        say(f"{n} utterances, {hparams.name}, batch {hparams['batch_size']}: {n_epochs} epochs in {in_words(total)}")
+        return training.tolist(), (epochs - training).tolist(), total - n_epochs * float(np.median(epochs))
+
+    def trials(self, n, batch_sizes=BATCH_SIZES):
+        """``{(model, batch size): what train() gives}``; in full form all ten epochs of some, at paper scale."""
+        return {
+            (model, size): self.train(model, n, self.epochs(model, n), batch_size=size)
+            for model in MODELS
+            for size in batch_sizes
+        }
+
+    def epochs(self, model, n):
+        """How many epochs are trained to measure one: the first is not counted."""
+        return EPOCHS if model == FULL_CELLS and n > FULL.few else 1 + self.args.repeats
+
+    def stock(self, n):
+        """Training epochs of the stock way, ``{(model, batch size): as train() gives it}``."""
+        workers = 0 if self.args.small else min(os.cpu_count(), 4)
+        n_epochs = 1 + min(self.args.repeats, 2)
+        measured = {}
+        for model in MODELS:
+            how = {**stock.SETTINGS, **stock.FRONTENDS[model[:-4]], "num_workers": workers}  # without _stl, _mtl
+            for size in BATCH_SIZES[-1:] if self.args.small else BATCH_SIZES:
+                with stock.plain_files():
+                    measured[model, size] = self.train(model, n, n_epochs, batch_size=size, **how)
+        return measured
+
+
+def say(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+def divided(n):
+    """Utterances to train on and to validate on, of ``n``."""
+    held_out = 4 * round(n * HELD_OUT / UTTERANCES)
+    return n - 2 * held_out, held_out
+
+
+def imports():
+    """Seconds that a new process takes until it can train."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import korser, transformers"], check=True)
+    return time.perf_counter() - start
+
+
+def affordable(seconds, grid, data, trials):
+    """As many utterances as can be measured in ``seconds``, by what the few took."""
+    each = sum(statistics.median(taken) for taken in data.values()) / grid.size.few
+    fixed = 0.0
+    for (model, _), (training, validation, overhead) in trials.items():
+        epoch = (statistics.median(training) + statistics.median(validation)) / grid.size.few
+        each += len(BATCH_SIZES) * grid.epochs(model, UTTERANCES) * epoch
+        fixed += len(BATCH_SIZES) * overhead
+    return max(2 * grid.size.few, min(UTTERANCES, int((seconds - fixed) / each)))
+
+
+def parts_of(n, data, trials, few, few_trials):
+    """korser's parts: of the data, and of each model."""
+    train, valid = divided(n)
+    whole_train, whole_valid = divided(UTTERANCES)
+    shared = [
+        proportional(name, seconds, n, UTTERANCES, audio=not name.startswith("making"))
+        for name, seconds in data.items()
+    ]
+    by_model = {model: [] for model in MODELS}
+    for (model, size), (training, validation, _) in trials.items():
+        name, times = f"{model}, batch {size}", CELLS * EPOCHS
+        by_model[model] += [
+            proportional(f"{name}: training epoch", training, train, whole_train, times=times),
+            proportional(f"{name}: its validation, checkpoint", validation, valid, whole_valid, times=times),
+        ]
+    for model in MODELS:
+        low, high = (
+            [overhead for (name, _), (*_, overhead) in measured.items() if name == model]
+            for measured in (few_trials, trials)
+        )
+        times = CELLS * len(BATCH_SIZES)
+        by_model[model].append(straight_line(f"{model}: beyond its epochs", (few, low), (n, high), times=times))
+    return shared, by_model
+
+
+def stock_parts(n, trials):
+    """The stock way's parts of each model."""
+    train, valid = divided(n)
+    whole_train, whole_valid = divided(UTTERANCES)
+    sizes = len(trials) // len(MODELS)  # the small form measures one batch size, and takes the others to be as fast
+    by_model = {model: [] for model in MODELS}
+    for (model, size), (training, validation, _) in trials.items():
+        name, times = f"stock {model}, batch {size}", CELLS * EPOCHS * len(BATCH_SIZES) // sizes
+        by_model[model] += [
+            proportional(f"{name}: training epoch", training, train, whole_train, times=times),
+            proportional(f"{name}: its validation, checkpoint", validation, valid, whole_valid, times=times),
+        ]
+    return by_model
+
+
+def sums(shared, started, ours, theirs, longer):
+    """Rows of the sum: the grid by korser and the stock way, on `mini` and were it as long as the paper's corpus."""
+    corpus = [part for part in shared if part.name.startswith("making")]
+    groups = {
+        "corpus": (corpus, corpus),
+        "audio and frozen features, once": ([part for part in shared if part not in corpus], []),
+        "starting processes": ([started], [Part(**{**vars(started), "times": CELLS * len(BATCH_SIZES) * len(MODELS)})]),
+        **{model: (ours[model], theirs[model]) for model in MODELS},
+    }
+    rows, totals = [], np.zeros(4)
+    for name, ways in groups.items():
+        seconds = [sum(part.total(factor) for part in parts) for parts in ways for factor in (1.0, longer)]
+        totals += seconds
+        rows.append([name, *(in_words(s) if s else "-" for s in seconds), figure(seconds[2] / seconds[0])])
+    last = [*(in_words(s) for s in totals), figure(totals[2] / totals[0])]
+    return [*rows, ["**the whole grid**", *(f"**{text}**" for text in last)]]
+
+
+def measure(args, folder):
+    grid, start = Grid(args, folder), time.perf_counter()
+    few, stock_n = grid.size.few, grid.size.stock
+    few_data, _ = grid.data(few)
+    few_trials = grid.trials(few, BATCH_SIZES[-1:])
+    stock_trials = grid.stock(stock_n)
+    left = 60 * args.minutes - (time.perf_counter() - start)
+    n = grid.size.many if args.small else affordable(left, grid, few_data, few_trials)
+    data, audio_seconds = grid.data(n)
+    trials = grid.trials(n)
+
+    hours = audio_seconds / n * UTTERANCES / 3600
+    shared, ours = parts_of(n, data, trials, few, few_trials)
+    theirs = stock_parts(stock_n, stock_trials)
+    started = Part("starting a process", [imports() for _ in range(3)], 0.0, "measured", audio=False)
+    started.once = statistics.median(started.seconds)
+    encoder = "nano-random" if args.small else "wav2vec2-base, random weights"
+    head = ["part", "median here", "spread", "basis", "once, paper scale", "times", "in the grid"]
+    parts = [*shared, started, *(part for model in MODELS for part in (*ours[model], *theirs[model]))]
+    write(
+        f"the grid's parts ({encoder}; {n:,} utterances, {audio_seconds / 3600:.2f} h; the stock way on {stock_n:,})",
+        head,
+        [part.row() for part in parts],
+        device=args.device,
+        out=args.out,
+    )
+    longer = PAPER_HOURS / hours
+    basis = "All parts of korser were measured at paper scale." if n == UTTERANCES else "All is extrapolated as above."
+    write(
+        "the whole grid, one trial at a time",
+        ["", "korser", f"korser, {PAPER_HOURS} h", "stock", f"stock, {PAPER_HOURS} h", "stock / korser"],
+        sums(shared, started, ours, theirs, longer),
+        device=args.device,
+        notes=[
+            f"`mini` speaks {hours:.1f} h in {UTTERANCES:,} utterances; the columns of {PAPER_HOURS} h, as long as the "
+            f"paper's, take what goes with the audio {longer:.2f} times. {basis}",
+            "The stock way: transformers' encoder in fp32 in every epoch, SpeechBrain's `Leaf` on audio, korser's "
+            "reference LEAF on features (SpeechBrain's takes audio only), files decoded in every epoch by "
+            "SpeechBrain's loader, a process for each trial; what else its runs do beyond their epochs is not counted "
+            "against it"
+            + (f", and all batch sizes are taken to be as fast as {BATCH_SIZES[-1]}." if args.small else "."),
+        ],
+        out=args.out,
+    )
+
+
+def main():
+    options = [
+        ("--folder", {"type": Path, "help": "a disk with room (full: 30 GB); what is written there is removed again"}),
+        ("--minutes", {"type": float, "default": 50, "help": "of the full form: what fits is measured (default: 50)"}),
+    ]
+    args = arguments(__doc__, options=options)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:  # a new one: what lies there already takes no time
+        measure(args, Path(folder).resolve())
+
+
+if __name__ == "__main__":
+    main()

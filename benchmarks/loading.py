@@ -1,0 +1,118 @@
+"""Loading audio: what mel training consumes, and what is delivered to it.
+
+Files of 4.5 s, FLAC, WAV and Ogg, made up (--data: your own instead); batches of 128, as for training: drawn by length,
+padded, as float32 on the device. "plain" is SpeechBrain's loader with a file read for each utterance, by as many
+workers; "store" the same loader over the audio store's memory map; "resident" korser's way. The appetite is that of the
+whole training step of hparams/mel_mtl.yaml on waveforms, log-mel included, on batches that are there already.
+"""
+
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from epoch import epoch, manifest, settings
+from timing import arguments, figure, interleaved, report
+
+from korser.audio import read_audio, scan_audio
+from korser.audio_store import AudioStore
+from korser.data import KeepInMemory, bucketed_batches, collate, make_dataset, to_float
+from korser.resident import Memory, Resident
+from korser.stages import SAMPLE_RATE
+
+SECONDS = 4.5
+ENDINGS = ("flac", "wav", "ogg")
+SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
+BATCH = 128
+OPTIONS = [("--data", {"type": Path, "help": "a folder of audio files, to be used in place of made-up ones"})]
+
+
+def make_files(folder, n):
+    """Tones with the rhythm of syllables, and noise; paths by ending."""
+    rng = np.random.default_rng(0)
+    t = np.arange(int(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
+    paths = {ending: [] for ending in ENDINGS}
+    for i in range(n):
+        tones = sum(np.sin(2 * np.pi * k * rng.uniform(100, 250) * t) / k for k in range(1, 6))
+        x = 0.1 * tones * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t + i)) + 0.01 * rng.standard_normal(len(t))
+        for ending, names in paths.items():
+            names.append(str(folder / f"{i}.{ending}"))
+            soundfile.write(names[-1], x, SAMPLE_RATE)
+    return paths
+
+
+class Files:
+    """Every file read anew, as a stock recipe does."""
+
+    def read(self, audio_path, digest):
+        return read_audio(audio_path)
+
+
+def delivered(dataset, hparams, workers=0):
+    """A function that goes through a split once, and leaves every batch on the device as float32."""
+    sampler = bucketed_batches(dataset, batch_size=BATCH, n_buckets=hparams["n_buckets"], seed=0)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_sampler=sampler, collate_fn=collate(dataset), num_workers=workers, persistent_workers=workers > 0
+    )
+
+    def run():
+        for batch in loader:
+            to_float(batch.to(hparams["device"]).x.data)
+
+    return run
+
+
+def main():
+    args = arguments(__doc__, options=OPTIONS)
+    hparams, tasks = settings(args.device, use_cache=False)
+    names = [task.name for task in tasks]
+    with tempfile.TemporaryDirectory() as folder:
+        if args.data:
+            found = sorted(p for p in args.data.rglob("*") if p.suffix.lower() in SUFFIXES)
+            paths = {"files": [str(p) for p in found]}
+        else:
+            paths = make_files(Path(folder), 256 if args.small else 8192)
+        cases, seconds_of_audio = {}, {}
+        memory = Memory(args.device, 2**36)
+        for ending, files in paths.items():
+            audio = scan_audio(files, Path(folder) / "cache")
+            table = manifest(audio["samples"], tasks)
+            table[["audio_path", "digest"]] = audio[["audio_path", "digest"]].to_numpy()
+            stored = AudioStore(Path(folder) / ending, read_audio)
+            stored.fill(table, progressbar=False)
+            plain = make_dataset(table, tasks, KeepInMemory(Files(), 0))
+            cases[f"{ending}, plain, 0 workers"] = delivered(plain, hparams)
+            cases[f"{ending}, plain, 2 workers"] = delivered(plain, hparams, 2)
+            from_store = make_dataset(table, tasks, KeepInMemory(stored, 0))
+            cases[f"{ending}, store"] = delivered(from_store, hparams)
+            resident = Resident(from_store, names, stored, memory)
+            cases[f"{ending}, resident"] = delivered(resident, hparams)
+            seconds_of_audio[ending] = audio["duration"].sum()
+        n, ending = len(table), next(iter(paths))
+        seconds = interleaved(cases, args.repeats, device=args.device)
+        training = interleaved(
+            {"training": epoch(resident, hparams, tasks, skip_prefix=False)},
+            min(args.repeats, 2) if args.small else args.repeats,
+            device=args.device,
+        )["training"]
+    appetite = n / statistics.median(training)
+    fed = {name: f"{figure(n / statistics.median(times) / appetite)} x" for name, times in seconds.items()}
+    report(
+        f"{n:,} utterances of {seconds_of_audio[ending] / n:.1f} s through a loader, batches of {BATCH}",
+        seconds,
+        f"{ending}, plain, 0 workers",
+        ("utterances", n),
+        device=args.device,
+        extra={"of the appetite": fed},
+        notes=[
+            f"Appetite of mel training: {figure(appetite)} utterances per second.",
+            f"Resident in: {resident.place}.",
+        ],
+        out=args.out,
+    )
+
+
+if __name__ == "__main__":
+    main()

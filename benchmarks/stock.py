@@ -1,0 +1,106 @@
+"""The stock way: what a researcher's script does without korser, as frontends that korser can train.
+
+So that backbone, optimizer, batches and evaluation are the same, and the two ways differ in nothing but the frontend,
+the cache and the loading (:data:`SETTINGS`).
+
+Shape legend: ``B`` utterances, ``T`` samples or frames, ``C`` channels.
+"""
+
+from unittest import mock
+
+import torch
+from speechbrain.lobes.features import Leaf
+from transformers import AutoConfig, AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+import korser.training
+from korser.stages import SAMPLE_RATE, Stage
+
+# SpeechBrain's loader, its batches drawn from all lengths, and the frozen encoder computed in every step.
+SETTINGS = {"use_cache": False, "resident": False, "memory_gb": 0, "n_buckets": 1}
+FRONTENDS = {  # by the model's YAML; wav2vec -> LEAF keeps korser's, as SpeechBrain's takes audio only
+    "leaf": {"frontend": "!new:stock.SpeechBrainLeaf"},
+    "wav2vec_leaf": {
+        "encoder": "!new:stock.TransformersWav2Vec {source: !ref <wav2vec_source>}",
+        "leaf.implementation": "reference",
+    },
+}
+
+
+class Files:
+    """In the place of korser's store of decoded audio: every file is opened and decoded again in every epoch.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Not used.
+    read_audio : callable
+        ``path -> (T,)`` waveform.
+    """
+
+    def __init__(self, folder, read_audio):
+        self.read_audio = read_audio
+
+    def fill(self, audio, progressbar=True):
+        return 0
+
+    def read(self, audio_path, digest):
+        return self.read_audio(audio_path)
+
+
+def plain_files():
+    """Context in which training reads plain files."""
+    return mock.patch.object(korser.training, "AudioStore", Files)
+
+
+class SpeechBrainLeaf(Stage):
+    """SpeechBrain's ``Leaf`` as it comes, ``(B, T)`` -> ``(B, T', 40)``; it does not know the lengths."""
+
+    def __init__(self):
+        super().__init__(output_size=40, frame_rate=100)
+        self.leaf = Leaf(out_channels=40, in_channels=1)
+
+    def output_lengths(self, lengths):
+        return (lengths + 159) // 160
+
+    def forward(self, x, lengths):
+        return self.leaf(x), self.output_lengths(lengths)
+
+
+class TransformersWav2Vec(Stage):
+    """transformers' wav2vec 2.0, frozen, ``(B, T)`` -> ``(B, T', C)``: last hidden state, the group norm over padding.
+
+    Parameters
+    ----------
+    source : str
+        The folder that :func:`save_random_wav2vec` gave.
+    """
+
+    n_layers = 1
+
+    def __init__(self, *, source):
+        config = AutoConfig.from_pretrained(source)
+        super().__init__(output_size=config.hidden_size, frame_rate=SAMPLE_RATE / 320, min_length=400)
+        self.source, self.pretrained = source, False
+        self.model = AutoModel.from_pretrained(source, dtype=torch.float32).requires_grad_(False).eval()
+
+    def output_lengths(self, lengths):
+        return self.model._get_feat_extract_output_lengths(lengths)
+
+    @torch.no_grad()
+    def forward(self, x, lengths):
+        return self.model(x).last_hidden_state, self.output_lengths(lengths)
+
+
+def save_random_wav2vec(folder, config=None):
+    """Write a wav2vec 2.0 with random weights as transformers would save it, and give the folder's name.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    config : str or Path, optional
+        A folder with ``config.json``; by default wav2vec2-base, 94 M parameters, 378 MB.
+    """
+    torch.manual_seed(0)
+    Wav2Vec2Model(AutoConfig.from_pretrained(config) if config else Wav2Vec2Config()).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    return str(folder)

@@ -1,0 +1,272 @@
+"""What every script of this folder does with its command line, its clock and its table."""
+
+import argparse
+import gc
+import importlib.metadata
+import multiprocessing
+import platform
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+LIBRARIES = ("torch", "torchaudio", "speechbrain", "transformers")
+
+
+def arguments(description, *, options=(), argv=None):
+    """Read the command line of a benchmark.
+
+    Parameters
+    ----------
+    description : str
+        What ``--help`` says, usually the module's docstring.
+    options : sequence of (str, dict)
+        What this script takes besides: ``("--minutes", {"type": float, "default": 50})``.
+    argv : list of str, optional
+        Instead of the command line's.
+
+    Returns
+    -------
+    argparse.Namespace
+        ``small`` (bool), ``device`` ("cpu" or "cuda"), ``out`` (Path or None), ``repeats`` (int), and ``options``.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--small", action="store_true", default=None, help="seconds to minutes; the default on a CPU")
+    size.add_argument("--full", dest="small", action="store_false", help="the paper's scale; the default on a GPU")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
+    parser.add_argument("--repeats", type=_at_least_one, default=5, help="times each case runs (default: 5)")
+    parser.add_argument("--out", type=Path, help="a file to which the table is appended")
+    for name, settings in options:
+        parser.add_argument(name, **settings)
+    values = parser.parse_args(argv)
+    available = torch.cuda.is_available()
+    values.device = values.device or ("cuda" if available else "cpu")
+    if values.device == "cuda" and not available:
+        parser.error("--device=cuda: PyTorch finds no GPU on this machine")
+    if values.small is None:
+        values.small = values.device == "cpu"
+    return values
+
+
+def _at_least_one(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least 1")
+    return int(text)
+
+
+def interleaved(cases, repeats=5, warmup=1, device="cpu"):
+    """Time several cases, which take turns, so that a machine that slows down slows all of them.
+
+    Parameters
+    ----------
+    cases : dict of str to callable
+        Called without arguments.
+    repeats : int
+        Timed calls of each case.
+    warmup : int
+        Calls of each case before, not timed: caches are filled, kernels chosen and compiled.
+    device : str or torch.device
+        On a GPU the clock is read when its queue is empty.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds of each timed call.
+
+    Example
+    -------
+    >>> seconds = interleaved({"sleep": lambda: time.sleep(0.01), "nothing": lambda: None}, repeats=3)
+    >>> min(seconds["sleep"]) > 0.009 and len(seconds["nothing"]) == 3
+    True
+    """
+    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    for _ in range(warmup):
+        for case in cases.values():
+            case()
+    wait()
+    seconds = {name: [] for name in cases}
+    enabled = gc.isenabled()
+    gc.disable()  # or a collection of one case's garbage falls into the time of another
+    try:
+        for _ in range(repeats):
+            for name, case in cases.items():
+                gc.collect()
+                wait()
+                start = time.perf_counter()
+                case()
+                wait()
+                seconds[name].append(time.perf_counter() - start)
+    finally:
+        if enabled:
+            gc.enable()
+    return seconds
+
+
+def peak_bytes(case, device="cpu"):
+    """The most memory that a call has in use, beyond what was in use before it.
+
+    Parameters
+    ----------
+    case : callable
+        Called once, without arguments; call it once before, so that libraries and caches are there already.
+    device : str or torch.device
+        On a GPU what PyTorch allocates; on a CPU the growth of the resident set, which is rough: memory that was freed
+        before and kept by the allocator is used again unseen. Take a fresh process (:func:`in_child`) where it matters.
+
+    Returns
+    -------
+    int
+    """
+    from korser.cost import PeakMemory  # here, so that timing alone needs PyTorch only
+
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated(device)
+    memory = PeakMemory(device)
+    if torch.device(device).type == "cpu":
+        before = memory.measure()[0]  # the peak was set back to the present size just now
+    case()
+    return max(memory.measure()[0] - before, 0)
+
+
+def in_child(function, *args):
+    """What a function returns in a fresh process: for peak memory, and for imports that are to be timed.
+
+    Parameters
+    ----------
+    function : callable
+        Of a module's or script's top level, so that the process finds it; the script guards its start by
+        ``if __name__ == "__main__"``.
+    args
+        Plain values.
+    """
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit this process's memory and threads
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(function, *args).result()
+
+
+def device_line(device):
+    """Versions, device and threads, for the line below a table."""
+    names = []
+    for name in LIBRARIES:
+        try:
+            names.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    where = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else _cpu_name()
+    threads = torch.get_num_threads()
+    threads = f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{where}, {threads}; Python {platform.python_version()}, {', '.join(names)}"
+
+
+def _cpu_name():
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return f"CPU {line.partition(':')[2].strip()}"
+    return f"CPU {platform.processor() or platform.machine()}"
+
+
+def report(title, rows, baseline=None, units=None, *, device="cpu", notes=(), extra=None, out=None):
+    """Print a table of what :func:`interleaved` measured, in Markdown.
+
+    Parameters
+    ----------
+    title : str
+        What was measured: sizes, dtype, batch.
+    rows : dict of str to list of float
+        Seconds of each case.
+    baseline : str, optional
+        The case that the others are compared with; a ratio above 1 means faster.
+    units : (str, float) or (str, dict of str to float), optional
+        What a call works through and how much of it, for the column "per second": ``("audio s", 576.0)``.
+    device : str or torch.device
+    notes : sequence of str
+        Lines below the table.
+    extra : dict of str to dict of str to str, optional
+        Further columns: ``{"peak memory": {"Leaf": "1.2 GiB"}}``.
+    out : str or Path, optional
+        A file to append to (``--out``).
+
+    Returns
+    -------
+    str
+        The text that was printed.
+
+    Raises
+    ------
+    ValueError
+        If the baseline is not among the rows.
+
+    Example
+    -------
+    >>> text = report("sum", {"slow": [0.4, 0.5, 0.6], "fast": [0.2, 0.25, 0.3]}, "slow", ("items", 10))
+    ... # doctest: +ELLIPSIS
+    <BLANKLINE>
+    ### sum
+    <BLANKLINE>
+    | case | median of 3 | spread | items per second | ratio to slow |
+    |---|--:|--:|--:|--:|
+    | slow | 500 ms | 400 - 600 ms | 20.0 | 1.00 |
+    | fast | 250 ms | 200 - 300 ms | 40.0 | 2.00 |
+    <BLANKLINE>
+    ...
+    """
+    if baseline is not None and baseline not in rows:
+        raise ValueError(f"baseline '{baseline}' is none of {list(rows)}")
+    extra = extra or {}
+    unit, amounts = units or (None, None)
+    repeats = {len(seconds) for seconds in rows.values()}
+    head = ["case", f"median of {repeats.pop()}" if len(repeats) == 1 else "median", "spread"]
+    head += [f"{unit} per second"] if unit else []
+    head += [f"ratio to {baseline}"] if baseline else []
+    body = []
+    for name, seconds in rows.items():
+        median = statistics.median(seconds)
+        cells = [name, in_words(median), in_words(min(seconds), max(seconds))]
+        if unit:
+            amount = amounts[name] if isinstance(amounts, dict) else amounts
+            cells.append(figure(amount / median))
+        if baseline:
+            cells.append(figure(statistics.median(rows[baseline]) / median))
+        body.append(cells + [column.get(name, "") for column in extra.values()])
+    return write(title, [*head, *extra], body, device=device, notes=notes, out=out)
+
+
+def write(title, head, body, *, device="cpu", notes=(), out=None):
+    """Print any table in Markdown under a heading, with the line of versions; append it to ``out`` if given."""
+    lines = ["", f"### {title}", "", *markdown(head, body), ""]
+    lines += [line for note in notes for line in (note, "")]
+    lines.append(device_line(device))
+    text = "\n".join(lines) + "\n"
+    print(text, flush=True)
+    if out is not None:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with open(out, "a", encoding="utf-8") as file:
+            file.write(text)
+    return text
+
+
+def markdown(head, body):
+    """Lines of a Markdown table; all columns but the first to the right."""
+    head, *rows = ("| " + " | ".join(map(str, row)) + " |" for row in [head, *body])
+    return [head, "|---|" + "--:|" * (head.count("|") - 2), *rows]
+
+
+def in_words(*seconds):
+    """One time, or several in the unit of the middle one: ``"500 ms"``, ``"0.40 - 0.60 s"``, ``"2.50 h"``."""
+    scales = ((1e-3, 1e6, "us"), (1, 1e3, "ms"), (120, 1, "s"), (7200, 1 / 60, "min"), (float("inf"), 1 / 3600, "h"))
+    factor, unit = next(scale[1:] for scale in scales if statistics.median(seconds) < scale[0])
+    return " - ".join(figure(value * factor) for value in seconds) + f" {unit}"
+
+
+def figure(value):
+    """Three digits, as many as a clock on a shared machine deserves."""
+    if value >= 1000:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
