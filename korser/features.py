@@ -156,8 +156,8 @@ class FeatureCache:
         Raises
         ------
         UserError
-            If the folder cannot be written in, the features are not finite in the cache's dtype, or the GPU's memory
-            does not hold a single utterance.
+            If the folder cannot be written in, the features are not finite in the cache's dtype, a file is no longer
+            as long as it was, or the GPU's memory does not hold a single utterance.
         """
         if not self.store.missing(audio["digest"]):
             return 0
@@ -219,6 +219,9 @@ class FeatureCache:
 
     def _load(self, batch, readers):
         waveforms = list(readers.map(self.read_audio, [row.audio_path for row in batch]))
+        for row, waveform in zip(batch, waveforms):
+            if len(waveform) != row.samples:
+                raise UserError(f"{row.audio_path} has changed since it was checked: start again")
         x, lengths = pad_sequence(waveforms, batch_first=True), torch.tensor([len(waveform) for waveform in waveforms])
         return (x.pin_memory(), lengths.pin_memory()) if self.device.type == "cuda" else (x, lengths)
 

@@ -7,9 +7,9 @@ on a stream of its own, one batch ahead (:class:`AheadLoader`). On a CPU it stay
 the disk's cache.
 
 The loader around it is SpeechBrain's, and so are the order of the batches, resuming in the middle of an epoch, and the
-share of each process of distributed training, each of which holds every split on its own device. The numbers are bit by bit those of SpeechBrain's way, an utterance at a
-time (``resident: false``), for which there is a use where the corpus is larger than all memory and the disk is slow: it
-reads in ``num_workers`` processes.
+share of each process of distributed training, each of which holds every split for its own device. The numbers are bit
+by bit those of SpeechBrain's way, an utterance at a time (``resident: false``), for which there is a use where the
+corpus is larger than all memory and the disk is slow: it reads in ``num_workers`` processes.
 
 Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels.
 """

@@ -138,7 +138,7 @@ class ArrayStore:
         """
         arrays, size = [], 0
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
-        with self._writing(), ThreadPoolExecutor(4) as pool:  # checksums take about as long as writing
+        with self._writing(), ThreadPoolExecutor(4) as pool:  # a checksum may take as long as writing
             try:
                 with open(temporary, "wb") as file:
                     for key, tensor in items:

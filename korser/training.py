@@ -464,6 +464,8 @@ def make_resident(datasets, tasks, stored, device, memory_gb):
     resident = {split: Resident(dataset, tasks, stored, memory) for split, dataset in datasets.items()}
     for split, data in resident.items():
         logger.info("%s: %.2f GiB in %s", split, data.nbytes / 2**30, PLACES[data.place])
+        if data.place == "map" and memory.device.type == "cuda":
+            logger.warning("%s fits neither into the GPU's memory nor into memory_gb: raise that, or it is slow", split)
     return resident
 
 

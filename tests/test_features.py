@@ -296,6 +296,14 @@ def test_what_float16_does_not_hold_is_an_error(tmp_path, audio):
     assert largest.read(loudest, "d").abs().max() == 65504
 
 
+def test_a_file_of_another_length_than_it_was_checked_with_is_refused(tmp_path, audio):
+    changed = audio["audio_path"][3]
+    soundfile.write(changed, np.zeros(1600), 16000)
+    cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    with pytest.raises(UserError, match=f"{changed} has changed since it was checked"):
+        cache.fill(audio, progressbar=False)
+
+
 def test_nan_is_an_error_that_names_the_file(tmp_path, audio):
     cache = FeatureCache([Louder(float("nan"))], tmp_path / "cache", read_audio)
     with pytest.raises(UserError, match="wav: .*NaN"):
@@ -427,6 +435,19 @@ def test_single_files_are_predicted_from_features_as_they_were_kept(tiny, settin
         features, _ = prefix(x[None], torch.tensor([len(x)]))
     dtype = getattr(torch, settings.get("cache_dtype", "float16"))
     assert features.dtype == torch.float32 and features.equal(features.to(dtype).float())
+
+
+def test_a_run_of_before_there_was_a_choice_predicts_what_it_did(tiny):
+    run_dir = run({**tiny, "n_epochs": "1", "cache_dtype": "float32"}, model="mel_stl")
+    lines = (run_dir / "hparams.yaml").read_text().splitlines(keepends=True)
+    new = ("cache_dtype:", "extraction_precision:", "extraction_seconds:", "resident:")
+    old = [line for line in lines if not line.startswith(new)]
+    assert len(old) == len(lines) - len(new)
+    (run_dir / "hparams.yaml").write_text("".join(old))
+    table, trained = read_csv(run_dir / "test.csv", ["gender", "intensity"]), TrainedModel(run_dir)
+    assert trained.model.prefix[0].dtype == torch.float32
+    columns = [c for c in table if "_prob_" in c]
+    np.testing.assert_allclose(trained.predict_files(table["path"])[columns], table[columns], rtol=1e-5, atol=1e-5)
 
 
 def test_without_a_cache_nothing_is_rounded(tiny):

@@ -269,6 +269,16 @@ def test_folds_of_speakers_and_sentences_are_crossed(overrides, csv_corpus):
     assert len(read_csv(folder.parent / "results/probe/csv/predictions/log-mel.csv")) == 48
 
 
+def test_a_single_value_to_train_on_is_refused(overrides, csv_corpus):
+    folder, table = csv_corpus
+    table["take"] = (table["speaker"].str[1:].astype(int) + table["id"].str[-1].astype(int)) % 3
+    table.to_csv(folder / "manifest.csv", index=False)
+    more = {"data_folder": str(folder), "split.hold_out": "take", "split.test": "2", "sources": "[]"}
+    settings = settings_of(overrides, **more)
+    with pytest.raises(UserError, match="one training take"):
+        divide(settings.materials[0], ["emotion"], settings.cache_folder)
+
+
 def test_what_is_set_aside_for_validation_is_trained_on(overrides):
     settings = settings_of(overrides, **{"split.valid": "0.4"})
     [(train, test)] = divide(settings.materials[0], ["emotion"], settings.cache_folder).parts

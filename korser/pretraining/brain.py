@@ -126,7 +126,10 @@ class PretrainBrain(sb.Brain):
     def init_optimizers(self):
         """One optimizer for all, as gradients are clipped by their norm as a whole."""
         parameters = [p for p in self.core.parameters() if p.requires_grad]
-        optimizer = self.settings["opt_class"](parameters, lr=self.settings["lr"])
+        try:
+            optimizer = self.settings["opt_class"](parameters, lr=self.settings["lr"])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"opt_class: it cannot be made an optimizer of ({' '.join(str(error).split())})") from error
         warmup = round(self.settings["warmup"] * self.settings["n_steps"])
         self.scheduler = make_scheduler(
             self.settings["lr_scheduler"], self.settings["lr"], warmup, self.settings["n_steps"]

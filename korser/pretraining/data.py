@@ -25,7 +25,7 @@ from korser.splits import assign_splits
 
 ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".pcm", ".oga", ".opus", ".aif", ".aifc"}
 GPU_SHARE = 0.5  # of its free memory, that audio may take
-LARGEST = 0.1  # share of a source's audio that one speaker may have and yet be held out whole
+LARGEST = 0.1  # share of a source's audio that may be held out at the most, unless valid_share is above half of it
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,13 @@ def read_sources(sources):
         If a source is described wrongly, or holds no audio.
     """
     if not isinstance(sources, list) or not sources:
-        raise UserError("sources is empty: list at least one, [{data_folder: my/speech}]")
+        raise UserError(f"sources is {sources!r}: list at least one, [{{data_folder: my/speech}}]")
     known = list(Source.__dataclass_fields__)
     tables, synthetic = [], []
     for i, given in enumerate(sources):
         where = f"sources[{i}]"
-        if not isinstance(given, dict) or not given.get("data_folder"):
+        folder = given.get("data_folder") if isinstance(given, dict) else None
+        if not isinstance(folder, (str, Path)) or not str(folder):
             raise UserError(f"{where} is {given!r}: write {{data_folder: my/speech}}")
         for key in given:
             if key not in known:
@@ -168,13 +169,14 @@ def hold_out(table, share):
     for _, part in table.groupby("source"):
         limit = max(LARGEST, 2 * share) * part["samples"].sum()
         by_speaker, by_file = (part.groupby(key)["samples"].sum() for key in ("speaker", "digest"))
-        key, names = "speaker", by_speaker.index[by_speaker <= limit]
-        if len(by_speaker) < 2 or not len(names):
-            key, names = "digest", by_file.index[by_file <= max(limit, by_file.min())]
+        key, amounts = "speaker", by_speaker[by_speaker <= limit]
+        if len(by_speaker) < 2 or not len(amounts):
+            key, amounts = "digest", by_file[by_file <= max(limit, by_file.min())]
         if len(by_file) > 1:
-            names = sorted(names, key=_place)
-            n = max(1, sum(_place(name) < share for name in names))
-            held[table.index.get_indexer(part.index[part[key].isin(names[:n])])] = True
+            amounts = amounts[sorted(amounts.index, key=_place)]
+            places = np.array([_place(name) for name in amounts.index])
+            n = max(1, ((places < share) & (amounts.cumsum() <= limit)).sum())
+            held[table.index.get_indexer(part.index[part[key].isin(amounts.index[:n])])] = True
     return held
 
 

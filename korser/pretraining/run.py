@@ -55,7 +55,7 @@ def pretrain(hparams, run_dir):
         From :func:`korser.pretraining.load_settings`.
     run_dir : str or Path
         From :func:`korser.pretraining.pretrain_folder`. An interrupted one is gone on with and ends in the same
-        numbers as if nothing had happened.
+        numbers as if nothing had happened (on a GPU, whose sums have no fixed order, in much the same).
 
     Returns
     -------

@@ -53,7 +53,8 @@ def build_model(source, architecture, config, revision=None):
     except UserError:
         raise
     except Exception as error:  # whatever transformers and torch raise for sizes that do not go together
-        raise UserError(f"architecture: transformers cannot make a wav2vec 2.0 of it ({_first_line(error)})") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"architecture: transformers cannot make a wav2vec 2.0 of it ({reason})") from error
     return model, Wav2Vec2FeatureExtractor(sampling_rate=SAMPLE_RATE, do_normalize=True, return_attention_mask=True)
 
 
@@ -84,8 +85,11 @@ def _finish(config):
     """Masking is the objective itself here, never switched off; that of channels is no part of it."""
     config.apply_spec_augment = True
     config.mask_feature_prob = 0.0
-    if not config.mask_time_prob > 0 or config.mask_time_length < 2:
-        raise UserError("config: mask_time_prob must be above 0 and mask_time_length at least 2")
+    least = {"mask_time_prob": 0.001, "mask_time_length": 2, "num_negatives": 1, "diversity_loss_weight": 0}
+    for name, value in least.items():
+        given = getattr(config, name)
+        if not isinstance(given, (int, float)) or isinstance(given, bool) or not given >= value:
+            raise UserError(f"config.{name} is {given!r}: it must be a number of at least {value}")
     return config
 
 
@@ -113,7 +117,10 @@ def _read_checkpoint(source, config, revision):
         except OSError:
             model, info = Wav2Vec2ForPreTraining.from_pretrained(place, use_safetensors=False, **options)
     except Exception as error:
-        raise UserError(f"source: {source} cannot be loaded ({_first_line(error)})") from error
+        reason = _first_line(error)
+        if "ignore_mismatched_sizes" in reason:  # transformers tells of an argument of its own
+            reason = f"its weights have other sizes than its config with {config} over it"
+        raise UserError(f"source: {source} cannot be loaded ({reason})") from error
     if preprocessor.sampling_rate != SAMPLE_RATE:
         raise UserError(f"source: {source} takes {preprocessor.sampling_rate} Hz; audio here is at {SAMPLE_RATE} Hz")
     missing = sorted(info["missing_keys"])

@@ -92,10 +92,10 @@ def divide(material, tasks, cache_folder):
     parts = [
         tuple(place[table.index[table["split"] == part]].to_numpy() for part in ("train", "test")) for table in tables
     ]
-    for train, _ in parts:
-        if data["speaker"].iloc[train].nunique() < 2:
+    for (train, _), column in itertools.product(parts, filter(None, ("speaker", hold_out))):
+        if data[column].iloc[train].nunique() < 2:
             raise UserError(
-                f"{material.name}: there is one training speaker, and layers are chosen across at least two"
+                f"{material.name}: there is one training {column}, and layers are chosen across at least two"
             )
     return Division(data.reset_index(drop=True), parts, classes, said, corpus, hold_out)
 

@@ -115,6 +115,9 @@ class Plan:
         -------
         tuple of int
         """
+        if widths.device.type == "cpu" and isinstance(self.reader, PinnedReader):  # moved here from a GPU
+            self.forget()
+            self.reader = None
         if self.reader is None:
             if widths.device.type == "cpu":
                 return choose_rates(*widths, self.half, self.hop)
