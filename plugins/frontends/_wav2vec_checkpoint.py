@@ -15,6 +15,7 @@ from korser.stages import SAMPLE_RATE
 logger = logging.getLogger(__name__)
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")  # ``model_type`` in config.json
+NANO = "nano"
 NANO_RANDOM = "nano-random"
 NANO_FOLDER = Path(__file__).parent / "wav2vec_nano"
 NANO_SEED = 2006_11477  # arXiv number of the wav2vec 2.0 paper
@@ -54,7 +55,7 @@ def read_config(source, revision=None):
     Parameters
     ----------
     source : str
-        Hub id, local folder or ``nano-random``.
+        Hub id, local folder, ``nano`` or ``nano-random``.
     revision : str, optional
         Branch, tag or commit on the hub.
 
@@ -79,7 +80,7 @@ def read_config(source, revision=None):
             ) from error
         raise UserError(
             f"{source}: is no local folder and the Hugging Face hub does not give it ({first_line(error)}); check the "
-            f"name and the network, or give the folder of a downloaded checkpoint, or {NANO_RANDOM!r}"
+            f"name and the network, or give the folder of a downloaded checkpoint, or {NANO!r}"
         ) from error
     if config.model_type not in FAMILIES:
         raise UserError(
@@ -184,7 +185,7 @@ def local_folder(source):
     UserError
         If it reads as a path and there is no folder there.
     """
-    if source == NANO_RANDOM:
+    if source in (NANO, NANO_RANDOM):
         return NANO_FOLDER
     path = Path(source).expanduser()
     if path.is_dir():
@@ -192,7 +193,7 @@ def local_folder(source):
     if path.exists():
         raise UserError(f"{source}: is a file; give the folder with config.json and the weights")
     if path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2:
-        raise UserError(f"{source}: no such folder; give a checkpoint's folder, a hub id, or {NANO_RANDOM!r}")
+        raise UserError(f"{source}: no such folder; give a checkpoint's folder, a hub id, or {NANO!r}")
     return None
 
 

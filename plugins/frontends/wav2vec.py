@@ -57,7 +57,7 @@ class Wav2Vec(Stage):
         encoder into what precedes it, and where the parameters are not float32; otherwise it computes the same numbers
         faster (:mod:`plugins.frontends._wav2vec_fast`), to float32 rounding or, under autocast, to that of its type;
         hooks of the inner modules are not called. "compiled" is "auto" with small parts through ``torch.compile``,
-        which needs a C compiler and takes a minute at first.
+        which needs a C compiler and takes some seconds to a minute at first.
     lr : float, optional
         Learning rate of the trained part, where it differs from that of the rest of the model.
 
