@@ -130,7 +130,7 @@ class EmotionBrain(sb.Brain):
             self.checkpointer.add_recoverables({**self.optimizers_dict, **self.schedulers})
 
     def on_fit_batch_start(self, batch, should_step):
-        """Every draw of a step comes from (seed, epoch, step), so a resumed run draws what an uninterrupted one does."""
+        """Every draw of a step comes from (seed, epoch, step), so that a resumed run draws what any other does."""
         seed_everything(self.settings["seed"], self.epoch, self.step, self.rank if self.distributed_launch else 0)
         if should_step:
             for optimizer, scheduler in zip(self.optimizers_dict.values(), self.schedulers.values()):

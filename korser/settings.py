@@ -90,8 +90,8 @@ def check_settings(hparams):
     frontend = hparams["frontend"]
     if frontend.in_channels is not None or frontend.input_rate != SAMPLE_RATE:
         raise UserError(
-            f"frontend takes {'waveforms' if frontend.in_channels is None else 'features'} at {frontend.input_rate:g} Hz: "
-            f"it must take waveforms at {SAMPLE_RATE} Hz, which all audio is brought to"
+            f"frontend takes {'waveforms' if frontend.in_channels is None else 'features'} at {frontend.input_rate:g} "
+            f"Hz: it must take waveforms at {SAMPLE_RATE} Hz, which all audio is brought to"
         )
     tasks = hparams["tasks"]
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, Task) for task in tasks):
@@ -106,5 +106,6 @@ def check_settings(hparams):
             names = ", ".join("null" if choice is None else choice for choice in choices)
             raise UserError(f"{key} is {hparams[key]!r}: it must be one of {names}")
     seconds = hparams["extraction_seconds"]
-    if seconds is not None and (not isinstance(seconds, Real) or isinstance(seconds, bool) or not 0 < seconds < math.inf):
+    number = isinstance(seconds, Real) and not isinstance(seconds, bool) and 0 < seconds < math.inf
+    if seconds is not None and not number:
         raise UserError(f"extraction_seconds is {seconds!r}: it must be null or a number above 0")

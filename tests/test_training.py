@@ -251,6 +251,7 @@ def test_audio_is_decoded_once_for_all_runs(tiny, tmp_path, monkeypatch):
     assert_same_run(first, run(tiny, model="mel_stl", run_dir=tmp_path / "again"))
 
 
+@pytest.mark.slow
 def test_a_step_is_speechbrains(reference, tmp_path, monkeypatch):
     overrides, run_dir = reference
 
@@ -265,6 +266,7 @@ def test_a_step_is_speechbrains(reference, tmp_path, monkeypatch):
     assert_same_run(run_dir, run(overrides, run_dir=tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_batch_ahead_trains_and_resumes_the_same(reference, tmp_path, monkeypatch):
     original = Resident.__init__
 
@@ -280,6 +282,7 @@ def test_a_batch_ahead_trains_and_resumes_the_same(reference, tmp_path, monkeypa
     assert_same_run(run_dir, run(overrides, run_dir=tmp_path / "run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -339,6 +342,7 @@ def test_sigkill_and_the_same_command_again(reference, tmp_path):
     assert_same_run(run_dir, resumed)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(tiny, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(ROOT / "recipes/train.py"), str(HPARAMS / "mel_mtl.yaml"), "--device=cpu"]
