@@ -604,7 +604,7 @@ def test_fine_tuning_an_encoder_at_its_own_rate(tiny, tmp_path):
     settings = {**tiny, "encoder.freeze": "feature_extractor", "encoder.lr": "1e-5", "n_epochs": "1"}
     run_dir = run(settings, model="wav2vec_stl")
     info = json.loads((run_dir / "run.json").read_text())
-    assert info["frozen"] == [] and info["pretrained"] is False
+    assert info["frozen"] == [] and info["pretrained"] is True
     trained = safetensors.torch.load_file(run_dir / "model.safetensors")
     start = load_hparams(HPARAMS / "wav2vec_stl.yaml")["encoder"].state_dict()
     moved = {k for k, v in start.items() if not v.equal(trained[f"rest.0.{k}"])}
