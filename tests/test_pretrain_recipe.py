@@ -18,7 +18,7 @@ from korser.pretraining import load_settings, pretrain, pretrain_folder
 from korser.pretraining.run import find_trouble
 from korser.pretraining.weights import export
 from korser.rundir import read_json
-from tests.conftest import HPARAMS, ROOT, write_tiny_corpus
+from conftest import HPARAMS, ROOT, write_tiny_corpus
 from tests.test_pretraining import TINY
 
 YAML = HPARAMS / "pretrain_wav2vec.yaml"

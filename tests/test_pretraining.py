@@ -20,7 +20,7 @@ from korser.pretraining.model import PretrainingModel, perplexity
 from korser.pretraining.reconstruction import Reconstruction
 from korser.pretraining.weights import build_model, export
 from korser.probing import load_settings as load_probe
-from tests.conftest import HPARAMS
+from conftest import HPARAMS
 
 TINY = {
     "hidden_size": 16,
