@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from conftest import HPARAMS, ROOT, write_tiny_corpus
+from test_pretraining import TINY
 from test_recipes import call  # noqa: F401
 
 from korser.errors import UserError
@@ -18,8 +20,6 @@ from korser.pretraining import load_settings, pretrain, pretrain_folder
 from korser.pretraining.run import find_trouble
 from korser.pretraining.weights import export
 from korser.rundir import read_json
-from conftest import HPARAMS, ROOT, write_tiny_corpus
-from tests.test_pretraining import TINY
 
 YAML = HPARAMS / "pretrain_wav2vec.yaml"
 SIZES = {"config": {k: v for k, v in TINY.items() if k.startswith(("mask", "num_neg"))}}

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from conftest import HPARAMS
 from torch.nn import functional as F
 from transformers import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
@@ -20,7 +21,6 @@ from korser.pretraining.model import PretrainingModel, perplexity
 from korser.pretraining.reconstruction import Reconstruction
 from korser.pretraining.weights import build_model, export
 from korser.probing import load_settings as load_probe
-from conftest import HPARAMS
 
 TINY = {
     "hidden_size": 16,
