@@ -267,7 +267,8 @@ def test_a_killed_recipe_goes_on_to_the_same_numbers(overrides, tmp_path):
     whole, folder = run(overrides)
     overrides["output_folder"] = str(tmp_path / "killed")
     broken = tmp_path / "killed" / "pretrain" / folder.name
-    process = subprocess.Popen(command(overrides), cwd=ROOT, env=environment())
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # the last bits depend on their number
+    process = subprocess.Popen(command(overrides), cwd=ROOT, env={**environment(), **threads})
     while process.poll() is None and not list(broken.glob("checkpoints/CKPT*")):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
