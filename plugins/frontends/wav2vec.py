@@ -295,7 +295,9 @@ class LayerMix(Stage):
         layers = zero_padding(x, lengths).unflatten(-1, (len(self.weights), self.output_size))  # (B, T, L, C)
         if self.normalize:
             layers = F.layer_norm(layers, (self.output_size,))
-        return torch.einsum("btlc,l->btc", layers, self.weights.softmax(0)), lengths
+        frames = layers.flatten(0, 1)  # (B T, L, C), not copied, as an einsum over l would
+        mixed = torch.bmm(self.weights.softmax(0).to(x.dtype).expand(len(frames), 1, -1), frames)
+        return mixed.view(*x.shape[:2], -1), lengths
 
 
 def check_choice(option, value, names, most, source):
