@@ -1,7 +1,7 @@
 """Speak lines of text with eSpeak NG, each in a process of its own; a program, not a module of korser.
 
-eSpeak NG is GPL-3, so korser never loads it: :mod:`korser.corpora.mini` starts this file by its path and talks to it
-through pipes. Nothing but the standard library is imported here (eSpeak's forked children hang beside torch's threads
+eSpeak NG is GPL-3, so korser never loads it: :mod:`korser.corpora._speaking` starts this file by its path and talks to
+it through pipes. Nothing but the standard library is imported here (eSpeak's forked children hang beside torch's threads
 on machines with many cores).
 
 Usage: ``python -I _espeak.py LIBRARY DATA_FOLDER``. Protocol: one JSON object a line on standard input, with the keys

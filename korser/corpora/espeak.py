@@ -6,7 +6,7 @@ Source
     anyone can make again, bit for bit. Made on Linux or macOS (the program that speaks needs ``fork``).
 Licence
     Sentences and rules: Apache-2.0, as korser. eSpeak NG is GPL-3; it is loaded only by a separate program
-    (``_espeak.py``), which this module starts and talks to through pipes, never by korser itself.
+    (``_espeak.py``), which ``_speaking.py`` starts and talks to through pipes, never by korser itself.
 Layout on disk
     ``<data_folder>/<seed>-<digest>/<thousand>/<id>.flac``, 16 kHz, 16 bit, mono, beside ``checksums.txt`` (size and
     CRC-32 of each file) and ``.lock``. The digest covers everything that decides the audio (version, rules, release of
@@ -32,16 +32,12 @@ Texts
     (when, who, where, what is done). Other languages: made-up words of consonants and vowels that the language has.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import io
 import json
 import math
 import os
-import queue
 import random
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -49,9 +45,8 @@ import numpy as np
 import pandas as pd
 import soundfile
 from scipy.signal import resample_poly
-from tqdm import tqdm
 
-from korser.corpora import mini
+from korser.corpora import _speaking, mini
 from korser.errors import UserError
 from korser.stages import SAMPLE_RATE
 
@@ -175,7 +170,7 @@ def prepare(data_folder, *, hours=25, seed=0, n_workers=None):
     seed : int
         Of all that is drawn.
     n_workers : int, optional
-        Threads, each with an eSpeak of its own; by default one per CPU core.
+        Processes that speak; by default one per CPU core.
 
     Returns
     -------
@@ -190,19 +185,18 @@ def prepare(data_folder, *, hours=25, seed=0, n_workers=None):
     if not data_folder:
         raise UserError(f"data_folder is {data_folder!r}: name the folder where espeak lies or is to be made")
     if n_workers is not None:
-        mini._check_whole(n_workers=n_workers)
+        _speaking.check_whole(n_workers=n_workers)
     table = design(hours, seed)
     folder = Path(data_folder).expanduser().absolute() / f"{seed}-{_digest(seed)}"
-    files = {name: _file(folder, name) for name in table.id}
-    try:
-        if len(mini._intact(folder, files)) < len(files):
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(folder / ".lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it: wait, then look again
-                _complete(folder, files, table, n_workers or os.cpu_count())
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{folder}: cannot write the corpus here ({reason}); choose another data_folder") from error
+    rows = {row.id: row for row in table.itertuples()}
+    files = {name: folder / name[:-3] / f"{name}.flac" for name in rows}
+    _speaking.make_missing(
+        folder,
+        files,
+        lambda name, speak: _encode([speak(phrase) for phrase in rows[name].phrases], rows[name]),
+        n_workers=n_workers or os.cpu_count(),
+        description="espeak: speaking",
+    )
     table.insert(1, "path", pd.Series([str(files[name]) for name in table.id], dtype=object))
     return table.drop(columns=["phrases", "ratio", "level"])
 
@@ -233,9 +227,9 @@ def _utterance(seed, number):
             {
                 "voice": f"{'ko' if language == 'ko' else SYLLABLES[language][0]}+{variant}",
                 "text": _text(draw, language, seconds * pace * SYLLABLES_PER_SECOND),
-                "rate": _clamp(175 * pace / speed, 80, 450),
-                "pitch": _clamp(pitch + draw.gauss(0, 9), 0, 99),
-                "range": _clamp(spread * math.exp(draw.gauss(0, 0.3)), 0, 99),
+                "rate": _speaking.clamp(175 * pace / speed, 80, 450),
+                "pitch": _speaking.clamp(pitch + draw.gauss(0, 9), 0, 99),
+                "range": _speaking.clamp(spread * math.exp(draw.gauss(0, 0.3)), 0, 99),
                 "volume": VOLUME,
                 "seed": draw.getrandbits(31),
                 "gain": round(draw.gauss(0, 4), 2),
@@ -292,62 +286,10 @@ def _syllable(draw, language):
     return "".join(draw.choice(part.split()) for part in SYLLABLES[language][1:]).replace("-", "")
 
 
-def _clamp(value, lowest, highest):
-    """The nearest whole number that eSpeak takes."""
-    return min(max(round(value), lowest), highest)
-
-
 def _digest(seed):
     """Eight letters that stand for all that decides the audio, whatever the hours."""
     first = [_utterance(seed, number) for number in range(1000)]  # every word and variant occurs in them
-    return hashlib.sha256(json.dumps([VERSION, mini._release(), first], default=str).encode()).hexdigest()[:8]
-
-
-# Speaking
-
-
-def _file(folder, name):
-    return folder / name[:-3] / f"{name}.flac"
-
-
-def _complete(folder, files, table, n_workers):
-    """Make the files that are not intact."""
-    done = mini._intact(folder, files)
-    others = {  # of a longer corpus made here before
-        name: checksum
-        for name, checksum in mini._recorded(folder).items()
-        if name not in files and _file(folder, name).exists()
-    }
-    todo = [row for row in table.itertuples() if row.id not in done]
-    for path in {files[row.id].parent for row in todo}:
-        path.mkdir(exist_ok=True)
-    workers = queue.SimpleQueue()
-
-    def make(row):
-        pieces, worker = [], workers.get()
-        try:
-            for phrase in row.phrases:
-                worker.ask(phrase)
-                pieces.append(worker.answer())
-        finally:
-            workers.put(worker)
-        data = _encode(pieces, row)
-        mini._write(files[row.id], data)
-        return row.id, mini._checksum(data)
-
-    with contextlib.ExitStack() as stack:
-        for _ in range(min(n_workers, len(todo))):
-            workers.put(stack.enter_context(mini._Worker()))
-        pool = ThreadPoolExecutor(n_workers)
-        stack.callback(pool.shutdown, cancel_futures=True)
-        log = stack.enter_context(open(folder / "checksums.txt", "a"))
-        made = pool.map(make, todo)
-        for name, checksum in tqdm(made, total=len(todo), desc="espeak: speaking", unit="utt", disable=None):
-            done[name] = checksum
-            log.write(f"{name} {checksum}\n")
-            log.flush()
-    lines = (f"{name} {checksum}\n" for name, checksum in sorted({**others, **done}.items()))
-    mini._write(folder / "checksums.txt", "".join(lines).encode())
+    return hashlib.sha256(json.dumps([VERSION, _speaking.release(), first], default=str).encode()).hexdigest()[:8]
 
 
 def _encode(pieces, row):

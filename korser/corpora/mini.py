@@ -7,7 +7,7 @@ Source
     that speaks needs ``fork``).
 Licence
     Sentences and rules: Apache-2.0, as korser. eSpeak NG is GPL-3; it is loaded only by a separate program
-    (``_espeak.py``), which this module starts and talks to through pipes, never by korser itself.
+    (``_espeak.py``), which ``_speaking.py`` starts and talks to through pipes, never by korser itself.
 Layout on disk
     ``<data_folder>/<speakers>x<utterances>-<digest>/<speaker>/<id>.flac``, 16 kHz, 16 bit, mono, beside
     ``checksums.txt`` (size and CRC-32 of each file) and ``.lock``. The digest covers everything that decides the audio
@@ -44,20 +44,13 @@ Prosody
     and every utterance varies at random around the result.
 """
 
-import contextlib
-import fcntl
 import functools
 import hashlib
-import importlib.metadata
 import io
 import json
 import math
 import os
 import random
-import struct
-import subprocess
-import sys
-import zlib
 from pathlib import Path
 
 import numpy
@@ -65,14 +58,13 @@ import pandas
 import soundfile
 import torch
 import torchaudio
-from tqdm import tqdm
 
+from korser.corpora import _speaking
 from korser.errors import UserError
 from korser.stages import SAMPLE_RATE
 
 VERSION = 1  # raise it whenever the same settings would give other audio for a reason that the digest does not see
 SYNTHETIC = True
-CHECKED = {}  # path -> (its state on disk, its checksum), of files that this process has read
 EMOTIONS = ("joy", "sadness", "neutral", "anger")
 GENDERS = ("female", "male")
 INTENSITIES = ("low", "medium", "high", "extreme")
@@ -147,7 +139,7 @@ def design(n_speakers=24, n_utterances=768):
     >>> design(24, 576).emotion.value_counts().to_dict()
     {'joy': 144, 'sadness': 144, 'neutral': 144, 'anger': 144}
     """
-    _check_whole(n_speakers=n_speakers, n_utterances=n_utterances)
+    _speaking.check_whole(n_speakers=n_speakers, n_utterances=n_utterances)
     if n_speakers < 2 or n_speakers % 2:
         raise UserError(f"n_speakers={n_speakers}: mini needs an even number, half of each gender, of at least 2")
     if n_utterances < 4 * n_speakers:
@@ -212,21 +204,19 @@ def prepare(data_folder, *, n_speakers=24, n_utterances=768, n_workers=None):
     if not data_folder:
         raise UserError(f"data_folder is {data_folder!r}: name the folder where mini lies or is to be made")
     if n_workers is not None:
-        _check_whole(n_workers=n_workers)
-    _check_whole(n_speakers=n_speakers, n_utterances=n_utterances)  # what a cache can look up
+        _speaking.check_whole(n_workers=n_workers)
+    _speaking.check_whole(n_speakers=n_speakers, n_utterances=n_utterances)  # what a cache can look up
     table, requests, digest = _designed(n_speakers, n_utterances)
     table = table.copy()
     folder = Path(data_folder).expanduser().absolute() / f"{n_speakers}x{n_utterances}-{digest}"
     files = {name: folder / name.split("_")[0] / f"{name}.flac" for name in table.id}
-    try:
-        if len(_intact(folder, files)) < len(files):
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(folder / ".lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it: wait, then look again
-                _complete(folder, files, requests, n_workers or min(os.cpu_count(), 4))
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{folder}: cannot write the corpus here ({reason}); choose another data_folder") from error
+    _speaking.make_missing(
+        folder,
+        files,
+        lambda name, speak: _encode(speak(requests[name]), requests[name]),
+        n_workers=n_workers or min(os.cpu_count(), 4),
+        description="mini: speaking",
+    )
     table.insert(1, "path", [str(files[name]) for name in table.id])
     return table.drop(columns="repetition")
 
@@ -236,12 +226,6 @@ def _designed(n_speakers, n_utterances):
     table = design(n_speakers, n_utterances)
     requests = _requests(table)
     return table, requests, _digest(requests)
-
-
-def _check_whole(**options):
-    for option, value in options.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"corpus_options.{option} is {value!r}: write a whole number of at least 1")
 
 
 def _hash(text):
@@ -287,9 +271,9 @@ def _requests(table):
         requests[row.id] = {
             "voice": speaker["voice"],
             "text": SENTENCES[int(row.sentence[1:]) - 1],
-            "rate": _clamp(speaker["rate"] * rate * math.exp(draw.gauss(0, 0.04)), 80, 450),
-            "pitch": _clamp(50 + PITCH_STEP * (speaker["pitch"] + pitch + draw.gauss(0, 0.7)), 0, 99),
-            "range": _clamp(speaker["range"] * spread * math.exp(draw.gauss(0, 0.15)), 0, 99),
+            "rate": _speaking.clamp(speaker["rate"] * rate * math.exp(draw.gauss(0, 0.04)), 80, 450),
+            "pitch": _speaking.clamp(50 + PITCH_STEP * (speaker["pitch"] + pitch + draw.gauss(0, 0.7)), 0, 99),
+            "range": _speaking.clamp(speaker["range"] * spread * math.exp(draw.gauss(0, 0.15)), 0, 99),
             "volume": VOLUME,
             "seed": _hash(row.id),
             "gain": round(speaker["gain"] + level + draw.gauss(0, 1.0), 2),
@@ -298,132 +282,19 @@ def _requests(table):
     return requests
 
 
-def _clamp(value, lowest, highest):
-    """The nearest whole number that eSpeak takes."""
-    return min(max(round(value), lowest), highest)
-
-
 def _digest(requests):
     """Eight letters that stand for all that decides the audio."""
-    return hashlib.sha256(json.dumps([VERSION, _release(), requests]).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([VERSION, _speaking.release(), requests]).encode()).hexdigest()[:8]
 
 
-def _release():
-    """Which eSpeak NG it is."""
-    try:
-        return importlib.metadata.version("espeakng-loader")
-    except importlib.metadata.PackageNotFoundError:
-        raise UserError("this corpus needs espeakng-loader to speak: pip install espeakng-loader") from None
-
-
-def _checksum(data):
-    """Size and CRC-32, as ``checksums.txt`` has them."""
-    return f"{len(data)} {zlib.crc32(data):08x}"
-
-
-def _recorded(folder):
-    """What ``checksums.txt`` says, by id."""
-    try:
-        lines = (folder / "checksums.txt").read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return {}
-    return dict(line.partition(" ")[::2] for line in lines)
-
-
-def _intact(folder, files):
-    """The checksum of each file that is as ``checksums.txt`` recorded it, by id."""
-    recorded = _recorded(folder)
-    intact = {}
-    for name, path in files.items():
-        with contextlib.suppress(FileNotFoundError):
-            stat = os.stat(path)
-            state = stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-            if path not in CHECKED or CHECKED[path][0] != state:  # once a process, not in each trial of a search
-                CHECKED[path] = state, _checksum(path.read_bytes())
-            if CHECKED[path][1] == recorded.get(name):
-                intact[name] = CHECKED[path][1]
-    return intact
-
-
-def _complete(folder, files, requests, n_workers):
-    """Make the files that are not intact."""
-    done = _intact(folder, files)
-    todo = [name for name in requests if name not in done]
-    with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_Worker()) for _ in range(min(n_workers, len(todo)))]
-        for worker, name in zip(workers, todo):
-            worker.ask(requests[name])
-        log = stack.enter_context(open(folder / "checksums.txt", "a"))
-        for index, name in enumerate(tqdm(todo, desc="mini: speaking", unit="utt", disable=None)):
-            worker = workers[index % len(workers)]
-            samples = worker.answer()
-            if index + len(workers) < len(todo):  # it speaks while this process encodes
-                worker.ask(requests[todo[index + len(workers)]])
-            data = _encode(samples, gain=requests[name]["gain"], played_at=requests[name]["played_at"])
-            files[name].parent.mkdir(exist_ok=True)
-            _write(files[name], data)
-            done[name] = _checksum(data)
-            log.write(f"{name} {done[name]}\n")
-            log.flush()
-    _write(folder / "checksums.txt", "".join(f"{name} {done[name]}\n" for name in sorted(done)).encode())
-
-
-def _write(path, data):
-    """Write a file that appears whole or not at all."""
-    partial = path.with_suffix(".part")
-    partial.write_bytes(data)
-    os.replace(partial, path)
-
-
-def _encode(samples, *, gain, played_at):
+def _encode(samples, request):
     """eSpeak's samples as the bytes of a FLAC file at 16 kHz, ``gain`` dB louder but never clipping.
 
     In float64, so that what differs between ways of adding up (threads, block sizes) is lost in the rounding to 16 bit.
     """
     wave = torch.from_numpy(numpy.frombuffer(samples, dtype="<i2").astype("float64")) / 32768
-    wave = torchaudio.functional.resample(wave, played_at, SAMPLE_RATE) * 10 ** (gain / 20)
+    wave = torchaudio.functional.resample(wave, request["played_at"], SAMPLE_RATE) * 10 ** (request["gain"] / 20)
     wave = wave * min(1.0, 0.95 / wave.abs().max().item())
     buffer = io.BytesIO()
     soundfile.write(buffer, (wave * 32768).round().to(torch.int16).numpy(), SAMPLE_RATE, format="FLAC")
     return buffer.getvalue()
-
-
-class _Worker:
-    """The eSpeak program, running; ask for one utterance, then fetch the answer."""
-
-    def __enter__(self):
-        try:
-            import espeakng_loader
-        except ImportError:
-            raise UserError("this corpus needs espeakng-loader to speak: pip install espeakng-loader") from None
-        program = Path(__file__).with_name("_espeak.py")
-        library, data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", str(program), library, data],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # an interrupt from the keyboard is this process's to handle
-        )
-        try:
-            self.answer()
-        except RuntimeError as error:
-            raise UserError(f"{error}; mend it by pip install --force-reinstall espeakng-loader") from None
-        return self
-
-    def __exit__(self, *error):
-        self.process.communicate()  # closes its input, which ends it
-
-    def ask(self, request):
-        with contextlib.suppress(BrokenPipeError):  # it has ended: `answer` says so
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def answer(self):
-        header = self.process.stdout.read(8)
-        if len(header) < 8:
-            raise RuntimeError("the eSpeak NG program has ended unexpectedly")
-        size = struct.unpack("<q", header)[0]
-        data = self.process.stdout.read(abs(size))
-        if size < 0:
-            raise RuntimeError(data.decode())
-        return data

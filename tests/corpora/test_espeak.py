@@ -1,28 +1,17 @@
-"""The synthetic corpus for pretraining: its variety, that it is none of mini's, its bits, and how it is made."""
+"""The synthetic corpus for pretraining: its variety, that it is none of mini's, its sound, its bits."""
 
-import hashlib
 import math
-import signal
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from test_speaking import digests, spy
 
-from korser.corpora import espeak, load_corpus, mini
+from korser.corpora import _speaking, espeak, load_corpus, mini
 from korser.errors import UserError
 
 HOURS = 0.02  # 13 utterances
-
-
-def digests(folder):
-    """The hash of every file under a folder, by its relative path."""
-    paths = (path for path in Path(folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -139,21 +128,15 @@ def test_format_level_and_duration(small):
 def test_hours_are_as_asked_for_and_every_variant_is_clear_of_clipping(tmp_path):
     table = espeak.prepare(tmp_path, hours=0.5)
     assert sum(soundfile.info(path).duration for path in table.path) / 3600 == pytest.approx(0.5, rel=0.05)
-    with mini._Worker() as worker:
+    with _speaking.Worker() as worker:
         for variant in [variant for variants in espeak.VARIANTS.values() for variant in variants]:
-            worker.ask({"voice": f"ko+{variant}", "text": "하나 둘 셋 넷 다섯 여섯 일곱.", "rate": 175, "pitch": 90,
-                        "range": 90, "volume": espeak.VOLUME, "seed": 1})  # fmt: skip
-            samples = np.frombuffer(worker.answer(), "<i2").astype(int)
+            request = {"voice": f"ko+{variant}", "text": "하나 둘 셋 넷 다섯 여섯 일곱.", "rate": 175, "pitch": 90,
+                       "range": 90, "volume": espeak.VOLUME, "seed": 1}  # fmt: skip
+            samples = np.frombuffer(worker.speak(request), "<i2").astype(int)
             assert 300 < abs(samples).max() < 32767, variant
 
 
 # The same bits
-
-
-def test_three_workers_give_the_same_files(small, tmp_path):
-    made, _ = small
-    espeak.prepare(tmp_path, hours=HOURS, n_workers=3)
-    assert digests(tmp_path) == digests(made)
 
 
 def test_more_hours_go_on_where_fewer_ended(small, tmp_path, monkeypatch):
@@ -172,100 +155,8 @@ def test_more_hours_go_on_where_fewer_ended(small, tmp_path, monkeypatch):
     assert digests(tmp_path) == digests(made)
 
 
-def spy(monkeypatch):
-    """The list of the audio files written from now on."""
-    written, write = [], mini._write
-
-    def spying(path, data):
-        if path.suffix == ".flac":
-            written.append(path)
-        write(path, data)
-
-    monkeypatch.setattr(mini, "_write", spying)
-    return written
-
-
-def test_damaged_files_are_made_anew_and_the_others_left_alone(small, tmp_path, monkeypatch):
-    made, _ = small
-    table = espeak.prepare(tmp_path, hours=HOURS)
-    cut, flipped, gone = (Path(path) for path in table.path[:3])
-    cut.write_bytes(cut.read_bytes()[:1000])
-    data = bytearray(flipped.read_bytes())
-    data[-100] ^= 1
-    flipped.write_bytes(data)
-    gone.unlink()
-    with open(gone.parents[1] / "checksums.txt", "a") as log:
-        log.write("u00000")  # a line that a kill cut short
-    written = spy(monkeypatch)
-    espeak.prepare(tmp_path, hours=HOURS)
-    assert sorted(written) == [cut, flipped, gone]
-    assert digests(tmp_path) == digests(made)
-
-
-def test_killed_in_the_middle_then_finished_by_two_at_once(tmp_path, monkeypatch):
-    hours = 0.06
-    command = f"from korser.corpora import espeak; espeak.prepare({str(tmp_path / 'a')!r}, hours={hours}, n_workers=2)"
-    process = subprocess.Popen([sys.executable, "-c", command], cwd=Path(__file__).parents[2])
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.rglob("*.flac"))) < 5 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    made = len(list(tmp_path.rglob("*.flac")))
-    total = len(espeak.design(hours))
-    assert 5 <= made < total
-    written = spy(monkeypatch)
-    with ThreadPoolExecutor() as pool:
-        tables = list(pool.map(lambda _: espeak.prepare(tmp_path / "a", hours=hours, n_workers=2), range(2)))
-    assert tables[0].equals(tables[1])
-    assert len(written) == len(set(written)) <= total - made + 4  # those whose line in checksums.txt was not yet there
-    espeak.prepare(tmp_path / "b", hours=hours)
-    assert digests(tmp_path / "a") == digests(tmp_path / "b")
-
-
-def test_a_complete_corpus_is_only_read(small, monkeypatch):
-    made, table = small
-    monkeypatch.setattr(mini, "_Worker", None)
-    monkeypatch.setattr(mini, "_write", None)
-    assert espeak.prepare(made, hours=HOURS).equals(table)
-
-
 def test_other_rules_get_another_folder(small, monkeypatch):
     _, table = small
     assert espeak._digest(0) in table.path[0]
     monkeypatch.setattr(espeak, "WHERE", (*espeak.WHERE[:-1], "시장에서"))
     assert espeak._digest(0) not in table.path[0]
-
-
-# What may go wrong
-
-
-def test_no_espeak(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(UserError, match="pip install espeakng-loader"):
-        espeak.prepare(tmp_path, hours=HOURS)
-
-
-def test_a_failure_stops_the_rest_and_the_same_call_goes_on(small, tmp_path, monkeypatch):
-    made, _ = small
-    encode, calls = espeak._encode, []
-
-    def failing(pieces, row):
-        calls.append(row.id)
-        if len(calls) == 4:
-            raise OSError(28, "No space left on device")
-        return encode(pieces, row)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(espeak, "_encode", failing)
-        with pytest.raises(UserError, match=f"{tmp_path}.*No space left.*data_folder"):
-            espeak.prepare(tmp_path, hours=HOURS, n_workers=1)
-    assert len(calls) < 8
-    espeak.prepare(tmp_path, hours=HOURS)
-    assert digests(tmp_path) == digests(made)
-
-
-@pytest.mark.parametrize("folder", [None, ""])
-def test_no_folder(folder):
-    with pytest.raises(UserError, match="data_folder is"):
-        espeak.prepare(folder, hours=HOURS)

@@ -1,14 +1,6 @@
-"""The synthetic corpus: its design, its bits, its sound, and what happens when something goes wrong."""
+"""The synthetic corpus: its design, its bits, its sound, and the sizes that it refuses."""
 
-import ast
-import errno
-import hashlib
 import os
-import signal
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -22,17 +14,12 @@ from sklearn.model_selection import GroupKFold, cross_val_predict, train_test_sp
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from test_speaking import digests
 
-from korser.corpora import mini
+from korser.corpora import _speaking, mini
 from korser.errors import UserError
 
 SMALL = {"n_speakers": 2, "n_utterances": 16}
-
-
-def digests(folder):
-    """The hash of every file of the corpora under a folder, by its relative path."""
-    paths = (path for path in Path(folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -115,74 +102,20 @@ def test_two_workers_in_reversed_order_give_the_same_files(small, tmp_path):
     requests = mini._requests(table)
     folder = tmp_path / Path(rows.path[0]).parents[1].name
     files = {name: folder / name[:4] / f"{name}.flac" for name in requests}
-    folder.mkdir()
     before = torch.get_num_threads()
     torch.set_num_threads(1 if before > 1 else 2)
     try:
-        mini._complete(folder, files, dict(reversed(requests.items())), n_workers=2)
+        _speaking.make_missing(
+            folder,
+            dict(reversed(files.items())),
+            lambda name, speak: mini._encode(speak(requests[name]), requests[name]),
+            n_workers=2,
+            description="reversed",
+        )
     finally:
         torch.set_num_threads(before)
-    (folder / ".lock").touch()
     assert digests(tmp_path) == digests(made)
     assert len(digests(made)) == 16 + 2
-
-
-def test_the_program_remembers_nothing_of_what_it_spoke():
-    first, second = list(mini._requests(mini.design(**SMALL)).values())[:2]
-    with mini._Worker() as worker:
-        answers = []
-        for request in (first, second, first, {**first, "seed": first["seed"] + 1}):
-            worker.ask(request)
-            answers.append(worker.answer())
-    assert answers[0] == answers[2] != answers[1]
-    assert answers[3] != answers[0]  # so the seed is what decides the noise
-
-
-def test_killed_in_the_middle_then_finished_by_two_at_once(tmp_path, monkeypatch):
-    size = {"n_speakers": 4, "n_utterances": 200}
-    command = f"from korser.corpora import mini; mini.prepare({str(tmp_path / 'a')!r}, n_workers=2, **{size})"
-    process = subprocess.Popen([sys.executable, "-c", command], cwd=Path(__file__).parents[2])
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.rglob("*.flac"))) < 20 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    made = len(list(tmp_path.rglob("*.flac")))
-    assert 20 <= made < 200
-    written, write = [], mini._write
-    monkeypatch.setattr(mini, "_write", lambda path, data: (written.append(path), write(path, data)))
-    with ThreadPoolExecutor() as pool:
-        tables = list(pool.map(lambda _: mini.prepare(tmp_path / "a", **size), range(2)))
-    assert tables[0].equals(tables[1])
-    written = [path for path in written if path.suffix == ".flac"]
-    assert len(written) == len(set(written)) <= 200 - made + 1  # one may have lost its line in checksums.txt
-    mini.prepare(tmp_path / "b", **size)
-    assert digests(tmp_path / "a") == digests(tmp_path / "b")
-
-
-def test_damaged_files_are_made_anew_and_the_others_left_alone(small, tmp_path):
-    made, _ = small
-    table = mini.prepare(tmp_path, **SMALL)
-    cut, flipped, gone, kept = (Path(path) for path in table.path[:4])
-    cut.write_bytes(cut.read_bytes()[:1000])
-    data = bytearray(flipped.read_bytes())
-    data[-100] ^= 1
-    flipped.write_bytes(data)
-    gone.unlink()
-    gone.with_suffix(".part").write_bytes(b"half")
-    with open(kept.parents[1] / "checksums.txt", "a") as log:
-        log.write("s001_00")  # a line that a kill cut short
-    stamp = kept.stat().st_mtime_ns
-    mini.prepare(tmp_path, **SMALL)
-    assert kept.stat().st_mtime_ns == stamp
-    assert digests(tmp_path) == digests(made)
-
-
-def test_a_complete_corpus_is_only_read(small, monkeypatch):
-    made, table = small
-    monkeypatch.setattr(mini, "_Worker", None)
-    monkeypatch.setattr(mini, "_write", None)
-    assert mini.prepare(made, **SMALL).equals(table)
 
 
 def test_other_rules_get_another_folder(small, monkeypatch):
@@ -214,7 +147,7 @@ def test_no_more_than_full_scale_and_no_silence(speakers):
 
 def test_a_loud_utterance_is_turned_down_rather_than_clipped(tmp_path):
     samples = (20000 * numpy.sin(numpy.arange(22050) / 20)).astype("<i2").tobytes()
-    (tmp_path / "loud.flac").write_bytes(mini._encode(samples, gain=20, played_at=22050))
+    (tmp_path / "loud.flac").write_bytes(mini._encode(samples, {"gain": 20, "played_at": 22050}))
     wave, _ = soundfile.read(tmp_path / "loud.flac")
     assert abs(wave).max() == pytest.approx(0.95, abs=1e-4)
     assert (abs(wave) > 0.949).mean() < 0.1  # a sine spends 3 % of its time there, a clipped one nearly all
@@ -280,48 +213,6 @@ def test_learnable_but_not_trivial_on_unseen_speakers(tmp_path):
 # What may go wrong
 
 
-def test_espeak_stays_outside_this_process(small):
-    tree = ast.parse(Path(mini.__file__).with_name("_espeak.py").read_text())
-    imports = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert imports <= set(sys.stdlib_module_names)
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    maps = Path("/proc/self/maps")
-    if maps.exists():
-        assert "libespeak" not in maps.read_text()
-
-
-def test_what_espeak_refuses_is_told():
-    request = next(iter(mini._requests(mini.design(**SMALL)).values()))
-    with mini._Worker() as worker:
-        worker.ask({**request, "voice": "nobody"})
-        with pytest.raises(RuntimeError, match="no voice nobody"):
-            worker.answer()
-        worker.ask(request)
-        assert len(worker.answer()) > 10000  # and goes on
-
-
-def test_a_program_that_dies_is_told():
-    request = next(iter(mini._requests(mini.design(**SMALL)).values()))
-    with mini._Worker() as worker:
-        worker.process.kill()
-        worker.process.wait()
-        worker.ask(request)
-        with pytest.raises(RuntimeError, match="ended unexpectedly"):
-            worker.answer()
-
-
-def test_no_espeak(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(UserError, match="pip install espeakng-loader"):
-        mini.prepare(tmp_path, **SMALL)
-
-
-def test_espeak_does_not_start(tmp_path, monkeypatch):
-    monkeypatch.setattr("espeakng_loader.get_library_path", lambda: str(tmp_path / "gone.so"))
-    with pytest.raises(UserError, match="gone.so.*reinstall espeakng-loader"):
-        mini.prepare(tmp_path, **SMALL)
-
-
 @pytest.mark.parametrize("value", ["24", 24.0, None, True, 0, -2, [24]])
 @pytest.mark.parametrize("option", ["n_speakers", "n_utterances", "n_workers"])
 def test_sizes_that_are_no_whole_numbers(tmp_path, option, value):
@@ -330,32 +221,3 @@ def test_sizes_that_are_no_whole_numbers(tmp_path, option, value):
     with pytest.raises(UserError, match=f"corpus_options.{option} is .*whole number of at least 1"):
         mini.prepare(tmp_path, **{**SMALL, option: value})
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("folder", [None, ""])
-def test_no_folder(folder):
-    with pytest.raises(UserError, match="data_folder is"):
-        mini.prepare(folder, **SMALL)
-
-
-def test_a_folder_in_ones_home(small, monkeypatch):
-    made, table = small
-    monkeypatch.setenv("HOME", str(made.parent))
-    assert mini.prepare(f"~/{made.name}", **SMALL).equals(table)
-
-
-def test_a_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file.*Not a directory.*data_folder"):
-        mini.prepare(tmp_path / "file", **SMALL)
-
-
-def test_a_full_disk(tmp_path, monkeypatch):
-    def full(path, data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(mini, "_write", full)
-        with pytest.raises(UserError, match=f"{tmp_path}.*No space left.*data_folder"):
-            mini.prepare(tmp_path, **SMALL)
-    assert len(mini.prepare(tmp_path, **SMALL)) == 16  # and the same call goes on, once there is room
