@@ -30,7 +30,7 @@ def length_mask(lengths, max_length):
     return torch.arange(max_length, device=lengths.device)[None] < lengths[:, None]
 
 
-def zero_padding(x, lengths):
+def zero_padding(x, lengths, *, look_first=False):
     """Set what lies past ``lengths`` to zero (also where it is NaN or infinite).
 
     Parameters
@@ -39,15 +39,18 @@ def zero_padding(x, lengths):
         ``(B, T)`` or ``(B, T, C)``.
     lengths : torch.Tensor
         ``(B,)`` int64.
+    look_first : bool
+        On a CPU, return ``x`` itself where it is zero there already and has no gradient: a copy of all layers of an
+        encoder takes longer than what is done with them. (On a GPU, looking would take longer than the copy.)
 
     Returns
     -------
     torch.Tensor
-        As ``x``; ``x`` itself where that is seen without waiting for a GPU.
+        As ``x``.
     """
     padding = ~length_mask(lengths, x.shape[1])
-    if x.device.type == "cpu" and not x.requires_grad and not x[padding].any():
-        return x  # a copy of all layers of an encoder would cost more than what is done with them
+    if look_first and x.device.type == "cpu" and not x.requires_grad and not x[padding].any():
+        return x
     return x.masked_fill(padding.view(*padding.shape, *[1] * (x.dim() - 2)), 0)
 
 

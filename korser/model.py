@@ -61,7 +61,7 @@ class SpeechEmotionModel(nn.Module):
 
     def features(self, x, lengths, *, skip_prefix=False):
         """What the frontend gives: ``(B, T', C')`` and ``(B,)``."""
-        x = zero_padding(x, lengths)
+        x = zero_padding(x, lengths, look_first=True)
         if not skip_prefix:
             for stage in self.prefix:
                 x, lengths = stage(x, lengths)

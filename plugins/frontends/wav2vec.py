@@ -292,7 +292,8 @@ class LayerMix(Stage):
         lengths : torch.Tensor
             As given.
         """
-        layers = zero_padding(x, lengths).unflatten(-1, (len(self.weights), self.output_size))  # (B, T, L, C)
+        x = zero_padding(x, lengths, look_first=True)
+        layers = x.unflatten(-1, (len(self.weights), self.output_size))  # (B, T, L, C)
         if self.normalize:
             layers = F.layer_norm(layers, (self.output_size,))
         frames = layers.flatten(0, 1)  # (B T, L, C), not copied, as an einsum over l would

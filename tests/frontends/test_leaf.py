@@ -144,6 +144,15 @@ def test_scale_of_the_features_does_not_matter():
     torch.testing.assert_close(leaf(300 * x, lengths)[0], leaf(x, lengths)[0], rtol=1e-3, atol=1e-3)
 
 
+def test_gain_lifts_quiet_speech_above_the_floor():
+    quiet, lengths = 3e-4 * noise(1, 4000), torch.tensor([4000])
+    for compression in ("pcen", "log"):
+        plain, louder = Leaf(compression=compression), Leaf(compression=compression, gain_db=30.0)
+        torch.testing.assert_close(louder(quiet, lengths)[0], plain(10**1.5 * quiet, lengths)[0])
+    floor = torch.tensor(1e-5).log()
+    assert (plain(quiet, lengths)[0] == floor).all() and (louder(quiet, lengths)[0] > floor).float().mean() > 0.9
+
+
 def test_parameters_beyond_their_bounds_come_back():
     leaf, target = Leaf(n_filters=2), Leaf(n_filters=2)
     with torch.no_grad():
@@ -187,6 +196,7 @@ def test_center_beyond_its_bounds_acts_as_its_reflection(beyond, inside):
         {"in_channels": 1, "sample_rate": 50.0},
         {"in_channels": 8, "sample_rate": 50.0, "pool_ms": 20.0},
         {"in_channels": 8, "sample_rate": 50.0, "n_carriers": 0},
+        {"in_channels": 8, "sample_rate": 50.0, "gain_db": 30.0},
     ],
 )
 def test_bad_options_give_one_line(options):
