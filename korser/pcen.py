@@ -3,11 +3,20 @@
 Shape legend: ``B`` utterances, ``T`` frames, ``C`` channels.
 """
 
+import math
+
 import torch
 from torch import nn
 
+from korser.errors import UserError
+
 BLOCK = 32  # frames per triangular matrix product; a constant, so that no result depends on the padding
-MIN_DELTA = 1e-4  # the power delta ** (1 / root) has no gradient at 0 and no value below
+BOUNDS = {
+    "alpha": (-math.inf, 1.0),
+    "smooth": (0.0, 1.0),
+    "delta": (1e-4, math.inf),  # the power delta ** (1 / root) has no gradient at 0 and no value below
+    "root": (1.0, math.inf),
+}
 
 
 class _Bounded(torch.autograd.Function):
@@ -128,15 +137,23 @@ class PCEN(nn.Module):
         super().__init__()
         self.floor = floor
         for name, value in {"alpha": alpha, "smooth": smooth, "delta": delta, "root": root}.items():
+            low, high = BOUNDS[name]
+            if not low <= value <= high:
+                raise UserError(f"PCEN: {name}={value:g} must lie in {low:g}..{high:g}")
             setattr(self, name, nn.Parameter(torch.full((n_channels,), float(value)), requires_grad=trainable))
+
+    def _bounded(self, dtype):
+        """The parameters within their bounds, ``(C,)`` each."""
+        return {name: bounded(getattr(self, name).to(dtype), *bounds) for name, bounds in BOUNDS.items()}
 
     def learned(self):
         """The four parameters within their bounds; see :meth:`korser.stages.Stage.learned`."""
+        values = self._bounded(self.alpha.dtype)
         return {
-            "PCEN alpha": ("", bounded(self.alpha, high=1.0)),
-            "PCEN delta": ("", bounded(self.delta, low=MIN_DELTA)),
-            "PCEN root": ("", bounded(self.root, low=1.0)),
-            "PCEN smoothing": ("", bounded(self.smooth, 0.0, 1.0)),
+            "PCEN alpha": ("", values["alpha"]),
+            "PCEN delta": ("", values["delta"]),
+            "PCEN root": ("", values["root"]),
+            "PCEN smoothing": ("", values["smooth"]),
         }
 
     def forward(self, x):
@@ -156,10 +173,9 @@ class PCEN(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(x.dtype, self.alpha.dtype), torch.float32)
             x = x.to(dtype).transpose(1, 2)  # (B, C, T)
-            alpha = bounded(self.alpha.to(dtype), high=1.0)[:, None]
-            smooth = bounded(self.smooth.to(dtype), 0.0, 1.0)
-            delta = bounded(self.delta.to(dtype), low=MIN_DELTA)[:, None]
-            power = 1 / bounded(self.root.to(dtype), low=1.0)[:, None]
+            values = self._bounded(dtype)
+            smooth, alpha, delta = values["smooth"], values["alpha"][:, None], values["delta"][:, None]
+            power = 1 / values["root"][:, None]
             mean = linear_recursion(smooth[:, None] * x, 1 - smooth, x[..., 0])
             gain = torch.exp(-alpha * torch.log(self.floor + mean))
             y = torch.exp(power * torch.log(x * gain + delta)) - delta**power  # `**` would cost twice as much

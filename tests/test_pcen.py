@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from korser.pcen import MIN_DELTA, PCEN, bounded, linear_recursion
+from korser.pcen import BOUNDS, PCEN, bounded, linear_recursion
 
 
 def plain_pcen(x, alpha, smooth, delta, root, floor=1e-12):
     """The formulas, frame by frame: ``(T,)`` float64 of one channel."""
-    alpha, smooth, delta, root = min(alpha, 1), min(max(smooth, 0), 1), max(delta, MIN_DELTA), max(root, 1)
+    alpha, smooth, delta, root = min(alpha, 1), min(max(smooth, 0), 1), max(delta, BOUNDS["delta"][0]), max(root, 1)
     mean, out = x[0], []
     for value in x:
         mean = (1 - smooth) * mean + smooth * value

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from korser.errors import UserError
 from korser.lengths import length_mask, zero_padding
-from korser.pcen import PCEN, bounded
+from korser.pcen import BOUNDS, PCEN, bounded
 from korser.stages import SAMPLE_RATE, Stage
 from plugins.frontends._leaf_fast import pooled_energies
 from plugins.frontends._leaf_rates import Plan
@@ -83,8 +83,9 @@ class Leaf(Stage):
         square) four fifths. 30 dB leave the floor to the pauses.
     compression : str
         "pcen", or "log" for the logarithm of the floored energies.
-    pcen_alpha : float, optional
-        Initial alpha of PCEN. Default 0.96, on features 0.5.
+    pcen : dict, optional
+        Initial values of PCEN that differ from the paper's (alpha 0.96, on features 0.5, smooth 0.04, delta 2, root 2),
+        such as ``{"delta": 0.01, "root": 6.0}``, which is closer to a logarithm.
     implementation : str
         "reference" computes the formulas as they stand. "auto" does so too on features and in float64; on a waveform
         in float32 it computes the same numbers with short FFTs (:mod:`plugins.frontends._leaf_fast`).
@@ -117,7 +118,7 @@ class Leaf(Stage):
         n_carriers=8,
         gain_db=0.0,
         compression="pcen",
-        pcen_alpha=None,
+        pcen=None,
         implementation="auto",
         lr=None,
     ):
@@ -140,6 +141,9 @@ class Leaf(Stage):
             raise UserError("Leaf: gain_db is for a waveform; features are normalised frame by frame")
         if compression not in ("pcen", "log"):
             raise UserError(f"Leaf: compression={compression!r} is unknown: take 'pcen' or 'log'")
+        pcen = {} if pcen is None else pcen
+        if not isinstance(pcen, dict) or not pcen.keys() <= BOUNDS.keys():
+            raise UserError(f"Leaf: pcen={pcen!r} must give values of {', '.join(BOUNDS)} only, as {{delta: 0.01}} does")
         if implementation not in ("auto", "reference"):
             raise UserError(f"Leaf: implementation={implementation!r} is unknown: take 'auto' or 'reference'")
 
@@ -163,8 +167,7 @@ class Leaf(Stage):
         self.pool_width = nn.Parameter(torch.full((n,), 0.4))
         self.pcen = None
         if compression == "pcen":
-            alpha = (0.96 if audio else 0.5) if pcen_alpha is None else pcen_alpha
-            self.pcen = PCEN(n_channels=n, alpha=alpha)
+            self.pcen = PCEN(n_channels=n, **({} if audio else {"alpha": 0.5}) | pcen)
 
     def output_lengths(self, lengths):
         """``ceil(lengths / hop)``."""

@@ -144,6 +144,18 @@ def test_scale_of_the_features_does_not_matter():
     torch.testing.assert_close(leaf(300 * x, lengths)[0], leaf(x, lengths)[0], rtol=1e-3, atol=1e-3)
 
 
+def test_initial_pcen_can_be_set():
+    leaf = Leaf(n_filters=2, pcen={"delta": 0.01, "root": 6.0})
+    assert {name: p.tolist() for name, p in leaf.pcen.named_parameters()} == {
+        "alpha": [pytest.approx(0.96)] * 2,
+        "smooth": [pytest.approx(0.04)] * 2,
+        "delta": [pytest.approx(0.01)] * 2,
+        "root": [6.0] * 2,
+    }
+    on_features = Leaf(in_channels=4, sample_rate=50.0, pcen={"delta": 1.0})
+    assert on_features.pcen.alpha.unique().tolist() == [0.5] and on_features.pcen.delta.unique().tolist() == [1.0]
+
+
 def test_gain_lifts_quiet_speech_above_the_floor():
     quiet, lengths = 3e-4 * noise(1, 4000), torch.tensor([4000])
     for compression in ("pcen", "log"):
@@ -197,6 +209,10 @@ def test_center_beyond_its_bounds_acts_as_its_reflection(beyond, inside):
         {"in_channels": 8, "sample_rate": 50.0, "pool_ms": 20.0},
         {"in_channels": 8, "sample_rate": 50.0, "n_carriers": 0},
         {"in_channels": 8, "sample_rate": 50.0, "gain_db": 30.0},
+        {"pcen": {"rate": 0.1}},
+        {"pcen": 0.5},
+        {"pcen": {"delta": 0.0}},
+        {"pcen": {"alpha": 1.5}},
     ],
 )
 def test_bad_options_give_one_line(options):
