@@ -17,6 +17,8 @@ run.json             corpus, protocol, tasks and classes, frozen stages with the
 Every file is written under another name and then renamed, so that none is ever seen half-written.
 """
 
+import functools
+import hashlib
 import json
 import os
 import platform
@@ -159,4 +161,15 @@ def environment():
         "threads": torch.get_num_threads(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": versions,
+        "korser_source": _source_digest(),
     }
+
+
+@functools.cache  # an editor may change the files while this process runs
+def _source_digest():
+    """Sixteen hexadecimal digits of all of korser's modules: its version stays the same between commits."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

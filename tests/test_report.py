@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "threads": 1,
     "command": ["train.py", "mel.yaml"],
     "versions": {"torch": "2.9.0", "korser": None},
+    "korser_source": "0123456789abcdef",
 }
 ENTRY = {"value": 0.5, "low": 0.4, "high": 0.6}
 METRICS = {"test": {"emotion": {"accuracy": ENTRY, "uar": ENTRY}}}

@@ -3,6 +3,7 @@
 import json
 import linecache
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from korser.brain import EmotionBrain, Pruned, make_scheduler
 from korser.checkpoints import AtomicCheckpointer
 from korser.inference import TrainedModel
 from korser.resident import Memory, Resident
-from korser.rundir import read_csv, run_folder
+from korser.rundir import read_csv, read_json, run_folder
 
 FILES = [
     "hparams.yaml",
@@ -92,6 +93,7 @@ def test_a_run_directory_is_complete(reference):
     overrides, run_dir = reference
     assert all((run_dir / name).exists() for name in FILES)
     assert not (run_dir / "checkpoints").exists()
+    assert re.fullmatch("[0-9a-f]{16}", read_json(run_dir / "run.json")["environment"]["korser_source"])
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert set(metrics["test"]) == {"emotion", "gender", "intensity"}
     assert "qwk" in metrics["test"]["intensity"]

@@ -89,6 +89,7 @@ def _environment(run):
     return {"device": about["device"], "threads": about["threads"], "platform": about["platform"]} | {
         "python": about["python"],
         **versions,
+        "korser's source": about["korser_source"],  # of two commits of one version
     }
 
 
