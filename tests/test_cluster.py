@@ -105,7 +105,7 @@ def test_a_killed_worker_loses_nothing_and_counts_nothing_twice(cluster, tiny, t
 
 @pytest.mark.slow
 def test_tasks_end_with_the_coordinator(tmp_path):
-    end_a_coordinator(tmp_path, signal.SIGKILL, "local", patience=30)
+    end_a_coordinator(tmp_path, signal.SIGKILL, "local")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])

@@ -325,7 +325,7 @@ if __name__ == "__main__":
 """
 
 
-def end_a_coordinator(tmp_path, sent, cluster="", patience=10):
+def end_a_coordinator(tmp_path, sent, cluster="", patience=60):
     """Start a script whose job never ends, end it by a signal, and see that its run can be taken up at once."""
     script, run_dir = tmp_path / "coordinator.py", tmp_path / "run"
     script.write_text(COORDINATOR)
