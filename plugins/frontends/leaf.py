@@ -80,7 +80,7 @@ class Leaf(Stage):
     gain_db : float
         By which the waveform is amplified first, the same for all utterances. Default 0 as in the paper, where the
         floor of 1e-5 swallows what is recorded quietly: of the energies of RAVDESS (-41 dB of full scale, root mean
-        square) four fifths. 30 dB leave the floor to the pauses.
+        square) four fifths, with 30 dB less than half.
     compression : str
         "pcen", or "log" for the logarithm of the floored energies.
     pcen : dict, optional
