@@ -87,7 +87,7 @@ def test_a_killed_worker_loses_nothing_and_counts_nothing_twice(cluster, tiny, t
     with open_workers(2, cluster="local") as workers:
         for job in jobs:
             workers.submit(job)
-        wait_until(lambda: (victim / "log.csv").exists() and len(read_csv(victim / "log.csv")) >= 1)
+        wait_until(lambda: (victim / "log.csv").exists() and len(read_csv(victim / "log.csv")) >= 1, seconds=300)
         pid = int(re.search(r"worker: process (\d+) ", (victim / "worker.log").read_text())[1])
         os.kill(pid, signal.SIGKILL)
         outcomes = [workers.next() for _ in jobs]
@@ -105,7 +105,7 @@ def test_a_killed_worker_loses_nothing_and_counts_nothing_twice(cluster, tiny, t
 
 @pytest.mark.slow
 def test_tasks_end_with_the_coordinator(tmp_path):
-    end_a_coordinator(tmp_path, signal.SIGKILL, "local")
+    end_a_coordinator(tmp_path, signal.SIGKILL, "local", patience=30)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])

@@ -350,7 +350,7 @@ def test_two_processes_train_one_model(tiny, tmp_path):
     command += [str(ROOT / "recipes/train.py"), str(HPARAMS / "mel_mtl.yaml"), "--device=cpu"]
     command += ["--distributed_backend=gloo", *(f"--{k}={v}" for k, v in tiny.items())]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     (run_dir,) = tmp_path.glob("results/mel_mtl-*")
     assert all((run_dir / name).exists() for name in FILES)

@@ -121,7 +121,7 @@ def job_for(action, folder, name=None):
     return Job(action.__name__, {}, str(folder / (name or action.__name__)))
 
 
-def wait_until(condition, seconds=300):
+def wait_until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"
@@ -325,7 +325,7 @@ if __name__ == "__main__":
 """
 
 
-def end_a_coordinator(tmp_path, sent, cluster="", patience=60):
+def end_a_coordinator(tmp_path, sent, cluster="", patience=10):
     """Start a script whose job never ends, end it by a signal, and see that its run can be taken up at once."""
     script, run_dir = tmp_path / "coordinator.py", tmp_path / "run"
     script.write_text(COORDINATOR)
@@ -343,7 +343,7 @@ def end_a_coordinator(tmp_path, sent, cluster="", patience=60):
                 os.killpg(coordinator.pid, sent)  # as a terminal does on Ctrl-C
             else:
                 coordinator.send_signal(sent)
-            coordinator.wait(timeout=120)
+            coordinator.wait(timeout=30)
             again = perform(Job("nothing", {}, str(run_dir)), act, patience)  # the command is given again
             with locked(run_dir):  # and its job has waited long enough
                 assert again.state == "complete"
@@ -402,7 +402,7 @@ def test_a_run_is_pruned_and_a_mistake_is_named(tiny, tmp_path):
         refused = workers.next()
         wait_until(lambda: (tmp_path / "endless" / "log.csv").exists())
         workers.prune(endless)
-        pruned = workers.next(timeout=300)
+        pruned = workers.next(timeout=60)
     assert refused.state == "refused" and "lerning_rate" in refused.message
     assert pruned.state == "pruned" and not (tmp_path / "endless" / "metrics.json").exists()
 

@@ -85,11 +85,11 @@ def _all_runs(comparison):
 
 def _environment(run):
     about = run.info["environment"]
-    versions = {name: version for name, version in about["versions"].items() if version}
+    source = {"korser's source": about.get("korser_source")}  # of two commits of one version; older runs lack it
+    versions = {name: version for name, version in {**about["versions"], **source}.items() if version}
     return {"device": about["device"], "threads": about["threads"], "platform": about["platform"]} | {
         "python": about["python"],
         **versions,
-        "korser's source": about["korser_source"],  # of two commits of one version
     }
 
 

@@ -48,7 +48,6 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
     run = {"model": model, "corpus": "made-up", "synthetic": False, "protocol": "speaker_kfold", "pretrained": None}
     run |= {"speaker_independent": True, "seed": seed, "fold": fold, "code": {}, "frozen": []}
     run["environment"] = {"python": "3", "platform": "-", "device": "cpu", "threads": 1, "command": [], "versions": {}}
-    run["environment"]["korser_source"] = "0123456789abcdef"
     described = [{"name": t.name, "weight": t.weight, "ordinal": t.ordinal, "classes": list(t.classes)} for t in tasks]
     write_json(path / "run.json", {**run, "tasks": described, **info})
     split = f"{{protocol: speaker_kfold, n_folds: {n_folds}, fold: {fold}}}"
