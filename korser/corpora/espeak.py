@@ -72,6 +72,7 @@ VARIANTS = {
         "rob robert robosoft robosoft2 robosoft3 robosoft4 robosoft5 robosoft6 robosoft7 robosoft8 zac"
     ).split(),
 }
+TRIES = 5  # of a phrase that eSpeak crashes at
 FEMALE_SHARE = 0.4  # of utterances; the variants are mostly male
 # Samples played in the time of how many at 16 kHz; small ratios, so that resampling is cheap.
 RATIOS = tuple(Fraction(r) for r in ("7/6", "6/5", "5/4", "4/3", "11/8", "10/7", "3/2", "14/9", "8/5", "5/3"))
@@ -193,7 +194,7 @@ def prepare(data_folder, *, hours=25, seed=0, n_workers=None):
     _speaking.make_missing(
         folder,
         files,
-        lambda name, speak: _encode([speak(phrase) for phrase in rows[name].phrases], rows[name]),
+        lambda name, speak: _encode([_spoken(speak, phrase) for phrase in rows[name].phrases], rows[name]),
         n_workers=n_workers or os.cpu_count(),
         description="espeak: speaking",
     )
@@ -290,6 +291,16 @@ def _digest(seed):
     """Eight letters that stand for all that decides the audio, whatever the hours."""
     first = [_utterance(seed, number) for number in range(1000)]  # every word and variant occurs in them
     return hashlib.sha256(json.dumps([VERSION, _speaking.release(), first], default=str).encode()).hexdigest()[:8]
+
+
+def _spoken(speak, phrase):
+    """eSpeak's samples of a phrase. It crashes at a few of the very lowest pitches: they are spoken a little higher."""
+    for higher in range(0, 2 * TRIES, 2):
+        try:
+            return speak({**phrase, "pitch": phrase["pitch"] + higher})
+        except RuntimeError as crash:
+            error = crash
+    raise error
 
 
 def _encode(pieces, row):

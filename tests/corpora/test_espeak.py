@@ -160,3 +160,22 @@ def test_other_rules_get_another_folder(small, monkeypatch):
     assert espeak._digest(0) in table.path[0]
     monkeypatch.setattr(espeak, "WHERE", (*espeak.WHERE[:-1], "시장에서"))
     assert espeak._digest(0) not in table.path[0]
+
+
+def test_a_phrase_that_espeak_crashes_at_is_spoken_a_little_higher():
+    phrase = {
+        "voice": "de+Demonic",
+        "text": "stesfö zotwaschaus si komröm trautröweim.",
+        "rate": 195,
+        "pitch": 0,
+        "range": 72,
+        "volume": 20,
+        "seed": 2070121401,
+    }
+    with _speaking.Worker() as worker:
+        with pytest.raises(RuntimeError, match="crashed"):
+            worker.speak(phrase)
+        spoken = espeak._spoken(worker.speak, phrase)
+        assert spoken == worker.speak({**phrase, "pitch": 2})
+        with pytest.raises(RuntimeError, match="no voice"):
+            espeak._spoken(worker.speak, {**phrase, "voice": "none"})
