@@ -57,6 +57,7 @@ class FrozenEncoder:
     def __init__(self, model, every=False, compiled=False):
         self.model = model
         self.every = every
+        self.compiled = compiled
         self._norm_activate, self._add_norm = (
             torch.compile(function, dynamic=True) if compiled else function for function in (norm_activate, add_norm)
         )
@@ -172,6 +173,7 @@ class FrozenEncoder:
             h = encoder.layer_norm(h)
             a = h.to(dtype)  # what the next matrix reads
 
+        add_norm = self._add_norm if self.compiled or not h.is_cuda else _fused_add_norm()
         states, bias = [h], None
         for layer in encoder.layers:
             if hasattr(layer.attention, "rel_attn_embed"):  # WavLM, whose first layer has it for all
@@ -182,8 +184,8 @@ class FrozenEncoder:
                 h = h + attention(first(h).to(dtype))
                 h = h + feed_forward(layer.feed_forward, second(h).to(dtype), weights)
             else:
-                h, a = self._add_norm(h, attention(a), first.weight, first.bias, first.eps)
-                h, a = self._add_norm(
+                h, a = add_norm(h, attention(a), first.weight, first.bias, first.eps)
+                h, a = add_norm(
                     h, feed_forward(layer.feed_forward, a, weights), second.weight, second.bias, second.eps
                 )
             states = [*states, h] if self.every else [h]
@@ -255,6 +257,16 @@ def add_norm(x, y, weight, bias, eps):
     """Layer norm of ``x + y``, in float32 and in the dtype of ``y``."""
     z = F.layer_norm(x + y, x.shape[-1:], weight, bias, eps)
     return z, z.to(y.dtype)
+
+
+@functools.cache
+def _fused_add_norm():
+    """:func:`add_norm` in one kernel, where Triton is there, as it is beside PyTorch for CUDA on Linux."""
+    try:
+        from plugins.frontends._wav2vec_triton import add_norm as fused
+    except ImportError:
+        return add_norm
+    return fused
 
 
 def cut(x, lengths):
