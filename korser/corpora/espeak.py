@@ -72,7 +72,7 @@ VARIANTS = {
         "rob robert robosoft robosoft2 robosoft3 robosoft4 robosoft5 robosoft6 robosoft7 robosoft8 zac"
     ).split(),
 }
-TRIES = 5  # of a phrase that eSpeak crashes at
+MIDDLE = 50  # eSpeak's own pitch
 FEMALE_SHARE = 0.4  # of utterances; the variants are mostly male
 # Samples played in the time of how many at 16 kHz; small ratios, so that resampling is cheap.
 RATIOS = tuple(Fraction(r) for r in ("7/6", "6/5", "5/4", "4/3", "11/8", "10/7", "3/2", "14/9", "8/5", "5/3"))
@@ -294,10 +294,12 @@ def _digest(seed):
 
 
 def _spoken(speak, phrase):
-    """eSpeak's samples of a phrase. It crashes at a few of the very lowest pitches: they are spoken a little higher."""
-    for higher in range(0, 2 * TRIES, 2):
+    """eSpeak's samples of a phrase. At a few, of wide range or lowest pitch, it crashes: they are spoken more evenly."""
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        pitch = round(phrase["pitch"] + share * (MIDDLE - phrase["pitch"]))
+        calmer = {"pitch": pitch, "range": round(phrase["range"] * (1 - share))}
         try:
-            return speak({**phrase, "pitch": phrase["pitch"] + higher})
+            return speak({**phrase, **calmer})
         except RuntimeError as crash:
             error = crash
     raise error
