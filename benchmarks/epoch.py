@@ -2,7 +2,8 @@
 
 Made-up float16 features of 225 frames (4.5 s) and 768 channels in memory, batches of 128, settings as in
 hparams/base.yaml. "SpeechBrain" is its loader, which reads an utterance at a time from host memory, and its step, which
-waits for the device some forty times; "loader" is its loader and korser's step; "resident" is korser's whole way.
+waits for the device some forty times; "loader" is its loader and korser's step; "resident" is korser's whole way. On a
+GPU, "launched" is that without CUDA graphs (``cuda_graphs: false``).
 """
 
 import dataclasses
@@ -26,7 +27,8 @@ UTTERANCES = 52_000  # of the paper's training part
 FRAMES, CHANNELS, RATE = 225, 768, 50  # of wav2vec2-base; 50 frames per second
 DIFFERENT = 512  # made-up utterances, under as many names as are needed
 FRONTEND = f"!new:plugins.frontends.leaf.Leaf {{in_channels: {CHANNELS}, sample_rate: {RATE}}}"
-STOCK, LOADER, RESIDENT = "SpeechBrain", "loader", "resident"
+STOCK, LOADER, LAUNCHED, RESIDENT = "SpeechBrain", "loader", "launched", "resident"
+AS_IT_COMES = "!name:torch.optim.AdamW {weight_decay: 0.05, foreach: true}"  # as torch would choose on a GPU
 
 
 class MadeUp:
@@ -88,10 +90,13 @@ def main():
     args = arguments(__doc__)
     n = 384 if args.small else UTTERANCES
     made_up, cases = MadeUp(), {}
-    for name in (STOCK, LOADER, RESIDENT):
-        hparams, tasks = settings(args.device, frontend=FRONTEND)
+    for name in (STOCK, LOADER, LAUNCHED, RESIDENT) if args.device == "cuda" else (STOCK, LOADER, RESIDENT):
+        overrides = {"frontend": FRONTEND, "cuda_graphs": name in (LOADER, RESIDENT)}
+        if name == STOCK and args.device == "cuda":
+            overrides["opt_class"] = AS_IT_COMES
+        hparams, tasks = settings(args.device, **overrides)
         dataset = make_dataset(manifest([FRAMES] * n, tasks), tasks, KeepInMemory(made_up, 0))
-        if name == RESIDENT:
+        if name in (LAUNCHED, RESIDENT):
             dataset = Resident(dataset, [task.name for task in tasks], made_up, Memory(args.device, 2**36))
         kind = StockBrain if name == STOCK else EmotionBrain
         cases[name] = epoch(dataset, hparams, tasks, skip_prefix=True, kind=kind)

@@ -62,7 +62,31 @@ class FeatureAugment(nn.Module):
         self.channel_fraction = channel_fraction
         self.mixup_alpha = mixup_alpha
 
-    def forward(self, x, lengths):
+    def capture_key(self):
+        """See :meth:`korser.stages.Stage.capture_key`: ``forward`` can be captured if it is given its draws."""
+        return ()
+
+    def draw(self, n):
+        """Everything random for a batch.
+
+        Parameters
+        ----------
+        n : int
+            ``B``.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            On the CPU: ``(masks, 2, B)`` uniform from 0 to 1, size and place of each mask; with mixup also ``share``
+            and ``partner``, ``(B,)`` each.
+        """
+        masks = torch.rand(self.time_masks + self.channel_masks, 2, n)
+        if not self.mixup_alpha:
+            return (masks,)
+        share = torch.distributions.Beta(self.mixup_alpha, self.mixup_alpha).sample((n,))
+        return masks, torch.maximum(share, 1 - share), torch.randperm(n)  # an utterance is mostly itself
+
+    def forward(self, x, lengths, draws=None):
         """Augment a batch.
 
         Parameters
@@ -71,6 +95,8 @@ class FeatureAugment(nn.Module):
             ``(B, T, C)``; what lies past ``lengths`` is arbitrary.
         lengths : torch.Tensor
             ``(B,)`` int64.
+        draws : tuple of torch.Tensor, optional
+            What :meth:`draw` gave, on any device; by default it is called.
 
         Returns
         -------
@@ -86,23 +112,21 @@ class FeatureAugment(nn.Module):
             return x, lengths, None
         fill = masked_mean_std(x, lengths)[0][:, None]  # (B, 1, C)
         width = torch.full_like(lengths, x.shape[2])
-        for _ in range(self.time_masks):
-            x = torch.where(_stretch(lengths, self.time_fraction, x.shape[1])[:, :, None], fill, x)
-        for _ in range(self.channel_masks):
-            x = torch.where(_stretch(width, self.channel_fraction, x.shape[2])[:, None], fill, x)
+        draws = self.draw(len(x)) if draws is None else draws
+        masks, *mix = (draw.to(x.device, non_blocking=True) for draw in draws)  # or the GPU is waited for
+        for draw in masks[: self.time_masks]:
+            x = torch.where(_stretch(draw, lengths, self.time_fraction, x.shape[1])[:, :, None], fill, x)
+        for draw in masks[self.time_masks :]:
+            x = torch.where(_stretch(draw, width, self.channel_fraction, x.shape[2])[:, None], fill, x)
         if not self.mixup_alpha:
             return x, lengths, None
-        share = torch.distributions.Beta(self.mixup_alpha, self.mixup_alpha).sample((len(x),))
-        share = torch.maximum(share, 1 - share)  # an utterance is mostly itself
-        share = share.to(x.device, x.dtype, non_blocking=True)
-        partner = torch.randperm(len(x)).to(x.device, non_blocking=True)
+        share, partner = mix[0].to(x.dtype), mix[1]
         mixed = torch.lerp(x[partner], x, share[:, None, None])
         return torch.where(length_mask(lengths[partner], x.shape[1])[..., None], mixed, x), lengths, (partner, share)
 
 
-def _stretch(lengths, fraction, size):
-    """Mark a random stretch of up to ``fraction`` of each length; ``(B, size)`` bool."""
-    draw = torch.rand(2, len(lengths)).to(lengths.device, non_blocking=True)  # or the GPU is waited for
+def _stretch(draw, lengths, fraction, size):
+    """Mark a stretch of up to ``fraction`` of each length, by draws ``(2, B)`` from 0 to 1; ``(B, size)`` bool."""
     width = draw[0] * fraction * lengths
     start = draw[1] * (lengths - width)
     position = torch.arange(size, device=lengths.device)

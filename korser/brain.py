@@ -1,6 +1,8 @@
 """Training and evaluation loops, on SpeechBrain's Brain."""
 
+import functools
 import inspect
+import logging
 import math
 import random
 import time
@@ -14,9 +16,12 @@ from tqdm import tqdm
 
 from korser.data import to_float
 from korser.errors import UserError
+from korser.graphs import StepGraphs, why_not
 from korser.losses import MISSING
 from korser.metrics import confusion_counts, scores
 from korser.rundir import write_csv
+
+logger = logging.getLogger(__name__)
 
 
 class Pruned(Exception):
@@ -33,7 +38,10 @@ class EmotionBrain(sb.Brain):
         The first one is the main one: the best epoch is that of its highest validation UAR.
     hparams : korser.hparams.HParams
         Uses ``seed``, ``opt_class``, ``lr``, ``lr_scheduler``, ``warmup``, ``n_epochs``, ``augment``, ``wav_augment``,
-        and SpeechBrain's run options where they stand there (``precision``, ``max_grad_norm``, ...).
+        ``cuda_graphs``, and SpeechBrain's run options where they stand there (``precision``, ``max_grad_norm``, ...).
+        ``cuda_graphs`` has no effect (one line of the log says why) on a CPU, in distributed training, with
+        ``wav_augment``, fp16 or accumulated gradients, and where a part of the model does not say that it can be
+        captured (:meth:`korser.stages.Stage.capture_key`), such as an encoder that is trained.
     skip_prefix : bool
         Whether batches hold the frozen prefix's output instead of waveforms.
     history : korser.checkpoints.History
@@ -69,6 +77,7 @@ class EmotionBrain(sb.Brain):
         self.log_file = log_file
         self.tensorboard = tensorboard
         self.on_epoch = on_epoch
+        self.graphs = None
         self.epoch = 0
         self.validates = True
         self.predictions = []
@@ -81,6 +90,8 @@ class EmotionBrain(sb.Brain):
         augment = None
         if stage == sb.Stage.TRAIN:
             augment = self.settings["augment"]
+            if getattr(batch, "draws", None) is not None:
+                augment = functools.partial(augment, draws=batch.draws)
             if self.settings["wav_augment"] is not None:
                 x, relative = self.settings["wav_augment"](x, batch.x.lengths)
                 lengths = (relative * x.shape[1]).round().long()
@@ -120,14 +131,25 @@ class EmotionBrain(sb.Brain):
                 groups.setdefault(key, []).append(parameter)
         total = max(1, self.settings["n_epochs"] * self.n_train_batches // self.grad_accumulation_factor)
         warmup = round(self.settings["warmup"] * total)
-        decay = "weight_decay" in inspect.signature(self.settings["opt_class"]).parameters
+        takes = inspect.signature(self.settings["opt_class"]).parameters
+        decay = "weight_decay" in takes
+        options = {}
+        if self.device_type == "cuda" and all(k in takes and takes[k].default is None for k in ("fused", "foreach")):
+            options["fused"] = True  # one launch rather than a dozen
         self.optimizers_dict, self.schedulers = {}, {}
         for i, ((lr, decays), parameters) in enumerate(sorted(groups.items(), key=lambda item: item[0], reverse=True)):
             no_decay = {"weight_decay": 0.0} if not decays and decay else {}
-            self.optimizers_dict[f"optimizer{i}"] = self.settings["opt_class"](parameters, lr=lr, **no_decay)
+            self.optimizers_dict[f"optimizer{i}"] = self.settings["opt_class"](parameters, lr=lr, **no_decay, **options)
             self.schedulers[f"scheduler{i}"] = make_scheduler(self.settings["lr_scheduler"], lr, warmup, total)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables({**self.optimizers_dict, **self.schedulers})
+
+    def on_fit_start(self):
+        """Prepare as SpeechBrain does, and to replay steps where that can be."""
+        super().on_fit_start()
+        reason = why_not(self)
+        self.graphs = None if reason else StepGraphs(self)
+        logger.info("CUDA graphs: %s", f"not used: {reason}" if reason else "used")
 
     def on_fit_batch_start(self, batch, should_step):
         """Every draw of a step comes from (seed, epoch, step), so that a resumed run draws what any other does."""
@@ -144,22 +166,34 @@ class EmotionBrain(sb.Brain):
         """
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
+        values = (self.graphs or self.gradients)(batch).cpu()
+        self.check_loss_isfinite(values[0])
+        if should_step:
+            finite = values[-len(self.optimizers_dict) :].isfinite().all()
+            if not finite and self.skip_nonfinite_grads and not self.scaler.is_enabled():
+                self.check_gradients()
+            self.optimizers_step()
+        self.batch_losses = dict(zip(self.batch_losses, values[1:].tolist()))
+        self.on_fit_batch_end(batch, None, values[0], should_step)
+        return values[0]
+
+    def gradients(self, batch):
+        """Compute from a batch the gradients, clipped if they are to be used, and what is to be known of them.
+
+        Returns
+        -------
+        torch.Tensor
+            On the device: the joint loss, each of ``batch_losses``, and if a step follows the norm of the gradients of
+            each optimizer.
+        """
+        should_step = self.step % self.grad_accumulation_factor == 0
         with self.no_sync(not should_step):
             with self.training_ctx:
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
             self.scaler.scale(loss / self.grad_accumulation_factor).backward()
         norms = self.clip_gradients() if should_step else []
-        values = torch.stack([x.detach().to(loss.device) for x in (loss, *self.batch_losses.values(), *norms)]).cpu()
-        self.check_loss_isfinite(values[0])
-        if should_step:
-            finite = values[-len(norms) :].isfinite().all()
-            if not finite and self.skip_nonfinite_grads and not self.scaler.is_enabled():
-                self.check_gradients()
-            self.optimizers_step()
-        self.batch_losses = dict(zip(self.batch_losses, values[1:].tolist()))
-        self.on_fit_batch_end(batch, outputs, loss, should_step)
-        return values[0]
+        return torch.stack([x.detach().to(loss.device) for x in (loss, *self.batch_losses.values(), *norms)])
 
     def clip_gradients(self):
         """Clip the gradients of each optimizer; their norms before that."""
@@ -327,9 +361,11 @@ def make_scheduler(factory, lr, warmup, total):
 def seed_everything(*numbers):
     """Seed torch, numpy and Python (SpeechBrain's and transformers' augmentations use them) from integers."""
     state = [int(n) for n in np.random.SeedSequence(numbers).generate_state(3)]
-    if torch.accelerator.is_available():
+    if torch.accelerator.is_available() and not torch.cuda.is_available():
         torch.manual_seed(state[0])
-    else:  # where there is no GPU, manual_seed formats three stack traces and keeps them, at every step
+    else:  # for each kind of device that is not there, manual_seed formats a stack trace and keeps it, at every step
         torch.default_generator.manual_seed(state[0])
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(state[0])
     np.random.seed(state[1])
     random.seed(state[2])

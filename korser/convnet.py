@@ -235,6 +235,10 @@ class ConvNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_size = 2 * width
 
+    def capture_key(self):
+        """See :meth:`korser.stages.Stage.capture_key`."""
+        return ()
+
     def forward(self, x, lengths):
         """Embed a batch.
 

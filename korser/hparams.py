@@ -27,6 +27,7 @@ NOT_SETTINGS = (
     "cache_folder",
     "num_workers",
     "resident",
+    "cuda_graphs",
     "extraction_seconds",
     "device",
     "distributed_backend",

@@ -42,6 +42,7 @@ OTHERS = (
     "wav_augment",
     "extraction_seconds",
     "resident",
+    "cuda_graphs",
     "device",
     "distributed_backend",
     "noprogressbar",

@@ -82,6 +82,23 @@ class Stage(nn.Module):
         """
         return {}
 
+    def capture_key(self):
+        """What a CUDA graph of ``forward`` and its backward pass holds beside shapes (:mod:`korser.graphs`).
+
+        A class that defines this, if only by ``return ()``, says that in training its launches depend on nothing but
+        shapes and the returned value, and that it draws random numbers on the device alone: no ``.item()``, no branch
+        on a tensor's values, nothing copied from the host. It is asked before every step, since replaying a graph runs
+        no code of the stage, and graphs are captured anew when the answer changes. It is not inherited. Backbones,
+        heads and augmentations (with a ``draw`` as :class:`korser.FeatureAugment` has it) may define it too; if a part
+        does not, the steps are launched one by one.
+
+        Returns
+        -------
+        hashable or None
+            None if the next step cannot be captured.
+        """
+        return None
+
     @property
     def frozen(self):
         """True if nothing in the stage is trained, so that its output is a pure function of its input."""

@@ -191,6 +191,7 @@ def fit(brain, datasets):
         sorted_batches(datasets["valid"], brain.settings["batch_size"]) if brain.validates else None,
         progressbar=False,  # the brain has its own bar, with the losses of every task
     )
+    brain.graphs = None  # and their memory
 
 
 def training_batches(brain, dataset):

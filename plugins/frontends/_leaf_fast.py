@@ -24,7 +24,8 @@ where they cancel, as in utterances much shorter than one hop. The gradient of t
 On a CPU the rates are chosen at every call and blocks that hold only padding are left out. On a GPU either would make
 the host wait for the device, so nothing is read back there: all blocks are computed, and the rates are kept and
 watched from a distance (:class:`plugins.frontends._leaf_rates.Plan`). The sequence of launches then depends on shapes
-and rates alone, and a CUDA graph can hold it.
+and rates alone, and a CUDA graph can hold it. With Triton, what lies between the transforms is fused on a GPU
+(:mod:`plugins.frontends._leaf_triton`), by the same plan and with the same numbers.
 
 Shape legend: ``B`` utterances, ``T`` samples, ``C`` filters, ``K`` frames, ``n`` blocks, ``N`` samples per block,
 ``F`` hops per block, ``M = r F`` bins of a band. Complex arrays are kept as pairs of real numbers where that saves a
@@ -32,6 +33,7 @@ pass over the memory.
 """
 
 import functools
+import importlib.util
 import math
 from typing import NamedTuple
 
@@ -114,6 +116,11 @@ def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
     torch.Tensor
         ``(B, C, K)``, ``K = ceil(T / hop)``. What lies past ``ceil(lengths / hop)`` is arbitrary.
     """
+    if x.is_cuda and _triton_is_here():
+        from plugins.frontends import _leaf_triton  # which imports this module
+
+        with torch.cuda.device_of(x):  # Triton launches on the current one
+            return _leaf_triton.pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates)
     geometry = Geometry.of(taps.shape[-1], pool_taps, hop)
     taps = torch.complex(*taps[..., geometry.half :].to(x.dtype).unbind(1))  # (C, W // 2 + 1), from the centre on
     n_frames = (lengths + hop - 1) // hop
@@ -130,6 +137,12 @@ def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
     last = (from_right >= 0) & (from_right < geometry.edge)
     index = torch.where(last, inner.shape[-1] + geometry.edge + from_right, index)
     return torch.cat([inner, left, right], -1).gather(-1, index[:, None].expand(-1, len(mu), -1))
+
+
+@functools.cache
+def _triton_is_here():
+    """Torch brings it along on Linux only."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def reading_is_free(x):

@@ -72,7 +72,7 @@ class Plan:
     they are not those of a step before: at first, after :meth:`forget`, where they changed without a backward pass
     between, and where no gradient is wanted, so that an evaluation may follow anything. What slips through (a write
     between backward pass and forward pass that moves them beyond the slack) makes NaN of the energies
-    (:meth:`outgrown`) rather than wrong numbers.
+    (:meth:`outgrown`) rather than wrong numbers. Rates that are enough stay, as a CUDA graph is captured for them.
 
     Parameters
     ----------
@@ -124,14 +124,17 @@ class Plan:
             self.reader = PinnedReader()
         if widths.is_cuda and torch.cuda.is_current_stream_capturing():
             return self.rates  # of the calls that came before, as every capture needs them
-        changed, self.known = version != self.known, version
+        changed = self.learning or version != self.known  # torch counts no change by a fused optimizer
+        self.known = version
+        if changed:
+            self.read = None
         if self.rates is None or (changed and (wait or not self.learning)):
             self._choose(widths.cpu())
             self.reader.drop()
             self.read = version
         else:
             seen = self.reader.result()
-            if seen is not None and not admits(torch.tensor(self.rates), *seen, self.half, self.hop, slack=0.5).all():
+            if seen is not None:
                 self._choose(seen)
             if self.read != version and not self.reader.busy:
                 self.reader.start(widths)
@@ -146,7 +149,9 @@ class Plan:
         return ~admits(rates, *widths, self.half, self.hop).all()
 
     def _choose(self, widths):
-        self.rates = choose_rates(*widths, self.half, self.hop, slack=1.0)
+        kept = self.rates
+        if kept is None or not admits(torch.tensor(kept), *widths, self.half, self.hop, slack=0.5).all():
+            self.rates = choose_rates(*widths, self.half, self.hop, slack=1.0)
 
 
 class PinnedReader:

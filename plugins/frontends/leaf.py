@@ -197,7 +197,7 @@ class Leaf(Stage):
         width = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double()
         taps = gabor_taps(mu, sigma, self.taps)  # (N, 2, taps)
         if self.fast and carriers.dtype == torch.float32:
-            rates, outgrown = self._rates(wait=not torch.is_grad_enabled())
+            rates, outgrown = self._rates()
             e = pooled_energies(carriers[:, 0], lengths, mu, taps, width, self.pool_taps, self.hop, rates)
             if outgrown is not None:
                 e = e.masked_fill(outgrown, math.nan)
@@ -212,18 +212,22 @@ class Leaf(Stage):
         window = window.to(e.dtype)[:, None]
         return F.conv1d(e, window, padding=self.pool_taps // 2, stride=self.hop, groups=e.shape[1])
 
-    def _rates(self, wait, version=None):
-        """What the fast path computes at which rate, and whether that has become wrong (a tensor; None on a CPU).
-
-        ``version`` is the parameters'; by default what torch knows of it.
-        """
+    def _rates(self):
+        """What the fast path computes at which rate, and whether that has become wrong (a tensor; None on a CPU)."""
+        wait = not torch.is_grad_enabled()
         with torch.no_grad():
-            _, sigma = self.filters()
-            width = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double()
-            widths = torch.stack([sigma, width * (self.pool_taps // 2)])
-            version = version or tuple((p.data_ptr(), p._version) for p in (self.width, self.pool_width))
-            rates = self.plan(widths, version, wait)
+            widths = self._widths()
+            rates = self.plan(widths, self._version(), wait)
             return rates, None if self.plan.reader is None else self.plan.outgrown(widths)
+
+    def _version(self):
+        return tuple((p.data_ptr(), p._version) for p in (self.width, self.pool_width))
+
+    def _widths(self):
+        """Of the filters and of their pooling windows in samples, ``(2, N)`` float64."""
+        sigma = bounded(self.width.double(), *self.width_bounds)
+        width = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double()
+        return torch.stack([sigma, width * (self.pool_taps // 2)])
 
     def outdated(self):
         """Whether a CUDA graph captured from this stage has to be captured again; does not wait for the GPU.
@@ -235,8 +239,17 @@ class Leaf(Stage):
             return False
         before = self.plan.rates
         self.plan.learns(None)  # the graph's backward pass
-        self._rates(wait=False, version=object())  # torch does not count what an optimizer in a graph changes
+        with torch.no_grad():
+            self.plan(self._widths(), self._version(), wait=False)
         return self.plan.rates != before
+
+    def capture_key(self):
+        """See :meth:`korser.stages.Stage.capture_key`: the rates, which the first step chooses."""
+        if not self.fast:
+            return ()
+        self.outdated()
+        self.plan.learns(None)  # a replay tells nobody of its backward pass
+        return self.plan.rates
 
     def _load_from_state_dict(self, *args):
         super()._load_from_state_dict(*args)

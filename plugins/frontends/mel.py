@@ -95,6 +95,10 @@ class Mel(Stage):
         """PCEN's parameters, where it is trained."""
         return {} if self.pcen is None else self.pcen.learned()
 
+    def capture_key(self):
+        """See :meth:`korser.stages.Stage.capture_key`."""
+        return ()
+
     def forward(self, x, lengths):
         """See :meth:`korser.stages.Stage.forward`; float32 arithmetic at least, output in the module's dtype."""
         dtype = self.spectrogram.mel_scale.fb.dtype

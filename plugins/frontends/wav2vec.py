@@ -275,6 +275,10 @@ class LayerMix(Stage):
         """The share of each layer."""
         return {"layer weight": ("", self.weights.softmax(0))}
 
+    def capture_key(self):
+        """See :meth:`korser.stages.Stage.capture_key`."""
+        return ()
+
     def forward(self, x, lengths):
         """Mix the layers; see :meth:`korser.stages.Stage.forward`.
 

@@ -37,6 +37,10 @@ class LinearHeads(nn.Module):
         for name, weight in (class_weights or {}).items():  # not saved: only training needs them
             self.register_buffer(f"class_weight_{name}", weight, persistent=False)
 
+    def capture_key(self):
+        """See :meth:`korser.stages.Stage.capture_key`."""
+        return ()
+
     def forward(self, embedding):
         """Logits of every task: ``(B, E) -> {task: (B, K)}``."""
         return {name: layer(embedding) for name, layer in self.layers.items()}

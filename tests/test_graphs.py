@@ -1,0 +1,305 @@
+"""Steps replayed from CUDA graphs: when, and that the numbers stay. On a CPU with a stand-in for the graph itself."""
+
+import math
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from conftest import HPARAMS
+from test_training import WAV_AUGMENT, Killed, kill_at, run
+
+import korser.brain
+from korser import graphs, load_hparams
+from korser.brain import EmotionBrain
+from korser.graphs import Captured, StepGraphs, on_grid, why_not
+from korser.lengths import zero_padding
+from korser.rundir import read_csv
+from korser.training import build_model, tasks_of
+from plugins.frontends.leaf import Leaf
+from plugins.heads.linear import LinearHeads
+
+CLASSES = {"emotion": ["joy", "anger", "neutral"], "gender": ["female", "male"], "intensity": ["1", "2"]}
+MODELS = sorted(path.stem for path in HPARAMS.glob("*_[ms]tl.yaml"))
+
+
+class StandIn:
+    """Runs a step again instead of replaying it, into the tensors of the first time as a graph does."""
+
+    def __init__(self, step, values, gradients):
+        self.step, self.values, self.gradients = step, values, gradients
+
+    def replay(self):
+        for parameter, _ in self.gradients:
+            parameter.grad = None
+        self.values.copy_(self.step())
+        for parameter, gradient in self.gradients:
+            gradient.copy_(parameter.grad)
+
+
+class Replays(StepGraphs):
+    """On a CPU."""
+
+    def __init__(self, brain):
+        super().__init__(brain)
+        self.events = []
+
+    def _run(self, inputs):
+        self.events.append("run")
+        return self.brain.gradients(inputs)
+
+    def _capture(self, inputs):
+        self.events.append("capture")
+        norms = [module for module in self.brain.raw_model.modules() if hasattr(module, "running_mean")]
+        kept = [buffer.clone() for norm in norms for buffer in norm.buffers()]
+        state = torch.get_rng_state()
+        values = self.brain.gradients(inputs)
+        for buffer, old in zip([buffer for norm in norms for buffer in norm.buffers()], kept):
+            buffer.copy_(old)  # a capture computes nothing
+        torch.set_rng_state(state)
+        gradients = [(p, p.grad.clone()) for p in self.parameters if p.grad is not None]
+        values = torch.full_like(values, math.nan)
+        stand_in = StandIn(lambda: self.brain.gradients(inputs), values, gradients)
+        return Captured(stand_in, inputs, values, gradients)
+
+
+@pytest.fixture
+def replays(monkeypatch):
+    """Training on a CPU as if it had graphs; the list of what was made."""
+    made = []
+    monkeypatch.setattr(korser.brain, "StepGraphs", lambda brain: made.append(Replays(brain)) or made[-1])
+    monkeypatch.setattr(korser.brain, "why_not", lambda brain: None)
+    return made
+
+
+def make_brain(overrides=None, model="mel_mtl", skip_prefix=True):
+    hparams = load_hparams(HPARAMS / f"{model}.yaml", {"device": "cpu", "noprogressbar": "true", **(overrides or {})})
+    tasks = tasks_of(hparams, {"tasks": [{"name": name, "classes": classes} for name, classes in CLASSES.items()]})
+    brain = EmotionBrain(model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_prefix=skip_prefix)
+    brain.device = "cuda"  # so it says
+    return brain
+
+
+def test_the_grid_is_coarse_and_reaches_every_length():
+    times = range(1, 5000)
+    assert all(n <= on_grid(n) <= math.ceil(n * 2 ** (1 / graphs.GRID)) for n in times)
+    assert len({on_grid(n) for n in range(1025, 2049)}) == graphs.GRID
+    assert all(on_grid(on_grid(n)) == on_grid(n) for n in times)
+    assert [on_grid(n) for n in times] == sorted(on_grid(n) for n in times)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_shipped_models_can_be_captured(model):
+    assert why_not(make_brain(model=model)) is None
+
+
+def test_what_keeps_steps_from_being_captured():
+    def reason(overrides=None, skip_prefix=True, model="mel_mtl", **attributes):
+        brain = make_brain(overrides, model, skip_prefix)
+        for name, value in attributes.items():
+            setattr(brain, name, value)
+        return why_not(brain)
+
+    assert "cuda_graphs" in reason({"cuda_graphs": "false"})
+    assert "no GPU" in reason(device="cpu")
+    assert "distributed" in reason(distributed_launch=True)
+    assert "accumulated" in reason(grad_accumulation_factor=2)
+    assert "fp16" in reason(scaler=SimpleNamespace(is_enabled=lambda: True))
+    assert "wav_augment" in reason({"wav_augment": WAV_AUGMENT})
+    assert "Wav2Vec" in reason(skip_prefix=False, model="wav2vec_mtl")
+    assert reason(skip_prefix=False) is None
+
+
+def test_a_subclass_has_to_say_it_for_itself():
+    class Other(LinearHeads):
+        def loss(self, *args):
+            return super().loss(*args)
+
+    class Same(LinearHeads):
+        def capture_key(self):
+            return ()
+
+    brain = make_brain()
+    head = brain.raw_model.head
+    brain.raw_model.head = Other(in_features=256, tasks=brain.tasks)
+    assert "Other" in why_not(brain)
+    brain.raw_model.head = Same(in_features=256, tasks=brain.tasks)
+    assert why_not(brain) is None
+    brain.raw_model.head = head
+    assert why_not(brain) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("mel_mtl", {"resident": "false"}),
+        ("wav2vec_leaf_mtl", {}),
+        ("leaf_stl", {"frontend.n_filters": "2", "frontend.implementation": "reference"}),
+    ],
+)
+def test_replayed_steps_train_the_same(tiny, tmp_path, replays, monkeypatch, model, settings):
+    tiny |= {"n_epochs": "3", "augment.mixup_alpha": "0.2", "batch_size": "4", **settings}
+    replayed = read_csv(run(tiny, model) / "log.csv")
+    (made,) = replays
+    assert made.events.count("capture") >= 2 and len(made.events) < 3 * sum(made.seen.values())
+    monkeypatch.undo()
+    launched = read_csv(run(tiny, model, run_dir=tmp_path / "launched") / "log.csv")
+    pd.testing.assert_frame_equal(
+        replayed.drop(columns="seconds"), launched.drop(columns="seconds"), rtol=2e-3, atol=1e-5
+    )
+
+
+class Policy(Replays):
+    """Without a model."""
+
+    def __init__(self, state=((),)):
+        self.said = state
+        self.parts = [SimpleNamespace(capture_key=lambda: self.said[0])]
+        augment = SimpleNamespace(draw=lambda n: (torch.rand(2, n),))
+        tasks = [SimpleNamespace(name="emotion")]
+        self.brain = SimpleNamespace(device="cpu", tasks=tasks, settings={"augment": augment})
+        self.brain.gradients = self.sums
+        self.parameters, self.events = [], []
+        self.state, self.failed, self.pool, self.graphs, self.seen = None, False, None, {}, graphs.Counter()
+
+    def _capture(self, inputs):
+        self.events.append("capture")
+        values = self.brain.gradients(inputs)
+        return Captured(StandIn(lambda: self.brain.gradients(inputs), values, []), inputs, values, [])
+
+    def sums(self, inputs):
+        return torch.stack([zero_padding(inputs.x.data, inputs.frames).sum(), inputs.labels["emotion"].sum()])
+
+    def step(self, time, n=2, value=1.0):
+        x = torch.full((n, time), value)
+        lengths = torch.full((n,), time)
+        batch = graphs.Batch([], graphs.PaddedData(x, None), lengths, {"emotion": lengths})
+        self.events.clear()
+        values = self(batch)
+        assert values.tolist() == [x.sum(), n * time]
+        return self.events[0] if self.events else "replay"
+
+
+def test_a_shape_is_captured_when_it_has_come_twice():
+    policy = Policy()
+    assert [policy.step(100) for _ in range(4)] == ["run", "run", "capture", "replay"]
+    assert policy.step(102) == policy.step(98, value=0.0) == "replay"  # the same place of the grid
+    assert [policy.step(100, n=1), policy.step(110)] == ["run", "run"]
+    assert len(policy.graphs) == 1
+
+
+def test_there_are_only_so_many_graphs(monkeypatch):
+    monkeypatch.setattr(graphs, "MOST", 1)
+    policy = Policy()
+    assert [policy.step(100) for _ in range(3)] == ["run", "run", "capture"]
+    assert [policy.step(200) for _ in range(4)] == 4 * ["run"]
+    assert policy.step(100) == "replay"
+
+
+def test_graphs_are_made_anew_when_a_part_says_something_else():
+    policy = Policy()
+    policy.said = [None]
+    assert [policy.step(100) for _ in range(4)] == 4 * ["run"]
+    policy.said = [(30, 160)]
+    assert [policy.step(100) for _ in range(4)] == ["run", "run", "capture", "replay"]
+    policy.said = [(60, 160)]
+    assert [policy.step(100) for _ in range(4)] == ["run", "run", "capture", "replay"]
+
+
+def test_a_capture_that_fails_is_the_last(monkeypatch, caplog):
+    def fail(self, inputs):
+        self.events.append("failed")
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Policy, "_capture", fail)
+    policy = Policy()
+    assert [policy.step(100) for _ in range(5)] == ["run", "run", "failed", "run", "run"]
+    assert policy.events == ["run"]
+    assert "not permitted" in caplog.text and len(caplog.records) == 1
+
+
+def test_leaf_watches_its_widths_also_where_torch_counts_no_change():
+    class Reader:
+        busy = False
+
+        def start(self, values):
+            self.values, self.busy = values.clone(), True
+
+        def result(self):
+            seen, self.busy = (self.values if self.busy else None), False
+            return seen
+
+        def drop(self):
+            self.busy = False
+
+    leaf, x, lengths = Leaf(), 0.1 * torch.randn(2, 4000), torch.tensor([4000, 3000])
+    assert Leaf(in_channels=4, sample_rate=50).capture_key() == ()
+    leaf.plan.reader = Reader()
+    assert leaf.capture_key() is None  # the first step chooses the rates
+    optimizer = torch.optim.AdamW([leaf.width], lr=0.5, fused=True)
+    keys = set()
+    for step in range(40):
+        key = leaf.capture_key() if step % 20 else None  # replays for the most part
+        if key is None or step % 4 == 0:
+            energies = leaf._energies(leaf._carriers(x), lengths)
+            assert energies.isfinite().all()
+            (-leaf.width.sum() + 0 * energies.sum()).backward()
+        else:
+            leaf.width.grad = -torch.ones_like(leaf.width)
+            keys.add(key)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert 1 < len(keys) < 10
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+class TestOnAGpu:
+    @pytest.mark.parametrize(
+        ("model", "settings"),
+        [
+            ("mel_mtl", {}),
+            ("mel_mtl", {"precision": "bf16", "resident": "false"}),
+            ("leaf_mtl", {"frontend.n_filters": "8"}),
+            ("wav2vec_leaf_mtl", {"augment.mixup_alpha": "0.2"}),
+        ],
+    )
+    def test_replayed_steps_train_the_same(self, tiny, tmp_path, monkeypatch, model, settings):
+        replayed = []
+        original = Captured.__call__
+        monkeypatch.setattr(Captured, "__call__", lambda self: replayed.append(self) or original(self))
+        tiny |= {"device": "cuda", "n_epochs": "4", "batch_size": "4", **settings}
+        logs = [read_csv(run(tiny, model) / "log.csv")]
+        assert len(replayed) > len(set(replayed)) > 1
+        count = len(replayed)
+        logs += [read_csv(run({**tiny, "cuda_graphs": "false"}, model, run_dir=tmp_path / "launched") / "log.csv")]
+        assert len(replayed) == count
+        losses = [log[["train_loss", "train_emotion_loss", "valid_loss"]] for log in logs]
+        rounding = 0.05 if "precision" in settings else 0.01
+        pd.testing.assert_frame_equal(*losses, rtol=rounding)
+
+    def test_an_interrupted_run_goes_on(self, tiny, tmp_path, monkeypatch):
+        tiny |= {"device": "cuda", "n_epochs": "4", "batch_size": "4"}
+        tiny |= {"ckpt_interval_minutes": "0", "ckpt_interval_steps": "1"}
+        whole = read_csv(run(tiny) / "log.csv")
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_at(patch, EmotionBrain, "on_fit_batch_start", len(whole) * 4)
+            run(tiny, run_dir=tmp_path / "run")
+        resumed = read_csv(run(tiny, run_dir=tmp_path / "run") / "log.csv")
+        whole, resumed = (log[["train_loss", "valid_loss"]] for log in (whole, resumed))
+        pd.testing.assert_frame_equal(whole, resumed, rtol=0.01)
+
+    def test_a_failed_capture_leaves_training_as_it_was(self, tiny, tmp_path, monkeypatch, caplog):
+        tiny |= {"device": "cuda", "n_epochs": "3", "batch_size": "4"}
+        expected = read_csv(run({**tiny, "cuda_graphs": "false"}, run_dir=tmp_path / "launched") / "log.csv")
+        original = EmotionBrain.compute_objectives
+
+        def waits(self, *args):
+            loss = original(self, *args)
+            loss.item()
+            return loss
+
+        monkeypatch.setattr(EmotionBrain, "compute_objectives", waits)
+        log = read_csv(run(tiny) / "log.csv")
+        assert "without CUDA graphs" in caplog.text
+        pd.testing.assert_frame_equal(log[["train_loss"]], expected[["train_loss"]], rtol=0.01)
