@@ -20,6 +20,8 @@ from plugins.frontends.leaf import Leaf
 from plugins.heads.linear import LinearHeads
 
 CLASSES = {"emotion": ["joy", "anger", "neutral"], "gender": ["female", "male"], "intensity": ["1", "2"]}
+# Under Adam rounding grows: on a CPU, noise of 1e-5 in each gradient changes the losses by 1e-2 within 39 steps.
+CALM = {"opt_class": "!name:torch.optim.SGD {momentum: 0.0}", "lr": "0.003"}
 MODELS = sorted(path.stem for path in HPARAMS.glob("*_[ms]tl.yaml"))
 
 
@@ -138,7 +140,7 @@ def test_a_subclass_has_to_say_it_for_itself():
     ],
 )
 def test_replayed_steps_train_the_same(tiny, tmp_path, replays, monkeypatch, model, settings):
-    tiny |= {"n_epochs": "3", "augment.mixup_alpha": "0.2", "batch_size": "4", **settings}
+    tiny |= {"n_epochs": "3", "augment.mixup_alpha": "0.2", "batch_size": "4", **CALM, **settings}
     replayed = read_csv(run(tiny, model) / "log.csv")
     (made,) = replays
     assert made.events.count("capture") >= 2 and len(made.events) < 3 * sum(made.seen.values())
@@ -268,18 +270,18 @@ class TestOnAGpu:
         replayed = []
         original = Captured.__call__
         monkeypatch.setattr(Captured, "__call__", lambda self: replayed.append(self) or original(self))
-        tiny |= {"device": "cuda", "n_epochs": "4", "batch_size": "4", **settings}
+        tiny |= {"device": "cuda", "n_epochs": "4", "batch_size": "4", **CALM, **settings}
         logs = [read_csv(run(tiny, model) / "log.csv")]
         assert len(replayed) > len(set(replayed)) > 1
         count = len(replayed)
         logs += [read_csv(run({**tiny, "cuda_graphs": "false"}, model, run_dir=tmp_path / "launched") / "log.csv")]
         assert len(replayed) == count
         losses = [log[["train_loss", "train_emotion_loss", "valid_loss"]] for log in logs]
-        rounding = 0.05 if "precision" in settings else 0.01
+        rounding = 0.02 if "precision" in settings else 0.002
         pd.testing.assert_frame_equal(*losses, rtol=rounding)
 
     def test_an_interrupted_run_goes_on(self, tiny, tmp_path, monkeypatch):
-        tiny |= {"device": "cuda", "n_epochs": "4", "batch_size": "4"}
+        tiny |= {"device": "cuda", "n_epochs": "4", "batch_size": "4", **CALM}
         tiny |= {"ckpt_interval_minutes": "0", "ckpt_interval_steps": "1"}
         whole = read_csv(run(tiny) / "log.csv")
         with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -287,10 +289,10 @@ class TestOnAGpu:
             run(tiny, run_dir=tmp_path / "run")
         resumed = read_csv(run(tiny, run_dir=tmp_path / "run") / "log.csv")
         whole, resumed = (log[["train_loss", "valid_loss"]] for log in (whole, resumed))
-        pd.testing.assert_frame_equal(whole, resumed, rtol=0.01)
+        pd.testing.assert_frame_equal(whole, resumed, rtol=0.002)
 
     def test_a_failed_capture_leaves_training_as_it_was(self, tiny, tmp_path, monkeypatch, caplog):
-        tiny |= {"device": "cuda", "n_epochs": "3", "batch_size": "4"}
+        tiny |= {"device": "cuda", "n_epochs": "3", "batch_size": "4", **CALM}
         expected = read_csv(run({**tiny, "cuda_graphs": "false"}, run_dir=tmp_path / "launched") / "log.csv")
         original = EmotionBrain.compute_objectives
 
@@ -302,4 +304,4 @@ class TestOnAGpu:
         monkeypatch.setattr(EmotionBrain, "compute_objectives", waits)
         log = read_csv(run(tiny) / "log.csv")
         assert "without CUDA graphs" in caplog.text
-        pd.testing.assert_frame_equal(log[["train_loss"]], expected[["train_loss"]], rtol=0.01)
+        pd.testing.assert_frame_equal(log[["train_loss"]], expected[["train_loss"]], rtol=0.002)
