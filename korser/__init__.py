@@ -12,7 +12,7 @@ from korser.tasks import Task
 from korser.training import train
 
 # fp32 means fp32, on a GPU too: with TF32's 10 bits LEAF is off its definition by up to 3e-4, and a model's predictions
-# on a GPU are not those on a CPU. Whoever wants TF32 allows it after importing korser.
+# on a GPU are not those on a CPU.
 _torch.backends.cuda.matmul.allow_tf32 = _torch.backends.cudnn.allow_tf32 = False
 
 __all__ = [

@@ -90,7 +90,7 @@ class EmotionBrain(sb.Brain):
         augment = None
         if stage == sb.Stage.TRAIN:
             augment = self.settings["augment"]
-            if getattr(batch, "draws", None) is not None:
+            if augment is not None and getattr(batch, "draws", None) is not None:
                 augment = functools.partial(augment, draws=batch.draws)
             if self.settings["wav_augment"] is not None:
                 x, relative = self.settings["wav_augment"](x, batch.x.lengths)

@@ -318,7 +318,7 @@ def code_digest(cls, korser=True):
     """Digest of the source of a class and of all that it imports from its own package or folder and from korser.
 
     Follows the import statements, so a helper beside the stage counts, and an edit anywhere in that closure makes the
-    cache stale; libraries count by their version.
+    cache stale; libraries count by their version. What is imported by need counts whether it has been needed or not.
 
     Parameters
     ----------
@@ -336,29 +336,47 @@ def code_digest(cls, korser=True):
     sources, todo = {}, [base.__module__ for base in cls.__mro__]
     while todo:
         name = todo.pop()
-        module = sys.modules.get(name)
-        if name in sources or module is None:
+        spec = None if name in sources else _find(name)
+        if spec is None:
             continue
         package = name.partition(".")[0]
-        beside = Path(getattr(module, "__file__", None) or "/").parent == home
+        beside = Path(spec.origin or "/").parent == home
         if not (package in (own, house) or beside) or (package == house and not korser):
             continue
-        try:
-            sources[name] = _source(module)
-        except (OSError, TypeError):  # an interactive session has no source
-            sources[name] = ""
+        sources[name] = _source(name, sys.modules.get(name))
         for node in ast.walk(ast.parse(sources[name])):
             if isinstance(node, ast.Import):
                 todo += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                origin = importlib.util.resolve_name("." * node.level + (node.module or ""), module.__package__)
+                origin = importlib.util.resolve_name("." * node.level + (node.module or ""), spec.parent)
                 todo += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return hashlib.sha256("\0".join(sources[name] for name in sorted(sources)).encode()).hexdigest()[:16]
 
 
+def _find(name):
+    """Where a module comes from, imported or not; None where there is none of this name. Nothing is imported."""
+    module = sys.modules.get(name)
+    if module is not None:
+        spec = importlib.machinery.ModuleSpec(name, None, origin=getattr(module, "__file__", None))
+        spec.submodule_search_locations = getattr(module, "__path__", None)  # so that it knows its parent
+        return spec
+    parent = name.rpartition(".")[0]
+    if parent and not hasattr(sys.modules.get(parent), "__path__"):  # a name in a module; or nobody has needed the package
+        return None
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+
+
 @functools.cache  # what this process runs, not what an editor has made of the file since
-def _source(module):
-    return inspect.getsource(module)
+def _source(name, module):
+    try:
+        if module is not None:
+            return inspect.getsource(module)
+        return importlib.util.find_spec(name).loader.get_source(name) or ""
+    except (OSError, TypeError, AttributeError):  # an interactive session has no source, nor has what is compiled
+        return ""
 
 
 def _plain(value):

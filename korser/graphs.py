@@ -31,6 +31,7 @@ GRID = 12  # padded lengths per octave: 3 % of padding on average
 EAGER = 2  # times that a shape is launched one by one before: libraries load, plan and allocate what a graph cannot
 BROKEN = []  # graphs whose capture failed: torch's allocator may go on asking them
 MOST = 32  # graphs at a time; each has inputs, gradients and some megabytes of the driver's own
+SHARE = 0.1  # of the GPU's memory, that the inputs of all graphs may take
 
 
 def on_grid(time):
@@ -84,7 +85,8 @@ def _parts(brain):
     """What runs in a training step."""
     model = brain.raw_model
     prefix = [] if brain.skip_prefix else model.prefix
-    return [*prefix, *model.rest, model.backbone, model.head, brain.settings["augment"]]
+    augment = [] if brain.settings["augment"] is None else [brain.settings["augment"]]
+    return [*prefix, *model.rest, model.backbone, model.head, *augment]
 
 
 def _declares(part):
@@ -128,10 +130,13 @@ class StepGraphs:
             On the device, as :meth:`korser.brain.EmotionBrain.gradients` gives them; every parameter has its gradient.
             The next step may write over both.
         """
+        if self.failed:
+            return self.brain.gradients(batch)
         batch = batch.to(self.brain.device)
         x = batch.x.data
         key = (len(x), on_grid(x.shape[1]), *x.shape[2:], x.dtype)
-        draws = self.brain.settings["augment"].draw(len(x))
+        augment = self.brain.settings["augment"]
+        draws = () if augment is None else augment.draw(len(x))
         state = tuple(part.capture_key() for part in self.parts)
         if state != self.state:  # what was captured and warmed up before is of no use any more
             self.forget()
@@ -139,7 +144,7 @@ class StepGraphs:
         captured = self.graphs.get(key)
         inputs = self._inputs(batch, key[1], draws) if captured is None else captured.inputs
         self._fill(inputs, batch, draws)
-        if captured is None and self._is_due(key):
+        if captured is None and self._is_due(key, inputs.x.data.nbytes):
             captured = self._try(inputs)
             if captured is not None:
                 self.graphs[key] = captured
@@ -151,11 +156,15 @@ class StepGraphs:
         self.seen.clear()
         self.pool = None  # a pool without a graph cannot be used again
 
-    def _is_due(self, key):
-        if self.failed or None in self.state:
+    def _is_due(self, key, nbytes):
+        if None in self.state:
             return False
         self.seen[key] += 1
-        return self.seen[key] > EAGER and len(self.graphs) < MOST
+        taken = nbytes + sum(graph.inputs.x.data.nbytes for graph in self.graphs.values())
+        return self.seen[key] > EAGER and len(self.graphs) < MOST and taken <= self._room()
+
+    def _room(self):
+        return SHARE * torch.cuda.mem_get_info(self.brain.device)[1]
 
     def _inputs(self, batch, time, draws):
         """A batch of these sizes. What no batch has written is zero, since not every bit pattern is a number."""

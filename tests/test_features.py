@@ -16,10 +16,10 @@ import torch
 from conftest import HPARAMS
 from test_training import run
 
-from korser import Stage, load_hparams
+from korser import Stage, features, load_hparams
 from korser.audio import read_audio
 from korser.errors import UserError
-from korser.features import FeatureCache, FrozenPrefix, digest
+from korser.features import FeatureCache, FrozenPrefix, code_digest, digest
 from korser.inference import TrainedModel
 from korser.model import SpeechEmotionModel
 from korser.rundir import read_csv
@@ -375,6 +375,27 @@ def test_the_digest_knows_a_helper_beside_the_stage(tmp_path, monkeypatch):
         linecache.clearcache()
         digests.append(digest([importlib.import_module("lonely_stage").Mine()]))
     assert digests[0] != digests[1]
+
+
+def test_the_digest_knows_what_is_imported_by_need(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    late = STAGE.replace("from mypackage.helper import scale\n", "").replace(
+        "        return x", "        from late_helper import scale\n\n        return x"
+    )
+    (tmp_path / "late_stage.py").write_text(late)
+    (tmp_path / "late_helper.py").write_text("scale = 1.0\n")
+    importlib.invalidate_caches()
+    stage = importlib.import_module("late_stage").Mine()
+    before = code_digest(type(stage))
+    stage(torch.zeros(1, 3), torch.tensor([3]))
+    assert "late_helper" in sys.modules and code_digest(type(stage)) == before
+    (tmp_path / "late_helper.py").write_text("scale = 2.0\n")
+    for name in ("late_stage", "late_helper"):
+        monkeypatch.delitem(sys.modules, name)
+    importlib.invalidate_caches()
+    linecache.clearcache()
+    features._source.cache_clear()  # another process
+    assert code_digest(importlib.import_module("late_stage").Mine) != before
 
 
 def test_the_digest_knows_the_code_and_what_it_imports(tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: hand the samples to the callback, from t
 DONT_EXIT = 0x8000  # espeakINITIALIZE: return an error instead of ending the process
 RATE, VOLUME, PITCH, RANGE = 1, 2, 3, 4  # espeak_PARAMETER
 UTF8 = 1  # espeakCHARS
+CRASHES = signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
@@ -91,7 +92,8 @@ def speak_in_child(library, request):
         answer = pipe.read()
     status = os.waitpid(child, 0)[1]
     if status != 0:
-        return pack(f"eSpeak NG crashed (wait status {status}) at {request}".encode(), error=True)
+        what = "crashed" if os.WTERMSIG(status) in CRASHES else "was ended"  # by the alarm, say, or for want of memory
+        return pack(f"eSpeak NG {what} (wait status {status}) at {request}".encode(), error=True)
     return answer
 
 

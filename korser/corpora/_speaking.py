@@ -149,6 +149,10 @@ def _write(path, data):
     os.replace(partial, path)
 
 
+class Crash(RuntimeError):
+    """eSpeak fell over a request, as it will each time."""
+
+
 class Worker:
     """The eSpeak program, running; for one thread at a time."""
 
@@ -188,5 +192,6 @@ class Worker:
         size = struct.unpack("<q", header)[0]
         data = self.process.stdout.read(abs(size))
         if size < 0:
-            raise RuntimeError(data.decode())
+            message = data.decode()
+            raise (Crash if message.startswith("eSpeak NG crashed") else RuntimeError)(message)
         return data

@@ -300,7 +300,7 @@ def _spoken(speak, phrase):
         calmer = {"pitch": pitch, "range": round(phrase["range"] * (1 - share))}
         try:
             return speak({**phrase, **calmer})
-        except RuntimeError as crash:
+        except _speaking.Crash as crash:
             error = crash
     raise error
 

@@ -33,7 +33,6 @@ pass over the memory.
 """
 
 import functools
-import importlib.util
 import math
 from typing import NamedTuple
 
@@ -42,6 +41,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from korser.lengths import length_mask
+from plugins.frontends import _triton
 from plugins.frontends._leaf_rates import BAND, MAX_STEP, constant
 
 MARGIN = 1.5, 3  # least and most steps of the grid by which the quadrature exceeds the pooling window
@@ -116,7 +116,7 @@ def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
     torch.Tensor
         ``(B, C, K)``, ``K = ceil(T / hop)``. What lies past ``ceil(lengths / hop)`` is arbitrary.
     """
-    if x.is_cuda and _triton_is_here():
+    if x.is_cuda and _triton.works():
         from plugins.frontends import _leaf_triton  # which imports this module
 
         with torch.cuda.device_of(x):  # Triton launches on the current one
@@ -137,12 +137,6 @@ def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
     last = (from_right >= 0) & (from_right < geometry.edge)
     index = torch.where(last, inner.shape[-1] + geometry.edge + from_right, index)
     return torch.cat([inner, left, right], -1).gather(-1, index[:, None].expand(-1, len(mu), -1))
-
-
-@functools.cache
-def _triton_is_here():
-    """Torch brings it along on Linux only."""
-    return importlib.util.find_spec("triton") is not None
 
 
 def reading_is_free(x):

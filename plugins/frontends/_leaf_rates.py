@@ -20,9 +20,9 @@ WIDTH_SLACK, SPREAD_SLACK = 1.05, 4.0  # factors by which widths may change unde
 
 
 @functools.cache  # never freed, since a CUDA graph may hold it; made once, since it is copied from the host
-def constant(values, device):
-    """A tensor of these numbers, given as a tuple."""
-    return torch.tensor(values, device=device)
+def constant(values, device, dtype=torch.int64):
+    """A tensor of these numbers, given as a tuple, of a type that is given too: for a cache 0 and 0.0 are the same."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def admits(rate, sigma, spread, half, hop, slack=0.0):

@@ -197,8 +197,9 @@ def _bands(rates, geometry, device):
 def _lowest(mu, rates, geometry):
     """First bin of each filter's band, ``(C,)`` int32, 0 if that is the whole spectrum; modulo ``N``."""
     banded = [float(r < geometry.hop) for r in rates]
-    scale = constant(tuple(b * geometry.block / (2 * math.pi) for b in banded), mu.device)
-    half = constant(tuple(b * (r * geometry.hops // 2) for b, r in zip(banded, rates)), mu.device)
+    scale = tuple(b * geometry.block / (2 * math.pi) for b in banded)
+    half = tuple(b * (r * geometry.hops // 2) for b, r in zip(banded, rates))
+    scale, half = (constant(values, mu.device, torch.float32) for values in (scale, half))
     return ((mu * scale).round() - half).int()
 
 

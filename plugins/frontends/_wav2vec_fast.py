@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
 from korser.lengths import length_mask, zero_padding
+from plugins.frontends import _triton
 
 MAX_RUNS = 32  # of equal length, in which attention is computed one after the other
 PIECE = {"cpu": 200, "cuda": 3200}  # frames that go through the convolutions at once
@@ -173,7 +174,9 @@ class FrozenEncoder:
             h = encoder.layer_norm(h)
             a = h.to(dtype)  # what the next matrix reads
 
-        add_norm = self._add_norm if self.compiled or not h.is_cuda else _fused_add_norm()
+        add_norm = self._add_norm
+        if h.is_cuda and not self.compiled and _triton.works():
+            from plugins.frontends._wav2vec_triton import add_norm
         states, bias = [h], None
         for layer in encoder.layers:
             if hasattr(layer.attention, "rel_attn_embed"):  # WavLM, whose first layer has it for all
@@ -257,16 +260,6 @@ def add_norm(x, y, weight, bias, eps):
     """Layer norm of ``x + y``, in float32 and in the dtype of ``y``."""
     z = F.layer_norm(x + y, x.shape[-1:], weight, bias, eps)
     return z, z.to(y.dtype)
-
-
-@functools.cache
-def _fused_add_norm():
-    """:func:`add_norm` in one kernel, where Triton is there, as it is beside PyTorch for CUDA on Linux."""
-    try:
-        from plugins.frontends._wav2vec_triton import add_norm as fused
-    except ImportError:
-        return add_norm
-    return fused
 
 
 def cut(x, lengths):
