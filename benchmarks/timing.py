@@ -182,7 +182,7 @@ def report(title, rows, baseline=None, units=None, *, device="cpu", notes=(), ex
     rows : dict of str to list of float
         Seconds of each case.
     baseline : str, optional
-        The case that the others are compared with; a ratio above 1 means faster.
+        The case that the others are compared with; a ratio above 1 means faster, for the same amount.
     units : (str, float) or (str, dict of str to float), optional
         What a call works through and how much of it, for the column "per second": ``("audio s", 576.0)``.
     device : str or torch.device
@@ -225,15 +225,17 @@ def report(title, rows, baseline=None, units=None, *, device="cpu", notes=(), ex
     head = ["case", f"median of {repeats.pop()}" if len(repeats) == 1 else "median", "spread"]
     head += [f"{unit} per second"] if unit else []
     head += [f"ratio to {baseline}"] if baseline else []
+    speed = {
+        name: (amounts[name] if isinstance(amounts, dict) else amounts or 1) / statistics.median(seconds)
+        for name, seconds in rows.items()
+    }
     body = []
     for name, seconds in rows.items():
-        median = statistics.median(seconds)
-        cells = [name, in_words(median), in_words(min(seconds), max(seconds))]
+        cells = [name, in_words(statistics.median(seconds)), in_words(min(seconds), max(seconds))]
         if unit:
-            amount = amounts[name] if isinstance(amounts, dict) else amounts
-            cells.append(figure(amount / median))
+            cells.append(figure(speed[name]))
         if baseline:
-            cells.append(figure(statistics.median(rows[baseline]) / median))
+            cells.append(figure(speed[name] / speed[baseline]))
         body.append(cells + [column.get(name, "") for column in extra.values()])
     return write(title, [*head, *extra], body, device=device, notes=notes, out=out)
 

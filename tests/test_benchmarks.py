@@ -73,6 +73,11 @@ def test_a_table_may_have_amounts_of_its_cases_and_no_baseline(timing):
         timing.report("title", {"a": [2.0]}, "c")
 
 
+def test_a_ratio_is_of_the_same_amount(timing):
+    text = timing.report("title", {"a": [2.0], "b": [2.0]}, "a", ("GB", {"a": 1, "b": 3}))
+    assert "| b | 2.00 s | 2.00 - 2.00 s | 1.50 | 3.00 |" in text
+
+
 def test_times_are_in_their_own_unit(timing):
     words = [timing.in_words(s) for s in (2e-5, 0.02, 2, 200, 20000)]
     assert words == ["20.0 us", "20.0 ms", "2.00 s", "3.33 min", "5.56 h"]
