@@ -16,7 +16,7 @@ from korser import statistics, tables
 from korser.errors import UserError
 from korser.metrics import BINS
 from korser.rundir import write_csv, write_text
-from korser.runs import label_runs, pool, require_same_utterances, some, studies
+from korser.runs import label_runs, made_by_other_code, pool, require_same_utterances, some, studies
 
 ATTRIBUTES = ("gender", "age", "intensity")  # columns by which utterances are grouped, beside the speaker
 AGE_BANDS = {"<30": (0, 30), "30-39": (30, 40), "40-49": (40, 50), "50+": (50, np.inf)}
@@ -183,6 +183,7 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
         notes += [f"{name} was trained with different settings: the default questions leave it out" for name in split]
     searched = _searched(models, searched_on or {})
     notes += [note for model in models.values() for note in model.notes] + list(apart.values())
+    notes += made_by_other_code(used)
 
     comparable = {label: model for label, model in models.items() if label not in apart}
     entries = {column: _estimates(models, *of) for column, of in columns.items()}

@@ -253,26 +253,52 @@ def label_runs(runs):
             by_name.setdefault(run.model, []).append(run)
     labels = {}
     for name, members in by_name.items():
-        made_by = [_made_by(run) for run in members]
-        columns = {}  # values over the runs: the setting whose name comes first; 'n_epochs', not 'epoch_counter.limit'
-        for key in sorted(dict.fromkeys(k for m in made_by for k in m), key=lambda k: (k.count("."), len(k))):
-            values = tuple(m.get(key, "none") for m in made_by)
-            if len(set(values)) > 1:
-                columns.setdefault(values, key)
-        for i, run in enumerate(members):
-            details = ", ".join(f"{key} {values[i]}" for values, key in columns.items())
-            labels[run.path] = f"{name} ({details})" if details else name
+        settings = [{k: v for k, v in run.settings.items() if k.split(".")[0] not in NOT_THE_MODEL} for run in members]
+        details = _differences(settings)
+        all_details = _differences([{**own, **_made_by(run)} for own, run in zip(settings, members)])
+        if len(set(all_details)) > len(set(details)):  # settings alone do not tell the models apart
+            details = all_details
+        for run, text in zip(members, details):
+            labels[run.path] = f"{name} ({text})" if text else name
     grouped = {}
     for run in runs:
         grouped.setdefault(run.label if run.label is not None else labels[run.path], []).append(run)
     return grouped
 
 
+def _differences(described):
+    """Of each mapping what not all have, in words."""
+    columns = {}  # values over the runs: the setting whose name comes first; 'n_epochs', not 'epoch_counter.limit'
+    for key in sorted(dict.fromkeys(k for each in described for k in each), key=lambda k: (k.count("."), len(k))):
+        values = tuple(each.get(key, "none") for each in described)
+        if len(set(values)) > 1:
+            columns.setdefault(values, key)
+    return [", ".join(f"{key} {values[i]}" for values, key in columns.items()) for i in range(len(described))]
+
+
+def made_by_other_code(runs):
+    """What to say of models of one name that not the same code has made, whatever else they differ in.
+
+    Parameters
+    ----------
+    runs : list of Run
+
+    Returns
+    -------
+    list of str
+    """
+    codes = {}
+    for run in runs:
+        for part, code in run.info.get("code", {}).items():
+            codes.setdefault(run.model, {}).setdefault(part, set()).add(code)
+    changed = {model: [part for part, seen in parts.items() if len(seen) > 1] for model, parts in codes.items()}
+    return [f"{model}: not all runs are by the same code of {', '.join(parts)}" for model, parts in changed.items() if parts]
+
+
 def _made_by(run):
-    settings = {k: v for k, v in run.settings.items() if k.split(".")[0] not in NOT_THE_MODEL}
     code = {f"code.{name}": digest for name, digest in run.info.get("code", {}).items()}
     frozen = {f"frozen.{i}": stage["weights"] for i, stage in enumerate(run.info.get("frozen", []))}
-    return {**settings, **code, **frozen}
+    return {**code, **frozen}
 
 
 # -- the predictions of a model ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from made_runs import utterances, write_run
 
 from korser.errors import UserError
-from korser.runs import label_runs, load_runs, pool, require_same_utterances, studies
+from korser.runs import label_runs, load_runs, made_by_other_code, pool, require_same_utterances, studies
 
 
 def test_reads_every_complete_run_below(tmp_path, caplog):
@@ -95,6 +95,19 @@ def test_other_code_makes_another_model(tmp_path):
         "mel_stl (code.plugins.frontends.made.Made 0123456789abcdef)",
         "mel_stl (code.plugins.frontends.made.Made fedcba)",
     ]
+
+
+def test_code_is_in_the_name_only_where_settings_do_not_tell_models_apart(tmp_path):
+    other = {"plugins.frontends.made.Made": "fedcba"}
+    write_run(tmp_path / "a", "mel_stl")
+    write_run(tmp_path / "b", "mel_stl", lr=0.01, code=other)
+    write_run(tmp_path / "b", "leaf_stl", code=other)
+    runs = load_runs(tmp_path)
+    assert list(label_runs(runs)) == ["mel_stl (lr 0.001)", "leaf_stl", "mel_stl (lr 0.01)"]
+    (note,) = made_by_other_code(runs)
+    assert note == "mel_stl: not all runs are by the same code of plugins.frontends.made.Made"
+    write_run(tmp_path / "c", "mel_stl", lr=0.01)
+    assert sum("code." in label for label in label_runs(load_runs(tmp_path))) == 3
 
 
 def test_folds_are_pooled_and_seeds_stand_side_by_side(tmp_path):
