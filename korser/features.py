@@ -15,6 +15,7 @@ Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels.
 import ast
 import functools
 import hashlib
+import importlib.machinery
 import importlib.util
 import inspect
 import json
