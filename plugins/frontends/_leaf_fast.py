@@ -289,7 +289,7 @@ class _BandPool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, X, G, width, V, lowest, inside, geometry, frames):
-        learning = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        learning = any(ctx.needs_input_grad)
         if not learning:
             V = V[:, : V.shape[1] // 2]
         G = G.repeat_interleave(2, -1)  # (C, 2 M), real and imaginary parts side by side

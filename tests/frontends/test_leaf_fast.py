@@ -249,6 +249,23 @@ def test_a_backward_pass_under_autocast_is_the_same():
         assert (grad - expected).norm() < 1e-5 * expected.norm()
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", [name for name, _ in Leaf(n_filters=1).named_parameters()] + ["input"])
+def test_each_parameter_can_be_trained_alone(name, device):
+    generator = torch.Generator().manual_seed(0)
+    x, lengths = batch("brown", [8000, 5000], generator)
+    fast, plain = random_pair({}, generator, device)
+    grads = []
+    for leaf in fast, plain:
+        own, parameters = x.to(leaf.center.device, leaf.center.dtype, copy=True), dict(leaf.named_parameters())
+        for other in parameters.values():
+            other.requires_grad_(False)
+        wanted = (own if name == "input" else parameters[name]).requires_grad_()
+        leaf(own, lengths.to(own.device))[0].square().sum().backward()
+        grads.append(wanted.grad.cpu().double())
+    assert (grads[0] - grads[1]).norm() < TOLERANCE * grads[1].norm()
+
+
 def test_only_what_it_applies_to_is_fast(monkeypatch):
     calls = []
 
