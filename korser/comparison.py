@@ -16,7 +16,7 @@ from korser import statistics, tables
 from korser.errors import UserError
 from korser.metrics import BINS
 from korser.rundir import write_csv, write_text
-from korser.runs import label_runs, made_by_other_code, pool, require_same_utterances, some, studies
+from korser.runs import label_runs, made_by_other_code, other_recordings, pool, require_same_utterances, some, studies
 
 ATTRIBUTES = ("gender", "age", "intensity")  # columns by which utterances are grouped, beside the speaker
 AGE_BANDS = {"<30": (0, 30), "30-39": (30, 40), "40-49": (40, 50), "50+": (50, np.inf)}
@@ -51,7 +51,7 @@ class Comparison:
         ``{"emotion_uar": pandas.DataFrame}``, for each compared column all pairs of models: ``model_a, model_b,
         difference`` (of a from b), ``low, high, p, p_holm`` (over all pairs of this column), ``exact, n_speakers,
         n_seeds, smallest_p, can_reach`` (whether .05 can be reached at all after correction), ``significant`` (p_holm
-        <= .05 and 0 outside the interval: see :func:`korser.statistics.permutation_test`), ``speakers_lower`` (on how
+        <= .05 and an interval without 0: see :func:`korser.statistics.permutation_test`), ``speakers_lower`` (on how
         many a is worse), ``lowest_speaker`` and ``lowest_difference``, ``note``.
     marks : dict
         ``{"emotion_uar": {label: "best", "same", "untested" or ""}}``; ``same``: not significantly worse than the best.
@@ -68,7 +68,8 @@ class Comparison:
         Reliability diagram of the main task: ``model, low, high, count, confidence, accuracy`` per bin of confidence,
         over all seeds.
     warnings, notes : list of str
-        What every table has to say (synthetic speech, random split, encoder not pretrained); what was left out.
+        What every table has to say (synthetic speech, random split, encoder not pretrained, other recordings); what was
+        left out.
     searched, apart : dict
         ``{label: note}`` of models whose settings were searched on speakers whom they are tested on, and of those that
         were not tested on all utterances; marked in every table.
@@ -111,7 +112,7 @@ class Comparison:
     @property
     def said_aloud(self):
         """What must stand beside every figure of this comparison."""
-        return [*self.warnings, *(f"{label}: {note}" for label, note in self.searched.items())]
+        return [*self.warnings, *(f"{label}: {note}" for label, note in self.searched.items()), *self.apart.values()]
 
     def to_markdown(self):
         """Tables, answers and notes as Markdown."""
@@ -176,7 +177,9 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
         raise UserError(f"metric '{metric}' is none of {', '.join(known)}: choose one of these")
     unlabelled = next((label for label, model in models.items() if not model.counts(main).size), None)
     if unlabelled:
-        raise UserError(f"{unlabelled}: no utterance of the {part} part has a label of {main}: there is nothing to compare by")
+        raise UserError(
+            f"{unlabelled}: no utterance of the {part} part has a label of {main}: there is nothing to compare by"
+        )
     apart = _apart(models)
     if questions is None:
         split = sorted({m.runs[0].model for label, m in models.items() if label != m.runs[0].model})
@@ -205,7 +208,7 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
         answers=answers,
         subgroups=subgroups,
         calibration=_calibration(models, main),
-        warnings=warnings_about(models),
+        warnings=warnings_about(models) + other_recordings(models),
         notes=notes,
         searched=searched,
         apart=apart,
@@ -343,8 +346,8 @@ def _corrected(rows):
     table = pd.DataFrame(rows, columns=list(_pair_row("", "")))
     table["p_holm"] = pd.Series(adjusted, dtype=float)
     table["can_reach"] = [tested * row["smallest_p"] <= statistics.ALPHA for row in rows]
-    holds_zero = (table["low"].astype(float) <= 0) & (table["high"].astype(float) >= 0)
-    table["significant"] = (table["p_holm"] <= statistics.ALPHA) & ~holds_zero
+    without_zero = (table["low"].astype(float) > 0) | (table["high"].astype(float) < 0)  # never without an interval
+    table["significant"] = (table["p_holm"] <= statistics.ALPHA) & without_zero
     return table
 
 
@@ -378,18 +381,25 @@ def _pair(a, b, task, metric):
 
 
 def _marks(models, entries, tests):
-    """The best model, and those that were tested against it and are not significantly worse."""
+    """The best model, and those that were tested against it and are not significantly worse.
+
+    A model with more seeds than the best is compared with it by those that both have, by which it may be the better one.
+    """
     values = {label: entries[label]["value"] for label in models if label in entries}
     values = {label: value for label, value in values.items() if value is not None}
     marks = dict.fromkeys(models, "")
     if not values:
         return marks
     best = max(values, key=values.get)
-    for label in values:
+    for label, value in values.items():
         pair = tests[tests["model_a"].isin([best, label]) & tests["model_b"].isin([best, label])]
-        if label != best and len(pair) and not pair["significant"].iloc[0]:
-            marks[label] = "same" if pair["p"].notna().all() else "untested"
-    return {**marks, best: "best"}
+        if value == values[best]:
+            marks[label] = "best"
+        elif len(pair):
+            [pair] = pair.to_dict("records")
+            worse = pair["significant"] and (pair["difference"] > 0) == (pair["model_a"] == best)
+            marks[label] = "untested" if pd.isna(pair["p"]) else "" if worse else "same"
+    return marks
 
 
 # -- questions --------------------------------------------------------------------------------------------------------
@@ -484,8 +494,10 @@ def _sentence(row, main, metric, tested):
     text += f"{'exact' if row['exact'] else 'by random swaps'} over {n}, {seeds}."
     if row["n_seeds"] == 1:
         text += " One seed says nothing of the variation between trainings."
-    elif row["p_holm"] <= statistics.ALPHA and not row["significant"]:
+    elif row["p_holm"] <= statistics.ALPHA and not pd.isna(row["low"]) and not row["significant"]:
         text += " These trained models differ, but with other seeds it might be otherwise: the interval holds 0."
+    if row["p_holm"] <= statistics.ALPHA and pd.isna(row["low"]):
+        text += " Without an interval nothing is known of other seeds and speakers: p alone does not tell."
     if not row["can_reach"]:
         smallest, corrected = row["smallest_p"], min(1.0, tested * row["smallest_p"])
         text += f" With {n} the smallest p is {tables.number(smallest)}"

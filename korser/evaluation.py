@@ -99,14 +99,14 @@ def _evaluate(table, task):
 
     result["confusion"] = total.tolist()
     for metric in "accuracy", "uar", "macro_f1", "ece", *(("qwk", "mae") if task.ordinal else ()):
-        bounds = {"qwk": (-1, 1), "mae": (0, len(classes) - 1)}.get(metric, (0, 1))
+        bounds = {"qwk": (-1, 1), "mae": (0, len(classes) - 1), "ece": (0, 1)}.get(metric)
         result[metric] = _entry(value[metric], [s[metric] for s in left_out], bounds, known=bool(groups))
     if result["ece"]["low"] is not None:  # biased upwards: without this it covers .2 to .5 for a calibrated model
         result["ece"]["low"] = max(0.0, result["ece"]["low"] - chance_calibration_error(total_bins))
     result["recall"] = {}
     for k, name in enumerate(classes):
         having = [s["recall"][k] for own, s in zip(counts, left_out) if own[k].any()]
-        entry = _entry(value["recall"][k], having, (0, 1), known=bool(groups))
+        entry = _entry(value["recall"][k], having, None, known=bool(groups))
         of_class = truth == k
         result["recall"][name] = {"n": int(of_class.sum()), "n_speakers": len(set(speaker[of_class]) - {-1}), **entry}
     return result
@@ -142,13 +142,13 @@ def _probabilities(table, columns):
 
 
 def _entry(value, left_out, bounds, *, known):
-    """A metric as it is written down; ``known`` says whether every utterance has a speaker."""
+    """A metric as it is written down; a share has no ``bounds``; ``known``: whether every utterance has a speaker."""
     entry = {"value": None if math.isnan(value) else float(value), "low": None, "high": None}
     if math.isnan(value):
         return {**entry, "note": "undefined here"}
     if not known:
         return {**entry, "note": "the speaker of some utterances is not known"}
-    low, high = jackknife_interval(value, left_out, bounds=bounds)
+    low, high = jackknife_interval(value, left_out, bounds=bounds, share=bounds is None)
     if np.isfinite(low):
         return {**entry, "low": float(low), "high": float(high)}
     n = len(left_out)

@@ -23,7 +23,6 @@ import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-
 from korser import degradations, tables
 from korser.comparison import compare
 from korser.corpora import load_corpus
@@ -33,7 +32,7 @@ from korser.robustness import measure, robustness_markdown, robustness_table
 from korser.rundir import read_json, run_folder, write_csv, write_json, write_text
 from korser.runs import load_runs, mark_searched, some
 from korser.statistics import METRICS
-from korser.training import require_same, made_by
+from korser.training import made_by, require_same
 from korser.workers import Job, run_jobs
 
 logger = logging.getLogger(__name__)
@@ -418,11 +417,14 @@ def _robustness(settings, comparison, folder):
     device = settings.overrides.get("device")
     measure(runs, conditions, device=None if device == "null" else device)
     table = robustness_table(comparison.models, conditions, comparison.main, comparison.metric)
-    said = ["; ".join(filter(None, [comparison.searched.get(m), n])) for m, n in zip(table["model"], table["note"])]
+    said = [
+        "; ".join(filter(None, [comparison.searched.get(m), comparison.apart.get(m), n]))
+        for m, n in zip(table["model"], table["note"])
+    ]
     write_csv(folder / "robustness.csv", table.assign(note=said, warnings="; ".join(comparison.warnings)))
     title = f"{tables.column_title(comparison.main, comparison.metric)}, {comparison.corpus}, {comparison.protocol}"
     lines = [f"## Robustness: {title}", "", *(f"**!!! {warning}**\n" for warning in comparison.warnings)]
-    lines += [robustness_markdown(table, comparison.metric, comparison.searched), ""]
+    lines += [robustness_markdown(table, comparison), ""]
     text = "\n".join(lines)
     write_text(folder / "robustness.md", text)
     return text

@@ -24,7 +24,7 @@ from korser.errors import UserError
 from korser.features import digest
 from korser.inference import TrainedModel
 from korser.rundir import read_csv, read_json, write_csv, write_json
-from korser.runs import LABELS, pool
+from korser.runs import LABELS, pool, require_same_utterances, some
 from korser.stages import SAMPLE_RATE
 from korser.training import predictions_table
 
@@ -190,12 +190,17 @@ def robustness_table(models, conditions, task, metric="uar"):
         condition by its own name with ``..._low`` and ``..._high``; ``drop`` (clean minus degraded, utterance by
         utterance the same ones) with ``drop_low`` and ``drop_high``; ``n_speakers, n_seeds, note``. Intervals are over
         speakers and seeds, that of the drop is paired.
+
+    Raises
+    ------
+    UserError
+        If degraded predictions are not of the utterances and seeds of the test, or not with its labels.
     """
     rows = []
     for label, model in models.items():
         clean = model.counts(task)
         for condition in conditions:
-            degraded = pool(label, model.runs, part=f"{FOLDER}/{condition.name}").counts(task)
+            degraded = _under(label, model, condition).counts(task)
             entry, drop = statistics.estimate(degraded, metric), statistics.difference(clean, degraded, metric)
             row = {"model": label, "condition": condition.name, "kind": condition.kind, "value": condition.value}
             row |= {"unit": condition.unit, "clean": statistics.estimate(clean, metric)["value"]}
@@ -207,24 +212,46 @@ def robustness_table(models, conditions, task, metric="uar"):
     return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
 
 
-def robustness_markdown(table, metric="uar", marks=()):
+def _under(label, model, condition):
+    """What a model predicted under a condition, of the utterances and seeds of its test."""
+    part = f"{FOLDER}/{condition.name}"
+    degraded = pool(f"{label} under {condition.name}", model.runs, part=part)
+    try:
+        require_same_utterances(model, degraded)
+        what = degraded.notes[0] if degraded.seeds != model.seeds else None
+    except UserError as error:
+        what = str(error).rpartition(": ")[0]  # without its advice
+    if what is not None:
+        files = [run.path / f"{part}.csv" for run in model.runs if not _same_utterances(run, part, model.tasks)]
+        raise UserError(f"{what}: delete {some(files)} and measure again")
+    return degraded
+
+
+def _same_utterances(run, part, tasks):
+    clean, degraded = (
+        table.reindex(columns=["id", "speaker", *tasks]).sort_values("id", ignore_index=True).fillna("")
+        for table in (run.predictions(), run.predictions(part))
+    )
+    return clean.equals(degraded)
+
+
+def robustness_markdown(table, comparison):
     """The table with a row for each condition and a column for each model.
 
     Parameters
     ----------
     table : pandas.DataFrame
         From :func:`robustness_table`.
-    metric : str
-    marks : collection of str
-        Models that get a dagger: their settings were searched on speakers whom they are tested on.
+    comparison : korser.comparison.Comparison
+        Of the same models, by the same metric.
 
     Returns
     -------
     str
     """
     models = {model: rows.set_index("condition") for model, rows in table.groupby("model", sort=False)}
-    name = tables.NAMES[metric]
-    rows = [["condition", *(f"{model}{tables.SEARCHED * (model in marks)}" for model in models)]]
+    metric, name = comparison.metric, tables.NAMES[comparison.metric]
+    rows = [["condition", *(tables._text(model) + tables._name_mark(comparison, model) for model in models)]]
     rows += [["---"] * len(rows[0]), ["none", *(tables.number(own["clean"].iloc[0]) for own in models.values())]]
     for condition in dict.fromkeys(table["condition"]):
         cells = []
@@ -233,10 +260,8 @@ def robustness_markdown(table, metric="uar", marks=()):
             change = tables.number(0 - row["drop"], sign=True)
             reach = [tables.number(0 - row[column], sign=True) for column in ("drop_high", "drop_low")]
             cells.append(f"{tables.number(row[metric])} ({change}{f' [{reach[0]}, {reach[1]}]' * bool(reach[0])})")
-        rows.append([condition, *cells])
+        rows.append([tables._text(condition), *cells])
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    legend = f"{name}, and in brackets its change from the audio as it is, with the 95 % interval of that change over "
-    legend += "speakers and seeds, on the same utterances."
-    if len(marks):
-        legend += f" {tables.SEARCHED}: settings searched on speakers whom it is tested on."
-    return "\n".join([*lines, "", legend])
+    legend = f"{name}, and in brackets its change from the audio as it is, with the 95 % interval of that change "
+    legend += f"{tables.interval_over(table['n_seeds'])}, on the same utterances."
+    return "\n".join([*lines, "", tables._text(" ".join([legend, *tables.explained(comparison)]))])

@@ -88,6 +88,13 @@ class Run:
         """Arguments of the split without the fold, as text."""
         return {k: v for k, v in self.settings.items() if k.startswith("split.") and k != "split.fold"}
 
+    @cached_property
+    def recordings(self):
+        """``digest`` of the samples and ``split`` of every utterance, by id; None where the manifest is not at hand."""
+        path = self.path / "manifest.csv"
+        manifest = read_csv(path) if path.exists() else pd.DataFrame()
+        return manifest.set_index("id")[["digest", "split"]] if "digest" in manifest else None
+
     def predictions(self, part="test"):
         """The predictions of ``valid``, ``test`` or another table of the run, such as ``robustness/snr_10``.
 
@@ -292,7 +299,39 @@ def made_by_other_code(runs):
         for part, code in run.info.get("code", {}).items():
             codes.setdefault(run.model, {}).setdefault(part, set()).add(code)
     changed = {model: [part for part, seen in parts.items() if len(seen) > 1] for model, parts in codes.items()}
-    return [f"{model}: not all runs are by the same code of {', '.join(parts)}" for model, parts in changed.items() if parts]
+    return [
+        f"{model}: not all runs are by the same code of {', '.join(parts)}" for model, parts in changed.items() if parts
+    ]
+
+
+def other_recordings(models):
+    """What to say of runs that were not given the same speech under the same names.
+
+    Parameters
+    ----------
+    models : dict of str to Pooled
+
+    Returns
+    -------
+    list of str
+        Of other recordings, and of other training parts of the same fold.
+    """
+    runs = [run for model in models.values() for run in model.runs if run.recordings is not None]
+    said, trained = [], {}
+    for run in runs:
+        a, b = runs[0].recordings["digest"].align(run.recordings["digest"], join="inner")
+        if (a != b).any():
+            where = f"{(a != b).sum()} utterances (first: {a.index[a != b][0]})"
+            said.append(f"DIFFERENT AUDIO: {run.path} has other recordings of {where} than {runs[0].path}")
+        own = run.recordings.index[run.recordings["split"] != "test"]
+        first, expected = trained.setdefault(run.fold, (run, own))
+        if set(own) != set(expected):
+            said.append(
+                f"DIFFERENT TRAINING PARTS: {len(own)} utterances in {run.path}, {len(expected)} in {first.path}"
+            )
+    return said[:SHOWN] + [f"and {len(said) - SHOWN} more runs with other audio or training parts"] * (
+        len(said) > SHOWN
+    )
 
 
 def _made_by(run):

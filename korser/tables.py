@@ -15,12 +15,13 @@ def number(value, *, sign=False):
 
     Example
     -------
-    >>> number(0.5421), number(-0.01, sign=True), number(1), number(None)
-    ('.542', '-.010', '1.000', '')
+    >>> number(0.5421), number(-0.01, sign=True), number(1), number(-0.0004), number(None)
+    ('.542', '-.010', '1.000', '.000', '')
     """
     if value is None or pd.isna(value):
         return ""
-    return re.sub(r"^([-+]?)0\.", r"\1.", f"{value:{'+' if sign else ''}.3f}")
+    text = f"{value:{'+' if sign else ''}.3f}"
+    return ".000" if float(text) == 0 else re.sub(r"^([-+]?)0\.", r"\1.", text)
 
 
 def p_value(value, name="p = "):
@@ -85,6 +86,7 @@ TIME = (
     "Training time is that of a run's training epochs, without validation and without the frozen features, which come "
     "from a cache; mean of the runs, some of them side by side. Memory is the most that one needed."
 )
+ECE = "ECE is the expected calibration error, how far confidence is from accuracy, with its 95 % interval."
 COST_TITLES = ["parameters", "trained", "MACs per audio second", "training time", "peak memory"]
 
 
@@ -100,13 +102,36 @@ def described(comparison):
     return f"corpus {comparison.corpus}, protocol {comparison.protocol}: {', '.join(counts)}"
 
 
+def interval_over(n_seeds):
+    """What the intervals of some models are over, for a caption.
+
+    Parameters
+    ----------
+    n_seeds : iterable of int
+        How many seeds each has.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> interval_over([3, 3]), interval_over([1, 1])
+    ('over speakers and seeds', 'over speakers')
+    >>> interval_over([3, 1])
+    'over speakers and seeds, over speakers alone where there is one seed'
+    """
+    alone = {n == 1 for n in n_seeds}
+    if alone == {True}:
+        return "over speakers"
+    return "over speakers and seeds" + ", over speakers alone where there is one seed" * (True in alone)
+
+
 def legend_of(comparison, bold):
     """What the figures and marks mean, sentence by sentence."""
     seeds = comparison.table["n_seeds"]
-    lines = ["Means over seeds with 95 % intervals over speakers and seeds"]
-    if seeds.min() == 1:
-        lines[0] += ", over speakers alone where there is one seed"
-    lines[0] += "."
+    means = "Means over seeds" if seeds.max() > 1 else "One seed"
+    lines = [f"{means}, with 95 % intervals {interval_over(seeds)}."]
     missing = [note for row in comparison.table["note"] for note in row.split("; ") if note.startswith("no interval")]
     if missing:
         lines.append(f"{'; '.join(dict.fromkeys(missing)).capitalize()}.")
@@ -115,25 +140,41 @@ def legend_of(comparison, bold):
     if len(made):
         exact = "exact" if made["exact"].all() else "exact where that can be computed, else 100,000 random swaps"
         speakers, seeds = (_list(sorted({int(n) for n in made[name]})) for name in ("n_speakers", "n_seeds"))
+        hopeless = [
+            column_title(*comparison.columns[column])
+            for column, tests in comparison.tests.items()
+            if tests["p"].notna().any() and not tests["can_reach"].any()
+        ]
         lines.append(
             f"{bold}: best; {SAME}: not significantly worse than the best, by a paired permutation test that swaps two "
             f"models' predictions speaker by speaker (two-sided, {exact}, {speakers} speakers, the "
-            f"{seeds} seeds that both have, p > .05 after Holm's correction for all pairs of a column) or by the "
-            "interval of their difference, which holds 0."
+            f"{seeds} seed{'s' * (seeds != '1')} that both have, p > .05 after Holm's correction for all pairs of a column) or by the "
+            "interval of their difference, which holds 0 or cannot be given."
         )
         if any(mark == "untested" for marks in comparison.marks.values() for mark in marks.values()):
             lines.append(f"{UNTESTED}: could not be tested against the best.")
-        if not comparison.pairs["can_reach"].any():
-            smallest = number(made["smallest_p"].min())
+        if hopeless:
             lines.append(
-                f"With {speakers} speakers the smallest p is {smallest}, and after correction for "
-                f"{len(comparison.pairs)} pairs no difference could be significant: {SAME} says nothing here."
+                f"With {speakers} speakers the smallest p is {number(made['smallest_p'].min())}; after correction for all "
+                f"pairs no difference in {', '.join(hopeless)} could be significant: {SAME} says nothing there."
             )
     elif len(comparison.table) > 1:
         lines.append(f"{bold}: best; differences could not be tested.")
-    lines += [f"{SEARCHED}: {note}." for note in dict.fromkeys(comparison.searched.values())]
-    lines += [f"{NOT_COMPARED}: {note}." for note in comparison.apart.values()]
-    return lines
+    if "qwk" in {metric for _, metric in comparison.columns.values()}:
+        lines.append("Kappa is quadratic-weighted.")
+    return lines + explained(comparison)
+
+
+def explained(comparison):
+    """What the daggers behind models' names mean."""
+    lines = [f"{SEARCHED}: {note}." for note in dict.fromkeys(comparison.searched.values())]
+    return lines + [f"{NOT_COMPARED}: {note}." for note in comparison.apart.values()]
+
+
+def family(comparison):
+    """For how many tests the answers' p values are corrected; empty where there are none to correct for."""
+    tested = int(comparison.planned["p"].notna().sum())
+    return f"Holm's correction is for the {tested} tests of these questions." if tested > 1 else ""
 
 
 def _list(values):
@@ -173,10 +214,10 @@ def markdown(comparison):
     lines = [f"# {_text(described(comparison))}", ""]
     lines += [f"**!!! {_text(warning)}**\n" for warning in comparison.warnings]
     lines += [*_table(titles, results), "", *(_text(line) for line in legend_of(comparison, "Bold")), ""]
-    lines += [*_table([*cost_titles, worst_title], costs), ""]
+    lines += [*_table([*cost_titles, worst_title], costs), "", f"{TIME} {ECE}", ""]
     if comparison.answers:
         lines += ["## Answers", "", *(f"- {_text(answer)}" for answer in comparison.answers), ""]
-        lines += [f"Holm's correction is for these {len(comparison.answers)} pairs.", ""]
+        lines += [family(comparison), ""] * bool(family(comparison))
     if len(comparison.pairs):
         lines += [
             f"## All pairs, {column_title(comparison.main, comparison.metric)}",
@@ -262,7 +303,11 @@ def latex(comparison):
         for column in comparison.columns:
             value, interval = _cell(row, column)
             mark = comparison.marks[column].get(label, "")
-            value = rf"\textbf{{{value}}}" if mark == "best" else value + {"same": r"\rlap{*}", "untested": r"\rlap{?}"}.get(mark, "")
+            value = (
+                rf"\textbf{{{value}}}"
+                if mark == "best"
+                else value + {"same": r"\rlap{*}", "untested": r"\rlap{?}"}.get(mark, "")
+            )
             cells.append(f"{value} {{\\scriptsize {interval}}}" if interval else value)
         results.append([name, *cells])
         costs.append([name, *(escape(cell) for cell in _costs(row, comparison.main))])
@@ -279,7 +324,7 @@ def latex(comparison):
         + _latex_table(f"{loud}Results; {what} {legend}", "tab:comparison", titles, results)
         + [""]
         + _latex_table(
-            f"{loud}Size, cost and calibration; {what} {escape(TIME)} ECE is the expected calibration error.",
+            f"{loud}Size, cost and calibration; {what} {escape(' '.join([TIME, ECE, *explained(comparison)]))}",
             "tab:costs",
             cost_titles,
             costs,

@@ -4,7 +4,7 @@
 
 venue: ieee, interspeech or springer, whose column a figure fills
 columns: 1, or 2 for a figure across the page
-metric: uar, accuracy or macro_f1, by which models are compared
+metric: uar, accuracy or macro_f1, by which models are compared; if not given that of the comparison there, else uar
 audio: false leaves the speech out of report.html, where the corpus must not be passed on
 
 PDF with embedded fonts, PNG, figures.json with titles and captions, and report.html, which needs nothing else and no
@@ -18,7 +18,7 @@ from korser.figures import Style, draw_all
 from korser.hparams import nearest, parse_overrides, parse_value
 from korser.report import write_report
 
-OPTIONS = {"out": "figures", "venue": "ieee", "columns": 1, "metric": "uar", "audio": True}
+OPTIONS = {"out": "figures", "venue": "ieee", "columns": 1, "metric": None, "audio": True}
 
 
 def main(arguments):

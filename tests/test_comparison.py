@@ -103,7 +103,70 @@ def test_too_few_speakers_are_said(tmp_path):
         "With 4 speakers the smallest p is .125: no difference, however large, could reach .05" in comparison.answers[0]
     )
     assert "One seed says nothing" in comparison.answers[0]
-    assert "\\* says nothing here" in comparison.to_markdown()
+    assert "no difference in emotion accuracy, emotion UAR, emotion macro-F1 could be" in comparison.to_markdown()
+    assert "\\* says nothing there" in comparison.to_markdown()
+
+
+def test_without_an_interval_nothing_is_significant(tmp_path):
+    """A class that a single speaker has: UAR without that speaker is undefined, whatever p says."""
+    table = utterances(n_speakers=10)
+    table = table[(table["emotion"] != "neutral") | (table["speaker"] == "s0")].reset_index(drop=True)
+    for model, right in (("leaf_stl", 0.1), ("leaf_mtl", 0.95)):
+        for seed in (1, 2, 3):
+            write_run(tmp_path, model, seed=seed, right=right, table=table)
+    comparison = compare(load_runs(tmp_path))
+    row = comparison.planned.iloc[0]
+    assert row["p_holm"] < 0.01 and pd.isna(row["low"]) and not row["significant"]
+    assert row["verdict"] == "cannot be told" and "p alone does not tell" in comparison.answers[0]
+    assert comparison.marks["emotion_uar"]["leaf_stl"] == "same"
+
+
+def test_a_model_that_is_better_on_the_seeds_that_both_have_is_not_marked_as_worse(tmp_path):
+    table = utterances(n_speakers=9)
+    for seed, right in ((1, 0.05), (2, 0.98), (3, 0.98)):
+        write_run(tmp_path, "mel_stl", seed=seed, right=right, table=table)
+    write_run(tmp_path, "leaf_stl", seed=1, right=0.6, table=table)
+    comparison = compare(load_runs(tmp_path))
+    values = comparison.table.set_index("model")["emotion_uar"]
+    pair = comparison.pairs.iloc[0]
+    assert values["mel_stl"] > values["leaf_stl"] and pair["significant"] and pair["n_seeds"] == 1
+    assert comparison.marks["emotion_uar"] == {"mel_stl": "best", "leaf_stl": "same"}
+
+
+def test_equal_models_are_both_the_best(tmp_path):
+    for model in ("leaf_stl", "mel_stl"):
+        write_run(tmp_path, model, right=1.0)
+    assert compare(load_runs(tmp_path)).marks["emotion_uar"] == {"leaf_stl": "best", "mel_stl": "best"}
+
+
+def test_other_recordings_and_other_training_parts_are_said_aloud(tmp_path):
+    table = utterances()
+    trained = table.assign(id="t_" + table["id"], split="train")
+    for model, audio, n in (("leaf_stl", "a", 50), ("leaf_mtl", "a", 50), ("mel_stl", "b", 50), ("mel_mtl", "a", 40)):
+        path = write_run(tmp_path, model, table=table)
+        manifest = pd.concat([table.assign(digest=audio), trained[:n].assign(digest="a")])
+        manifest.to_csv(path / "manifest.csv", index=False)
+    first = next(run.path for run in load_runs(tmp_path) if run.model == "leaf_mtl")
+    comparison = compare(load_runs(tmp_path))
+    assert comparison.warnings == [
+        f"DIFFERENT TRAINING PARTS: 40 utterances in {tmp_path / 'mel_mtl-1-None-made-0.001'}, 50 in {first}",
+        f"DIFFERENT AUDIO: {tmp_path / 'mel_stl-1-None-made-0.001'} has other recordings of 54 utterances (first: "
+        f"s0_joy_0) than {first}",
+    ]
+
+
+def test_the_legend_says_which_column_cannot_tell(tmp_path):
+    table = utterances(n_speakers=8)
+    for model in ("a_stl", "b_stl", "c_stl", "d_stl", "e_stl", "f_mtl", "g_mtl"):  # 21 pairs, and one of gender
+        write_run(tmp_path, model, table=table)
+    text = compare(load_runs(tmp_path)).to_markdown()
+    assert "no difference in emotion accuracy, emotion UAR, emotion macro-F1 could be significant" in text
+
+
+def test_the_family_is_of_the_tests_that_were_made(tmp_path, runs):
+    text = compare(runs, questions=[{"title": "Q?", "pairs": [["leaf_stl", "wav2vec_leaf_stl"], ["leaf_stl", "x"]]}])
+    assert "Holm's correction is for" not in text.to_markdown()
+    assert "Holm's correction is for the 4 tests" in compare(runs).to_markdown()
 
 
 def test_holm_can_put_it_out_of_reach(tmp_path):
@@ -255,7 +318,9 @@ def test_subgroups_stand_in_the_order_of_their_classes(tmp_path):
     table["intensity"] = table["intensity"].map({"1": "weak", "2": "strong"})
     write_run(tmp_path, "leaf_stl", table=table)
     (model,) = compare(load_runs(tmp_path)).models.values()
-    names = [group for attribute, group, _ in groups_of(model, {"intensity": ("weak", "strong")}) if attribute == "intensity"]
+    names = [
+        group for attribute, group, _ in groups_of(model, {"intensity": ("weak", "strong")}) if attribute == "intensity"
+    ]
     assert names == ["weak", "strong"]
 
 

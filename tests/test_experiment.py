@@ -377,7 +377,7 @@ def test_insisting_on_searched_speakers_marks_the_model_in_every_table(copy, tmp
     for table in ("models.csv", "robustness.csv"):
         notes = read_csv(folder / table).set_index("model")["note"]
         assert "searched on speakers" in notes["mel_stl"] and "searched on" not in str(notes["mel_mtl"])
-    assert "mel_stl\N{DAGGER}" in (folder / "robustness.md").read_text(encoding="utf-8")
+    assert "mel\\_stl\N{DAGGER}" in (folder / "robustness.md").read_text(encoding="utf-8")
     about = read_json(folder / "comparison.json")
     assert list(about["searched_on"]) == ["mel_stl"]
     marked = {(r["model"], r["seed"]) for r in about["runs"] if r["searched_on_tested_speakers"] == ["s4"]}

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
-from korser.intervals import jackknife_interval
+from korser.intervals import around, jackknife_interval
 
 
 def test_of_a_mean_is_the_t_interval():
@@ -28,13 +28,30 @@ def test_is_clipped_to_the_range():
     assert 0 < low < right.mean() and high == 1
 
 
+@pytest.mark.parametrize("right, n", [(0, 7), (1, 7), (31, 60), (59, 60)])
+def test_of_independent_draws_is_wilsons(right, n):
+    value, quantile = max(right, 1e-9) / n, stats.norm.ppf(0.975)
+    expected = stats.binomtest(right, n).proportion_ci(method="wilson")
+    assert np.allclose(around(value, value * (1 - value) / n, quantile, share=True), expected)
+
+
+def test_of_a_share_is_within_0_and_1_and_holds_the_value():
+    rng = np.random.default_rng(0)
+    value, variance = rng.random(1000), 10 ** rng.uniform(-6, 0, 1000)
+    low, high = around(value, variance, 4.3, share=True)
+    assert (0 <= low).all() and (low < value).all() and (value < high).all() and (high <= 1).all()
+    back = around(1 - value, variance, 4.3, share=True)
+    assert np.allclose([1 - back[1], 1 - back[0]], [low, high])
+
+
 @pytest.mark.parametrize(
     "left_out",
     [[], [0.5], [0.5, 0.6], [0.5, 0.6, np.nan], [1.0, 1.0, 1.0]],
     ids=["none", "one", "two", "undefined", "equal"],
 )
-def test_declines(left_out):
-    assert np.isnan(jackknife_interval(0.6, left_out, bounds=(0, 1))).all()
+@pytest.mark.parametrize("share", [False, True])
+def test_declines(left_out, share):
+    assert np.isnan(jackknife_interval(np.mean(left_out or 1), left_out, bounds=(0, 1), share=share)).all()
 
 
 @pytest.mark.parametrize("n_speakers", [4, 6, 18])
@@ -57,7 +74,22 @@ def test_covers_the_truth(metric, n_speakers):
 
     all_right, all_n = right.sum(1), n.sum(1)
     left_out = statistic(all_right[:, None] - right, all_n[:, None] - n)  # (corpora, speakers)
-    low, high = jackknife_interval(statistic(all_right, all_n), left_out.T, bounds=(0, 1))
+    low, high = jackknife_interval(statistic(all_right, all_n), left_out.T, share=True)
     covered = ((low <= true) & (true <= high)).mean()
     print(metric, n_speakers, covered)
     assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.parametrize("n_speakers", [6, 18])
+@pytest.mark.parametrize("mean, spread", [(0.9, 0.08), (0.95, 0.07)])
+def test_covers_the_truth_where_most_are_right(mean, spread, n_speakers):
+    rng = np.random.default_rng(n_speakers)
+    draws = mean * (1 - mean) / spread**2 - 1
+    right = rng.binomial(60, rng.beta(mean * draws, (1 - mean) * draws, (8_000, n_speakers))) / 60
+    left_out = (right.sum(1, keepdims=True) - right) / (n_speakers - 1)
+    covered = {}
+    for share in False, True:
+        low, high = jackknife_interval(right.mean(1), left_out.T, bounds=(0, 1), share=share)
+        covered[share] = ((low <= mean) & (mean <= high))[np.isfinite(low)].mean()
+    print(mean, n_speakers, covered)
+    assert 0.90 <= covered[True] <= 0.96 and covered[True] > covered[False]

@@ -285,6 +285,15 @@ def test_what_is_set_aside_for_validation_is_trained_on(overrides):
     assert len(train) == len(test) == 24
 
 
+def test_it_is_where_folds_are_crossed_too(overrides, csv_corpus):
+    more = {"data_folder": str(csv_corpus[0]), "folds": "3", "split.hold_out": "sentence", "split.valid": "0.4"}
+    settings = settings_of(overrides, **more)
+    division = divide(settings.materials[0], ["emotion"], settings.cache_folder)
+    for train, test in division.parts:
+        held = [division.table[c].isin(division.table[c].iloc[test]) for c in ("speaker", "sentence")]
+        assert train.tolist() == np.flatnonzero(~held[0] & ~held[1]).tolist()
+
+
 def test_several_corpora_state_what_differs(overrides, tiny_corpus, tmp_path):
     corpora = "[{name: a, split: {test_speakers: [s0, s1, s2]}}, {folds: 3}]"
     first, second = settings_of(overrides, corpora=corpora).materials

@@ -17,7 +17,7 @@ from made_runs import predict, utterances, write_run
 
 from korser import UserError
 from korser.comparison import compare
-from korser.report import confidently_wrong, write_report
+from korser.report import confidently_wrong, results, write_report
 from korser.runs import load_runs
 
 ENVIRONMENT = {
@@ -182,6 +182,52 @@ def test_settings_searched_on_test_speakers_are_marked(tmp_path):
     page = write_report(tmp_path, tmp_path, audio=False)
     assert "searched on test speakers" in Page(page).table("Results")[1][0]
     assert "could not be made are not in this report: mel_stl-lost." in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "verdict, kind",
+    [
+        ("yes", "yes"),
+        ("yes, for one seed", "yes"),
+        ("no, it is worse, for one seed", "no"),
+        ("cannot be told", "open"),
+        ("cannot be told, for one seed", "open"),
+    ],
+)
+def test_answers_have_the_colour_of_their_verdict(verdict, kind):
+    planned = pd.DataFrame({"question": ["A?"], "model_a": ["a"], "model_b": ["b"], "verdict": [verdict]})
+    comparison = SimpleNamespace(planned=planned, answers=[f"A? a against b: {verdict}: by .1"])
+    assert results.answers(comparison) == [(f"A? a against b: {verdict}", ": by .1", kind)]
+
+
+def test_models_tested_on_a_part_are_marked_in_the_tables_of_groups_and_degradations(tmp_path):
+    table = utterances().assign(duration=0.5)
+    table.loc[(table["emotion"] == "joy") & (table["gender"] == "male"), "emotion"] = "sadness"
+    for fold in range(3):
+        for model in ("leaf_stl", "mel_stl")[fold == 0 :]:
+            path = made_run(tmp_path, model, fold=fold, table=table)
+            (path / "robustness").mkdir()
+            shutil.copy(path / "test.csv", path / "robustness" / "telephone.csv")
+            condition = {"name": "telephone", "kind": "telephone", "value": None, "unit": ""}
+            (path / "robustness" / "conditions.json").write_text(json.dumps([condition]))
+    path = write_report(tmp_path, tmp_path, audio=False)
+    page, text = Page(path), path.read_text(encoding="utf-8")
+    groups, speakers, degraded = (page.table(start) for start in ("By subgroup", "By speaker", "Under degraded"))
+    for header in (groups[0], speakers[0], degraded[0]):
+        assert header[-2:] == ["leaf_stl\N{DOUBLE DAGGER}", "mel_stl"]
+    assert [row[1] for row in groups if row[0].startswith("gender")] == ["27", "27"]  # of mel_stl: of all folds
+    assert text.count("\N{DOUBLE DAGGER}: leaf_stl was tested on 36 of 54 utterances") >= 4  # of results, too
+    assert re.search(r"UAR is the mean over the classes that a group has \([^)]*gender male[^)]*: no joy", text)
+    assert "95 % interval (paired, over speakers)." in text
+
+
+def test_models_are_compared_by_the_metric_of_the_comparison_unless_another_is_asked_for(tmp_path):
+    path = made_run(tmp_path, "mel_stl")
+    run = {"run": path.name, "searched_on_tested_speakers": [], "failed": None}
+    made = {"settings": {"questions": None, "metric": "accuracy"}, "runs": [run]}
+    (tmp_path / "comparison.json").write_text(json.dumps(made))
+    assert Page(write_report(tmp_path, tmp_path, audio=False)).table("By subgroup, emotion accuracy")
+    assert Page(write_report(tmp_path, tmp_path, metric="uar", audio=False)).table("By subgroup, emotion UAR")
 
 
 def test_a_search_alone_is_a_report(tmp_path):

@@ -1,14 +1,17 @@
 """Trained models on degraded audio: the same predictions on the same audio, nothing done twice, nothing lost."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import HPARAMS, write_tiny_corpus
+from made_runs import write_run
 
 from korser import UserError, load_hparams, robustness, train
+from korser.comparison import compare
 from korser.degradations import Condition, conditions
 from korser.robustness import measure, robustness_markdown, robustness_table
 from korser.rundir import read_json, run_folder
@@ -148,8 +151,63 @@ def test_the_table_says_what_is_lost(runs):
         assert lost["drop"] == pytest.approx(lost["clean"] - lost["uar"])
         assert (lost["n_speakers"], lost["n_seeds"], lost["value"], lost["unit"]) == (3, 2, -5, "dB SNR")
         assert pd.isna(lost["drop_low"]) or lost["drop_low"] <= lost["drop"] <= lost["drop_high"]
-    text = robustness_markdown(table.reset_index(), marks=["mel_stl"])
-    header, _, clean, *rest = text.splitlines()
-    assert header == "| condition | mel_stl\N{DAGGER} | wav2vec_stl |"
-    assert clean.startswith("| none | .") and "(+.000" in rest[0] and rest[1].startswith("| white_-5dB | .")
-    assert "searched on speakers" in text
+    header, _, clean, *rest = robustness_markdown(table.reset_index(), compare(runs)).splitlines()
+    assert header == "| condition | mel\\_stl | wav2vec\\_stl |"
+    assert clean.startswith("| none | .") and "(.000" in rest[0] and rest[1].startswith("| white\\_-5dB | .")
+
+
+# -- tables of made-up predictions -------------------------------------------------------------------------------------
+def made(folder, model, change=lambda table: table, **options):
+    """A run with its own predictions under noise, and whatever the change makes of them."""
+    path = write_run(folder, model, **options)
+    table = pd.read_csv(path / "test.csv", encoding="utf-8-sig", dtype=str)
+    (path / "robustness").mkdir()
+    change(table).to_csv(path / "robustness" / "noise.csv", index=False, encoding="utf-8-sig")
+    entry = {"name": "noise", "kind": "nothing", "value": None, "unit": ""}
+    (path / "robustness" / "conditions.json").write_text(json.dumps([entry]))
+
+
+NOISE = dataclasses.replace(SAME, name="noise")
+
+
+def test_every_model_with_a_mark_has_it_in_the_table_and_the_legend(tmp_path):
+    for fold in range(3):
+        made(tmp_path, "mel_stl", fold=fold)
+        if fold:
+            made(tmp_path, "leaf_stl", fold=fold)
+    comparison = compare(load_runs(tmp_path), searched_on={"leaf_stl": "searched on <s1>"})
+    table = robustness_table(comparison.models, [NOISE], "emotion").replace("mel_stl", "mel_stl (a|b)")
+    text = robustness_markdown(table, comparison)
+    assert text.startswith(
+        "| condition | leaf\\_stl\N{DAGGER}\N{DOUBLE DAGGER} | mel\\_stl (a\\|b) |\n| --- | --- | --- |\n"
+    )
+    assert "\N{DAGGER}: searched on \\<s1\\>. \N{DOUBLE DAGGER}: leaf\\_stl was tested on 36 of 54 utterances" in text
+
+
+@pytest.mark.parametrize("seeds, said", [([1], "over speakers,"), ([1, 2], "over speakers and seeds,")])
+def test_the_legend_says_what_intervals_are_over(tmp_path, seeds, said):
+    for seed in seeds:
+        made(tmp_path, "mel_stl", seed=seed)
+    comparison = compare(load_runs(tmp_path))
+    text = robustness_markdown(robustness_table(comparison.models, [NOISE], "emotion"), comparison)
+    assert f"interval of that change {said} on the same utterances." in text
+
+
+@pytest.mark.parametrize(
+    "changed, change, said",
+    [
+        ([1, 2], lambda t: t[t["speaker"] != "s1"], "tested on 9 utterances that mel_stl under noise was not"),
+        ([2], lambda t: t[t["speaker"] != "s1"], "seed 2 is left out, it was tested on 45 utterances and others on 54"),
+        ([1, 2], lambda t: t.assign(emotion="joy"), "disagree on the emotion of s0_neutral_0"),
+    ],
+)
+def test_other_utterances_under_degradation_are_refused(tmp_path, changed, change, said):
+    for seed in (1, 2):
+        made(tmp_path, "mel_stl", seed=seed, **({"change": change} if seed in changed else {}))
+    models = compare(load_runs(tmp_path)).models
+    with pytest.raises(UserError, match=said) as error:
+        robustness_table(models, [NOISE], "emotion")
+    assert str(error.value).endswith("and measure again")
+    assert [f"mel_stl-{seed}-None-made-0.001/robustness/noise.csv" in str(error.value) for seed in (1, 2)] == [
+        seed in changed for seed in (1, 2)
+    ]

@@ -30,7 +30,7 @@ from korser.rundir import locked, read_csv, read_json, run_folder, write_csv, wr
 from korser.search import load_settings, search
 from korser.search.coordinator import Coordinator
 from korser.search.plan import make_plan
-from korser.search.report import verdict
+from korser.search.report import speaker_counts, verdict
 from korser.search.space import make_axis
 from korser.workers import Outcome
 from korser.workers.job import perform
@@ -468,6 +468,16 @@ def test_the_difference_is_paired_over_speakers(quick):
     low, high = jackknife_interval(gap(set("abcd")), left_out, bounds=(-1, 1))
     assert second["low"] == pytest.approx(float(low)) and second["high"] == pytest.approx(float(high))
     assert second["difference"] == pytest.approx(results["valid_uar"] - second["valid_uar"])
+
+
+def test_speakers_without_a_label_are_none_to_judge_by():
+    n = 8
+    table = pd.DataFrame({"speaker": np.repeat(list("abcd"), n), "emotion": ["joy", "anger"] * 2 * n})
+    table[["emotion_pred", "emotion_prob_joy", "emotion_prob_anger"]] = ["joy", 0.6, 0.4]
+    counts = speaker_counts(table, table, "emotion")
+    assert counts.shape == (1, 4, 2, 2)
+    table.loc[table["speaker"] == "b", ["speaker", "emotion"]] = ["b", None]
+    np.testing.assert_array_equal(speaker_counts(table, table, "emotion"), counts[:, [0, 2, 3]])
 
 
 @pytest.mark.parametrize(

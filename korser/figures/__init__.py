@@ -56,7 +56,7 @@ class Figure:
     pdf: str
 
 
-def draw_all(runs_folder, out, style=None, *, metric="uar", runs=None):
+def draw_all(runs_folder, out, style=None, *, metric=None, runs=None):
     """Draw every figure whose data is there.
 
     Parameters
@@ -67,8 +67,9 @@ def draw_all(runs_folder, out, style=None, *, metric="uar", runs=None):
         Where PDF, PNG (300 dpi) and ``figures.json`` go. If there are several studies (corpus and protocol) each has a
         number in its figures' names.
     style : Style, optional
-    metric : str
-        By which models are compared: ``uar``, ``accuracy``, ``macro_f1``.
+    metric : str, optional
+        By which models are compared: ``uar``, ``accuracy``, ``macro_f1``. That of the comparison
+        (``comparison.json``) below the folder if not given, ``uar`` without one.
     runs : list of korser.runs.Run, optional
         Instead of the runs below the folder, such as those to which a comparison gave labels.
 
@@ -92,9 +93,8 @@ def draw_all(runs_folder, out, style=None, *, metric="uar", runs=None):
         runs = []
     made = [read_json(path) for path in sorted(Path(runs_folder).rglob("comparison.json"))]
     mark_searched(runs, made)
-    questions = made[0]["settings"]["questions"] if len(made) == 1 else None
     figures = []
-    for number, study in enumerate(studies := gather(runs, metric, questions), 1):
+    for number, study in enumerate(studies := gather(runs, metric, made), 1):
         prefix = f"{number}-" if len(studies) > 1 else ""
         where = f"{study.name}: " if len(studies) > 1 else ""
         own_style = with_hangul(style, _texts(study))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from korser import tables
 from korser.figures.study import Drawing
 from korser.figures.style import SMALL, NothingToDraw, new_figure, wrap
 
@@ -38,7 +39,7 @@ def draw(study, style):
     ax.set_xlabel(f"difference in {study.metric_name}")
     caption = (
         f"Paired differences in {study.metric_name} on the same test utterances, with 95 % "
-        "interval over speakers and seeds; "
+        f"interval {tables.interval_over(pairs['n_seeds'])}; "
         "p by permutation of speakers, Holm-corrected; filled: significant (p at most .05, and the interval without 0)."
     )
     yield Drawing("ablation", "Paired differences", caption, figure)

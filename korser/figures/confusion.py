@@ -12,11 +12,11 @@ def draw(study, style):
         for task, about in model.tasks.items():
             counts = model.counts(task).sum((0, 1))
             if counts.any():
-                name = f"confusion-{task}-{label}"
+                name, n = f"confusion-{task}-{label}", int(counts.sum()) // len(model.seeds)
                 caption = (
                     f"Confusion matrix of {label}, task {task}: share of each true class in percent, "
                     "number of predictions "
-                    f"beneath, pooled over {study.runs_of(label)} ({_count(len(model.table), 'test utterance')})."
+                    f"beneath, pooled over {study.runs_of(label)} ({_count(n, 'labelled test utterance')})."
                 )
                 figure = _draw(counts, about["classes"], label, task, style)
                 yield Drawing(name, f"{label}: {task}", caption, figure, (label,))

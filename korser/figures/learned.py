@@ -37,7 +37,9 @@ def draw(study, style):
                 f"and range over {n} runs."
             )
             caption += " Last panel: mean absolute change over mean absolute initial value, a point a run."
-            yield Drawing(f"learned-{stage.lower()}-{label}", f"{label}: what {stage} learnt", caption, figure, (label,))
+            yield Drawing(
+                f"learned-{stage.lower()}-{label}", f"{label}: what {stage} learnt", caption, figure, (label,)
+            )
             drawn = True
     if not drawn:
         raise NothingToDraw("no run has a learned.json with filters")

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from korser import tables
 from korser.figures.study import Drawing
 from korser.figures.style import NothingToDraw, grid, legend_below, wrap
 from korser.robustness import FOLDER, LIST, robustness_table
@@ -58,8 +59,7 @@ def draw(study, style):
     legend_below(figure, handles, labels)
     caption = (
         f"{study.metric_name} on degraded audio, the models trained on the audio as it is: "
-        "mean over seeds with 95 % interval over "
-        "speakers and seeds."
+        f"mean over seeds with 95 % interval {tables.interval_over(table['n_seeds'])}."
     )
     yield Drawing("robustness", "Robustness", caption[0].upper() + caption[1:], figure)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from korser import statistics
+from korser import statistics, tables
 from korser.figures.study import NAMES, Drawing
 from korser.figures.style import TEXT, grid, new_figure, wrap
 
@@ -17,10 +17,9 @@ def draw(study, style):
         labels = [label for label, model in study.models.items() if task in model.tasks]
         table = study.comparison.table.set_index("model").loc[labels]
         caption = (
-            f"Test results of the task {task}: mean over seeds with 95 % interval over speakers "
-            "and seeds, a point for each"
+            f"Test results of the task {task}: mean over seeds with 95 % interval {tables.interval_over(table['n_seeds'])}; "
+            f"a point for each seed ({study.runs_of_all})."
         )
-        caption += f" seed ({study.runs_of_all})."
         chance = {
             "accuracy": None,
             "uar": 1 / len(study.models[labels[0]].tasks[task]["classes"]),

@@ -1,5 +1,6 @@
 """What the figures of one study are made from: its runs, put side by side."""
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,8 @@ from korser.errors import UserError
 from korser.figures.style import look
 from korser.rundir import read_csv, read_json
 from korser.runs import studies
+
+logger = logging.getLogger(__name__)
 
 NAMES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1", "qwk": "weighted kappa"}
 
@@ -104,14 +107,17 @@ def _count(n, what):
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def gather(runs, metric="uar", questions=None):
+def gather(runs, metric=None, made=()):
     """Put runs into studies.
 
     Parameters
     ----------
     runs : list of korser.runs.Run
         Those without test predictions (a search's trials) are left out.
-    metric : str
+    metric : str, optional
+        By which models are compared; see :func:`recorded_metric` if not given.
+    made : list of dict
+        The contents of ``comparison.json`` files. If there is one of the only study, its questions are asked.
 
     Returns
     -------
@@ -119,8 +125,39 @@ def gather(runs, metric="uar", questions=None):
     """
     tested = [run for run in runs if (run.path / "test.csv").exists()]
     groups = studies(tested)
-    asked = questions if len(groups) == 1 else None  # as in the report
-    return [Study(name, comparison.compare(own, metric=metric, questions=asked), own) for name, own in groups.items()]
+    asked = made[0]["settings"]["questions"] if len(made) == len(groups) == 1 else None
+    found = []
+    for name, own in groups.items():
+        options = {"metric": metric or recorded_metric(name, own, made), "questions": asked}
+        found.append(Study(name, comparison.compare(own, **options), own))
+    return found
+
+
+def recorded_metric(name, runs, made):
+    """The metric by which comparisons of a study were made.
+
+    Parameters
+    ----------
+    name : str
+        Of the study, for the log.
+    runs : list of korser.runs.Run
+    made : list of dict
+        The contents of ``comparison.json`` files, of other studies too.
+
+    Returns
+    -------
+    str
+        ``uar`` where there is no comparison, or several differ, which the log says.
+    """
+    names = {run.path.name for run in runs}
+    study = (runs[0].info["corpus"], runs[0].info["protocol"])
+    own = [each for each in made if names & {entry["run"] for entry in each["runs"]}]
+    own = own or [each for each in made if (each.get("corpus"), each.get("protocol")) == study]  # of runs elsewhere
+    metrics = sorted({each["settings"].get("metric", "uar") for each in own}) or ["uar"]
+    if len(metrics) > 1:
+        logger.warning("%s: compared by %s: taken is uar, unless --metric says another", name, " and by ".join(metrics))
+        return "uar"
+    return metrics[0]
 
 
 def find_searches(folder):

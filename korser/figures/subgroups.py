@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.patches import Patch
 
+from korser import tables
 from korser.figures.study import Drawing
 from korser.figures.style import SMALL, NothingToDraw, grid, legend_below, new_figure, wrap
 
@@ -14,22 +15,47 @@ def draw(study, style):
     if not len(table):
         raise NothingToDraw("the test utterances have no gender, age, intensity or speaker")
     if attributes:
+        groups = table[table["attribute"] != "speaker"]
         caption = (
-            f"{study.metric_name} by group of test utterances, with 95 % interval over speakers "
-            f"and seeds ({study.runs_of_all})."
+            f"{study.metric_name} by group of test utterances, with 95 % interval {tables.interval_over(table['n_seeds'])} "
+            f"({study.runs_of_all})."
         )
-        yield Drawing(
-            "subgroups", "Results by group", caption[0].upper() + caption[1:], _bars(study, style, table, attributes)
-        )
+        caption = " ".join([caption[0].upper() + caption[1:], *lacking(groups, study.metric)])
+        yield Drawing("subgroups", "Results by group", caption, _bars(study, style, groups, attributes))
     speakers = table[table["attribute"] == "speaker"]
     if len(speakers):
         caption = (
             f"{study.metric_name} of each test speaker, mean over seeds; the worst one is named, "
             "the line is the median."
         )
-        yield Drawing(
-            "speakers", "Results by speaker", caption[0].upper() + caption[1:], _speakers(study, style, speakers)
-        )
+        caption = " ".join([caption[0].upper() + caption[1:], *lacking(speakers, study.metric)])
+        yield Drawing("speakers", "Results by speaker", caption, _speakers(study, style, speakers))
+
+
+def lacking(table, metric):
+    """Which groups lack classes, if the metric is a mean over classes.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of :attr:`korser.comparison.Comparison.subgroups`.
+    metric : str
+
+    Returns
+    -------
+    list of str
+        One sentence, or none: ``UAR is the mean over the classes that a group has (speaker 3: no fear).``
+    """
+    if metric not in ("uar", "macro_f1"):
+        return []
+    # of the model with most utterances: others may have been tested on a part of them
+    rows = table.loc[table.groupby(["attribute", "group"], sort=False)["n_utterances"].idxmax()]
+    groups = {}
+    for attribute, group, note in zip(rows["attribute"], rows["group"], rows["note"].str.partition("; ")[0]):
+        if note.startswith("no ") and not note.startswith("no interval"):
+            groups.setdefault(note, []).append(f"{attribute} {group}")
+    said = "; ".join(f"{', '.join(names)}: {note}" for note, names in groups.items())
+    return [f"{tables.NAMES[metric]} is the mean over the classes that a group has ({said})."] if said else []
 
 
 def _bars(study, style, table, attributes):

@@ -75,10 +75,10 @@ def divide(material, tasks, cache_folder):
         keywords.pop("hold_out", None)
         tables = _folds(corpus.data, material.split.func, keywords, material.folds)
         said = f"{protocol}, {material.folds} folds"
-        if hold_out is not None:
-            tables = _crossed(tables, corpus.data, hold_out, material.folds, keywords.get("seed", 0))
     said += f", {hold_out} held out too" if hold_out else ""
     tables = [table.assign(split=table["split"].replace("valid", "train")) for table in tables]
+    if material.folds is not None and hold_out is not None:
+        tables = _crossed(tables, corpus.data, hold_out, material.folds, keywords.get("seed", 0))
 
     used = sorted(set().union(*(table.index for table in tables)))
     data = corpus.data.loc[used]

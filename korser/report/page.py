@@ -14,14 +14,14 @@ import PIL.Image
 from markupsafe import Markup, escape
 
 from korser import tables
-from korser.comparison import compare
 from korser.errors import UserError
+from korser.figures.study import gather
 from korser.report.cells import Table, metric_cell, plain_cell
 from korser.report.results import answers, costs, pairs, results, robustness, subgroups
 from korser.report.settings import details, environments, runs_table, settings_tables
 from korser.report.wrong import MEGABYTE, WRONG, Clips, most_wrong
 from korser.rundir import read_csv, read_json, write_text
-from korser.runs import load_runs, mark_searched, some, studies
+from korser.runs import load_runs, mark_searched, some
 from korser.search.report import verdict
 from korser.splits import speaker_independent
 
@@ -29,7 +29,7 @@ PIXELS = 96  # to the inch, on a screen
 ENLARGED = 1.4  # figures are drawn for a printed column; read on a screen they are this much larger
 
 
-def write_report(runs_folder, out, *, metric="uar", audio=True, audio_megabytes=8, n_wrong=WRONG):
+def write_report(runs_folder, out, *, metric=None, audio=True, audio_megabytes=8, n_wrong=WRONG):
     """Write ``report.html``.
 
     Parameters
@@ -40,8 +40,9 @@ def write_report(runs_folder, out, *, metric="uar", audio=True, audio_megabytes=
     out : str or Path
         Folder to write to. If ``figures.json`` is there, a list of ``{"name", "title", "caption", "png", "pdf"}`` with
         paths relative to the folder, its figures are shown.
-    metric : str
-        By which models are compared, see :func:`korser.comparison.compare`.
+    metric : str, optional
+        By which models are compared, see :func:`korser.comparison.compare`. That of the comparison if not given,
+        ``uar`` without one.
     audio : bool
         Whether to put the audio of the most confidently wrong utterances into the page, where the files are at hand.
         False for a corpus that may not be passed on.
@@ -69,12 +70,8 @@ def write_report(runs_folder, out, *, metric="uar", audio=True, audio_megabytes=
     clips = Clips(audio, audio_megabytes * MEGABYTE)
     asked = [read_json(file) for folder in folders for file in sorted(folder.rglob("comparison.json"))]
     mark_searched(runs, asked)
-    groups = studies(runs)
-    questions = asked[0]["settings"]["questions"] if len(asked) == len(groups) == 1 else None
-    parts = []
-    for name, own in groups.items():
-        comparison = compare(own, metric=metric, questions=questions)
-        parts.append(_study(name, comparison, folders, clips, n_wrong))
+    found = gather(runs, metric, asked)
+    parts = [_study(study.name, study.comparison, folders, clips, n_wrong) for study in found]
     page = _template().render(
         studies=parts,
         searches=searches,
@@ -133,6 +130,7 @@ def _study(name, comparison, folders, clips, n_wrong):
         warnings=comparison.warnings,
         badges=[w.split(":")[0] for w in comparison.warnings if w.split(":")[0] not in comparison.searched],
         answers=answers(comparison),
+        family=tables.family(comparison),
         notes=comparison.notes,
         results=results(comparison),
         costs=costs(comparison),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from korser import tables
+from korser.figures.subgroups import lacking
 from korser.report.cells import NONE, Cell, Table, count_cell, metric_cell, or_empty
 from korser.robustness import FOLDER, LIST, robustness_table
 from korser.rundir import read_json
@@ -16,8 +17,9 @@ def answers(comparison):
     """Each answer with its verdict, divided where the figures begin."""
     found = []
     for answer, row in zip(comparison.answers, comparison.planned.to_dict("records")):
-        start = f"{row['question']} {row['model_a']} against {row['model_b']}: {row['verdict']}"
-        kind = {"yes": "yes", "cannot be told": "open"}.get(row["verdict"], "no")
+        verdict = row["verdict"]  # which may say more: 'yes, for one seed'
+        start = f"{row['question']} {row['model_a']} against {row['model_b']}: {verdict}"
+        kind = "yes" if verdict.startswith("yes") else "open" if verdict.startswith("cannot be told") else "no"
         found.append((start, answer.removeprefix(start), kind) if answer.startswith(start) else ("", answer, kind))
     return found
 
@@ -31,6 +33,11 @@ def _model(comparison, label):
     if label in comparison.apart:
         tags.append(f"not compared {tables.NOT_COMPARED}")
     return Cell(label, label, tags=tuple(tags))
+
+
+def _marked(comparison, labels):
+    """Models as titles of columns."""
+    return [label + tables._name_mark(comparison, label) for label in labels]
 
 
 def results(comparison):
@@ -112,25 +119,14 @@ def subgroups(comparison):
         rows = []
         for attribute, group in dict.fromkeys(zip(table["attribute"], table["group"])):
             own = [by.get((attribute, group, label)) for label in comparison.models]
-            n = next(r["n_utterances"] for r in own if r)
+            n = max(r["n_utterances"] for r in own if r)
             cells = [metric_cell(r, metric, "worst" * bool(r["worst"])) if r else Cell(NONE) for r in own]
             rows.append([Cell(group if of_speakers else f"{attribute} {group}"), count_cell(n), *cells])
-        lacking = _lacking(by)
-        notes = [f"UAR is the mean over the classes that a group has ({lacking})."] if lacking else []
+        notes = [*lacking(table, metric), *tables.explained(comparison)]
         notes += ["In red each model's worst speaker."] if of_speakers else []
-        columns = ["speaker" if of_speakers else "group", "utterances", *comparison.models]
+        columns = ["speaker" if of_speakers else "group", "utterances", *_marked(comparison, comparison.models)]
         found.append(Table(caption, columns, rows, folded=of_speakers, notes=notes))
     return found
-
-
-def _lacking(by):
-    """Groups by the classes that they lack: ``speaker 3: no fear``."""
-    notes = {(a, g): str(r["note"]).partition("; ")[0] for (a, g, _), r in by.items()}
-    groups = {}
-    for (attribute, group), note in notes.items():
-        if note.startswith("no ") and not note.startswith("no interval"):
-            groups.setdefault(note, []).append(f"{attribute} {group}")
-    return "; ".join(f"{', '.join(names)}: {note}" for note, names in groups.items())
 
 
 def robustness(comparison):
@@ -157,8 +153,11 @@ def robustness(comparison):
             cells.append(Cell(tables.number(row[metric]), row[metric], _drop(row)) if row else Cell(NONE))
         rows.append([Cell(condition), *cells])
     title = tables.column_title(comparison.main, metric)
-    notes = ["Below each figure: what is lost against the clean audio, with its 95 % interval (paired, over speakers)."]
-    return Table(f"Under degraded audio, {title}", ["condition", *models], rows, notes=notes)
+    over = tables.interval_over(table["n_seeds"])
+    notes = [f"Below each figure: what is lost against the clean audio, with its 95 % interval (paired, {over})."]
+    notes += tables.explained(comparison)
+    columns = ["condition", *_marked(comparison, models)]
+    return Table(f"Under degraded audio, {title}", columns, rows, notes=notes)
 
 
 def _drop(row):

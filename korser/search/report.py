@@ -171,11 +171,11 @@ def speaker_counts(table, reference, task):
     Returns
     -------
     np.ndarray
-        ``(1, n, K, K)``: one seed, ``n`` speakers (none of them if a speaker is not known).
+        ``(1, n, K, K)``: one seed, the ``n`` speakers with a labelled utterance (none if a speaker is not known).
     """
     prefix = f"{task}_prob_"
     classes = [column.removeprefix(prefix) for column in reference if column.startswith(prefix)]
-    table = table[table[task].notna()]
+    table, reference = (each[each[task].notna()] for each in (table, reference))
     truth, predicted = (table[column].map(classes.index).to_numpy() for column in (task, f"{task}_pred"))
     speakers = [] if table["speaker"].isna().any() else sorted(reference["speaker"].unique())
     groups = [(table["speaker"] == speaker).to_numpy() for speaker in speakers]

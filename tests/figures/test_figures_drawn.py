@@ -17,6 +17,7 @@ from korser.figures import Style, draw_all
 from korser.figures.search import draw_search
 from korser.figures.study import find_searches, gather
 from korser.figures.style import DPI, HANGUL_FONTS, finish, with_hangul
+from korser.rundir import read_csv, write_csv, write_json
 from korser.runs import load_runs
 
 STYLES = [Style("ieee", 1), Style("ieee", 2), Style("interspeech", 1), Style("springer", 1)]
@@ -136,6 +137,86 @@ def test_an_interval_from_zero_is_drawn(tmp_path, monkeypatch):
     for ax in drawing.figure.axes:
         assert len(ax.containers) >= 2 * len(ax.patches) > 0  # a bar and its whisker
         assert all(0 <= patch.get_x() + patch.get_width() <= len(ax.get_xticks()) for patch in ax.patches)
+
+
+@pytest.mark.parametrize(
+    "seeds, over",
+    [
+        ({"mel_stl": 1, "leaf_stl": 1}, dict.fromkeys(("scores", "ablation", "subgroups", "robustness"), "speakers")),
+        (
+            {"mel_stl": 2, "leaf_stl": 1},
+            {
+                **dict.fromkeys(
+                    ("scores", "subgroups", "robustness"),
+                    "speakers and seeds, over speakers alone where there is one seed",
+                ),
+                "ablation": "speakers",  # over the seed that both have
+            },
+        ),
+        (
+            {"mel_stl": 2, "leaf_stl": 2},
+            dict.fromkeys(("scores", "ablation", "subgroups", "robustness"), "speakers and seeds"),
+        ),
+    ],
+    ids=["one", "some", "two"],
+)
+def test_captions_say_what_intervals_are_over(tmp_path, seeds, over):
+    for model, n in seeds.items():
+        for seed in range(n):
+            write_run(tmp_path, model, seed=seed)
+    kinds = [getattr(figures, name) for name in over]
+    captions = {name: drawing.caption for name, drawing in drawings(tmp_path, kinds=kinds)[1].items()}
+    for kind, said in over.items():
+        caption = captions["scores-emotion" if kind == "scores" else kind]
+        assert re.search(rf"95 % interval over {said}(;|\.| \()", caption), caption
+
+
+def test_what_has_no_label_is_not_counted_as_predicted(tmp_path):
+    for seed in (1, 2):
+        path = write_run(tmp_path, "mel_stl", seed=seed) / "test.csv"
+        table = read_csv(path)
+        table.loc[:9, "emotion"] = None
+        write_csv(path, table)
+    _, drawn = drawings(tmp_path, kinds=[figures.confusion])
+    assert "(86 labelled test utterances)" in drawn["confusion-emotion-mel_stl"].caption
+
+
+def test_captions_say_which_classes_a_group_lacks(tmp_path):
+    path = write_run(tmp_path, "mel_stl") / "test.csv"
+    table = read_csv(path, ["intensity"])
+    joy = table["emotion"] == "joy"
+    lacking = joy & (table["intensity"] == "2") | (table["emotion"] == "anger") & (table["speaker"] == "s3")
+    write_csv(path, table[~lacking])
+    _, drawn = drawings(tmp_path, kinds=[figures.subgroups])
+    said = "UAR is the mean over the classes that a group has"
+    assert f"{said} (intensity 2: no joy)." in drawn["subgroups"].caption
+    assert drawn["speakers"].caption.endswith(f"{said} (speaker s3: no anger).")
+    (study,) = gather(load_runs(tmp_path), "accuracy")
+    assert said not in next(figures.subgroups.draw(study, Style())).caption
+
+
+def test_models_are_compared_by_the_metric_of_their_comparison(tmp_path, caplog, monkeypatch):
+    def made(name, metric, run):
+        settings = {"metric": metric, "questions": None}
+        runs = [{"run": run.name, "searched_on_tested_speakers": []}]
+        about = {"settings": settings, "runs": runs, "corpus": "made-up", "protocol": "speaker_kfold"}
+        write_json(tmp_path / name / "comparison.json", about)
+        return about
+
+    monkeypatch.setattr(figures, "KINDS", (figures.subgroups,))
+    run = write_run(tmp_path / "runs", "mel_stl")
+    one = made("a", "macro_f1", run)
+    assert draw_all(tmp_path, tmp_path / "out")[0].caption.startswith("Emotion macro-F1")
+    assert draw_all(tmp_path, tmp_path / "out", metric="uar")[0].caption.startswith("Emotion UAR")
+    assert not caplog.records
+    runs = load_runs(tmp_path)
+    other = {**one, "settings": {**one["settings"], "metric": "accuracy"}, "runs": [{"run": "another"}]}
+    assert gather(runs, made=[other, one])[0].metric == "macro_f1"  # that of its own runs
+    assert gather(runs, made=[other])[0].metric == "accuracy"  # of runs that lie elsewhere
+    assert gather(runs, made=[{**other, "corpus": "another"}])[0].metric == "uar"
+    other["runs"] = one["runs"]
+    assert gather(runs, made=[one, other])[0].metric == "uar"
+    assert "compared by accuracy and by macro_f1" in caplog.text
 
 
 def test_seeds_are_not_taken_for_epochs(tmp_path):
