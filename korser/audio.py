@@ -5,6 +5,7 @@ Shape legend: ``T`` time in samples.
 
 import hashlib
 import io
+import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,15 @@ from tqdm import tqdm
 from korser.errors import UserError
 from korser.stages import SAMPLE_RATE
 
+logger = logging.getLogger(__name__)
+
 DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits
 LOUDEST = 1.5  # float files may exceed 1 a little, which is clipped; more than this is no longer the same recording
+QUIETEST = 1e-4  # 3 steps of 16 bit: what stays below is silence
+SHORTEST = 0.1  # s
 SHOWN = 3  # bad files named in an error
-SCAN = "scan-2.csv"  # another name whenever the digest or the columns change, so that old scans are not used
-SCAN_COLUMNS = ["path", "size", "mtime_ns", "samples", "digest", "converted"]
+SCAN = "scan-3.csv"  # another name whenever the digest or the columns change, so that old scans are not used
+SCAN_COLUMNS = ["path", "size", "mtime_ns", "samples", "peak", "digest", "converted"]
 CHUNK = 5000  # files between two saves of the scan, so that a kill loses little
 
 
@@ -56,9 +61,9 @@ def read_audio(path):
 def scan_audio(paths, cache_folder, n_workers=None):
     """Check, measure and digest files; convert what is not 16 kHz mono, once.
 
-    Results are kept in ``cache_folder/audio/scan-2.csv`` under each file's absolute path, size and modification time,
+    Results are kept in ``cache_folder/audio/scan-3.csv`` under each file's absolute path, size and modification time,
     converted audio in ``cache_folder/audio/<digest>.wav``, with exactly the samples that :func:`read_audio` gives for
-    the original. A file that is touched is looked at again.
+    the original. A file that is touched is looked at again. The log says how many are silent or very short.
 
     Parameters
     ----------
@@ -133,9 +138,19 @@ def scan_audio(paths, cache_folder, n_workers=None):
             f"{len(bad)} of {len(set(paths))} audio files cannot be used: {'; '.join(bad[:SHOWN])}{more}. "
             "Mend them or take them out of the corpus"
         )
+    _warn_of_suspects({path: rows[path] for path in paths})
     table = pd.DataFrame([rows[p] for p in paths], index=paths, columns=["samples", "digest", "audio_path"])
     table.insert(1, "duration", table["samples"] / SAMPLE_RATE)
     return table
+
+
+def _warn_of_suspects(rows):
+    silent = [path for path, row in rows.items() if row["peak"] < QUIETEST]
+    short = [path for path, row in rows.items() if row["samples"] < SHORTEST * SAMPLE_RATE]
+    for what, suspects in (("silent", silent), (f"shorter than {SHORTEST} s", short)):
+        if suspects:
+            count = f"{len(suspects)} of {len(rows)} audio files {'is' if len(suspects) == 1 else 'are'}"
+            logger.warning("%s %s (%s%s): mend or leave out", count, what, suspects[0], ", ..." * (len(suspects) > 1))
 
 
 def _read(path):
@@ -186,7 +201,8 @@ def _scan_one(path, folder):
                 os.replace(part, target)
             finally:
                 part.unlink(missing_ok=True)
-    return {"samples": len(audio), "digest": digest, "audio_path": str(target)}
+    peak = float(audio.abs().max())
+    return {"samples": len(audio), "peak": peak, "digest": digest, "audio_path": str(target)}
 
 
 def _key(path):
@@ -209,15 +225,17 @@ def _load_scan(folder):
     return {
         (path, size, mtime): {
             "samples": samples,
+            "peak": peak,
             "digest": digest,
             "audio_path": str(folder / f"{digest}.wav") if converted else path,
         }
-        for path, size, mtime, samples, digest, converted in zip(*columns)
+        for path, size, mtime, samples, peak, digest, converted in zip(*columns)
     }
 
 
 def _save_scan(folder, known):
-    rows = [(*key, row["samples"], row["digest"], int(row["audio_path"] != key[0])) for key, row in known.items()]
+    columns = ["samples", "peak", "digest"]
+    rows = [(*key, *(row[c] for c in columns), int(row["audio_path"] != key[0])) for key, row in known.items()]
     table = pd.DataFrame(rows, columns=SCAN_COLUMNS)
     part = folder / f"scan.{os.getpid()}.part"
     try:

@@ -6,7 +6,30 @@ import sys
 
 from korser.errors import UserError
 
-CHATTY = ("speechbrain", "httpx", "transformers", "fontTools")  # libraries whose notes on their own workings nobody asked for
+# libraries whose notes on their own workings nobody asked for
+CHATTY = ("speechbrain", "httpx", "transformers", "fontTools")
+
+
+def first(arguments, what, doc):
+    """Split what a recipe works on from the options behind it; ask for it where options come first.
+
+    Parameters
+    ----------
+    arguments : list of str
+    what : str
+        Such as "the folder of the runs".
+    doc : str
+        The recipe's docstring, shown if nothing or ``--help`` was given.
+
+    Returns
+    -------
+    str, list of str
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.exit(doc.strip())
+    if arguments[0].startswith("--"):
+        raise UserError(f"name {what} before the options, not '{arguments[0]}'")
+    return arguments[0], arguments[1:]
 
 
 def run(main):

@@ -292,9 +292,11 @@ def _estimate(model, counts, metric):
 
 
 def _said(entry):
-    """What there is to say of an entry's interval."""
+    """What there is to say of an entry's value and interval."""
     if not entry.get("note"):
         return []
+    if entry["value"] is None:
+        return [f"no value: {entry['note']}"]
     return [entry["note"] if entry["low"] is not None else f"no interval: {entry['note']}"]
 
 

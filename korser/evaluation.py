@@ -108,6 +108,8 @@ def _evaluate(table, task):
         having = [s["recall"][k] for own, s in zip(counts, left_out) if own[k].any()]
         entry = _entry(value["recall"][k], having, None, known=bool(groups))
         of_class = truth == k
+        if not of_class.any():
+            entry["note"] = "no utterance of this class"
         result["recall"][name] = {"n": int(of_class.sum()), "n_speakers": len(set(speaker[of_class]) - {-1}), **entry}
     return result
 
@@ -200,7 +202,7 @@ def summary_table(metrics, *, title, corpus, protocol, synthetic=False, random_s
         lines.append("!!! RANDOM SPLIT: training and test share speakers; these are no figures for unseen speakers")
     if pretrained is False:
         lines.append("!!! pretrained: false -- the encoder's weights are random, so this is no result for it")
-    rows, notes = [("task", "metric", "value", "95 % interval", "utterances", "speakers")], []
+    rows, notes, said = [("task", "metric", "value", "95 % interval", "utterances", "speakers")], [], []
     for task, result in metrics.items():
         if not result["n"]:
             rows.append((task, "no labels in this set", "", "", "0", "0"))
@@ -208,13 +210,22 @@ def summary_table(metrics, *, title, corpus, protocol, synthetic=False, random_s
         entries = [(NAMES[m], result[m]) for m in NAMES if m in result]
         entries += [(f"recall {name}", entry) for name, entry in result["recall"].items()]
         for metric, entry in entries:
-            if "note" in entry and entry["note"] not in notes:
-                notes.append(entry["note"])
-            mark = f"({notes.index(entry['note']) + 1})" if "note" in entry else ""
+            mark = ""
+            if "note" in entry:
+                note = f"no {'value' if entry['value'] is None else 'interval'}: {entry['note']}"
+                notes += [note] * (note not in notes)
+                mark = f"({notes.index(note) + 1})"
             interval = mark or f"[{entry['low']:.3f}, {entry['high']:.3f}]"
             value = "-" if entry["value"] is None else f"{entry['value']:.3f}"
             counted = {**result, **entry}  # a recall has counts of its own
             rows.append((task, metric, value, interval, str(counted["n"]), str(counted["n_speakers"])))
+        absent = [name for name, entry in result["recall"].items() if not entry["n"]]
+        if absent:
+            n = len(result["classes"])
+            said.append(
+                f"{task}: UAR and macro-F1 are means over {n - len(absent)} of its {n} classes, for there is no "
+                f"utterance of {', '.join(absent)}"
+            )
     widths = [max(len(row[i]) for row in rows) for i in range(6)]
     lines.append("")
     for i, row in enumerate(rows):
@@ -222,5 +233,5 @@ def summary_table(metrics, *, title, corpus, protocol, synthetic=False, random_s
         lines.append("  ".join([*cells, row[4].rjust(widths[4]), row[5].rjust(widths[5])]))
         if i == 0:
             lines.append("  ".join("-" * w for w in widths))
-    lines += [f"({i}) no interval: {note}" for i, note in enumerate(notes, 1)]
-    return "\n".join(lines)
+    lines += [f"({i}) {note}" for i, note in enumerate(notes, 1)]
+    return "\n".join(lines + said)

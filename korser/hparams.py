@@ -12,14 +12,19 @@ import inspect
 import io
 import math
 import pydoc
+import re
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 
+import speechbrain as sb
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from korser.errors import UserError
+from korser.settings import KEYS, check_frontend
+from korser.stages import Stage
 
 # Where something is written, or how fast, but not what comes out: two runs that differ in these alone are the same run.
 NOT_SETTINGS = (
@@ -72,8 +77,9 @@ def load_hparams(path, overrides=None):
 
     A file may name the one it builds on as ``base: other.yaml`` (beside it, or in korser's ``hparams/``); a top-level
     key of the upper layer replaces that of the lower one whole, never merges. A dotted key (``frontend.n_mels: 80``)
-    replaces one value inside. An override's key is either, too. Names are checked at every depth: keys against the base, the arguments of ``!new:``
-    and ``!name:`` against the signature of what they call.
+    replaces one value inside. An override's key is either, too. Names are checked at every depth: keys against the
+    base, the arguments of ``!new:`` and ``!name:`` against the signature of what they call. A new key must be used, by
+    a ``!ref`` or by korser, or begin with an underscore.
 
     Parameters
     ----------
@@ -92,8 +98,13 @@ def load_hparams(path, overrides=None):
         If a file is missing or no YAML, a name is unknown, or an object cannot be built.
     """
     path = Path(path)
+    _check_used(_files(path), overrides)
+    return _load_layers(path, overrides)
+
+
+def _load_layers(path, overrides):
     root, folders = _merge(path, overrides)
-    _check_arguments(root, path)
+    _check_arguments(root, path, folders)
     text = yaml.serialize(root, allow_unicode=True)
     return _load(text, name=path.stem, folders=folders, source=path)
 
@@ -120,7 +131,7 @@ def load_recipe(path, overrides, known, *, base, hint):
     UserError
         If a key is unknown or missing.
     """
-    values = load_hparams(path, overrides)
+    values = _load_layers(Path(path), overrides)
     if "frontend" in values:
         raise UserError(f"{path} is a model's YAML: {hint}")
     for key in values:
@@ -143,7 +154,11 @@ def is_plain(value):
 
 def load_resolved(text, *, name, folders):
     """Load what :attr:`HParams.text` recorded."""
-    return _load(text, name=name, folders=folders, source=f"{name} (recorded settings)")
+    source = f"{name} (recorded settings)"
+    for folder in folders:
+        _make_importable(folder)
+    _check_arguments(_compose(text, source), source, folders)  # what is imported may have been moved since
+    return _load(text, name=name, folders=folders, source=source)
 
 
 def run_name(path, overrides=None):
@@ -214,17 +229,20 @@ def parse_value(key, text):
 def nearest(name, known):
     """``" (did you mean 'x'?)"`` for the known name most like ``name``, or the list of the few there are."""
     known = [str(k) for k in known]
+    return _near(name, known) or (f" (known: {', '.join(known)})" if known else "")
+
+
+def _near(name, known):
     match = difflib.get_close_matches(str(name), known, n=1)
-    if match:
-        return f" (did you mean '{match[0]}'?)"
-    return f" (known: {', '.join(known)})" if known else ""
+    return f" (did you mean '{match[0]}'?)" if match else ""
 
 
 def _compose(text, source):
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split()).replace('in "<unicode string>", line', "in line")
+        raise UserError(f"{source} is not valid YAML: {why}") from error
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{source} holds no 'key: value' lines")
     return root
@@ -239,44 +257,86 @@ def _read(path):
 
 def _merge(path, overrides):
     """The layers of a file with overrides on top, and the folders of the layers."""
-    folders = []
-    root = _layers(path, folders)
+    files = _files(path)
+    folders = list(dict.fromkeys(str(file.resolve().parent) for file, _ in files))
+    folders = [folder for folder in folders if folder != str(SHIPPED.resolve())]
+    _, root = files[-1]
+    for _, upper in reversed(files[:-1]):
+        for key, value in upper.value:
+            if "." in key.value:
+                _override_node(root, key.value, value)
+            else:
+                _replace(root, key, value)
     for key, value in (overrides or {}).items():
+        names = [k.value for k, _ in root.value]
+        if len(files) == 1 and "frontend" in names and key.partition(".")[0] not in names and not _near(key, names):
+            raise UserError(f"{path} has no '{key}': add 'base: base.yaml' to it")
         _override(root, key, value)
     return root, folders
 
 
-def _layers(path, folders, seen=()):
-    """Merge a file over the one it names as its base; its folder comes before the base's in ``folders``."""
-    folder = str(path.resolve().parent)
-    if folder not in folders and folder != str(SHIPPED.resolve()):
-        folders.append(folder)
-    _make_importable(folder)
-    if path.resolve() in seen:
-        raise UserError(f"{path}: 'base' goes round in a circle")
-    root = _compose(_read(path), path)
-    keys = [k.value for k, _ in root.value]
-    twice = next((k for k in keys if keys.count(k) > 1), None)
-    if twice is not None:
-        raise UserError(f"{path}: the key '{twice}' stands there twice")
-    base_name = next((v.value for k, v in root.value if k.value == "base"), None)
-    upper = [(k, v) for k, v in root.value if k.value != "base"]
-    if base_name is None:
-        root.value = upper
-        return root
-    beside = path.parent / base_name
-    shipped = SHIPPED / base_name
-    base = _layers(shipped if shipped.exists() and not beside.exists() else beside, folders, (*seen, path.resolve()))
-    for key, value in upper:
-        if "." in key.value:
-            _override_node(base, key.value, value)
-        else:
-            _replace(base, key, value)
-    return base
+def _files(path):
+    """A file and those that it builds on: ``[(path, its mapping without 'base')]``, the lowest last."""
+    files = []
+    while path is not None:
+        if path.resolve() in [file.resolve() for file, _ in files]:
+            raise UserError(f"{files[-1][0]}: 'base' goes round in a circle")
+        _make_importable(path.resolve().parent)
+        root = _compose(_read(path), path)
+        keys = [k.value for k, _ in root.value]
+        twice = next((k for k in keys if keys.count(k) > 1), None)
+        if twice is not None:
+            raise UserError(f"{path}: the key '{twice}' stands there twice")
+        base = next((v.value for k, v in root.value if k.value == "base"), None)
+        root.value = [(k, v) for k, v in root.value if k.value != "base"]
+        files.append((path, root))
+        path = None if base is None else _base_of(path, base)
+    return files
+
+
+def _base_of(path, name):
+    beside, shipped = path.parent / name, SHIPPED / name
+    if not beside.exists() and not shipped.exists():
+        near = _near(name, [file.name for folder in (path.parent, SHIPPED) for file in folder.glob("*.yaml")])
+        raise UserError(f"{path}: its base '{name}' is neither in {path.parent} nor one of korser's own{near}")
+    return beside if beside.exists() else shipped
+
+
+def _check_used(files, overrides):
+    """Refuse a key that a file adds to those of its base and that nothing reads: it is a misspelt one."""
+    roots = [root for _, root in files] + [_value_node(key, value) for key, value in (overrides or {}).items()]
+    used = {name for root in roots for node in _nodes(root) for name in _references(node)}
+    known = {*KEYS, *(k.value for k, _ in files[-1][1].value)}
+    used |= {*known, *sb.RunOptions.__dataclass_fields__}
+    for path, root in files[:-1]:
+        for key in (k.value for k, _ in root.value):
+            if "." not in key and not key.startswith("_") and key not in used:
+                raise UserError(
+                    f"{path}: nothing uses '{key}'{_near(key, known)}; name it in a !ref, or begin it with '_' if code "
+                    "of your own reads it"
+                )
+
+
+def _nodes(node):
+    """A YAML node and all inside it."""
+    yield node
+    if isinstance(node, yaml.MappingNode):
+        for _, value in node.value:
+            yield from _nodes(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _nodes(value)
+
+
+def _references(node):
+    """The top-level keys that a ``!ref`` names: ``a`` of ``<a>``, ``<a.b>`` and ``<a[b]>``."""
+    if isinstance(node, yaml.ScalarNode) and node.tag in ("!ref", "!copy"):
+        return re.findall(r"<([^>.\[]+)", node.value)
+    return []
 
 
 def _replace(root, key, value):
-    """Put a top-level value in the place of the one of that name, so that the order of construction stays the base's."""
+    """Put a top-level value in the place of the one of that name: the order of construction stays the base's."""
     for i, (known, _) in enumerate(root.value):
         if known.value == key.value:
             root.value[i] = (known, value)
@@ -349,8 +409,12 @@ def _kind(node):
 
 def _check_value(old, new, key):
     """Refuse a value of another type than the one that it replaces, and unknown keys of a mapping, at every depth."""
+    if _references(new):  # what it is shows when it is resolved
+        return
     if _kind(old) in ("a number", "true or false") and _kind(new) != _kind(old):
-        raise UserError(f"'{key}' must be {_kind(old)} (it is {old.value} by default), not '{getattr(new, 'value', '')}'")
+        raise UserError(
+            f"'{key}' must be {_kind(old)} (it is {old.value} by default), not '{getattr(new, 'value', '')}'"
+        )
     if _target(old) is not None and isinstance(new, yaml.ScalarNode) and not new.tag.startswith("!") and _kind(new):
         raise UserError(
             f"'{key}' is an object ({old.tag}), not '{new.value}': give another with !new: or !name:, or change one of "
@@ -390,19 +454,25 @@ def _signature(node):
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def _check_arguments(root, path):
-    """Check that everything named by an import path exists, and takes the arguments that it is given."""
+def _check_arguments(root, path, folders):
+    """Check that whatever an import path or a reference names exists, and takes the arguments that it is given."""
+    keys = [k.value for k, _ in root.value]
 
     def walk(node, where):
+        for name in _references(node):
+            if name not in keys:
+                raise UserError(
+                    f"{path}: '{where}' is {node.tag} <{name}>, but there is no key '{name}'{_near(name, keys)}"
+                )
         target = _target(node)
         if target is not None:
-            _require(target, where, path)
+            _require(target, where, path, folders)
             accepted = _signature(node)
             if accepted is not None and isinstance(node, yaml.MappingNode):
                 for k, _ in node.value:
                     if k.value not in accepted:
                         raise UserError(
-                            f"unknown setting '{where}.{k.value}': {target} takes no '{k.value}'"
+                            f"{path}: unknown setting '{where}.{k.value}': {target} takes no '{k.value}'"
                             f"{nearest(k.value, accepted)}"
                         )
         if isinstance(node, yaml.MappingNode):
@@ -415,17 +485,21 @@ def _check_arguments(root, path):
     walk(root, "")
 
 
-def _require(target, where, path):
+def _require(target, where, path, folders):
     module, _, name = target.rpartition(".")
+    named = f"{path}: '{where}' names {target}, "
     try:
         found = pydoc.locate(target)
         near = [] if found is not None or not module else vars(importlib.import_module(module))
-    except (pydoc.ErrorDuringImport, ImportError) as error:
-        raise UserError(
-            f"{path}: '{where}' names {target}, which cannot be imported: {' '.join(str(error).split())}"
-        ) from error
+    except pydoc.ErrorDuringImport as error:
+        raise UserError(f"{named}which cannot be imported: {_told(error.value)}") from error
+    except ImportError as error:
+        looked = " and in ".join([*folders, "what is installed"])
+        raise UserError(f"{named}but there is no module '{error.name}' (looked for in {looked})") from error
+    if found is None and not module:
+        raise UserError(f"{named}but not where it is: write FILE.{name}, where FILE.py defines it")
     if found is None:
-        raise UserError(f"{path}: '{where}' names {target}, but there is no such thing in {module}{nearest(name, near)}")
+        raise UserError(f"{named}but there is no such thing in {module}{nearest(name, near)}")
 
 
 def _make_importable(folder):
@@ -437,6 +511,7 @@ def _make_importable(folder):
 def _load(text, *, name, folders, source):
     for folder in folders:
         _make_importable(folder)
+    resolved = None
     try:
         resolved = resolve_references(io.StringIO(text)).getvalue()
         values = load_hyperpyyaml(resolved)
@@ -446,9 +521,45 @@ def _load(text, *, name, folders, source):
         cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
         if isinstance(cause, UserError):
             raise cause from error
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(
-            f"{source}: {type(error).__name__}: {' '.join(str(error).split())} ({Path(frame.filename).name}, line "
-            f"{frame.lineno})"
-        ) from error
+        _blame_frontend(resolved, source)
+        raise UserError(f"{source}: {_told(error)}") from error
     return HParams(values, name=name, folders=folders, text=resolved)
+
+
+def _blame_frontend(resolved, source):
+    """Refuse a frontend that is none: what is built upon it fails too, in words of its own."""
+    try:
+        root = yaml.compose(resolved, Loader=yaml.SafeLoader)
+        root.value = [(k, v) for k, v in root.value if k.value == "frontend"]
+        frontend = load_hyperpyyaml(yaml.serialize(root, allow_unicode=True))["frontend"]
+    except Exception:  # it cannot be built at all, or there is none: then that is what is reported
+        return
+    try:
+        check_frontend(frontend)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def _told(error):
+    """What an exception says, in one line, with the place in the user's code that led to it."""
+    said = str(error)
+    if error.args and str(error.args[0]).startswith("Invalid argument to "):  # put before the others by HyperPyYAML
+        said = ": ".join(map(str, error.args))
+    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if not _foreign(f.filename)]
+    if isinstance(error, SyntaxError):
+        said, places = error.msg, [(error.filename, error.lineno)]
+    if said.endswith("before Module.__init__() call"):  # torch's words do not say which call
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        takes = "output_size=..., frame_rate=..." if isinstance(frame.f_locals.get("self"), Stage) else ""
+        said = f"call super().__init__({takes}) first"
+    else:
+        said = f"{type(error).__name__}: {' '.join(said.split())}"
+    return f"{said} ({places[-1][0]}, line {places[-1][1]})" if places else said
+
+
+def _foreign(file):
+    """Whether a file is a library's, Python's or korser's own, and not the user's."""
+    path = Path(file)
+    if file.startswith("<") or not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
+        return True
+    return any(path.is_relative_to(folder) for folder in (sysconfig.get_path("stdlib"), Path(__file__).parent))

@@ -6,20 +6,22 @@ import logging
 from pathlib import Path
 
 import pandas as pd
+import safetensors
 import safetensors.torch
 import torch
 from tqdm import tqdm
 
 from korser.audio import read_audio, scan_audio
 from korser.corpora import load_corpus
+from korser.corpora.manifest import nearest_label
 from korser.errors import UserError
 from korser.evaluation import evaluate_predictions
-from korser.features import FrozenPrefix, weights_digest
-from korser.hparams import load_resolved, nearest
+from korser.features import FrozenPrefix
+from korser.hparams import load_resolved
 from korser.rundir import read_csv, read_json, write_csv, write_json
 from korser.stages import SAMPLE_RATE
 from korser.tasks import Task
-from korser.training import build_model, predictions_table
+from korser.training import build_model, made_by, predictions_table
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +41,14 @@ class TrainedModel:
     tasks : list of korser.Task
     info : dict
         The contents of ``run.json``.
+    warnings : list of str
+        What a reader of the predictions must know: which of the model's parts have other code than in training.
 
     Raises
     ------
     UserError
-        If the run is not complete, or the frozen weights are no longer those it was trained with.
+        If the run is not complete, its code or its weights are not at hand, or the frozen weights are no longer those
+        it was trained with.
     """
 
     def __init__(self, run_dir, device="cpu"):
@@ -59,19 +64,44 @@ class TrainedModel:
         self.tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in self.info["tasks"]]
         self.model = build_model(hparams, self.tasks)
         self.min_length = hparams["frontend"].min_length
-        for stage, recorded in zip(self.model.prefix, self.info["frozen"], strict=True):
-            if weights_digest(stage) != recorded["weights"]:
+        now = made_by(hparams)
+        if len(now["frozen"]) != len(self.info["frozen"]):
+            raise UserError(
+                f"the frozen stages are not those that {run_dir} was trained with ({len(self.info['frozen'])}, now "
+                f"{len(now['frozen'])}): restore the code, or train again"
+            )
+        for stage, recorded in zip(now["frozen"], self.info["frozen"]):
+            if stage["weights"] != recorded["weights"]:
                 raise UserError(
                     f"the frozen weights of {recorded['stage']} from '{recorded['source']}' are not those that "
                     f"{run_dir} was trained with: restore them, or train again"
                 )
+        changed = [name for name, code in now["code"].items() if self.info.get("code", {}).get(name, code) != code]
+        self.warnings = []
+        if changed:  # not refused: the edit may be harmless
+            self.warnings.append(
+                f"CHANGED CODE: {', '.join(changed)} changed after {run_dir} was trained, so these may not be its "
+                "figures: restore the code, or train again"
+            )
+            logger.warning("!!! %s", self.warnings[0])
         if len(self.model.prefix) and hparams["use_cache"] and hparams["wav_augment"] is None:  # as training read it
             kept = {
                 "dtype": hparams.get("cache_dtype", "float32"),  # runs of before there was a choice
                 "precision": hparams.get("extraction_precision", "fp32"),
             }
             self.model.prefix = torch.nn.ModuleList([FrozenPrefix(*self.model.prefix, **kept)])
-        self.model.load_trained_state(safetensors.torch.load_file(run_dir / "model.safetensors"))
+        try:
+            state = safetensors.torch.load_file(run_dir / "model.safetensors")
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(f"cannot read {run_dir / 'model.safetensors'} ({error}): train again") from error
+        try:
+            self.model.load_trained_state(state)
+        except RuntimeError as error:
+            why = " ".join(str(error).split())
+            raise UserError(
+                f"the weights of {run_dir} do not fit what its code now makes: restore the code, or train again "
+                f"({why[:300]})"
+            ) from error
         self.model.eval().to(device)
         self.device = device
 
@@ -155,7 +185,7 @@ class TrainedModel:
                 if label not in task.classes:
                     raise UserError(
                         f"corpus '{loaded.name}' has {task.name} '{label}', which the model does not know"
-                        f"{nearest(label, task.classes)}: map it, --label_map='{{{task.name}: {{{label}: ...}}}}', "
+                        f"{nearest_label(label, task.classes)}: map it, --label_map='{{{task.name}: {{{label}: ...}}}}', "
                         "or leave it out by null"
                     )
         if not manifest[[task.name for task in self.tasks]].notna().any().any():
@@ -175,8 +205,13 @@ class TrainedModel:
         seen = read_csv(self.run_dir / "manifest.csv")
         seen = seen[seen["split"].isin(["train", "valid"])]
         shared = int(manifest["digest"].isin(seen["digest"]).sum())
+        warnings = list(self.warnings)
         if shared:
-            logger.warning("%d of %d recordings were trained on: these are no figures for new data", shared, len(manifest))
+            warnings.append(
+                f"{shared} of {len(manifest)} recordings were used in training or validation: these are no figures for "
+                "new data"
+            )
+            logger.warning("%s", warnings[-1])
         info = {
             **self.info,
             "corpus": loaded.name,
@@ -185,6 +220,7 @@ class TrainedModel:
             "protocol": f"trained on {self.info['corpus']}",
             "speaker_independent": not shared,
             "recordings_trained_on": shared,
+            "warnings": warnings,
             "label_map": label_map,
         }
         which = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)

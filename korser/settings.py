@@ -1,9 +1,11 @@
 """What a run needs of its settings, checked before anything is read or written."""
 
+import functools
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
+from torch.nn.parameter import UninitializedParameter
 
 from korser.errors import UserError
 from korser.stages import SAMPLE_RATE, Stage
@@ -50,6 +52,7 @@ OTHERS = (
     "evaluate_test",
     "tensorboard",
 )
+KEYS = (*WHOLE, *REAL, *FOLDERS, *CALLABLE, *MAPPINGS, *CHOICES, *OTHERS)
 
 
 def check_settings(hparams):
@@ -64,7 +67,7 @@ def check_settings(hparams):
     UserError
         Names the key and what it must be.
     """
-    for key in (*WHOLE, *REAL, *FOLDERS, *CALLABLE, *MAPPINGS, *CHOICES, *OTHERS):
+    for key in KEYS:
         if key not in hparams:
             raise UserError(f"{hparams.name}.yaml has no '{key}': begin it with 'base: base.yaml'")
     for key, least in WHOLE.items():
@@ -81,14 +84,19 @@ def check_settings(hparams):
         if not isinstance(hparams[key], str) or not hparams[key]:
             raise UserError(f"{key} is {hparams[key]!r}: name a folder")
     for key in CALLABLE:
+        if isinstance(hparams[key], dict):
+            inside = ", ".join(f"'{key}.{name}: {value}'" for name, value in hparams[key].items())
+            raise UserError(
+                f"{key} is {hparams[key]!r}: it must be an object, as in base.yaml; to change settings of the one that "
+                f"is there write {inside or f'{key}.NAME: VALUE'}"
+            )
         if not callable(hparams[key]):
             raise UserError(f"{key} is {hparams[key]!r}: it must be an object, as in base.yaml, such as !new:my.Class")
     for key in MAPPINGS:
         if not isinstance(hparams[key], dict):
             raise UserError(f"{key} is {hparams[key]!r}: write a mapping, {{}} if there is nothing to say")
-    if not isinstance(hparams["frontend"], Stage):
-        raise UserError(f"frontend is a {type(hparams['frontend']).__name__}: it must be a korser.Stage")
     frontend = hparams["frontend"]
+    check_frontend(frontend)
     if frontend.in_channels is not None or frontend.input_rate != SAMPLE_RATE:
         raise UserError(
             f"frontend takes {'waveforms' if frontend.in_channels is None else 'features'} at {frontend.input_rate:g} "
@@ -110,3 +118,44 @@ def check_settings(hparams):
     number = isinstance(seconds, Real) and not isinstance(seconds, bool) and 0 < seconds < math.inf
     if seconds is not None and not number:
         raise UserError(f"extraction_seconds is {seconds!r}: it must be null or a number above 0")
+
+
+def check_frontend(frontend):
+    """Refuse what is no frontend, and one that does not say what it gives.
+
+    Parameters
+    ----------
+    frontend
+        What the key ``frontend`` of the settings holds.
+
+    Raises
+    ------
+    UserError
+        Names what is wrong, and the class.
+    """
+    if isinstance(frontend, str):
+        fix = "take the quotes away" if frontend.startswith("!") else f"write !new:{frontend}"
+        raise UserError(f"frontend is the text '{frontend}', no korser.Stage: {fix}")
+    if isinstance(frontend, (type, functools.partial)):
+        made = getattr(frontend, "func", frontend)
+        raise UserError(f"frontend is !name:{_path(made)}, no korser.Stage but what makes one: write !new:")
+    name = _path(type(frontend))
+    if not isinstance(frontend, Stage):
+        raise UserError(f"frontend is a {name}, which is no korser.Stage: derive the class from that")
+    if not hasattr(frontend, "output_size"):
+        raise UserError(f"{name}: call super().__init__(output_size=..., frame_rate=...)")
+    for key, kind, words in (
+        ("output_size", Integral, "whole number of channels"),
+        ("frame_rate", Real, "number of frames per second"),
+        ("min_length", Integral, "whole number of samples"),
+    ):
+        value = getattr(frontend, key)
+        if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise UserError(f"{name}: {key} is {value!r}: give super().__init__ a {words}, above 0")
+    lazy = next((n for n, p in frontend.named_parameters() if isinstance(p, UninitializedParameter)), None)
+    if lazy is not None:
+        raise UserError(f"{name}: {lazy} has no size yet: in place of torch's lazy layers take those that state theirs")
+
+
+def _path(cls):
+    return f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")

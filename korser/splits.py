@@ -11,6 +11,8 @@
 Every draw depends on the seed and the utterances alone, not on the order of the rows.
 """
 
+import functools
+import logging
 import re
 import warnings
 from collections import Counter
@@ -22,6 +24,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from korser.errors import UserError
 from korser.hparams import nearest
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("train", "valid", "test")
 PROTOCOLS = {  # name: are speakers kept apart
@@ -36,6 +40,7 @@ SYNONYMS = {"val": "valid", "validation": "valid", "dev": "valid", "development"
 N_DRAWS = 2000  # random choices of speakers, of which the best balanced is taken
 LARGEST_SEED = 2**32 - 1  # sklearn's
 SHOWN = 5
+FEW_UTTERANCES, FEW_SPEAKERS = 5, 2  # a class with fewer is said aloud: a misspelt label is a class of its own
 
 
 def speaker_independent(protocol):
@@ -114,6 +119,12 @@ def assign_splits(
     for setting, column in (("stratify", stratify), ("hold_out", hold_out)):
         if not isinstance(column, str) and (column is not None or setting == "stratify"):
             raise UserError(f"{setting} is {column!r}: write the name of one column")
+    unused = [c for c in ("split", "fold") if c in data and data[c].notna().any()]
+    if unused and not protocol.startswith("manifest"):
+        _warn_once(
+            f"{data.attrs.get('file', 'the corpus')} has a column '{unused[0]}', which the protocol {protocol} does "
+            "not use; to use it: --split.protocol=manifest"
+        )
     data = data.copy()
     if exclude_speakers is not None:
         _require_speakers(data, protocol)
@@ -141,14 +152,20 @@ def assign_splits(
     return data
 
 
+@functools.cache
+def _warn_once(message):
+    """A comparison divides one corpus for each run and fold, which is no reason to repeat it."""
+    logger.warning(message)
+
+
 def check_splits(data, protocol, *, tasks=BALANCED, parts=PARTS):
-    """Refuse a division that leaks or cannot be trained on.
+    """Refuse a division that leaks or cannot be trained on; say which classes have next to no utterances.
 
     Parameters
     ----------
     data : pandas.DataFrame
         With ``split``; where a column ``digest`` (:func:`korser.audio.scan_audio`) is present, the same audio in two
-        parts is refused too.
+        parts or with two labels is refused too.
     protocol : str
     tasks : sequence of str
         Label columns, as far as present: every class that is validated or tested on must be trained on.
@@ -179,15 +196,47 @@ def check_splits(data, protocol, *, tasks=BALANCED, parts=PARTS):
                 f"split protocol {protocol}: {len(shared)} recordings are in more than one part ({_some(files)} are "
                 "the same audio): remove the copies"
             )
+        _refuse_two_labels(data, [task for task in tasks if task in data])
     trained = data[data["split"] == "train"]
     for task in tasks:
         if task in data:
+            _warn_of_few(data, task)
             missing = sorted(set(data[task].dropna()) - set(trained[task].dropna()))
             if missing:
                 raise UserError(
                     f"split protocol {protocol}: no training utterance has the {task} {_some(missing)}: choose other "
                     f"speakers or another seed, or drop the class with label_map={{{task}: {{{missing[0]}: null}}}}"
                 )
+
+
+def _refuse_two_labels(data, tasks):
+    """The same audio within a part is no leak, but one of two unlike labels is wrong."""
+    copies = data[data["digest"].duplicated(keep=False)]
+    for task in tasks:
+        labels = copies[copies[task].notna()].drop_duplicates(["digest", task])
+        twice = labels[labels["digest"].duplicated(keep=False)]
+        if len(twice):
+            one, other = (row for _, row in twice[twice["digest"] == twice["digest"].iloc[0]].head(2).iterrows())
+            raise UserError(
+                f"{one['path']} and {other['path']} are the same audio, with the {task} {one[task]} here and "
+                f"{other[task]} there: keep the one that is right"
+            )
+
+
+def _warn_of_few(data, task):
+    labelled = data[data[task].notna()]
+    several = "speaker" in data and labelled["speaker"].nunique() >= FEW_SPEAKERS  # or it says nothing of a class
+    said = []
+    for label, rows in labelled.groupby(task, sort=True):
+        n_speakers = rows["speaker"].nunique() if several and rows["speaker"].notna().all() else FEW_SPEAKERS
+        if len(rows) < FEW_UTTERANCES or n_speakers < FEW_SPEAKERS:
+            of = f"{len(rows)} utterance{'s' * (len(rows) > 1)}{' of one speaker' * (n_speakers < FEW_SPEAKERS)}"
+            said.append((label, f"{label} ({of}: {rows['id'].iloc[0]}{', ...' * (len(rows) > 1)})"))
+    if said:
+        _warn_once(
+            f"next to nothing to learn the {task} {_some(text for _, text in said)} from; a slip is mended by "
+            f"--label_map='{{{task}: {{{said[0][0]}: ...}}}}', null drops it"
+        )
 
 
 def _require_speakers(data, protocol):
@@ -359,7 +408,7 @@ def _random_stratified(data, stratify, test, valid, seed):
         if n_test + n_valid >= len(rows):
             raise UserError(
                 f"test ({n_test}) and valid ({n_valid}) take all {len(rows)} utterances of {stratify} {label}: "
-                "make them smaller"
+                f"make them smaller, or mend a label that is a slip, label_map={{{stratify}: {{{label}: ...}}}}"
             )
         split.iloc[rows[:n_test]] = "test"
         split.iloc[rows[n_test : n_test + n_valid]] = "valid"

@@ -21,9 +21,7 @@ WORKERS = ("workers", "cluster", "gpus_per_trial")
 
 
 def main(arguments):
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.exit(__doc__.strip())
-    path, *rest = arguments
+    path, rest = cli.first(arguments, "the comparison's YAML", __doc__)
     overrides = parse_overrides(rest)
     how = {key: parse_value(key, overrides.pop(key)) for key in WORKERS if key in overrides}
     settings = load_settings(path, overrides)

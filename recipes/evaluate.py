@@ -6,9 +6,8 @@ Labels of that corpus are mapped to the model's classes by `label_map`; null lea
 are written to RUN_DIR/evaluations.
 """
 
-import sys
-
 from korser import UserError, cli
+from korser.corpora import corpus_names
 from korser.evaluation import summary_table
 from korser.hparams import nearest, parse_overrides, parse_value
 from korser.inference import TrainedModel
@@ -24,9 +23,7 @@ OPTIONS = {
 
 
 def main(arguments):
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.exit(__doc__.strip())
-    run_dir, *rest = arguments
+    run_dir, rest = cli.first(arguments, "the run directory", __doc__)
     options = dict(OPTIONS)
     for key, value in parse_overrides(rest).items():
         if key not in OPTIONS:
@@ -34,11 +31,14 @@ def main(arguments):
         options[key] = parse_value(key, value) if isinstance(OPTIONS[key], dict) else value
         if isinstance(OPTIONS[key], dict) and not isinstance(options[key], dict):
             raise UserError(f"--{key} is {value!r}: write a mapping")
-    for key in ("corpus", "data_folder"):
-        if options[key] is None:
-            raise UserError(f"say on what to evaluate: --{key}=...")
+    if options["corpus"] is None:
+        raise UserError(f"say on what to evaluate: --corpus={'|'.join(corpus_names())} or the import path of your own")
+    if options["data_folder"] is None:
+        raise UserError("say where the corpus lies: --data_folder=...")
     metrics, info = TrainedModel(run_dir).evaluate_corpus(**options, out=f"{run_dir}/evaluations")
-    print(summary_table(metrics, **headline(info)))
+    said = "".join(f"\n!!! {warning}" for warning in info["warnings"])
+    head = {**headline(info), "protocol": info["protocol"] + said, "random_split": False}  # there was no split here
+    print(summary_table(metrics, **head))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ PDF with embedded fonts, PNG, figures.json with titles and captions, and report.
 network, are written to `out`.
 """
 
-import sys
-
 from korser import UserError, cli
 from korser.figures import Style, draw_all
 from korser.hparams import nearest, parse_overrides, parse_value
@@ -22,9 +20,11 @@ OPTIONS = {"out": "figures", "venue": "ieee", "columns": 1, "metric": None, "aud
 
 
 def main(arguments):
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.exit(__doc__.strip())
-    folder, *rest = arguments
+    folder, rest = cli.first(arguments, "the folder of the runs", __doc__)
+    if rest and not rest[0].startswith("--"):
+        raise UserError(
+            f"one folder is drawn, with the runs below it: put {folder} and {rest[0]} into one and name that"
+        )
     options = dict(OPTIONS)
     for key, value in parse_overrides(rest).items():
         if key not in OPTIONS:

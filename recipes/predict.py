@@ -1,6 +1,8 @@
 """Emotion (and gender, intensity) of audio files, by a trained model.
 
     python recipes/predict.py RUN_DIR files... [--json]
+
+--json writes a list with a record for each file.
 """
 
 import json
@@ -23,7 +25,8 @@ def main(arguments):
     trained = TrainedModel(arguments[0])
     table = trained.predict_files(arguments[1:])
     if as_json:
-        print(json.dumps(table.to_dict("records"), ensure_ascii=False, indent=1))
+        warnings = {"warnings": trained.warnings} if trained.warnings else {}
+        print(json.dumps([row | warnings for row in table.to_dict("records")], ensure_ascii=False, indent=1))
         return
     for row in table.to_dict("records"):
         print(row["path"])

@@ -10,7 +10,6 @@ where it was stopped. What comes out is a Hugging Face folder: `recipes/train.py
 """
 
 import os
-import sys
 
 import speechbrain as sb
 
@@ -20,9 +19,7 @@ from korser.pretraining import load_settings, pretrain, pretrain_folder
 
 
 def main(arguments):
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.exit(__doc__.strip())
-    path, *overrides = arguments
+    path, overrides = cli.first(arguments, "the YAML", __doc__)
     hparams = load_settings(path, parse_overrides(overrides))
     if "RANK" in os.environ:  # started by torchrun
         sb.utils.distributed.ddp_init_group({"distributed_backend": hparams["distributed_backend"]})

@@ -10,7 +10,6 @@ missing.
 """
 
 import re
-import sys
 
 from korser import cli
 from korser.hparams import parse_overrides
@@ -18,9 +17,7 @@ from korser.probing import load_settings, run_probe
 
 
 def main(arguments):
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.exit(__doc__.strip())
-    path, *overrides = arguments
+    path, overrides = cli.first(arguments, "the probe's YAML", __doc__)
     settings = load_settings(path, parse_overrides(overrides))
     text = run_probe(settings)
     text = re.sub(r"\\([\\`*_|<>\[\]])", r"\1", text)  # Markdown's escapes are for pages, not for terminals

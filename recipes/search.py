@@ -11,8 +11,6 @@ where it was stopped.
     --cluster=auto          on the Ray cluster that this machine is part of (pip install 'korser[cluster]')
 """
 
-import sys
-
 from korser import cli
 from korser.hparams import parse_overrides, parse_value
 from korser.search import load_settings, search
@@ -22,9 +20,7 @@ WORKERS = ("workers", "cluster", "gpus_per_trial")
 
 
 def main(arguments):
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.exit(__doc__.strip())
-    path, *rest = arguments
+    path, rest = cli.first(arguments, "the search's YAML", __doc__)
     overrides = parse_overrides(rest)
     how = {key: parse_value(key, overrides.pop(key)) for key in WORKERS if key in overrides}
     settings = load_settings(path, overrides)

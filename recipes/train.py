@@ -9,7 +9,6 @@ settings; the same command again goes on where it was stopped.
 """
 
 import os
-import sys
 
 import speechbrain as sb
 
@@ -20,9 +19,7 @@ from korser.rundir import headline, read_json, run_folder
 
 
 def main(arguments):
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.exit(__doc__.strip())
-    path, *overrides = arguments
+    path, overrides = cli.first(arguments, "the model's YAML", __doc__)
     hparams = load_hparams(path, parse_overrides(overrides))
     if "RANK" in os.environ:  # started by torchrun
         sb.utils.distributed.ddp_init_group({"distributed_backend": hparams["distributed_backend"]})

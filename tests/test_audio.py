@@ -126,6 +126,22 @@ def test_scan_measures_and_converts_only_what_needs_it(tmp_path):
         assert (info.samplerate, info.channels, info.frames) == (16000, 1, row.samples)
 
 
+def test_silent_and_very_short_files_are_told(tmp_path, caplog):
+    paths = [write(tmp_path / "a.wav", tone()), write(tmp_path / "quiet.wav", tone(peak=0.001))]
+    scan_audio(paths, tmp_path / "cache")
+    assert not caplog.messages
+    paths += [write(tmp_path / f"silent{i}.flac", np.zeros(9600 + i), 8000) for i in range(2)]
+    paths.append(write(tmp_path / "short.wav", tone(0.09)))
+    expected = [
+        f"2 of 5 audio files are silent ({paths[2]}, ...): mend or leave out",
+        f"1 of 5 audio files is shorter than 0.1 s ({paths[4]}): mend or leave out",
+    ]
+    for _ in range(2):  # from the scan that is kept, too
+        caplog.clear()
+        scan_audio(paths, tmp_path / "cache")
+        assert caplog.messages == expected
+
+
 def test_scan_reads_a_file_once_until_it_changes(tmp_path, monkeypatch):
     paths = [write(tmp_path / f"{i}.wav", tone(frequency=100 + i), 8000) for i in range(5)]
     first = scan_audio(paths, tmp_path / "cache")
@@ -193,7 +209,7 @@ def test_a_scan_by_the_files_bytes_is_not_used(tmp_path):
     path = write(tmp_path / "a.wav", tone())
     stat = os.stat(path)
     (tmp_path / "cache" / "audio").mkdir(parents=True)
-    row = f"{path},{stat.st_size},{stat.st_mtime_ns},1,{'0' * 32},0"
+    row = f"{path},{stat.st_size},{stat.st_mtime_ns},1,1.0,{'0' * 32},0"
     (tmp_path / "cache" / "audio" / "scan.csv").write_text(f"{','.join(korser.audio.SCAN_COLUMNS)}\n{row}\n")
     assert scan_audio([path], tmp_path / "cache")["samples"].iloc[0] == 8000
 

@@ -195,6 +195,21 @@ def test_summary_names_what_it_stands_on():
     assert "pretrained" not in summary_table(metrics, title="m", corpus="c", protocol="p", pretrained=True)
 
 
+def test_classes_that_nobody_has_are_said():
+    table = predictions()
+    table = table[table["emotion"] != "anger"]
+    metrics = evaluate_predictions(table, [EMOTION, INTENSITY])
+    assert metrics["emotion"]["recall"]["anger"]["note"] == "no utterance of this class"
+    text = summary_table(metrics, title="m", corpus="c", protocol="p")
+    assert text.splitlines()[-2:] == [
+        "(1) no value: no utterance of this class",
+        "emotion: UAR and macro-F1 are means over 3 of its 4 classes, for there is no utterance of anger",
+    ]
+    assert "means over" not in summary_table(
+        evaluate_predictions(predictions(), [EMOTION]), title="m", corpus="c", protocol="p"
+    )
+
+
 def test_counts_beside_a_recall_are_its_own():
     table = predictions()
     metrics = evaluate_predictions(table, [EMOTION])

@@ -4,6 +4,7 @@ import pytest
 
 from korser.errors import UserError
 from korser.hparams import load_hparams, load_resolved, parse_overrides, run_name
+from korser.settings import check_settings
 
 BASE = """
 seed: 1
@@ -110,26 +111,174 @@ def test_a_wrong_override_is_named(folder, key, value, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("base: absent.yaml\n", "absent.yaml"),
+        ("base: bse.yaml\n", "model.yaml: its base 'bse.yaml' is neither in {folder} nor one of korser's own (did you"),
+        ("base: bse.yaml\n", "(did you mean 'base.yaml'?)"),
         ("base: model.yaml\n", "circle"),
         ("base: base.yaml\nlayer: {a: [\n", "not valid YAML"),
         ("just words\n", "no 'key: value' lines"),
         ("base: base.yaml\nseed: 1\nseed: 2\n", "'seed' stands there twice"),
-        ("base: base.yaml\nnew: !PLACEHOLDER\n", "'new' is a !PLACEHOLDER"),
-        ("base: base.yaml\nnew: !ref <nothing>\n", "nothing"),
+        ("base: base.yaml\nwidth: !PLACEHOLDER\n", "'width' is a !PLACEHOLDER"),
+        (
+            "base: base.yaml\nwidth: !ref <sed>\n",
+            "'width' is !ref <sed>, but there is no key 'sed' (did you mean 'seed'?)",
+        ),
+        (
+            "base: base.yaml\nlayer.in_features: !ref <wid> * 2\n",
+            "'layer.in_features' is !ref <wid>, but there is no key",
+        ),
+        ("base: base.yaml\nwidht: 4\n", "model.yaml: nothing uses 'widht' (did you mean 'width'?); name it in a !ref"),
+        ("base: base.yaml\nlearning_rate: 4\n", "model.yaml: nothing uses 'learning_rate'; name it in a !ref"),
+        (
+            "base: base.yaml\nlayer: !new:torch.nn.Linear {in: 2}\n",
+            "model.yaml: unknown setting 'layer.in': torch.nn.Li",
+        ),
+        ("base: base.yaml\nlayer: !new:Linear\n", "names Linear, but not where it is: write FILE.Linear"),
+        ("base: base.yaml\nlayer: !new:nowhere.Linear\n", "there is no module 'nowhere' (looked for in {folder} and"),
+        ('base: base.yaml\nwidth: "4\n', "in line 2, column 8"),
     ],
 )
 def test_a_wrong_file_is_named(folder, text, said):
     (folder / "model.yaml").write_text(text)
     with pytest.raises(UserError) as error:
         load_hparams(folder / "model.yaml")
+    assert said.replace("{folder}", str(folder)) in str(error.value)
+    assert "\n" not in str(error.value) and "unicode string" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n: 2\nwidth: !ref <n> * 2\n",
+        "sizes: {a: 4}\nwidth: !ref <sizes[a]>\n",
+        "part: !new:torch.nn.Linear {in_features: 1, out_features: 4}\nwidth: !ref <part.out_features>\n",
+        "n: 4\nlayer.in_features: !ref <n>\n",
+        "_mine: 4\n",
+        "grad_accumulation_factor: 2\n",  # SpeechBrain reads it
+        "memory_gb: 2\n",  # korser does
+    ],
+)
+def test_a_new_key_that_is_used(folder, text):
+    (folder / "model.yaml").write_text(f"base: base.yaml\n{text}")
+    load_hparams(folder / "model.yaml")
+
+
+def test_a_key_may_be_used_by_another_layer_or_by_an_override(folder):
+    (folder / "model.yaml").write_text("base: base.yaml\nn: 4\n")
+    (folder / "top.yaml").write_text("base: model.yaml\nwidth: !ref <n>\n")
+    assert load_hparams(folder / "top.yaml")["width"] == 4
+    assert load_hparams(folder / "top.yaml", {"width": 3})["width"] == 3, (
+        "what replaces a part leaves its own keys behind"
+    )
+    assert load_hparams(folder / "model.yaml", {"layer.in_features": "!ref <n>"})["layer"].in_features == 4
+
+
+def test_a_model_without_its_base(folder):
+    (folder / "model.yaml").write_text("frontend: !new:torch.nn.Identity\n")
+    with pytest.raises(UserError, match="model.yaml has no 'n_epochs': add 'base: base.yaml'"):
+        load_hparams(folder / "model.yaml", {"n_epochs": 1})
+
+
+# -- a frontend of one's own that is wrong -----------------------------------------------------------------------------
+STAGE = """import torch
+from korser import Stage
+
+class Conv({parent}):
+    def __init__(self, *, n_filters=64):
+        {first}
+        {then}
+"""
+SUPER = "super().__init__(output_size=n_filters, frame_rate=100)"
+LAYER = "self.conv = torch.nn.Conv1d(1, n_filters, 400)"
+WRONG_STAGES = {
+    "no super": (
+        ("Stage", "pass", LAYER),
+        "call super().__init__(output_size=..., frame_rate=...) first ({file}, line 7)",
+    ),
+    "no super of a module": (("torch.nn.Module", "pass", LAYER), "call super().__init__() first ({file}, line 7)"),
+    "no super, no layer": (
+        ("Stage", "pass", "pass"),
+        "wrong_2.Conv: call super().__init__(output_size=..., frame_rate=...)",
+    ),
+    "an error inside": (
+        ("Stage", SUPER, "torch.hamming(400)"),
+        "AttributeError: module 'torch' has no attribute 'hamming' ({file}, line 7)",
+    ),
+    "an argument that torch refuses": (
+        ("Stage", SUPER, "torch.nn.Conv1d(1, 'many', 400)"),
+        "Invalid argument to class wrong_4.Conv: ",
+    ),
+    "a module": (
+        ("torch.nn.Module", "super().__init__()", LAYER),
+        "frontend is a wrong_5.Conv, which is no korser.Stage",
+    ),
+    "a rate that is text": (
+        ("Stage", SUPER.replace("100", "'100'"), LAYER),
+        "wrong_6.Conv: frame_rate is '100': give super().__init__ a number of frames per second",
+    ),
+    "error at import": (("Stag", SUPER, LAYER), "NameError: name 'Stag' is not defined ({file}, line 4)"),
+    "missing import": (
+        ("Stage", SUPER, "pass\nimport librosaa"),
+        "cannot be imported: ModuleNotFoundError: No module named 'librosaa' ({file}, line 8)",
+    ),
+    "no Python": (("Stage", SUPER, "x ="), "cannot be imported: SyntaxError: invalid syntax ({file}, line 7)"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_STAGES)
+def test_a_wrong_frontend_is_named_with_its_line(tmp_path, case):
+    (parent, first, then), said = WRONG_STAGES[case]
+    name = f"wrong_{list(WRONG_STAGES).index(case)}"  # a module is imported once in a process
+    file = tmp_path / f"{name}.py"
+    file.write_text(STAGE.format(parent=parent, first=first, then=then))
+    (tmp_path / "my.yaml").write_text(f"base: base.yaml\nfrontend: !new:{name}.Conv\n")
+    with pytest.raises(UserError) as error:
+        load_hparams(tmp_path / "my.yaml")
+    assert said.format(file=file) in str(error.value)
+    assert str(tmp_path / "my.yaml") in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (
+            "plugins.frontends.mel.Mel",
+            "frontend is the text 'plugins.frontends.mel.Mel', no korser.Stage: write !new:plug",
+        ),
+        ("!name:plugins.frontends.mel.Mel {n_mels: 8}", "frontend is !name:plugins.frontends.mel.Mel, no korser.Stage"),
+        ("'!new:plugins.frontends.mel.Mel'", "no korser.Stage: take the quotes away"),
+        ("null", "frontend is a NoneType, which is no korser.Stage"),
+        ("!name:plugins.frontends.mel.Mel", "frontend is !name:plugins.frontends.mel.Mel, no korser.Stage"),
+    ],
+)
+def test_a_frontend_that_is_not_built(tmp_path, value, said):
+    (tmp_path / "my.yaml").write_text(f"base: base.yaml\nfrontend: {value}\n")
+    with pytest.raises(UserError) as error:
+        load_hparams(tmp_path / "my.yaml")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("split: {protocol: speaker_kfold}", "write 'split.protocol: speaker_kfold'"),
+        ("frontend: !new:lazy_stage.Lazy", "conv.weight has no size yet"),
+    ],
+)
+def test_settings_that_no_run_can_be_made_with(tmp_path, text, said):
+    (tmp_path / "lazy_stage.py").write_text(
+        "import torch\nfrom korser import Stage\n\nclass Lazy(Stage):\n    def __init__(self):\n"
+        "        super().__init__(output_size=8, frame_rate=100)\n        self.conv = torch.nn.LazyConv1d(8, 400)\n"
+    )
+    (tmp_path / "my.yaml").write_text(f"base: mel_stl.yaml\n{text}\n")
+    with pytest.raises(UserError) as error:
+        check_settings(load_hparams(tmp_path / "my.yaml"))
     assert said in str(error.value)
 
 
 def test_what_lies_beside_the_yaml_can_be_imported(folder):
     (folder / "my_own_part.py").write_text("class Part:\n    def __init__(self, *, size):\n        self.size = size\n")
-    (folder / "model.yaml").write_text("base: base.yaml\nmine: !new:my_own_part.Part\n    size: 3\n")
-    assert load_hparams(folder / "model.yaml")["mine"].size == 3
+    (folder / "model.yaml").write_text("base: base.yaml\nother: !new:my_own_part.Part\n    size: 3\n")
+    assert load_hparams(folder / "model.yaml")["other"].size == 3
 
 
 def test_what_lies_beside_a_base_elsewhere_can_be_imported(folder, tmp_path):
@@ -163,6 +312,13 @@ def test_the_resolved_text_gives_the_same_again(folder):
     assert again["layer"].weight.equal(hparams["layer"].weight)
     assert again["weights"] == {"emotion": 3}
     assert again.digest() == hparams.digest()
+
+
+def test_recorded_settings_whose_code_has_gone(tmp_path):
+    with pytest.raises(
+        UserError, match=f"'frontend' names gone.Conv, but there is no module 'gone' .looked for in {tmp_path}"
+    ):
+        load_resolved("frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path)])
 
 
 def test_the_digest_names_settings_and_nothing_else(folder):

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import soundfile
 import torch
 from conftest import HPARAMS, ROOT
@@ -71,8 +72,20 @@ def trained(tiny_corpus, tmp_path_factory):
 
 def test_a_yaml_without_its_base(call, tmp_path):
     (tmp_path / "alone.yaml").write_text("frontend: !new:plugins.frontends.mel.Mel\n")
-    code, _, err = call("train", tmp_path / "alone.yaml")
-    assert code == 2 and "base: base.yaml" in err and err.count("\n") == 1
+    for option in ([], ["--n_epochs=1"]):
+        code, _, err = call("train", tmp_path / "alone.yaml", *option)
+        assert code == 2 and "base: base.yaml" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("recipe", ["train", "search", "compare", "probe", "pretrain", "evaluate", "plot"])
+def test_options_before_what_they_are_for(call, recipe):
+    code, _, err = call(recipe, "--out", "there")
+    assert code == 2 and err.startswith("error: name the ") and "before the options, not '--out'" in err
+
+
+def test_plot_draws_one_folder(call, tmp_path):
+    code, _, err = call("plot", tmp_path / "one", tmp_path / "two", f"--out={tmp_path}")
+    assert code == 2 and f"put {tmp_path}/one and {tmp_path}/two into one" in err and err.count("\n") == 1
 
 
 def test_train_prints_a_summary(call, tiny):
@@ -115,6 +128,69 @@ def test_predict_mistakes(call, trained, data, arguments, said):
     assert err.startswith("error: ") and said in err and err.count("\n") == 1
 
 
+@pytest.fixture
+def spoilt(trained, tmp_path):
+    """A copy of the trained run, whose files a test changes: ``spoilt(name, change)``."""
+    run = shutil.copytree(trained, tmp_path / "run")
+
+    def rewrite(name, change):
+        (run / name).write_text(change((run / name).read_text(encoding="utf-8")), encoding="utf-8")
+        return run
+
+    return rewrite
+
+
+def of_other_code(text):
+    info = json.loads(text)
+    info["code"]["plugins.frontends.mel.Mel"] = "0" * 16
+    return json.dumps(info)
+
+
+def test_predict_with_changed_code_says_so(call, spoilt, data, caplog):
+    run = spoilt("run.json", of_other_code)
+    code, out, _ = call("predict", run, data / "s0_joy_1.wav", "--json")
+    said = f"CHANGED CODE: plugins.frontends.mel.Mel changed after {run} was trained"
+    assert code == 0 and [message[: 4 + len(said)] for message in caplog.messages] == [f"!!! {said}"]
+    assert json.loads(out)[0]["warnings"][0].startswith(said)
+
+
+def test_evaluate_with_changed_code_says_so(call, spoilt, tiny_corpus, tmp_path):
+    run = spoilt("run.json", of_other_code)
+    code, out, _ = call("evaluate", run, "--corpus=csv", f"--data_folder={tiny_corpus}", f"--cache_folder={tmp_path}")
+    assert code == 0 and "!!! CHANGED CODE: plugins.frontends.mel.Mel changed" in out
+    written = json.loads(next((run / "evaluations").glob("csv-*.json")).read_text())
+    assert written["info"]["warnings"][0].startswith("CHANGED CODE")
+
+
+def test_predict_with_weights_that_do_not_fit(call, spoilt, data):
+    run = spoilt("run.json", str)
+    weights = safetensors.torch.load_file(run / "model.safetensors")
+    name = min(weights)
+    for changed in ({name: torch.zeros(77)}, {"another": torch.zeros(1)}):
+        safetensors.torch.save_file({**weights, **changed}, run / "model.safetensors")
+        code, out, err = call("predict", run, data / "s0_joy_1.wav")
+        assert (code, out) == (2, "") and err.count("\n") == 1
+        assert err.startswith(f"error: the weights of {run} do not fit what its code now makes")
+        assert min(changed) in err
+    (run / "model.safetensors").unlink()
+    code, _, err = call("predict", run, data / "s0_joy_1.wav")
+    assert code == 2 and "cannot read" in err and "model.safetensors" in err and err.count("\n") == 1
+
+
+def test_predict_with_other_frozen_stages(call, spoilt, data):
+    run = spoilt("run.json", lambda text: text.replace('"frozen": [', '"frozen": [{"stage": "gone"}, '))
+    code, _, err = call("predict", run, data / "s0_joy_1.wav")
+    assert code == 2 and "frozen stages are not those" in err and err.count("\n") == 1
+
+
+def test_predict_with_the_frontend_moved_away(call, spoilt, data):
+    spoilt("run.json", lambda text: json.dumps({**json.loads(text), "yaml_folders": [str(data)]}))
+    run = spoilt("hparams.yaml", lambda text: text.replace("plugins.frontends.mel.Mel", "moved_away.Conv"))
+    code, _, err = call("predict", run, data / "s0_joy_1.wav")
+    assert code == 2 and err.count("\n") == 1
+    assert f"'frontend' names moved_away.Conv, but there is no module 'moved_away' (looked for in {data} and" in err
+
+
 # -- evaluate --------------------------------------------------------------------------------------------------------
 def test_evaluate_on_another_corpus(call, trained, data):
     table = pd.read_csv(data / "manifest.csv", dtype=str)
@@ -137,18 +213,24 @@ def test_evaluate_on_another_corpus(call, trained, data):
 def test_evaluate_agrees_with_the_test(call, trained, tiny_corpus, tmp_path):
     for old in (trained / "evaluations").glob("*"):
         old.unlink()
-    _, out, err = call("evaluate", trained, "--corpus=csv", f"--data_folder={tiny_corpus}", f"--cache_folder={tmp_path}")
-    assert "!!!" in out, "most of these recordings were trained on"
+    _, out, err = call(
+        "evaluate", trained, "--corpus=csv", f"--data_folder={tiny_corpus}", f"--cache_folder={tmp_path}"
+    )
+    assert "recordings were used in training" in out and "RANDOM SPLIT" not in out, "there was no split here"
     there = read_csv(next((trained / "evaluations").glob("csv-*.csv"))).set_index("id")
     test = read_csv(trained / "test.csv").set_index("id")
     columns = [c for c in test if "_prob_" in c]
     torch.testing.assert_close(
-        torch.tensor(there.loc[test.index, columns].to_numpy()), torch.tensor(test[columns].to_numpy()), rtol=1e-5, atol=1e-6
+        torch.tensor(there.loc[test.index, columns].to_numpy()),
+        torch.tensor(test[columns].to_numpy()),
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
 def test_evaluate_mistakes(call, trained):
-    assert "--corpus" in call("evaluate", trained)[2]
+    assert "--corpus=crema_d|csv|" in call("evaluate", trained)[2]
+    assert "--data_folder" in call("evaluate", trained, "--corpus=csv")[2]
     assert "did you mean 'corpus'" in call("evaluate", trained, "--corpsu=csv")[2]
     code, _, err = call("evaluate", trained, "--corpus=ravdes", "--data_folder=.")
     assert code == 2 and "ravdess" in err

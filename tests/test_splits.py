@@ -7,7 +7,7 @@ import pytest
 
 from korser.corpora import load_corpus
 from korser.errors import UserError
-from korser.splits import assign_splits, check_splits, speaker_independent
+from korser.splits import _warn_once, assign_splits, check_splits, speaker_independent
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 
@@ -259,7 +259,7 @@ def test_three_speakers_are_enough():
         ({"protocol": "random_stratified", "stratify": ["emotion"]}, "stratify is .'emotion'.: write the name of one"),
         ({"protocol": "random_stratified", "stratify": None}, "stratify is None"),
         ({"protocol": "random_stratified", "test": 90}, "test is 90.*utterances of emotion"),
-        ({"protocol": "random_stratified", "test": 50, "valid": 40}, "take all 90 utterances of emotion anger"),
+        ({"protocol": "random_stratified", "test": 50, "valid": 40}, "all 90 utterances of emotion anger.*anger: [.]"),
         ({"protocol": "manifest"}, "neither a column 'split' nor"),
     ],
     ids=str,
@@ -322,8 +322,54 @@ def test_the_same_audio_in_two_parts_is_refused(protocol):
     data.loc[data["id"] == "001-joy-0", "digest"] = "002-joy-0"
     with pytest.raises(UserError, match="1 recordings.*/data/001-joy-0.wav, /data/002-joy-0.wav are the same audio"):
         check_splits(data, protocol)
-    data.loc[data["id"] == "001-joy-0", "digest"] = "001-joy-1"  # within a part it is no leak
+    data.loc[data["id"] == "001-joy-0", "digest"] = "001-joy-4"  # within a part it is no leak
     check_splits(data, protocol)
+
+
+def test_the_same_audio_with_two_labels_is_refused():
+    data = with_split(corpus(), thirds)
+    data["digest"] = data["id"]
+    data.loc[data["id"] == "001-joy-0", "digest"] = "001-anger-0"
+    words = "001-joy-0.wav and /data/001-anger-0.wav are the same audio, with the emotion joy here and anger there"
+    with pytest.raises(UserError, match=words):
+        check_splits(data, "manifest")
+    check_splits(data, "manifest", tasks=["gender"])
+    data.loc[data["id"] == "001-joy-0", "emotion"] = None  # nothing is said against the other
+    check_splits(data, "manifest")
+
+
+def test_a_column_that_the_protocol_does_not_use_is_told_once(caplog):
+    _warn_once.cache_clear()
+    data = with_split(corpus(), thirds)
+    data.attrs["file"] = "my/manifest.csv"
+    for _ in range(3):
+        assign_splits(data, protocol="speaker_kfold")
+    assert caplog.messages == [
+        "my/manifest.csv has a column 'split', which the protocol speaker_kfold does not use; to use it: "
+        "--split.protocol=manifest"
+    ]
+    assign_splits(data, protocol="manifest_random")
+    assign_splits(data.assign(split=None), protocol="random_stratified")  # an empty one has nothing to say
+    assert len(caplog.messages) == 1
+    assign_splits(data.rename(columns={"split": "fold"}), protocol="random_stratified")
+    assert "has a column 'fold'" in caplog.messages[1]
+
+
+def test_classes_with_next_to_no_utterances_are_told(caplog):
+    _warn_once.cache_clear()
+    data = with_split(corpus(), thirds)
+    check_splits(data, "manifest")
+    assert not caplog.messages
+    data.loc[data["id"] == "003-joy-0", "emotion"] = "joyy"
+    data.loc[(data["speaker"] == "06") & (data["emotion"] == "anger"), "emotion"] = "angry"
+    check_splits(data, "manifest")
+    (said,) = caplog.messages
+    assert "the emotion angry (5 utterances of one speaker: 006-anger-0, ...), joyy (1 utterance" in said
+    assert "003-joy-0) from" in said and "--label_map='{emotion: {angry: ...}}'" in said
+    caplog.clear()
+    alone = data[data["speaker"] == "06"].assign(split="train")
+    check_splits(alone, "random_stratified", tasks=["emotion"], parts=("train",))
+    assert not caplog.messages  # where there is one speaker all are of one
 
 
 @pytest.mark.parametrize("part", ["train", "valid", "test"])

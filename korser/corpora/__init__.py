@@ -8,6 +8,8 @@ A corpus adapter is a module with
   ``speaker``, one column per task (a class, or None where the label is missing) and whatever else is known (``age``,
   ``sentence``). Where the classes depend on the folder, ``data.attrs["tasks"]`` takes the place of ``TASKS``, and
   ``data.attrs["sorted_tasks"]`` lists the tasks whose classes were merely found there, so that nobody stated an order.
+  Where the rows come from one file, ``data.attrs["file"]`` and ``data.attrs["rows"]``, ``{id: its row there}``, let
+  messages name it.
 
 It may lie anywhere: ``load_corpus("ravdess", ...)`` finds the ones that come with korser, ``load_corpus("my.corpus",
 ...)`` a researcher's own by its import path.
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from korser.corpora.manifest import apply_label_map, check_labels, in_order
+from korser.corpora.manifest import apply_label_map, check_labels, in_order, warn_of_slips
 from korser.errors import UserError
 from korser.hparams import nearest
 
@@ -94,6 +96,7 @@ def load_corpus(corpus, data_folder, *, label_map=None, corpus_options=None):
     data = module.prepare(data_folder, **options)
     tasks = data.attrs.get("tasks", module.TASKS)
     sorted_tasks = tuple(data.attrs.get("sorted_tasks", ()))
+    file, rows = data.attrs.get("file", data_folder), data.attrs.pop("rows", {})  # pandas would copy it at every step
     for column in ("id", "path", "speaker", *tasks):
         if column not in data:
             raise UserError(f"corpus '{corpus}': the table that prepare() returns has no column '{column}': add it")
@@ -103,7 +106,13 @@ def load_corpus(corpus, data_folder, *, label_map=None, corpus_options=None):
         raise UserError(f"corpus '{corpus}': id '{twice.iloc[0]}' is used twice in {data_folder}: ids must be unique")
     classes = apply_label_map(data, {task: tuple(classes) for task, classes in tasks.items()}, label_map)
     classes.update({task: in_order(classes[task]) for task in sorted_tasks})
-    check_labels(data, classes)
+
+    def where(*found):
+        numbers = [str(rows[row["id"]]) for row in found if row["id"] in rows]
+        return f"{file} row{'s' * (len(numbers) > 1)} {', '.join(numbers)}" if numbers else found[0]["path"]
+
+    check_labels(data, classes, where)
+    warn_of_slips(data, classes, sorted_tasks)
     return Corpus(
         name=str(corpus).rpartition(".")[2],
         data=data.reset_index(drop=True),

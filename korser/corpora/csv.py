@@ -1,7 +1,8 @@
 """Anyone's own corpus: a CSV manifest.
 
 ``data_folder`` is the CSV, or a folder that holds ``manifest.csv``. UTF-8, with or without BOM, or CP949 (as Excel
-saves Korean) is found out. Columns, in any order, all but ``path`` optional, an empty cell meaning unknown:
+saves Korean) is found out, and so are semicolons or tabs in place of commas. Columns, in any order, ``Emotion`` as well
+as ``emotion``, all but ``path`` optional, an empty cell meaning unknown:
 
 =============  ============================================================================================
 ``path``       audio file, relative to the CSV's folder or absolute; Hangul in NFC or NFD, whatever the disk has
@@ -16,16 +17,17 @@ saves Korean) is found out. Columns, in any order, all but ``path`` optional, an
 =============  ============================================================================================
 
 Any further column is kept; name it in the option ``tasks`` to learn it. The classes are what the column holds, sorted
-(as numbers, if all are; after a label map, by the new names), or what the option ``classes`` lists, whose order then
-counts: say so for an ordinal task that is in words::
+(as numbers, if all are; after a label map, by the new names), or what the option ``classes`` lists, so that any other
+label is refused. Its order then counts: say so for an ordinal task that is in words::
 
     corpus: csv
     data_folder: my/manifest.csv
     corpus_options: {tasks: [emotion, valence], classes: {valence: [low, medium, high]}}
 """
 
+import csv
+import io
 import os
-import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +37,8 @@ from korser.errors import UserError
 from korser.hparams import nearest
 
 TASKS = {"emotion": (), "gender": (), "intensity": ()}  # those of them that the CSV has; classes as found there
+COLUMNS = ("path", "id", "speaker", *TASKS, "split", "fold", "age")
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def prepare(data_folder, tasks=None, classes=None):
@@ -51,7 +55,8 @@ def prepare(data_folder, tasks=None, classes=None):
     """
     classes = _check_options(tasks, classes)
     file = _find_csv(data_folder)
-    table, row_numbers = _read_csv(file)
+    wanted = [name for name in (*COLUMNS, *(tasks or ()), *classes) if isinstance(name, str)]
+    table, row_numbers = _read_csv(file, wanted)
     if not len(table):
         raise UserError(f"{file} has no rows below its header")
 
@@ -62,7 +67,13 @@ def prepare(data_folder, tasks=None, classes=None):
             raise UserError(f"{file} has no column '{task}', which corpus_options name{nearest(task, columns)}")
 
     listings = {}
-    table["path"] = [_find_audio(file, path, row, listings) for path, row in zip(table["path"], row_numbers)]
+    found = [_find_audio(file, path, row, listings) for path, row in zip(table["path"], row_numbers)]
+    missing = [i for i, path in enumerate(found) if path is None]
+    if missing:
+        more = f" (and {len(missing) - 1} more of {len(found)})" if len(missing) > 1 else ""
+        path, row = table["path"].iloc[missing[0]], row_numbers[missing[0]]
+        raise UserError(f"{file} row {row}: there is no file {path} in {file.parent}{more}")
+    table["path"] = found
     if "id" not in table:
         table["id"] = [nfc(os.path.splitext(os.path.relpath(p, file.parent))[0]) for p in table["path"]]
     for i, row in zip(table["id"], row_numbers):
@@ -70,7 +81,7 @@ def prepare(data_folder, tasks=None, classes=None):
             raise UserError(f"{file} row {row}: the id is empty: fill it, or leave the column out")
     copies = table["id"].duplicated(keep=False)
     if copies.any():
-        rows = row_numbers[copies & (table["id"] == table["id"][copies].iloc[0])]
+        rows = [row for i, row in zip(table["id"], row_numbers) if i == table["id"][copies].iloc[0]]
         raise UserError(
             f"{file} rows {', '.join(map(str, rows))}: id '{table['id'][copies].iloc[0]}' is used "
             f"{len(rows)} times: ids (without an id column: paths) must be unique"
@@ -81,6 +92,8 @@ def prepare(data_folder, tasks=None, classes=None):
     table = table[first + [c for c in table.columns if c not in first]]
     table.attrs["tasks"] = {t: classes.get(t) or in_order(table[t].dropna().unique()) for t in tasks}
     table.attrs["sorted_tasks"] = [t for t in tasks if t not in classes]
+    table.attrs["file"] = str(file)
+    table.attrs["rows"] = dict(zip(table["id"], row_numbers))
     return table
 
 
@@ -110,40 +123,63 @@ def _find_csv(data_folder):
     return file
 
 
-def _read_csv(file):
-    """The table, and the number of each row as a spreadsheet counts, the header being row 1."""
+def _read_csv(file, wanted):
+    """The table, and the number of each row as a spreadsheet counts, the header being row 1.
+
+    Columns that are ``wanted`` but for the case of their letters are called so.
+    """
     for encoding in ("utf-8-sig", "cp949"):
         try:
-            with warnings.catch_warnings():
-                # commas at the end of rows: index_col=False drops the nameless cells, else the first would be an index
-                warnings.simplefilter("ignore", pd.errors.ParserWarning)
-                options = {"encoding": encoding, "dtype": str, "keep_default_na": False, "skip_blank_lines": False}
-                table = pd.read_csv(file, index_col=False, **options)
-                header = pd.read_csv(file, header=None, nrows=1, **options).iloc[0]  # as it is: pandas renames copies
+            text = file.read_text(encoding=encoding)
             break
         except UnicodeDecodeError:
             continue
-        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise UserError(f"{file} is no CSV table: {' '.join(str(error).split())}") from error
     else:
         raise UserError(f"{file} is neither UTF-8 nor CP949: save it as UTF-8")
-    table.columns = [nfc(str(c).strip()) for c in table.columns]
+    header = text.partition("\n")[0]
+    found = (s for s in SEPARATORS if "path" in [name.strip(' "').casefold() for name in header.split(s)])
+    separator = next(found, ",")
+    try:
+        *records, end = csv.reader(io.StringIO(f"{text}\nend"), delimiter=separator)
+    except csv.Error as error:
+        raise UserError(f"{file} is no CSV table: {error}") from error
+    if end != ["end"]:  # a quoted cell has swallowed it
+        raise UserError(f"{file} row {len(records) + 1}: a quotation mark is never closed: close it or take it out")
+    names = _column_names(file, records[0], wanted)
+    n_named = max(i for i, name in enumerate(names, 1) if name)
+    rows, row_numbers = [], []
+    for number, cells in enumerate(records[1:], 2):
+        # a label typed on a Mac and one typed on Windows are to be the same class
+        cells = [nfc(cell.strip()) or None for cell in cells]
+        if not any(cells):  # spreadsheets leave empty rows, and empty cells at the end of others
+            continue
+        if any(cells[len(names) :]) or len(cells) < n_named:
+            few = "a cell may be empty, but not left out"
+            fix = few if len(cells) < n_named else f"put one that holds a {SEPARATORS[separator]} in quotation marks"
+            raise UserError(f"{file} row {number} has {len(cells)} cells, and the header {len(names)}: {fix}")
+        rows.append((cells + [None] * len(names))[: len(names)])
+        row_numbers.append(number)
+    columns = [name or f"Unnamed: {i}" for i, name in enumerate(names)]
+    return pd.DataFrame(rows, columns=columns, dtype=object), row_numbers
+
+
+def _column_names(file, header, wanted):
     names = [nfc(name.strip()) for name in header]
+    if not any(names):
+        raise UserError(f"{file} is no CSV table: its first line is empty")
+    for name in wanted:
+        if name not in names:
+            names = [name if other.casefold() == name.casefold() else other for other in names]
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
         raise UserError(f"{file} has {names.count(twice[0])} columns '{twice[0]}': rename or remove all but one")
-    if "path" not in table:
-        raise UserError(f"{file} has no column 'path' (its columns: {', '.join(table.columns)})")
-    # a label typed on a Mac and one typed on Windows are to be the same class
-    for column in table:
-        table[column] = table[column].map(lambda cell: nfc(cell.strip()) or None).astype(object)
-    table = table.where(table.notna(), None)
-    table = table[table.notna().any(axis=1)]  # spreadsheets leave empty rows
-    return table.reset_index(drop=True), table.index + 2
+    if "path" not in names:
+        raise UserError(f"{file} has no column 'path' (its columns: {', '.join(filter(None, names))})")
+    return names
 
 
 def _find_audio(file, path, row, listings):
-    """The absolute path as the disk spells it; ``listings`` remembers folders, ``{folder: {NFC name: name}}``."""
+    """The absolute path as the disk spells it, or None; ``listings`` remembers ``{folder: {NFC name: name}}``."""
     if path is None:
         raise UserError(f"{file} row {row}: the path is empty")
     path = path.replace("\\", "/")  # manifests made on Windows
@@ -155,6 +191,4 @@ def _find_audio(file, path, row, listings):
             if found not in listings:
                 listings[found] = {nfc(name): name for name in os.listdir(found)} if os.path.isdir(found) else {}
             found = found / listings[found].get(nfc(part), part)
-    if not os.path.isfile(found):
-        raise UserError(f"{file} row {row}: there is no file {path} in {file.parent}")
-    return str(found)
+    return str(found) if os.path.isfile(found) else None

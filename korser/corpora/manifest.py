@@ -1,5 +1,6 @@
 """What corpus adapters share: finding files, one table, label maps. Not a corpus itself."""
 
+import difflib
 import logging
 import os
 import unicodedata
@@ -103,6 +104,12 @@ def code(table, value, path, what):
     return table[value]
 
 
+def nearest_label(label, known):
+    """As :func:`korser.hparams.nearest`, but only a label spelt nearly the same: 'hapiness' is not 'sadness'."""
+    match = difflib.get_close_matches(str(label), known, n=1, cutoff=0.8)
+    return f" (did you mean '{match[0]}'?)" if match else f" (known: {', '.join(known)})"
+
+
 def apply_label_map(data, classes, label_map):
     """Rename labels in place.
 
@@ -134,7 +141,7 @@ def apply_label_map(data, classes, label_map):
         known = dict.fromkeys([*classes[task], *data[task].dropna().unique()])
         for old in renames:
             if old not in known:
-                raise UserError(f"label_map.{task}: there is no label '{old}'{nearest(old, known)}")
+                raise UserError(f"label_map.{task}: there is no label '{old}'{nearest_label(old, known)}")
         data[task] = data[task].map(lambda label: renames.get(label, label)).astype(object)
         data[task] = data[task].where(data[task].notna(), None)
         renamed = [renames.get(c, c) for c in classes[task]] + list(renames.values())
@@ -142,19 +149,66 @@ def apply_label_map(data, classes, label_map):
     return classes
 
 
-def check_labels(data, classes):
-    """Refuse labels outside the scheme.
+def check_labels(data, classes, where):
+    """Refuse labels outside the scheme, and a file that has two labels.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+    classes : dict of str to tuple of str
+    where : callable
+        ``where(*rows)`` says where rows of the table were found.
 
     Raises
     ------
     UserError
-        Names the file, the label and the way out.
+        Names the place, the label and the way out.
     """
+    copies = data[data["path"].duplicated(keep=False)].groupby("path", sort=False)
     for task, known in classes.items():
         odd = data[data[task].notna() & ~data[task].isin(known)]
         if len(odd):
             row = odd.iloc[0]
             raise UserError(
-                f"{row['path']}: unknown {task} label '{row[task]}' in {len(odd)} of {len(data)} utterances (known: "
+                f"{where(row)}: unknown {task} label '{row[task]}' in {len(odd)} of {len(data)} utterances (known: "
                 f"{', '.join(known)}): rename it with label_map={{{task}: {{{row[task]}: ...}}}}, or drop it with null"
+            )
+        for path, rows in copies:
+            rows = rows[rows[task].notna()].drop_duplicates(task)
+            if len(rows) > 1:
+                one, other = rows.iloc[0], rows.iloc[1]
+                raise UserError(
+                    f"{where(one, other)}: '{one['id']}' and '{other['id']}' are the same file, {path}, with the "
+                    f"{task} {one[task]} here and {other[task]} there: keep the one that is right"
+                )
+
+
+def warn_of_slips(data, classes, found):
+    """Say which classes look like another one misspelt, or are not there.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+    classes : dict of str to tuple of str
+    found : sequence of str
+        Tasks whose classes are what the corpus holds, and were stated by nobody.
+    """
+    for task, labels in classes.items():
+        counts = data[task].value_counts()
+        if task not in found:
+            absent = [label for label in labels if label not in counts]
+            if absent and len(counts):
+                logger.warning("no utterance has the %s %s, which is among the classes", task, ", ".join(absent))
+            continue
+        alike = {}
+        for label in sorted(labels, key=lambda label: (-counts.get(label, 0), label != label.lower())):
+            alike.setdefault("".join(unicodedata.normalize("NFKC", label).casefold().split()), []).append(label)
+        renames = [f"{label}: {first}" for first, *others in alike.values() for label in others]
+        if renames:
+            logger.warning(
+                "classes of %s differ in capitals or spaces alone; if they are meant to be one: "
+                "--label_map='{%s: {%s}}'",
+                task,
+                task,
+                ", ".join(renames),
             )

@@ -46,6 +46,46 @@ def test_what_spreadsheets_leave_behind(tmp_path):
     assert data["id"].tolist() == ["a", "b"] and data["speaker"].tolist() == ["01", "02"]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_and_capitals_are_found_out(tmp_path, separator):
+    lines = ['ID,"Path",SPEAKER, Emotion ,Valence,Note', 'x,a.wav,01,joy,low,"1,5; or\t2\nmore"', "y,b.wav,02,anger,,"]
+    text = "".join(f"{line}\n" for line in lines)
+    if separator != ",":
+        text = text.replace("1,5; or\t2", "1").replace(",", separator)
+    corpus = load_corpus("csv", make(tmp_path, text), corpus_options={"tasks": ["emotion", "valence"]})
+    assert corpus.classes == {"emotion": ("anger", "joy"), "valence": ("low",)}
+    assert corpus.data.columns.tolist() == ["id", "path", "speaker", "emotion", "valence", "Note"]
+    assert corpus.data["id"].tolist() == ["x", "y"] and corpus.data["speaker"].tolist() == ["01", "02"]
+    assert corpus.data["Note"].tolist() == ["1,5; or\t2\nmore" if separator == "," else "1\nmore", None]
+
+
+def test_a_column_as_it_is_documented_goes_before_one_in_capitals(tmp_path):
+    data = load_corpus("csv", make(tmp_path, "path,Emotion,emotion\na.wav,angry,joy\n")).data
+    assert data["emotion"].tolist() == ["joy"] and data["Emotion"].tolist() == ["angry"]
+
+
+def test_one_file_twice_with_labels_that_agree(tmp_path):
+    make(tmp_path, "path,id,emotion,gender\na.wav,x,Joy,\na.wav,y,joy,male\n")
+    label_map = {"emotion": {"Joy": "joy"}}
+    assert load_corpus("csv", tmp_path, label_map=label_map).data["emotion"].tolist() == ["joy", "joy"]
+    with pytest.raises(UserError, match="rows 2, 3: 'x' and 'y' are the same file"):
+        load_corpus("csv", tmp_path)
+
+
+def test_classes_that_look_like_one_are_told(tmp_path, caplog):
+    files = [f"{i}.wav" for i in range(5)]
+    labels = ["joy", "Joy ", "joy", "very sad", "very  Sad"]
+    make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
+    load_corpus("csv", tmp_path)
+    assert len(caplog.messages) == 1 and "--label_map='{emotion: {Joy: joy, very  Sad: very sad}}'" in caplog.text
+    caplog.clear()
+    load_corpus("csv", tmp_path, label_map={"emotion": {"Joy": "joy", "very  Sad": "very sad"}})
+    assert not caplog.messages
+    options = {"classes": {"emotion": ["joy", "Joy", "very sad", "very  Sad", "calm"]}}
+    load_corpus("csv", tmp_path, corpus_options=options)  # whoever lists both means both
+    assert caplog.messages == ["no utterance has the emotion calm, which is among the classes"]
+
+
 def test_the_csv_itself_absolute_and_windows_paths(tmp_path):
     make(tmp_path, f"path\n{tmp_path}/a.wav\nsub\\b.wav\n./sub/../c.wav\n", files=("a.wav", "sub/b.wav", "c.wav"))
     data = load_corpus("csv", tmp_path / "manifest.csv").data
@@ -60,7 +100,7 @@ def test_further_tasks_and_the_order_of_classes(tmp_path):
     assert load_corpus("csv", tmp_path, corpus_options={"classes": options["classes"]}).classes == corpus.classes
     with pytest.raises(UserError, match="no column 'valense'.*'valence'"):
         load_corpus("csv", tmp_path, corpus_options={"tasks": ["valense"]})
-    with pytest.raises(UserError, match="c.wav: unknown valence label 'mid'.*label_map"):
+    with pytest.raises(UserError, match="manifest.csv row 4: unknown valence label 'mid' in 1 of 3.*label_map"):
         load_corpus("csv", tmp_path, corpus_options={"classes": {"valence": ["low", "high"]}})
 
 
@@ -86,6 +126,7 @@ def test_the_names_of_a_label_map_are_sorted_where_no_order_was_stated(tmp_path)
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"tasks": [5, ["emotion"]]}, "no column '5', which corpus_options name"),
         ({"tasks": 5}, "corpus_options.tasks is 5: write a list"),
         ({"tasks": "emotion"}, "corpus_options.tasks is 'emotion': write a list"),
         ({"classes": ["joy"]}, "corpus_options.classes is .'joy'.: write a list for each task"),
@@ -128,19 +169,27 @@ def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
     "text, message",
     [
         ("file,emotion\na.wav,joy\n", "no column 'path'.*file, emotion"),
-        ("path\na.wav\nnone.wav\n", "row 3: there is no file none.wav"),
+        ("path\na.wav\nnone.wav\n", "row 3: there is no file none.wav in [^ ]*$"),
+        ("path\nx.wav\nb.wav\ny.wav\nz.wav\n", r"row 2: there is no file x.wav in [^ ]* \(and 2 more of 4\)$"),
         ("path,emotion\na.wav,joy\n,joy\n", "row 3: the path is empty"),
         ("path,id\na.wav,x\nb.wav,y\nc.wav,x\n", "rows 2, 4: id 'x' is used 2 times"),
         ("path\na.wav\nb.wav\na.wav\n", "rows 2, 4: id 'a' is used 2 times"),
         ("path,id\na.wav,\n", "row 2: the id is empty"),
         ("path,emotion, emotion\na.wav,joy,anger\n", "2 columns 'emotion'"),
         ("path,emotion,emotion\na.wav,joy,anger\n", "2 columns 'emotion'"),
+        ("path,Emotion,EMOTION\na.wav,joy,anger\n", "2 columns 'emotion'"),
         (f"path\n{'x' * 300}.wav\n", "row 2: there is no file xxx"),
         (f"path\n{'x' * 300}/a.wav\n", "row 2: there is no file xxx"),
         ("path,emotion\n", "no rows"),
         ("", "no CSV table"),
-        ('path\n"a.wav\n', "no CSV table"),
-        ("path\na.wav\nb.wav,b,c\n", "no CSV table"),
+        ('path,emotion\na.wav,joy\nb.wav,"joy\nc.wav,joy\n', "row 3: a quotation mark is never closed"),
+        ("path\na.wav\nb.wav,b,c\n", "row 3 has 3 cells, and the header 1: .*a comma in quotation marks"),
+        ("path;emotion\na.wav;joy;b\n", "row 2 has 3 cells, and the header 2: .*a semicolon in quotation marks"),
+        ("path,emotion,gender\na.wav,joy,\nb.wav,joy\n", "row 3 has 2 cells, and the header 3: a cell may be empty"),
+        (
+            "path,id,emotion\na.wav,x,joy\nb.wav,y,joy\na.wav,z,anger\n",
+            "rows 2, 4: 'x' and 'z' are the same file, .*a.wav, with the emotion joy here and anger there",
+        ),
         ("path,emotion\na.wav,joy\n\n,\nnone.wav,joy\n", "row 5: there is no file none.wav"),
     ],
 )

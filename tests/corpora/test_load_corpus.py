@@ -68,7 +68,8 @@ def test_label_map_keeps_the_order_of_classes(own):
     "label_map, message",
     [
         ({"emotoin": {"joy": "happy"}}, "no task 'emotoin'.*'emotion'"),
-        ({"emotion": {"angre": "angry"}}, "no label 'angre'.*'anger'"),
+        ({"emotion": {"angre": "angry"}}, r"no label 'angre' \(did you mean 'anger'"),
+        ({"emotion": {"clam": "sad"}}, r"no label 'clam' \(known: joy, anger, calm\)"),  # no guess at what is far off
         ({"emotion": "joy"}, "old: new"),
     ],
 )
