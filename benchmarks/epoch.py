@@ -2,7 +2,7 @@
 
 Made-up float16 features of 225 frames (4.5 s) and 768 channels in memory, batches of 128, settings as in
 hparams/base.yaml. "SpeechBrain" is its loader, which reads an utterance at a time from host memory, and its step, which
-waits for the device some forty times; "loader" is its loader and korser's step; "resident" is korser's whole way. On a
+waits for the device some forty times, with TF32 on a GPU, as it switches that on; "loader" is its loader and korser's step; "resident" is korser's whole way. On a
 GPU, "launched" is that without CUDA graphs (``cuda_graphs: false``). In full form the first two, which take minutes, are
 measured on a twentieth of the utterances.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import speechbrain as sb
 import torch
+from stock import arithmetic, titled
 from timing import arguments, in_words, interleaved, report
 
 from korser import load_hparams
@@ -22,7 +23,7 @@ from korser.checkpoints import History
 from korser.data import KeepInMemory, make_dataset
 from korser.hparams import SHIPPED
 from korser.resident import Memory, Resident
-from korser.training import build_model, training_batches
+from korser.training import build_model, set_arithmetic, training_batches
 
 UTTERANCES = 52_000  # of the paper's training part
 FRAMES, CHANNELS, RATE = 225, 768, 50  # of wav2vec2-base; 50 frames per second
@@ -73,6 +74,7 @@ def manifest(samples, tasks):
 
 def epoch(dataset, hparams, tasks, *, skip_prefix, kind=EmotionBrain):
     """A function that trains for one epoch more."""
+    set_arithmetic()
     brain = kind(
         model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_prefix=skip_prefix, history=History()
     )
@@ -84,7 +86,7 @@ def epoch(dataset, hparams, tasks, *, skip_prefix, kind=EmotionBrain):
         done[0] += 1
         brain._fit_train(loader, done[0], False)
 
-    return run
+    return arithmetic(matmul=True)(run) if kind is StockBrain else run
 
 
 def main():
@@ -105,7 +107,7 @@ def main():
     seconds = interleaved(cases, args.repeats, warmup=1, device=args.device)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     report(
-        f"An epoch of cached utterances, {FRAMES} x {CHANNELS} frames each, batches of 128",
+        titled(f"An epoch of cached utterances, {FRAMES} x {CHANNELS} frames each, batches of 128", args.device),
         seconds,
         STOCK,
         ("utterances", amounts),

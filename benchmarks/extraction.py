@@ -24,13 +24,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from stock import save_random_wav2vec
+from stock import arithmetic, save_random_wav2vec, titled
 from timing import arguments, in_words, interleaved, peak_bytes, report
 from torch.nn import functional as F
 from transformers import AutoModel
 
 from korser.features import FeatureCache
 from korser.stages import SAMPLE_RATE
+from korser.training import set_arithmetic
 from plugins.frontends._wav2vec_fast import convolution_weights, convolve, fft_convolve, fft_weights
 from plugins.frontends.wav2vec import Wav2Vec
 
@@ -43,6 +44,7 @@ OPTIONS = [
 
 def main():
     args = arguments(__doc__, options=OPTIONS)
+    set_arithmetic()
     n = 2 if args.small else 256
     x = 0.1 * torch.randn(n, int(SECONDS * SAMPLE_RATE), generator=torch.Generator().manual_seed(0))
     x = x.to(args.device)
@@ -61,6 +63,9 @@ def autocast(function, device, enabled=True):
             return function()
 
     return call
+
+
+as_it_comes = arithmetic(matmul=False)  # as PyTorch leaves it, and transformers with it
 
 
 def in_batches(model, x, size, *lengths):
@@ -83,9 +88,9 @@ def whole_models(args, source, x):
     few, many = (1, 2) if args.small else (8, 64)
     baseline = f"transformers, fp32, batch {many}"
     cases = {
-        f"transformers, fp32, batch {few}": in_batches(stock, x, few),
-        baseline: in_batches(stock, x, many),
-        f"transformers, bf16, batch {n}": in_batches(half, x.bfloat16(), n),
+        f"transformers, fp32, batch {few}": as_it_comes(in_batches(stock, x, few)),
+        baseline: as_it_comes(in_batches(stock, x, many)),
+        f"transformers, bf16, batch {n}": as_it_comes(in_batches(half, x.bfloat16(), n)),
         "korser auto, fp32, one at a time": in_batches(ours["auto"], x, 1, lengths),
     }
     errors, size = {}, f"batch {n}"
@@ -99,7 +104,7 @@ def whole_models(args, source, x):
     del exact, y
     peaks = {name: f"{peak_bytes(case, device) / 2**30:.2f} GiB" for name, case in cases.items()}
     report(
-        f"frozen wav2vec 2.0, {n} utterances of {SECONDS} s",
+        titled(f"frozen wav2vec 2.0, {n} utterances of {SECONDS} s", device),
         interleaved(cases, args.repeats, device=device),
         baseline,
         ("audio s", n * SECONDS),
@@ -126,6 +131,7 @@ def parts(args, source, x):
         "transformers, fp32: encoder": lambda: plain.encoder(projected),
         "transformers, bf16: encoder": lambda: half.encoder(projected.bfloat16()),
     }
+    cases = {name: as_it_comes(case) for name, case in cases.items()}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         weights = fast._derive(dtype)
         cases |= {
@@ -137,7 +143,8 @@ def parts(args, source, x):
     cases = dict(sorted(cases.items(), key=lambda case: case[0].split(":")[1]))
     seconds = interleaved(cases, args.repeats, device=device)
     units = ("audio s", n * SECONDS)
-    report("its parts (korser's encoder with the projection)", seconds, None, units, device=device, out=args.out)
+    title = titled("its parts (korser's encoder with the projection)", device)
+    report(title, seconds, None, units, device=device, out=args.out)
 
 
 def positional_convolution(args, source, x):
@@ -198,20 +205,20 @@ def cache(args, source, folder):
     def read(path):
         return noise[int(path) : int(path) + sizes[int(path)]]
 
-    seconds = {}
+    cases, repeats = {}, min(args.repeats, 3)  # each writes its features anew
     for precision, dtype in (("fp32", "float32"), ("bf16", "float16")):
         model = Wav2Vec(source=source).to(args.device)
-        name, runs = f"{precision}, kept as {dtype}", iter(range(100))
-
-        def fill(model=model, precision=precision, dtype=dtype, runs=runs):
-            into = folder / precision / str(next(runs))  # a folder of its own, or there is nothing left to compute
-            FeatureCache([model], into, read, dtype=dtype, precision=precision).fill(audio, progressbar=False)
-
-        seconds[name] = fill
-    repeats = min(args.repeats, 3)  # each writes its features anew
+        # each in a folder of its own, or there is nothing left to compute; they take a digest of the encoder first
+        caches = iter(
+            [
+                FeatureCache([model], folder / precision / str(i), read, dtype=dtype, precision=precision)
+                for i in range(1 + repeats)
+            ]
+        )
+        cases[f"{precision}, kept as {dtype}"] = lambda caches=caches: next(caches).fill(audio, progressbar=False)
     total = sum(sizes) / SAMPLE_RATE
     size = sum(math.floor(s / 320) for s in sizes) * 768 * 4
-    measured = interleaved(seconds, repeats, device=args.device)
+    measured = interleaved(cases, repeats, device=args.device)
     report(
         f"FeatureCache.fill, {n} utterances of 3 to 6 s ({in_words(total)}), disk included",
         measured,

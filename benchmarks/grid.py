@@ -6,7 +6,8 @@ loss weights), 10 epochs, on `mini` at paper scale: 68,000 utterances of 120 spe
 extrapolated, and from how many.
 
 An epoch depends on the model and the batch size, not on the learning rate or the loss weights, so it is measured once
-for the nine cells that share both. In both ways one trial runs at a time.
+for the nine cells that share both. In both ways one trial runs at a time. What has been measured is said at once, and
+appended to --out.
 """
 
 import gc
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import stock
 import torch
-from timing import arguments, figure, in_words, write
+from timing import append, arguments, figure, in_words, write
 
 import korser
 from korser.audio import read_audio, scan_audio
@@ -54,7 +55,7 @@ class Size:
     speakers: int
     few: int
     many: int
-    stock: int
+    stock: int  # by the stock way, at most
 
 
 SMALL, FULL = Size(24, 120, 480, 120), Size(120, 480, UTTERANCES, 4800)
@@ -163,7 +164,7 @@ class Grid:
             if self.args.device == "cuda":
                 torch.cuda.synchronize()
             seconds[name] = [time.perf_counter() - start]
-            say(f"{n} utterances, {name}: {in_words(*seconds[name])}")
+            self.say(f"{n} utterances, {name}: {in_words(*seconds[name])}")
             return done
 
         hparams = self.load("wav2vec_leaf_mtl", n)
@@ -212,7 +213,12 @@ class Grid:
         total = time.perf_counter() - start
         epochs = np.diff(ends)
         training = read_csv(run_dir / "log.csv")["seconds"].to_numpy()[1:]
-        say(f"{n} utterances, {hparams.name}, batch {hparams['batch_size']}: {n_epochs} epochs in {in_words(total)}")
+        how = "the stock way, " if overrides.keys() >= stock.SETTINGS.keys() else ""
+        self.say(
+            f"{n} utterances, {how}{hparams.name}, batch {hparams['batch_size']}: {n_epochs} epochs in "
+            f"{in_words(total)}, one takes {in_words(float(np.median(training)))} and its validation, checkpoint "
+            f"{in_words(float(np.median(epochs - training)))}"
+        )
         return training.tolist(), (epochs - training).tolist(), total - n_epochs * float(np.median(epochs))
 
     def trials(self, n, batch_sizes=BATCH_SIZES):
@@ -227,21 +233,25 @@ class Grid:
         """How many epochs are trained to measure one: the first is not counted."""
         return EPOCHS if model == FULL_CELLS and n > FULL.few else 1 + self.args.repeats
 
-    def stock(self, n):
+    def stock(self, n, batch_sizes=BATCH_SIZES):
         """Training epochs of the stock way, ``{(model, batch size): as train() gives it}``."""
         workers = 0 if self.args.small else min(os.cpu_count(), 4)
-        n_epochs = 1 + min(self.args.repeats, 2)
         measured = {}
         for model in MODELS:
             how = {**stock.SETTINGS, **stock.FRONTENDS[model[:-4]], "num_workers": workers}  # without _stl, _mtl
-            for size in BATCH_SIZES[-1:] if self.args.small else BATCH_SIZES:
-                with stock.plain_files():
-                    measured[model, size] = self.train(model, n, n_epochs, batch_size=size, **how)
+            for size in batch_sizes:
+                with stock.training():
+                    measured[model, size] = self.train(model, n, self.stock_epochs(model, n), batch_size=size, **how)
         return measured
 
+    def stock_epochs(self, model, n):
+        """As :meth:`epochs`, of the stock way."""
+        return 1 + min(self.args.repeats, 2)
 
-def say(line):
-    print(line, file=sys.stderr, flush=True)
+    def say(self, line):
+        """Print a line beside the tables; append it to ``--out``."""
+        print(line, file=sys.stderr, flush=True)
+        append(self.args.out, f"- {line}\n")
 
 
 def divided(n):
@@ -257,15 +267,28 @@ def imports():
     return time.perf_counter() - start
 
 
-def affordable(seconds, grid, data, trials):
-    """As many utterances as can be measured in ``seconds``, by what the few took."""
-    each = sum(statistics.median(taken) for taken in data.values()) / grid.size.few
+def affordable(seconds, few, most, epochs, trials, data=None):
+    """As many utterances as can be measured in ``seconds``, by what the few took; below 0 if none.
+
+    Parameters
+    ----------
+    seconds : float
+    few, most : int
+    epochs : callable
+        How many are trained of a model on so many utterances.
+    trials : dict
+        What :meth:`Grid.trials` or :meth:`Grid.stock` gave on the few.
+    data : dict of str to list of float, optional
+        What else goes with the utterances.
+    """
+    each = sum(statistics.median(taken) for taken in (data or {}).values()) / few
     fixed = 0.0
     for (model, _), (training, validation, overhead) in trials.items():
-        epoch = (statistics.median(training) + statistics.median(validation)) / grid.size.few
-        each += len(BATCH_SIZES) * grid.epochs(model, UTTERANCES) * epoch
+        epoch = (statistics.median(training) + statistics.median(validation)) / few
+        # measured in the largest batches; in smaller ones, with as many times more steps, it takes no longer than so
+        each += sum(BATCH_SIZES[-1] / size for size in BATCH_SIZES) * epochs(model, most) * epoch
         fixed += len(BATCH_SIZES) * overhead
-    return max(2 * grid.size.few, min(UTTERANCES, int((seconds - fixed) / each)))
+    return min(most, int((seconds - fixed) / each))
 
 
 def parts_of(n, data, trials, few, few_trials):
@@ -297,7 +320,9 @@ def stock_parts(n, trials):
     """The stock way's parts of each model."""
     train, valid = divided(n)
     whole_train, whole_valid = divided(UTTERANCES)
-    sizes = len(trials) // len(MODELS)  # the small form measures one batch size, and takes the others to be as fast
+    sizes = len(trials) // len(
+        MODELS
+    )  # where time is short one batch size is measured, and the others taken to be as fast
     by_model = {model: [] for model in MODELS}
     for (model, size), (training, validation, _) in trials.items():
         name, times = f"stock {model}, batch {size}", CELLS * EPOCHS * len(BATCH_SIZES) // sizes
@@ -328,12 +353,20 @@ def sums(shared, started, ours, theirs, longer):
 
 def measure(args, folder):
     grid, start = Grid(args, folder), time.perf_counter()
-    few, stock_n = grid.size.few, grid.size.stock
+
+    def left():
+        return 60 * args.minutes - (time.perf_counter() - start)
+
+    n = stock_n = few = grid.size.few
     few_data, _ = grid.data(few)
-    few_trials = grid.trials(few, BATCH_SIZES[-1:])
-    stock_trials = grid.stock(stock_n)
-    left = 60 * args.minutes - (time.perf_counter() - start)
-    n = grid.size.many if args.small else affordable(left, grid, few_data, few_trials)
+    few_trials, stock_trials = grid.trials(few, BATCH_SIZES[-1:]), grid.stock(few, BATCH_SIZES[-1:])
+    if args.small:
+        n = grid.size.many
+    else:  # a third of the time is for the stock way, which takes the longest
+        more = affordable(left() / 3, few, grid.size.stock, grid.stock_epochs, stock_trials)
+        if more > few:
+            stock_n, stock_trials = more, grid.stock(more)
+        n = max(2 * few, affordable(left(), few, grid.size.many, grid.epochs, few_trials, few_data))
     data, audio_seconds = grid.data(n)
     trials = grid.trials(n)
 
@@ -360,13 +393,20 @@ def measure(args, folder):
         sums(shared, started, ours, theirs, longer),
         device=args.device,
         notes=[
-            f"`mini` speaks {hours:.1f} h in {UTTERANCES:,} utterances; the columns of {PAPER_HOURS} h, as long as the "
-            f"paper's, take what goes with the audio {longer:.2f} times. {basis}",
-            "The stock way: transformers' encoder in fp32 in every epoch, SpeechBrain's `Leaf` on audio, korser's "
+            (
+                f"`mini` speaks {hours:.1f} h in {UTTERANCES:,} utterances; the columns of {PAPER_HOURS} h, as long as "
+                f"the paper's, take what goes with the audio {longer:.2f} times. {basis}"
+            ),
+            "The stock way: transformers' encoder in fp32 (on a GPU with TF32, as SpeechBrain switches that on) in "
+            "every epoch, SpeechBrain's `Leaf` on audio, korser's "
             "reference LEAF on features (SpeechBrain's takes audio only), files decoded in every epoch by "
             "SpeechBrain's loader, a process for each trial; what else its runs do beyond their epochs is not counted "
             "against it"
-            + (f", and all batch sizes are taken to be as fast as {BATCH_SIZES[-1]}." if args.small else "."),
+            + (
+                "."
+                if len(stock_trials) > len(MODELS)
+                else f", and all batches are taken to be as fast as {BATCH_SIZES[-1]}."
+            ),
         ],
         out=args.out,
     )
@@ -375,7 +415,10 @@ def measure(args, folder):
 def main():
     options = [
         ("--folder", {"type": Path, "help": "a disk with room (full: 30 GB); what is written there is removed again"}),
-        ("--minutes", {"type": float, "default": 50, "help": "of the full form: what fits is measured (default: 50)"}),
+        (
+            "--minutes",
+            {"type": float, "default": 50, "help": "of the full form in all: what fits is measured (default: 50)"},
+        ),
     ]
     args = arguments(__doc__, options=options)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:  # a new one: what lies there already takes no time

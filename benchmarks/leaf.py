@@ -1,6 +1,6 @@
 """LEAF against mel and against SpeechBrain's Leaf: forward, and forward and backward, on the same audio.
 
-SpeechBrain's runs as it is (40 filters, its defaults), korser's in its plain form (``implementation="reference"``, the
+SpeechBrain's runs as it is (40 filters, its defaults; on a GPU TF32, as it switches that on), korser's in its plain form (``implementation="reference"``, the
 convolutions of the definition) and in its fast one. On a GPU the fast one is also captured in a CUDA graph, at the
 batch of the others and at four times it. Peak memory is beyond parameters and audio.
 """
@@ -8,9 +8,11 @@ batch of the others and at four times it. Peak memory is beyond parameters and a
 import torch
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.features import Leaf as SpeechBrainLeaf
+from stock import arithmetic, titled
 from timing import arguments, in_child, interleaved, peak_bytes, report
 from torchaudio.transforms import MelSpectrogram
 
+from korser.training import set_arithmetic
 from plugins.frontends.leaf import Leaf
 
 RATE = 16_000
@@ -55,7 +57,7 @@ def case(name, what, x, lengths):
             module.zero_grad(set_to_none=True)
             run(x, lengths).square().mean().backward()
 
-    return step
+    return step if isinstance(module, Leaf) else arithmetic(matmul=name.startswith("SpeechBrain"))(step)
 
 
 def captured(step):
@@ -99,7 +101,7 @@ def main():
     ]
     args = arguments(__doc__, options=options)
     torch.set_num_threads(args.threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    set_arithmetic()
     batch, seconds = args.batch or (8 if args.small else 128), args.seconds or (4.0 if args.small else 4.5)
     frontends = ["torchaudio mel", "SpeechBrain Fbank", THEIRS, PLAIN, FAST]
     learning = [THEIRS, PLAIN, FAST]
@@ -120,7 +122,7 @@ def main():
         else:
             memory = {name: in_child(peak_in_child, name, what, batch, seconds, args.threads) for name in names}
         report(
-            f"LEAF, {what}: {batch} x {seconds:g} s at 16 kHz, float32, 40 filters",
+            titled(f"LEAF, {what}: {batch} x {seconds:g} s at 16 kHz, float32, 40 filters", args.device),
             rows,
             THEIRS,
             ("audio s", amounts),

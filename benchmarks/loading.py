@@ -73,7 +73,7 @@ def main():
             found = sorted(p for p in args.data.rglob("*") if p.suffix.lower() in SUFFIXES)
             paths = {"files": [str(p) for p in found]}
         else:
-            paths = make_files(Path(folder), 256 if args.small else 8192)
+            paths = make_files(Path(folder), 256 if args.small else 2048)
         cases, seconds_of_audio = {}, {}
         memory = Memory(args.device, 2**36)
         for ending, files in paths.items():

@@ -1,11 +1,12 @@
 """The stock way: what a researcher's script does without korser, as frontends that korser can train.
 
 So that backbone, optimizer, batches and evaluation are the same, and the two ways differ in nothing but the frontend,
-the cache and the loading (:data:`SETTINGS`).
+the cache, the loading (:data:`SETTINGS`) and what the libraries let a GPU do (:func:`arithmetic`).
 
 Shape legend: ``B`` utterances, ``T`` samples or frames, ``C`` channels.
 """
 
+import contextlib
 from unittest import mock
 
 import torch
@@ -47,9 +48,39 @@ class Files:
         return self.read_audio(audio_path)
 
 
-def plain_files():
-    """Context in which training reads plain files."""
-    return mock.patch.object(korser.training, "AudioStore", Files)
+@contextlib.contextmanager
+def arithmetic(matmul):
+    """Context, or decorator, with the arithmetic of a GPU as a user of the libraries has it: TF32, any algorithm.
+
+    Parameters
+    ----------
+    matmul : bool
+        Whether TF32 goes for products of matrices, which SpeechBrain switches on as it is imported. For convolutions
+        PyTorch itself has it on.
+    """
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
+    products.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = matmul, True, False
+    try:
+        yield
+    finally:
+        products.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
+
+
+def titled(title, device):
+    """The title of a table with rows in :func:`arithmetic`."""
+    return f"{title}, stock rows with TF32" if device == "cuda" else title
+
+
+@contextlib.contextmanager
+def training():
+    """Context in which training reads plain files and computes as SpeechBrain lets it."""
+    with (
+        mock.patch.object(korser.training, "AudioStore", Files),
+        mock.patch.object(korser.training, "set_arithmetic", lambda: None),
+        arithmetic(matmul=True),
+    ):
+        yield
 
 
 class SpeechBrainLeaf(Stage):

@@ -247,11 +247,16 @@ def write(title, head, body, *, device="cpu", notes=(), out=None):
     lines.append(device_line(device))
     text = "\n".join(lines) + "\n"
     print(text, flush=True)
+    append(out, text)
+    return text
+
+
+def append(out, text):
+    """Add to the file of ``--out``, if there is one."""
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         with open(out, "a", encoding="utf-8") as file:
             file.write(text)
-    return text
 
 
 def markdown(head, body):

@@ -4,6 +4,7 @@ import functools
 import inspect
 import logging
 import math
+import os
 import random
 import time
 
@@ -152,11 +153,15 @@ class EmotionBrain(sb.Brain):
         logger.info("CUDA graphs: %s", f"not used: {reason}" if reason else "used")
 
     def on_fit_batch_start(self, batch, should_step):
-        """Every draw of a step comes from (seed, epoch, step), so that a resumed run draws what any other does."""
-        seed_everything(self.settings["seed"], self.epoch, self.step, self.rank if self.distributed_launch else 0)
+        """Seed the step, and let the schedules set its learning rates."""
+        self.seed_step()
         if should_step:
             for optimizer, scheduler in zip(self.optimizers_dict.values(), self.schedulers.values()):
                 scheduler(optimizer)
+
+    def seed_step(self):
+        """Every draw of a step comes from (seed, epoch, step), so that a resumed run draws what any other does."""
+        seed_everything(self.settings["seed"], self.epoch, self.step, self.rank if self.distributed_launch else 0)
 
     def fit_batch(self, batch):
         """One step: SpeechBrain's, with the same numbers, but all that the host has to know of it is asked at once.
@@ -167,7 +172,8 @@ class EmotionBrain(sb.Brain):
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
         values = (self.graphs or self.gradients)(batch).cpu()
-        self.check_loss_isfinite(values[0])
+        if not values[0].isfinite():
+            self.report_nonfinite(batch)
         if should_step:
             finite = values[-len(self.optimizers_dict) :].isfinite().all()
             if not finite and self.skip_nonfinite_grads and not self.scaler.is_enabled():
@@ -176,6 +182,24 @@ class EmotionBrain(sb.Brain):
         self.batch_losses = dict(zip(self.batch_losses, values[1:].tolist()))
         self.on_fit_batch_end(batch, None, values[0], should_step)
         return values[0]
+
+    def check_gradients(self):
+        """Leave what is not finite out of the step, as SpeechBrain does, but in one line rather than one a parameter."""
+        parameters = [p for p in self.modules.parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        for parameter in parameters:
+            parameter.grad = None
+        logger.warning("a step is left out for %d parameters, whose gradients are not finite", len(parameters))
+
+    def report_nonfinite(self, batch):
+        """Say which utterances gave a loss that is not finite; end training after ``nonfinite_patience`` of them."""
+        self.nonfinite_count += 1
+        said = f"the loss of a batch is not finite ({', '.join(batch.id[:3])} and others)"
+        if self.nonfinite_count > self.nonfinite_patience:
+            raise UserError(
+                f"{said}, that of {self.nonfinite_count} batches by now: lower lr, set precision to fp32, or see by "
+                "`python -m korser.testing YAML` whether the frontend gives NaN, on silence for instance"
+            )
+        logger.warning("%s", said)
 
     def gradients(self, batch):
         """Compute from a batch the gradients, clipped if they are to be used, and what is to be known of them.
@@ -243,6 +267,11 @@ class EmotionBrain(sb.Brain):
         """After validation (after training, where nothing is validated on) the epoch ends."""
         if stage == sb.Stage.TRAIN:
             self.seconds = time.time() - self.started
+            if not self.history.counted("loss"):
+                raise UserError(
+                    f"no loss of epoch {epoch} was finite, so nothing was learnt: see by `python -m korser.testing YAML` "
+                    "whether the frontend gives NaN, lower lr, or set precision to fp32"
+                )
             if not self.validates:
                 self.step, self.avg_train_loss = 0, 0.0  # SpeechBrain does so after this: too late for the checkpoint
                 self.end_epoch(epoch, {}, score=epoch)  # the last epoch is the one that is kept
@@ -265,9 +294,7 @@ class EmotionBrain(sb.Brain):
         row = {"epoch": epoch, "lr": self.optimizers_dict["optimizer0"].param_groups[0]["lr"]}
         row |= {f"train_{_loss_name(name)}": value for name, value in self.history.means().items()}
         row |= {**measured, "seconds": round(self.seconds, 3)}
-        self.bar.set_postfix(
-            {k: f"{v:.3f}" for k, v in row.items() if k.endswith(("_loss", "_uar"))}, refresh=False
-        )
+        self.bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k.endswith(("_loss", "_uar"))}, refresh=False)
         self.bar.close()
         self.history.epochs.append(row)
         # Of equal epochs the earliest is the best: SpeechBrain would pick by the order in which the disk lists them.
@@ -358,6 +385,17 @@ def make_scheduler(factory, lr, warmup, total):
     return factory(**{p.name: names[p.name] for p in parameters if p.name in names})
 
 
+def require_own_device(device):
+    """Refuse a GPU named under torchrun: SpeechBrain would put every process on that one, ``cuda`` on the first.
+
+    Raises
+    ------
+    UserError
+    """
+    if "RANK" in os.environ and (device or "").startswith("cuda"):
+        raise UserError(f"device is {device!r}: under torchrun leave it null, and each process takes a GPU of its own")
+
+
 def seed_everything(*numbers):
     """Seed torch, numpy and Python (SpeechBrain's and transformers' augmentations use them) from integers."""
     state = [int(n) for n in np.random.SeedSequence(numbers).generate_state(3)]
@@ -365,7 +403,7 @@ def seed_everything(*numbers):
         torch.manual_seed(state[0])
     else:  # for each kind of device that is not there, manual_seed formats a stack trace and keeps it, at every step
         torch.default_generator.manual_seed(state[0])
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(state[0])
     np.random.seed(state[1])
     random.seed(state[2])

@@ -106,6 +106,10 @@ class History:
                 total[0] += loss
                 total[1] += 1
 
+    def counted(self, name):
+        """From how many batches a loss is known so far."""
+        return self.sums[name][1]
+
     def means(self):
         """Mean of each loss over the batches so far."""
         return {name: total / max(count, 1) for name, (total, count) in self.sums.items()}

@@ -16,9 +16,9 @@ class MaskedBatchNorm(_NormBase):
 
     The valid frames of the batch are packed, normalised by PyTorch's own batch norm and put back, so that in training
     neither the statistics nor their gradients know how much padding there was. A batch with a single value per channel
-    has no variance: it is normalised by the running statistics, which it leaves alone. On a GPU the same is computed
-    by sums over the mask, since the number of valid frames, which packing needs, is not known before the GPU is waited
-    for.
+    has no variance: it is normalised by the running statistics, which it leaves alone, as does one that is not finite.
+    On a GPU the same is computed by sums over the mask, since the number of valid frames, which packing needs, is not
+    known before the GPU is waited for.
 
     It is no subclass of torch's BatchNorm1d, since distributed training would turn it into a SyncBatchNorm, which does
     not know lengths: the statistics are those of each process's own share of the batch.
@@ -62,9 +62,15 @@ class MaskedBatchNorm(_NormBase):
         x = x.permute(0, 2, 3, 1).reshape(n * time, bands * maps)
         y = x.index_select(0, valid).view(-1, maps)  # (frames * F, M)
         training = self.training and len(y) > 1
-        y = functional.batch_norm(
-            y, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum, self.eps
-        )
+        mean, variance = self.running_mean, self.running_var
+        if training:
+            mean, variance = mean.clone(), variance.clone()  # which batch_norm moves; of NaN they would never recover
+        y = functional.batch_norm(y, mean, variance, self.weight, self.bias, training, self.momentum, self.eps)
+        if training:
+            with torch.no_grad():
+                good = variance.isfinite()
+                for running, moved in ((self.running_mean, mean), (self.running_var, variance)):
+                    running.copy_(torch.where(good, moved, running))
         if self.activation is not None:
             y = self.activation(y)
         y = y.view(-1, bands * maps)
@@ -83,8 +89,9 @@ class MaskedBatchNorm(_NormBase):
             spread = (y - own[:, None, None]).masked_fill(padding, 0).square().sum((0, 2, 3)) / count
             with torch.no_grad():
                 unbiased = spread * (count / (count - 1).clamp(min=1))
+                good = several & unbiased.isfinite()  # of each channel
                 for running, new in ((mean, own), (variance, unbiased)):
-                    running.copy_(torch.where(several, running.lerp(new.to(running.dtype), self.momentum), running))
+                    running.copy_(torch.where(good, running.lerp(new.to(running.dtype), self.momentum), running))
             mean, variance = torch.where(several, own, mean.clone()), torch.where(several, spread, variance.clone())
         y = (y - mean[:, None, None]) * (variance + self.eps).rsqrt()[:, None, None]
         if self.affine:

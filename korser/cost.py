@@ -15,6 +15,7 @@ from korser.stages import SAMPLE_RATE
 SECONDS = 4  # of audio, over which operations are counted
 STATUS = Path("/proc/self/status")
 FORGET_PEAK = "5"  # proc(5), clear_refs: sets the peak resident set size back to the present one
+LIBRARY_FULL = "_ALLOC_FAILED"  # what cuBLAS, cuFFT and cuDNN say, in a plain RuntimeError
 
 
 def _fft_flops(input_shape, *args, out_shape=None, **kwargs):
@@ -33,12 +34,13 @@ def macs_per_second(model):
     """Multiply-accumulates of a forward pass, frontend included, for a second of audio.
 
     Counted are matrix products, convolutions, attention and Fourier transforms as they are run (FlopCounterMode, half
-    of its flops) on an utterance of four seconds; what works element by element is not, as usual in the field.
+    of its flops) on an utterance of four seconds; what works element by element is not, as usual in the field. All is
+    counted on a CPU, since stages may go about it otherwise on a GPU, and models are compared by it.
 
     Parameters
     ----------
     model : korser.model.SpeechEmotionModel
-        In eval mode.
+        In eval mode, on the CPU.
 
     Returns
     -------
@@ -60,12 +62,26 @@ def macs_per_second(model):
     >>> macs_per_second(model) * 4  # a (64000 x 2) and a (2 x 5) matrix
     128010.0
     """
-    device = next(model.parameters()).device
-    x = torch.zeros(1, SECONDS * SAMPLE_RATE, device=device)
-    # the fused attention kernels of some devices are unknown to the counter
+    x = torch.zeros(1, SECONDS * SAMPLE_RATE)
+    y, lengths = x[:, :SAMPLE_RATE], torch.tensor([SAMPLE_RATE])
+    for stage in model.prefix:  # so that what it derives from its weights, once, is not counted
+        y, lengths = stage(y, lengths)
+    # the fused attention kernels are unknown to the counter
     with FlopCounterMode(display=False, custom_mapping=FFT) as counter, sdpa_kernel(SDPBackend.MATH):
-        model(x, torch.tensor([x.shape[1]], device=device))
+        model(x, torch.tensor([x.shape[1]]))
     return counter.get_total_flops() / 2 / SECONDS
+
+
+def gpu_is_full(error):
+    """Whether an exception says that a GPU's memory has run out.
+
+    Example
+    -------
+    >>> gpu_is_full(RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")), gpu_is_full(RuntimeError("shapes do not fit"))
+    (True, False)
+    """
+    plain = isinstance(error, RuntimeError) and LIBRARY_FULL in str(error)
+    return plain or isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 class PeakMemory:

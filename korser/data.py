@@ -149,11 +149,13 @@ def bucketed_batches(dataset, *, batch_size, n_buckets, seed):
     return BucketSampler(samples, batch_size=batch_size, n_buckets=n_buckets, seed=seed)
 
 
-def sorted_batches(dataset, batch_size):
+def sorted_batches(dataset, batch_size, num_workers=0):
     """Loader over all utterances by length, for evaluation."""
     by_length = sorted(range(len(dataset)), key=lambda i: dataset.data[dataset.data_ids[i]]["samples"])
     batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
-    return torch.utils.data.DataLoader(dataset, batch_sampler=batches, collate_fn=collate(dataset))
+    return torch.utils.data.DataLoader(
+        dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=collate(dataset)
+    )
 
 
 def collate(dataset):

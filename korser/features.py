@@ -34,6 +34,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from korser.cost import gpu_is_full
 from korser.errors import UserError
 from korser.stages import SAMPLE_RATE, Chain, Stage
 from korser.store import ArrayStore
@@ -230,7 +231,9 @@ class FeatureCache:
         """List of computed batches, in this order: one, or more if the GPU's memory does not hold it."""
         try:
             return [_Computed(self, batch, x, lengths)]
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not gpu_is_full(error):
+                raise
             n, seconds = len(batch), x.shape[1] / SAMPLE_RATE
         # behind the except clause, which would keep what is in memory alive
         if n == 1:
@@ -311,7 +314,7 @@ def weights_digest(module):
     for name, tensor in sorted({**dict(module.named_parameters()), **dict(module.named_buffers())}.items()):
         tensor = tensor.detach().cpu().contiguous()
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()[:16]
 
 
@@ -362,8 +365,8 @@ def _find(name):
         spec.submodule_search_locations = getattr(module, "__path__", None)  # so that it knows its parent
         return spec
     parent = name.rpartition(".")[0]
-    if parent and not hasattr(sys.modules.get(parent), "__path__"):  # a name in a module; or nobody has needed the package
-        return None
+    if parent and not hasattr(sys.modules.get(parent), "__path__"):
+        return None  # a name in a module; or nobody has needed the package
     try:
         return importlib.util.find_spec(name)
     except (ImportError, ValueError):

@@ -14,6 +14,7 @@ holds every address and every number that came from the host, hence what this mo
 The numbers are those of steps launched one by one, from the same draws; the padding may change their rounding.
 """
 
+import contextlib
 import gc
 import logging
 import math
@@ -22,6 +23,7 @@ from collections import Counter
 import torch
 from speechbrain.dataio.batch import PaddedData
 
+from korser.cost import gpu_is_full
 from korser.model import SpeechEmotionModel
 from korser.resident import Batch
 
@@ -130,8 +132,25 @@ class StepGraphs:
             On the device, as :meth:`korser.brain.EmotionBrain.gradients` gives them; every parameter has its gradient.
             The next step may write over both.
         """
-        if self.failed:
-            return self.brain.gradients(batch)
+        if not self.failed:
+            try:
+                return self._step(batch)
+            except RuntimeError as error:
+                if not (gpu_is_full(error) and self.graphs):
+                    raise
+            # behind the except clause, which would keep what is in memory alive
+            logger.warning(
+                "GPU memory is short: training goes on without CUDA graphs, which keep theirs for themselves "
+                "(cuda_graphs: false is cleaner)"
+            )
+            self._give_up()
+            torch.cuda.empty_cache()
+            # The step once more, from the same draws. Running statistics of batch norm that it had reached before
+            # memory ran out have moved twice.
+            self.brain.seed_step()
+        return self.brain.gradients(batch)
+
+    def _step(self, batch):
         batch = batch.to(self.brain.device)
         x = batch.x.data
         key = (len(x), on_grid(x.shape[1]), *x.shape[2:], x.dtype)
@@ -187,10 +206,11 @@ class StepGraphs:
         """The step launched one by one, on the stream of the captures, where it warms up what they use."""
         here, side = torch.cuda.current_stream(), self._side()
         side.wait_stream(here)
-        with torch.cuda.stream(side):
-            values = self.brain.gradients(inputs)
-        here.wait_stream(side)  # so all that is freed here later has been read
-        return values
+        try:
+            with torch.cuda.stream(side):
+                return self.brain.gradients(inputs)
+        finally:
+            here.wait_stream(side)  # so all that is freed here later has been read
 
     def _side(self):
         self.stream = self.stream or torch.cuda.Stream()
@@ -204,10 +224,15 @@ class StepGraphs:
         except RuntimeError as error:
             cause = " ".join(str(error.__context__ or error).split())[:200]  # not that the capture is found broken
             logger.warning("training goes on without CUDA graphs (cuda_graphs: false is cleaner): %s", cause)
+        self._give_up()
+        return None
+
+    def _give_up(self):
+        """Do without graphs from here on, and drop their memory and that of the step that was not finished."""
         self.failed = True
+        self.brain.batch_losses = {}  # they hold its activations
         self._zero_grad()
         self.forget()
-        return None
 
     def _capture(self, inputs):
         self.pool = self.pool or torch.cuda.graph_pool_handle()
@@ -223,6 +248,13 @@ class StepGraphs:
             torch.cuda.set_stream(here)
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             generator.graphsafe_set_state(generator.clone_state())
+            with contextlib.suppress(RuntimeError):
+                graph.reset()
+            # Before its PR 180395 (2.11 included) torch leaves the allocator mid-capture, too: the next
+            # torch.cuda.empty_cache() would fail. Where it does not, the first of these raises.
+            with contextlib.suppress(RuntimeError, AttributeError):  # old versions have other names for them
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self.pool)
+                torch._C._cuda_releasePool(torch.cuda.current_device(), self.pool)
             raise
         finally:
             if enabled:

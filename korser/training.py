@@ -15,7 +15,7 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process, infer_de
 
 from korser.audio import read_audio, scan_audio
 from korser.audio_store import AudioStore
-from korser.brain import EmotionBrain, seed_everything
+from korser.brain import EmotionBrain, require_own_device, seed_everything
 from korser.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.corpora import load_corpus
 from korser.cost import PeakMemory, macs_per_second
@@ -65,6 +65,7 @@ def train(hparams, run_dir, on_epoch=None):
     """
     run_dir = Path(run_dir)
     check_settings(hparams)
+    require_own_device(hparams["device"])
     if (run_dir / "metrics.json").exists():
         require_same(hparams, run_dir)
         logger.info("%s is complete", run_dir)
@@ -75,10 +76,15 @@ def train(hparams, run_dir, on_epoch=None):
         return _train(hparams, run_dir, on_epoch)
 
 
-def _train(hparams, run_dir, on_epoch):
-    torch.backends.cudnn.deterministic = True  # same seed, same machine, same numbers
+def set_arithmetic():
+    """Make numbers repeatable: the same seed on the same machine gives the same."""
+    torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: predictions on a CPU are those of the test
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _train(hparams, run_dir, on_epoch):
+    set_arithmetic()
     seed_everything(hparams["seed"])
     run_on_main(prepare, args=[hparams, run_dir])
     info = read_json(run_dir / "run.json")
@@ -118,7 +124,7 @@ def _train(hparams, run_dir, on_epoch):
     logger.info("best epoch: %d", best.meta["epoch"])
     predictions, embeddings = {}, {}
     for split in [s for s in SPLITS[1:] if s in datasets]:
-        loader = sorted_batches(datasets[split], hparams["batch_size"])
+        loader = evaluation_batches(hparams, datasets[split])
         probabilities, embeddings[split] = brain.predict(loader)
         predictions[split] = predictions_table(parts[split], tasks, probabilities)
     metrics = {split: evaluate_predictions(table, tasks) for split, table in predictions.items()}
@@ -139,7 +145,7 @@ def _train(hparams, run_dir, on_epoch):
         cost = {
             "parameters": n_parameters,
             "trainable_parameters": n_trained,
-            "macs_per_second": macs_per_second(model),
+            "macs_per_second": macs_per_second(model.cpu()),
             "train_seconds": round(sum(row["seconds"] for row in history.epochs), 1),
             "peak_memory_bytes": peak_memory,
             "peak_memory_of": peak_memory_of,
@@ -188,7 +194,7 @@ def fit(brain, datasets):
     brain.fit(
         brain.settings["epoch_counter"],
         loader,
-        sorted_batches(datasets["valid"], brain.settings["batch_size"]) if brain.validates else None,
+        evaluation_batches(brain.settings, datasets["valid"]) if brain.validates else None,
         progressbar=False,  # the brain has its own bar, with the losses of every task
     )
     brain.graphs = None  # and their memory
@@ -201,18 +207,27 @@ def training_batches(brain, dataset):
         dataset, batch_size=hparams["batch_size"], n_buckets=hparams["n_buckets"], seed=hparams["seed"]
     )
     brain.train_sampler = sampler  # or the order would repeat from the second epoch on
-    resident = isinstance(dataset, Resident)
     loader = brain.make_dataloader(
         dataset,
         sb.Stage.TRAIN,
         batch_sampler=sampler,
-        num_workers=0 if resident else hparams["num_workers"],
+        num_workers=_readers(hparams, dataset),
         collate_fn=collate(dataset),
     )
-    if resident and dataset.place == "locked":
+    if getattr(dataset, "place", None) == "locked":
         loader.__class__ = AheadLoader  # SpeechBrain makes its own kind only
     brain.n_train_batches = len(loader)
     return loader
+
+
+def evaluation_batches(hparams, dataset):
+    """Loader of a split for validation and test; it reads as that of training does."""
+    return sorted_batches(dataset, hparams["batch_size"], _readers(hparams, dataset))
+
+
+def _readers(hparams, dataset):
+    """Processes that read; none where all is in memory."""
+    return 0 if isinstance(dataset, Resident) else hparams["num_workers"]
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
@@ -257,12 +272,13 @@ def prepare(hparams, run_dir):
     }
     if info["pretrained"] is False:
         logger.warning("NOT PRETRAINED: the wav2vec encoder of this run has random weights")
-    if (run_dir / "run.json").exists():
+    # without a checkpoint nothing is lost by beginning anew, so what was at fault may have been mended
+    if (run_dir / "run.json").exists() and any((run_dir / "checkpoints").glob("*")):
         begun = read_json(run_dir / "run.json")
         _require_same_data(manifest, run_dir, [task.name for task in tasks], ["digest"])
         if begun["tasks"] != info["tasks"]:
             raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
-        _require_same_code(begun, run_dir, made_by(hparams))
+        _require_same_code(begun, run_dir, info)
     write_csv(run_dir / "manifest.csv", manifest)
     write_text(run_dir / "hparams.yaml", hparams.text)
     write_json(run_dir / "run.json", info)
@@ -337,7 +353,9 @@ def require_same(hparams, run_dir, made=None):
 def _require_same_code(begun, run_dir, now):
     for name, code in now["code"].items():
         if begun["code"].get(name) != code:
-            raise UserError(f"the code of {name} has changed since {run_dir} was begun: delete it or change output_folder")
+            raise UserError(
+                f"the code of {name} has changed since {run_dir} was begun: delete it or change output_folder"
+            )
     if begun["frozen"] != now["frozen"]:
         raise UserError(f"the frozen weights have changed since {run_dir} was begun: delete it or change output_folder")
 

@@ -5,13 +5,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+import korser.training
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if "\nif __name__ ==" in path.read_text(encoding="utf-8"))
-SCRIPTS = [path for path in SCRIPTS if path.stem != "grid"]  # a quarter of an hour in its small form; its parts are below
+SCRIPTS = [
+    path for path in SCRIPTS if path.stem != "grid"
+]  # a quarter of an hour in its small form; its parts are below
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -121,17 +127,86 @@ def test_what_does_not_grow_is_not_scaled(grid):
 
 
 def test_as_many_utterances_as_there_is_time_for(grid):
-    class Full:
-        size = grid.Size(24, 100, 0, 0)
-
-        def epochs(self, model, n):
-            return 10
+    def epochs(model, n):
+        return 10
 
     data = {"corpus": [1.0], "features": [1.0]}  # 0.02 s an utterance
-    trials = {("leaf_stl", 128): ([0.9], [0.1], 5.0)}  # 0.01 s an utterance and epoch, three batch sizes, ten epochs
-    assert grid.affordable(15.0 + 0.32 * 5_000.5, Full(), data, trials) == 5_000
-    assert grid.affordable(1e9, Full(), data, trials) == grid.UTTERANCES
-    assert grid.affordable(-60.0, Full(), data, trials) == 200
+    trials = {("leaf_stl", 128): ([0.9], [0.1], 5.0)}  # 0.01 s an utterance and epoch, 7 for all batch sizes, ten
+    assert grid.affordable(15.0 + 0.72 * 5_000.5, 100, 68_000, epochs, trials, data) == 5_000
+    assert grid.affordable(15.0 + 0.7 * 5_000.5, 100, 68_000, epochs, trials) == 5_000
+    assert grid.affordable(1e9, 100, 68_000, epochs, trials, data) == 68_000
+    assert grid.affordable(-60.0, 100, 68_000, epochs, trials, data) < 0
+
+
+def test_what_the_grid_has_measured_is_kept_at_once(grid, tmp_path, capsys):
+    out = tmp_path / "new" / "tables.md"
+    for line in "one", "two":
+        grid.Grid.say(SimpleNamespace(args=SimpleNamespace(out=out)), line)
+    assert capsys.readouterr().err == "one\ntwo\n" and out.read_text(encoding="utf-8") == "- one\n- two\n"
+
+
+def flags():
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    return products.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    """As :func:`korser.training.set_arithmetic` leaves it; put back afterwards."""
+    before = flags()
+    korser.training.set_arithmetic()
+    yield flags()
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before[:2]
+    torch.backends.cudnn.deterministic = before[2]
+
+
+def test_the_stock_way_computes_as_its_user_has_it(strict):
+    import stock
+
+    assert strict == (False, False, True)
+    seen = stock.arithmetic(matmul=False)(flags)
+    assert [seen(), seen(), flags()] == [(False, True, False)] * 2 + [strict]
+    with stock.training():
+        korser.training.set_arithmetic()
+        assert flags() == (True, True, False)
+    assert flags() == strict
+
+
+def test_an_epoch_is_measured_as_it_is_trained(strict, monkeypatch):
+    import epoch
+
+    seen = []
+    monkeypatch.setattr(epoch.EmotionBrain, "_fit_train", lambda *args: seen.append(flags()))
+    for kind in epoch.EmotionBrain, epoch.StockBrain:
+        hparams, tasks = epoch.settings("cpu")
+        table = epoch.manifest([16000] * 4, tasks)
+        epoch.epoch(epoch.make_dataset(table, tasks, None), hparams, tasks, skip_prefix=False, kind=kind)()
+    assert seen == [strict, (True, True, False)]
+
+
+def test_the_digest_of_an_encoder_is_taken_outside_the_clock(monkeypatch, tmp_path):
+    import extraction
+
+    made, filled = [], []
+
+    class Cache:
+        def __init__(self, stages, folder, read, **settings):
+            made.append(folder)
+
+        def fill(self, audio, progressbar):
+            filled.append(len(made))
+
+    def interleaved(cases, repeats, device):
+        for case in cases.values():
+            for _ in range(1 + repeats):  # with the warmup
+                case()
+        return {name: [1.0] for name in cases}
+
+    monkeypatch.setattr(extraction, "FeatureCache", Cache)
+    monkeypatch.setattr(extraction, "interleaved", interleaved)
+    args = SimpleNamespace(small=True, device="cpu", repeats=2, source="nano-random", out=None)
+    extraction.cache(args, "nano-random", tmp_path)
+    assert filled == [6] * 6 and len(set(made)) == 6
 
 
 def test_the_sum_of_the_grid(grid):
@@ -154,7 +229,9 @@ def test_a_script_prints_and_appends_its_tables(script, tmp_path):
     out = tmp_path / "tables.md"
     command = [sys.executable, str(script), "--small", "--repeats=1", "--device=cpu", f"--out={out}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=900)
+    done = subprocess.run(
+        command, capture_output=True, check=False, cwd=tmp_path, env=environment, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     tables = re.findall(r"### (.+)\n\n(\|.+\n\|---.*\n(?:\|.+\n)+)", done.stdout)
     assert tables and "torch " in done.stdout

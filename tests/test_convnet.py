@@ -94,6 +94,25 @@ def test_masked_batch_norm_is_the_same_on_a_gpu(training, lengths, affine):
         torch.testing.assert_close(packed, masked, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("how", ["packed", "masked"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])  # whose square is infinite
+def test_running_statistics_outlive_a_batch_that_is_not_finite(how, value):
+    torch.manual_seed(0)
+    norm, healthy = MaskedBatchNorm(4), MaskedBatchNorm(4)
+    x, mask = torch.randn(3, 4, 10, 1), length_mask(torch.tensor([10, 7, 3]), 10)
+    broken = x.clone()
+    broken[1, 2, 3:5] = value
+    for batch in x, broken, x:
+        getattr(norm, how)(batch, mask)
+    for batch in x, x:
+        getattr(healthy, how)(batch, mask)
+    others = [0, 1, 3]  # of these channels that batch was finite
+    assert norm.running_mean.isfinite().all() and norm.running_var.isfinite().all()
+    assert torch.equal(norm.running_mean[2], healthy.running_mean[2])
+    assert torch.equal(norm.running_var[2], healthy.running_var[2])
+    assert not torch.equal(norm.running_mean[others], healthy.running_mean[others])
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_batch_of_one_frame_trains(channels):
     net = ConvNet(in_channels=channels)

@@ -239,16 +239,19 @@ class SmallMemory(Mel):
 
     most = 18_000  # samples
     tried = []
+    error = torch.cuda.OutOfMemoryError("as a GPU says it")
 
     def forward(self, x, lengths):
         self.tried.append(x.numel())
         if x.numel() > self.most:
-            raise torch.cuda.OutOfMemoryError("as a GPU says it")
+            raise self.error
         return super().forward(x, lengths)
 
 
-def test_a_batch_that_does_not_fit_is_halved(tmp_path, audio, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [SmallMemory.error, RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")])
+def test_a_batch_that_does_not_fit_is_halved(tmp_path, audio, monkeypatch, caplog, error):
     monkeypatch.setattr(SmallMemory, "tried", [])
+    monkeypatch.setattr(SmallMemory, "error", error)
     cache = FeatureCache([SmallMemory()], tmp_path / "small", read_audio, seconds=2)
     with caplog.at_level(logging.WARNING):
         assert cache.fill(audio, progressbar=False) == len(audio)
@@ -264,6 +267,12 @@ def test_an_utterance_that_does_not_fit_is_named(tmp_path, audio, monkeypatch):
     monkeypatch.setattr(SmallMemory, "most", 0)
     longest = audio.loc[audio["samples"].idxmax(), "audio_path"]
     with pytest.raises(UserError, match=f"{longest}: .*memory"):
+        FeatureCache([SmallMemory()], tmp_path / "cache", read_audio).fill(audio, progressbar=False)
+
+
+def test_another_error_is_passed_on(tmp_path, audio, monkeypatch):
+    monkeypatch.setattr(SmallMemory, "error", RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes"):
         FeatureCache([SmallMemory()], tmp_path / "cache", read_audio).fill(audio, progressbar=False)
 
 

@@ -167,6 +167,7 @@ class Policy(Replays):
         tasks = [SimpleNamespace(name="emotion")]
         self.brain = SimpleNamespace(device="cpu", tasks=tasks, settings={"augment": augment})
         self.brain.gradients = self.sums
+        self.brain.seed_step = lambda: self.events.append("seed")
         self.parameters, self.events = [], []
         self.state, self.failed, self.pool, self.graphs, self.seen = None, False, None, {}, graphs.Counter()
 
@@ -232,6 +233,110 @@ def test_a_capture_that_fails_is_the_last(monkeypatch, caplog):
     policy._inputs = None  # not even those are made any more
     assert [policy.step(100) for _ in range(2)] == ["replay", "replay"] and not policy.graphs
     assert "not permitted" in caplog.text and len(caplog.records) == 1
+
+
+FULL = [
+    torch.cuda.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_graphs_give_way_where_memory_is_short(monkeypatch, caplog, error):
+    policy = Policy()
+    assert [policy.step(100) for _ in range(4)] == ["run", "run", "capture", "replay"]
+
+    def fail(inputs):
+        policy.brain.batch_losses = {"loss": inputs.x.data.sum()}
+        raise error
+
+    monkeypatch.setattr(policy, "_run", fail)
+    assert [policy.step(200) for _ in range(3)] == ["seed", "replay", "replay"]  # no graph, but the brain itself
+    assert policy.failed and not policy.graphs and policy.pool is None and policy.brain.batch_losses == {}
+    assert len(caplog.records) == 1 and "cuda_graphs: false" in caplog.text
+
+
+@pytest.mark.parametrize("error", [*FULL, RuntimeError("shapes do not fit")])
+def test_other_errors_are_errors(monkeypatch, error):
+    policy = Policy()
+    if error not in FULL:  # of which graphs are to blame only where there are some
+        assert [policy.step(100) for _ in range(3)] == ["run", "run", "capture"]
+
+    def fail(inputs):
+        raise error
+
+    monkeypatch.setattr(policy, "_run", fail)
+    with pytest.raises(type(error)):
+        policy.step(200)
+
+
+def test_a_step_that_is_repeated_draws_the_same(tiny, tmp_path, replays, monkeypatch):
+    tiny |= {"n_epochs": "3", "augment.mixup_alpha": "0.2", "batch_size": "4", **CALM}
+    original = Replays._run
+
+    def sometimes_full(self, inputs):
+        if self.graphs:
+            torch.rand(3)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return original(self, inputs)
+
+    monkeypatch.setattr(Replays, "_run", sometimes_full)
+    repeated = read_csv(run(tiny) / "log.csv")
+    assert replays[0].failed
+    monkeypatch.undo()
+    launched = read_csv(run(tiny, run_dir=tmp_path / "launched") / "log.csv")
+    pd.testing.assert_frame_equal(
+        repeated.drop(columns="seconds"), launched.drop(columns="seconds"), rtol=1e-4, atol=1e-6
+    )
+
+
+class Unfinished:
+    """A capture that fails."""
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *args):
+        raise RuntimeError("the capture was invalidated")
+
+
+@pytest.mark.parametrize("left_open", [True, False])
+def test_a_failed_capture_leaves_the_allocator_as_it_was(monkeypatch, left_open):
+    calls = []
+
+    def end(device, pool):
+        calls.append(("end", device, pool))
+        if not left_open:
+            raise RuntimeError("not currently recording")
+
+    generator = SimpleNamespace(clone_state=lambda: "new", graphsafe_set_state=lambda state: calls.append(state))
+    graph = SimpleNamespace(reset=lambda: calls.append("reset"))
+    stand_ins = {
+        "graph_pool_handle": lambda: (0, 1),
+        "CUDAGraph": lambda: graph,
+        "current_stream": lambda: None,
+        "set_stream": lambda stream: None,
+        "current_device": lambda: 0,
+        "default_generators": [generator],
+        "graph": lambda *args, **kwargs: Unfinished(),
+        "Stream": object,
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda device, pool: calls.append(("release", device, pool)))
+    monkeypatch.setattr(graphs, "BROKEN", [])
+    policy = Policy()
+    policy.stream = None
+    with pytest.raises(RuntimeError, match="invalidated"):
+        StepGraphs._capture(
+            policy,
+            SimpleNamespace(
+                x=SimpleNamespace(data=torch.zeros(1, 1)), frames=torch.ones(1), labels={"emotion": torch.zeros(1)}
+            ),
+        )
+    release = [("release", 0, (0, 1))] if left_open else []
+    assert calls == ["new", "reset", ("end", 0, (0, 1)), *release]
 
 
 def test_leaf_watches_its_widths_also_where_torch_counts_no_change():
@@ -318,4 +423,5 @@ class TestOnAGpu:
         monkeypatch.setattr(EmotionBrain, "compute_objectives", waits)
         log = read_csv(run(tiny) / "log.csv")
         assert "without CUDA graphs" in caplog.text
+        torch.cuda.empty_cache()  # which asserts that no capture is underway
         pd.testing.assert_frame_equal(log[["train_loss"]], expected[["train_loss"]], rtol=0.002)

@@ -15,16 +15,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
+import soundfile
 import torch
 from speechbrain.nnet import schedulers
 from conftest import HPARAMS, ROOT
 
+import korser.training
 from korser import UserError, load_hparams, train
-from korser.brain import EmotionBrain, Pruned, make_scheduler
+from korser.brain import EmotionBrain, Pruned, make_scheduler, require_own_device, seed_everything
 from korser.checkpoints import AtomicCheckpointer
+from korser.cost import macs_per_second
+from korser.data import sorted_batches
 from korser.inference import TrainedModel
 from korser.resident import Memory, Resident
 from korser.rundir import read_csv, read_json, run_folder
+from korser.training import build_model, tasks_of
 
 FILES = [
     "hparams.yaml",
@@ -129,6 +134,21 @@ def test_a_run_records_what_it_cost(reference):
     assert 1e8 < cost["peak_memory_bytes"] < 1e11
     assert 1e5 < cost["macs_per_second"] < 1e9
     assert json.loads((run_dir / "learned.json").read_text()) == []  # log-mel has nothing to learn
+
+
+def test_what_an_encoder_derives_once_is_not_counted(tiny):
+    hparams = load_hparams(HPARAMS / "wav2vec_stl.yaml", tiny)
+    tasks = tasks_of(hparams, {"tasks": [{"name": "emotion", "classes": ["joy", "anger"]}]})
+    model = build_model(hparams, tasks).eval()
+    assert macs_per_second(model) == macs_per_second(model)
+
+
+@pytest.mark.gpu
+def test_what_is_counted_does_not_depend_on_the_device(tiny, tmp_path):
+    tiny |= {"frontend.n_filters": "4", "n_epochs": "1", "lr": "1e-9"}  # or widths, on which it depends, are learnt
+    folders = [run({**tiny, "device": device}, "leaf_stl", tmp_path / device) for device in ("cpu", "cuda")]
+    cpu, gpu = (read_json(folder / "cost.json")["macs_per_second"] for folder in folders)
+    assert cpu == gpu
 
 
 def test_stages_say_what_they_learnt(tiny):
@@ -375,13 +395,39 @@ def test_two_processes_cannot_share_a_run(reference, tmp_path):
         run(overrides, run_dir=tmp_path / "run")
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_under_torchrun_each_process_has_a_gpu_of_its_own(monkeypatch, device):
+    require_own_device(device)
+    monkeypatch.setenv("RANK", "0")
+    require_own_device(None)
+    require_own_device("cpu")
+    with pytest.raises(UserError, match=f"'{device}': under torchrun leave it null"):
+        require_own_device(device)
+
+
+def test_without_a_gpu_in_use_seeding_leaves_it_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("it would queue a call at every step"))
+    seed_everything(1, 2, 3)
+
+
+def test_files_are_read_by_workers_where_nothing_is_resident(tiny, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(korser.training, "sorted_batches", lambda *args: made.append(args[2]) or sorted_batches(*args))
+    for resident in ("false", "true"):
+        run({**tiny, "n_epochs": "1", "resident": resident, "num_workers": "1"}, run_dir=tmp_path / resident)
+    assert made == [1, 1, 1, 0, 0, 0]  # validation; then its predictions and those of the test
+
+
 def test_changed_data_are_noticed_in_a_complete_run(tiny_corpus, tiny, tmp_path, caplog):
     data = shutil.copytree(tiny_corpus, tmp_path / "data")
     tiny["data_folder"] = str(data)
     run_dir = run(tiny, model="mel_stl")
     manifest = data / "manifest.csv"
     text = manifest.read_text(encoding="utf-8")
-    manifest.write_text(text.replace(",joy,", ",J,").replace(",anger,", ",joy,").replace(",J,", ",anger,"), encoding="utf-8")
+    manifest.write_text(
+        text.replace(",joy,", ",J,").replace(",anger,", ",joy,").replace(",J,", ",anger,"), encoding="utf-8"
+    )
     with pytest.raises(UserError, match="the data have changed"):
         run(tiny, model="mel_stl", run_dir=run_dir)
     shutil.rmtree(data)  # a complete run can be read without its corpus
@@ -395,7 +441,8 @@ def test_changed_data_are_noticed(tiny_corpus, tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, EmotionBrain, "predict", 1)
         run(overrides)
-    shutil.copy(data / "s0_joy_1.wav", data / "s0_joy_2.wav")
+    audio, rate = soundfile.read(data / "s0_joy_2.wav")
+    soundfile.write(data / "s0_joy_2.wav", audio / 2, rate)
     with pytest.raises(UserError, match="the data have changed"):
         run(overrides)
 
@@ -433,11 +480,28 @@ def test_a_run_of_other_code_is_not_passed_off_as_this_one(tiny, tmp_path, monke
     (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:code_that_changes.Mine\n")
     monkeypatch.syspath_prepend(tmp_path)
     train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
-    (tmp_path / "code_that_changes.py").write_text(FRONTEND.replace("self.layer(x[..., None])", "0 * self.layer(x[..., None])"))
+    (tmp_path / "code_that_changes.py").write_text(
+        FRONTEND.replace("self.layer(x[..., None])", "0 * self.layer(x[..., None])")
+    )
     monkeypatch.delitem(sys.modules, "code_that_changes")
     linecache.clearcache()
     with pytest.raises(UserError, match="the code of code_that_changes.Mine has changed"):
         train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_mended(tiny, tmp_path, monkeypatch):
+    file = tmp_path / "code_that_fails.py"
+    fails = "        if self.training:\n            raise KeyError('Mine')\n        return self"
+    file.write_text(FRONTEND.replace("        return self", fails))
+    (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:code_that_fails.Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Exception, match="Mine"):
+        train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").exists()
+    file.write_text(FRONTEND)
+    monkeypatch.delitem(sys.modules, "code_that_fails")
+    linecache.clearcache()
+    assert "test" in train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
 
 
 def test_labels_and_speakers_may_look_like_anything(tiny_corpus, tiny, tmp_path):
@@ -452,7 +516,9 @@ def test_labels_and_speakers_may_look_like_anything(tiny_corpus, tiny, tmp_path)
     manifest = read_csv(run_dir / "manifest.csv", ["emotion"])
     assert set(manifest["speaker"]) == {"NA", "null", "001", "s3", "s4", "s5"}
     assert set(manifest["emotion"]) == {"0", "1", "2", "True"}
-    assert sum(sum(row) for row in json.loads((run_dir / "metrics.json").read_text())["test"]["emotion"]["confusion"]) == 8
+    assert (
+        sum(sum(row) for row in json.loads((run_dir / "metrics.json").read_text())["test"]["emotion"]["confusion"]) == 8
+    )
 
 
 def test_missing_labels_are_masked(tiny_corpus, tiny, tmp_path):
@@ -569,9 +635,19 @@ def test_nonfinite_gradients_do_not_reach_the_weights(tiny, monkeypatch):
 
 def test_losses_that_stay_nonfinite_end_the_run(tiny, monkeypatch):
     original = EmotionBrain.compute_objectives
-    monkeypatch.setattr(EmotionBrain, "compute_objectives", lambda *args: original(*args) * float("inf"))
-    with pytest.raises(ValueError, match="patience is exhausted"):
+
+    def infinite(self, *args, **options):
+        loss = original(self, *args, **options)
+        self.batch_losses = {name: value * float("inf") for name, value in self.batch_losses.items()}
+        return loss * float("inf")
+
+    monkeypatch.setattr(EmotionBrain, "compute_objectives", infinite)
+    with pytest.raises(
+        UserError, match=r"the loss of a batch is not finite \(s.* and others\), that of 3 batches by now"
+    ):
         run({**tiny, "nonfinite_patience": "2"}, model="mel_stl")
+    with pytest.raises(UserError, match="no loss of epoch 1 was finite"):
+        run({**tiny, "nonfinite_patience": "1000", "lr": "0.002"}, model="mel_stl")
 
 
 def test_a_negative_norm_means_no_clipping(tiny, tmp_path):

@@ -47,6 +47,10 @@ def runs_out_of_gpu_memory(job, on_epoch):
     raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
 
+def finds_a_library_without_memory(job, on_epoch):
+    raise RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")
+
+
 def asks_for_too_much(job, on_epoch):
     torch.empty(2**60)
 
@@ -138,6 +142,7 @@ def wait_until(condition, seconds=60):
         (is_pruned, "pruned", "stopped after epoch 3"),
         (runs_out_of_memory, "out of memory", "no more"),
         (runs_out_of_gpu_memory, "out of memory", "CUDA out of memory. Tried to allocate 2 GiB"),
+        (finds_a_library_without_memory, "out of memory", "CUFFT_ALLOC_FAILED"),
         (asks_for_too_much, "out of memory", "allocate"),
         (blames_a_setting_for_memory, "out of memory", "a run option is wrong"),
         (makes_a_mistake, "refused", "no such folder: give another"),
@@ -152,6 +157,15 @@ def test_the_outcome_names_what_happened(tmp_path, action, state, message):
     assert bool(outcome.message) == bool(message)
     traceback_kept = "Traceback" in (tmp_path / action.__name__ / "worker.log").read_text()
     assert traceback_kept == (state not in ("complete", "pruned"))
+
+
+def test_a_gpu_that_cannot_be_tidied_up_does_not_undo_a_job(tmp_path, monkeypatch):
+    def fail():
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", fail)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert perform(job_for(nothing, tmp_path), act).state == "complete"
 
 
 @pytest.mark.filterwarnings("ignore:a warning")

@@ -25,7 +25,7 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process, infer_de
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from korser.audio import scan_audio
-from korser.brain import seed_everything
+from korser.brain import require_own_device, seed_everything
 from korser.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.errors import UserError
 from korser.features import code_digest, weights_digest
@@ -69,6 +69,7 @@ def pretrain(hparams, run_dir):
     """
     run_dir = Path(run_dir)
     check_settings(hparams)
+    require_own_device(hparams["device"])
     if (run_dir / "metrics.json").exists():
         if if_main_process():
             _report_complete(hparams, run_dir)

@@ -16,6 +16,7 @@ import torch
 
 from korser.brain import Pruned
 from korser.cli import CHATTY
+from korser.cost import gpu_is_full
 from korser.errors import UserError
 from korser.hparams import load_hparams
 from korser.training import train
@@ -23,7 +24,7 @@ from korser.training import train
 STOP = "stop"  # a file of this name in the run directory asks the run to stop after its current epoch
 LOG = "worker.log"  # in the run directory: whatever the run prints, logs and warns
 LOCK_PATIENCE = 30  # seconds; a run directory stays locked until the last process of a killed worker has gone
-FULL = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+FULL = ("out of memory", "can't allocate memory", "not enough memory")
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def perform(job, target=train_job, patience=LOCK_PATIENCE):
     except OSError as error:
         outcome = Outcome(job, "refused", f"cannot write in {run_dir}: {error.strerror}; choose another output_folder")
     gc.collect()  # a model's references go round in circles
-    if torch.cuda.is_initialized():
+    with contextlib.suppress(RuntimeError):  # a GPU that the job has left in disorder does not undo it
         torch.cuda.empty_cache()
     return outcome
 
@@ -133,7 +134,7 @@ def _line(error):
 def _out_of_memory(error):
     """Whether memory ran out; also where a setting was blamed for it (:class:`UserError` ``from`` the real cause)."""
     while error is not None:
-        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        if isinstance(error, MemoryError) or gpu_is_full(error):
             return True
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True

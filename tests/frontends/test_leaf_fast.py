@@ -28,12 +28,8 @@ OPTIONS = [
     {"hop_ms": 1.0},
 ]
 KINDS = ["noise", "brown", "dc", "click", "onset", "tones"]
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
-    ),
-]
+ON_A_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
+DEVICES = ["cpu", pytest.param("cuda", marks=ON_A_GPU)]
 FEW_AND_MANY = [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 60))]
 
 
@@ -109,22 +105,23 @@ def energies(leaf, x, lengths):
     return zero_padding(e.transpose(1, 2), leaf.output_lengths(lengths))
 
 
-def outputs_and_gradients(leaf, function, x, lengths):
+def outputs_and_gradients(leaf, function, x, lengths, wants_input=True):
     """``function(leaf, x, lengths)``, its weighted sum's gradient by each parameter and by the input, float64."""
     device = leaf.center.device
-    x = x.to(device, leaf.center.dtype).requires_grad_()
+    x = x.to(device, leaf.center.dtype).requires_grad_(wants_input)
     y = function(leaf, x, lengths.to(device)).cpu().double()
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     parameters = dict(leaf.named_parameters())
-    grads = torch.autograd.grad((y * weights).sum(), [*parameters.values(), x], allow_unused=True)
-    named = dict(zip([*parameters, "input"], grads))
+    wanted = parameters | ({"input": x} if wants_input else {})
+    grads = torch.autograd.grad((y * weights).sum(), list(wanted.values()), allow_unused=True)
+    named = dict(zip(wanted, grads))
     return y.detach(), weights, {name: g.cpu().double() for name, g in named.items() if g is not None}
 
 
-def assert_same(fast, plain, x, lengths):
+def assert_same(fast, plain, x, lengths, wants_input=True):
     """Energies per filter, and gradients per tensor of the energies and of their logarithms above the floor."""
-    a, _, grads = outputs_and_gradients(fast, energies, x, lengths)
-    b, weights, exact = outputs_and_gradients(plain, energies, x, lengths)
+    a, _, grads = outputs_and_gradients(fast, energies, x, lengths, wants_input)
+    b, weights, exact = outputs_and_gradients(plain, energies, x, lengths, wants_input)
     error = (a - b).norm(dim=(0, 1)) / b.norm(dim=(0, 1)).clamp(min=ENERGY_FLOOR)  # (C,); below, the floor hides it
     assert error.max() < TOLERANCE, f"filter {int(error.argmax())} is {error.max():.1e} off"
     # In mu the shares of the frames can cancel to nothing (a constant signal, an utterance shorter than the filter);
@@ -139,8 +136,8 @@ def assert_same(fast, plain, x, lengths):
             here = audible.to(leaf.center.device)
             return energies(leaf, x, lengths).masked_fill(~here, 1).log()
 
-        _, weights, exact = outputs_and_gradients(plain, logarithms, x, lengths)
-        grads = outputs_and_gradients(fast, logarithms, x, lengths)[2]
+        _, weights, exact = outputs_and_gradients(plain, logarithms, x, lengths, wants_input)
+        grads = outputs_and_gradients(fast, logarithms, x, lengths, wants_input)[2]
         rounding = 3e-7 * ((weights.abs() * audible).sum((0, 1)) * plain.filters()[1]).norm().item()
         assert_same_gradients(grads, exact, rounding, INPUT_OF_LOGARITHM)
 
@@ -161,6 +158,15 @@ def test_agrees_with_the_definition(device, kind, seed):
     generator = torch.Generator().manual_seed(1000 * seed + KINDS.index(kind))
     fast, plain = random_pair(random_options(seed, generator), generator, device, compression="log")
     assert_same(fast, plain, *batch(kind, random_lengths(generator), generator))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("device", DEVICES)
+def test_agrees_with_the_definition_on_audio_without_a_gradient(device, kind):
+    """As in training, where on a GPU the signal is cut by a kernel."""
+    generator = torch.Generator().manual_seed(KINDS.index(kind))
+    fast, plain = random_pair({}, generator, device, compression="log")
+    assert_same(fast, plain, *batch(kind, [20_000, 12_345, 170], generator), wants_input=False)
 
 
 @pytest.mark.parametrize("seed", FEW_AND_MANY)
@@ -206,6 +212,35 @@ def test_the_floor_takes_the_same_frames(seed):
     assert torch.equal((a < ENERGY_FLOOR)[~close], (b < ENERGY_FLOOR)[~close])
     assert torch.equal(y[below & ~close], z[below & ~close].float())
     assert ((y - z).norm(dim=(0, 1)) / z.norm(dim=(0, 1))).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "device, n, seconds", [("cpu", 5, 1.5), *(pytest.param("cuda", n, 4.5, marks=ON_A_GPU) for n in (128, 509))]
+)
+def test_many_chunks_agree_with_the_definition(device, n, seconds):
+    """Batches as in training, whose filters' outputs are computed in many pieces; all float32."""
+    samples, at_once = int(seconds * 16000), 2 if device == "cpu" else 64
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(samples // 3, samples + 1, (n,), generator=generator)
+    lengths[-1] = samples
+    x = (0.1 * torch.randn(n, samples, generator=generator)).to(device)
+    lengths = lengths.to(device)
+    fast, plain = Leaf().to(device), Leaf(implementation="reference").to(device)
+
+    def features(leaf, rows):
+        y, _ = leaf(x[rows], lengths[rows])
+        weights = torch.linspace(-1, 1, y[0].numel(), device=device).view(y[0].shape).cos()
+        (y * weights).sum().backward()
+        return y.detach()
+
+    y = features(fast, slice(None))
+    for start in range(0, n, at_once):
+        rows = slice(start, start + at_once)
+        expected = features(plain, rows)
+        error = (y[rows] - expected).norm(dim=(0, 1)) / expected.norm(dim=(0, 1))
+        assert error.max() < 1e-5, f"{error.max():.1e} in {rows}"
+    for (name, p), q in zip(fast.named_parameters(), plain.parameters()):
+        assert (p.grad - q.grad).norm() < 1e-3 * q.grad.norm(), name
 
 
 def test_agrees_on_silence():
