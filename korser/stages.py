@@ -13,7 +13,8 @@ class Stage(nn.Module):
     """A part of a frontend: waveform or features in, features out.
 
     A subclass passes what it knows about itself to ``super().__init__`` and writes ``forward`` and, if the number of
-    frames changes, ``output_lengths``. What a valid stage obeys is verified by :func:`korser.testing.check_frontend`.
+    frames changes, ``output_lengths``. What a valid stage obeys is verified by :func:`korser.testing.check_frontend`,
+    and roughly before every training by :func:`korser.contract.dry_run`.
 
     Parameters
     ----------
@@ -37,9 +38,7 @@ class Stage(nn.Module):
         object.__setattr__(stage, "config", {"args": args, **kwargs})
         return stage
 
-    def __init__(
-        self, *, output_size, frame_rate, in_channels=None, input_rate=SAMPLE_RATE, min_length=1, lr=None
-    ):
+    def __init__(self, *, output_size, frame_rate, in_channels=None, input_rate=SAMPLE_RATE, min_length=1, lr=None):
         super().__init__()
         self.output_size = output_size
         self.frame_rate = frame_rate
@@ -172,6 +171,9 @@ class Chain(Stage):
 
         low, high = 0, 1
         while not admits(high):
+            if high > 2**40:
+                names = " -> ".join(type(stage).__name__ for stage in self.stages)
+                raise ValueError(f"no input is long enough for {names}: check their output_lengths and min_length")
             low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2

@@ -17,6 +17,7 @@ from korser.audio import read_audio, scan_audio
 from korser.audio_store import AudioStore
 from korser.brain import EmotionBrain, require_own_device, seed_everything
 from korser.checkpoints import AtomicCheckpointer, History, TrainedState
+from korser.contract import dry_run
 from korser.corpora import load_corpus
 from korser.cost import PeakMemory, macs_per_second
 from korser.data import KeepInMemory, bucketed_batches, class_index, collate, make_dataset, sorted_batches
@@ -86,6 +87,7 @@ def set_arithmetic():
 def _train(hparams, run_dir, on_epoch):
     set_arithmetic()
     seed_everything(hparams["seed"])
+    dry_run(hparams["frontend"], f"{hparams.name}.yaml")
     run_on_main(prepare, args=[hparams, run_dir])
     info = read_json(run_dir / "run.json")
     names = [task["name"] for task in info["tasks"]]

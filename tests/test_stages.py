@@ -11,7 +11,11 @@ from korser.stages import split_frozen
 class Halve(Stage):
     def __init__(self, *, in_channels=None, input_rate=16000, min_length=2, trained=True):
         super().__init__(
-            output_size=4, frame_rate=input_rate / 2, in_channels=in_channels, input_rate=input_rate, min_length=min_length
+            output_size=4,
+            frame_rate=input_rate / 2,
+            in_channels=in_channels,
+            input_rate=input_rate,
+            min_length=min_length,
         )
         self.layer = nn.Linear(in_channels or 1, 4).requires_grad_(trained)
         self.drop = nn.Dropout(0.5)
@@ -38,6 +42,15 @@ def test_the_shortest_input_of_a_chain(needs):
     chain = Chain(Halve(), Halve(in_channels=4, input_rate=8000, min_length=needs))
     assert chain.min_length == 2 * needs
     assert chain.output_lengths(torch.tensor([chain.min_length])).item() >= needs // 2
+
+
+def test_lengths_that_do_not_grow_are_an_error():
+    class One(Halve):
+        def output_lengths(self, lengths):
+            return torch.ones_like(lengths)
+
+    with pytest.raises(ValueError, match="no input is long enough for One -> Halve"):
+        Chain(One(), Halve(in_channels=4, input_rate=8000))
 
 
 def test_neighbours_must_fit():

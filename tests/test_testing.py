@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from korser import cli
+from korser.convnet import MaskedBatchNorm
 from korser.lengths import length_mask, zero_padding
 from korser.stages import Chain, Stage
-from korser.testing import check_frontend
+from korser.testing import Check, check_frontend
 from korser.testing.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -75,10 +76,19 @@ class Buffered(Good):
 
     def __init__(self):
         super().__init__()
-        self.norm = nn.BatchNorm1d(HOP)
+        self.norm = MaskedBatchNorm(8)
+        self.drop = nn.Dropout(0.5)
 
-    def frames(self, x):
-        return self.norm(super().frames(x).transpose(1, 2)).transpose(1, 2)
+    def forward(self, x, lengths):
+        features, lengths = super().forward(x, lengths)
+        return self.drop(self.norm(features.mT[..., None], lengths)[..., 0].mT), lengths
+
+
+class DrawsInTraining(Good):
+    """Noise in training, whose shape is that of the padded batch."""
+
+    def compress(self, x):
+        return super().compress(x + 0.1 * torch.randn_like(x) if self.training else x)
 
 
 def chain(first):
@@ -90,6 +100,7 @@ GOOD = {
     "mixer": lambda: Mixer(Good()),
     "frozen": Frozen,
     "buffered": Buffered,
+    "draws in training": DrawsInTraining,
     "chain": lambda: chain(Good()),
     "frozen chain": lambda: chain(Frozen()),
     "frozen in the middle": lambda: Chain(Good(), Mixer(Good(), 8).requires_grad_(False), Mixer(Good())),
@@ -223,6 +234,63 @@ class Counts(Good):
         return super().compress(x)
 
 
+class CreatesParameter(Good):
+    def compress(self, x):
+        if not hasattr(self, "gain"):
+            self.gain = nn.Parameter(torch.ones(8))
+        return super().compress(x * self.gain.to(x))
+
+
+class Lazy(Good):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.LazyLinear(8)
+
+
+class StatisticsOverPadding(Good):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(HOP)
+
+    def frames(self, x):
+        return self.norm(super().frames(x).transpose(1, 2)).transpose(1, 2)
+
+
+class BuffersOverPadding(Good):
+    """Statistics that are not used in training itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(8))
+
+    def compress(self, x):
+        if self.training:
+            self.mean.lerp_(x.detach().mean((0, 1)).to(self.mean), 0.1)
+        return super().compress(x - self.mean.to(x))
+
+
+class KeepsGraph(Good):
+    last = 0.0
+
+    def compress(self, x):
+        y = super().compress(x)
+        if self.training:
+            y, self.last = y + 0.01 * self.last, y.mean()
+        return y
+
+
+class KeepsMean(Good):
+    """A running mean from call to call, also in eval mode."""
+
+    mean = None
+
+    def compress(self, x):
+        y = super().compress(x)
+        mean = y.mean((0, 1)).detach()
+        self.mean = mean if self.mean is None else 0.9 * self.mean + 0.1 * mean
+        return y - self.mean
+
+
 class Unseeded(Good):
     seeds = iter(range(1000))
 
@@ -294,7 +362,7 @@ class FrozenYetTrained(Good):
     frozen = True
 
 
-class FrozenPartMoves(Buffered):
+class FrozenPartMoves(StatisticsOverPadding):
     def __init__(self):
         super().__init__()
         self.norm.requires_grad_(False)
@@ -423,6 +491,14 @@ BROKEN = [
     (LearntPositions, "shapes_of_the_longest"),
     (Random, "deterministic_in_eval"),
     (Counts, "eval_changes_no_state"),
+    (CreatesParameter, "eval_changes_no_state"),
+    (CreatesParameter, "forward_creates_nothing"),
+    (CreatesParameter, "state_dict_round_trip"),
+    (Lazy, "forward_creates_nothing"),
+    (StatisticsOverPadding, "training_ignores_the_padding"),
+    (BuffersOverPadding, "training_ignores_the_padding"),
+    (KeepsGraph, "trains_a_second_step"),
+    (KeepsMean, "same_alone_as_in_a_batch"),
     (Unseeded, "same_seed_same_weights"),
     (NanOnSilence, "finite_on_silence"),
     (InfAtFullScale, "finite_on_click"),
@@ -471,6 +547,73 @@ def test_broken_frontends_are_red_by_name(factory, name):
     assert reasons.get(name)
 
 
+class Raises(Good):
+    def forward(self, x, lengths):
+        return {}["abc"]
+
+
+class GivesOne(Good):
+    def forward(self, x, lengths):
+        return super().forward(x, lengths)[0]
+
+
+class Unpadded(Good):
+    """The commonest convolution; an utterance of less than a frame is admitted, since nothing else was said."""
+
+    def __init__(self):
+        Stage.__init__(self, output_size=8, frame_rate=100.0)
+        self.conv = nn.Conv1d(1, 8, 400, HOP)
+
+    def output_lengths(self, lengths):
+        return (lengths - 400) // HOP + 1
+
+    def forward(self, x, lengths):
+        features = self.conv(zero_padding(x, lengths)[:, None]).mT
+        lengths = self.output_lengths(lengths)
+        return zero_padding(features, lengths), lengths
+
+
+SHORT = "inputs of 1 samples are too short for Unpadded, which admits them: say min_length=400 in super().__init__"
+REASONS = [
+    (
+        CreatesParameter,
+        "forward_creates_nothing",
+        "forward creates gain: create it in __init__, or the optimiser never",
+    ),
+    (StatisticsOverPadding, "training_ignores_the_padding", "is it norm? Let it see the valid frames only"),
+    (KeepsGraph, "trains_a_second_step", "keeps a tensor of the first with its graph: detach() it"),
+    (NanGradientOnSilence, "gradients_finite_on_silence", "gradients of linear.weight are NaN"),
+    (Random, "state_dict_round_trip", "forward draws at random in eval mode"),
+    (Random, "runs_in_float64", "forward draws at random in eval mode"),
+    (KeepsMean, "state_dict_round_trip", "forward in eval mode gives other features at every call"),
+    (FloatLengths, "same_alone_as_in_a_batch", "forward gives lengths as torch.float32, not torch.int64"),
+    (GivesOne, "lengths_are_int64", "forward gives a Tensor alone, not features and lengths"),
+    (Unpadded, "shapes_of_the_shortest", SHORT),
+    (Unpadded, "shapes_of_a_mixed_batch", SHORT),
+    (Unpadded, "nan_in_the_padding_is_ignored", SHORT),
+]
+
+
+@pytest.mark.parametrize("factory, name, reason", REASONS)
+def test_the_reason_names_the_cause(factory, name, reason):
+    assert reason in failures(factory)[name]
+
+
+def test_nan_after_a_training_step_is_called_nan():
+    class Diverges(Good):
+        def compress(self, x):
+            return (x - self.linear.bias).square().sqrt().log()
+
+    assert "NaN" in failures(Diverges)["state_dict_round_trip"]
+
+
+def test_an_exception_is_placed_in_the_users_code():
+    line = 1 + next(i for i, text in enumerate(Path(__file__).read_text().splitlines()) if text.endswith('{}["abc"]'))
+    said = failures(Raises)
+    assert said["finite_on_dc"].endswith(f"test_testing.py:{line}, in forward: KeyError: 'abc'")
+    assert said["finite_on_dc"] == said["shapes_of_one_utterance"]
+
+
 def test_every_check_can_fail():
     covered = {name for _, name in BROKEN}
     assert {check.name for check in check_frontend(Good)} - {"moves_to_gpu"} <= covered
@@ -495,6 +638,11 @@ def command(tmp_path, monkeypatch, capsys):
         "channels: 8\nfrontend: !new:toys_of_test_testing.Good\n  channels: !ref <channels>\n"
     )
     (tmp_path / "none.yaml").write_text("channels: 8\n")
+    raises = (
+        "from toys_of_test_testing import Good\n\nclass Raises(Good):\n    def compress(self, x):\n        {}['abc']\n"
+    )
+    (tmp_path / "raises_in_forward.py").write_text(raises)
+    (tmp_path / "raises.yaml").write_text("frontend: !new:raises_in_forward.Raises\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
@@ -522,6 +670,39 @@ def test_command_says_what_failed_and_why(command):
     code, out, _ = command("good.yaml", "--frontend.frame_rate=50")
     assert code == 1
     assert "  FAIL  frame_rate_as_declared: 60 s give 6000 frames, frame_rate 50 Hz says 3000" in out
+
+
+def test_command_says_where_an_exception_is_once(command):
+    code, out, _ = command("raises.yaml")
+    assert code == 1
+    assert out.count("KeyError") == 1
+    assert "  FAIL  shapes_of_one_utterance: raises_in_forward.py:5, in compress: KeyError: 'abc'\n" in out
+    assert "  FAIL  runs_in_float64: as shapes_of_one_utterance\n" in out
+
+
+def test_command_shows_its_use(command):
+    for help in "--help", "-h":
+        code, out, err = command(help)
+        assert code == 0 and "python -m korser.testing hparams/my_frontend.yaml" in out and not err
+
+
+def test_command_wants_the_yaml(command):
+    code, _, err = command("raises_in_forward.py")
+    assert code == 2 and "give the YAML" in err
+
+
+def test_command_switches_progress_bars_off(command, monkeypatch):
+    from transformers.utils import logging
+
+    seen = []
+
+    def checks(factory):
+        yield Check("sees", lambda factory: seen.append(logging.is_progress_bar_enabled()), factory)
+
+    monkeypatch.setattr("korser.testing.__main__.check_frontend", checks)
+    logging.enable_progress_bar()
+    assert command("good.yaml")[0] == 0
+    assert seen == [False] and logging.is_progress_bar_enabled()
 
 
 @pytest.mark.parametrize("arguments", [(), ("missing.yaml",), ("none.yaml",), ("good.yaml", "--chanels=4")])

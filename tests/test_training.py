@@ -463,6 +463,7 @@ def test_changed_labels_are_noticed(tiny_corpus, tiny, tmp_path, monkeypatch, ch
 
 FRONTEND = """
 from korser import Stage
+from korser.lengths import zero_padding
 from torch import nn
 
 class Mine(Stage):
@@ -471,7 +472,7 @@ class Mine(Stage):
         self.layer = nn.Linear(1, 2)
 
     def forward(self, x, lengths):
-        return self.layer(x[..., None]), lengths
+        return zero_padding(self.layer(x[..., None]), lengths), lengths
 """
 
 
@@ -491,8 +492,8 @@ def test_a_run_of_other_code_is_not_passed_off_as_this_one(tiny, tmp_path, monke
 
 def test_a_run_that_failed_before_its_first_checkpoint_may_be_mended(tiny, tmp_path, monkeypatch):
     file = tmp_path / "code_that_fails.py"
-    fails = "        if self.training:\n            raise KeyError('Mine')\n        return self"
-    file.write_text(FRONTEND.replace("        return self", fails))
+    fails = "        if len(x) > 2:\n            raise KeyError('Mine')\n        return zero"
+    file.write_text(FRONTEND.replace("        return zero", fails))
     (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:code_that_fails.Mine\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(Exception, match="Mine"):
