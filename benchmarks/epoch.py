@@ -2,9 +2,9 @@
 
 Made-up float16 features of 225 frames (4.5 s) and 768 channels in memory, batches of 128, settings as in
 hparams/base.yaml. "SpeechBrain" is its loader, which reads an utterance at a time from host memory, and its step, which
-waits for the device some forty times, with TF32 on a GPU, as it switches that on; "loader" is its loader and korser's step; "resident" is korser's whole way. On a
-GPU, "launched" is that without CUDA graphs (``cuda_graphs: false``). In full form the first two, which take minutes, are
-measured on a twentieth of the utterances.
+waits for the device some forty times, with TF32 on a GPU, as it switches that on; "loader" is its loader and korser's
+step; "resident" is korser's whole way. On a GPU, "launched" is that without CUDA graphs (``cuda_graphs: false``). In
+full form the first two, which take minutes, are measured on a twentieth of the utterances.
 """
 
 import dataclasses

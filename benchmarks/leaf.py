@@ -1,8 +1,9 @@
 """LEAF against mel and against SpeechBrain's Leaf: forward, and forward and backward, on the same audio.
 
-SpeechBrain's runs as it is (40 filters, its defaults; on a GPU TF32, as it switches that on), korser's in its plain form (``implementation="reference"``, the
-convolutions of the definition) and in its fast one. On a GPU the fast one is also captured in a CUDA graph, at the
-batch of the others and at four times it. Peak memory is beyond parameters and audio.
+SpeechBrain's runs as it is (40 filters, its defaults; on a GPU TF32, as it switches that on), korser's in its plain
+form (``implementation="reference"``, the convolutions of the definition) and in its fast one. On a GPU the fast one is
+also captured in a CUDA graph, at the batch of the others and at four times it. Peak memory is beyond parameters and
+audio.
 """
 
 import torch

@@ -188,12 +188,13 @@ class EmotionBrain(sb.Brain):
         parameters = [p for p in self.modules.parameters() if p.grad is not None and not p.grad.isfinite().all()]
         for parameter in parameters:
             parameter.grad = None
-        logger.warning("a step is left out for %d parameters, whose gradients are not finite", len(parameters))
+        if parameters:  # or it is their norm alone that has overflown
+            logger.warning("a step is left out for %d parameters: their gradients are not finite", len(parameters))
 
     def report_nonfinite(self, batch):
         """Say which utterances gave a loss that is not finite; end training after ``nonfinite_patience`` of them."""
         self.nonfinite_count += 1
-        said = f"the loss of a batch is not finite ({', '.join(batch.id[:3])} and others)"
+        said = f"the loss of a batch is not finite ({', '.join(batch.id[:3])}{' and others' * (len(batch.id) > 3)})"
         if self.nonfinite_count > self.nonfinite_patience:
             raise UserError(
                 f"{said}, that of {self.nonfinite_count} batches by now: lower lr, set precision to fp32, or see by "
@@ -392,7 +393,7 @@ def require_own_device(device):
     ------
     UserError
     """
-    if "RANK" in os.environ and (device or "").startswith("cuda"):
+    if "RANK" in os.environ and str(device or "").startswith("cuda"):
         raise UserError(f"device is {device!r}: under torchrun leave it null, and each process takes a GPU of its own")
 
 

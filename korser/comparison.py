@@ -268,7 +268,7 @@ def warnings_about(models):
     Returns
     -------
     list of str
-        Of synthetic speech, of a random split, of encoders with random weights.
+        Of synthetic speech, of a random split, of frontends that were not checked, of encoders with random weights.
     """
     runs = [run for model in models.values() for run in model.runs]
     found = []
@@ -276,6 +276,10 @@ def warnings_about(models):
         found.append("SYNTHETIC speech: these are no results for human speech")
     if any(not run.info["speaker_independent"] for run in runs):
         found.append("RANDOM SPLIT: training and test share speakers; these are no figures for unseen speakers")
+    unchecked = [label for label, m in models.items() if any(run.info.get("dry_run") is False for run in m.runs)]
+    if unchecked:
+        names = ", ".join(unchecked)
+        found.append(f"NOT CHECKED: whether the frontend of {names} obeys the contract; figures may depend on padding")
     random = [label for label, m in models.items() if any(run.info["pretrained"] is False for run in m.runs)]
     if random:
         names = ", ".join(random)
@@ -329,7 +333,7 @@ def _table(models, main, metric, entries, subgroups, notes):
 
 def _cost(runs):
     costs = pd.DataFrame([run.cost for run in runs])
-    row = {name: costs[name].agg(how) if name in costs else None for name, how in COSTS.items()}
+    row = {name: pd.to_numeric(costs[name]).agg(how) if name in costs else None for name, how in COSTS.items()}
     for name in ("peak_memory_of", "device"):
         row[name] = ", ".join(sorted(set(costs[name].dropna()))) if name in costs else None
     return row

@@ -16,6 +16,7 @@ import random
 import sys
 import sysconfig
 import traceback
+import types
 from pathlib import Path
 
 import numpy as np
@@ -42,18 +43,18 @@ class Broken(AssertionError):
 
 
 # -- the dry run -----------------------------------------------------------------------------------------------------
-def dry_run(frontend, name="my_frontend.yaml"):
+def dry_run(frontend):
     """Refuse a frontend that breaks its contract.
 
     Every stage, in the order of the data, is given two utterances of noise of about a second, on the CPU. The frontend
-    and the random generators are left as they are: a copy is run, which shares frozen parameters.
+    and the random generators are left as they are: a copy is run, which shares the parameters of frozen stages. There
+    is none, and no dry run, of what cannot be copied, such as an open file, or a function that holds a part of the
+    frontend, whose copy would hold the original.
 
     Parameters
     ----------
     frontend : korser.Stage
         A stage or a chain.
-    name : str
-        The YAML that a message tells to check.
 
     Raises
     ------
@@ -76,9 +77,12 @@ def dry_run(frontend, name="my_frontend.yaml"):
     korser.errors.UserError: ...Energy: forward gives features of shape (2, 93), not (B, T, C)...
     """
     try:
-        shared = {id(p): p for p in frontend.parameters() if not p.requires_grad and p.device.type == "cpu"}
+        frozen = [stage for part in split_frozen(frontend) for stage in part if stage.frozen]
+        shared = {id(p): p for stage in frozen for p in stage.parameters() if p.device.type == "cpu"}
+        if _held(frontend):
+            raise TypeError("a function holds a part of it")
         copied = copy.deepcopy(frontend, shared).cpu()
-    except Exception as error:  # an open file, a lock
+    except Exception as error:
         logger.info("no dry run of the frontend, which cannot be copied: %s", _text(error))
         return
     stages = [prefix + rest for prefix, rest in map(split_frozen, (frontend, copied))]
@@ -88,24 +92,42 @@ def dry_run(frontend, name="my_frontend.yaml"):
             try:
                 if x is None:
                     check_sizes(stage)
-                    x, lengths = _noise(stage, frontend.min_length)
+                    x, lengths = _noise(stage, frontend)
                 x, lengths = _dry_run(stage, original, x, lengths, trained)
             except UserError:
                 raise
             except Exception as error:
-                raise UserError(f"{explain(error, stage)}; for all checks: python -m korser.testing {name}") from error
+                raise UserError(
+                    f"{explain(error, stage)}; for all checks: python -m korser.testing on its YAML"
+                ) from error
             trained = trained or not stage.frozen
 
 
 def _eager():
     """Nothing is compiled for two utterances; what has loaded no compiler, which takes a second, has none to stop."""
-    loaded = "torch._dynamo" in sys.modules
+    loaded = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")  # torch 2.6
     return torch.compiler.set_stance("force_eager") if loaded else contextlib.nullcontext()
 
 
-def _noise(stage, shortest):
-    """A longer and a shorter utterance; x, lengths."""
-    n = max(shortest, round(0.5347 * stage.input_rate))  # no multiple of a common hop
+def _held(frontend):
+    """Whether a function that hangs on the frontend, a hook or a lambda, holds one of its modules."""
+    modules = {id(module) for module in frontend.modules()}
+
+    def holds(value):
+        if isinstance(value, dict):
+            return any(map(holds, value.values()))
+        if isinstance(value, types.FunctionType):
+            return any(id(held) in modules for held in inspect.getclosurevars(value).nonlocals.values())
+        return False
+
+    return any(holds(value) for module in frontend.modules() for value in vars(module).values())
+
+
+def _noise(stage, frontend):
+    """A longer and a shorter utterance; x, lengths. The last stage gives at least two frames, unless that takes long."""
+    n = max(frontend.min_length, round(0.5347 * stage.input_rate))  # no multiple of a common hop
+    while n < 30 * stage.input_rate and frontend.output_lengths(torch.tensor([n])).item() < 2:
+        n *= 2
     lengths = torch.tensor([n + round(0.4 * stage.input_rate), n])
     x = torch.randn(2, lengths[0], *([] if stage.in_channels is None else [stage.in_channels]))
     if stage.in_channels is None:
@@ -119,7 +141,10 @@ def _dry_run(stage, original, x, lengths, trained_before):
     check_sizes(stage)
     hidden = unregistered(stage, nn.Parameter)
     if hidden:
-        raise Broken(f"the optimiser does not see {some(hidden)}: use nn.ModuleList or an attribute of its own")
+        raise Broken(
+            f"{some(hidden)} are not registered, so neither optimiser nor checkpoint sees them: use nn.ModuleList or "
+            "an attribute for each"
+        )
     kept, names = unregistered(stage, torch.Tensor), state_names(stage)
 
     def evaluate(x, lengths, seed=1):
@@ -141,7 +166,9 @@ def _dry_run(stage, original, x, lengths, trained_before):
         )
     _check_rate(stage)
 
-    (alone,), (n,) = evaluate(x[1:, : lengths[1]].clone(), lengths[1:].clone())
+    alone = x[1:, : lengths[1]], lengths[1:]
+    check_output(stage, *alone, *evaluate(*(given.clone() for given in alone)))  # a batch of one may come out squeezed
+    (alone,), (n,) = evaluate(*(given.clone() for given in alone))
     again, _ = evaluate(x.clone(), lengths.clone(), seed=2)
     if apart(features, again) > ROUNDING:
         raise Broken(not_repeatable(again, evaluate(x.clone(), lengths.clone(), seed=2)[0]))
@@ -151,7 +178,8 @@ def _dry_run(stage, original, x, lengths, trained_before):
         raise Broken(
             f"the features of an utterance differ by {difference:.2g} (relative) alone and in a batch with a longer "
             "one: mask by the lengths whatever sums or averages over time (korser.lengths)"
-            + (f"; is it {some(norms)}?" if norms else "")
+            + (f", is it {some(norms)}?" if norms else "")
+            + ", and pad the end by zeros, not by reflection (torchaudio: pad_mode='constant')"
         )
     with torch.no_grad():
         reason = too_short(stage, x[:1])
@@ -178,6 +206,10 @@ def _check_rate(stage):
     n = stage.min_length + torch.tensor([1, 2]) * round(seconds * stage.input_rate)
     before, after = stage.output_lengths(n).tolist()
     rate = (after - before) / seconds
+    if rate == 0:
+        raise Broken(
+            "as many frames come out of 20 s as of 10: they have to follow the time; pooling is the backbone's"
+        )
     if abs(rate - stage.frame_rate) > 0.05 * stage.frame_rate + 2 / seconds:
         raise Broken(
             f"{rate:g} frames a second come out, frame_rate is {stage.frame_rate:g}: set frame_rate in super().__init__"

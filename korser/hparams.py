@@ -33,6 +33,7 @@ NOT_SETTINGS = (
     "num_workers",
     "resident",
     "cuda_graphs",
+    "dry_run",
     "extraction_seconds",
     "device",
     "distributed_backend",
@@ -44,6 +45,10 @@ NOT_SETTINGS = (
 
 
 SHIPPED = Path(__file__).parent.parent / "hparams"  # where a YAML outside the tree finds base.yaml
+
+
+class _Dumper(yaml.Dumper):
+    ANCHOR_TEMPLATE = "alias%03d"  # HyperPyYAML calls those of its references id001, ...
 
 
 class HParams(dict):
@@ -79,7 +84,8 @@ def load_hparams(path, overrides=None):
     key of the upper layer replaces that of the lower one whole, never merges. A dotted key (``frontend.n_mels: 80``)
     replaces one value inside. An override's key is either, too. Names are checked at every depth: keys against the
     base, the arguments of ``!new:`` and ``!name:`` against the signature of what they call. A new key must be used, by
-    a ``!ref`` or by korser, or begin with an underscore.
+    a ``!ref``, an alias or korser, be ``!apply:`` or ``description``, a note, or begin with an underscore. Those of a
+    base need not be: it may be the base of others that use them.
 
     Parameters
     ----------
@@ -105,7 +111,7 @@ def load_hparams(path, overrides=None):
 def _load_layers(path, overrides):
     root, folders = _merge(path, overrides)
     _check_arguments(root, path, folders)
-    text = yaml.serialize(root, allow_unicode=True)
+    text = yaml.serialize(root, Dumper=_Dumper, allow_unicode=True)
     return _load(text, name=path.stem, folders=folders, source=path)
 
 
@@ -176,7 +182,7 @@ def run_name(path, overrides=None):
     """
     path = Path(path)
     root, folders = _merge(path, overrides)
-    text = resolve_references(io.StringIO(yaml.serialize(root, allow_unicode=True))).getvalue()
+    text = resolve_references(io.StringIO(yaml.serialize(root, Dumper=_Dumper, allow_unicode=True))).getvalue()
     hparams = HParams({}, name=path.stem, folders=folders, text=text)
     return f"{hparams.name}-{hparams.digest()}"
 
@@ -303,18 +309,25 @@ def _base_of(path, name):
 
 
 def _check_used(files, overrides):
-    """Refuse a key that a file adds to those of its base and that nothing reads: it is a misspelt one."""
+    """Refuse a key that the upmost file adds to those of its bases and that nothing reads: it is a misspelt one."""
     roots = [root for _, root in files] + [_value_node(key, value) for key, value in (overrides or {}).items()]
     used = {name for root in roots for node in _nodes(root) for name in _references(node)}
-    known = {*KEYS, *(k.value for k, _ in files[-1][1].value)}
-    used |= {*known, *sb.RunOptions.__dataclass_fields__}
-    for path, root in files[:-1]:
-        for key in (k.value for k, _ in root.value):
-            if "." not in key and not key.startswith("_") and key not in used:
-                raise UserError(
-                    f"{path}: nothing uses '{key}'{_near(key, known)}; name it in a !ref, or begin it with '_' if code "
-                    "of your own reads it"
-                )
+    (path, root), *bases = files
+    known = {*KEYS, "description", *(k.value for _, base in bases or files for k, _ in base.value)}
+    used |= {*known, *sb.RunOptions.__dataclass_fields__, *_aliased(root)}
+    for key, value in ((k.value, v) for k, v in root.value):
+        if not (key in used or "." in key or key.startswith("_") or value.tag.startswith("!apply:")):
+            raise UserError(
+                f"{path}: nothing uses '{key}'{_near(key, known)}; name it in a !ref, or begin it with '_' if code of "
+                "your own reads it"
+            )
+
+
+def _aliased(root):
+    """The top-level keys of whose values a later one holds a YAML alias."""
+    owners = {}
+    held = [(k.value, node) for k, value in root.value for node in _nodes(value)]
+    return {owner for key, node in held if (owner := owners.setdefault(id(node), key)) != key}
 
 
 def _nodes(node):

@@ -322,14 +322,14 @@ def other_recordings(models):
         a, b = runs[0].recordings["digest"].align(run.recordings["digest"], join="inner")
         if (a != b).any():
             where = f"{(a != b).sum()} utterances (first: {a.index[a != b][0]})"
-            said.append(f"DIFFERENT AUDIO: {run.path} has other recordings of {where} than {runs[0].path}")
+            said.append(f"DIFFERENT AUDIO: {run.path.name} has other recordings of {where} than {runs[0].path.name}")
         own = run.recordings.index[run.recordings["split"] != "test"]
         first, expected = trained.setdefault(run.fold, (run, own))
         if set(own) != set(expected):
             said.append(
-                f"DIFFERENT TRAINING PARTS: {len(own)} utterances in {run.path}, {len(expected)} in {first.path}"
+                f"DIFFERENT TRAINING PARTS: {len(own)} utterances in {run.path.name}, {len(expected)} in {first.path.name}"
             )
-    return said[:SHOWN] + [f"and {len(said) - SHOWN} more runs with other audio or training parts"] * (
+    return said[:SHOWN] + [f"DIFFERENT AUDIO or training parts in {len(said) - SHOWN} more runs"] * (
         len(said) > SHOWN
     )
 

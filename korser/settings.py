@@ -45,6 +45,7 @@ OTHERS = (
     "extraction_seconds",
     "resident",
     "cuda_graphs",
+    "dry_run",
     "device",
     "distributed_backend",
     "noprogressbar",

@@ -140,23 +140,25 @@ def legend_of(comparison, bold):
     if len(made):
         exact = "exact" if made["exact"].all() else "exact where that can be computed, else 100,000 random swaps"
         speakers, seeds = (_list(sorted({int(n) for n in made[name]})) for name in ("n_speakers", "n_seeds"))
-        hopeless = [
-            column_title(*comparison.columns[column])
+        hopeless = {
+            column_title(*comparison.columns[column]): tests[tests["p"].notna()]
             for column, tests in comparison.tests.items()
             if tests["p"].notna().any() and not tests["can_reach"].any()
-        ]
+        }
         lines.append(
             f"{bold}: best; {SAME}: not significantly worse than the best, by a paired permutation test that swaps two "
-            f"models' predictions speaker by speaker (two-sided, {exact}, {speakers} speakers, the "
-            f"{seeds} seed{'s' * (seeds != '1')} that both have, p > .05 after Holm's correction for all pairs of a column) or by the "
-            "interval of their difference, which holds 0 or cannot be given."
+            f"models' predictions speaker by speaker (two-sided, {exact}, {speakers} speakers, the {seeds} "
+            f"seed{'s' * (seeds != '1')} that both have, p > .05 after Holm's correction for all pairs of a column) or by "
+            "the interval of their difference, which holds 0 or cannot be given."
         )
         if any(mark == "untested" for marks in comparison.marks.values() for mark in marks.values()):
             lines.append(f"{UNTESTED}: could not be tested against the best.")
         if hopeless:
+            tests = pd.concat(hopeless.values())
             lines.append(
-                f"With {speakers} speakers the smallest p is {number(made['smallest_p'].min())}; after correction for all "
-                f"pairs no difference in {', '.join(hopeless)} could be significant: {SAME} says nothing there."
+                f"With {_list(sorted(tests['n_speakers'].astype(int).unique()))} speakers the smallest p is "
+                f"{number(tests['smallest_p'].min())}; after correction for all pairs no difference in "
+                f"{', '.join(hopeless)} could be significant: {SAME} says nothing there."
             )
     elif len(comparison.table) > 1:
         lines.append(f"{bold}: best; differences could not be tested.")

@@ -87,7 +87,8 @@ def set_arithmetic():
 def _train(hparams, run_dir, on_epoch):
     set_arithmetic()
     seed_everything(hparams["seed"])
-    dry_run(hparams["frontend"], f"{hparams.name}.yaml")
+    if hparams["dry_run"]:
+        dry_run(hparams["frontend"])
     run_on_main(prepare, args=[hparams, run_dir])
     info = read_json(run_dir / "run.json")
     names = [task["name"] for task in info["tasks"]]
@@ -147,7 +148,7 @@ def _train(hparams, run_dir, on_epoch):
         cost = {
             "parameters": n_parameters,
             "trainable_parameters": n_trained,
-            "macs_per_second": macs_per_second(model.cpu()),
+            "macs_per_second": _macs_per_second(model.cpu()),
             "train_seconds": round(sum(row["seconds"] for row in history.epochs), 1),
             "peak_memory_bytes": peak_memory,
             "peak_memory_of": peak_memory_of,
@@ -157,6 +158,15 @@ def _train(hparams, run_dir, on_epoch):
         write_json(run_dir / "metrics.json", metrics)
         shutil.rmtree(run_dir / "checkpoints")
     return metrics
+
+
+def _macs_per_second(model):
+    """None for a model that does not run on a CPU, which is no reason to lose the run."""
+    try:
+        return macs_per_second(model)
+    except Exception as error:
+        logger.warning("operations cannot be counted on the CPU: %s", " ".join(str(error).split())[:200])
+        return None
 
 
 def learned(model):
@@ -269,6 +279,7 @@ def prepare(hparams, run_dir):
         "fold": split.get("fold", 0) if protocol == "speaker_kfold" else split.get("fold"),
         "tasks": json.loads(json.dumps([dataclasses.asdict(task) for task in tasks])),
         "pretrained": pretrained(hparams["frontend"]),
+        "dry_run": hparams["dry_run"],
         **made_by(hparams),
         "environment": environment(),
     }

@@ -152,6 +152,10 @@ def test_a_wrong_file_is_named(folder, text, said):
         "sizes: {a: 4}\nwidth: !ref <sizes[a]>\n",
         "part: !new:torch.nn.Linear {in_features: 1, out_features: 4}\nwidth: !ref <part.out_features>\n",
         "n: 4\nlayer.in_features: !ref <n>\n",
+        "n: &n 4\nwidth: *n\n",
+        "sizes: {a: &n 4}\nlayer.in_features: *n\n",
+        "threads: !apply:torch.get_num_threads []\n",
+        "description: four wide\n",
         "_mine: 4\n",
         "grad_accumulation_factor: 2\n",  # SpeechBrain reads it
         "memory_gb: 2\n",  # korser does
@@ -170,6 +174,24 @@ def test_a_key_may_be_used_by_another_layer_or_by_an_override(folder):
         "what replaces a part leaves its own keys behind"
     )
     assert load_hparams(folder / "model.yaml", {"layer.in_features": "!ref <n>"})["layer"].in_features == 4
+
+
+def test_a_base_may_hold_what_only_some_of_its_models_use(folder):
+    (folder / "mid.yaml").write_text("base: base.yaml\nn: 4\nm: 5\n")
+    (folder / "model.yaml").write_text("base: mid.yaml\nwidth: !ref <n>\n")
+    assert load_hparams(folder / "model.yaml")["width"] == 4
+    (folder / "model.yaml").write_text("base: mid.yaml\nwidht: 4\n")
+    with pytest.raises(UserError, match="model.yaml: nothing uses 'widht'"):
+        load_hparams(folder / "model.yaml")
+    (folder / "model.yaml").write_text("base: base.yaml\nwidth: &n 4\nwidht: *n\n")
+    with pytest.raises(UserError, match="model.yaml: nothing uses 'widht'"):  # it uses another, but nothing uses it
+        load_hparams(folder / "model.yaml")
+
+
+def test_an_alias_is_not_taken_for_a_reference(folder):
+    (folder / "model.yaml").write_text("base: base.yaml\nseed: &n 7\nother: !ref <layer>\n_last: *n\n")
+    hparams = load_hparams(folder / "model.yaml")
+    assert hparams["_last"] == 7 and hparams["other"] is hparams["layer"]
 
 
 def test_a_model_without_its_base(folder):

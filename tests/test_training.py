@@ -21,7 +21,7 @@ from speechbrain.nnet import schedulers
 from conftest import HPARAMS, ROOT
 
 import korser.training
-from korser import UserError, load_hparams, train
+from korser import ConvNet, Stage, UserError, load_hparams, train
 from korser.brain import EmotionBrain, Pruned, make_scheduler, require_own_device, seed_everything
 from korser.checkpoints import AtomicCheckpointer
 from korser.cost import macs_per_second
@@ -141,6 +141,25 @@ def test_what_an_encoder_derives_once_is_not_counted(tiny):
     tasks = tasks_of(hparams, {"tasks": [{"name": "emotion", "classes": ["joy", "anger"]}]})
     model = build_model(hparams, tasks).eval()
     assert macs_per_second(model) == macs_per_second(model)
+
+
+def test_operations_of_a_frozen_stage_for_long_utterances_alone_are_counted(tiny):
+    class Long(Stage):
+        def __init__(self):
+            super().__init__(output_size=2, frame_rate=0.5, min_length=32000)
+            self.conv = torch.nn.Conv1d(1, 2, 32000, 32000).requires_grad_(False)
+
+        def output_lengths(self, lengths):
+            return lengths // 32000
+
+        def forward(self, x, lengths):
+            return self.conv(x[:, None]).transpose(1, 2), self.output_lengths(lengths)
+
+    hparams = load_hparams(HPARAMS / "mel_stl.yaml", tiny)
+    hparams["frontend"] = Long()
+    hparams["backbone"] = ConvNet(in_channels=2, frame_rate=0.5)
+    model = build_model(hparams, tasks_of(hparams, {"tasks": [{"name": "emotion", "classes": ["joy", "anger"]}]}))
+    assert macs_per_second(model.eval()) > 2 * 64000 / 4
 
 
 @pytest.mark.gpu

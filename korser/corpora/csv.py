@@ -1,8 +1,9 @@
 """Anyone's own corpus: a CSV manifest.
 
 ``data_folder`` is the CSV, or a folder that holds ``manifest.csv``. UTF-8, with or without BOM, or CP949 (as Excel
-saves Korean) is found out, and so are semicolons or tabs in place of commas. Columns, in any order, ``Emotion`` as well
-as ``emotion``, all but ``path`` optional, an empty cell meaning unknown:
+saves Korean) is found out, and so are semicolons or tabs in place of commas; a first line ``sep=;`` is heeded.
+Columns in any order, all but ``path`` optional; a cell that is empty, or left out at the end of a row, means unknown.
+``Emotion`` is as good as ``emotion``, but capitals count in ``id``, ``age`` and further columns that are no task:
 
 =============  ============================================================================================
 ``path``       audio file, relative to the CSV's folder or absolute; Hangul in NFC or NFD, whatever the disk has
@@ -28,6 +29,7 @@ label is refused. Its order then counts: say so for an ordinal task that is in w
 import csv
 import io
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -37,7 +39,7 @@ from korser.errors import UserError
 from korser.hparams import nearest
 
 TASKS = {"emotion": (), "gender": (), "intensity": ()}  # those of them that the CSV has; classes as found there
-COLUMNS = ("path", "id", "speaker", *TASKS, "split", "fold", "age")
+ANY_CASE = ("path", "speaker", *TASKS, "split", "fold")  # and tasks; an `ID` may number something else
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -55,7 +57,7 @@ def prepare(data_folder, tasks=None, classes=None):
     """
     classes = _check_options(tasks, classes)
     file = _find_csv(data_folder)
-    wanted = [name for name in (*COLUMNS, *(tasks or ()), *classes) if isinstance(name, str)]
+    wanted = [name for name in (*ANY_CASE, *(tasks or ()), *classes) if isinstance(name, str)]
     table, row_numbers = _read_csv(file, wanted)
     if not len(table):
         raise UserError(f"{file} has no rows below its header")
@@ -136,27 +138,33 @@ def _read_csv(file, wanted):
             continue
     else:
         raise UserError(f"{file} is neither UTF-8 nor CP949: save it as UTF-8")
+    stated = re.match(r'"?sep=([^\w"\n])"?\n', text, re.IGNORECASE)  # for Excel, which does not count the line
+    if stated:
+        text = text[stated.end() :]
     header = text.partition("\n")[0]
     found = (s for s in SEPARATORS if "path" in [name.strip(' "').casefold() for name in header.split(s)])
-    separator = next(found, ",")
+    separator = stated[1] if stated else next(found, ",")
+    limit = csv.field_size_limit(len(text) + len("\nend"))  # what is never closed goes on to the end
     try:
         *records, end = csv.reader(io.StringIO(f"{text}\nend"), delimiter=separator)
     except csv.Error as error:
         raise UserError(f"{file} is no CSV table: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
     if end != ["end"]:  # a quoted cell has swallowed it
         raise UserError(f"{file} row {len(records) + 1}: a quotation mark is never closed: close it or take it out")
     names = _column_names(file, records[0], wanted)
-    n_named = max(i for i, name in enumerate(names, 1) if name)
     rows, row_numbers = [], []
     for number, cells in enumerate(records[1:], 2):
         # a label typed on a Mac and one typed on Windows are to be the same class
         cells = [nfc(cell.strip()) or None for cell in cells]
-        if not any(cells):  # spreadsheets leave empty rows, and empty cells at the end of others
+        if not any(cells):  # spreadsheets leave empty rows, and add or drop empty cells at the end of others
             continue
-        if any(cells[len(names) :]) or len(cells) < n_named:
-            few = "a cell may be empty, but not left out"
-            fix = few if len(cells) < n_named else f"put one that holds a {SEPARATORS[separator]} in quotation marks"
-            raise UserError(f"{file} row {number} has {len(cells)} cells, and the header {len(names)}: {fix}")
+        if any(cells[len(names) :]):
+            raise UserError(
+                f"{file} row {number} has {len(cells)} cells, and the header {len(names)}: put one that holds a "
+                f"{SEPARATORS.get(separator, separator)} in quotation marks"
+            )
         rows.append((cells + [None] * len(names))[: len(names)])
         row_numbers.append(number)
     columns = [name or f"Unnamed: {i}" for i, name in enumerate(names)]

@@ -59,8 +59,8 @@ def write_report(runs_folder, out, *, metric=None, audio=True, audio_megabytes=8
     Raises
     ------
     UserError
-        If there is neither a complete run with test predictions nor a search nor a probe, runs contradict each other, or a listed
-        figure is missing.
+        If there is neither a complete run with test predictions nor a search nor a probe, runs contradict each other, or
+        a listed figure is missing.
     """
     out = Path(out)
     folders = [Path(f) for f in ([runs_folder] if isinstance(runs_folder, (str, Path)) else runs_folder)]
@@ -128,7 +128,7 @@ def _study(name, comparison, folders, clips, n_wrong):
         name=name,
         what=tables.described(comparison),
         warnings=comparison.warnings,
-        badges=[w.split(":")[0] for w in comparison.warnings if w.split(":")[0] not in comparison.searched],
+        badges=list(dict.fromkeys(warning.split(":")[0] for warning in comparison.warnings if ":" in warning)),
         answers=answers(comparison),
         family=tables.family(comparison),
         notes=comparison.notes,

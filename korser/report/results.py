@@ -72,7 +72,7 @@ def costs(comparison):
     ece = tables.column_title(comparison.main, "ece")
     title = f"worst speaker ({tables.column_title(comparison.main, comparison.metric)})"
     notes = [
-        f"{tables.TIME} ECE is the expected calibration error, how far confidence is from accuracy. The worst speaker is named below the figure."
+        f"{tables.TIME} {tables.ECE} The worst speaker is named below the figure.",
     ]
     columns = ["model", *tables.COST_TITLES, ece, title]
     return Table("Size, cost, calibration, worst speaker", columns, rows, notes=notes)
