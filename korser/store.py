@@ -214,6 +214,8 @@ class ArrayStore:
                 # other stores on the folder, such as those of the next trial, need not compare them again
                 self._maps[name] = values, VERIFIED.setdefault((str(file), stat.st_ino, stat.st_mtime_ns), set())
             except (PermissionError, RuntimeError) as error:  # not its fault: to be kept
+                if isinstance(error, RuntimeError) and not file.exists():  # removed by another thread just now
+                    raise FileNotFoundError(file) from error
                 raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
         return self._maps[name]
 

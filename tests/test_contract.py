@@ -278,11 +278,11 @@ def test_training_begins_with_it(conv, tiny, tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_it_can_be_switched_off_and_tables_say_so(conv, tiny, tmp_path, monkeypatch):
+def test_it_can_be_switched_off_and_tables_say_so(conv, tiny, tmp_path):
     """As for code that runs on GPUs alone, whose operations cannot be counted either."""
     conv("return zero_padding(y, lengths)", 'assert x.shape[1] != 64000, "none here"; return y')
-    (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:mine.Conv\n")
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").rename(tmp_path / "unchecked.py")  # no other test imports one of this name
+    (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:unchecked.Conv\n")
     checked = load_hparams(tmp_path / "mine.yaml", tiny)
     hparams = load_hparams(tmp_path / "mine.yaml", {**tiny, "dry_run": "false"})
     assert hparams.digest() == checked.digest()

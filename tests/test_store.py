@@ -157,6 +157,17 @@ def test_threads_that_meet_damage_together(store, caplog):
     assert len(caplog.messages) == 3, "a line for each shard"
 
 
+def test_a_file_that_goes_as_it_is_opened_is_missing(store, monkeypatch):
+    def from_file(name, **options):
+        os.unlink(name)  # by another thread, between a look at it and its opening
+        raise RuntimeError("unable to open file: No such file or directory")
+
+    reader = ArrayStore(store.folder)
+    monkeypatch.setattr(torch, "from_file", from_file)
+    with pytest.raises(KeyError):
+        reader.read("a0")
+
+
 def test_the_checksum_is_compared_once(store, monkeypatch):
     store.read("a0")
     monkeypatch.setattr("korser.store.zlib.crc32", None)
