@@ -320,9 +320,7 @@ def stock_parts(n, trials):
     """The stock way's parts of each model."""
     train, valid = divided(n)
     whole_train, whole_valid = divided(UTTERANCES)
-    sizes = len(trials) // len(
-        MODELS
-    )  # where time is short one batch size is measured, and the others taken to be as fast
+    sizes = len(trials) // len(MODELS)  # one if time is short: the others are taken to be as fast
     by_model = {model: [] for model in MODELS}
     for (model, size), (training, validation, _) in trials.items():
         name, times = f"stock {model}, batch {size}", CELLS * EPOCHS * len(BATCH_SIZES) // sizes

@@ -124,7 +124,7 @@ def _held(frontend):
 
 
 def _noise(stage, frontend):
-    """A longer and a shorter utterance; x, lengths. The last stage gives at least two frames, unless that takes long."""
+    """A longer and a shorter utterance; x, lengths. The last stage gives two frames or more, unless that takes long."""
     n = max(frontend.min_length, round(0.5347 * stage.input_rate))  # no multiple of a common hop
     while n < 30 * stage.input_rate and frontend.output_lengths(torch.tensor([n])).item() < 2:
         n *= 2
@@ -485,11 +485,16 @@ def is_reason(error):
 def user_line(error):
     """``file:line, in function`` of the innermost frame that is neither a library's nor korser's; None without one."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        library = {*LIBRARIES, KORSER} & {*path.parents} or {*PACKAGES} & {*path.parts}
-        if path.is_file() and not library:
-            return f"{_short(path)}:{frame.lineno}, in {frame.name}"
+        if is_users(frame.filename):
+            return f"{_short(frame.filename)}:{frame.lineno}, in {frame.name}"
     return None
+
+
+def is_users(file):
+    """Whether a file is neither a library's, nor Python's, nor korser's own."""
+    path = Path(file)
+    library = {*LIBRARIES, KORSER} & {*path.parents} or {*PACKAGES} & {*path.parts}
+    return path.is_file() and not library
 
 
 def _place(stage):

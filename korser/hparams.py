@@ -14,7 +14,6 @@ import math
 import pydoc
 import re
 import sys
-import sysconfig
 import traceback
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import speechbrain as sb
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
+from korser.contract import is_users
 from korser.errors import UserError
 from korser.settings import KEYS, check_frontend
 from korser.stages import Stage
@@ -558,7 +558,7 @@ def _told(error):
     said = str(error)
     if error.args and str(error.args[0]).startswith("Invalid argument to "):  # put before the others by HyperPyYAML
         said = ": ".join(map(str, error.args))
-    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if not _foreign(f.filename)]
+    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
     if isinstance(error, SyntaxError):
         said, places = error.msg, [(error.filename, error.lineno)]
     if said.endswith("before Module.__init__() call"):  # torch's words do not say which call
@@ -568,11 +568,3 @@ def _told(error):
     else:
         said = f"{type(error).__name__}: {' '.join(said.split())}"
     return f"{said} ({places[-1][0]}, line {places[-1][1]})" if places else said
-
-
-def _foreign(file):
-    """Whether a file is a library's, Python's or korser's own, and not the user's."""
-    path = Path(file)
-    if file.startswith("<") or not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
-        return True
-    return any(path.is_relative_to(folder) for folder in (sysconfig.get_path("stdlib"), Path(__file__).parent))

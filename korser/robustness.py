@@ -251,7 +251,7 @@ def robustness_markdown(table, comparison):
     """
     models = {model: rows.set_index("condition") for model, rows in table.groupby("model", sort=False)}
     metric, name = comparison.metric, tables.NAMES[comparison.metric]
-    rows = [["condition", *(tables._text(model) + tables._name_mark(comparison, model) for model in models)]]
+    rows = [["condition", *(tables.escape_markdown(model) + tables.name_mark(comparison, model) for model in models)]]
     rows += [["---"] * len(rows[0]), ["none", *(tables.number(own["clean"].iloc[0]) for own in models.values())]]
     for condition in dict.fromkeys(table["condition"]):
         cells = []
@@ -260,8 +260,8 @@ def robustness_markdown(table, comparison):
             change = tables.number(0 - row["drop"], sign=True)
             reach = [tables.number(0 - row[column], sign=True) for column in ("drop_high", "drop_low")]
             cells.append(f"{tables.number(row[metric])} ({change}{f' [{reach[0]}, {reach[1]}]' * bool(reach[0])})")
-        rows.append([tables._text(condition), *cells])
+        rows.append([tables.escape_markdown(condition), *cells])
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
     legend = f"{name}, and in brackets its change from the audio as it is, with the 95 % interval of that change "
     legend += f"{tables.interval_over(table['n_seeds'])}, on the same utterances."
-    return "\n".join([*lines, "", tables._text(" ".join([legend, *tables.explained(comparison)]))])
+    return "\n".join([*lines, "", tables.escape_markdown(" ".join([legend, *tables.explained(comparison)]))])

@@ -57,7 +57,7 @@ def column_title(task, metric):
     return f"{task} {NAMES[metric]}"
 
 
-def _name_mark(comparison, label):
+def name_mark(comparison, label):
     return SEARCHED * (label in comparison.searched) + NOT_COMPARED * (label in comparison.apart)
 
 
@@ -200,7 +200,7 @@ def markdown(comparison):
     results, costs = [], []
     for row in rows:
         label = row["model"]
-        name = _text(label) + _name_mark(comparison, label)
+        name = escape_markdown(label) + name_mark(comparison, label)
         cells = []
         for column in comparison.columns:
             value, interval = _cell(row, column)
@@ -209,16 +209,16 @@ def markdown(comparison):
             cells.append(f"{value} {interval}".strip())
         results.append([name, *cells, str(row["n_seeds"]), str(row["n_folds"])])
         worst = row[f"worst_speaker_{comparison.main}_{comparison.metric}"]
-        worst = f"{_text(row['worst_speaker'])} ({number(worst)})" if number(worst) else ""
+        worst = f"{escape_markdown(row['worst_speaker'])} ({number(worst)})" if number(worst) else ""
         costs.append([name, *_costs(row, comparison.main), worst])
     cost_titles = ["model", *COST_TITLES, column_title(comparison.main, "ece")]
     worst_title = f"worst speaker ({column_title(comparison.main, comparison.metric)})"
-    lines = [f"# {_text(described(comparison))}", ""]
-    lines += [f"**!!! {_text(warning)}**\n" for warning in comparison.warnings]
-    lines += [*_table(titles, results), "", *(_text(line) for line in legend_of(comparison, "Bold")), ""]
+    lines = [f"# {escape_markdown(described(comparison))}", ""]
+    lines += [f"**!!! {escape_markdown(warning)}**\n" for warning in comparison.warnings]
+    lines += [*_table(titles, results), "", *(escape_markdown(line) for line in legend_of(comparison, "Bold")), ""]
     lines += [*_table([*cost_titles, worst_title], costs), "", f"{TIME} {ECE}", ""]
     if comparison.answers:
-        lines += ["## Answers", "", *(f"- {_text(answer)}" for answer in comparison.answers), ""]
+        lines += ["## Answers", "", *(f"- {escape_markdown(answer)}" for answer in comparison.answers), ""]
         lines += [family(comparison), ""] * bool(family(comparison))
     if len(comparison.pairs):
         lines += [
@@ -228,7 +228,7 @@ def markdown(comparison):
             "",
         ]
     if comparison.notes:
-        lines += ["## Notes", "", *(f"- {_text(note)}" for note in comparison.notes), ""]
+        lines += ["## Notes", "", *(f"- {escape_markdown(note)}" for note in comparison.notes), ""]
     return "\n".join(lines)
 
 
@@ -238,13 +238,13 @@ def _pairs(pairs):
         interval = "" if pd.isna(pair["low"]) else f" [{number(pair['low'])}, {number(pair['high'])}]"
         rows.append(
             [
-                f"{_text(pair['model_a'])} - {_text(pair['model_b'])}",
+                f"{escape_markdown(pair['model_a'])} - {escape_markdown(pair['model_b'])}",
                 number(pair["difference"], sign=True) + interval,
                 p_value(pair["p"], name="").replace("<", "&lt;"),
                 p_value(pair["p_holm"], name="").replace("<", "&lt;"),
                 "" if pd.isna(pair["p"]) else "yes" if pair["exact"] else "no",
                 "" if pd.isna(pair["n_seeds"]) else f"{pair['n_seeds']:.0f}",
-                _text(pair["note"]) if isinstance(pair["note"], str) and pd.isna(pair["low"]) else "",
+                escape_markdown(pair["note"]) if isinstance(pair["note"], str) and pd.isna(pair["low"]) else "",
             ]
         )
     return _table(["pair", "difference", "p", "p (Holm)", "exact", "seeds", "note"], rows)
@@ -254,7 +254,7 @@ def _table(titles, rows):
     return [f"| {' | '.join(cells)} |" for cells in [titles, ["---"] * len(titles), *rows]]
 
 
-def _text(text):
+def escape_markdown(text):
     """Text with Markdown's own characters escaped."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", str(text))
 
@@ -300,7 +300,7 @@ def latex(comparison):
     results, costs = [], []
     for row in rows:
         label = row["model"]
-        name = escape(label + _name_mark(comparison, label))
+        name = escape(label + name_mark(comparison, label))
         cells = []
         for column in comparison.columns:
             value, interval = _cell(row, column)

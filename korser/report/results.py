@@ -37,7 +37,7 @@ def _model(comparison, label):
 
 def _marked(comparison, labels):
     """Models as titles of columns."""
-    return [label + tables._name_mark(comparison, label) for label in labels]
+    return [label + tables.name_mark(comparison, label) for label in labels]
 
 
 def results(comparison):
