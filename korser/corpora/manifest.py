@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -184,7 +185,7 @@ def check_labels(data, classes, where):
 
 
 def warn_of_slips(data, classes, found):
-    """Say which classes look like another one misspelt, or are not there.
+    """Say which classes and speakers look like another one misspelt, and which classes are not there.
 
     Parameters
     ----------
@@ -200,15 +201,29 @@ def warn_of_slips(data, classes, found):
             if absent and len(counts):
                 logger.warning("no utterance has the %s %s, which is among the classes", task, ", ".join(absent))
             continue
-        alike = {}
-        for label in sorted(labels, key=lambda label: (-counts.get(label, 0), label != label.lower())):
-            alike.setdefault("".join(unicodedata.normalize("NFKC", label).casefold().split()), []).append(label)
-        renames = [f"{label}: {first}" for first, *others in alike.values() for label in others]
+        labels = sorted(labels, key=lambda label: (-counts.get(label, 0), label != label.lower()))
+        renames = [f"{label}: {first}" for first, *others in _alike(labels) for label in others]
         if renames:
             logger.warning(
-                "classes of %s differ in capitals or spaces alone; if they are meant to be one: "
+                "classes of %s differ in capitals, spaces or leading zeros alone; if they are meant to be one: "
                 "--label_map='{%s: {%s}}'",
                 task,
                 task,
                 ", ".join(renames),
             )
+    speakers = [" and ".join(names) for names in _alike(map(str, data["speaker"].dropna().unique())) if len(names) > 1]
+    if speakers:
+        logger.warning(
+            "speakers %s differ in capitals, spaces or leading zeros alone, and count as different people, who may be in "
+            "different parts of a split; if they are one, spell them alike",
+            ", ".join(speakers[:3]) + (f" (and {len(speakers) - 3} more)" if len(speakers) > 3 else ""),
+        )
+
+
+def _alike(names):
+    """Names in groups that differ in capitals, spaces, leading zeros (Excel drops them) or forms of a character."""
+    groups = {}
+    for name in names:
+        plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        groups.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", plain), []).append(name)
+    return list(groups.values())

@@ -111,6 +111,15 @@ def test_classes_that_look_like_one_are_told(tmp_path, caplog):
     assert caplog.messages == ["no utterance has the emotion calm, which is among the classes"]
 
 
+def test_speakers_that_look_like_one_are_told(tmp_path, caplog):
+    files = [f"{i}.wav" for i in range(8)]
+    speakers = ["01", "1", "10", "100", "kim a", "KimA", "ａ", ""]
+    make(tmp_path, "path,speaker\n" + "".join(f"{f},{s}\n" for f, s in zip(files, speakers)), files=files)
+    load_corpus("csv", tmp_path)
+    assert len(caplog.messages) == 1 and caplog.text.count(" and ") == 3
+    assert "speakers 01 and 1, kim a and KimA differ in capitals" in caplog.text
+
+
 def test_the_csv_itself_absolute_and_windows_paths(tmp_path):
     make(tmp_path, f"path\n{tmp_path}/a.wav\nsub\\b.wav\n./sub/../c.wav\n", files=("a.wav", "sub/b.wav", "c.wav"))
     data = load_corpus("csv", tmp_path / "manifest.csv").data
