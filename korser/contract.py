@@ -10,6 +10,7 @@ import contextlib
 import copy
 import inspect
 import logging
+import math
 import numbers
 import os
 import random
@@ -33,6 +34,14 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # of the dry run: relative 2-norm; what is wrong is off by far more, and no rounding is
 ROUNDING = 1e-6  # of the same done twice
 OVER_TIME = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)  # what they average over has padding in it
+SIZES = (
+    ("output_size", numbers.Integral, "whole number of channels"),
+    ("frame_rate", numbers.Real, "number of frames per second"),
+    ("in_channels", numbers.Integral, "whole number of channels"),
+    ("input_rate", numbers.Real, "number of samples or frames per second"),
+    ("min_length", numbers.Integral, "whole number of samples"),
+    ("lr", numbers.Real, "learning rate"),
+)
 KORSER = Path(__file__).parent
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 PACKAGES = ("site-packages", "dist-packages")
@@ -265,21 +274,12 @@ def check_sizes(stage):
     """What the stage says about itself in ``super().__init__``."""
     if not isinstance(stage, Stage):
         raise Broken(f"{type(stage).__name__} is not a korser.Stage")
-
-    def positive(name, kind, optional=False):
+    for name, kind, words in SIZES:
         value = getattr(stage, name)
-        if value is None and optional:
-            return
-        right = isinstance(value, kind) and not isinstance(value, bool) and value > 0
-        if not right:
-            raise Broken(f"{name} is {value!r}, not a positive {'integer' if kind is numbers.Integral else 'number'}")
-
-    positive("output_size", numbers.Integral)
-    positive("frame_rate", numbers.Real)
-    positive("in_channels", numbers.Integral, optional=True)
-    positive("input_rate", numbers.Real)
-    positive("min_length", numbers.Integral)
-    positive("lr", numbers.Real, optional=True)
+        if value is None and name in ("in_channels", "lr"):
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise Broken(f"{name} is {value!r}: give super().__init__ a {words}, above 0")
     if stage.in_channels is None and stage.input_rate != SAMPLE_RATE:
         raise Broken(f"waveforms come at {SAMPLE_RATE} Hz, input_rate is {stage.input_rate}")
 

@@ -2,11 +2,12 @@
 
 import functools
 import math
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch.nn.parameter import UninitializedParameter
 
+from korser.contract import Broken, check_sizes
 from korser.errors import UserError
 from korser.stages import SAMPLE_RATE, Stage
 from korser.tasks import Task
@@ -145,14 +146,10 @@ def check_frontend(frontend):
         raise UserError(f"frontend is a {name}, which is no korser.Stage: derive the class from that")
     if not hasattr(frontend, "output_size"):
         raise UserError(f"{name}: call super().__init__(output_size=..., frame_rate=...)")
-    for key, kind, words in (
-        ("output_size", Integral, "whole number of channels"),
-        ("frame_rate", Real, "number of frames per second"),
-        ("min_length", Integral, "whole number of samples"),
-    ):
-        value = getattr(frontend, key)
-        if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value < math.inf:
-            raise UserError(f"{name}: {key} is {value!r}: give super().__init__ a {words}, above 0")
+    try:
+        check_sizes(frontend)
+    except Broken as reason:
+        raise UserError(f"{name}: {reason}") from reason
     lazy = next((n for n, p in frontend.named_parameters() if isinstance(p, UninitializedParameter)), None)
     if lazy is not None:
         raise UserError(f"{name}: {lazy} has no size yet: in place of torch's lazy layers take those that state theirs")

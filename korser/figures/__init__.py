@@ -76,7 +76,7 @@ def draw_all(runs_folder, out, style=None, *, metric=None, runs=None):
     Returns
     -------
     list of Figure
-        In the order of the issue: losses, results, differences, confusion, ...
+        Losses, results, differences, confusion matrices, and so on; searches and probes come last.
 
     Raises
     ------
