@@ -173,7 +173,9 @@ NAMES = {  # as printed, in this order
 }
 
 
-def summary_table(metrics, *, title, corpus, protocol, synthetic=False, random_split=False, pretrained=None):
+def summary_table(
+    metrics, *, title, corpus, protocol, synthetic=False, random_split=False, pretrained=None, warnings=()
+):
     """Write the metrics as a plain-text table.
 
     Parameters
@@ -191,6 +193,8 @@ def summary_table(metrics, *, title, corpus, protocol, synthetic=False, random_s
     pretrained : bool, optional
         False if a pretrained encoder was asked for but its weights are random, which is said loudly; None if the model
         has no such encoder.
+    warnings : sequence of str
+        What else is said loudly.
 
     Returns
     -------
@@ -202,6 +206,7 @@ def summary_table(metrics, *, title, corpus, protocol, synthetic=False, random_s
         lines.append("!!! RANDOM SPLIT: training and test share speakers; these are no figures for unseen speakers")
     if pretrained is False:
         lines.append("!!! pretrained: false -- the encoder's weights are random, so this is no result for it")
+    lines += [f"!!! {warning}" for warning in warnings]
     rows, notes, said = [("task", "metric", "value", "95 % interval", "utterances", "speakers")], [], []
     for task, result in metrics.items():
         if not result["n"]:

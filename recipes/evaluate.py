@@ -36,9 +36,8 @@ def main(arguments):
     if options["data_folder"] is None:
         raise UserError("say where the corpus lies: --data_folder=...")
     metrics, info = TrainedModel(run_dir).evaluate_corpus(**options, out=f"{run_dir}/evaluations")
-    said = "".join(f"\n!!! {warning}" for warning in info["warnings"])
-    head = {**headline(info), "protocol": info["protocol"] + said, "random_split": False}  # there was no split here
-    print(summary_table(metrics, **head))
+    head = {**headline(info), "protocol": info["protocol"], "random_split": False}  # there was no split here
+    print(summary_table(metrics, **head, warnings=info["warnings"]))
 
 
 if __name__ == "__main__":
