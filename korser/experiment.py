@@ -29,7 +29,7 @@ from korser.corpora import load_corpus
 from korser.errors import UserError
 from korser.hparams import SHIPPED, is_plain, load_hparams, load_recipe, nearest
 from korser.robustness import measure, robustness_markdown, robustness_table
-from korser.rundir import read_json, run_folder, write_csv, write_json, write_text
+from korser.rundir import find_below, read_json, run_folder, write_csv, write_json, write_text
 from korser.runs import load_runs, mark_searched, some
 from korser.statistics import METRICS
 from korser.training import made_by, require_same
@@ -384,7 +384,7 @@ def write_tables(settings, plan, failed=None):
     folder = Path(settings.output_folder) / "compare"
     complete = {planned.job.run_dir: planned for planned in plan if planned.job.run_dir not in failed}
     runs = load_runs([*complete, *settings.runs])
-    elsewhere = [read_json(file) for f in settings.runs for file in sorted(Path(f).rglob("comparison.json"))]
+    elsewhere = [read_json(file) for file in find_below(settings.runs, "comparison.json")]
     mark_searched(runs, elsewhere)
     planned = {Path(run_dir).resolve(): run for run_dir, run in complete.items()}
     for run in runs:

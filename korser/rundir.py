@@ -43,6 +43,26 @@ def run_folder(hparams):
     return Path(hparams["output_folder"]) / f"{hparams.name}-{hparams.digest()}"
 
 
+def find_below(folders, name):
+    """Files of one name in some folders and at any depth below them; links to folders are followed.
+
+    Parameters
+    ----------
+    folders : str, Path or list of them
+    name : str
+
+    Returns
+    -------
+    list of Path
+        Sorted in each folder; a file that is reached twice is there once.
+    """
+    found = {}
+    for folder in [folders] if isinstance(folders, (str, Path)) else folders:
+        for file in sorted(Path(root, name) for root, _, names in os.walk(folder, followlinks=True) if name in names):
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
 @contextmanager
 def atomic(path):
     """Give a temporary path beside ``path`` to write to; rename it when all went well."""

@@ -17,7 +17,7 @@ import yaml
 from korser.errors import UserError
 from korser.hparams import NOT_SETTINGS
 from korser.metrics import confidence_bins
-from korser.rundir import read_csv, read_json
+from korser.rundir import find_below, read_csv, read_json
 from korser.splits import speaker_independent
 
 logger = logging.getLogger(__name__)
@@ -152,23 +152,23 @@ def load_runs(folders):
         If a folder is missing, a file is damaged, or there is no complete run.
     """
     folders = [Path(f) for f in ([folders] if isinstance(folders, (str, Path)) else folders)]
-    runs, incomplete = {}, []
+    runs, incomplete = [], []
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder: name the one that holds the run directories")
-        for file in sorted(folder.rglob("run.json")):
-            if (file.parent / "metrics.json").exists():
-                runs[file.parent.resolve()] = file.parent
-            else:
-                incomplete.append(file.parent)
+    for file in find_below(folders, "run.json"):
+        if (file.parent / "metrics.json").exists():
+            runs.append(file.parent)
+        else:
+            incomplete.append(file.parent)
     if incomplete:
-        logger.warning("left out, since not complete: %s", some(sorted(set(incomplete))))
+        logger.warning("left out, since not complete: %s", some(incomplete))
     if not runs:
         raise UserError(
             f"{some(folders)}: no complete run below"
             + (f" ({len(incomplete)} incomplete: train them to the end)" if incomplete else ": train a model first")
         )
-    return [_load(path) for path in runs.values()]
+    return [_load(path) for path in runs]
 
 
 def _load(path):

@@ -1,6 +1,7 @@
 """Draw the figures of a paper and write the report page, from run directories.
 
-    python recipes/plot.py RUNS_FOLDER --out figures/ [--venue=ieee] [--columns=1] [--metric=uar] [--audio=false]
+    python recipes/plot.py RUNS_FOLDER [MORE ...] --out figures/ [--venue=ieee] [--columns=1] [--metric=uar]
+        [--audio=false]
 
 venue: ieee, interspeech or springer, whose column a figure fills
 columns: 1, or 2 for a figure across the page
@@ -10,6 +11,8 @@ audio: false leaves the speech out of report.html, where the corpus must not be 
 PDF with embedded fonts, PNG, figures.json with titles and captions, and report.html, which needs nothing else and no
 network, are written to `out`.
 """
+
+import itertools
 
 from korser import UserError, cli
 from korser.figures import Style, draw_all
@@ -21,10 +24,8 @@ OPTIONS = {"out": "figures", "venue": "ieee", "columns": 1, "metric": None, "aud
 
 def main(arguments):
     folder, rest = cli.first(arguments, "the folder of the runs", __doc__)
-    if rest and not rest[0].startswith("--"):
-        raise UserError(
-            f"one folder is drawn, with the runs below it: put {folder} and {rest[0]} into one and name that"
-        )
+    more = list(itertools.takewhile(lambda argument: not argument.startswith("--"), rest))
+    folders, rest = [folder, *more], rest[len(more) :]
     options = dict(OPTIONS)
     for key, value in parse_overrides(rest).items():
         if key not in OPTIONS:
@@ -33,8 +34,8 @@ def main(arguments):
     if not isinstance(options["out"], str):
         raise UserError("say where to: --out=figures/")
     style = Style(options["venue"], options["columns"])
-    figures = draw_all(folder, options["out"], style, metric=options["metric"])
-    page = write_report(folder, options["out"], metric=options["metric"], audio=options["audio"])
+    figures = draw_all(folders, options["out"], style, metric=options["metric"])
+    page = write_report(folders, options["out"], metric=options["metric"], audio=options["audio"])
     print(f"{len(figures)} figures are in {options['out']}; open {page}")
 
 

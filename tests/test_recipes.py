@@ -83,11 +83,6 @@ def test_options_before_what_they_are_for(call, recipe):
     assert code == 2 and err.startswith("error: name the ") and "before the options, not '--out'" in err
 
 
-def test_plot_draws_one_folder(call, tmp_path):
-    code, _, err = call("plot", tmp_path / "one", tmp_path / "two", f"--out={tmp_path}")
-    assert code == 2 and f"put {tmp_path}/one and {tmp_path}/two into one" in err and err.count("\n") == 1
-
-
 def test_train_prints_a_summary(call, tiny):
     code, out, _ = call("train", HPARAMS / "mel_stl.yaml", *options(tiny))
     assert code == 0

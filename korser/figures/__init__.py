@@ -23,7 +23,7 @@ from korser.figures import (
 )
 from korser.figures.study import find_searches, gather
 from korser.figures.style import NothingToDraw, Style, finish, with_hangul
-from korser.rundir import atomic, read_json, write_json
+from korser.rundir import atomic, find_below, read_json, write_json
 from korser.runs import load_runs, mark_searched
 from korser.splits import speaker_independent
 
@@ -56,12 +56,12 @@ class Figure:
     pdf: str
 
 
-def draw_all(runs_folder, out, style=None, *, metric=None, runs=None):
+def draw_all(folders, out, style=None, *, metric=None, runs=None):
     """Draw every figure whose data is there.
 
     Parameters
     ----------
-    runs_folder : str or Path
+    folders : str, Path or list of them
         Above the run directories and the folders of searches and probes.
     out : str or Path
         Where PDF, PNG (300 dpi) and ``figures.json`` go. If there are several studies (corpus and protocol) each has a
@@ -84,14 +84,14 @@ def draw_all(runs_folder, out, style=None, *, metric=None, runs=None):
         If there is neither a complete run nor a search nor a probe, or a file is damaged.
     """
     style, out = style or Style(), Path(out)
-    searches, probes = find_searches(runs_folder), probe.find_probes(runs_folder)
+    searches, probes = find_searches(folders), probe.find_probes(folders)
     try:
-        runs = load_runs(runs_folder) if runs is None else runs
+        runs = load_runs(folders) if runs is None else runs
     except UserError:
         if not searches and not probes:
             raise
         runs = []
-    made = [read_json(path) for path in sorted(Path(runs_folder).rglob("comparison.json"))]
+    made = [read_json(path) for path in find_below(folders, "comparison.json")]
     mark_searched(runs, made)
     figures = []
     for number, study in enumerate(studies := gather(runs, metric, made), 1):

@@ -1,19 +1,17 @@
 """What a linear probe found in each layer of frozen encoders (:mod:`korser.probing`)."""
 
-from pathlib import Path
-
 import numpy as np
 
 from korser.figures.study import Drawing
 from korser.figures.style import NothingToDraw, grid, legend_below, look
 from korser.probing.encoders import ALL, CHOSEN
-from korser.rundir import read_csv
+from korser.rundir import find_below, read_csv
 
 BESIDE = (ALL, CHOSEN)  # behind the layers
 
 
-def find_probes(folder):
-    """Probes below a folder.
+def find_probes(folders):
+    """Probes below some folders.
 
     Returns
     -------
@@ -25,7 +23,7 @@ def find_probes(folder):
     UserError
         If a file is damaged.
     """
-    return [(path.parent.name, read_csv(path, ["layer"])) for path in sorted(Path(folder).rglob("probe.csv"))]
+    return [(path.parent.name, read_csv(path, ["layer"])) for path in find_below(folders, "probe.csv")]
 
 
 def draw_probe(name, scores, style):

@@ -3,14 +3,13 @@
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 
 from korser import comparison
 from korser.errors import UserError
 from korser.figures.style import look
-from korser.rundir import read_csv, read_json
+from korser.rundir import find_below, read_csv, read_json
 from korser.runs import studies
 
 logger = logging.getLogger(__name__)
@@ -160,8 +159,8 @@ def recorded_metric(name, runs, made):
     return metrics[0]
 
 
-def find_searches(folder):
-    """Searches below a folder.
+def find_searches(folders):
+    """Searches below some folders.
 
     Returns
     -------
@@ -174,7 +173,7 @@ def find_searches(folder):
         If a file is damaged.
     """
     found = []
-    for path in sorted(Path(folder).rglob("search.json")):
+    for path in find_below(folders, "search.json"):
         trials = read_csv(path.parent / "trials.csv")
         missing = {"state", "valid_uar"} - set(trials)
         if missing:

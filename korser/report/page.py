@@ -20,7 +20,7 @@ from korser.report.cells import Table, metric_cell, plain_cell
 from korser.report.results import answers, costs, pairs, results, robustness, subgroups
 from korser.report.settings import details, environments, runs_table, settings_tables
 from korser.report.wrong import MEGABYTE, WRONG, Clips, most_wrong
-from korser.rundir import read_csv, read_json, write_text
+from korser.rundir import find_below, read_csv, read_json, write_text
 from korser.runs import load_runs, mark_searched, some
 from korser.search.report import verdict
 from korser.splits import speaker_independent
@@ -29,12 +29,12 @@ PIXELS = 96  # to the inch, on a screen
 ENLARGED = 1.4  # figures are drawn for a printed column; read on a screen they are this much larger
 
 
-def write_report(runs_folder, out, *, metric=None, audio=True, audio_megabytes=8, n_wrong=WRONG):
+def write_report(folders, out, *, metric=None, audio=True, audio_megabytes=8, n_wrong=WRONG):
     """Write ``report.html``.
 
     Parameters
     ----------
-    runs_folder : str, Path or list of them
+    folders : str, Path or list of them
         Run directories, or folders above them. Searches below them are shown too; of a comparison there
         (``comparison.json``) its questions are taken, and which settings were searched on speakers who are tested.
     out : str or Path
@@ -63,12 +63,11 @@ def write_report(runs_folder, out, *, metric=None, audio=True, audio_megabytes=8
         a listed figure is missing.
     """
     out = Path(out)
-    folders = [Path(f) for f in ([runs_folder] if isinstance(runs_folder, (str, Path)) else runs_folder)]
-    searches = [_search(file) for folder in folders for file in sorted(folder.rglob("search.json"))]
-    probed = any(file for folder in folders for file in folder.rglob("probe.csv"))
-    runs = _tested(folders, searches or probed)
+    folders = [Path(f) for f in ([folders] if isinstance(folders, (str, Path)) else folders)]
+    searches = [_search(file) for file in find_below(folders, "search.json")]
+    runs = _tested(folders, searches or find_below(folders, "probe.csv"))
     clips = Clips(audio, audio_megabytes * MEGABYTE)
-    asked = [read_json(file) for folder in folders for file in sorted(folder.rglob("comparison.json"))]
+    asked = [read_json(file) for file in find_below(folders, "comparison.json")]
     mark_searched(runs, asked)
     found = gather(runs, metric, asked)
     parts = [_study(study.name, study.comparison, folders, clips, n_wrong) for study in found]

@@ -3,6 +3,7 @@
 import importlib.util
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +94,22 @@ def test_recipe_draws(plot, tmp_path, monkeypatch, capsys):
         "report.html",
     }
     assert capsys.readouterr().out.startswith("1 figures are in ")
+
+
+def test_recipe_draws_runs_of_several_folders_and_linked_ones(plot, tmp_path, monkeypatch):
+    seen = []
+    kind = SimpleNamespace(__name__="kind", draw=lambda study, style: seen.extend(study.models) or [])
+    monkeypatch.setattr(figures, "KINDS", (kind,))
+    write_run(tmp_path / "one", "mel_stl")
+    write_run(tmp_path / "disk", "leaf_stl")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "linked").symlink_to(tmp_path / "disk")
+    folders = [str(tmp_path / name) for name in ("one", "two")]
+    plot.main([*folders, "--out", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert sorted(seen) == ["leaf_stl", "mel_stl"] and all(model in page for model in seen)
+    with pytest.raises(UserError, match="three is no folder"):
+        plot.main([*folders, str(tmp_path / "three"), "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize(
