@@ -54,13 +54,22 @@ def find_below(folders, name):
     Returns
     -------
     list of Path
-        Sorted in each folder; a file that is reached twice is there once.
+        Sorted in each folder; what is reached twice is there once, and not by a link if it can be.
     """
-    found = {}
+    found, seen = [], set()
     for folder in [folders] if isinstance(folders, (str, Path)) else folders:
-        for file in sorted(Path(root, name) for root, _, names in os.walk(folder, followlinks=True) if name in names):
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
+        files, todo = [], [folder]
+        while todo:
+            for root, inside, names in os.walk(todo.pop()):
+                real = os.path.realpath(root)
+                if real in seen:  # links may go round in circles
+                    inside.clear()
+                    continue
+                seen.add(real)
+                files += [Path(root, name)] * (name in names)
+                todo += [path for path in (os.path.join(root, n) for n in inside) if os.path.islink(path)]
+        found += sorted(files)
+    return found
 
 
 @contextmanager

@@ -24,6 +24,17 @@ def test_reads_every_complete_run_below(tmp_path, caplog):
     assert set(table["intensity"].dropna()) == {"1", "2"}  # text, though the model was not trained on it
 
 
+def test_links_to_folders_are_followed_once(tmp_path):
+    write_run(tmp_path / "runs", "mel_stl")
+    write_run(tmp_path / "disk", "leaf_stl")
+    for name, target in {"a": "runs", "another_disk": "disk", "round": ".", "in_circles": "runs/../."}.items():
+        (tmp_path / "runs" / name).symlink_to(tmp_path / target)
+    (tmp_path / "disk" / "back").symlink_to(tmp_path)
+    runs = load_runs(tmp_path / "runs")
+    assert sorted(run.model for run in runs) == ["leaf_stl", "mel_stl"]
+    assert [run.path.parent for run in runs if run.model == "mel_stl"] == [tmp_path / "runs"]
+
+
 def test_reads_runs_made_before_run_json_had_seed_and_fold(tmp_path):
     path = write_run(tmp_path, "mel_stl", seed=7, fold=2)
     text = (path / "run.json").read_text().replace('"seed": 7, "fold": 2, ', "")
