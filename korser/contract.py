@@ -281,7 +281,10 @@ def check_sizes(stage):
         if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value < math.inf:
             raise Broken(f"{name} is {value!r}: give super().__init__ a {words}, above 0")
     if stage.in_channels is None and stage.input_rate != SAMPLE_RATE:
-        raise Broken(f"waveforms come at {SAMPLE_RATE} Hz, input_rate is {stage.input_rate}")
+        raise Broken(
+            f"it takes waveforms at {stage.input_rate:g} Hz: it must take them at {SAMPLE_RATE} Hz, which all audio is "
+            "brought to"
+        )
 
 
 def check_lengths(what, out, lengths):

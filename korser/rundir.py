@@ -54,7 +54,7 @@ def find_below(folders, name):
     Returns
     -------
     list of Path
-        Sorted in each folder; what is reached twice is there once, and not by a link if it can be.
+        Sorted in each folder; what is reached twice is there once.
     """
     found, seen = [], set()
     for folder in [folders] if isinstance(folders, (str, Path)) else folders:

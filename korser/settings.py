@@ -99,10 +99,10 @@ def check_settings(hparams):
             raise UserError(f"{key} is {hparams[key]!r}: write a mapping, {{}} if there is nothing to say")
     frontend = hparams["frontend"]
     check_frontend(frontend)
-    if frontend.in_channels is not None or frontend.input_rate != SAMPLE_RATE:
+    if frontend.in_channels is not None:
         raise UserError(
-            f"frontend takes {'waveforms' if frontend.in_channels is None else 'features'} at {frontend.input_rate:g} "
-            f"Hz: it must take waveforms at {SAMPLE_RATE} Hz, which all audio is brought to"
+            f"frontend takes features at {frontend.input_rate:g} Hz: it must take waveforms at {SAMPLE_RATE} Hz, which "
+            "all audio is brought to"
         )
     tasks = hparams["tasks"]
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, Task) for task in tasks):

@@ -54,6 +54,7 @@ BROKEN = {  # (what is replaced, by what): what is said
         "",
     ): r"shape \(2, 8, 94\), which looks like \(B, C, T\): return \(B, T, C\), features.transpose",
     ("frame_rate=100", "frame_rate=50"): "100 frames a second come out, frame_rate is 50",
+    ("frame_rate=100", "frame_rate=100, input_rate=8000"): "it takes waveforms at 8000 Hz: it must take them at 16000",
     ("frame_rate=100", "frame_rate='100'"): "frame_rate is '100': give .* a number of frames per second, above 0",
     ("output_size=n_filters", "output_size=5"): "8 channels come out, output_size is 5",
     (LOG, "y = y.double()"): "torch.float32 goes in, torch.float64 comes out",

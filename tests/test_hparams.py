@@ -1,6 +1,7 @@
 """Layers, overrides and their mistakes."""
 
 import pytest
+from conftest import HPARAMS
 
 from korser.errors import UserError
 from korser.hparams import load_hparams, load_resolved, parse_overrides, run_name
@@ -349,6 +350,17 @@ def test_the_digest_names_settings_and_nothing_else(folder):
     assert load_hparams(folder / "model.yaml", {"width": 5}).digest() == digest, "the same value, said again"
     assert load_hparams(folder / "model.yaml", {"seed": 2}).digest() != digest
     assert load_hparams(folder / "model.yaml", {"layer.in_features": 2}).digest() != digest
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [("in_channels", 3, "frontend takes features at 16000 Hz"), ("input_rate", 8000, "it takes waveforms at 8000 Hz")],
+)
+def test_a_frontend_that_does_not_take_our_waveforms_is_refused(name, value, message):
+    hparams = load_hparams(HPARAMS / "mel_stl.yaml")
+    setattr(hparams["frontend"], name, value)
+    with pytest.raises(UserError, match=message):
+        check_settings(hparams)
 
 
 def test_command_line():

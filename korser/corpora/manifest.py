@@ -214,8 +214,8 @@ def warn_of_slips(data, classes, found):
     speakers = [" and ".join(names) for names in _alike(map(str, data["speaker"].dropna().unique())) if len(names) > 1]
     if speakers:
         logger.warning(
-            "speakers %s differ in capitals, spaces or leading zeros alone, and count as different people, who may be in "
-            "different parts of a split; if they are one, spell them alike",
+            "speakers %s differ in capitals, spaces or leading zeros alone, and count as different people, who may be "
+            "in different parts of a split; if they are one, spell them alike",
             ", ".join(speakers[:3]) + (f" (and {len(speakers) - 3} more)" if len(speakers) > 3 else ""),
         )
 
