@@ -10,7 +10,7 @@ from korser.errors import UserError
 CHATTY = ("speechbrain", "httpx", "transformers", "fontTools")
 
 
-def first(arguments, what, doc):
+def first(arguments, what):
     """Split what a recipe works on from the options behind it; ask for it where options come first.
 
     Parameters
@@ -18,15 +18,13 @@ def first(arguments, what, doc):
     arguments : list of str
     what : str
         Such as "the folder of the runs".
-    doc : str
-        The recipe's docstring, shown if nothing or ``--help`` was given.
 
     Returns
     -------
     str, list of str
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.exit(doc.strip())
+    if not arguments:
+        raise UserError(f"name {what}; --help says how")
     if arguments[0].startswith("--"):
         raise UserError(f"name {what} before the options, not '{arguments[0]}'")
     return arguments[0], arguments[1:]
@@ -38,8 +36,11 @@ def run(main):
     Parameters
     ----------
     main : callable
-        Takes the list of command line arguments.
+        Takes the list of command line arguments. The docstring of its module is what ``--help`` shows.
     """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(main.__globals__["__doc__"].strip())
+        return
     handler = logging.StreamHandler()
     said = set()
 

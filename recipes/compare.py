@@ -21,7 +21,7 @@ WORKERS = ("workers", "cluster", "gpus_per_trial")
 
 
 def main(arguments):
-    path, rest = cli.first(arguments, "the comparison's YAML", __doc__)
+    path, rest = cli.first(arguments, "the comparison's YAML")
     overrides = parse_overrides(rest)
     how = {key: parse_value(key, overrides.pop(key)) for key in WORKERS if key in overrides}
     settings = load_settings(path, overrides)

@@ -23,7 +23,7 @@ OPTIONS = {
 
 
 def main(arguments):
-    run_dir, rest = cli.first(arguments, "the run directory", __doc__)
+    run_dir, rest = cli.first(arguments, "the run directory")
     options = dict(OPTIONS)
     for key, value in parse_overrides(rest).items():
         if key not in OPTIONS:

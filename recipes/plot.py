@@ -23,7 +23,7 @@ OPTIONS = {"out": "figures", "venue": "ieee", "columns": 1, "metric": None, "aud
 
 
 def main(arguments):
-    folder, rest = cli.first(arguments, "the folder of the runs", __doc__)
+    folder, rest = cli.first(arguments, "the folder of the runs")
     more = list(itertools.takewhile(lambda argument: not argument.startswith("--"), rest))
     folders, rest = [folder, *more], rest[len(more) :]
     options = dict(OPTIONS)

@@ -6,7 +6,6 @@
 """
 
 import json
-import sys
 
 from korser import UserError, cli
 from korser.inference import TrainedModel
@@ -15,8 +14,6 @@ from korser.inference import TrainedModel
 def main(arguments):
     as_json = "--json" in arguments
     arguments = [a for a in arguments if a != "--json"]
-    if "-h" in arguments or "--help" in arguments:
-        sys.exit(__doc__.strip())
     unknown = next((a for a in arguments if a.startswith("--")), None)
     if unknown:
         raise UserError(f"unknown option {unknown}: there is only --json")

@@ -19,7 +19,7 @@ from korser.pretraining import load_settings, pretrain, pretrain_folder
 
 
 def main(arguments):
-    path, overrides = cli.first(arguments, "the YAML", __doc__)
+    path, overrides = cli.first(arguments, "the YAML")
     hparams = load_settings(path, parse_overrides(overrides))
     if "RANK" in os.environ:  # started by torchrun
         sb.utils.distributed.ddp_init_group({"distributed_backend": hparams["distributed_backend"]})

@@ -17,7 +17,7 @@ from korser.probing import load_settings, run_probe
 
 
 def main(arguments):
-    path, overrides = cli.first(arguments, "the probe's YAML", __doc__)
+    path, overrides = cli.first(arguments, "the probe's YAML")
     settings = load_settings(path, parse_overrides(overrides))
     text = run_probe(settings)
     text = re.sub(r"\\([\\`*_|<>\[\]])", r"\1", text)  # Markdown's escapes are for pages, not for terminals

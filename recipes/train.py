@@ -19,7 +19,7 @@ from korser.rundir import headline, read_json, run_folder
 
 
 def main(arguments):
-    path, overrides = cli.first(arguments, "the model's YAML", __doc__)
+    path, overrides = cli.first(arguments, "the model's YAML")
     hparams = load_hparams(path, parse_overrides(overrides))
     if "RANK" in os.environ:  # started by torchrun
         sb.utils.distributed.ddp_init_group({"distributed_backend": hparams["distributed_backend"]})

@@ -339,7 +339,10 @@ def test_other_rates_and_stereo_are_converted(call, tiny, data, rate, channels):
     assert code == 0, err
 
 
-def test_help(call):
-    for recipe in ("train", "predict", "evaluate"):
-        code, _, _ = call(recipe, "--help")
-        assert "python recipes/" in str(code)
+@pytest.mark.parametrize("recipe", ["train", "search", "compare", "plot", "evaluate", "predict", "probe", "pretrain"])
+def test_help(call, recipe):
+    for arguments in ["--help"], ["-h"], ["something", "--out=figures", "--help"]:
+        code, out, err = call(recipe, *arguments)
+        assert code == 0 and f"python recipes/{recipe}.py " in out and not err
+    code, out, err = call(recipe)
+    assert code == 2 and len(err.splitlines()) == 1 and not out

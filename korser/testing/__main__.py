@@ -21,9 +21,6 @@ def main(arguments):
     arguments : list of str
         The file, then overrides.
     """
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__.strip())
-        return
     if not arguments or arguments[0].startswith("-"):
         raise UserError("name the YAML whose frontend to check: python -m korser.testing hparams/my_frontend.yaml")
     path, overrides = arguments[0], parse_overrides(arguments[1:])
