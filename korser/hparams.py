@@ -470,6 +470,7 @@ def _signature(node):
 def _check_arguments(root, path, folders):
     """Check that whatever an import path or a reference names exists, and takes the arguments that it is given."""
     keys = [k.value for k, _ in root.value]
+    _refuse_namesakes(folders)
 
     def walk(node, where):
         for name in _references(node):
@@ -521,6 +522,18 @@ def _make_importable(folder):
         sys.path.append(str(folder))
 
 
+def _refuse_namesakes(folders):
+    """Refuse a file beside a YAML if Python has imported another one of its name, which it would go on using."""
+    for folder in map(Path, folders):
+        for file in (*folder.glob("*.py"), *folder.glob("*/__init__.py")):
+            name = file.stem if file.parent == folder else file.parent.name
+            imported = None if name == "__main__" else getattr(sys.modules.get(name), "__file__", None)
+            if imported and is_users(imported) and file.read_bytes() != Path(imported).read_bytes():
+                raise UserError(
+                    f"{imported} and {file} are both the module '{name}', of which Python imports only one: rename one"
+                )
+
+
 def _load(text, *, name, folders, source):
     for folder in folders:
         _make_importable(folder)
@@ -536,6 +549,7 @@ def _load(text, *, name, folders, source):
             raise cause from error
         _blame_frontend(resolved, source)
         raise UserError(f"{source}: {_told(error)}") from error
+    _refuse_namesakes(folders)  # what has only now been imported may come from another model's folder
     return HParams(values, name=name, folders=folders, text=resolved)
 
 

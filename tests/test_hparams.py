@@ -304,6 +304,24 @@ def test_what_lies_beside_the_yaml_can_be_imported(folder):
     assert load_hparams(folder / "model.yaml")["other"].size == 3
 
 
+def test_two_files_of_one_name_beside_two_yamls_are_refused(tmp_path):
+    # Python would give the second model the first one's code, and the two would come out equal
+    def write(name, helper, gain):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "namesake_part.py").write_text(f"from {helper} import GAIN\nclass Part: gain = GAIN\n")
+        (tmp_path / name / f"{helper}.py").write_text(f"GAIN = {gain}\n")
+        (tmp_path / name / "model.yaml").write_text("part: !new:namesake_part.Part\n")
+        return tmp_path / name / "model.yaml"
+
+    first = write("first", "namesake_help", 1)
+    assert load_hparams(first)["part"].gain == 1
+    assert load_hparams(write("copy", "namesake_help", 1))["part"].gain == 1
+    with pytest.raises(UserError, match="first/namesake_help.py and .*helper/namesake_help.py are both the module"):
+        load_hparams(write("helper", "namesake_help", 2))
+    with pytest.raises(UserError, match="first/namesake_part.py and .*part/namesake_part.py .*: rename one"):
+        load_hparams(write("part", "namesake_other_help", 2))
+
+
 def test_what_lies_beside_a_base_elsewhere_can_be_imported(folder, tmp_path):
     home = folder / "home"
     home.mkdir()
