@@ -17,8 +17,8 @@ from korser.errors import UserError
 from korser.metrics import BINS
 from korser.rundir import write_csv, write_text
 from korser.runs import label_runs, made_by_other_code, other_recordings, pool, require_same_utterances, some, studies
+from korser.splits import ATTRIBUTES
 
-ATTRIBUTES = ("gender", "age", "intensity")  # columns by which utterances are grouped, beside the speaker
 AGE_BANDS = {"<30": (0, 30), "30-39": (30, 40), "40-49": (40, 50), "50+": (50, np.inf)}
 COSTS = {  # column: how a model's runs are put together
     "parameters": "max",

@@ -25,7 +25,7 @@ import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +34,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from korser.contract import is_users
 from korser.cost import gpu_is_full
 from korser.errors import UserError
 from korser.stages import SAMPLE_RATE, Chain, Stage
@@ -42,6 +43,8 @@ from korser.store import ArrayStore
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "torchaudio", "transformers")
+HOUSES = ("korser", "plugins")
+NOT_OF_A_CONFIG = ("_name_or_path", "transformers_version", "architectures")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 PRECISIONS = ("fp32", "bf16")
 OTHER_DTYPE = "set cache_dtype to bfloat16 or float32 (float16 ends at 65504)"
@@ -295,7 +298,8 @@ def digest(stages, dtype="float32", precision="fp32"):
         Sixteen hexadecimal digits.
     """
     described = [{**_described(stage), "weights": weights_digest(stage)} for stage in stages]
-    described.append({name: version(name) for name in LIBRARIES})
+    called = set().union(*(_closure(part)[1] for stage in stages for part in {type(stage), *own_classes(stage)}))
+    described.append({name: version(name) for name in sorted(called.union(LIBRARIES))})
     described.append([dtype, precision])
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -305,7 +309,64 @@ def _described(stage):
         "class": f"{type(stage).__module__}.{type(stage).__qualname__}",
         "code": code_digest(type(stage)),
         "config": _plain(stage.config),
+        "state": _state(stage),
     }
+
+
+def _state(module):
+    """What the output of a module may depend on beside arguments and tensors: the plain attributes of all its parts."""
+    own = own_classes(module)
+    return {
+        name: {
+            "class": f"{type(part).__module__}.{type(part).__qualname__}",
+            "code": code_digest(type(part)) if type(part) in own else None,
+            "attributes": {
+                key: _plain(value)
+                for key, value in vars(part).items()
+                if not (key.startswith("_") or key in ("training", "name_or_path")) and _is_plain(value)
+            },
+        }
+        for name, part in module.named_modules()
+    } | {"configs": encoder_configs(module)}
+
+
+def encoder_configs(module):
+    """The transformers configurations of a module and its parts, without what tells only where they come from.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    dict
+        ``{name of the part: {key: value}}``, as JSON.
+    """
+    configs = {name: getattr(part, "config", None) for name, part in module.named_modules()}
+    return {
+        name: {k: v for k, v in _plain(config.to_diff_dict()).items() if k not in NOT_OF_A_CONFIG}
+        for name, config in configs.items()
+        if hasattr(config, "to_diff_dict")
+    }
+
+
+def own_classes(module):
+    """The classes of a module's parts that the user wrote.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    set of type
+    """
+
+    def file(cls):
+        return getattr(sys.modules.get(cls.__module__), "__file__", None)
+
+    classes = {type(part) for part in module.modules()}
+    return {c for c in classes if c.__module__.partition(".")[0] not in HOUSES and file(c) and is_users(file(c))}
 
 
 def weights_digest(module):
@@ -319,10 +380,11 @@ def weights_digest(module):
 
 
 def code_digest(cls, korser=True):
-    """Digest of the source of a class and of all that it imports from its own package or folder and from korser.
+    """Digest of the source of a class and of all that it imports, from korser too, except from installed libraries.
 
     Follows the import statements, so a helper beside the stage counts, and an edit anywhere in that closure makes the
-    cache stale; libraries count by their version. What is imported by need counts whether it has been needed or not.
+    cache stale; :func:`digest` counts libraries by their version. What is imported by need counts whether it has been
+    needed or not.
 
     Parameters
     ----------
@@ -335,26 +397,39 @@ def code_digest(cls, korser=True):
     str
         Sixteen hexadecimal digits.
     """
-    own, house = cls.__module__.partition(".")[0], __name__.partition(".")[0]
-    home = Path(getattr(sys.modules[cls.__module__], "__file__", None) or ".").parent
-    sources, todo = {}, [base.__module__ for base in cls.__mro__]
+    sources, _ = _closure(cls, korser)
+    return hashlib.sha256("\0".join(sources[name] for name in sorted(sources)).encode()).hexdigest()[:16]
+
+
+@functools.cache  # as the sources are
+def _closure(cls, korser=True):
+    """Sources of the modules that a class needs, and the distributions that those which are not korser's import."""
+    own = cls.__module__.partition(".")[0]
+    sources, called, todo = {}, set(), [(base.__module__, own) for base in cls.__mro__]
     while todo:
-        name = todo.pop()
+        name, by = todo.pop()
         spec = None if name in sources else _find(name)
         if spec is None:
             continue
         package = name.partition(".")[0]
-        beside = Path(spec.origin or "/").parent == home
-        if not (package in (own, house) or beside) or (package == house and not korser):
+        is_own = package == own or (package not in HOUSES and is_users(spec.origin or "/"))
+        if not (korser if package == "korser" else is_own or (korser and package in HOUSES)):
+            if by not in HOUSES and package not in HOUSES:
+                called.update(_distributions().get(package, ()))
             continue
         sources[name] = _source(name, sys.modules.get(name))
         for node in ast.walk(ast.parse(sources[name])):
             if isinstance(node, ast.Import):
-                todo += [alias.name for alias in node.names]
+                todo += [(alias.name, package) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 origin = importlib.util.resolve_name("." * node.level + (node.module or ""), spec.parent)
-                todo += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
-    return hashlib.sha256("\0".join(sources[name] for name in sorted(sources)).encode()).hexdigest()[:16]
+                todo += [(n, package) for n in (origin, *(f"{origin}.{alias.name}" for alias in node.names))]
+    return sources, called
+
+
+@functools.cache
+def _distributions():
+    return packages_distributions()
 
 
 def _find(name):
@@ -383,6 +458,14 @@ def _source(name, module):
         return ""
 
 
+def _is_plain(value):
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float, bool))
+
+
 def _plain(value):
     """A constructor's arguments as JSON. What has no plain form stands by its type: its state is in the weights."""
     if isinstance(value, dict):
@@ -394,5 +477,5 @@ def _plain(value):
     if isinstance(value, Stage):
         return _described(value)
     if isinstance(value, nn.Module):
-        return f"{type(value).__module__}.{type(value).__qualname__}"
+        return _state(value)
     return repr(value)  # with an address in it the entry is never found again: slow, but never stale

@@ -525,13 +525,18 @@ def _make_importable(folder):
 def _refuse_namesakes(folders):
     """Refuse a file beside a YAML if Python has imported another one of its name, which it would go on using."""
     for folder in map(Path, folders):
-        for file in (*folder.glob("*.py"), *folder.glob("*/__init__.py")):
-            name = file.stem if file.parent == folder else file.parent.name
-            imported = None if name == "__main__" else getattr(sys.modules.get(name), "__file__", None)
-            if imported and is_users(imported) and file.read_bytes() != Path(imported).read_bytes():
-                raise UserError(
-                    f"{imported} and {file} are both the module '{name}', of which Python imports only one: rename one"
-                )
+        beside = {path.stem for path in folder.iterdir()} - {"__main__"}
+        for name, module in list(sys.modules.items()):
+            imported = getattr(module, "__file__", None) if name.partition(".")[0] in beside else None
+            if not imported or not is_users(imported):
+                continue
+            path = folder.joinpath(*name.split("."))
+            for file in path / "__init__.py", path.with_name(path.name + ".py"):
+                if file.is_file() and file.read_bytes() != Path(imported).read_bytes():
+                    raise UserError(
+                        f"{imported} and {file} are both the module '{name}', of which Python imports only one: rename "
+                        "one"
+                    )
 
 
 def _load(text, *, name, folders, source):

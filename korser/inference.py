@@ -76,6 +76,13 @@ class TrainedModel:
                     f"the frozen weights of {recorded['stage']} from '{recorded['source']}' are not those that "
                     f"{run_dir} was trained with: restore them, or train again"
                 )
+        recorded = self.info["frozen"] + self.info.get("begun_with", [])
+        for stage, old in zip(now["frozen"] + now["begun_with"], recorded):
+            if stage["checkpoint"] != old.get("checkpoint", stage["checkpoint"]):
+                raise UserError(
+                    f"config.json or preprocessor_config.json of '{old['source']}' is not what {run_dir} was trained "
+                    "with: restore it, or train again"
+                )
         changed = [name for name, code in now["code"].items() if self.info.get("code", {}).get(name, code) != code]
         self.warnings = []
         if changed:  # not refused: the edit may be harmless

@@ -35,6 +35,7 @@ PROTOCOLS = {  # name: are speakers kept apart
     "manifest": True,
     "manifest_random": False,
 }
+ATTRIBUTES = ("gender", "age", "intensity")  # columns by which results are grouped, beside the speaker
 BALANCED = ("emotion", "gender", "intensity")  # columns whose classes each part should hold as the whole does
 SYNONYMS = {"val": "valid", "validation": "valid", "dev": "valid", "development": "valid", "training": "train"}
 N_DRAWS = 2000  # random choices of speakers, of which the best balanced is taken

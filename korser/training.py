@@ -1,6 +1,7 @@
 """One run: from settings to a complete run directory."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -23,13 +24,13 @@ from korser.cost import PeakMemory, macs_per_second
 from korser.data import KeepInMemory, bucketed_batches, class_index, collate, make_dataset, sorted_batches
 from korser.errors import UserError
 from korser.evaluation import evaluate_predictions
-from korser.features import FeatureCache, code_digest, weights_digest
+from korser.features import FeatureCache, code_digest, encoder_configs, own_classes, weights_digest
 from korser.losses import balanced_weights
 from korser.model import SpeechEmotionModel
 from korser.resident import AheadLoader, Memory, Resident
 from korser.rundir import atomic, environment, locked, read_csv, read_json, write_csv, write_json, write_text
 from korser.settings import check_settings
-from korser.splits import BALANCED, check_splits, speaker_independent
+from korser.splits import ATTRIBUTES, BALANCED, check_splits, speaker_independent
 from korser.stages import SAMPLE_RATE, split_frozen
 
 logger = logging.getLogger(__name__)
@@ -312,6 +313,7 @@ def divide(hparams):
 
 
 def _require_same_data(manifest, run_dir, names, columns=()):
+    names = list(dict.fromkeys([*names, *(name for name in ATTRIBUTES if name in manifest)]))
     columns = ["id", "split", "speaker", *names, *columns]
     old = read_csv(run_dir / "manifest.csv", names)
     if not (set(columns) <= set(old) and set(columns) <= set(manifest)) or not _text(old[columns]).equals(
@@ -324,7 +326,8 @@ def made_by(hparams):
     """What a run's numbers depend on beside its settings: code that is not korser's own, and frozen weights."""
     prefix, rest = split_frozen(hparams["frontend"])
     head = getattr(hparams["head"], "func", hparams["head"])
-    classes = {*(type(part) for part in (*prefix, *rest, hparams["backbone"])), head}
+    parts = (*prefix, *rest, hparams["backbone"])
+    classes = {head}.union(*({type(part), *own_classes(part)} for part in parts))
     return {
         "code": {f"{c.__module__}.{c.__qualname__}": code_digest(c, korser=False) for c in sorted(classes, key=str)},
         "frozen": [
@@ -332,10 +335,32 @@ def made_by(hparams):
                 "stage": f"{type(stage).__module__}.{type(stage).__qualname__}",
                 "source": getattr(stage, "source", None),
                 "weights": weights_digest(stage),
+                "checkpoint": _checkpoint_digest(stage),
             }
             for stage in prefix
         ],
+        "begun_with": [
+            {"source": str(stage.source), "files": _files_digest(stage.source), "checkpoint": _checkpoint_digest(stage)}
+            for stage in rest
+            if getattr(stage, "source", None)
+        ],
     }
+
+
+def _files_digest(source):
+    """Digest of the files of a checkpoint that is trained on; None where it is no folder (a hub's is its revision)."""
+    if not Path(source).is_dir():
+        return None
+    sha = hashlib.sha256()
+    for path in sorted(p for p in Path(source).iterdir() if p.suffix in (".json", ".safetensors", ".bin")):
+        sha.update(f"{path.name} {path.stat().st_size};".encode() + path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def _checkpoint_digest(stage):
+    """Digest of what a checkpoint's JSON files say, which its tensors do not tell."""
+    said = json.dumps([encoder_configs(stage), getattr(stage, "do_normalize", None)], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def require_same(hparams, run_dir, made=None):
@@ -355,12 +380,19 @@ def require_same(hparams, run_dir, made=None):
     """
     info = read_json(run_dir / "run.json")
     _require_same_code(info, run_dir, made or made_by(hparams))
+    names = [task["name"] for task in info["tasks"]]
     try:
         manifest = divide(hparams)[1]
     except UserError as error:
         logger.warning("whether the data are those of the run cannot be told: %s", error)
         return
-    _require_same_data(manifest, run_dir, [task["name"] for task in info["tasks"]])
+    _require_same_data(manifest, run_dir, names)
+    try:
+        manifest["digest"] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])["digest"].to_numpy()
+    except UserError as error:
+        logger.warning("whether the recordings are those of the run cannot be told: %s", error)
+        return
+    _require_same_data(manifest, run_dir, names, ["digest"])
 
 
 def _require_same_code(begun, run_dir, now):
@@ -369,8 +401,15 @@ def _require_same_code(begun, run_dir, now):
             raise UserError(
                 f"the code of {name} has changed since {run_dir} was begun: delete it or change output_folder"
             )
-    if begun["frozen"] != now["frozen"]:
-        raise UserError(f"the frozen weights have changed since {run_dir} was begun: delete it or change output_folder")
+    same = len(begun["frozen"]) == len(now["frozen"])
+    # older runs do not say all of it
+    same &= all(old.items() <= new.items() for old, new in zip(begun["frozen"], now["frozen"]))
+    same &= begun.get("begun_with", now["begun_with"]) == now["begun_with"]
+    if not same:
+        raise UserError(
+            f"the encoder's weights or configuration have changed since {run_dir} was begun: delete it or change "
+            "output_folder"
+        )
 
 
 def _text(table):

@@ -7,12 +7,14 @@ import logging
 import multiprocessing
 import sys
 import time
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 import torch
+import torchaudio
 from conftest import HPARAMS
 from test_training import run
 
@@ -405,6 +407,40 @@ def test_the_digest_knows_what_is_imported_by_need(tmp_path, monkeypatch):
     linecache.clearcache()
     features._source.cache_clear()  # another process
     assert code_digest(importlib.import_module("late_stage").Mine) != before
+
+
+def test_the_digest_knows_helpers_in_a_folder_and_the_libraries_that_are_called(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    stage = STAGE.replace("from mypackage.helper import scale\n", "import scipy.signal\nfrom inner.deep import scale\n")
+    (tmp_path / "outer_stage.py").write_text(stage)
+    (tmp_path / "inner").mkdir()
+
+    def current(scale=1.0):
+        (tmp_path / "inner" / "deep.py").write_text(f"scale = {scale}\n")
+        for name in [n for n in sys.modules if n in ("outer_stage", "inner", "inner.deep")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        features._source.cache_clear()
+        stage = importlib.import_module("outer_stage").Mine()
+        return digest([stage]), code_digest(type(stage), korser=False)
+
+    first = current()
+    assert current() == first
+    assert not set(current(scale=2.0)) & set(first)
+    monkeypatch.setattr(features, "version", lambda name: "0" if name == "scipy" else version(name))
+    assert current()[0] != first[0] and current()[1] == first[1]
+
+
+def test_the_digest_knows_what_a_module_keeps_beside_its_tensors():
+    class Wrap(Stage):
+        def __init__(self, *, transform):
+            super().__init__(output_size=1, frame_rate=100)
+            self.transform = transform
+
+    spectrograms = [torchaudio.transforms.Spectrogram(power=power) for power in (1.0, 2.0, 2.0)]
+    one, two, same = (digest([Wrap(transform=transform)]) for transform in spectrograms)
+    assert one != two == same
 
 
 def test_the_digest_knows_the_code_and_what_it_imports(tmp_path, monkeypatch):

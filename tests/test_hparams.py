@@ -321,6 +321,14 @@ def test_two_files_of_one_name_beside_two_yamls_are_refused(tmp_path):
     with pytest.raises(UserError, match="first/namesake_part.py and .*part/namesake_part.py .*: rename one"):
         load_hparams(write("part", "namesake_other_help", 2))
 
+    for gain in 1, 2:  # the same in packages, with and without an __init__.py
+        (tmp_path / f"packages{gain}" / "namesake_lib").mkdir(parents=True)
+        (tmp_path / f"packages{gain}" / "namesake_lib" / "parts.py").write_text(f"class Part: gain = {gain}\n")
+        (tmp_path / f"packages{gain}" / "model.yaml").write_text("part: !new:namesake_lib.parts.Part\n")
+    load_hparams(tmp_path / "packages1" / "model.yaml")
+    with pytest.raises(UserError, match="are both the module 'namesake_lib.parts'"):
+        load_hparams(tmp_path / "packages2" / "model.yaml")
+
 
 def test_what_lies_beside_a_base_elsewhere_can_be_imported(folder, tmp_path):
     home = folder / "home"

@@ -449,6 +449,18 @@ def test_changed_data_are_noticed_in_a_complete_run(tiny_corpus, tiny, tmp_path,
     )
     with pytest.raises(UserError, match="the data have changed"):
         run(tiny, model="mel_stl", run_dir=run_dir)
+    manifest.write_text(text.replace(",female,", ",male,"), encoding="utf-8")  # no task of this model; of its tables
+    with pytest.raises(UserError, match="the data have changed"):
+        run(tiny, model="mel_stl", run_dir=run_dir)
+    manifest.write_text(text, encoding="utf-8")
+    run(tiny, model="mel_stl", run_dir=run_dir)
+    audio, rate = soundfile.read(data / "s0_joy_2.wav")
+    soundfile.write(data / "s0_joy_2.wav", audio / 2, rate)
+    with pytest.raises(UserError, match="the data have changed"):
+        run(tiny, model="mel_stl", run_dir=run_dir)
+    (data / "s0_joy_2.wav").write_bytes(b"no audio")
+    run(tiny, model="mel_stl", run_dir=run_dir)
+    assert "whether the recordings are those of the run cannot be told" in caplog.text
     shutil.rmtree(data)  # a complete run can be read without its corpus
     run(tiny, model="mel_stl", run_dir=run_dir)
     assert "cannot be told" in caplog.text

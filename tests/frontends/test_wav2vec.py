@@ -6,10 +6,13 @@ import shutil
 import subprocess
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
+from test_training import run
 
 from korser.errors import UserError
+from korser.inference import TrainedModel
 from korser.stages import Chain
 from plugins.frontends.wav2vec import LayerMix, Wav2Vec
 
@@ -437,3 +440,24 @@ def test_layer_mix_starts_as_the_mean_and_checks_its_channels():
     assert torch.allclose(y, torch.tensor([[[2.0, 3.0]]]))
     with pytest.raises(UserError, match="in_channels 7 is not a multiple of n_layers 3"):
         LayerMix(in_channels=7, n_layers=3, input_rate=50)
+
+
+@pytest.mark.parametrize("freeze", ["all", "none"])
+def test_a_changed_checkpoint_is_noticed(tiny, tmp_path, freeze):
+    source = save_checkpoint(tmp_path / "source", *VARIANTS["wav2vec2-layer-stable"])
+    overrides = {**tiny, "n_epochs": "1", "wav2vec_source": str(source), "encoder.freeze": freeze}
+    run_dir = run(overrides, model="wav2vec_stl")
+    run(overrides, model="wav2vec_stl")
+    preprocessor, weights = source / "preprocessor_config.json", source / "model.safetensors"
+    said = preprocessor.read_text()
+    preprocessor.write_text(said.replace('"do_normalize": true', '"do_normalize": false'))
+    with pytest.raises(UserError, match="weights or configuration have changed"):
+        run(overrides, model="wav2vec_stl")
+    with pytest.raises(UserError, match="preprocessor_config.json of .* is not what"):
+        TrainedModel(run_dir)
+    preprocessor.write_text(said)
+    TrainedModel(run_dir)
+    tensors = safetensors.torch.load_file(weights)
+    safetensors.torch.save_file({k: v * 1.01 for k, v in tensors.items()}, weights, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="weights or configuration have changed"):
+        run(overrides, model="wav2vec_stl")
