@@ -17,7 +17,7 @@ from korser.errors import UserError
 from korser.metrics import BINS
 from korser.rundir import write_csv, write_text
 from korser.runs import label_runs, made_by_other_code, other_recordings, pool, require_same_utterances, some, studies
-from korser.splits import ATTRIBUTES
+from korser.splits import ATTRIBUTES, WORDS_TELL
 
 AGE_BANDS = {"<30": (0, 30), "30-39": (30, 40), "40-49": (40, 50), "50+": (50, np.inf)}
 COSTS = {  # column: how a model's runs are put together
@@ -268,7 +268,8 @@ def warnings_about(models):
     Returns
     -------
     list of str
-        Of synthetic speech, of a random split, of frontends that were not checked, of encoders with random weights.
+        Of synthetic speech, of a random split, of sentences that tell the label, of frontends that were not checked, of
+        encoders with random weights.
     """
     runs = [run for model in models.values() for run in model.runs]
     found = []
@@ -276,6 +277,8 @@ def warnings_about(models):
         found.append("SYNTHETIC speech: these are no results for human speech")
     if any(not run.info["speaker_independent"] for run in runs):
         found.append("RANDOM SPLIT: training and test share speakers; these are no figures for unseen speakers")
+    if any(run.info.get("words_tell") for run in runs):
+        found.append(WORDS_TELL)
     unchecked = [label for label, m in models.items() if any(run.info.get("dry_run") is False for run in m.runs)]
     if unchecked:
         names = ", ".join(unchecked)

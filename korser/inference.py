@@ -219,13 +219,17 @@ class TrainedModel:
                 "new data"
             )
             logger.warning("%s", warnings[-1])
+        elif known := self._known(manifest, seen, loaded.name):
+            warnings.append(known)
+            logger.warning("%s", known)
         info = {
             **self.info,
             "corpus": loaded.name,
             "data_folder": str(data_folder),
             "synthetic": loaded.synthetic,
             "protocol": f"trained on {self.info['corpus']}",
-            "speaker_independent": not shared,
+            "speaker_independent": len(warnings) == len(self.warnings),
+            "words_tell": False,
             "recordings_trained_on": shared,
             "warnings": warnings,
             "label_map": label_map,
@@ -242,3 +246,15 @@ class TrainedModel:
                 f"{path} is too short: {samples / SAMPLE_RATE:.3f} s, and the model needs "
                 f"{self.min_length / SAMPLE_RATE:.3f} s"
             )
+
+    def _known(self, manifest, seen, corpus):
+        """What to say where names of training come back with other recordings, such as degraded copies of the same."""
+        ids = int(manifest["id"].isin(seen["id"]).sum())
+        speakers = set(manifest["speaker"].dropna())
+        known = speakers & set(seen["speaker"].dropna())
+        if corpus != self.info["corpus"] or not (ids or known) or (corpus == "csv" and not ids):
+            return None  # any corpus may be read as csv, and in each there may be a speaker 1
+        return (
+            f"{ids} of {len(manifest)} utterances have the ids, and {len(known)} of {len(speakers)} speakers the names, "
+            "of some in training or validation: if they are the same, these are no figures for new data"
+        )

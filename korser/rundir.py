@@ -33,6 +33,7 @@ import torch
 
 from korser.errors import UserError
 from korser.settings import check_settings
+from korser.splits import WORDS_TELL
 
 LIBRARIES = ("korser", "torch", "torchaudio", "speechbrain", "transformers", "numpy", "pandas", "scikit-learn")
 
@@ -154,6 +155,7 @@ def headline(info, part="test"):
         "synthetic": info["synthetic"],
         "random_split": not info["speaker_independent"],
         "pretrained": info["pretrained"],
+        "warnings": [WORDS_TELL] * info.get("words_tell", False),
     }
 
 

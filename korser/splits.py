@@ -39,6 +39,10 @@ ATTRIBUTES = ("gender", "age", "intensity")  # columns by which results are grou
 BALANCED = ("emotion", "gender", "intensity")  # columns whose classes each part should hold as the whole does
 SYNONYMS = {"val": "valid", "validation": "valid", "dev": "valid", "development": "valid", "training": "train"}
 N_DRAWS = 2000  # random choices of speakers, of which the best balanced is taken
+WORDS_TELL = (
+    "THE WORDS TELL: each sentence has one label, and those of the test part are trained on; keep them apart by "
+    "split.hold_out=sentence"
+)
 LARGEST_SEED = 2**32 - 1  # sklearn's
 SHOWN = 5
 FEW_UTTERANCES, FEW_SPEAKERS = 5, 2  # a class with fewer is said aloud: a misspelt label is a class of its own
@@ -208,6 +212,33 @@ def check_splits(data, protocol, *, tasks=BALANCED, parts=PARTS):
                     f"split protocol {protocol}: no training utterance has the {task} {_some(missing)}: choose other "
                     f"speakers or another seed, or drop the class with label_map={{{task}: {{{missing[0]}: null}}}}"
                 )
+
+
+def words_tell(data, task):
+    """Whether most test utterances have a sentence of the training part that tells their label by itself.
+
+    Acted corpora have each actor say a sentence in every emotion; where the script goes with the emotion, a model that
+    hears the words has the label without any of its expression.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+        With ``split``.
+    task : str
+        Label column.
+
+    Returns
+    -------
+    bool
+        False where there is no column ``sentence``, or sentences are kept apart (``hold_out``).
+    """
+    if "sentence" not in data or task not in data:
+        return False
+    data = data[data["sentence"].notna() & data[task].notna()]
+    n_labels = data.groupby("sentence")[task].nunique()
+    trained, tested = (data.loc[data["split"] == part, "sentence"] for part in ("train", "test"))
+    told = tested.isin(trained) & (tested.map(n_labels) == 1)
+    return bool(len(tested) and told.mean() > 0.5 and trained.duplicated().any())
 
 
 def _refuse_two_labels(data, tasks):

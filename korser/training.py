@@ -30,7 +30,7 @@ from korser.model import SpeechEmotionModel
 from korser.resident import AheadLoader, Memory, Resident
 from korser.rundir import atomic, environment, locked, read_csv, read_json, write_csv, write_json, write_text
 from korser.settings import check_settings
-from korser.splits import ATTRIBUTES, BALANCED, check_splits, speaker_independent
+from korser.splits import ATTRIBUTES, BALANCED, WORDS_TELL, check_splits, speaker_independent, words_tell
 from korser.stages import SAMPLE_RATE, split_frozen
 
 logger = logging.getLogger(__name__)
@@ -275,6 +275,7 @@ def prepare(hparams, run_dir):
         "synthetic": corpus.synthetic,
         "protocol": protocol,
         "speaker_independent": speaker_independent(protocol),
+        "words_tell": words_tell(manifest, tasks[0].name),
         "split": json.loads(json.dumps(split)),
         "seed": hparams["seed"],
         "fold": split.get("fold", 0) if protocol == "speaker_kfold" else split.get("fold"),
@@ -284,6 +285,8 @@ def prepare(hparams, run_dir):
         **made_by(hparams),
         "environment": environment(),
     }
+    if info["words_tell"]:
+        logger.warning("!!! %s", WORDS_TELL)
     if info["pretrained"] is False:
         logger.warning("NOT PRETRAINED: the wav2vec encoder of this run has random weights")
     # without a checkpoint nothing is lost by beginning anew, so what was at fault may have been mended

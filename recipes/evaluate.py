@@ -36,8 +36,9 @@ def main(arguments):
     if options["data_folder"] is None:
         raise UserError("say where the corpus lies: --data_folder=...")
     metrics, info = TrainedModel(run_dir).evaluate_corpus(**options, out=f"{run_dir}/evaluations")
-    head = {**headline(info), "protocol": info["protocol"], "random_split": False}  # there was no split here
-    print(summary_table(metrics, **head, warnings=info["warnings"]))
+    # there was no split here
+    head = {**headline(info), "protocol": info["protocol"], "random_split": False, "warnings": info["warnings"]}
+    print(summary_table(metrics, **head))
 
 
 if __name__ == "__main__":

@@ -223,6 +223,21 @@ def test_evaluate_agrees_with_the_test(call, trained, tiny_corpus, tmp_path):
     )
 
 
+def test_evaluate_knows_names_of_training_in_other_recordings(call, trained, tiny_corpus, tmp_path):
+    other = shutil.copytree(tiny_corpus, tmp_path / "quieter")
+    for path in other.glob("*.wav"):
+        x, rate = soundfile.read(path)
+        soundfile.write(path, 0.9 * x, rate)
+    arguments = ("evaluate", trained, "--corpus=csv", f"--data_folder={other}", f"--cache_folder={tmp_path}")
+    _, out, _ = call(*arguments)
+    seen = read_csv(trained / "manifest.csv").query("split != 'test'")
+    assert f"{len(seen)} of 48 utterances have the ids, and {seen['speaker'].nunique()} of 6 speakers the names" in out
+    table = pd.read_csv(other / "manifest.csv", dtype=str)
+    table["id"] = [f"new{i}" for i in range(len(table))]
+    table.to_csv(other / "manifest.csv", index=False)
+    assert "have the ids" not in call(*arguments)[1]
+
+
 def test_evaluate_mistakes(call, trained):
     assert "--corpus=crema_d|csv|" in call("evaluate", trained)[2]
     assert "--data_folder" in call("evaluate", trained, "--corpus=csv")[2]

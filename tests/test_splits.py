@@ -7,7 +7,7 @@ import pytest
 
 from korser.corpora import load_corpus
 from korser.errors import UserError
-from korser.splits import _warn_once, assign_splits, check_splits, speaker_independent
+from korser.splits import _warn_once, assign_splits, check_splits, speaker_independent, words_tell
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 
@@ -429,3 +429,14 @@ def test_ravdess_chosen_on_actors_1_to_12_and_tested_on_13_to_18():
         split = assign_splits(data, protocol="speaker_kfold", n_folds=6, folds="consecutive", fold=fold)
         check_splits(split, "speaker_kfold")
         assert speakers(split, "test") == {f"{3 * fold + i:02}" for i in (1, 2, 3)}
+
+
+def test_sentences_that_tell_the_label_are_noticed():
+    data = corpus()  # each class has its own sentences
+    assert words_tell(assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")
+    apart = assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2, hold_out="sentence")
+    assert not words_tell(apart, "emotion")
+    acted = data.assign(sentence=data["sentence"].str[-1])  # each sentence in every emotion
+    once = data.assign(sentence=data["id"])
+    for other in (acted, once, data.drop(columns="sentence"), data.assign(sentence=None)):
+        assert not words_tell(assign_splits(other, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")
