@@ -32,7 +32,7 @@ from korser.robustness import measure, robustness_markdown, robustness_table
 from korser.rundir import find_below, read_json, run_folder, write_csv, write_json, write_text
 from korser.runs import load_runs, mark_searched, some
 from korser.statistics import METRICS
-from korser.training import made_by, require_same
+from korser.training import made_by, require_same, searched_speakers
 from korser.workers import Job, run_jobs
 
 logger = logging.getLogger(__name__)
@@ -318,13 +318,7 @@ def _searched_on(hparams, search, corpora):
         corpora[key] = load_corpus(hparams["corpus"], **data)
     corpus = corpora[key]
     table = hparams["split"](corpus.data)
-    if search is None or search["corpus"] != corpus.name:
-        return []
-    searched, tested = (Path(folder).resolve() for folder in (search["data"]["data_folder"], hparams["data_folder"]))
-    if corpus.name == "csv" and searched != tested:  # the name says nothing, any corpus may be read by it
-        return []
-    speakers = set(table.loc[table["split"] == "test", "speaker"].dropna())
-    return sorted(speakers & set(search["speakers"]))
+    return searched_speakers(search, corpus.name, hparams["data_folder"], table) if search else []
 
 
 # -- all of it -------------------------------------------------------------------------------------------------------
@@ -389,7 +383,7 @@ def write_tables(settings, plan, failed=None):
     planned = {Path(run_dir).resolve(): run for run_dir, run in complete.items()}
     for run in runs:
         if run.path.resolve() in planned:
-            run.searched_on = planned[run.path.resolve()].searched_on
+            run.searched_on = sorted({*run.searched_on, *planned[run.path.resolve()].searched_on})
     comparison = compare(runs, metric=settings.metric, questions=settings.questions)
     if failed:
         note = f"{len(failed)} of {len(plan)} runs could not be made ({some(Path(run).name for run in failed)})"

@@ -183,7 +183,8 @@ def _load(path):
         raise UserError(f"{path}/hparams.yaml cannot be read ({' '.join(str(error).split())}): train again") from error
     except KeyError as error:
         raise UserError(f"{path}/run.json has no {error}: delete the run directory and train again") from error
-    return Run(path=path, info=info, metrics=read_json(path / "metrics.json"), cost=cost, hparams=text)
+    metrics = read_json(path / "metrics.json")
+    return Run(path=path, info=info, metrics=metrics, cost=cost, hparams=text, searched_on=info.get("searched_on", []))
 
 
 # -- runs that belong together ----------------------------------------------------------------------------------------

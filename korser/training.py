@@ -18,7 +18,7 @@ from korser.audio import read_audio, scan_audio
 from korser.audio_store import AudioStore
 from korser.brain import EmotionBrain, require_own_device, seed_everything
 from korser.checkpoints import AtomicCheckpointer, History, TrainedState
-from korser.contract import dry_run
+from korser.contract import dry_run, some
 from korser.corpora import load_corpus
 from korser.cost import PeakMemory, macs_per_second
 from korser.data import KeepInMemory, bucketed_batches, class_index, collate, make_dataset, sorted_batches
@@ -268,6 +268,9 @@ def prepare(hparams, run_dir):
     parts = ("train", *(["valid"] if validates else []), *(["test"] if hparams["evaluate_test"] else []))
     check_splits(manifest, protocol, tasks=[task.name for task in tasks], parts=parts)
     _check_durations(manifest, hparams["frontend"])
+    # a search leaves its best settings beside its record
+    searches = [read_json(file) for folder in hparams.folders if (file := Path(folder) / "search.json").exists()]
+    where = (corpus.name, hparams["data_folder"])
     info = {
         "model": hparams.name,
         "yaml_folders": hparams.folders,
@@ -275,6 +278,7 @@ def prepare(hparams, run_dir):
         "synthetic": corpus.synthetic,
         "protocol": protocol,
         "speaker_independent": speaker_independent(protocol),
+        "searched_on": sorted({s for search in searches for s in searched_speakers(search, *where, manifest)}),
         "words_tell": words_tell(manifest, tasks[0].name),
         "split": json.loads(json.dumps(split)),
         "seed": hparams["seed"],
@@ -285,6 +289,8 @@ def prepare(hparams, run_dir):
         **made_by(hparams),
         "environment": environment(),
     }
+    if info["searched_on"]:
+        logger.warning("!!! settings searched on speakers whom this run tests (%s)", some(info["searched_on"]))
     if info["words_tell"]:
         logger.warning("!!! %s", WORDS_TELL)
     if info["pretrained"] is False:
@@ -313,6 +319,34 @@ def divide(hparams):
     if not hparams["evaluate_test"]:
         manifest = manifest[manifest["split"] != "test"].reset_index(drop=True)  # nothing of it is read
     return corpus, manifest
+
+
+def searched_speakers(search, corpus, data_folder, table):
+    """Speakers of the test part on whom settings were searched.
+
+    Parameters
+    ----------
+    search : dict
+        The search's ``search.json``.
+    corpus : str
+    data_folder : str or Path
+    table : pandas.DataFrame
+        With ``speaker`` and ``split``.
+
+    Returns
+    -------
+    list of str
+    """
+
+    def home(path):  # a manifest may be named, or the folder that it lies in
+        path = Path(path).resolve()
+        return path.parent if path.suffix == ".csv" else path
+
+    if search["corpus"] != corpus:
+        return []
+    if corpus == "csv" and home(search["data"]["data_folder"]) != home(data_folder):
+        return []  # the name says nothing, any corpus may be read by it
+    return sorted(set(table.loc[table["split"] == "test", "speaker"].dropna()) & set(search["speakers"]))
 
 
 def _require_same_data(manifest, run_dir, names, columns=()):

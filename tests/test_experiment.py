@@ -224,8 +224,10 @@ class TestSearched:
         make_plan(settings_of(overrides, search=str(tmp_path / "search")))
         assert "no search of mel_stl" in caplog.text
 
-    def test_searched_speakers_are_refused(self, overrides, tmp_path, tiny_corpus):
-        search = write_search(tmp_path / "search", speakers=["s4", "s3"], data={"data_folder": str(tiny_corpus)})
+    @pytest.mark.parametrize("file", ["", "manifest.csv"])
+    def test_searched_speakers_are_refused(self, overrides, tmp_path, tiny_corpus, file):
+        data = {"data_folder": str(tiny_corpus / file)}
+        search = write_search(tmp_path / "search", speakers=["s4", "s3"], data=data)
         said = "settings of mel_stl were searched.*fold 1 tests.*s3.*allow_searched_speakers"
         with pytest.raises(UserError, match=said) as error:
             make_plan(settings_of(overrides, search=search))

@@ -29,6 +29,7 @@ from korser.data import sorted_batches
 from korser.inference import TrainedModel
 from korser.resident import Memory, Resident
 from korser.rundir import read_csv, read_json, run_folder
+from korser.runs import load_runs
 from korser.training import build_model, tasks_of
 
 FILES = [
@@ -615,6 +616,20 @@ def test_settings_train(tiny, setting):
     run_dir = run({**tiny, **setting}, model="mel_stl")
     assert (run_dir / "metrics.json").exists()
     assert bool(list(run_dir.glob("tensorboard/events*"))) == ("tensorboard" in setting)
+
+
+def test_the_settings_that_a_search_found_name_their_speakers_where_these_are_tested(tiny, tmp_path, caplog):
+    found = {"corpus": "csv", "data": {"data_folder": f"{tiny['data_folder']}/manifest.csv"}}
+    (tmp_path / "mel_stl-best.yaml").write_text("base: mel_stl.yaml\nlr: 0.01\n")
+    for speakers, shared in (["s0", "s4"], ["s4"]), (["s0"], []):
+        (tmp_path / "search.json").write_text(json.dumps({**found, "speakers": speakers}))
+        overrides = {**tiny, "split.test_speakers": "[s4, s5]", "n_epochs": "1"}
+        hparams = load_hparams(tmp_path / "mel_stl-best.yaml", overrides)
+        caplog.clear()
+        train(hparams, tmp_path / f"run{len(shared)}")
+        (loaded,) = load_runs(tmp_path / f"run{len(shared)}")
+        assert loaded.searched_on == shared
+        assert ("searched on speakers whom this run tests (s4)" in caplog.text) == bool(shared)
 
 
 def test_a_random_split_is_named(tiny):
