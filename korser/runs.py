@@ -285,7 +285,7 @@ def _differences(described):
 
 
 def made_by_other_code(runs):
-    """What to say of models of one name that not the same code has made, whatever else they differ in.
+    """What to say of runs that not the same code, or not the same version of korser and its libraries, has made.
 
     Parameters
     ----------
@@ -295,14 +295,25 @@ def made_by_other_code(runs):
     -------
     list of str
     """
-    codes = {}
+    codes, versions = {}, {}
     for run in runs:
         for part, code in run.info.get("code", {}).items():
             codes.setdefault(run.model, {}).setdefault(part, set()).add(code)
+        environment = run.info.get("environment", {})
+        for name, version in {**environment.get("versions", {}), "korser": environment.get("korser_source")}.items():
+            versions.setdefault(name, {}).setdefault(str(version), []).append(run.path.name)
     changed = {model: [part for part, seen in parts.items() if len(seen) > 1] for model, parts in codes.items()}
-    return [
+    notes = [
         f"{model}: not all runs are by the same code of {', '.join(parts)}" for model, parts in changed.items() if parts
     ]
+    several = {name: seen for name, seen in versions.items() if len(seen) > 1}
+    if several:
+        told = [
+            f"{len(seen)} states of korser's code" if name == "korser" else f"{name} {', '.join(seen)}"
+            for name, seen in several.items()
+        ]
+        notes.append(f"the runs were made by {'; '.join(told)}: whether their figures depend on it is not known")
+    return notes
 
 
 def other_recordings(models):

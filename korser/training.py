@@ -302,6 +302,8 @@ def prepare(hparams, run_dir):
         if begun["tasks"] != info["tasks"]:
             raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
         _require_same_code(begun, run_dir, info)
+        if any(begun["environment"].get(key) != info["environment"][key] for key in ("versions", "korser_source")):
+            logger.warning("!!! %s was begun by another version of korser or of its libraries", run_dir)
     write_csv(run_dir / "manifest.csv", manifest)
     write_text(run_dir / "hparams.yaml", hparams.text)
     write_json(run_dir / "run.json", info)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_runs import utterances, write_run
 
+from korser.comparison import compare
 from korser.errors import UserError
 from korser.runs import label_runs, load_runs, made_by_other_code, pool, require_same_utterances, studies
 
@@ -119,6 +120,17 @@ def test_code_is_in_the_name_only_where_settings_do_not_tell_models_apart(tmp_pa
     assert note == "mel_stl: not all runs are by the same code of plugins.frontends.made.Made"
     write_run(tmp_path / "c", "mel_stl", lr=0.01)
     assert sum("code." in label for label in label_runs(load_runs(tmp_path))) == 3
+
+
+def test_other_versions_are_told(tmp_path):
+    for seed, (source, torch) in enumerate([("aa", "2.4"), ("aa", "2.4"), ("bb", "2.9")]):
+        made = {"versions": {"torch": torch, "numpy": "2.0"}, "korser_source": source}
+        write_run(tmp_path, "mel_stl", seed=seed, environment=made)
+        notes = made_by_other_code(load_runs(tmp_path))
+        assert notes == [] or seed == 2
+    (note,) = notes
+    assert note.startswith("the runs were made by torch 2.4, 2.9; 2 states of korser's code: ")
+    assert note in compare(load_runs(tmp_path)).to_markdown().replace("\\", "")
 
 
 def test_folds_are_pooled_and_seeds_stand_side_by_side(tmp_path):
