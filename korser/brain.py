@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import speechbrain as sb
 import torch
+from torch import nn
 from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 
@@ -141,7 +142,8 @@ class EmotionBrain(sb.Brain):
         for i, ((lr, decays), parameters) in enumerate(sorted(groups.items(), key=lambda item: item[0], reverse=True)):
             no_decay = {"weight_decay": 0.0} if not decays and decay else {}
             self.optimizers_dict[f"optimizer{i}"] = self.settings["opt_class"](parameters, lr=lr, **no_decay, **options)
-            self.schedulers[f"scheduler{i}"] = make_scheduler(self.settings["lr_scheduler"], lr, warmup, total)
+            if self.settings["lr_scheduler"] is not None:
+                self.schedulers[f"scheduler{i}"] = make_scheduler(self.settings["lr_scheduler"], lr, warmup, total)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables({**self.optimizers_dict, **self.schedulers})
 
@@ -372,8 +374,9 @@ def make_scheduler(factory, lr, warmup, total):
     Raises
     ------
     UserError
-        If it needs something else.
+        If it needs something else, or is called in another way.
     """
+    takes = "take one that is called with the optimizer at each step, such as LinearWarmupScheduler of speechbrain"
     names = {
         **dict.fromkeys(("lr", "initial_value", "lr_initial"), lr),
         **dict.fromkeys(("num_warmup_steps", "n_warmup_steps"), warmup),
@@ -381,9 +384,22 @@ def make_scheduler(factory, lr, warmup, total):
     }
     parameters = inspect.signature(factory).parameters.values()
     unknown = [p.name for p in parameters if p.default is p.empty and p.name not in names]
+    if "optimizer" in unknown:
+        raise UserError(f"lr_scheduler: torch's own are stepped in another way: {takes}")
     if unknown:
         raise UserError(f"lr_scheduler: it needs '{unknown[0]}', which training does not know: give it in the YAML")
-    return factory(**{p.name: names[p.name] for p in parameters if p.name in names})
+
+    def make():
+        return factory(**{p.name: names[p.name] for p in parameters if p.name in names})
+
+    tried, optimizer = make(), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    try:
+        for _ in range(2):  # NewBob takes anything the first time
+            tried(optimizer)
+    except Exception as error:  # some want a metric once an epoch, some the epoch's number
+        name = getattr(getattr(factory, "func", factory), "__name__", factory)
+        raise UserError(f"lr_scheduler: {name} cannot be called with an optimizer alone: {takes}") from error
+    return make()
 
 
 def require_own_device(device):

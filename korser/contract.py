@@ -186,9 +186,7 @@ def _dry_run(stage, original, x, lengths, trained_before):
     if difference > TOLERANCE:
         raise Broken(
             f"the features of an utterance differ by {difference:.2g} (relative) alone and in a batch with a longer "
-            "one: mask by the lengths whatever sums or averages over time (korser.lengths)"
-            + (f", is it {some(norms)}?" if norms else "")
-            + ", and pad the end by zeros, not by reflection (torchaudio: pad_mode='constant')"
+            f"one: {independent(norms)}"
         )
     with torch.no_grad():
         reason = too_short(stage, x[:1])
@@ -409,6 +407,15 @@ def apart(a, b):
     a, b = a.double(), b.double()
     distance = ((a - b).norm() / a.norm().clamp_min(1e-12)).item()
     return float("inf") if np.isnan(distance) else distance
+
+
+def independent(norms):
+    """What to do about features that depend on the padding; ``norms`` names modules that may be the cause."""
+    return (
+        "mask by the lengths whatever sums or averages over time (korser.lengths)"
+        + (f", is it {some(norms)}?" if norms else "")
+        + ", and pad the end by zeros, not by reflection (torchaudio: pad_mode='constant')"
+    )
 
 
 def some(names):

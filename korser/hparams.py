@@ -278,7 +278,33 @@ def _merge(path, overrides):
         if len(files) == 1 and "frontend" in names and key.partition(".")[0] not in names and not _near(key, names):
             raise UserError(f"{path} has no '{key}': add 'base: base.yaml' to it")
         _override(root, key, value)
+    _keep_braces(root)
     return root, folders
+
+
+def _keep_braces(root):
+    """Write in block style what holds a list of objects with a single argument.
+
+    In ``[!new:my.Class {a: 1}]`` ruamel, which resolves references, drops the braces of a mapping of one pair, and
+    HyperPyYAML takes the object for one without arguments.
+    """
+    single = {k.value for k, v in root.value if isinstance(v, yaml.MappingNode) and _target(v) and len(v.value) == 1}
+
+    def walk(node):
+        children = node.value if isinstance(node, yaml.SequenceNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            children = [v for _, v in node.value]
+        within = [walk(child) for child in children]  # all of them
+        if isinstance(node, yaml.SequenceNode):
+            within += [
+                isinstance(child, yaml.MappingNode) and _target(child) is not None and len(child.value) == 1
+                for child in children
+            ] + [bool(single & set(_references(child))) for child in children]
+        if any(within):
+            node.flow_style = False
+        return any(within)
+
+    walk(root)
 
 
 def _files(path):
@@ -424,6 +450,8 @@ def _check_value(old, new, key):
     """Refuse a value of another type than the one that it replaces, and unknown keys of a mapping, at every depth."""
     if _references(new):  # what it is shows when it is resolved
         return
+    if "." not in key and isinstance(new, yaml.ScalarNode) and _kind(new) is None:  # null, where the key admits it
+        return
     if _kind(old) in ("a number", "true or false") and _kind(new) != _kind(old):
         raise UserError(
             f"'{key}' must be {_kind(old)} (it is {old.value} by default), not '{getattr(new, 'value', '')}'"
@@ -509,7 +537,9 @@ def _require(target, where, path, folders):
         raise UserError(f"{named}which cannot be imported: {_told(error.value)}") from error
     except ImportError as error:
         looked = " and in ".join([*folders, "what is installed"])
-        raise UserError(f"{named}but there is no module '{error.name}' (looked for in {looked})") from error
+        raise UserError(
+            f"{named}but there is no module '{error.name}' (looked for in {looked}); if it has moved, name its folder by PYTHONPATH"
+        ) from error
     if found is None and not module:
         raise UserError(f"{named}but not where it is: write FILE.{name}, where FILE.py defines it")
     if found is None:

@@ -31,6 +31,7 @@ REAL = {  # the least and the greatest value
 }
 FOLDERS = ("data_folder", "output_folder", "cache_folder")
 CALLABLE = ("split", "head", "opt_class", "lr_scheduler", "augment", "backbone")
+OPTIONAL = ("lr_scheduler", "augment")  # null: a constant rate, no augmentation of features
 MAPPINGS = ("label_map", "corpus_options")
 CHOICES = {
     "cache_dtype": ("float32", "float16", "bfloat16"),
@@ -92,6 +93,8 @@ def check_settings(hparams):
                 f"{key} is {hparams[key]!r}: it must be an object, as in base.yaml; to change settings of the one that "
                 f"is there write {inside or f'{key}.NAME: VALUE'}"
             )
+        if hparams[key] is None and key in OPTIONAL:
+            continue
         if not callable(hparams[key]):
             raise UserError(f"{key} is {hparams[key]!r}: it must be an object, as in base.yaml, such as !new:my.Class")
     for key in MAPPINGS:

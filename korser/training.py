@@ -35,6 +35,7 @@ from korser.stages import SAMPLE_RATE, split_frozen
 
 logger = logging.getLogger(__name__)
 
+MOST_LEVELS = 20  # of a scale with fractions, such as ratings in halves
 SPLITS = ("train", "valid", "test")
 PLACES = {"device": "the GPU's memory", "locked": "page-locked host memory", "map": "a memory map"}
 
@@ -302,7 +303,7 @@ def prepare(hparams, run_dir):
         if begun["tasks"] != info["tasks"]:
             raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
         _require_same_code(begun, run_dir, info)
-        if any(begun["environment"].get(key) != info["environment"][key] for key in ("versions", "korser_source")):
+        if any(begun.get("environment", {}).get(key) != info["environment"][key] for key in ("versions", "korser_source")):
             logger.warning("!!! %s was begun by another version of korser or of its libraries", run_dir)
     write_csv(run_dir / "manifest.csv", manifest)
     write_text(run_dir / "hparams.yaml", hparams.text)
@@ -467,6 +468,10 @@ def labelled_tasks(tasks, corpus, manifest):
     """
     labelled = []
     for task in tasks:
+        if task.name in manifest and task.name not in corpus.classes:
+            known = [*corpus.classes, task.name]
+            how = f"name it by --corpus_options='{{tasks: [{', '.join(known)}]}}'" if corpus.name == "csv" else "leave it out"
+            raise UserError(f"'{task.name}' is a column of corpus '{corpus.name}', but none of its tasks: {how}")
         missing = [
             split
             for split in SPLITS[:2]
@@ -482,6 +487,11 @@ def labelled_tasks(tasks, corpus, manifest):
             logger.warning("corpus '%s' has no labels for task '%s': it is left out", corpus.name, task.name)
         else:
             classes = corpus.classes[task.name]
+            if len(classes) > MOST_LEVELS and _numbers(classes) and any(float(c) % 1 for c in classes):
+                raise UserError(
+                    f"{task.name} has {len(classes)} different numbers, and korser classifies: give each a class, in the "
+                    "corpus or by label_map"
+                )
             if task.ordinal and task.name in corpus.sorted_tasks and len(classes) > 2 and not _numbers(classes):
                 raise UserError(
                     f"the order of {task.name} ({', '.join(classes)}) is not known: give it, lowest first, by "

@@ -304,6 +304,21 @@ def test_what_lies_beside_the_yaml_can_be_imported(folder):
     assert load_hparams(folder / "model.yaml")["other"].size == 3
 
 
+def test_an_object_with_one_argument_may_stand_in_a_list(folder):
+    # ruamel drops the braces of a one-pair mapping there
+    part = "!new:torch.nn.Dropout {p: 0.25}"
+    (folder / "base.yaml").write_text(f"{BASE}\nlisted: [{part}, [{part}]]\nsingle: {part}\nreferred: [!ref <single>]\n")
+    for source, overrides in ("model.yaml", {}), ("model.yaml", {"listed": f"[{part}, [{part}]]"}):
+        hparams = load_hparams(folder / source, overrides)
+        (one, (two,)), (three,) = hparams["listed"], hparams["referred"]
+        assert [module.p for module in (one, two, three)] == [0.25] * 3
+
+
+def test_null_may_replace_a_number(folder):
+    (folder / "mine.yaml").write_text("base: model.yaml\nother: 3\n")
+    assert load_hparams(folder / "mine.yaml", {"other": "null"})["other"] is None
+
+
 def test_two_files_of_one_name_beside_two_yamls_are_refused(tmp_path):
     # Python would give the second model the first one's code, and the two would come out equal
     def write(name, helper, gain):

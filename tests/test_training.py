@@ -479,6 +479,15 @@ def test_changed_data_are_noticed(tiny_corpus, tiny, tmp_path, monkeypatch):
         run(overrides)
 
 
+def test_going_on_with_another_version_is_said(tiny, monkeypatch, caplog):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, EmotionBrain, "predict", 1)
+        run(tiny)
+    monkeypatch.setattr(korser.training, "environment", lambda: {"versions": {"torch": "0"}, "korser_source": "other"})
+    run(tiny)
+    assert "was begun by another version of korser or of its libraries" in caplog.text
+
+
 @pytest.mark.parametrize("change", [{"joy": "anger", "anger": "joy"}, {"joy": "happiness"}], ids=["swapped", "renamed"])
 def test_changed_labels_are_noticed(tiny_corpus, tiny, tmp_path, monkeypatch, change):
     data = shutil.copytree(tiny_corpus, tmp_path / "data")
@@ -630,6 +639,29 @@ def test_the_settings_that_a_search_found_name_their_speakers_where_these_are_te
         (loaded,) = load_runs(tmp_path / f"run{len(shared)}")
         assert loaded.searched_on == shared
         assert ("searched on speakers whom this run tests (s4)" in caplog.text) == bool(shared)
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"lr_scheduler": "!name:speechbrain.nnet.schedulers.NewBobScheduler"}, "NewBobScheduler cannot be called with"),
+        ({"lr_scheduler": "!name:torch.optim.lr_scheduler.CosineAnnealingLR {T_max: 9}"}, "torch's own are stepped"),
+        ({"tasks": "[!ref <emotion>, !new:korser.Task {name: age}]"}, "'age' is a column .* --corpus_options='{tasks: .*age]}"),
+        ({"corpus_options": "{tasks: [emotion, age]}", "tasks": "[!ref <emotion>, !new:korser.Task {name: age}]"}, "classif"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_one_line(tiny_corpus, tiny, tmp_path, settings, said):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table["age"] = [f"{20 + i / 3:.2f}" for i in range(len(table))]
+    table.to_csv(data / "manifest.csv", index=False)
+    with pytest.raises(UserError, match=said):
+        run({**tiny, "data_folder": str(data), **settings}, model="mel_stl")
+
+
+def test_a_constant_rate_and_no_augmentation(tiny):
+    log = read_csv(run({**tiny, "lr_scheduler": "null", "augment": "null", "lr": "0.002"}, model="mel_stl") / "log.csv")
+    assert log["lr"].tolist() == [0.002, 0.002]
 
 
 def test_a_random_split_is_named(tiny):

@@ -225,5 +225,5 @@ def _alike(names):
     groups = {}
     for name in names:
         plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
-        groups.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", plain), []).append(name)
+        groups.setdefault(re.sub(r"(?<![\d.])0+(?=\d)", "", plain), []).append(name)
     return list(groups.values())

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from korser import tables
 from korser.figures.study import Drawing
@@ -29,13 +30,14 @@ def draw(study, style):
         style_of = {"color": "black", "marker": marker, "mfc": "black" if filled else "white", "capsize": 2, "ms": 4}
         ax.errorbar(row["difference"], i, xerr=reach, lw=0.9, ls="", **style_of)
         p = "" if pd.isna(row["p_holm"]) else f"p = {row['p_holm']:.3f}" if row["p_holm"] >= 0.0005 else "p < .001"
-        text = f"{row['difference']:+.3f}" + (f", {p}" if p else "")
+        text = f"{row['difference']:+.3f}".replace("-", "\u2212") + (f", {p}" if p else "")
         ax.annotate(text, (1.02, i), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
     ax.axvline(0, color="black", ls=":", lw=0.8, zorder=0)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     widest = np.nanmax(np.abs(pairs[["difference", "low", "high"]].astype(float).to_numpy()))
     ax.set_xlim(-1.08 * max(widest, 0.01), 1.08 * max(widest, 0.01))
+    ax.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
     ax.set_xlabel(f"difference in {study.metric_name}")
     caption = (
         f"Paired differences in {study.metric_name} on the same test utterances, with 95 % "

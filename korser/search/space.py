@@ -230,13 +230,14 @@ def _rehearse(hparams, classes):
     try:
         model = build_model(hparams, tasks)
         optimizer = hparams["opt_class"]([p for p in model.parameters() if p.requires_grad], lr=hparams["lr"])
-        schedule = make_scheduler(hparams["lr_scheduler"], hparams["lr"], warmup=1, total=2)
+        schedule = hparams["lr_scheduler"] and make_scheduler(hparams["lr_scheduler"], hparams["lr"], warmup=1, total=2)
         n_samples = max(SAMPLE_RATE, hparams["frontend"].min_length)
         x, lengths = 0.1 * torch.randn(2, n_samples), torch.full((2,), n_samples)
         logits, mix = model.train()(x, lengths, augment=hparams["augment"])
         loss, _ = model.head.loss(logits, {task.name: torch.zeros(2, dtype=torch.long) for task in tasks}, mix)
         loss.backward()
-        schedule(optimizer)
+        if schedule is not None:
+            schedule(optimizer)
         optimizer.step()
     except UserError:
         raise

@@ -22,6 +22,7 @@ from korser.contract import (
     check_output,
     check_sizes,
     explain,
+    independent,
     is_reason,
     not_repeatable,
     raise_if_kept,
@@ -376,7 +377,8 @@ def _check_alone(stage, batches):
                 )
                 assert apart(a, b) <= INVARIANCE, (
                     f"an utterance of {n} {unit(stage)} differs by {apart(a, b):.2g} (relative, {INVARIANCE:g} "
-                    f"allowed) alone and in a batch padded {what}{order}"
+                    f"allowed) alone and in a batch padded {what}{order}: "
+                    + independent([name for name, m in stage.named_modules() if isinstance(m, OVER_TIME)])
                 )
 
 

@@ -121,7 +121,7 @@ def read_do_normalize(source, revision=None, do_normalize=None):
             return do_normalize
         raise UserError(
             f"{source}: cannot read its preprocessor_config.json ({first_line(error)}); add the file, or set "
-            "do_normalize to true or false, as the checkpoint was trained"
+            "do_normalize to true or false, as the checkpoint was trained (--encoder.do_normalize=false)"
         ) from error
     if extractor.sampling_rate != SAMPLE_RATE:
         raise UserError(

@@ -111,6 +111,13 @@ def test_classes_that_look_like_one_are_told(tmp_path, caplog):
     assert caplog.messages == ["no utterance has the emotion calm, which is among the classes"]
 
 
+def test_numbers_with_zeros_behind_the_point_are_not_alike(tmp_path, caplog):
+    files = [f"{i}.wav" for i in range(3)]
+    make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, ["1.2", "1.02", "01.2"])), files=files)
+    load_corpus("csv", tmp_path)
+    assert len(caplog.messages) == 1 and "{01.2: 1.2}" in caplog.text.replace("1.2: 01.2", "01.2: 1.2")
+
+
 def test_speakers_that_look_like_one_are_told(tmp_path, caplog):
     files = [f"{i}.wav" for i in range(8)]
     speakers = ["01", "1", "10", "100", "kim a", "KimA", "ａ", ""]
