@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import speechbrain as sb
 import torch
-from torch import nn
 from speechbrain.utils.distributed import if_main_process
+from torch import nn
 from tqdm import tqdm
 
 from korser.data import to_float

@@ -538,7 +538,8 @@ def _require(target, where, path, folders):
     except ImportError as error:
         looked = " and in ".join([*folders, "what is installed"])
         raise UserError(
-            f"{named}but there is no module '{error.name}' (looked for in {looked}); if it has moved, name its folder by PYTHONPATH"
+            f"{named}but there is no module '{error.name}' (looked for in {looked}); if it has been moved, "
+            "name its folder by PYTHONPATH"
         ) from error
     if found is None and not module:
         raise UserError(f"{named}but not where it is: write FILE.{name}, where FILE.py defines it")
@@ -554,7 +555,7 @@ def _make_importable(folder):
 
 def _refuse_namesakes(folders):
     """Refuse a file beside a YAML if Python has imported another one of its name, which it would go on using."""
-    for folder in map(Path, folders):
+    for folder in filter(Path.is_dir, map(Path, folders)):  # what a run recorded may have been moved since
         beside = {path.stem for path in folder.iterdir()} - {"__main__"}
         for name, module in list(sys.modules.items()):
             imported = getattr(module, "__file__", None) if name.partition(".")[0] in beside else None

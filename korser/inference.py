@@ -255,6 +255,6 @@ class TrainedModel:
         if corpus != self.info["corpus"] or not (ids or known) or (corpus == "csv" and not ids):
             return None  # any corpus may be read as csv, and in each there may be a speaker 1
         return (
-            f"{ids} of {len(manifest)} utterances have the ids, and {len(known)} of {len(speakers)} speakers the names, "
-            "of some in training or validation: if they are the same, these are no figures for new data"
+            f"{ids} of {len(manifest)} utterances have the ids, and {len(known)} of {len(speakers)} speakers the "
+            "names, of some in training or validation: if they are the same, these are no figures for new data"
         )

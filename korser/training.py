@@ -303,7 +303,8 @@ def prepare(hparams, run_dir):
         if begun["tasks"] != info["tasks"]:
             raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
         _require_same_code(begun, run_dir, info)
-        if any(begun.get("environment", {}).get(key) != info["environment"][key] for key in ("versions", "korser_source")):
+        then, now = begun.get("environment", {}), info["environment"]
+        if any(then.get(key) != now[key] for key in ("versions", "korser_source")):
             logger.warning("!!! %s was begun by another version of korser or of its libraries", run_dir)
     write_csv(run_dir / "manifest.csv", manifest)
     write_text(run_dir / "hparams.yaml", hparams.text)
@@ -469,8 +470,8 @@ def labelled_tasks(tasks, corpus, manifest):
     labelled = []
     for task in tasks:
         if task.name in manifest and task.name not in corpus.classes:
-            known = [*corpus.classes, task.name]
-            how = f"name it by --corpus_options='{{tasks: [{', '.join(known)}]}}'" if corpus.name == "csv" else "leave it out"
+            known = ", ".join([*corpus.classes, task.name])
+            how = "leave it out" if corpus.name != "csv" else f"name it by --corpus_options='{{tasks: [{known}]}}'"
             raise UserError(f"'{task.name}' is a column of corpus '{corpus.name}', but none of its tasks: {how}")
         missing = [
             split
@@ -489,8 +490,8 @@ def labelled_tasks(tasks, corpus, manifest):
             classes = corpus.classes[task.name]
             if len(classes) > MOST_LEVELS and _numbers(classes) and any(float(c) % 1 for c in classes):
                 raise UserError(
-                    f"{task.name} has {len(classes)} different numbers, and korser classifies: give each a class, in the "
-                    "corpus or by label_map"
+                    f"{task.name} has {len(classes)} different numbers, and korser classifies: give each a class, in "
+                    "the corpus or by label_map"
                 )
             if task.ordinal and task.name in corpus.sorted_tasks and len(classes) > 2 and not _numbers(classes):
                 raise UserError(

@@ -307,7 +307,8 @@ def test_what_lies_beside_the_yaml_can_be_imported(folder):
 def test_an_object_with_one_argument_may_stand_in_a_list(folder):
     # ruamel drops the braces of a one-pair mapping there
     part = "!new:torch.nn.Dropout {p: 0.25}"
-    (folder / "base.yaml").write_text(f"{BASE}\nlisted: [{part}, [{part}]]\nsingle: {part}\nreferred: [!ref <single>]\n")
+    more = f"listed: [{part}, [{part}]]\nsingle: {part}\nreferred: [!ref <single>]\n"
+    (folder / "base.yaml").write_text(f"{BASE}\n{more}")
     for source, overrides in ("model.yaml", {}), ("model.yaml", {"listed": f"[{part}, [{part}]]"}):
         hparams = load_hparams(folder / source, overrides)
         (one, (two,)), (three,) = hparams["listed"], hparams["referred"]
@@ -383,6 +384,8 @@ def test_recorded_settings_whose_code_has_gone(tmp_path):
         UserError, match=f"'frontend' names gone.Conv, but there is no module 'gone' .looked for in {tmp_path}"
     ):
         load_resolved("frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path)])
+    with pytest.raises(UserError, match="no module 'gone' .* moved, name its folder by PYTHONPATH"):
+        load_resolved("frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path / "no_longer_there")])
 
 
 def test_the_digest_names_settings_and_nothing_else(folder):

@@ -641,13 +641,16 @@ def test_the_settings_that_a_search_found_name_their_speakers_where_these_are_te
         assert ("searched on speakers whom this run tests (s4)" in caplog.text) == bool(shared)
 
 
+WITH_AGE = "[!ref <emotion>, !new:korser.Task {name: age}]"
+
+
 @pytest.mark.parametrize(
     "settings, said",
     [
-        ({"lr_scheduler": "!name:speechbrain.nnet.schedulers.NewBobScheduler"}, "NewBobScheduler cannot be called with"),
+        ({"lr_scheduler": "!name:speechbrain.nnet.schedulers.NewBobScheduler"}, "NewBobScheduler cannot be called"),
         ({"lr_scheduler": "!name:torch.optim.lr_scheduler.CosineAnnealingLR {T_max: 9}"}, "torch's own are stepped"),
-        ({"tasks": "[!ref <emotion>, !new:korser.Task {name: age}]"}, "'age' is a column .* --corpus_options='{tasks: .*age]}"),
-        ({"corpus_options": "{tasks: [emotion, age]}", "tasks": "[!ref <emotion>, !new:korser.Task {name: age}]"}, "classif"),
+        ({"tasks": WITH_AGE}, "'age' is a column .* --corpus_options='{tasks: .*age]}"),
+        ({"corpus_options": "{tasks: [emotion, age]}", "tasks": WITH_AGE}, "48 different numbers, and korser classifies"),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_one_line(tiny_corpus, tiny, tmp_path, settings, said):

@@ -113,9 +113,11 @@ def test_classes_that_look_like_one_are_told(tmp_path, caplog):
 
 def test_numbers_with_zeros_behind_the_point_are_not_alike(tmp_path, caplog):
     files = [f"{i}.wav" for i in range(3)]
-    make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, ["1.2", "1.02", "01.2"])), files=files)
+    labels = ["1.2", "1.02", "01.2"]
+    make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
     load_corpus("csv", tmp_path)
-    assert len(caplog.messages) == 1 and "{01.2: 1.2}" in caplog.text.replace("1.2: 01.2", "01.2: 1.2")
+    (message,) = caplog.messages
+    assert "{1.2: 01.2}" in message or "{01.2: 1.2}" in message
 
 
 def test_speakers_that_look_like_one_are_told(tmp_path, caplog):
