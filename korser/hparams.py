@@ -536,6 +536,7 @@ def _require(target, where, path, folders):
     except pydoc.ErrorDuringImport as error:
         raise UserError(f"{named}which cannot be imported: {_told(error.value)}") from error
     except ImportError as error:
+        _refuse_hidden(named, error.name or module, folders)
         looked = " and in ".join([*folders, "what is installed"])
         raise UserError(
             f"{named}but there is no module '{error.name}' (looked for in {looked}); if it has been moved, "
@@ -544,7 +545,18 @@ def _require(target, where, path, folders):
     if found is None and not module:
         raise UserError(f"{named}but not where it is: write FILE.{name}, where FILE.py defines it")
     if found is None:
+        _refuse_hidden(named, module, folders)
         raise UserError(f"{named}but there is no such thing in {module}{nearest(name, near)}")
+
+
+def _refuse_hidden(named, module, folders):
+    """Say that a module beside the YAML is there, but that something installed has its name, or its package's."""
+    package = sys.modules.get(module.partition(".")[0])
+    hides = getattr(package, "__file__", None)
+    for folder in folders:
+        file = Path(folder).joinpath(*module.split(".")).with_suffix(".py")
+        if hides and file.is_file() and Path(folder) not in Path(hides).parents:
+            raise UserError(f"{named}but {file} is hidden by {hides}: rename it, or the folder that it lies in")
 
 
 def _make_importable(folder):

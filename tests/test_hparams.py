@@ -320,6 +320,16 @@ def test_null_may_replace_a_number(folder):
     assert load_hparams(folder / "mine.yaml", {"other": "null"})["other"] is None
 
 
+def test_a_file_that_is_hidden_by_what_is_installed_is_named(folder):
+    (folder / "plugins" / "frontends").mkdir(parents=True)
+    for module in "plugins.frontends.hidden_part", "colorsys":
+        file = folder.joinpath(*module.split(".")).with_suffix(".py")
+        file.write_text("class Part: pass\n")
+        (folder / "model.yaml").write_text(f"base: base.yaml\nother: !new:{module}.Part\n")
+        with pytest.raises(UserError, match=rf"'other' names .*Part, but {file} is hidden by .*: rename it"):
+            load_hparams(folder / "model.yaml")
+
+
 def test_two_files_of_one_name_beside_two_yamls_are_refused(tmp_path):
     # Python would give the second model the first one's code, and the two would come out equal
     def write(name, helper, gain):
