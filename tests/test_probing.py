@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, recall_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from test_recipes import call, load_recipe  # noqa: F401
+from test_recipes import call  # noqa: F401
 
 from korser.audio import read_audio, scan_audio
 from korser.errors import UserError
@@ -408,11 +408,6 @@ def test_an_utterance_too_short_for_an_encoder(overrides, csv_corpus):
 def test_a_model_yaml_is_refused():
     with pytest.raises(UserError, match="is a model's YAML"):
         load_settings(HPARAMS / "mel_stl.yaml")
-
-
-def test_no_arguments_give_the_help(call):  # noqa: F811
-    with pytest.raises(SystemExit, match="hparams/probe.yaml"):
-        load_recipe("probe").main([])
 
 
 # -- the figure -------------------------------------------------------------------------------------------------------
