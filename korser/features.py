@@ -43,10 +43,11 @@ from korser.store import ArrayStore
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "torchaudio", "transformers")
-HOUSES = ("korser", "plugins")
+HOUSES = ("korser", "plugins")  # korser's own packages
 NOT_OF_A_CONFIG = ("_name_or_path", "transformers_version", "architectures")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 PRECISIONS = ("fp32", "bf16")
+distributions = functools.cache(packages_distributions)  # it reads the metadata of all that is installed
 OTHER_DTYPE = "set cache_dtype to bfloat16 or float32 (float16 ends at 65504)"
 SHARD_BYTES = 256 * 2**20  # what a kill can lose, at most
 SHARD_ARRAYS = 2048
@@ -415,7 +416,7 @@ def _closure(cls, korser=True):
         is_own = package == own or (package not in HOUSES and is_users(spec.origin or "/"))
         if not (korser if package == "korser" else is_own or (korser and package in HOUSES)):
             if by not in HOUSES and package not in HOUSES:
-                called.update(_distributions().get(package, ()))
+                called.update(distributions().get(package, ()))
             continue
         sources[name] = _source(name, sys.modules.get(name))
         for node in ast.walk(ast.parse(sources[name])):
@@ -425,11 +426,6 @@ def _closure(cls, korser=True):
                 origin = importlib.util.resolve_name("." * node.level + (node.module or ""), spec.parent)
                 todo += [(n, package) for n in (origin, *(f"{origin}.{alias.name}" for alias in node.names))]
     return sources, called
-
-
-@functools.cache
-def _distributions():
-    return packages_distributions()
 
 
 def _find(name):
@@ -467,7 +463,7 @@ def _is_plain(value):
 
 
 def _plain(value):
-    """A constructor's arguments as JSON. What has no plain form stands by its type: its state is in the weights."""
+    """A constructor's arguments as JSON; the tensors of a module among them are in the weights."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set)):

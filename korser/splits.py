@@ -41,7 +41,7 @@ SYNONYMS = {"val": "valid", "validation": "valid", "dev": "valid", "development"
 N_DRAWS = 2000  # random choices of speakers, of which the best balanced is taken
 WORDS_TELL = (
     "THE WORDS TELL: each sentence has one label, and those of the test part are trained on; keep them apart by "
-    "split.hold_out=sentence"
+    "the protocol speaker_holdout with hold_out=sentence"
 )
 LARGEST_SEED = 2**32 - 1  # sklearn's
 SHOWN = 5

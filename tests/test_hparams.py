@@ -347,7 +347,7 @@ def test_two_files_of_one_name_beside_two_yamls_are_refused(tmp_path):
     with pytest.raises(UserError, match="first/namesake_part.py and .*part/namesake_part.py .*: rename one"):
         load_hparams(write("part", "namesake_other_help", 2))
 
-    for gain in 1, 2:  # the same in packages, with and without an __init__.py
+    for gain in 1, 2:  # the same in packages
         (tmp_path / f"packages{gain}" / "namesake_lib").mkdir(parents=True)
         (tmp_path / f"packages{gain}" / "namesake_lib" / "parts.py").write_text(f"class Part: gain = {gain}\n")
         (tmp_path / f"packages{gain}" / "model.yaml").write_text("part: !new:namesake_lib.parts.Part\n")
