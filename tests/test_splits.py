@@ -7,7 +7,7 @@ import pytest
 
 from korser.corpora import load_corpus
 from korser.errors import UserError
-from korser.splits import _warn_once, assign_splits, check_splits, speaker_independent, words_tell
+from korser.splits import warn_once, assign_splits, check_splits, speaker_independent, words_tell
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 
@@ -339,7 +339,7 @@ def test_the_same_audio_with_two_labels_is_refused():
 
 
 def test_a_column_that_the_protocol_does_not_use_is_told_once(caplog):
-    _warn_once.cache_clear()
+    warn_once.cache_clear()
     data = with_split(corpus(), thirds)
     data.attrs["file"] = "my/manifest.csv"
     for _ in range(3):
@@ -356,7 +356,7 @@ def test_a_column_that_the_protocol_does_not_use_is_told_once(caplog):
 
 
 def test_classes_with_next_to_no_utterances_are_told(caplog):
-    _warn_once.cache_clear()
+    warn_once.cache_clear()
     data = with_split(corpus(), thirds)
     check_splits(data, "manifest")
     assert not caplog.messages

@@ -50,9 +50,9 @@ def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
     blocks = response = None
     if most:
         blocks = _inner_blocks(x, layout)
-        response = _leaf_fast._response(taps / geometry.block, geometry.block)
+        response = _leaf_fast.frequency_response(taps / geometry.block, geometry.block)
     segments, N = _end_segments(x, layout), layout.ends.block
-    return _Energies.apply(blocks, segments, response, _leaf_fast._response(taps / N, N), width, mu.detach(), layout)
+    return _Energies.apply(blocks, segments, response, _leaf_fast.frequency_response(taps / N, N), width, mu.detach(), layout)
 
 
 class _Layout(NamedTuple):
@@ -179,7 +179,7 @@ def _bands(rates, geometry, device):
     tables : torch.Tensor
         ``(2, C)`` int32, first number and bins of each filter.
     begin : dict
-        First number of each rate; its filters follow each other as in :func:`_leaf_fast._groups`.
+        First number of each rate; its filters follow each other as in :func:`_leaf_fast.group_by_rate`.
     size : int
         Length of a row.
     """
@@ -239,7 +239,7 @@ def _parts(layout, mu, begin):
     parts, rates, g = [], layout.rates, layout.inner
     if layout.most:
         lowest, sums = _lowest(mu, rates, g), _bands(rates, g, mu.device)[1]
-        for r, filters in _leaf_fast._groups(rates, mu.device)[0]:
+        for r, filters in _leaf_fast.group_by_rate(rates, mu.device)[0]:
             parts.append(_Part(False, r, r * g.hops, filters, lowest, begin[r], sums[r]))
     every = constant(tuple(range(len(mu))), mu.device)
     nowhere = torch.zeros(len(mu), dtype=torch.int32, device=mu.device)
