@@ -5,7 +5,7 @@ from pathlib import Path
 
 from timing import arguments, interleaved, report
 
-from korser.corpora import mini
+from korser.corpora.synthetic import mini
 
 
 def main():

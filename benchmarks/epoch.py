@@ -18,17 +18,19 @@ from stock import arithmetic, titled
 from timing import arguments, in_words, interleaved, report
 
 from korser import load_hparams
-from korser.brain import EmotionBrain
-from korser.checkpoints import History
-from korser.data import KeepInMemory, make_dataset
-from korser.hparams import SHIPPED
-from korser.resident import Memory, Resident
-from korser.training import build_model, set_arithmetic, training_batches
+from korser.config.layers import SHIPPED
+from korser.data.batches import KeepInMemory, make_dataset
+from korser.data.resident import Memory, Resident
+from korser.training.brain import EmotionBrain
+from korser.training.build import build_model
+from korser.training.checkpoints import History
+from korser.training.train import training_batches
+from korser.utils.seeding import set_arithmetic
 
 UTTERANCES = 52_000  # of the paper's training part
 FRAMES, CHANNELS, RATE = 225, 768, 50  # of wav2vec2-base; 50 frames per second
 DIFFERENT = 512  # made-up utterances, under as many names as are needed
-FRONTEND = f"!new:plugins.frontends.leaf.Leaf {{in_channels: {CHANNELS}, sample_rate: {RATE}}}"
+FRONTEND = f"!new:korser.plugins.frontends.leaf.Leaf {{in_channels: {CHANNELS}, sample_rate: {RATE}}}"
 STOCK, LOADER, LAUNCHED, RESIDENT = "SpeechBrain", "loader", "launched", "resident"
 AS_IT_COMES = "!name:torch.optim.AdamW {weight_decay: 0.05, foreach: true}"  # as torch would choose on a GPU
 

@@ -29,11 +29,11 @@ from timing import arguments, in_words, interleaved, peak_bytes, report
 from torch.nn import functional as F
 from transformers import AutoModel
 
-from korser.features import FeatureCache
-from korser.stages import SAMPLE_RATE
-from korser.training import set_arithmetic
-from plugins.frontends._wav2vec_fast import convolution_weights, convolve, fft_convolve, fft_weights
-from plugins.frontends.wav2vec import Wav2Vec
+from korser.data.feature_cache import FeatureCache
+from korser.frontend.base import SAMPLE_RATE
+from korser.plugins.frontends.wav2vec.fast import convolution_weights, convolve, fft_convolve, fft_weights
+from korser.plugins.frontends.wav2vec.wav2vec import Wav2Vec
+from korser.utils.seeding import set_arithmetic
 
 SECONDS = 4.5  # of an utterance, as in the paper's corpus
 OPTIONS = [

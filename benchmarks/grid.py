@@ -27,13 +27,13 @@ import torch
 from timing import append, arguments, figure, in_words, write
 
 import korser
-from korser.audio import read_audio, scan_audio
-from korser.audio_store import AudioStore
-from korser.corpora import mini
-from korser.features import FeatureCache
-from korser.hparams import SHIPPED
-from korser.rundir import read_csv
-from korser.stages import split_frozen
+from korser.config.layers import SHIPPED
+from korser.corpora.synthetic import mini
+from korser.data.audio import read_audio, scan_audio
+from korser.data.audio_cache import AudioStore
+from korser.data.feature_cache import FeatureCache
+from korser.frontend.base import split_frozen
+from korser.utils.files import read_csv
 
 MODELS = ("leaf_stl", "leaf_mtl", "wav2vec_leaf_stl", "wav2vec_leaf_mtl")
 FULL_CELLS = "wav2vec_leaf_mtl"  # in full form trained for all ten epochs, at each batch size
@@ -42,7 +42,7 @@ CELLS = 9  # of each model and batch size: 3 learning rates x 3 loss weights
 EPOCHS = 10
 UTTERANCES, HELD_OUT = 68_000, 2_000  # held out: of each emotion, for validation and again for the test
 PAPER_HOURS = 85
-NANO = SHIPPED.parent / "plugins/frontends/wav2vec_nano"  # config of the encoder of the small form
+NANO = SHIPPED.parent / "plugins/frontends/wav2vec/nano"  # config of the encoder of the small form
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Grid:
             "corpus": "mini",
             "data_folder": str(self.folder / "mini"),
             "corpus_options": {"n_speakers": self.size.speakers, "n_utterances": n},
-            "split": f"!name:korser.splits.assign_splits {{{protocol}}}",
+            "split": f"!name:korser.data.splits.assign_splits {{{protocol}}}",
             "evaluate_test": False,
             "output_folder": str(self.folder / "results"),
             "cache_folder": str(self.folder / "cache"),

@@ -13,8 +13,8 @@ from stock import arithmetic, titled
 from timing import arguments, in_child, interleaved, peak_bytes, report
 from torchaudio.transforms import MelSpectrogram
 
-from korser.training import set_arithmetic
-from plugins.frontends.leaf import Leaf
+from korser.plugins.frontends.leaf.leaf import Leaf
+from korser.utils.seeding import set_arithmetic
 
 RATE = 16_000
 BOTH, FORWARD = "forward and backward", "forward"

@@ -1,7 +1,7 @@
 """What the work is, and how fast it could be at most: operations and bytes, counted and not timed.
 
 Operations are those of matrix products, convolutions, attention and Fourier transforms as they are run (PyTorch's
-FlopCounterMode with :data:`korser.cost.FFT`); what works element by element is not counted. Bytes are the least that
+FlopCounterMode with :data:`korser.nn.cost.FFT`); what works element by element is not counted. Bytes are the least that
 has to be moved: each input read once, each output written once, weights not at all (they are shared by a batch).
 The limits of an H100 are those of the README.
 """
@@ -12,10 +12,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from korser import SAMPLE_RATE, ConvNet
-from korser.cost import FFT
-from plugins.frontends.leaf import Leaf
-from plugins.frontends.mel import Mel
+from korser import SAMPLE_RATE
+from korser.nn.cost import FFT
+from korser.plugins.backbones.convnet import ConvNet
+from korser.plugins.frontends.leaf.leaf import Leaf
+from korser.plugins.frontends.mel import Mel
 
 BF16, FP32, COPY = 783e12, 50e12, 3.0e12  # FLOP/s with and without tensor cores, bytes/s
 SECONDS = 4.5  # of an utterance

@@ -16,11 +16,11 @@ import torch
 from epoch import epoch, manifest, settings
 from timing import arguments, figure, interleaved, report
 
-from korser.audio import read_audio, scan_audio
-from korser.audio_store import AudioStore
-from korser.data import KeepInMemory, bucketed_batches, collate, make_dataset, to_float
-from korser.resident import Memory, Resident
-from korser.stages import SAMPLE_RATE
+from korser.data.audio import read_audio, scan_audio
+from korser.data.audio_cache import AudioStore
+from korser.data.batches import KeepInMemory, bucketed_batches, collate, make_dataset, to_float
+from korser.data.resident import Memory, Resident
+from korser.frontend.base import SAMPLE_RATE
 
 SECONDS = 4.5
 ENDINGS = ("flac", "wav", "ogg")

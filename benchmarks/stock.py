@@ -13,8 +13,8 @@ import torch
 from speechbrain.lobes.features import Leaf
 from transformers import AutoConfig, AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-import korser.training
-from korser.stages import SAMPLE_RATE, Stage
+import korser.utils.seeding
+from korser.frontend.base import SAMPLE_RATE, Stage
 
 # SpeechBrain's loader, its batches drawn from all lengths, and the frozen encoder computed in every step.
 SETTINGS = {"use_cache": False, "resident": False, "memory_gb": 0, "n_buckets": 1}
@@ -76,9 +76,9 @@ def titled(title, device):
 def training():
     """Context in which training reads plain files and computes as SpeechBrain lets it."""
     with (
-        mock.patch.object(korser.training, "AudioStore", Files),
-        mock.patch.object(korser.training, "set_arithmetic", lambda: None),
-        mock.patch.object(korser.training, "dry_run", lambda *_: None),  # which would refuse what ignores lengths
+        mock.patch.object(korser.training.train, "AudioStore", Files),
+        mock.patch.object(korser.training.train, "set_arithmetic", lambda: None),
+        mock.patch.object(korser.training.train, "dry_run", lambda *_: None),  # which would refuse what ignores lengths
         arithmetic(matmul=True),
     ):
         yield

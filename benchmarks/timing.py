@@ -120,7 +120,7 @@ def peak_bytes(case, device="cpu"):
     -------
     int
     """
-    from korser.cost import PeakMemory  # here, so that timing alone needs PyTorch only
+    from korser.utils.gpu import PeakMemory
 
     gc.collect()
     if torch.device(device).type == "cuda":

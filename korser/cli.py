@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 
-from korser.errors import UserError
+from korser.utils.errors import UserError
 
 # libraries whose notes on their own workings nobody asked for
 CHATTY = ("speechbrain", "httpx", "transformers", "fontTools")

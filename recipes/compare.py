@@ -13,8 +13,9 @@ import re
 import sys
 
 from korser import cli
-from korser.experiment import load_settings, run_experiment
-from korser.hparams import parse_overrides, parse_value
+from korser.comparison.run import run_experiment
+from korser.comparison.settings import load_settings
+from korser.config.overrides import parse_overrides, parse_value
 from korser.workers import open_workers
 
 WORKERS = ("workers", "cluster", "gpus_per_trial")

@@ -7,11 +7,12 @@ are written to RUN_DIR/evaluations.
 """
 
 from korser import UserError, cli
+from korser.config.overrides import parse_overrides, parse_value
 from korser.corpora import corpus_names
-from korser.evaluation import summary_table
-from korser.hparams import nearest, parse_overrides, parse_value
-from korser.inference import TrainedModel
-from korser.rundir import headline
+from korser.inference.predict import TrainedModel
+from korser.metrics.evaluate import summary_table
+from korser.runs.directory import headline
+from korser.utils.text import nearest
 
 OPTIONS = {
     "corpus": None,

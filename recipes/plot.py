@@ -15,9 +15,10 @@ network, are written to `out`.
 import itertools
 
 from korser import UserError, cli
-from korser.figures import Style, draw_all
-from korser.hparams import nearest, parse_overrides, parse_value
-from korser.report import write_report
+from korser.config.overrides import parse_overrides, parse_value
+from korser.reporting import write_report
+from korser.reporting.figures import Style, draw_all
+from korser.utils.text import nearest
 
 OPTIONS = {"out": "figures", "venue": "ieee", "columns": 1, "metric": None, "audio": True}
 

@@ -8,7 +8,7 @@
 import json
 
 from korser import UserError, cli
-from korser.inference import TrainedModel
+from korser.inference.predict import TrainedModel
 
 
 def main(arguments):

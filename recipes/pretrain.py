@@ -14,7 +14,7 @@ import os
 import speechbrain as sb
 
 from korser import cli
-from korser.hparams import parse_overrides
+from korser.config.overrides import parse_overrides
 from korser.pretraining import load_settings, pretrain, pretrain_folder
 
 

@@ -12,7 +12,7 @@ missing.
 import re
 
 from korser import cli
-from korser.hparams import parse_overrides
+from korser.config.overrides import parse_overrides
 from korser.probing import load_settings, run_probe
 
 

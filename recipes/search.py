@@ -12,7 +12,7 @@ where it was stopped.
 """
 
 from korser import cli
-from korser.hparams import parse_overrides, parse_value
+from korser.config.overrides import parse_overrides, parse_value
 from korser.search import load_settings, search
 from korser.workers import open_workers
 

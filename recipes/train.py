@@ -13,9 +13,10 @@ import os
 import speechbrain as sb
 
 from korser import cli, load_hparams, train
-from korser.evaluation import summary_table
-from korser.hparams import parse_overrides
-from korser.rundir import headline, read_json, run_folder
+from korser.config.overrides import parse_overrides
+from korser.metrics.evaluate import summary_table
+from korser.runs.directory import headline, run_folder
+from korser.utils.files import read_json
 
 
 def main(arguments):

@@ -1,6 +1,8 @@
 """A tiny corpus and tiny settings, so that whole runs take a second or two."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,8 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+
+from korser import cli
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever asks a hub fails at once
 
@@ -69,3 +73,27 @@ def tiny(tiny_corpus, tmp_path):
         "n_buckets": "2",
         "noprogressbar": "true",
     }
+
+
+def load_recipe(name):
+    spec = importlib.util.spec_from_file_location(f"recipe_{name}", ROOT / "recipes" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a recipe in this process; gives (exit code, stdout, stderr)."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        code = 0
+        try:
+            cli.run(load_recipe(name).main)
+        except SystemExit as stop:
+            code = stop.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run

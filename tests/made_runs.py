@@ -12,7 +12,7 @@ HPARAMS = """seed: {seed}
 __set_seed: !apply:torch.manual_seed [{seed}]
 corpus: {corpus}
 data_folder: data/{corpus}
-split: !name:korser.splits.assign_splits
+split: !name:korser.data.splits.assign_splits
   protocol: {protocol}
   n_folds: 3
   fold: {fold}
@@ -105,7 +105,7 @@ def write_run(
         "pretrained": None,
         "seed": seed,
         "fold": fold,
-        "code": {"plugins.frontends.made.Made": "0123456789abcdef"},
+        "code": {"korser.plugins.frontends.made.Made": "0123456789abcdef"},
         "frozen": [],
         **info,
     }

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from korser.corpora.manifest import apply_label_map, check_labels, in_order, warn_of_slips
-from korser.errors import UserError
-from korser.hparams import nearest
+from korser.corpora.table import apply_label_map, check_labels, in_order, warn_of_slips
+from korser.utils.errors import UserError
+from korser.utils.text import nearest
 
 __all__ = ["Corpus", "corpus_names", "load_corpus"]
 

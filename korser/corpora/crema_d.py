@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from korser.corpora.manifest import code, find_files, make_table
-from korser.errors import UserError
+from korser.corpora.table import code, find_files, make_table
+from korser.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

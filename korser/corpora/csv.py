@@ -34,9 +34,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from korser.corpora.manifest import in_order, nfc
-from korser.errors import UserError
-from korser.hparams import nearest
+from korser.corpora.table import in_order, nfc
+from korser.utils.errors import UserError
+from korser.utils.text import nearest
 
 TASKS = {"emotion": (), "gender": (), "intensity": ()}  # those of them that the CSV has; classes as found there
 ANY_CASE = ("path", "speaker", *TASKS, "split", "fold")  # and tasks; an `ID` may number something else

@@ -11,7 +11,7 @@ Labels: emotion (7), gender. Extras: ``age``, ``sentence``. 10 actors, 535 utter
 
 import re
 
-from korser.corpora.manifest import code, find_files, make_table
+from korser.corpora.table import code, find_files, make_table
 
 # Wut, Langeweile, Ekel, Angst, Freude, Trauer
 EMOTIONS = {

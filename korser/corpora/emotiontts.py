@@ -14,13 +14,13 @@ has the last two the other way round, but the sentences and two independently tr
 labels are corrected here; ``corpus_options={"labels": "readme"}`` takes them as they are.
 
 Each sentence (``sentence``) belongs to one emotion and is read by all ten speakers, so that the words alone give the
-emotion away: hold out sentences as well as speakers where that matters (``hold_out: sentence``, :mod:`korser.splits`).
+emotion away: hold out sentences as well as speakers where that matters (``hold_out: sentence``, :mod:`korser.data.splits`).
 """
 
 import re
 
-from korser.corpora.manifest import find_files, make_table
-from korser.errors import UserError
+from korser.corpora.table import find_files, make_table
+from korser.utils.errors import UserError
 
 TASKS = {"emotion": ("neutral", "happy", "sad", "angry"), "gender": ("female", "male")}
 ORDERS = {"corrected": ("neutral", "happy", "sad", "angry"), "readme": ("neutral", "happy", "angry", "sad")}

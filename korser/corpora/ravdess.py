@@ -19,7 +19,7 @@ utterances of 24 actors.
 import logging
 import re
 
-from korser.corpora.manifest import code, find_files, make_table
+from korser.corpora.table import code, find_files, make_table
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,13 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from torch.utils.data import DataLoader, Sampler
 
-from korser.brain import make_scheduler, seed_everything
-from korser.errors import UserError
+from korser.frontend.base import SAMPLE_RATE
 from korser.pretraining.masking import draw_masks, draw_negatives, masked_frames
 from korser.pretraining.model import perplexity
-from korser.rundir import write_csv
-from korser.stages import SAMPLE_RATE
+from korser.training.brain import make_scheduler
+from korser.utils.errors import UserError
+from korser.utils.files import write_csv
+from korser.utils.seeding import seed_everything
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,10 @@ class PretrainBrain(sb.Brain):
     pool : korser.pretraining.data.Pool
     do_normalize : bool
         Whether waveforms get zero mean and unit variance.
-    hparams : korser.hparams.HParams
-    history : korser.checkpoints.History
+    hparams : korser.config.hparams.HParams
+    history : korser.training.checkpoints.History
     log_file : Path
-    checkpointer : korser.checkpoints.AtomicCheckpointer
+    checkpointer : korser.training.checkpoints.AtomicCheckpointer
     tensorboard : speechbrain.utils.train_logger.TensorboardLogger or None
     on_round : callable
         Called on the main process after each round, with its row of the log.

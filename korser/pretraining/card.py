@@ -43,7 +43,7 @@ def model_card(hparams, info, row, *, parameters, preprocessor):
 
     Parameters
     ----------
-    hparams : korser.hparams.HParams
+    hparams : korser.config.hparams.HParams
     info : dict
         ``run.json``.
     row : dict

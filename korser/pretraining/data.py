@@ -15,13 +15,13 @@ import torch
 from speechbrain.utils.distributed import run_on_main
 from torch.utils.data import Dataset
 
-from korser.audio import read_audio
-from korser.audio_store import AudioStore
 from korser.corpora import load_corpus
-from korser.data import FULL_SCALE
-from korser.errors import UserError
-from korser.hparams import nearest
-from korser.splits import assign_splits
+from korser.data.audio import read_audio
+from korser.data.audio_cache import AudioStore
+from korser.data.batches import FULL_SCALE
+from korser.data.splits import assign_splits
+from korser.utils.errors import UserError
+from korser.utils.text import nearest
 
 ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".pcm", ".oga", ".opus", ".aif", ".aifc"}
 GPU_SHARE = 0.5  # of its free memory, that audio may take
@@ -43,7 +43,7 @@ class Source:
     weight : float
         How often a second of this source is drawn, compared with one of a source of weight 1.
     split : dict, optional
-        For a corpus that something is tested on later: what :func:`korser.splits.assign_splits` takes, ``protocol``,
+        For a corpus that something is tested on later: what :func:`korser.data.splits.assign_splits` takes, ``protocol``,
         ``seed`` and ``valid`` being speaker_holdout, 0 and 0 (as in ``hparams/probe.yaml``) unless given. Of such a
         division the training part alone is read: neither speakers nor, with ``hold_out``, sentences of the test.
     """

@@ -149,11 +149,11 @@ class PretrainingModel(nn.Module):
         return int(self.model._get_feat_extract_output_lengths(samples))
 
     def trained_state(self):
-        """See :class:`korser.checkpoints.TrainedState`."""
+        """See :class:`korser.training.checkpoints.TrainedState`."""
         return self.state_dict()
 
     def load_trained_state(self, state):
-        """See :class:`korser.checkpoints.TrainedState`."""
+        """See :class:`korser.training.checkpoints.TrainedState`."""
         self.load_state_dict(state)
 
 

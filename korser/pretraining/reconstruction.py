@@ -18,7 +18,7 @@ import torch
 import torchaudio
 from torch import nn
 
-from korser.stages import SAMPLE_RATE
+from korser.frontend.base import SAMPLE_RATE
 
 N_MELS = 40
 FLOOR = 1e-3  # of the power in a band of a waveform of variance 1: keeps silence from shouting

@@ -24,11 +24,9 @@ import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, infer_device, run_on_main
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from korser.audio import scan_audio
-from korser.brain import require_own_device, seed_everything
-from korser.checkpoints import AtomicCheckpointer, History, TrainedState
-from korser.errors import UserError
-from korser.features import code_digest, weights_digest
+from korser.data.audio import scan_audio
+from korser.data.fingerprint import code_digest, weights_digest
+from korser.frontend.base import SAMPLE_RATE
 from korser.pretraining.brain import PretrainBrain
 from korser.pretraining.card import model_card
 from korser.pretraining.data import CropPlan, Pool, hold_out, read_sources, validation_batches
@@ -36,9 +34,13 @@ from korser.pretraining.model import PretrainingModel
 from korser.pretraining.reconstruction import Reconstruction
 from korser.pretraining.settings import check_settings
 from korser.pretraining.weights import build_model, export
-from korser.rundir import environment, locked, read_csv, read_json, write_csv, write_json, write_text
-from korser.stages import SAMPLE_RATE
-from korser.training import open_tensorboard
+from korser.runs.directory import environment
+from korser.training.build import open_tensorboard
+from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
+from korser.utils.errors import UserError
+from korser.utils.files import locked, read_csv, read_json, write_csv, write_json, write_text
+from korser.utils.gpu import require_own_device
+from korser.utils.seeding import seed_everything
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ def pretrain(hparams, run_dir):
 
     Parameters
     ----------
-    hparams : korser.hparams.HParams
+    hparams : korser.config.hparams.HParams
         From :func:`korser.pretraining.load_settings`.
     run_dir : str or Path
         From :func:`korser.pretraining.pretrain_folder`. An interrupted one is gone on with and ends in the same
@@ -277,7 +279,7 @@ def find_trouble(row, hparams, info):
     ----------
     row : dict
         Of the log.
-    hparams : korser.hparams.HParams
+    hparams : korser.config.hparams.HParams
     info : dict
         ``run.json``.
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from korser.errors import UserError
-from korser.hparams import load_recipe, nearest
+from korser.config.hparams import load_recipe
+from korser.utils.errors import UserError
+from korser.utils.text import nearest
 
 WHOLE = {  # the least value of each
     "seed": 0,
@@ -60,7 +61,7 @@ def load_settings(path, overrides=None):
 
     Returns
     -------
-    korser.hparams.HParams
+    korser.config.hparams.HParams
 
     Raises
     ------

@@ -10,10 +10,10 @@ import torch
 from transformers import AutoConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 from transformers.utils import logging as transformers_logging
 
-from korser.errors import UserError
-from korser.hparams import nearest
-from korser.rundir import write_text
-from korser.stages import SAMPLE_RATE
+from korser.frontend.base import SAMPLE_RATE
+from korser.utils.errors import UserError
+from korser.utils.files import write_text
+from korser.utils.text import nearest
 
 logger = logging.getLogger(__name__)
 

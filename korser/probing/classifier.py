@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from korser import statistics
-from korser.metrics import confusion_counts
+from korser.metrics import estimates
+from korser.metrics.scores import confusion_counts
 from korser.probing.encoders import ALL, CHOSEN
 
 ROUGH = 1e-3  # tolerance of the fits by which C is chosen: half the time
@@ -117,7 +117,7 @@ def _cross_validated(x, y, folds, strengths):
         predictions = fit_predict(x[train], y[train], x[test], strengths, tol=ROUGH)
         for total, predicted in zip(counts, predictions):
             total += confusion_counts(y[test], predicted, y.max() + 1)
-    return statistics.uar(counts)
+    return estimates.uar(counts)
 
 
 def fit_predict(x, y, x_new, strengths, tol=1e-4):

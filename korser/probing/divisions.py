@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from korser.audio import scan_audio
 from korser.corpora import load_corpus
-from korser.errors import UserError
-from korser.splits import assign_splits, check_splits
+from korser.data.audio import scan_audio
+from korser.data.split_checks import check_splits
+from korser.data.splits import assign_splits
+from korser.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

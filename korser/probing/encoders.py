@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from korser.errors import UserError
-from korser.features import digest
+from korser.data.fingerprint import digest
+from korser.frontend.base import Stage
 from korser.probing.settings import require_waveforms
-from korser.stages import Stage
+from korser.utils.errors import UserError
 
 CHOSEN, ALL = "chosen", "all"  # among the names of layers: the one that was chosen, and all of them side by side
 

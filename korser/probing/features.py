@@ -12,10 +12,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from korser.audio import read_audio
-from korser.lengths import masked_mean_std
-from korser.stages import SAMPLE_RATE
-from korser.store import ArrayStore
+from korser.data.audio import read_audio
+from korser.data.store import ArrayStore
+from korser.frontend.base import SAMPLE_RATE
+from korser.frontend.lengths import masked_mean_std
 
 SHARD = 500  # utterances between two writes to the cache
 CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # of what this process runs

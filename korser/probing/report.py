@@ -9,10 +9,10 @@ import re
 import numpy as np
 import pandas as pd
 
-from korser import statistics
-from korser.metrics import confusion_counts
+from korser.comparison.tables import number, p_value
+from korser.metrics import estimates, significance
+from korser.metrics.scores import confusion_counts
 from korser.probing.encoders import ALL, CHOSEN
-from korser.tables import number, p_value
 
 
 def _counts(table, task, classes, column):
@@ -52,7 +52,7 @@ def scores_table(division, probed):
                 "n_classes": len(classes),
             }
             for metric in ("uar", "accuracy"):
-                entry = statistics.estimate(counts, metric)
+                entry = estimates.estimate(counts, metric)
                 row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
             own = [choice["layer"] if name == CHOSEN else name for choice in choices]
             row |= {
@@ -92,9 +92,9 @@ def differences_table(division, probed):
     for task, classes in division.classes.items():
         counts = {encoder.label: _counts(table, task, classes, f"{task}_pred_{CHOSEN}") for encoder, table, _ in probed}
         pairs = [(b, a) for a, b in itertools.combinations(counts, 2)]
-        tests = [statistics.permutation_test(counts[a], counts[b], "uar") for a, b in pairs]
-        for (a, b), test, p in zip(pairs, tests, statistics.holm([test["p"] for test in tests])):
-            entry = statistics.difference(counts[a], counts[b], "uar")
+        tests = [significance.permutation_test(counts[a], counts[b], "uar") for a, b in pairs]
+        for (a, b), test, p in zip(pairs, tests, significance.holm([test["p"] for test in tests])):
+            entry = estimates.difference(counts[a], counts[b], "uar")
             row = {
                 "task": task,
                 "encoder_a": a,

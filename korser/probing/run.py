@@ -12,15 +12,16 @@ import numpy as np
 import pandas as pd
 import sklearn
 
-from korser.errors import UserError
+from korser.frontend.base import SAMPLE_RATE
 from korser.probing import classifier
 from korser.probing.classifier import probe
 from korser.probing.divisions import divide
 from korser.probing.encoders import ALL, make_encoders
 from korser.probing.features import pooled_statistics
 from korser.probing.report import differences_table, markdown, scores_table
-from korser.rundir import environment, read_csv, read_json, write_csv, write_json, write_text
-from korser.stages import SAMPLE_RATE
+from korser.runs.directory import environment
+from korser.utils.errors import UserError
+from korser.utils.files import read_csv, read_json, write_csv, write_json, write_text
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from korser.errors import UserError
-from korser.hparams import load_recipe, nearest
-from korser.splits import assign_splits, speaker_independent
-from korser.stages import SAMPLE_RATE, Stage
+from korser.config.hparams import load_recipe
+from korser.data.splits import assign_splits, speaker_independent
+from korser.frontend.base import SAMPLE_RATE, Stage
+from korser.utils.errors import UserError
+from korser.utils.text import nearest
 
 SECONDS = {"cpu": 32, "cuda": 320}  # of padded audio in a batch
 OF_A_CORPUS = (
@@ -34,7 +35,7 @@ class Material:
     corpus, data_folder : str
     corpus_options, label_map : dict
     split : functools.partial
-        Of :func:`korser.splits.assign_splits`.
+        Of :func:`korser.data.splits.assign_splits`.
     folds : int or None
     """
 
@@ -135,7 +136,7 @@ def _check(values):
     require("sources", names and _twice(sources) is None, "list Hugging Face ids or folders, each once")
     takes = inspect.signature(values["encoder"]).parameters if callable(values["encoder"]) else {}
     require("encoder", "source" in takes, "it must be given by !name:, and take a `source`, as Wav2Vec does")
-    require("floor", isinstance(floor, dict), "write a mapping, {log-mel: !new:plugins.frontends.mel.Mel}")
+    require("floor", isinstance(floor, dict), "write a mapping, {log-mel: !new:korser.plugins.frontends.mel.Mel}")
     for name, stage in floor.items():
         require_waveforms(stage, f"floor.{name}")
     if not sources and not floor:

@@ -18,10 +18,10 @@ from optuna.trial import TrialState
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from korser.errors import UserError
-from korser.rundir import locked, read_csv, read_json
 from korser.search.plan import make_plan
 from korser.search.report import summary, write_results
+from korser.utils.errors import UserError
+from korser.utils.files import locked, read_csv, read_json
 from korser.workers import Job
 
 POLL = 0.5  # seconds between looks at the logs of running trials, where there is a pruner

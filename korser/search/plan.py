@@ -6,11 +6,12 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from korser.errors import UserError
-from korser.hparams import load_hparams, run_name
+from korser.config.hparams import load_hparams, run_name
+from korser.config.schema import check_settings
+from korser.data.load_split import divide
 from korser.search.space import check_values, grid_cells, has_effect, make_axis
-from korser.settings import check_settings
-from korser.training import divide, labelled_tasks, pretrained
+from korser.training.prepare import labelled_tasks, pretrained
+from korser.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

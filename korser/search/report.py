@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from korser.evaluation import NAMES
-from korser.hparams import SHIPPED
-from korser.metrics import confusion_counts
-from korser.rundir import read_csv, write_csv, write_json, write_text
-from korser.splits import speaker_independent
-from korser.statistics import difference
+from korser.config.layers import SHIPPED
+from korser.data.splits import speaker_independent
+from korser.metrics.estimates import difference
+from korser.metrics.evaluate import NAMES
+from korser.metrics.scores import confusion_counts
+from korser.utils.files import read_csv, write_csv, write_json, write_text
 
 SHOWN = 12  # trials in the printed table; all are in trials.csv
 RESULTS = ("valid_uar", "low", "high", "best_epoch")
@@ -135,7 +135,7 @@ def _text(value):
 def runner_up(plan, ranked):
     """The second best, and by how much it is worse, with a 95 % interval over the validation speakers.
 
-    Paired: what makes a speaker hard for both does not widen the interval (:func:`korser.statistics.difference`). Seeds
+    Paired: what makes a speaker hard for both does not widen the interval (:func:`korser.metrics.estimates.difference`). Seeds
     are not in it: each setting was trained once.
 
     Returns

@@ -9,8 +9,10 @@ import optuna
 import yaml
 from hyperpyyaml import load_hyperpyyaml
 
-from korser.errors import UserError
-from korser.hparams import SHIPPED, is_plain, load_recipe, nearest
+from korser.config.hparams import is_plain, load_recipe
+from korser.config.layers import SHIPPED
+from korser.utils.errors import UserError
+from korser.utils.text import nearest
 
 FREE = ("space", "overrides")  # mappings whose keys are the model's, not the search's
 OWN = {  # what the search says about every run itself, and where

@@ -12,13 +12,14 @@ import torch
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from korser.brain import make_scheduler
-from korser.errors import UserError
-from korser.hparams import NOT_SETTINGS, load_hparams
-from korser.settings import check_settings
-from korser.stages import SAMPLE_RATE
-from korser.tasks import Task
-from korser.training import build_model, made_by
+from korser.config.hparams import NOT_SETTINGS, load_hparams
+from korser.config.schema import check_settings
+from korser.frontend.base import SAMPLE_RATE
+from korser.nn.tasks import Task
+from korser.runs.provenance import made_by
+from korser.training.brain import make_scheduler
+from korser.training.build import build_model
+from korser.utils.errors import UserError
 
 # What decides which utterances are validated on, and for what: scores of different sets cannot be compared.
 DATA = ("corpus", "data_folder", "corpus_options", "label_map", "split", "tasks", "evaluate_test")
@@ -180,7 +181,7 @@ def has_effect(name, hparams, trained):
     ----------
     name : str
         ``<task>_weight``, or a setting of a task's own such as ``gender.weight``.
-    hparams : korser.hparams.HParams
+    hparams : korser.config.hparams.HParams
     trained : iterable of str
         Names of the tasks that are trained.
 

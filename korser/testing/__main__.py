@@ -8,9 +8,10 @@ import logging
 import sys
 
 from korser import cli
-from korser.errors import UserError
-from korser.hparams import load_hparams, parse_overrides
+from korser.config.hparams import load_hparams
+from korser.config.overrides import parse_overrides
 from korser.testing import check_frontend
+from korser.utils.errors import UserError
 
 
 def main(arguments):

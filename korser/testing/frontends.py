@@ -13,28 +13,27 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from korser.contract import (
+from korser.frontend.base import Stage, split_frozen
+from korser.frontend.lengths import length_mask
+from korser.frontend.validation import check_sizes
+from korser.testing.dry_run import (
+    OVER_TIME,
     apart,
     assert_finite,
     call,
     check_created,
     check_lengths,
     check_output,
-    check_sizes,
-    explain,
     independent,
-    is_reason,
     not_repeatable,
     raise_if_kept,
-    some,
     state_names,
     too_short,
     unit,
     unregistered,
-    user_line,
 )
-from korser.lengths import length_mask
-from korser.stages import Stage, split_frozen
+from korser.utils.text import some
+from korser.utils.user_code import explain, is_reason, user_line
 
 INVARIANCE = 1e-5  # relative 2-norm of an utterance's features, alone against in a batch, float32
 LONGEST = 30.0  # seconds; longer than any utterance of the corpora
@@ -107,7 +106,7 @@ def check_frontend(factory):
 
     >>> import pytest
     >>> from korser import Stage
-    >>> from korser.lengths import zero_padding
+    >>> from korser.frontend.lengths import zero_padding
     >>> class Energy(Stage):
     ...     def __init__(self):
     ...         super().__init__(output_size=1, frame_rate=100.0, min_length=160)
@@ -425,7 +424,7 @@ def training_ignores_the_padding(factory):
         return  # what it draws at random depends on the shape, too
     _, further, moved = train(_count(stage, 0.3), 1)
     norms = [name for name, m in stage.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    fix = f": is it {some(norms)}? Let it see the valid frames only, as korser.convnet.MaskedBatchNorm does"
+    fix = f": is it {some(norms)}? Let it see the valid frames only, as korser.plugins.backbones.convnet.MaskedBatchNorm does"
     fix = fix if norms else ""
     for a, b in zip(features, further):
         assert apart(a, b) <= INVARIANCE, (

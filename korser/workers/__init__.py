@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from korser.errors import UserError
+from korser.utils.errors import UserError
 from korser.workers.base import Workers
 from korser.workers.job import Job, Outcome, train_job
 from korser.workers.processes import Processes

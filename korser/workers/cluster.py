@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 
-from korser.errors import UserError
+from korser.utils.errors import UserError
 from korser.workers.base import Workers
 from korser.workers.job import Outcome
 

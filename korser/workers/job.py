@@ -14,12 +14,12 @@ from pathlib import Path
 import filelock
 import torch
 
-from korser.brain import Pruned
 from korser.cli import CHATTY
-from korser.cost import gpu_is_full
-from korser.errors import UserError
-from korser.hparams import load_hparams
-from korser.training import train
+from korser.config.hparams import load_hparams
+from korser.training.brain import Pruned
+from korser.training.train import train
+from korser.utils.errors import UserError
+from korser.utils.gpu import gpu_is_full
 
 STOP = "stop"  # a file of this name in the run directory asks the run to stop after its current epoch
 LOG = "worker.log"  # in the run directory: whatever the run prints, logs and warns
@@ -38,7 +38,7 @@ class Job:
     yaml : str
         Path of the model's YAML file.
     overrides : dict
-        As :func:`korser.hparams.load_hparams` takes them.
+        As :func:`korser.config.hparams.load_hparams` takes them.
     run_dir : str
 
     Examples
@@ -145,7 +145,7 @@ def _out_of_memory(error):
 
 
 def _wait_until_free(run_dir, patience):
-    """Wait for the lock of :func:`korser.rundir.locked`; if it stays taken, training itself says so."""
+    """Wait for the lock of :func:`korser.utils.files.locked`; if it stays taken, training itself says so."""
     lock = filelock.FileLock(run_dir / ".lock")
     with contextlib.suppress(filelock.Timeout):
         lock.acquire(timeout=patience)

@@ -18,7 +18,7 @@ from multiprocessing.connection import wait
 import joblib
 import torch
 
-from korser.errors import UserError
+from korser.utils.errors import UserError
 from korser.workers.base import Workers, ended_by
 from korser.workers.job import perform
 

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 def works():
     """Compile and run a small kernel: Triton comes with PyTorch on Linux, but needs a C compiler, too."""
     try:
-        from plugins.frontends._wav2vec_triton import add_norm
+        from korser.plugins.frontends.wav2vec.triton import add_norm
 
         x = torch.ones(1, 16, device="cuda")
         add_norm(x, x, x[0], x[0], 1e-5)

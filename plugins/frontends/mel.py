@@ -7,10 +7,10 @@ import torch
 import torchaudio
 from torch.func import functional_call
 
-from korser.errors import UserError
-from korser.lengths import zero_padding
-from korser.pcen import PCEN
-from korser.stages import SAMPLE_RATE, Stage
+from korser.frontend.base import SAMPLE_RATE, Stage
+from korser.frontend.lengths import zero_padding
+from korser.frontend.pcen import PCEN
+from korser.utils.errors import UserError
 
 FLOOR = 1e-6  # added to the power before it is compressed: 100 dB below a full-scale sine, above 16-bit rounding
 
@@ -19,11 +19,11 @@ class Mel(Stage):
     """Power mel spectrogram (torchaudio's, HTK scale, Hann window), compressed by a logarithm or by PCEN.
 
     Frame ``k`` is centred at sample ``hop k``, with zeros outside the utterance, and ``T`` samples give
-    ``ceil(T / hop)`` frames, exactly as :class:`plugins.frontends.leaf.Leaf` counts them. (torchaudio counts one more
+    ``ceil(T / hop)`` frames, exactly as :class:`korser.plugins.frontends.leaf.leaf.Leaf` counts them. (torchaudio counts one more
     where the hop divides ``T``, and reflects the ends; reflection would need the true end of each utterance.)
 
     With "log" the features are ``log(power + 1e-6)`` and the stage has no parameters: it is frozen, so that its output
-    can be cached. With "pcen" they are :class:`korser.pcen.PCEN` of the power, trained with the model.
+    can be cached. With "pcen" they are :class:`korser.frontend.pcen.PCEN` of the power, trained with the model.
 
     Parameters
     ----------
@@ -96,11 +96,11 @@ class Mel(Stage):
         return {} if self.pcen is None else self.pcen.learned()
 
     def capture_key(self):
-        """See :meth:`korser.stages.Stage.capture_key`."""
+        """See :meth:`korser.frontend.base.Stage.capture_key`."""
         return ()
 
     def forward(self, x, lengths):
-        """See :meth:`korser.stages.Stage.forward`; float32 arithmetic at least, output in the module's dtype."""
+        """See :meth:`korser.frontend.base.Stage.forward`; float32 arithmetic at least, output in the module's dtype."""
         dtype = self.spectrogram.mel_scale.fb.dtype
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(torch.promote_types(x.dtype, dtype), torch.float32)

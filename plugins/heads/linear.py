@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from korser.losses import joint_loss
+from korser.nn.losses import joint_loss
 
 
 class LinearHeads(nn.Module):
@@ -38,7 +38,7 @@ class LinearHeads(nn.Module):
             self.register_buffer(f"class_weight_{name}", weight, persistent=False)
 
     def capture_key(self):
-        """See :meth:`korser.stages.Stage.capture_key`."""
+        """See :meth:`korser.frontend.base.Stage.capture_key`."""
         return ()
 
     def forward(self, embedding):
@@ -46,7 +46,7 @@ class LinearHeads(nn.Module):
         return {name: layer(embedding) for name, layer in self.layers.items()}
 
     def loss(self, logits, labels, mix=None):
-        """See :func:`korser.losses.joint_loss`."""
+        """See :func:`korser.nn.losses.joint_loss`."""
         return joint_loss(
             logits,
             labels,

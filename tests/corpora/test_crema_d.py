@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from korser.corpora import load_corpus
-from korser.errors import UserError
+from korser.utils.errors import UserError
 
 TABLE = '"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","A","B"\n1002,21,"Female","A","B"\n'
 NAMES = (

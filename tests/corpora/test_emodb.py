@@ -1,7 +1,7 @@
 import pytest
 
 from korser.corpora import load_corpus
-from korser.errors import UserError
+from korser.utils.errors import UserError
 
 
 def make(folder, names):

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from korser.corpora import corpus_names, load_corpus
-from korser.errors import UserError
+from korser.utils.errors import UserError
 
 OWN = '''
 import pandas as pd
@@ -87,7 +87,7 @@ def test_a_label_outside_the_scheme_names_the_file_and_the_fix(own):
     assert corpus.classes["emotion"] == ("joy", "anger", "calm") and corpus.data["emotion"].iloc[1] == "joy"
 
 
-@pytest.mark.parametrize("name", ["ravdes", "no.such.module", "", ".", "json", "korser.corpora.manifest"])
+@pytest.mark.parametrize("name", ["ravdes", "no.such.module", "", ".", "json", "korser.corpora.table"])
 def test_unknown_corpus(name):
     with pytest.raises(UserError, match="ravdess"):
         load_corpus(name, None)

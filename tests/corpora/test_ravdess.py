@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from korser.corpora import load_corpus
-from korser.errors import UserError
+from korser.utils.errors import UserError
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 

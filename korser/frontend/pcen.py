@@ -1,0 +1,182 @@
+"""Per-channel energy normalisation (PCEN), trainable, without a loop over frames.
+
+Shape legend: ``B`` utterances, ``T`` frames, ``C`` channels.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from korser.utils.errors import UserError
+
+BLOCK = 32  # frames per triangular matrix product; a constant, so that no result depends on the padding
+BOUNDS = {
+    "alpha": (-math.inf, 1.0),
+    "smooth": (0.0, 1.0),
+    "delta": (1e-4, math.inf),  # the power delta ** (1 / root) has no gradient at 0 and no value below
+    "root": (1.0, math.inf),
+}
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, low, high):
+        ctx.save_for_backward(x)
+        ctx.low, ctx.high = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        outwards = torch.zeros_like(x, dtype=torch.bool)
+        if ctx.low is not None:
+            outwards |= (x < ctx.low) & (grad > 0)  # descent would lower it further
+        if ctx.high is not None:
+            outwards |= (x > ctx.high) & (grad < 0)
+        return grad.masked_fill(outwards, 0), None, None
+
+
+def bounded(x, low=None, high=None):
+    """Clamp a parameter, yet let it come back.
+
+    A plain clamp gives a parameter outside the bounds no gradient, so it stays outside for ever. Here the gradient of
+    the clamped value passes straight through as long as descent along it leads inwards; only the part that would push
+    the parameter further out is dropped. That is what projecting after each step (the Keras constraints of the LEAF
+    authors) amounts to, without a hook on the optimizer.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        Any shape.
+    low, high : float, optional
+        The bounds; None is no bound.
+
+    Returns
+    -------
+    torch.Tensor
+        ``x.clamp(low, high)``.
+
+    Example
+    -------
+    >>> x = torch.tensor([3.0], requires_grad=True)
+    >>> bounded(x, high=1.0).backward()
+    >>> x.grad
+    tensor([1.])
+    """
+    return _Bounded.apply(x, low, high)
+
+
+def linear_recursion(u, decay, first):
+    """Solve ``y[t] = decay * y[t - 1] + u[t]`` with ``y[-1] = first``, by triangular matrix products.
+
+    Blocks of 32 steps are solved at once; their last values follow a recursion of the same kind, 32 times shorter.
+
+    Parameters
+    ----------
+    u : torch.Tensor
+        ``(B, C, T)``.
+    decay : torch.Tensor
+        ``(C,)`` in [0, 1].
+    first : torch.Tensor
+        ``(B, C)``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(B, C, T)``.
+    """
+    B, C, T = u.shape
+    n = -(-T // BLOCK)
+    blocks = nn.functional.pad(u, (0, n * BLOCK - T)).view(B, C, n, BLOCK)
+    step = torch.arange(BLOCK, device=u.device)
+    lag = (step[:, None] - step).clamp(min=0).to(u.dtype)
+    weights = (decay[:, None, None] ** lag).tril()  # (C, BLOCK, BLOCK)
+    inside = blocks @ weights.transpose(1, 2)  # as if each block started from 0
+    start = first[..., None]
+    if n > 1:
+        ends = linear_recursion(inside[:, :, :-1, -1], decay**BLOCK, first)
+        start = torch.cat([start, ends], -1)  # (B, C, n), the state before each block
+    fade = decay[:, None] ** (step + 1).to(u.dtype)  # (C, BLOCK)
+    return (inside + start[..., None] * fade[:, None]).reshape(B, C, n * BLOCK)[..., :T]
+
+
+class PCEN(nn.Module):
+    """Trainable per-channel energy normalisation (sPCEN of LEAF).
+
+    ``m[t] = (1 - s) m[t - 1] + s x[t]``, ``m[0] = x[0]``, and ``(x / (floor + m)^alpha + delta)^(1/r) - delta^(1/r)``
+    (Wang et al. 2017, arXiv 1607.05666, eq. 1 and 2; Zeghidour et al. 2021, arXiv 2101.08596, eq. 5), every parameter
+    one value per channel. Bounds are those of the LEAF authors' code: ``alpha <= 1``, ``0 <= s <= 1``, ``r >= 1``;
+    ``delta`` has none there and gives NaN below 0, so it is held at 1e-4 or more. Beyond a bound a parameter still
+    receives the gradient that leads back (:func:`bounded`).
+
+    The arithmetic is float32 at least, under autocast too.
+
+    Parameters
+    ----------
+    n_channels : int
+        ``C``.
+    alpha : float
+        Strength of the gain control: 0 none, 1 full.
+    smooth : float
+        ``s``, the weight of the newest frame in the running mean.
+    delta, root : float
+        Offset and root (``r``) of the compression.
+    floor : float
+        Added to the running mean.
+    trainable : bool
+        False keeps the four at their initial values.
+
+    Example
+    -------
+    >>> PCEN(n_channels=40)(torch.rand(2, 100, 40)).shape
+    torch.Size([2, 100, 40])
+    """
+
+    def __init__(self, *, n_channels, alpha=0.96, smooth=0.04, delta=2.0, root=2.0, floor=1e-12, trainable=True):
+        super().__init__()
+        self.floor = floor
+        for name, value in {"alpha": alpha, "smooth": smooth, "delta": delta, "root": root}.items():
+            low, high = BOUNDS[name]
+            if not low <= value <= high:
+                raise UserError(f"PCEN: {name}={value:g} must lie in {low:g}..{high:g}")
+            setattr(self, name, nn.Parameter(torch.full((n_channels,), float(value)), requires_grad=trainable))
+
+    def _bounded(self, dtype):
+        """The parameters within their bounds, ``(C,)`` each."""
+        return {name: bounded(getattr(self, name).to(dtype), *bounds) for name, bounds in BOUNDS.items()}
+
+    def learned(self):
+        """The four parameters within their bounds; see :meth:`korser.frontend.base.Stage.learned`."""
+        values = self._bounded(self.alpha.dtype)
+        return {
+            "PCEN alpha": ("", values["alpha"]),
+            "PCEN delta": ("", values["delta"]),
+            "PCEN root": ("", values["root"]),
+            "PCEN smoothing": ("", values["smooth"]),
+        }
+
+    def forward(self, x):
+        """Normalise.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            ``(B, T, C)``, not negative. The mean runs forwards only, so what lies past an utterance's end cannot
+            reach it.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(B, T, C)`` in the dtype of the parameters.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            dtype = torch.promote_types(torch.promote_types(x.dtype, self.alpha.dtype), torch.float32)
+            x = x.to(dtype).transpose(1, 2)  # (B, C, T)
+            values = self._bounded(dtype)
+            smooth, alpha, delta = values["smooth"], values["alpha"][:, None], values["delta"][:, None]
+            power = 1 / values["root"][:, None]
+            mean = linear_recursion(smooth[:, None] * x, 1 - smooth, x[..., 0])
+            gain = torch.exp(-alpha * torch.log(self.floor + mean))
+            y = torch.exp(power * torch.log(x * gain + delta)) - delta**power  # `**` would cost twice as much
+            return y.transpose(1, 2).to(self.alpha.dtype)

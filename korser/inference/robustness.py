@@ -1,0 +1,170 @@
+"""Trained models on degraded audio: what is left of them in noise, on a telephone, coded, at another speed.
+
+Each run predicts its own test utterances once more under every condition (:mod:`korser.data.degradations`). Predictions go
+beside the run's others, as ``robustness/<condition>.csv`` with the columns of ``test.csv``, and
+``robustness/conditions.json`` lists the conditions: ``name, kind, value, unit``, and in ``made_from`` a digest of the
+weights and of the way the audio was degraded, by which it is known what has to be done again. Tables are made from
+these files alone.
+"""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from korser.data import degradations
+from korser.data.audio import read_audio
+from korser.data.fingerprint import digest
+from korser.frontend.base import SAMPLE_RATE
+from korser.inference.predict import TrainedModel
+from korser.runs.load import LABELS
+from korser.training.build import predictions_table
+from korser.utils.errors import UserError
+from korser.utils.files import read_csv, read_json, write_csv, write_json
+
+FOLDER = "robustness"  # in a run directory
+
+
+LIST = "conditions.json"
+
+
+BATCH = 16  # utterances; predictions do not depend on it
+
+
+def measure(runs, conditions, *, device=None, progress=True):
+    """Predict the test utterances of some runs under every condition; what is there already is not done again.
+
+    Runs that were tested on the same utterances are done together, so that each utterance is read and degraded once for
+    all of them, and goes once through each frozen encoder. A kill loses at most one condition of one such group.
+
+    Parameters
+    ----------
+    runs : list of korser.runs.load.Run
+        Complete ones with their weights.
+    conditions : list of korser.data.degradations.Condition
+    device : str, optional
+        A GPU if there is one.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    int
+        How many conditions of runs were measured.
+
+    Raises
+    ------
+    UserError
+        If audio or weights are not where the run left them, or an utterance becomes too short for a model.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.allow_tf32 = False  # as in training: differences come from the audio alone
+    groups = {}
+    for run in runs:
+        todo = _todo(run.path, conditions)
+        if todo:
+            rows = _test_rows(run)
+            key = tuple(zip(rows["id"], rows["digest"], rows["audio_path"]))
+            groups.setdefault(key, {})[run.path] = (rows, todo)
+    n_tasks = sum(len({name for _, todo in group.values() for name in todo}) for group in groups.values())
+    with tqdm(total=n_tasks, desc="robustness", disable=not (progress and n_tasks), dynamic_ncols=True) as bar:
+        for group in groups.values():
+            models = {path: TrainedModel(path, device) for path in group}
+            prefixes = _share_prefixes(models)
+            rows = next(iter(group.values()))[0]
+            for condition in conditions:
+                wanted = {path: models[path] for path, (_, todo) in group.items() if condition.name in todo}
+                if wanted:
+                    bar.set_postfix_str(condition.name)
+                    predictions = _predict(rows, condition, wanted, prefixes, device)
+                    for path, model in wanted.items():
+                        table = predictions_table(group[path][0], model.tasks, predictions[path])
+                        _record(path, condition, group[path][1][condition.name], table)
+                    bar.update()
+    return sum(len(todo) for group in groups.values() for _, todo in group.values())
+
+
+def _test_rows(run):
+    manifest = read_csv(run.path / "manifest.csv", dict.fromkeys([*LABELS, *run.tasks]))
+    return manifest[manifest["split"] == "test"].reset_index(drop=True)
+
+
+def _todo(run_dir, conditions):
+    """``{name: digest of what it is made from}`` of the conditions that are missing or out of date."""
+    weights = run_dir / "model.safetensors"
+    if not weights.exists():
+        raise UserError(f"robustness: {run_dir} has no {weights.name}: train again, or write robustness: null")
+    files = (weights, Path(degradations.__file__))
+    common = " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    done = {entry["name"]: entry.get("made_from") for entry in _listed(run_dir)}
+    todo = {}
+    for condition in conditions:
+        made_from = hashlib.sha256(f"{common} {condition.name} {condition.made_from}".encode()).hexdigest()[:16]
+        if done.get(condition.name) != made_from or not (run_dir / FOLDER / f"{condition.name}.csv").exists():
+            todo[condition.name] = made_from
+    return todo
+
+
+def _listed(run_dir):
+    path = run_dir / FOLDER / LIST
+    return read_json(path) if path.exists() else []
+
+
+def _record(run_dir, condition, made_from, table):
+    """Write predictions, then their entry: without one they count for nothing."""
+    write_csv(run_dir / FOLDER / f"{condition.name}.csv", table)
+    entry = {"name": condition.name, "kind": condition.kind, "value": condition.value, "unit": condition.unit}
+    others = [old for old in _listed(run_dir) if old["name"] != condition.name]
+    others.append({**entry, "made_from": made_from})
+    write_json(run_dir / FOLDER / LIST, sorted(others, key=lambda e: (e["kind"], e["value"] or 0, e["name"])))
+
+
+def _share_prefixes(models):
+    """``{name: (frozen stages, run directories of the models that have them)}``; models let go of their own copies."""
+    prefixes = {}
+    for path, model in models.items():
+        stages = list(model.model.prefix)
+        shared, paths = prefixes.setdefault(digest(stages) if stages else "", (model.model.prefix, []))
+        model.model.prefix = shared
+        paths.append(path)
+    return prefixes
+
+
+@torch.no_grad()
+def _predict(rows, condition, models, prefixes, device):
+    """``{run directory: {id: {task: (K,) probabilities}}}`` under one condition."""
+    longest = max(model.min_length for model in models.values())
+    probabilities = {path: {} for path in models}
+    rows = rows.sort_values(["samples", "id"])
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for start in range(0, len(rows), BATCH):
+            batch = list(rows.iloc[start : start + BATCH].itertuples())
+            waveforms = list(threads.map(lambda row: _degraded(row, condition, longest), batch))
+            lengths = torch.tensor([len(x) for x in waveforms], device=device)
+            waveform = pad_sequence(waveforms, batch_first=True).to(device)  # (B, T)
+            for shared, paths in prefixes.values():
+                x, n = waveform, lengths
+                wanted = [path for path in paths if path in models]
+                for stage in shared if wanted else ():
+                    x, n = stage(x, n)
+                for path in wanted:
+                    logits, _ = models[path].model(x, n, skip_prefix=True)
+                    by_task = {task: scores.float().softmax(-1).cpu().numpy() for task, scores in logits.items()}
+                    for i, row in enumerate(batch):
+                        probabilities[path][row.id] = {task: p[i] for task, p in by_task.items()}
+    return probabilities
+
+
+def _degraded(row, condition, min_length):
+    converted = Path(row.audio_path)  # in the cache, which may have been cleared; the original gives the same samples
+    x = condition.degrade(read_audio(converted if converted.exists() else row.path), row.id)
+    if len(x) < min_length:
+        raise UserError(
+            f"robustness: {row.path} is too short under {condition.name}: {len(x) / SAMPLE_RATE:.3f} s, and a model "
+            f"needs {min_length / SAMPLE_RATE:.3f} s: take the condition out"
+        )
+    return x

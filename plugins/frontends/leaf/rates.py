@@ -1,0 +1,186 @@
+"""How finely each filter of LEAF has to be sampled, and when that is looked at (:mod:`korser.plugins.frontends.leaf.fft`).
+
+Shape legend: ``C`` filters, ``R`` rates.
+"""
+
+import functools
+import math
+
+import torch
+
+# Half of a band, in units of the Gabor's own width 1 / sigma. The response is below 1e-12 beyond; what decides is the
+# quadrature, which then keeps a step of 50 dB out of the frames before it, 1e-4 of their gradients included.
+BAND = 7.5
+# What the cut of the taps may leave beyond the band, in units of the peak: a sine of full scale there adds 200 / 4
+# times its square, 8e-10, to an energy, which is less than 1e-4 of the floor 1e-5.
+MAX_RINGING = 4e-6
+MAX_STEP = 0.1  # coarsest grid, in half taps: beyond it the taps are cut too early anyway
+RATES = 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40, 60, 80, 120, 160, 240  # samples per hop that FFTs like
+WIDTH_SLACK, SPREAD_SLACK = 1.05, 4.0  # factors by which widths may change under a plan that is kept
+
+
+@functools.cache  # never freed, since a CUDA graph may hold it; made once, since it is copied from the host
+def constant(values, device, dtype=torch.int64):
+    """A tensor of these numbers, given as a tuple, of a type that is given too: for a cache 0 and 0.0 are the same."""
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def admits(rate, sigma, spread, half, hop, slack=0.0):
+    """Whether so many samples per hop are enough for a filter.
+
+    Parameters
+    ----------
+    rate : torch.Tensor
+        Samples per hop; `hop` leaves nothing out and is always enough.
+    sigma : torch.Tensor
+        Widths of the filters in samples, float64.
+    spread : torch.Tensor
+        Widths of the pooling windows in samples. A rule on a grid coarser than the window would be right only by
+        cancellation between far samples, and a loud moment there would leak in.
+    half : int
+        Taps on either side of the centre.
+    hop : int
+        Samples per hop.
+    slack : float
+        From 0 for the widths as they are to 1 for all widths within `WIDTH_SLACK` and `SPREAD_SLACK` of them.
+
+    Returns
+    -------
+    torch.Tensor
+        bool, of the common shape of the three.
+    """
+    band = math.pi * rate / hop  # half of it, rad per sample
+    widest = sigma * WIDTH_SLACK**slack
+    step = torch.exp(-0.5 * (half / widest) ** 2) / (math.sqrt(2 * math.pi) * widest)  # where the taps are cut
+    fills = band * sigma >= BAND * WIDTH_SLACK**slack
+    fine = spread * rate >= hop * SPREAD_SLACK**slack
+    return fills & fine & (2 * step <= MAX_RINGING * band) | (rate >= hop)
+
+
+def choose_rates(sigma, spread, half, hop, slack=0.0):
+    """The least samples per hop that each filter admits, tuple of int; see :func:`admits`."""
+    rates = torch.tensor([r for r in RATES if 2 * r <= hop <= MAX_STEP * half * r] + [hop])
+    enough = admits(rates[:, None].double(), sigma, spread, half, hop, slack)  # (R, C)
+    return tuple(rates[enough.int().argmax(0)].tolist())
+
+
+class Plan:
+    """The rates of a layer's filters, kept from step to step where looking at its parameters would stall.
+
+    A CPU chooses them anew each time. On a GPU they are chosen with some slack, and each step starts a copy of the
+    widths to the host that a later step looks at, if it has arrived. The host waits for the parameters only where
+    they are not those of a step before: at first, after :meth:`forget`, where they changed without a backward pass
+    between, and where no gradient is wanted, so that an evaluation may follow anything. What slips through (a write
+    between backward pass and forward pass that moves them beyond the slack) makes NaN of the energies
+    (:meth:`outgrown`) rather than wrong numbers. Rates that are enough stay, as a CUDA graph is captured for them.
+
+    Parameters
+    ----------
+    half, hop : int
+        As in :func:`admits`.
+    reader : optional
+        Copies a tensor to the host: ``start(tensor)``, ``busy``, ``result()``, None until it has arrived, and
+        ``drop()``. Default :class:`PinnedReader` on a GPU, and none, so no keeping, on a CPU.
+    """
+
+    def __init__(self, half, hop, reader=None):
+        self.half, self.hop, self.reader = half, hop, reader
+        self.forget()
+
+    def __reduce__(self):
+        return Plan, (self.half, self.hop)  # a copy of the layer, or the layer in another process, begins anew
+
+    def forget(self):
+        """The parameters are not those of a step before."""
+        self.rates = self.known = self.read = None
+        self.learning = False
+
+    def learns(self, _):
+        """A backward pass has come by: what changes next is an optimizer's step. A hook for tensors."""
+        self.learning = True
+
+    def __call__(self, widths, version, wait):
+        """Rates for the filters.
+
+        Parameters
+        ----------
+        widths : torch.Tensor
+            ``(2, C)`` float64, widths of the filters and of the pooling windows in samples.
+        version : object
+            Equal for equal parameters.
+        wait : bool
+            Whether the parameters may be waited for.
+
+        Returns
+        -------
+        tuple of int
+        """
+        if widths.device.type == "cpu" and isinstance(self.reader, PinnedReader):  # moved here from a GPU
+            self.forget()
+            self.reader = None
+        if self.reader is None:
+            if widths.device.type == "cpu":
+                return choose_rates(*widths, self.half, self.hop)
+            self.reader = PinnedReader()
+        if widths.is_cuda and torch.cuda.is_current_stream_capturing():
+            return self.rates  # of the calls that came before, as every capture needs them
+        changed = self.learning or version != self.known  # torch counts no change by a fused optimizer
+        self.known = version
+        if changed:
+            self.read = None
+        if self.rates is None or (changed and (wait or not self.learning)):
+            self._choose(widths.cpu())
+            self.reader.drop()
+            self.read = version
+        else:
+            seen = self.reader.result()
+            if seen is not None:
+                self._choose(seen)
+            if self.read != version and not self.reader.busy:
+                self.reader.start(widths)
+                self.read = version
+        if changed:
+            self.learning = False
+        return self.rates
+
+    def outgrown(self, widths):
+        """Whether the rates are not enough for these widths, as a bool tensor that is not read here."""
+        rates = constant(self.rates, widths.device)
+        return ~admits(rates, *widths, self.half, self.hop).all()
+
+    def _choose(self, widths):
+        kept = self.rates
+        if kept is None or not admits(torch.tensor(kept), *widths, self.half, self.hop, slack=0.5).all():
+            self.rates = choose_rates(*widths, self.half, self.hop, slack=1.0)
+
+
+class PinnedReader:
+    """Copies a tensor from the GPU to the host without waiting for it."""
+
+    def __init__(self):
+        self.host = self.arrived = None
+
+    @property
+    def busy(self):
+        """Whether a copy is under way or has not been looked at."""
+        return self.arrived is not None
+
+    def start(self, values):
+        """Begin to copy."""
+        if self.host is None:
+            self.host = torch.empty_like(values, device="cpu", pin_memory=True)
+        self.host.copy_(values, non_blocking=True)
+        self.arrived = torch.cuda.current_stream(values.device).record_event()
+
+    def result(self):
+        """What was copied, once, if it has arrived, else None."""
+        if self.arrived is None or not self.arrived.query():
+            return None
+        self.arrived = None
+        return self.host.clone()
+
+    def drop(self):
+        """Forget the copy under way."""
+        if self.arrived is not None:
+            self.arrived.synchronize()  # nothing may write there later
+            self.arrived = None

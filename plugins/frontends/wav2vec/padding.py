@@ -1,0 +1,92 @@
+"""The three places where a wav2vec 2.0 relative lets padding leak into speech, made length-aware.
+
+transformers masks the attention but not these, whose output on real frames depends on how much padding follows:
+
+- the first convolution's ``GroupNorm`` (``feat_extract_norm: group``, as wav2vec2-base) averages over all of time;
+- data2vec-audio's stack of positional convolutions: each writes into the padding what the next one reads;
+- HuBERT's ``BatchNorm1d`` before the positional convolution (``conv_pos_batch_norm``) makes zero padding non-zero.
+
+Each instance gets a subclass (``module.__class__ = ...``), so that parameters and state-dict keys stay what they were.
+"""
+
+import warnings
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioPositionalConvLayer
+
+from korser.frontend.lengths import masked_mean_std, zero_padding
+
+# WavLM in transformers gives torch a bool padding mask beside a float position bias: right, but torch complains.
+warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
+
+
+class LengthAwareGroupNorm(nn.GroupNorm):
+    """Group norm with one group per channel, whose statistics are taken over the valid frames."""
+
+    def forward(self, x):  # (B, C, T)
+        y = x.to(torch.promote_types(x.dtype, torch.float32))  # sums over time overflow float16
+        mean, std = masked_mean_std(y.transpose(1, 2), self.lengths, eps=self.eps)  # (B, C) each
+        y = (y - mean[..., None]) / std[..., None]
+        return (y * self.weight[:, None] + self.bias[:, None]).to(self.weight.dtype)
+
+
+class LengthAwareBatchNorm(nn.BatchNorm1d):
+    """Batch norm whose output is zero in the padding.
+
+    It always uses the checkpoint's running statistics: those of a padded training batch would count the padding.
+    """
+
+    def forward(self, x):  # (B, C, T)
+        y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
+        return zero_padding(y.transpose(1, 2), self.lengths).transpose(1, 2)
+
+
+class LengthAwarePositionalConv(Data2VecAudioPositionalConvLayer):
+    """Positional convolution whose output is zero in the padding."""
+
+    def forward(self, x):  # (B, C, T)
+        return zero_padding(super().forward(x).transpose(1, 2), self.lengths).transpose(1, 2)
+
+
+def make_length_aware(model):
+    """Give every module of ``model`` that leaks padding its length-aware class, in place."""
+    first_norm = getattr(model.feature_extractor.conv_layers[0], "layer_norm", None)
+    if isinstance(first_norm, nn.GroupNorm):
+        first_norm.__class__ = LengthAwareGroupNorm
+    for module in model.encoder.pos_conv_embed.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.__class__ = LengthAwareBatchNorm
+        elif isinstance(module, Data2VecAudioPositionalConvLayer):
+            module.__class__ = LengthAwarePositionalConv
+
+
+@contextmanager
+def known_lengths(model, first_lengths, frame_lengths):
+    """Tell the length-aware modules how long each utterance is, for the calls inside the ``with`` block.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        After :func:`make_length_aware`.
+    first_lengths : torch.Tensor
+        ``(B,)`` int64, frames behind the first convolution.
+    frame_lengths : torch.Tensor
+        ``(B,)`` int64, frames behind the last.
+    """
+    aware = []
+    for module in model.modules():
+        if isinstance(module, LengthAwareGroupNorm):
+            module.lengths = first_lengths
+        elif isinstance(module, (LengthAwareBatchNorm, LengthAwarePositionalConv)):
+            module.lengths = frame_lengths
+        else:
+            continue
+        aware.append(module)
+    try:
+        yield
+    finally:
+        for module in aware:
+            del module.lengths

@@ -1,0 +1,314 @@
+"""wav2vec 2.0 and its relatives as a frontend.
+
+Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations", NeurIPS 2020, arXiv
+2006.11477; HuBERT arXiv 2106.07447; WavLM arXiv 2110.13900; data2vec arXiv 2202.03555. The models are transformers'
+own; this file makes their features independent of the padding around an utterance.
+
+Shape legend: ``B`` utterances, ``T`` time, ``C`` channels, ``L`` layers.
+"""
+
+import hashlib
+import logging
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from korser.frontend.base import SAMPLE_RATE, Stage
+from korser.frontend.lengths import length_mask, masked_mean_std, zero_padding
+from korser.plugins.frontends.wav2vec.checkpoint import NANO_RANDOM, read_config, read_do_normalize, read_model
+from korser.plugins.frontends.wav2vec.fast import FrozenEncoder, receptive_field
+from korser.plugins.frontends.wav2vec.padding import known_lengths, make_length_aware
+from korser.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class Wav2Vec(Stage):
+    """Hidden states of a wav2vec 2.0, HuBERT, WavLM or data2vec-audio encoder.
+
+    Layers above the chosen one are not built. LayerDrop and transformers' SpecAugment are off. The attention mask is
+    always used, also for checkpoints whose preprocessor says ``return_attention_mask: false``; together with the
+    length-aware modules of ``_wav2vec_invariance`` this makes an utterance's features the same alone and in any batch.
+
+    Parameters
+    ----------
+    source : str
+        A Hugging Face hub id; a local folder (``save_pretrained``); ``nano``, the small encoder beside this file (3.5 M
+        parameters; ``nano/README.md`` says how it was pretrained); or ``nano-random``, its architecture with
+        random weights drawn from a fixed seed, NOT pretrained.
+    layer : "last", int or "all"
+        ``0`` is what enters the transformer (projected convolutional features with their positional embedding),
+        ``k`` the output of its ``k``-th layer: transformers' ``hidden_states[k]``. The top layer, by its number, as
+        ``"last"`` or as the last of ``"all"``, is ``last_hidden_state``: in models with ``do_stable_layer_norm`` it
+        includes the encoder's final layer norm. ``"all"`` concatenates layers 0 to top on the channels, for
+        :class:`LayerMix`.
+    freeze : "all", "feature_extractor", "none" or int
+        What is not trained: everything, the convolutional feature extractor, nothing, or the lowest ``n`` transformer
+        layers and all below them. Frozen parts stay in eval mode.
+    do_normalize : bool, optional
+        Scale each waveform to zero mean and unit variance over its valid samples. By default what the checkpoint's
+        ``preprocessor_config.json`` says (true if it leaves it out, as in transformers).
+    revision : str, optional
+        Branch, tag or commit of a hub id.
+    implementation : str
+        "reference" calls the modules of transformers. "auto" does so too where anything is trained, through a frozen
+        encoder into what precedes it, and where the parameters are not float32; otherwise it computes the same numbers
+        faster (:mod:`korser.plugins.frontends.wav2vec.fast`), to float32 rounding or, under autocast, to that of its type;
+        hooks of the inner modules are not called. "compiled" is "auto" with small parts through ``torch.compile``,
+        which needs a C compiler and takes some seconds to a minute at first.
+    lr : float, optional
+        Learning rate of the trained part, where it differs from that of the rest of the model.
+
+    Attributes
+    ----------
+    source : str
+    pretrained : bool
+        False for ``nano-random``.
+    n_layers : int
+        Layers in the output, ``L``: 1, or all of them for ``layer="all"``; ``output_size`` is ``L`` times the
+        encoder's hidden size.
+
+    Raises
+    ------
+    UserError
+        If the checkpoint cannot be had, is of another family or of another rate, or an option does not fit it.
+
+    Example
+    -------
+    >>> frontend = Wav2Vec(source="nano-random")
+    >>> features, lengths = frontend(torch.randn(2, 16000), torch.tensor([16000, 8000]))
+    >>> features.shape, lengths
+    (torch.Size([2, 49, 192]), tensor([49, 24]))
+    """
+
+    def __init__(
+        self,
+        *,
+        source,
+        layer="last",
+        freeze="all",
+        do_normalize=None,
+        revision=None,
+        implementation="auto",
+        lr=None,
+    ):
+        source = str(source)
+        if implementation not in ("auto", "compiled", "reference"):
+            raise UserError(
+                f"Wav2Vec: implementation={implementation!r} is unknown: take 'auto', 'compiled' or 'reference'"
+            )
+        config = read_config(source, revision)
+        depth = config.num_hidden_layers
+        check_choice("layer", layer, ("last", "all"), depth, source)
+        kept = depth if layer in ("last", "all") else layer
+        check_choice("freeze", freeze, ("all", "feature_extractor", "none"), kept, source)
+        do_normalize = read_do_normalize(source, revision, do_normalize)
+
+        n_layers = depth + 1 if layer == "all" else 1
+        super().__init__(
+            output_size=n_layers * config.hidden_size,
+            frame_rate=SAMPLE_RATE / math.prod(config.conv_stride),
+            min_length=receptive_field(config.conv_kernel, config.conv_stride),
+            lr=lr,
+        )
+        self.source = source
+        self.layer = layer
+        self.freeze = freeze
+        self.n_layers = n_layers
+        self.do_normalize = do_normalize
+        self.pretrained = source != NANO_RANDOM
+
+        stable = getattr(config, "do_stable_layer_norm", False)  # data2vec-audio has no such variant
+        config.num_hidden_layers = kept
+        self.model = read_model(source, config, revision)
+        if stable and kept < depth:
+            self.model.encoder.layer_norm = nn.Identity()  # belongs behind the top layer only
+        make_length_aware(self.model)
+        self._fast = None
+        if implementation != "reference":
+            self._fast = FrozenEncoder(self.model, every=layer == "all", compiled=implementation == "compiled")
+        self._frozen_parts = self._parts_to_freeze(below_layers=not stable)
+        for part in self._frozen_parts:
+            part.requires_grad_(False)
+        self.train()
+        if not self.pretrained:
+            logger.warning("wav2vec source %s is NOT pretrained: random weights from a fixed seed", source)
+
+    def forward(self, x, lengths):
+        """Compute hidden states; see :meth:`korser.frontend.base.Stage.forward`.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            ``(B, T)`` waveform at 16 kHz in [-1, 1].
+        lengths : torch.Tensor
+            ``(B,)`` int64, in samples, at least ``min_length`` each.
+
+        Returns
+        -------
+        features : torch.Tensor
+            ``(B, T', L * C)``, zero past their own lengths.
+        lengths : torch.Tensor
+            ``(B,)`` int64, in frames.
+        """
+        # A stage before this one may be trained through a frozen encoder; otherwise no graph is needed.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (not self.frozen or x.requires_grad)):
+            return self._forward(x, lengths)
+
+    def _forward(self, x, lengths):
+        x = zero_padding(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)
+        if self.do_normalize:
+            mean, std = masked_mean_std(x[..., None], lengths, eps=1e-7)  # eps as in Wav2Vec2FeatureExtractor
+            x = (x - mean) / std
+        if self._fast is not None and not torch.is_grad_enabled() and self.frozen and self._fast.supports(self.model):
+            return self._forward_fast(x, lengths)
+        x = x.to(self.model.feature_projection.projection.weight.dtype)
+
+        frames = self.output_lengths(lengths)
+        first = (lengths - self.model.config.conv_kernel[0]) // self.model.config.conv_stride[0] + 1
+        with known_lengths(self.model, first, frames):
+            out = self.model(
+                x,
+                attention_mask=length_mask(lengths, x.shape[1]).long(),
+                output_hidden_states=self.layer == "all",
+                return_dict=True,
+            )
+        y = out.last_hidden_state  # (B, T', C)
+        if self.layer == "all":
+            y = torch.cat([*out.hidden_states[:-1], y], dim=-1)  # (B, T', L * C)
+        return zero_padding(y, frames), frames
+
+    def _forward_fast(self, x, lengths):
+        frames = self.output_lengths(lengths)
+        y = torch.cat(self._fast(x, lengths, frames), dim=-1)
+        most = (x.shape[1] - self.min_length) // math.prod(self.model.config.conv_stride) + 1
+        y = F.pad(y, (0, 0, 0, most - y.shape[1]))
+        return zero_padding(y, frames), frames
+
+    def output_lengths(self, lengths):
+        """Frames for ``lengths`` samples, by the model's own count."""
+        return self.model._get_feat_extract_output_lengths(lengths)
+
+    def train(self, mode=True):
+        """Set the training mode; frozen parts stay in eval."""
+        super().train(mode)
+        for part in self._frozen_parts:
+            part.eval()
+        return self
+
+    def weights_digest(self):
+        """SHA-256 over names, types, shapes and values of the state dict, the same on every device."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def _parts_to_freeze(self, below_layers):
+        """Modules without gradient; ``below_layers``: the encoder's layer norm precedes the transformer layers."""
+        model = self.model
+        if self.freeze == "none":
+            return []
+        if self.freeze == "feature_extractor":
+            return [model.feature_extractor]
+        if self.freeze == "all":
+            return [model]
+        parts = [model.feature_extractor, model.feature_projection, model.encoder.pos_conv_embed]
+        parts += [model.encoder.dropout, *model.encoder.layers[: self.freeze]]
+        return parts + [model.encoder.layer_norm] if below_layers else parts
+
+
+class LayerMix(Stage):
+    """Learnt softmax-weighted sum of an encoder's layers, behind ``Wav2Vec(layer="all")``.
+
+    The sum of ELMo (Peters et al. 2018, arXiv 1802.05365, eq. 1, without its scale) as in SUPERB (Yang et al. 2021,
+    arXiv 2105.01051): ``y = sum_l softmax(w)_l h_l`` with ``w = 0`` at the start. It is a stage of its own so that
+    the encoder before it stays frozen as a whole.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of all layers together, ``L * C``: the encoder's ``output_size``.
+    n_layers : int
+        ``L``: the encoder's ``n_layers``.
+    input_rate : float
+        Frames per second: the encoder's ``frame_rate``.
+    normalize : bool
+        Layer-normalise each layer over its channels first, without learnt scale, as S3PRL's ``Featurizer`` does by
+        its option of this name (its default is false too). Layers of models with ``do_stable_layer_norm`` differ
+        tenfold and more in size, and without it the large ones rule the sum.
+    lr : float, optional
+        Learning rate of the weights, where it differs from that of the rest of the model.
+
+    Raises
+    ------
+    UserError
+        If the channels do not divide into ``n_layers`` equal parts.
+
+    Example
+    -------
+    >>> mix = LayerMix(in_channels=8 * 192, n_layers=8, input_rate=50)
+    >>> features, lengths = mix(torch.randn(2, 49, 8 * 192), torch.tensor([49, 24]))
+    >>> features.shape
+    torch.Size([2, 49, 192])
+    """
+
+    def __init__(self, *, in_channels, n_layers, input_rate, normalize=False, lr=None):
+        if in_channels % n_layers:
+            raise UserError(
+                f"LayerMix: in_channels {in_channels} is not a multiple of n_layers {n_layers}; take output_size and "
+                'n_layers of a Wav2Vec with layer="all"'
+            )
+        super().__init__(
+            output_size=in_channels // n_layers,
+            frame_rate=input_rate,
+            in_channels=in_channels,
+            input_rate=input_rate,
+            lr=lr,
+        )
+        self.normalize = normalize
+        self.weights = nn.Parameter(torch.zeros(n_layers))
+
+    def learned(self):
+        """The share of each layer."""
+        return {"layer weight": ("", self.weights.softmax(0))}
+
+    def capture_key(self):
+        """See :meth:`korser.frontend.base.Stage.capture_key`."""
+        return ()
+
+    def forward(self, x, lengths):
+        """Mix the layers; see :meth:`korser.frontend.base.Stage.forward`.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            ``(B, T, L * C)``.
+        lengths : torch.Tensor
+            ``(B,)`` int64.
+
+        Returns
+        -------
+        features : torch.Tensor
+            ``(B, T, C)``, zero past their own lengths.
+        lengths : torch.Tensor
+            As given.
+        """
+        x = zero_padding(x, lengths, look_first=True)
+        layers = x.unflatten(-1, (len(self.weights), self.output_size))  # (B, T, L, C)
+        if self.normalize:
+            layers = F.layer_norm(layers, (self.output_size,))
+        frames = layers.flatten(0, 1)  # (B T, L, C), not copied, as an einsum over l would
+        mixed = torch.bmm(self.weights.softmax(0).to(x.dtype).expand(len(frames), 1, -1), frames)
+        return mixed.view(*x.shape[:2], -1), lengths
+
+
+def check_choice(option, value, names, most, source):
+    """Raise a UserError unless ``value`` is one of ``names`` or a whole number from 0 to ``most``."""
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if not (0 <= value <= most if number else value in names):
+        raise UserError(
+            f"{option}: {value!r} does not fit {source}; give {', '.join(names)} or a whole number from 0 to {most}"
+        )

@@ -1,0 +1,212 @@
+"""Batches: the same through SpeechBrain's loader and from memory, wherever they lie."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from speechbrain.dataio.sampler import DynamicBatchSampler
+from torch.utils.data import DataLoader
+
+from korser.data.batches import BucketSampler, KeepInMemory, collate, make_dataset, sorted_batches, to_float
+from korser.data.resident import AheadLoader, Memory, Resident, read_all
+from korser.data.store import ArrayStore
+from korser.nn.losses import MISSING
+from korser.nn.tasks import Task
+from korser.utils.errors import UserError
+
+TASKS = [
+    Task(name="emotion", weight=1.0, classes=("joy", "anger")),
+    Task(name="gender", weight=1.0, classes=("f", "m")),
+]
+
+
+class Stored:
+    """Made arrays of any dtype, with what a cache offers."""
+
+    def __init__(self, folder, arrays):
+        self.store = ArrayStore(folder)
+        self.arrays = arrays
+        self.filled = 0
+
+    def read(self, audio_path, digest):
+        return self.store.read(digest)
+
+    def fill(self, audio, progressbar=True):
+        missing = self.store.missing(audio["digest"])
+        self.store.write((key, self.arrays[key]) for key in missing)
+        self.filled += 1
+        return len(missing)
+
+
+def made(folder, kinds, n=13):
+    """Utterances of the given kinds in turn, stored, and their manifest."""
+    generator = torch.Generator().manual_seed(0)
+    arrays, rows = {}, []
+    for i in range(n):
+        length = int(torch.randint(1, 60, (), generator=generator))
+        dtype, channels = kinds[i % len(kinds)]
+        if dtype == torch.int16:
+            x = torch.randint(-32768, 32768, (length, *channels), generator=generator, dtype=dtype)
+        else:
+            x = torch.randn(length, *channels, generator=generator).to(dtype)
+        arrays[f"d{i}"] = x
+        labels = {"emotion": ["joy", "anger", None][i % 3], "gender": ["f", "m"][i % 2]}
+        rows.append({"id": f"u{i}", "audio_path": f"{i}.wav", "digest": f"d{i}", "samples": length, **labels})
+    stored = Stored(folder, arrays)
+    manifest = pd.DataFrame(rows)
+    stored.fill(manifest)
+    return stored, manifest
+
+
+class Packed(Memory):
+    """As if a CPU's memory were that of a GPU."""
+
+    def place(self, nbytes):
+        return "device"
+
+
+KINDS = {
+    "16-bit audio": [(torch.int16, ())],
+    "float audio": [(torch.float32, ())],
+    "both": [(torch.int16, ()), (torch.float32, ())],
+    "float16 features": [(torch.float16, (5,))],
+    "bfloat16 features": [(torch.bfloat16, (3,))],
+}
+
+
+@pytest.mark.parametrize("memory", [Memory, Packed])
+@pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
+def test_a_resident_batch_is_speechbrains(tmp_path, monkeypatch, kinds, memory):
+    monkeypatch.setattr("korser.data.resident.BLOCK", 100)  # bytes: blocks of one utterance and of several
+    stored, manifest = made(tmp_path, kinds)
+    dataset = make_dataset(manifest, TASKS, KeepInMemory(stored, 10**6))
+    resident = Resident(dataset, ["emotion", "gender"], stored, memory("cpu", 0))
+    assert resident.dtype == (kinds[0][0] if len(kinds) == 1 else torch.float32)
+    for indices in ([0], [3, 1, 12], list(range(13)), [5, 5]):
+        (expected,) = DataLoader(dataset, batch_sampler=[indices], collate_fn=collate(dataset))
+        (batch,) = DataLoader(resident, batch_sampler=[indices], collate_fn=collate(resident))
+        batch = batch.to("cpu")
+        assert batch.id == expected.id
+        assert batch.x.data.dtype == resident.dtype
+        assert torch.equal(to_float(batch.x.data), expected.x.data)
+        assert torch.equal(batch.x.lengths, expected.x.lengths)
+        assert torch.equal(batch.frames, expected.frames) and batch.frames.dtype == torch.int64
+        for task in TASKS:
+            assert torch.equal(batch[task.name], expected[task.name])
+    assert (resident.columns["emotion"] == MISSING).sum() == 4
+
+
+def test_memory_is_given_out_once(monkeypatch):
+    assert Memory("cpu", 10**9).place(1) == "map"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
+    freed = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
+    memory = Memory("cuda", 500)
+    assert freed, "what the allocator keeps of an extraction is free"
+    assert [memory.place(n) for n in (400, 300, 100, 300)] == ["device", "locked", "device", "map"]
+
+
+def test_what_the_disk_has_damaged_is_made_again(tmp_path):
+    stored, manifest = made(tmp_path, KINDS["float16 features"])
+    (shard,) = tmp_path.glob("*.bin")
+    shard.write_bytes(b"x" * shard.stat().st_size)
+    rows = manifest.to_dict("records")
+    again = Stored(tmp_path, stored.arrays)
+    for row, x in zip(rows, read_all(again, rows)):
+        assert torch.equal(x, stored.arrays[row["digest"]])
+    assert again.filled == 1
+
+
+def test_a_disk_that_never_gives_back_what_was_written(tmp_path):
+    stored, manifest = made(tmp_path, KINDS["float audio"])
+    stored.store.read = {}.__getitem__  # a KeyError, as for whatever is damaged
+    with pytest.raises(UserError, match="comes back damaged"):
+        read_all(stored, manifest.to_dict("records"))
+
+
+@pytest.mark.parametrize("n_buckets", [1, 2, 4, 7])
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 4), (37, 1), (500, 8), (500, 1000)])
+def test_the_batches_are_those_of_speechbrains_sampler(n, batch_size, n_buckets):
+    rng = np.random.default_rng(n)
+    for samples in (rng.integers(1, 90000, n), rng.integers(1, 5, n)):  # the second: many of equal length
+        ours = BucketSampler(samples, batch_size=batch_size, n_buckets=n_buckets, seed=3)
+        inner = np.quantile(samples, np.linspace(0, 1, n_buckets + 1)[1:-1], method="higher")
+        theirs = DynamicBatchSampler(
+            range(n),
+            lengths_list=samples.tolist(),
+            max_batch_length=batch_size * int(samples.max()),
+            bucket_boundaries=sorted({*map(int, inner), int(samples.max())}),
+            max_batch_ex=batch_size,
+            seed=3 * 100_003,
+        )
+        for epoch in (0, 1, 2):
+            ours.set_epoch(epoch)
+            theirs.set_epoch(epoch)
+            assert len(ours) == len(theirs)
+            assert list(ours) == list(theirs)
+            assert list(ours) == list(ours)  # the order is the epoch's, however often it is asked for
+
+
+def test_evaluation_goes_by_length(tmp_path):
+    stored, manifest = made(tmp_path, KINDS["16-bit audio"])
+    dataset = make_dataset(manifest, TASKS, KeepInMemory(stored, 0))
+    batches = [list(zip(batch.id, batch.frames.tolist())) for batch in sorted_batches(dataset, 4)]
+    assert [len(batch) for batch in batches] == [4, 4, 4, 1]
+    assert [n for batch in batches for _, n in batch] == sorted(manifest["samples"])
+
+
+def test_kept_as_compact_as_stored_while_it_fits(tmp_path):
+    stored, manifest = made(tmp_path, KINDS["16-bit audio"], n=3)
+    first, second = (stored.arrays[d] for d in ("d0", "d1"))
+    read = KeepInMemory(stored, first.nbytes)
+    assert torch.equal(read("0.wav", "d0"), first / 32768) and read("1.wav", "d1").dtype == torch.float32
+    stored.read = None  # reading now would fail
+    assert torch.equal(read("0.wav", "d0"), to_float(first))
+    with pytest.raises(TypeError):
+        read("1.wav", "d1")
+    assert second.dtype == torch.int16
+
+
+def test_a_loader_that_is_ahead_gives_the_same_and_counts_what_it_gave(tmp_path):
+    made_of = []
+
+    def make(indices):
+        made_of.append(indices)
+        return indices
+
+    batches = [[0, 1], [2], [3, 4]]
+    loader = AheadLoader(range(5), batch_sampler=batches, collate_fn=make)
+    seen = []
+    for n, batch in enumerate(loader, start=1):
+        assert len(made_of) == min(n + 1, 3)  # the next one is under way
+        loader._speechbrain_save(tmp_path / "position")
+        assert int((tmp_path / "position").read_text()) == n
+        seen.append(batch)
+    assert seen == batches and list(loader) == batches
+
+    (tmp_path / "position").write_text("1")
+    resumed = AheadLoader(range(5), batch_sampler=batches, collate_fn=make)
+    resumed._speechbrain_load(tmp_path / "position", end_of_epoch=False)
+    assert list(resumed) == batches[1:]
+    assert list(resumed) == batches
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("place", ["device", "locked", "map"])
+@pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
+def test_resident_batches_on_a_gpu(tmp_path, kinds, place):
+    stored, manifest = made(tmp_path, kinds, n=200)
+    memory = Memory("cuda", 2**30)
+    for other in {"device": (), "locked": ("device",), "map": ("device", "locked")}[place]:
+        memory.left[other] = 0
+    dataset = make_dataset(manifest, TASKS, KeepInMemory(stored, 10**6))
+    resident = Resident(dataset, ["emotion", "gender"], stored, memory)
+    assert resident.place == place
+    batches = torch.arange(200).view(-1, 8).tolist()
+    expected = DataLoader(dataset, batch_sampler=batches, collate_fn=collate(dataset))
+    for batch, there in zip(AheadLoader(resident, batch_sampler=batches, collate_fn=collate(resident)), expected):
+        batch = batch.to("cuda")
+        assert torch.equal(to_float(batch.x.data).cpu(), there.x.data)
+        assert torch.equal(batch.frames.cpu(), there.frames)
+        assert torch.equal(batch.x.lengths.cpu(), there.x.lengths)
+        assert torch.equal(batch["emotion"].cpu(), there["emotion"])

@@ -1,0 +1,562 @@
+"""The cache of the frozen prefix: equal to the uncached path, and never stale."""
+
+import importlib
+import json
+import linecache
+import logging
+import multiprocessing
+import sys
+import time
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import torchaudio
+from conftest import HPARAMS
+from helpers import run
+
+from korser import Stage, load_hparams
+from korser.data import fingerprint
+from korser.data.audio import read_audio
+from korser.data.feature_cache import FeatureCache, FrozenPrefix
+from korser.data.fingerprint import code_digest, digest
+from korser.inference.predict import TrainedModel
+from korser.nn.model import SpeechEmotionModel
+from korser.plugins.frontends.mel import Mel
+from korser.plugins.frontends.wav2vec.wav2vec import Wav2Vec
+from korser.training.build import make_reader
+from korser.training.prepare import prepare
+from korser.utils.errors import UserError
+from korser.utils.files import read_csv
+
+
+@pytest.fixture
+def wave(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).standard_normal(8000) * 0.1, 16000)
+    return str(tmp_path / "a.wav")
+
+
+def stages(**settings):
+    return [Mel(**settings)]
+
+
+@pytest.fixture
+def audio(tmp_path):
+    """Twenty utterances of many lengths, in no order."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, samples in enumerate(rng.permutation(np.arange(20) * 300 + 2000)):
+        path = tmp_path / f"{i}.wav"
+        soundfile.write(path, rng.standard_normal(samples) * 0.1, 16000)
+        rows.append({"audio_path": str(path), "digest": f"d{i:02d}", "samples": samples})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr("korser.data.feature_cache.SHARD_ARRAYS", 4)
+
+
+def contents(cache):
+    return {file.name: file.read_bytes() for file in cache.store.folder.iterdir() if file.name != ".lock"}
+
+
+def shards(cache):
+    return sorted(cache.store.folder.glob("*.bin"))
+
+
+def test_what_is_read_is_what_was_computed(tmp_path, wave):
+    cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    computed = cache.read(wave, "d1")
+    cache.read_audio = None  # the second time nothing is computed
+    assert cache.read(wave, "d1").equal(computed)
+    expected, _ = stages()[0](read_audio(wave)[None], torch.tensor([8000]))
+    torch.testing.assert_close(computed, expected[0])
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float16", 1e-3), ("bfloat16", 1e-2)])
+def test_in_batches_it_is_what_it_is_alone(tmp_path, audio, dtype, tolerance):
+    wav2vec = Wav2Vec(source="nano-random")
+    cache = FeatureCache([wav2vec], tmp_path / "cache", read_audio, dtype=dtype, seconds=1)
+    assert cache.fill(audio, progressbar=False) == len(audio)
+    cache.read_audio = None
+    for row in audio.itertuples():
+        features = cache.read(row.audio_path, row.digest)
+        assert str(features.dtype) == f"torch.{dtype}"
+        with torch.no_grad():
+            alone, _ = wav2vec(read_audio(row.audio_path)[None], torch.tensor([row.samples]))
+        torch.testing.assert_close(features.float(), alone[0], rtol=tolerance, atol=tolerance)
+
+
+def test_batches_are_of_one_length_and_no_longer_than_allowed(tmp_path, audio):
+    class Recording(Mel):
+        sizes = []
+
+        def forward(self, x, lengths):
+            self.sizes.append((x.shape[0], x.shape[1], int(lengths.sum())))
+            return super().forward(x, lengths)
+
+    FeatureCache([Recording()], tmp_path / "cache", read_audio, seconds=1).fill(audio, progressbar=False)
+    assert [size[1] for size in Recording.sizes] == sorted((size[1] for size in Recording.sizes), reverse=True)
+    assert all(n * longest <= 16000 for n, longest, _ in Recording.sizes)
+    assert sum(n * longest for n, longest, _ in Recording.sizes) < 1.1 * audio["samples"].sum()
+
+
+def test_bf16_computes_under_autocast(tmp_path, audio):
+    wav2vec = Wav2Vec(source="nano-random")
+    exact, fast = (
+        FeatureCache([wav2vec], tmp_path / "cache", read_audio, precision=precision) for precision in ("fp32", "bf16")
+    )
+    row = audio.iloc[0]
+    a, b = (cache.read(row.audio_path, row.digest) for cache in (exact, fast))
+    assert not a.equal(b)
+    assert (a - b).norm() < 0.02 * a.norm()
+
+
+@pytest.mark.parametrize("damage", ["values", "index", "gone"])
+def test_a_damaged_shard_is_made_again(tmp_path, audio, small_shards, damage):
+    cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    cache.fill(audio, progressbar=False)
+    good = contents(cache)
+    file = shards(cache)[2]
+    if damage == "gone":
+        file.unlink()
+    else:
+        file = file if damage == "values" else file.with_suffix(".json")
+        file.write_bytes(file.read_bytes()[:-100])
+    again = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    if damage != "index":  # which is seen at once
+        bad = [row for row in audio.itertuples() if json.dumps(row.digest) in file.with_suffix(".json").read_text()]
+        again.store.missing(audio["digest"])
+        with pytest.raises(KeyError):
+            again.store.read(bad[0].digest)
+    assert again.fill(audio, progressbar=False) == 4
+    assert contents(again) == good
+
+
+def test_what_is_damaged_while_training_is_computed(tmp_path, audio):
+    cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    cache.fill(audio, progressbar=False)
+    row = audio.iloc[0]
+    good = cache.read(row.audio_path, row.digest).clone()
+    for file in shards(cache):
+        file.write_bytes(bytes(file.stat().st_size))
+    again = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    torch.testing.assert_close(again.read(row.audio_path, row.digest), good)
+    again.read_audio = None
+    torch.testing.assert_close(again.read(row.audio_path, row.digest), good)
+
+
+def test_only_what_is_missing_is_computed(tmp_path, audio):
+    cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    row = audio.iloc[3]
+    cache.read(row.audio_path, row.digest)
+    twice = pd.concat([audio, audio])  # recordings of the same samples
+    assert cache.fill(twice, progressbar=False) == len(audio) - 1
+    assert cache.fill(twice, progressbar=False) == 0
+    assert FeatureCache(stages(), tmp_path / "cache", None).fill(audio, progressbar=False) == 0
+
+
+@pytest.mark.parametrize("after", [1, 9, 19])
+def test_an_interrupted_extraction_ends_in_the_same_bytes(tmp_path, audio, small_shards, after):
+    whole = FeatureCache([Wav2Vec(source="nano-random")], tmp_path / "whole", read_audio, dtype="float16", seconds=1)
+    whole.fill(audio, progressbar=False)
+    left = [after]
+
+    def interrupted(path):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return read_audio(path)
+
+    cache = FeatureCache([Wav2Vec(source="nano-random")], tmp_path / "cache", interrupted, dtype="float16", seconds=1)
+    with pytest.raises(KeyboardInterrupt):
+        cache.fill(audio, progressbar=False)
+    done = contents(cache)
+    assert done.items() <= contents(whole).items() and (done or after < 19)
+    cache = FeatureCache([Wav2Vec(source="nano-random")], tmp_path / "cache", read_audio, dtype="float16", seconds=1)
+    assert cache.fill(audio, progressbar=False) == len(audio) - 2 * len(done)
+    assert contents(cache) == contents(whole)
+
+
+@pytest.fixture
+def start(tmp_path, audio, small_shards):
+    """Start extractions in processes of their own; what still runs in the end is ended."""
+    context, started = multiprocessing.get_context("fork"), []  # ready at once, as a worker of a DataLoader
+    together, counts = context.Event(), context.SimpleQueue()
+
+    def fill(stops_after):
+        torch.set_num_threads(1)
+        reads = []
+
+        def read(path):
+            reads.append(path)
+            time.sleep(60 if len(reads) > stops_after else 0.02)
+            return read_audio(path)
+
+        together.wait(30)
+        counts.put(FeatureCache(stages(), tmp_path / "cache", read).fill(audio, progressbar=False))
+
+    def start(n, stops_after=100):
+        started.extend(context.Process(target=fill, args=[stops_after], daemon=True) for _ in range(n))
+        for process in started:
+            process.start()
+        together.set()
+        return started, counts
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def test_of_processes_that_start_together_one_computes(tmp_path, audio, start):
+    processes, counts = start(4)
+    for process in processes:
+        process.join(30)
+    assert sorted(counts.get() for _ in processes) == [0, 0, 0, len(audio)]
+    assert len(list((tmp_path / "cache" / "features").glob("*/*.bin"))) == 5
+
+
+def test_a_killed_extraction_ends_in_the_same_bytes(tmp_path, audio, start):
+    (process,), _ = start(1, stops_after=10)
+    cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    end = time.monotonic() + 30
+    while not list(cache.store.folder.glob("*.json")) and time.monotonic() < end:
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    done = len(list(cache.store.folder.glob("*.json")))
+    assert 0 < done < 5
+    assert cache.fill(audio, progressbar=False) == len(audio) - 4 * done
+    whole = FeatureCache(stages(), tmp_path / "whole", read_audio)
+    whole.fill(audio, progressbar=False)
+    left = contents(cache)
+    assert left.items() >= contents(whole).items()
+    assert all(name.endswith(".tmp") or name in contents(whole) for name in left), "but for what the kill cut short"
+
+
+class SmallMemory(Mel):
+    """On a GPU of little memory."""
+
+    most = 18_000  # samples
+    tried = []
+    error = torch.cuda.OutOfMemoryError("as a GPU says it")
+
+    def forward(self, x, lengths):
+        self.tried.append(x.numel())
+        if x.numel() > self.most:
+            raise self.error
+        return super().forward(x, lengths)
+
+
+@pytest.mark.parametrize("error", [SmallMemory.error, RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")])
+def test_a_batch_that_does_not_fit_is_halved(tmp_path, audio, monkeypatch, caplog, error):
+    monkeypatch.setattr(SmallMemory, "tried", [])
+    monkeypatch.setattr(SmallMemory, "error", error)
+    cache = FeatureCache([SmallMemory()], tmp_path / "small", read_audio, seconds=2)
+    with caplog.at_level(logging.WARNING):
+        assert cache.fill(audio, progressbar=False) == len(audio)
+    assert [message for message in caplog.messages if "GPU memory is short" in message] == caplog.messages[:1]
+    tried = [n > SmallMemory.most for n in SmallMemory.tried]
+    assert tried[0] and sum(tried) <= 3, "the first batch and what was loaded ahead, then it has learnt"
+    whole = FeatureCache(stages(), tmp_path / "whole", read_audio)
+    for row in audio.itertuples():
+        torch.testing.assert_close(cache.read(None, row.digest), whole.read(row.audio_path, row.digest))
+
+
+def test_an_utterance_that_does_not_fit_is_named(tmp_path, audio, monkeypatch):
+    monkeypatch.setattr(SmallMemory, "most", 0)
+    longest = audio.loc[audio["samples"].idxmax(), "audio_path"]
+    with pytest.raises(UserError, match=f"{longest}: .*memory"):
+        FeatureCache([SmallMemory()], tmp_path / "cache", read_audio).fill(audio, progressbar=False)
+
+
+def test_another_error_is_passed_on(tmp_path, audio, monkeypatch):
+    monkeypatch.setattr(SmallMemory, "error", RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        FeatureCache([SmallMemory()], tmp_path / "cache", read_audio).fill(audio, progressbar=False)
+
+
+class Louder(Stage):
+    """The waveform as one channel, much enlarged."""
+
+    def __init__(self, factor):
+        super().__init__(output_size=1, frame_rate=16000)
+        self.factor = factor
+
+    def forward(self, x, lengths):
+        return x[..., None] * self.factor, lengths
+
+
+def test_what_float16_does_not_hold_is_an_error(tmp_path, audio):
+    loudest = max(audio["audio_path"], key=lambda path: read_audio(path).abs().max())
+    factor = 65600 / float(read_audio(loudest).abs().max())
+    cache = FeatureCache([Louder(factor)], tmp_path / "cache", read_audio, dtype="float16")
+    with pytest.raises(UserError, match=f"{loudest}: .*cache_dtype to bfloat16 or float32"):
+        cache.fill(audio, progressbar=False)
+    with pytest.raises(UserError, match="cache_dtype"):
+        cache.read(loudest, "d")
+    with pytest.raises(UserError, match="cache_dtype"):
+        cache.prefix(read_audio(loudest)[None], torch.tensor([len(read_audio(loudest))]))
+    assert not shards(cache)
+    cache = FeatureCache([Louder(factor)], tmp_path / "cache", read_audio, dtype="bfloat16")
+    cache.fill(audio, progressbar=False)
+    assert all(cache.read(None, name).isfinite().all() for name in audio["digest"])
+    largest = FeatureCache([Louder(factor * 65500 / 65600)], tmp_path / "cache", read_audio, dtype="float16")
+    assert largest.read(loudest, "d").abs().max() == 65504
+
+
+def test_a_file_of_another_length_than_it_was_checked_with_is_refused(tmp_path, audio):
+    changed = audio["audio_path"][3]
+    soundfile.write(changed, np.zeros(1600), 16000)
+    cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
+    with pytest.raises(UserError, match=f"{changed} has changed since it was checked"):
+        cache.fill(audio, progressbar=False)
+
+
+def test_nan_is_an_error_that_names_the_file(tmp_path, audio):
+    cache = FeatureCache([Louder(float("nan"))], tmp_path / "cache", read_audio)
+    with pytest.raises(UserError, match="wav: .*NaN"):
+        cache.fill(audio, progressbar=False)
+
+
+def test_a_folder_that_cannot_be_written_in_is_named(tmp_path, audio):
+    (tmp_path / "cache").touch()
+    with pytest.raises(UserError, match=f"cannot write in {tmp_path / 'cache'}.*cache_folder"):
+        FeatureCache(stages(), tmp_path / "cache", read_audio).fill(audio, progressbar=False)
+
+
+@pytest.mark.parametrize("setting", [{"dtype": "int16"}, {"precision": "fp16"}])
+def test_an_unknown_setting_is_an_error(tmp_path, setting):
+    with pytest.raises(UserError, match="is none of"):
+        FeatureCache(stages(), tmp_path, read_audio, **setting)
+
+
+def test_the_frozen_prefix_rounds_as_the_cache(tmp_path, wave):
+    cache = FeatureCache(stages(), tmp_path / "cache", read_audio, dtype="float16")
+    x, lengths = FrozenPrefix(*stages(), dtype="float16").eval()(read_audio(wave)[None], torch.tensor([8000]))
+    assert x.dtype == torch.float32 and x[0, : lengths.item()].equal(cache.read(wave, "d1").float())
+
+
+def test_the_digest_knows_dtype_and_precision(tmp_path):
+    choices = [("float32", "fp32"), ("float16", "fp32"), ("bfloat16", "fp32"), ("float32", "bf16")]
+    assert len({digest(stages(), *choice) for choice in choices}) == 4
+    caches = [FeatureCache(stages(), tmp_path, read_audio, *choice) for choice in choices]
+    assert len({cache.store.folder for cache in caches}) == 4
+
+
+def test_the_digest_knows_the_settings_of_stages_in_a_stage():
+    assert digest([FrozenPrefix(Louder(1.0))]) == digest([FrozenPrefix(Louder(1.0))])
+    assert digest([FrozenPrefix(Louder(1.0))]) != digest([FrozenPrefix(Louder(2.0))])
+
+
+def test_the_digest_knows_settings_and_weights():
+    assert digest(stages()) == digest(stages())
+    assert digest(stages(n_mels=80)) != digest(stages())
+    changed = stages()
+    changed[0].register_buffer("more", torch.zeros(1))
+    with_zero = digest(changed)
+    changed[0].more += 1
+    assert digest(changed) != with_zero != digest(stages())
+
+
+STAGE = """
+from korser import Stage
+from mypackage.helper import scale
+
+class Mine(Stage):
+    def __init__(self):
+        super().__init__(output_size=1, frame_rate=16000)
+
+    def forward(self, x, lengths):
+        return x[..., None] * scale, lengths
+"""
+
+
+def test_the_digest_knows_a_helper_beside_the_stage(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lonely_stage.py").write_text(STAGE.replace("mypackage.helper", "lonely_helper"))
+    digests = []
+    for scale in ("1.0", "2.0"):
+        (tmp_path / "lonely_helper.py").write_text(f"scale = {scale}\n")
+        for name in ("lonely_stage", "lonely_helper"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        digests.append(digest([importlib.import_module("lonely_stage").Mine()]))
+    assert digests[0] != digests[1]
+
+
+def test_the_digest_knows_what_is_imported_by_need(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    late = STAGE.replace("from mypackage.helper import scale\n", "").replace(
+        "        return x", "        from late_helper import scale\n\n        return x"
+    )
+    (tmp_path / "late_stage.py").write_text(late)
+    (tmp_path / "late_helper.py").write_text("scale = 1.0\n")
+    importlib.invalidate_caches()
+    stage = importlib.import_module("late_stage").Mine()
+    before = code_digest(type(stage))
+    stage(torch.zeros(1, 3), torch.tensor([3]))
+    assert "late_helper" in sys.modules and code_digest(type(stage)) == before
+    (tmp_path / "late_helper.py").write_text("scale = 2.0\n")
+    for name in ("late_stage", "late_helper"):
+        monkeypatch.delitem(sys.modules, name)
+    importlib.invalidate_caches()
+    linecache.clearcache()
+    fingerprint._source.cache_clear()  # another process
+    assert code_digest(importlib.import_module("late_stage").Mine) != before
+
+
+def test_the_digest_knows_helpers_in_a_folder_and_the_libraries_that_are_called(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    stage = STAGE.replace("from mypackage.helper import scale\n", "import scipy.signal\nfrom inner.deep import scale\n")
+    (tmp_path / "outer_stage.py").write_text(stage)
+    (tmp_path / "inner").mkdir()
+
+    def current(scale=1.0):
+        (tmp_path / "inner" / "deep.py").write_text(f"scale = {scale}\n")
+        for name in [n for n in sys.modules if n in ("outer_stage", "inner", "inner.deep")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        fingerprint._source.cache_clear()
+        stage = importlib.import_module("outer_stage").Mine()
+        return digest([stage]), code_digest(type(stage), korser=False)
+
+    first = current()
+    assert current() == first
+    assert not set(current(scale=2.0)) & set(first)
+    monkeypatch.setattr(fingerprint, "version", lambda name: "0" if name == "scipy" else version(name))
+    assert current()[0] != first[0] and current()[1] == first[1]
+
+
+def test_the_digest_knows_what_a_module_keeps_beside_its_tensors():
+    class Wrap(Stage):
+        def __init__(self, *, transform):
+            super().__init__(output_size=1, frame_rate=100)
+            self.transform = transform
+
+    spectrograms = [torchaudio.transforms.Spectrogram(power=power) for power in (1.0, 2.0, 2.0)]
+    one, two, same = (digest([Wrap(transform=transform)]) for transform in spectrograms)
+    assert one != two == same
+
+
+def test_the_digest_knows_the_code_and_what_it_imports(tmp_path, monkeypatch):
+    package = tmp_path / "mypackage"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "stage.py").write_text(STAGE)
+    (package / "helper.py").write_text("scale = 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def current():
+        importlib.invalidate_caches()
+        for name in [n for n in sys.modules if n.startswith("mypackage")]:
+            del sys.modules[name]
+        linecache.clearcache()
+        return digest([importlib.import_module("mypackage.stage").Mine()])
+
+    first = current()
+    assert current() == first
+    (package / "helper.py").write_text("scale = 2.0\n")
+    second = current()
+    assert second != first, "a helper that the stage uses was edited"
+    (package / "stage.py").write_text((package / "stage.py").read_text().replace("* scale", "* scale * 1"))
+    assert current() != second, "the stage was edited"
+
+
+@pytest.mark.parametrize("model, dtypes", [("mel_mtl", ["float16"]), ("wav2vec_mtl", ["float32", "float16"])])
+def test_cached_and_uncached_training_agree(tiny, model, dtypes):
+    tiny = {**tiny, "n_epochs": "1"}
+    uncached = run({**tiny, "use_cache": "false"}, model=model)
+    for dtype in dtypes:
+        cached = run({**tiny, "cache_dtype": dtype}, model=model)
+        tolerance = {"float32": 2e-4, "float16": 2e-3}[dtype]
+        for part in ("valid", "test"):
+            a, b = (read_csv(d / f"{part}.csv") for d in (cached, uncached))
+            columns = [c for c in a if "_prob_" in c]
+            np.testing.assert_allclose(a[columns], b[columns], rtol=10 * tolerance, atol=tolerance)
+        a, b = (read_csv(d / "log.csv") for d in (cached, uncached))
+        losses = [c for c in a if c.startswith("valid") and "loss" in c]
+        assert losses
+        np.testing.assert_allclose(a[losses], b[losses], rtol=10 * tolerance)
+        assert json.loads((cached / "run.json").read_text())["frozen"]
+
+
+@pytest.mark.parametrize(
+    "settings, tolerance",
+    [({"cache_dtype": "float16"}, 1e-5), ({"cache_dtype": "bfloat16"}, 1e-5), ({"extraction_precision": "bf16"}, 1e-3)],
+)
+def test_single_files_are_predicted_from_features_as_they_were_kept(tiny, settings, tolerance):
+    run_dir = run({**tiny, **settings}, model="wav2vec_mtl")
+    table, trained = read_csv(run_dir / "test.csv", ["gender", "intensity"]), TrainedModel(run_dir)
+    single = trained.predict_files(table["path"])
+    columns = [c for c in table if "_prob_" in c]
+    np.testing.assert_allclose(single[columns], table[columns], rtol=tolerance, atol=tolerance)
+    (prefix,) = trained.model.prefix
+    x = read_audio(table["path"][0])
+    with torch.no_grad():
+        features, _ = prefix(x[None], torch.tensor([len(x)]))
+    dtype = getattr(torch, settings.get("cache_dtype", "float16"))
+    assert features.dtype == torch.float32 and features.equal(features.to(dtype).float())
+
+
+def test_a_run_of_before_there_was_a_choice_predicts_what_it_did(tiny):
+    run_dir = run({**tiny, "n_epochs": "1", "cache_dtype": "float32"}, model="mel_stl")
+    lines = (run_dir / "hparams.yaml").read_text().splitlines(keepends=True)
+    new = ("cache_dtype:", "extraction_precision:", "extraction_seconds:", "resident:")
+    old = [line for line in lines if not line.startswith(new)]
+    assert len(old) == len(lines) - len(new)
+    (run_dir / "hparams.yaml").write_text("".join(old))
+    table, trained = read_csv(run_dir / "test.csv", ["gender", "intensity"]), TrainedModel(run_dir)
+    assert trained.model.prefix[0].dtype == torch.float32
+    columns = [c for c in table if "_prob_" in c]
+    np.testing.assert_allclose(trained.predict_files(table["path"])[columns], table[columns], rtol=1e-5, atol=1e-5)
+
+
+def test_without_a_cache_nothing_is_rounded(tiny):
+    run_dir = run({**tiny, "n_epochs": "1", "use_cache": "false"}, model="mel_stl")
+    assert [type(stage) for stage in TrainedModel(run_dir).model.prefix] == [Mel]
+
+
+def test_epochs_after_the_first_do_not_run_the_encoder(tiny, tmp_path):
+    hparams = load_hparams(HPARAMS / "wav2vec_mtl.yaml", tiny)
+    prepare(hparams, tmp_path / "run")
+    model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
+    manifest = read_csv(tmp_path / "run" / "manifest.csv")
+    read, skip_prefix = make_reader(hparams, model, manifest)
+    assert skip_prefix
+    model.prefix[0].forward = None  # calling it now would fail
+    row = manifest.iloc[0]
+    assert read(row["audio_path"], row["digest"]).shape[1] == model.prefix[0].output_size
+
+
+def test_waveform_augmentation_switches_the_cache_off(tiny, tmp_path, caplog):
+    hparams = load_hparams(HPARAMS / "mel_stl.yaml", tiny)
+    prepare(hparams, tmp_path / "run")
+    hparams["wav_augment"] = lambda x, lengths: (x, lengths)
+    model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
+    read, skip_prefix = make_reader(hparams, model, read_csv(tmp_path / "run" / "manifest.csv"))
+    assert not skip_prefix
+    assert "the cache of frozen features is off" in caplog.text
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 2e-3), ("bf16", 5e-2)])
+def test_a_gpu_fills_the_cache_as_the_cpu_does(tmp_path, audio, small_shards, monkeypatch, precision, tolerance):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    caches = [
+        FeatureCache([Wav2Vec(source="nano-random").to(device)], tmp_path / device, read_audio, "float16", precision, 1)
+        for device in ("cpu", "cuda")
+    ]
+    for cache in caches:
+        cache.fill(audio, progressbar=False)
+    for row in audio.itertuples():
+        cpu, gpu = (cache.read(None, row.digest).float() for cache in caches)
+        assert (cpu - gpu).norm() < tolerance * cpu.norm()

@@ -1,0 +1,443 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from korser.corpora import load_corpus
+from korser.data.split_checks import check_splits, words_tell
+from korser.data.splits import assign_splits, speaker_independent, warn_once
+from korser.utils.errors import UserError
+
+SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+
+
+def corpus(n_speakers=18, per_class=5, classes=("joy", "sadness", "neutral", "anger"), sentences=5):
+    """A table like :func:`load_corpus` gives; odd speakers male; each class has its own sentences."""
+    rows = []
+    for s in range(1, n_speakers + 1):
+        for c in classes:
+            for i in range(per_class):
+                rows.append(
+                    {
+                        "id": f"{s:03}-{c}-{i}",
+                        "path": f"/data/{s:03}-{c}-{i}.wav",
+                        "speaker": f"{s:02}",
+                        "emotion": c,
+                        "gender": "male" if s % 2 else "female",
+                        "intensity": None if c == "neutral" else str(i % 4),
+                        "sentence": f"{c}-{i % sentences}",
+                    }
+                )
+    return pd.DataFrame(rows, dtype=object)
+
+
+def parts(data):
+    return data.set_index("id")["split"].sort_index()
+
+
+def speakers(data, part):
+    return set(data["speaker"][data["split"] == part])
+
+
+SETTINGS = [
+    {"protocol": "speaker_holdout"},
+    {"protocol": "speaker_holdout", "test": 3, "valid": 2},
+    {"protocol": "speaker_holdout", "test_speakers": [1, "2", "03"]},
+    {"protocol": "speaker_holdout", "test": 0.4, "valid": 0.2, "hold_out": "sentence"},
+    {"protocol": "speaker_kfold", "n_folds": 6, "fold": 2},
+    {"protocol": "speaker_kfold", "n_folds": 18, "fold": 17},
+    {"protocol": "speaker_kfold", "n_folds": 6, "folds": "consecutive"},
+    {"protocol": "random_stratified"},
+]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_every_division_is_valid_and_the_same_for_any_row_order(settings, seed):
+    data = corpus()
+    data.insert(0, "digest", data["id"])
+    split = assign_splits(data, seed=seed, **settings)
+    check_splits(split, settings["protocol"])
+    assert "split" not in data  # the input is left alone
+    shuffled = data.sample(frac=1, random_state=seed)
+    again = assign_splits(shuffled, seed=seed, **settings)
+    assert parts(again).equals(parts(split))
+    assert list(again["id"]) == [i for i in shuffled["id"] if i in set(again["id"])]  # the order of the rows is kept
+    if speaker_independent(settings["protocol"]):
+        train, valid, test = (speakers(split, part) for part in ("train", "valid", "test"))
+        assert not (train & valid or train & test or valid & test)
+
+
+@pytest.mark.parametrize("protocol", ["speaker_holdout", "speaker_kfold", "random_stratified"])
+def test_the_seed_matters(protocol):
+    data = corpus()
+    assert len({tuple(parts(assign_splits(data, protocol=protocol, seed=s))) for s in range(5)}) > 1
+
+
+def test_holdout_sizes_and_balance():
+    data = corpus(n_speakers=20)
+    for seed in range(5):
+        split = assign_splits(data, protocol="speaker_holdout", test=0.2, valid=4, seed=seed)
+        for part, n in (("train", 12), ("valid", 4), ("test", 4)):
+            assert len(speakers(split, part)) == n
+            genders = split[split["split"] == part].groupby("gender")["speaker"].nunique()
+            assert genders.to_dict() == {"female": n // 2, "male": n // 2}
+
+
+def test_holdout_balances_classes_that_speakers_have_unevenly():
+    data = corpus(n_speakers=24, per_class=12)
+    rng = np.random.default_rng(0)
+    share_kept = dict(zip(sorted(data["speaker"].unique()), 0.2 + rng.random(24)))
+    data = data[rng.random(len(data)) < data["speaker"].map(share_kept)]
+    split = assign_splits(data, protocol="speaker_holdout", test=6, valid=6)
+    share = pd.crosstab(split["split"], split["emotion"]) / data.groupby("emotion").size()
+    assert (share.loc["test"] - 0.25).abs().max() < 0.05 and (share.loc["valid"] - 0.25).abs().max() < 0.1
+
+
+def test_speakers_by_name():
+    data = corpus()
+    split = assign_splits(data, protocol="speaker_holdout", test_speakers=[13, "14", "015"], valid_speakers="1")
+    assert speakers(split, "test") == {"13", "14", "15"} and speakers(split, "valid") == {"01"}
+    split = assign_splits(data, protocol="speaker_holdout", test_speakers=list(range(13, 19)), valid=0)
+    assert speakers(split, "test") == {f"{s}" for s in range(13, 19)} and speakers(split, "valid") == set()
+    check_splits(split, "speaker_holdout", parts=("train", "test"))
+    with pytest.raises(UserError, match="valid part is empty"):
+        check_splits(split, "speaker_holdout")
+    with pytest.raises(UserError, match="test_speakers: the corpus has no speaker '19' .it has 01, 02"):
+        assign_splits(data, protocol="speaker_holdout", test_speakers=[18, 19])
+    with pytest.raises(UserError, match="share 02"):
+        assign_splits(data, protocol="speaker_holdout", test_speakers=[1, 2], valid_speakers=[2])
+
+
+def test_a_number_that_fits_two_speakers_names_neither():
+    data = corpus(3)
+    data["speaker"] = data["speaker"].replace({"02": "1"})  # beside 01
+    with pytest.raises(UserError, match="no speaker '001'"):
+        assign_splits(data, protocol="speaker_holdout", test_speakers=["001"])
+    assert speakers(assign_splits(data, protocol="speaker_holdout", test_speakers=[1]), "test") == {"1"}
+
+
+def test_a_speakers_name_may_hold_a_superscript():
+    data = corpus(3)
+    data["speaker"] = data["speaker"].replace({"02": "²"})  # a digit to Unicode, no number to int()
+    assert speakers(assign_splits(data, protocol="speaker_holdout", test_speakers=["²"]), "test") == {"²"}
+
+
+def test_every_speaker_is_tested_once_by_k_fold():
+    data = corpus()
+    tested, validated = [], []
+    for fold in range(6):
+        split = assign_splits(data, protocol="speaker_kfold", n_folds=6, fold=fold)
+        check_splits(split, "speaker_kfold")
+        tested.append(speakers(split, "test"))
+        validated.append(speakers(split, "valid"))
+        assert set(split["fold"][split["split"] == "test"]) == {fold}
+    assert all(len(t) == 3 for t in tested) and len(set.union(*tested)) == 18
+    assert validated == tested[1:] + tested[:1]
+
+
+def test_choosing_on_some_speakers_leaves_the_others_out():
+    data = corpus()
+    seen = set()
+    for fold in range(4):
+        split = assign_splits(data, protocol="speaker_kfold", n_folds=4, fold=fold, exclude_speakers=range_13_18())
+        assert not set(split["speaker"]) & {f"{s}" for s in range_13_18()}
+        seen |= speakers(split, "test")
+    assert seen == {f"{s:02}" for s in range(1, 13)}
+
+
+def range_13_18():
+    return list(range(13, 19))
+
+
+def test_consecutive_and_listed_folds():
+    data = corpus()
+    split = assign_splits(data, protocol="speaker_kfold", n_folds=6, folds="consecutive", fold=5)
+    assert speakers(split, "test") == {"16", "17", "18"} and speakers(split, "valid") == {"01", "02", "03"}
+    small = corpus(6)
+    split = assign_splits(small, protocol="speaker_kfold", folds=[[1, 6], [2, "05"], ["3", "4"]], fold=1)
+    assert speakers(split, "test") == {"02", "05"} and speakers(split, "valid") == {"03", "04"}
+
+
+def test_folds_without_validation_train_on_all_others():
+    split = assign_splits(corpus(), protocol="speaker_kfold", n_folds=6, folds="consecutive", fold=0, valid=0)
+    assert speakers(split, "test") == {"01", "02", "03"} and not speakers(split, "valid")
+    assert len(speakers(split, "train")) == 15
+
+
+def test_consecutive_counts_as_people_do():
+    data = corpus(12)
+    data["speaker"] = "s" + data["speaker"].astype(int).astype(str)  # s2 comes before s10
+    split = assign_splits(data, protocol="speaker_kfold", n_folds=4, folds="consecutive", fold=0)
+    assert speakers(split, "test") == {"s1", "s2", "s3"}
+
+
+def test_folds_of_a_corpus_too_small_to_balance():
+    data = corpus(4, per_class=1, classes=("joy",))
+    data["emotion"] = ["a", "b", "c", "d"]
+    tested = [speakers(assign_splits(data, protocol="speaker_kfold", n_folds=4, fold=f), "test") for f in range(4)]
+    assert sorted(map(len, tested)) == [1, 1, 1, 1] and len(set.union(*tested)) == 4
+
+
+@pytest.mark.parametrize("test, valid", [(2000, 2000), (2000 / 17000, 2000 / 17000)])
+def test_the_papers_counts(test, valid):
+    data = pd.DataFrame({"id": [f"{i:05}" for i in range(68000)]})
+    data["path"] = data["id"]
+    data["speaker"] = (np.arange(68000) % 120).astype(str)
+    data["emotion"] = np.repeat(["joy", "sadness", "neutral", "anger"], 17000)
+    split = assign_splits(data, protocol="random_stratified", test=test, valid=valid)
+    counts = split.groupby(["emotion", "split"]).size().unstack()
+    assert (counts["train"] == 13000).all() and (counts["valid"] == 2000).all() and (counts["test"] == 2000).all()
+    check_splits(split, "random_stratified")
+
+
+def test_unlabelled_utterances_are_trained_on():
+    data = corpus()
+    data.loc[data["emotion"] == "joy", "emotion"] = None
+    split = assign_splits(data, protocol="random_stratified", test=5, valid=5)
+    assert set(split["split"][split["emotion"].isna()]) == {"train"} and (split["split"] == "test").sum() == 15
+
+
+def test_sentences_are_held_out_with_the_speakers():
+    data = corpus(10, per_class=5)
+    split = assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2, hold_out="sentence")
+    by_part = split.groupby("split")["sentence"].agg(set)
+    assert not by_part["train"] & by_part["test"] and not by_part["valid"] & by_part["test"]
+    assert split.groupby(["split", "emotion"]).size().unstack().loc["test"].tolist() == [8] * 4  # 4 speakers, 2 of 5
+    with pytest.raises(UserError, match="hold_out"):
+        assign_splits(data, protocol="speaker_kfold", hold_out="sentence")
+    with pytest.raises(UserError, match="not every utterance has a 'sentense'"):
+        assign_splits(data, protocol="speaker_holdout", hold_out="sentense")
+    with pytest.raises(UserError, match="at least 3 sentences"):
+        assign_splits(data.assign(sentence="same"), protocol="speaker_holdout", hold_out="sentence")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("protocol", ["speaker_holdout", "speaker_kfold"])
+def test_too_few_speakers(n, protocol):
+    with pytest.raises(UserError, match="speakers.*random_stratified"):
+        assign_splits(corpus(n), protocol=protocol)
+
+
+def test_three_speakers_are_enough():
+    data = corpus(3)
+    for settings in ({"protocol": "speaker_holdout"}, {"protocol": "speaker_kfold", "n_folds": 3}):
+        split = assign_splits(data, **settings)
+        check_splits(split, settings["protocol"], tasks=["emotion"])  # not gender: one of them is the only woman
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"protocol": "speaker_hold"}, "unknown split protocol 'speaker_hold'.*'speaker_holdout'"),
+        ({"protocol": ["speaker_holdout"]}, "unknown split protocol"),
+        ({"protocol": None}, "unknown split protocol 'None'"),
+        ({"protocol": "speaker_holdout", "seed": -1}, "split.seed is -1"),
+        ({"protocol": "speaker_kfold", "seed": 2**32}, "split.seed is 4294967296"),
+        ({"protocol": "random_stratified", "seed": 1.5}, "split.seed is 1.5"),
+        ({"protocol": "speaker_kfold", "seed": None}, "split.seed is None"),
+        ({"protocol": "speaker_holdout", "hold_out": ["sentence"]}, "hold_out is .'sentence'.: write the name of one"),
+        ({"protocol": "speaker_holdout", "test_speakers": ["²"]}, "no speaker '²'"),
+        ({"protocol": "speaker_holdout", "test": 1.0}, "test is 1.0"),
+        ({"protocol": "speaker_holdout", "test": 18}, "test is 18"),
+        ({"protocol": "speaker_holdout", "test": -1}, "test is -1"),
+        ({"protocol": "speaker_holdout", "test": 0}, "there has to be a test part"),
+        ({"protocol": "speaker_holdout", "test": "2000/17000"}, "write a fraction"),
+        ({"protocol": "speaker_holdout", "valid": True}, "valid is True"),
+        ({"protocol": "speaker_holdout", "test": 0.6, "valid": 0.6}, "no speaker is left to train on"),
+        ({"protocol": "speaker_holdout", "exclude_speakers": [99]}, "exclude_speakers: .*'99'"),
+        ({"protocol": "speaker_kfold", "n_folds": 2}, "n_folds is 2"),
+        ({"protocol": "speaker_kfold", "n_folds": 19}, "n_folds is 19.*18"),
+        ({"protocol": "speaker_kfold", "fold": 5}, "fold is 5: there are 5 folds, 0 to 4"),
+        ({"protocol": "speaker_kfold", "folds": "consecutif"}, "folds is 'consecutif'"),
+        ({"protocol": "speaker_kfold", "folds": 5}, "folds is 5: write balanced, consecutive or a list"),
+        ({"protocol": "speaker_kfold", "folds": [[1], [2]]}, "at least 3"),
+        ({"protocol": "speaker_kfold", "folds": [[1], [2], [3]]}, "leaves out 04"),
+        ({"protocol": "speaker_kfold", "folds": [[1], [2], [1, 3]]}, "01 more than once"),
+        ({"protocol": "random_stratified", "stratify": "emotoin"}, "no column 'emotoin'.*'emotion'"),
+        ({"protocol": "random_stratified", "stratify": ["emotion"]}, "stratify is .'emotion'.: write the name of one"),
+        ({"protocol": "random_stratified", "stratify": None}, "stratify is None"),
+        ({"protocol": "random_stratified", "test": 90}, "test is 90.*utterances of emotion"),
+        ({"protocol": "random_stratified", "test": 50, "valid": 40}, "all 90 utterances of emotion anger.*anger: [.]"),
+        ({"protocol": "manifest"}, "neither a column 'split' nor"),
+    ],
+    ids=str,
+)
+def test_mistakes_name_the_setting(settings, message):
+    with pytest.raises(UserError, match=message) as error:
+        assign_splits(corpus(), **settings)
+    assert "\n" not in str(error.value)
+
+
+def with_split(data, by):
+    """The speakers' parts from a function of their number."""
+    return data.assign(split=[by(int(s)) for s in data["speaker"]])
+
+
+def thirds(s):
+    return ("train", "valid", "test")[s % 3]
+
+
+def test_the_manifests_own_split():
+    data = with_split(corpus(), thirds)
+    split = assign_splits(data, protocol="manifest")
+    check_splits(split, "manifest")
+    assert split["split"].tolist() == data["split"].tolist()
+    spelled = data.assign(split=data["split"].map({"train": "Train", "valid": "dev", "test": "TEST"}))
+    assert assign_splits(spelled, protocol="manifest")["split"].tolist() == data["split"].tolist()
+
+    data.loc[5, "split"] = "tset"
+    with pytest.raises(UserError, match="001-sadness-0 has the split 'tset'"):
+        assign_splits(data, protocol="manifest")
+    data.loc[5, "split"] = None
+    with pytest.raises(UserError, match="001-sadness-0 has no split"):
+        assign_splits(data, protocol="manifest")
+
+
+def test_the_manifests_own_folds():
+    data = corpus(8)
+    data["fold"] = [str(int(s) % 4 + 1) for s in data["speaker"]]
+    split = assign_splits(data, protocol="manifest", fold=3)  # the fold called 4
+    assert speakers(split, "test") == {"03", "07"} and speakers(split, "valid") == {"04", "08"}
+    check_splits(split, "manifest")
+    with pytest.raises(UserError, match="fold is 4"):
+        assign_splits(data, protocol="manifest", fold=4)
+
+
+@pytest.mark.parametrize("protocol", ["speaker_holdout", "speaker_kfold", "manifest"])
+def test_a_shared_speaker_is_refused_by_name(protocol):
+    data = with_split(corpus(), thirds)
+    data.loc[data["id"].isin(["007-joy-0", "011-joy-1"]), "split"] = "train"
+    with pytest.raises(UserError, match="2 speakers are in more than one part .07, 11.*manifest_random"):
+        check_splits(data, protocol)
+    check_splits(data, "manifest_random")
+    check_splits(data, "random_stratified")
+
+
+@pytest.mark.parametrize("protocol", ["manifest", "random_stratified"])
+def test_the_same_audio_in_two_parts_is_refused(protocol):
+    data = with_split(corpus(), thirds)
+    data["digest"] = data["id"]
+    data.loc[data["id"] == "001-joy-0", "digest"] = "002-joy-0"
+    with pytest.raises(UserError, match="1 recordings.*/data/001-joy-0.wav, /data/002-joy-0.wav are the same audio"):
+        check_splits(data, protocol)
+    data.loc[data["id"] == "001-joy-0", "digest"] = "001-joy-4"  # within a part it is no leak
+    check_splits(data, protocol)
+
+
+def test_the_same_audio_with_two_labels_is_refused():
+    data = with_split(corpus(), thirds)
+    data["digest"] = data["id"]
+    data.loc[data["id"] == "001-joy-0", "digest"] = "001-anger-0"
+    words = "001-joy-0.wav and /data/001-anger-0.wav are the same audio, with the emotion joy here and anger there"
+    with pytest.raises(UserError, match=words):
+        check_splits(data, "manifest")
+    check_splits(data, "manifest", tasks=["gender"])
+    data.loc[data["id"] == "001-joy-0", "emotion"] = None  # nothing is said against the other
+    check_splits(data, "manifest")
+
+
+def test_a_column_that_the_protocol_does_not_use_is_told_once(caplog):
+    warn_once.cache_clear()
+    data = with_split(corpus(), thirds)
+    data.attrs["file"] = "my/manifest.csv"
+    for _ in range(3):
+        assign_splits(data, protocol="speaker_kfold")
+    assert caplog.messages == [
+        "my/manifest.csv has a column 'split', which the protocol speaker_kfold does not use; to use it: "
+        "--split.protocol=manifest"
+    ]
+    assign_splits(data, protocol="manifest_random")
+    assign_splits(data.assign(split=None), protocol="random_stratified")  # an empty one has nothing to say
+    assert len(caplog.messages) == 1
+    assign_splits(data.rename(columns={"split": "fold"}), protocol="random_stratified")
+    assert "has a column 'fold'" in caplog.messages[1]
+
+
+def test_classes_with_next_to_no_utterances_are_told(caplog):
+    warn_once.cache_clear()
+    data = with_split(corpus(), thirds)
+    check_splits(data, "manifest")
+    assert not caplog.messages
+    data.loc[data["id"] == "003-joy-0", "emotion"] = "joyy"
+    data.loc[(data["speaker"] == "06") & (data["emotion"] == "anger"), "emotion"] = "angry"
+    check_splits(data, "manifest")
+    (said,) = caplog.messages
+    assert "the emotion angry (5 utterances of one speaker: 006-anger-0, ...), joyy (1 utterance" in said
+    assert "003-joy-0) from" in said and "--label_map='{emotion: {angry: ...}}'" in said
+    caplog.clear()
+    alone = data[data["speaker"] == "06"].assign(split="train")
+    check_splits(alone, "random_stratified", tasks=["emotion"], parts=("train",))
+    assert not caplog.messages  # where there is one speaker all are of one
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_an_empty_part_is_refused(part):
+    data = with_split(corpus(), thirds)
+    with pytest.raises(UserError, match=f"the {part} part is empty"):
+        check_splits(data[data["split"] != part], "manifest")
+
+
+def test_a_class_that_is_never_trained_on_is_refused():
+    data = with_split(corpus(), thirds)
+    data = data[(data["split"] != "train") | (data["emotion"] != "anger")]
+    message = "no training utterance has the emotion anger.*label_map={emotion: {anger: null}}"
+    with pytest.raises(UserError, match=message):
+        check_splits(data, "manifest")
+    check_splits(data, "manifest", tasks=["gender"])
+
+
+@pytest.mark.parametrize("protocol", ["speaker_holdout", "speaker_kfold"])
+def test_missing_speakers(protocol):
+    data = corpus()
+    data.loc[4, "speaker"] = None
+    with pytest.raises(UserError, match="1 of 360 utterances have no speaker .first: 001-joy-4.*'speaker'"):
+        assign_splits(data, protocol=protocol)
+    with pytest.raises(UserError, match="360 of 360"):
+        assign_splits(data.drop(columns="speaker"), protocol=protocol)
+    check_splits(assign_splits(data, protocol="random_stratified"), "random_stratified")
+    with pytest.raises(UserError, match="no speaker"):
+        check_splits(with_split(corpus(), thirds).assign(speaker=None), "manifest")
+
+
+def test_which_protocols_are_speaker_independent():
+    assert all(speaker_independent(protocol) for protocol in ("speaker_holdout", "speaker_kfold", "manifest"))
+    assert not any(speaker_independent(protocol) for protocol in ("random_stratified", "manifest_random"))
+    with pytest.raises(UserError, match="'random_stratified'"):
+        speaker_independent("random_stratify")
+
+
+@pytest.mark.skipif(not (SHARED / "ravdess").is_dir(), reason="needs the shared RAVDESS copy")
+def test_ravdess_chosen_on_actors_1_to_12_and_tested_on_13_to_18():
+    data = load_corpus("ravdess", SHARED / "ravdess").data
+    split = assign_splits(data, protocol="speaker_holdout", test_speakers=range_13_18(), valid=2)
+    check_splits(split, "speaker_holdout")
+    assert split["split"].value_counts().to_dict() == {"train": 599, "valid": 120, "test": 360} or (
+        split["split"].value_counts().to_dict() == {"train": 600, "valid": 119, "test": 360}
+    )
+    genders = split.groupby(["split", "gender"])["speaker"].nunique()
+    assert genders.to_dict() == {
+        ("test", "female"): 3,
+        ("test", "male"): 3,
+        ("train", "female"): 5,
+        ("train", "male"): 5,
+        ("valid", "female"): 1,
+        ("valid", "male"): 1,
+    }
+    for fold in range(6):
+        split = assign_splits(data, protocol="speaker_kfold", n_folds=6, folds="consecutive", fold=fold)
+        check_splits(split, "speaker_kfold")
+        assert speakers(split, "test") == {f"{3 * fold + i:02}" for i in (1, 2, 3)}
+
+
+def test_sentences_that_tell_the_label_are_noticed():
+    data = corpus()  # each class has its own sentences
+    assert words_tell(assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")
+    apart = assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2, hold_out="sentence")
+    assert not words_tell(apart, "emotion")
+    acted = data.assign(sentence=data["sentence"].str[-1])  # each sentence in every emotion
+    once = data.assign(sentence=data["id"])
+    for other in (acted, once, data.drop(columns="sentence"), data.assign(sentence=None)):
+        assert not words_tell(assign_splits(other, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")

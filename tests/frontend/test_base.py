@@ -1,0 +1,83 @@
+"""Stages, chains and what is frozen in them."""
+
+import pytest
+import torch
+from torch import nn
+
+from korser import Chain, Stage
+from korser.frontend.base import split_frozen
+
+
+class Halve(Stage):
+    def __init__(self, *, in_channels=None, input_rate=16000, min_length=2, trained=True):
+        super().__init__(
+            output_size=4,
+            frame_rate=input_rate / 2,
+            in_channels=in_channels,
+            input_rate=input_rate,
+            min_length=min_length,
+        )
+        self.layer = nn.Linear(in_channels or 1, 4).requires_grad_(trained)
+        self.drop = nn.Dropout(0.5)
+
+    def output_lengths(self, lengths):
+        return lengths // 2
+
+    def forward(self, x, lengths):
+        x = x if x.dim() == 3 else x[..., None]
+        return self.drop(self.layer(x[:, 1::2])), self.output_lengths(lengths)
+
+
+def test_a_chain_is_a_stage():
+    chain = Chain(Halve(), Halve(in_channels=4, input_rate=8000))
+    features, lengths = chain(torch.randn(2, 101), torch.tensor([101, 10]))
+    assert features.shape == (2, 25, 4)
+    assert lengths.tolist() == [25, 2]
+    assert chain.output_lengths(torch.tensor([101])).item() == 25
+    assert (chain.output_size, chain.frame_rate, chain.in_channels) == (4, 4000, None)
+
+
+@pytest.mark.parametrize("needs", [1, 2, 3, 7])
+def test_the_shortest_input_of_a_chain(needs):
+    chain = Chain(Halve(), Halve(in_channels=4, input_rate=8000, min_length=needs))
+    assert chain.min_length == 2 * needs
+    assert chain.output_lengths(torch.tensor([chain.min_length])).item() >= needs // 2
+
+
+def test_lengths_that_do_not_grow_are_an_error():
+    class One(Halve):
+        def output_lengths(self, lengths):
+            return torch.ones_like(lengths)
+
+    with pytest.raises(ValueError, match="no input is long enough for One -> Halve"):
+        Chain(One(), Halve(in_channels=4, input_rate=8000))
+
+
+def test_neighbours_must_fit():
+    with pytest.raises(ValueError, match="gives 4 channels at 8000 Hz but Halve takes 5"):
+        Chain(Halve(), Halve(in_channels=5, input_rate=8000))
+    with pytest.raises(ValueError, match="at 8000 Hz but Halve takes 4 at 50 Hz"):
+        Chain(Halve(), Halve(in_channels=4, input_rate=50))
+
+
+def test_frozen_stages_stay_in_eval():
+    chain = Chain(Halve(trained=False), Halve(in_channels=4, input_rate=8000)).train()
+    frozen, trained = chain.stages
+    assert frozen.frozen and not trained.frozen and not chain.frozen
+    assert not any(m.training for m in frozen.modules())
+    assert all(m.training for m in trained.modules())
+
+
+def test_the_frozen_prefix_ends_at_the_first_trained_stage():
+    frozen, trained, behind = (
+        Halve(trained=False),
+        Halve(in_channels=4, input_rate=8000),
+        Halve(in_channels=4, input_rate=4000, trained=False),
+    )
+    assert split_frozen(Chain(Chain(frozen, trained), behind)) == ([frozen], [trained, behind])
+    assert split_frozen(frozen) == ([frozen], [])
+    assert split_frozen(trained) == ([], [trained])
+
+
+def test_arguments_are_remembered():
+    assert Halve(min_length=3).config == {"args": (), "min_length": 3}

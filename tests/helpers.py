@@ -1,0 +1,80 @@
+"""Functions that several tests share."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import safetensors.torch
+from conftest import HPARAMS
+
+from korser import load_hparams, train
+from korser.runs.directory import run_folder
+from korser.utils.files import read_csv
+
+WAV_AUGMENT = """!new:speechbrain.augment.augmenter.Augmenter
+    parallel_augment: false
+    concat_original: false
+    min_augmentations: 1
+    max_augmentations: 2
+    augmentations:
+        - !new:speechbrain.augment.time_domain.SpeedPerturb {orig_freq: 16000, speeds: [90, 110]}
+        - !new:speechbrain.augment.time_domain.DropChunk {drop_length_high: 400}
+"""
+
+TINY_WAV2VEC = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": [8] * 7,
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+    "layerdrop": 0.0,
+    "mask_time_prob": 0.65,
+    "mask_time_length": 4,
+    "num_codevectors_per_group": 6,
+    "num_codevector_groups": 2,
+    "codevector_dim": 8,
+    "proj_codevector_dim": 8,
+    "num_negatives": 5,
+    **dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0),
+}
+
+
+def run(overrides, model="mel_mtl", run_dir=None):
+    hparams = load_hparams(HPARAMS / f"{model}.yaml", overrides)
+    run_dir = Path(run_dir or run_folder(hparams))
+    train(hparams, run_dir)
+    return run_dir
+
+
+def assert_same_run(one, two):
+    """All numbers equal to the bit; only clocks may differ."""
+    a, b = (safetensors.torch.load_file(d / "model.safetensors") for d in (one, two))
+    assert a.keys() == b.keys()
+    assert [k for k in a if not a[k].equal(b[k])] == []
+    for name in [n for n in ("valid.csv", "test.csv") if (one / n).exists()]:
+        pd.testing.assert_frame_equal(read_csv(one / name), read_csv(two / name), check_exact=True)
+    logs = [read_csv(d / "log.csv").drop(columns="seconds") for d in (one, two)]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+    assert json.loads((one / "metrics.json").read_text()) == json.loads((two / "metrics.json").read_text())
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+def kill_at(monkeypatch, cls, method, call):
+    """Make a method raise at its n-th call, before it does anything."""
+    original, calls = getattr(cls, method), [0]
+
+    def wrapped(self, *args, **kwargs):
+        calls[0] += 1
+        if calls[0] == call:
+            raise Killed
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(cls, method, wrapped)

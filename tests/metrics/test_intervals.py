@@ -1,0 +1,95 @@
+"""The jackknife over speakers: its formula, its coverage, and when it declines."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import expit
+
+from korser.metrics.intervals import around, jackknife_interval
+
+
+def test_of_a_mean_is_the_t_interval():
+    x = np.random.default_rng(0).normal(size=9)
+    low, high = jackknife_interval(x.mean(), (x.sum() - x) / 8)
+    assert np.allclose([low, high], stats.t.interval(0.95, 8, x.mean(), stats.sem(x)))
+
+
+def test_works_on_many_statistics_at_once():
+    x = np.random.default_rng(0).normal(size=(9, 2, 3))
+    low, high = jackknife_interval(x.mean(0), (x.sum(0) - x) / 8)
+    one = jackknife_interval(x[:, 1, 2].mean(), (x[:, 1, 2].sum() - x[:, 1, 2]) / 8)
+    assert low.shape == high.shape == (2, 3)
+    assert np.allclose([low[1, 2], high[1, 2]], one)
+
+
+def test_is_clipped_to_the_range():
+    right = np.array([0.7, 0.95, 1.0])
+    low, high = jackknife_interval(right.mean(), (right.sum() - right) / 2, bounds=(0, 1))
+    assert 0 < low < right.mean() and high == 1
+
+
+@pytest.mark.parametrize("right, n", [(0, 7), (1, 7), (31, 60), (59, 60)])
+def test_of_independent_draws_is_wilsons(right, n):
+    value, quantile = max(right, 1e-9) / n, stats.norm.ppf(0.975)
+    expected = stats.binomtest(right, n).proportion_ci(method="wilson")
+    assert np.allclose(around(value, value * (1 - value) / n, quantile, share=True), expected)
+
+
+def test_of_a_share_is_within_0_and_1_and_holds_the_value():
+    rng = np.random.default_rng(0)
+    value, variance = rng.random(1000), 10 ** rng.uniform(-6, 0, 1000)
+    low, high = around(value, variance, 4.3, share=True)
+    assert (0 <= low).all() and (low < value).all() and (value < high).all() and (high <= 1).all()
+    back = around(1 - value, variance, 4.3, share=True)
+    assert np.allclose([1 - back[1], 1 - back[0]], [low, high])
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [[], [0.5], [0.5, 0.6], [0.5, 0.6, np.nan], [1.0, 1.0, 1.0]],
+    ids=["none", "one", "two", "undefined", "equal"],
+)
+@pytest.mark.parametrize("share", [False, True])
+def test_declines(left_out, share):
+    assert np.isnan(jackknife_interval(np.mean(left_out or 1), left_out, bounds=(0, 1), share=share)).all()
+
+
+@pytest.mark.parametrize("n_speakers", [4, 6, 18])
+@pytest.mark.parametrize("metric", ["accuracy", "uar"])
+def test_covers_the_truth(metric, n_speakers):
+    """Speakers who differ in general and per emotion, with 8 to 32 utterances of each of four emotions."""
+    rng = np.random.default_rng(n_speakers)
+    corpora, classes = 10_000, 4
+    ease = np.array([1.2, 0.8, 0.4, 0.0])
+
+    def draw(shape):  # probability to be right: (*shape, speakers, classes)
+        return expit(ease + rng.normal(0, 0.4, (*shape, 1)) + rng.normal(0, 0.2, (*shape, classes)))
+
+    n = rng.integers(8, 33, (corpora, n_speakers, classes))
+    right = rng.binomial(n, draw((corpora, n_speakers)))
+    true = draw((1_000_000,)).mean()  # the classes are equally frequent, so that accuracy and UAR have the same
+
+    def statistic(right, n):
+        return right.sum(-1) / n.sum(-1) if metric == "accuracy" else (right / n).mean(-1)
+
+    all_right, all_n = right.sum(1), n.sum(1)
+    left_out = statistic(all_right[:, None] - right, all_n[:, None] - n)  # (corpora, speakers)
+    low, high = jackknife_interval(statistic(all_right, all_n), left_out.T, share=True)
+    covered = ((low <= true) & (true <= high)).mean()
+    print(metric, n_speakers, covered)
+    assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.parametrize("n_speakers", [6, 18])
+@pytest.mark.parametrize("mean, spread", [(0.9, 0.08), (0.95, 0.07)])
+def test_covers_the_truth_where_most_are_right(mean, spread, n_speakers):
+    rng = np.random.default_rng(n_speakers)
+    draws = mean * (1 - mean) / spread**2 - 1
+    right = rng.binomial(60, rng.beta(mean * draws, (1 - mean) * draws, (8_000, n_speakers))) / 60
+    left_out = (right.sum(1, keepdims=True) - right) / (n_speakers - 1)
+    covered = {}
+    for share in False, True:
+        low, high = jackknife_interval(right.mean(1), left_out.T, bounds=(0, 1), share=share)
+        covered[share] = ((low <= mean) & (mean <= high))[np.isfinite(low)].mean()
+    print(mean, n_speakers, covered)
+    assert 0.90 <= covered[True] <= 0.96 and covered[True] > covered[False]

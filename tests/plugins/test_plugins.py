@@ -1,0 +1,69 @@
+"""The contract, for every frontend under plugins/ and every YAML under hparams/: they are found, not listed."""
+
+import pytest
+import transformers
+import yaml
+from conftest import HPARAMS, ROOT
+
+from korser import load_hparams
+from korser.testing import check_frontend
+
+YAMLS = sorted(p for p in HPARAMS.glob("*.yaml") if "\nfrontend:" in p.read_text(encoding="utf-8") and p.stem != "base")
+PLUGINS = sorted(p for p in (ROOT / "plugins/frontends").glob("*.py") if not p.stem.startswith("_"))
+
+
+def checks():
+    for path in YAMLS:
+        for check in check_frontend(lambda path=path: load_hparams(path)["frontend"]):
+            yield pytest.param(check, id=f"{path.stem}-{check.name}")
+
+
+@pytest.mark.parametrize("check", checks())
+def test_contract(check):
+    check()
+
+
+def test_every_yaml_loads_and_every_plugin_has_one():
+    used = ""
+    for path in sorted(HPARAMS.glob("*.yaml")):
+        hparams = load_hparams(path) if path.stem != "base" else {}
+        if "frontend" in hparams:  # a model, and not a search or a comparison
+            used += hparams.text
+            assert hparams["backbone"] is not None
+    assert [p.stem for p in PLUGINS if f"korser.plugins.frontends.{p.stem}." not in used] == []
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_the_frozen_frontend_of_the_readme(tmp_path, norm):
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("# my_frozen.py\n")[1].split("```")[0]
+    namespace = {"__name__": "my_frozen"}
+    exec(text, namespace)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    position = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+    config = transformers.HubertConfig(**sizes, **position, conv_dim=[8] * 7, feat_extract_norm=norm)
+    transformers.HubertModel(config).save_pretrained(tmp_path)
+    named = {
+        "shapes_of_the_shortest",
+        "same_alone_as_in_a_batch",
+        "nan_in_the_padding_is_ignored",
+        "frozen_stays_in_eval",
+    }
+    asked = [check for check in check_frontend(lambda: namespace["Frozen"](source=tmp_path)) if check.name in named]
+    assert len(asked) == len(named)
+    for check in asked:
+        check()
+
+
+def test_single_and_multitask_models_differ_in_their_tasks_alone():
+    for path in HPARAMS.glob("*_stl.yaml"):
+        own = yaml.compose(path.read_text(encoding="utf-8")).value
+        assert [key.value for key, _ in own] == ["base", "tasks"]
+
+
+def test_korser_never_imports_plugins():
+    for path in (ROOT / "korser").rglob("*.py"):
+        assert not [
+            line
+            for line in path.read_text().splitlines()
+            if line.strip().startswith(("import plugins", "from plugins"))
+        ]

@@ -1,0 +1,299 @@
+"""Pretraining as a whole: from a folder of audio to a checkpoint."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from conftest import HPARAMS, ROOT, write_tiny_corpus
+from helpers import TINY_WAV2VEC
+
+from korser.pretraining import load_settings, pretrain, pretrain_folder
+from korser.pretraining.run import find_trouble
+from korser.pretraining.weights import export
+from korser.utils.errors import UserError
+from korser.utils.files import read_json
+
+YAML = HPARAMS / "pretrain_wav2vec.yaml"
+SIZES = {"config": {k: v for k, v in TINY_WAV2VEC.items() if k.startswith(("mask", "num_neg"))}}
+SIZED = ("hidden_size", "num_h", "num_a", "inter", "conv_dim", "num_c", "codev", "proj")
+SIZES["architecture"] = {k: v for k, v in TINY_WAV2VEC.items() if k.startswith(SIZED)}
+TIMES = ["seconds"]  # columns of the log that a clock fills
+
+
+@pytest.fixture
+def overrides(tiny_corpus, tmp_path):
+    """A pretraining of six steps that takes a second."""
+    return {
+        "data_folder": str(tiny_corpus),
+        "corpus": "csv",
+        "output_folder": str(tmp_path / "results"),
+        "cache_folder": str(tmp_path / "cache"),
+        **{f"{key}.{name}": str(value) for key, part in SIZES.items() for name, value in part.items()},
+        "n_steps": "6",
+        "valid_interval": "3",
+        "batch_seconds": "2",
+        "min_seconds": "0.3",
+        "max_seconds": "0.4",
+        "length_groups": "2",
+        "valid_share": "0.2",
+        "reconstruction_weight": "0.5",
+        "precision": "fp32",
+        "device": "cpu",
+        "noprogressbar": "true",
+        "ckpt_interval_minutes": "0",
+    }
+
+
+class Interrupts(torch.nn.Module):
+    """An augmentation with draws of its own, that stops everything at its ``n``-th call."""
+
+    def __init__(self, n=None):
+        super().__init__()
+        self.left = n
+
+    def forward(self, x, lengths):
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+        return x + 0.01 * torch.randn_like(x)
+
+
+def run(overrides, **changes):
+    hparams = load_settings(YAML, {**overrides, **changes})
+    folder = pretrain_folder(hparams)
+    return pretrain(hparams, folder), folder
+
+
+def test_a_pretraining_leaves_log_and_checkpoint(overrides):
+    row, folder = run(overrides)
+    log = pd.read_csv(folder / "log.csv", encoding="utf-8-sig")
+    assert log["step"].tolist() == [3, 6] and read_json(folder / "metrics.json") == row
+    for column in ("train_loss", "valid_accuracy", "valid_perplexity", "train_grad_norm", "lr", "audio_seconds"):
+        assert log[column].notna().all()
+    assert log["audio_seconds"].iloc[-1] == pytest.approx(12, rel=0.2)
+    info = read_json(folder / "run.json")
+    manifest = pd.read_csv(folder / "manifest.csv", encoding="utf-8-sig")
+    assert info["files"] == len(manifest) and set(manifest["split"]) == {"train", "valid"}
+    parts = [set(part["speaker"]) for _, part in manifest.groupby("split")]
+    assert parts[0].isdisjoint(parts[1])
+    card = (folder / "checkpoint" / "README.md").read_text()
+    assert "| steps | 6 of 6, 2 s of audio a batch" in card and "license: unknown" in card
+    assert "+ 0.1 x diversity + 0.5 x log-mel reconstruction (an auxiliary task of korser's, no part of wav2vec" in card
+    assert "of speakers that are not trained on" in card and "| augmentation | none |" in card
+    assert "recipes/pretrain.py hparams" not in card and "on cpu, fp32" in card  # not begun by the recipe, on no GPU
+    assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("at", [1, 3, 4])
+def test_interrupted_and_resumed_it_ends_in_the_same_numbers(overrides, tmp_path, at):
+    augment = "!new:tests.test_pretrain_recipe.Interrupts {}"
+    whole, folder = run(overrides, augment=augment)
+    overrides = {**overrides, "output_folder": str(tmp_path / "other"), "ckpt_interval_steps": "1"}
+    hparams = load_settings(YAML, {**overrides, "augment": augment})
+    hparams["augment"].left = at
+    broken = pretrain_folder(hparams)
+    assert broken.name == folder.name
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(hparams, broken)
+    again, _ = run(overrides, augment=augment)
+    logs = [pd.read_csv(f / "log.csv", encoding="utf-8-sig").drop(columns=TIMES) for f in (folder, broken)]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+    weights = [safetensors.torch.load_file(f / "checkpoint" / "model.safetensors") for f in (folder, broken)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert again["valid_accuracy"] == whole["valid_accuracy"]
+
+
+def test_other_seeds_and_settings_have_other_folders(overrides):
+    changes = ({}, {"seed": "2"}, {"device": "null"})
+    folders = [pretrain_folder(load_settings(YAML, {**overrides, **change})) for change in changes]
+    assert folders[0] != folders[1] and folders[0] == folders[2]
+
+
+def test_a_checkpoint_is_gone_on_from(overrides):
+    _, first = run(overrides)
+    row, second = run(overrides, source=str(first / "checkpoint"), lr="0", n_steps="1", valid_share="0")
+    weights = [safetensors.torch.load_file(f / "checkpoint" / "model.safetensors") for f in (first, second)]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert "valid_accuracy" not in row
+
+
+def test_a_complete_run_is_reported_as_long_as_data_and_source_are_those_of_it(overrides, tmp_path):
+    corpus = write_tiny_corpus(tmp_path / "corpus")
+    overrides = {**overrides, "data_folder": str(corpus), "n_steps": "3", "valid_share": "0"}
+    _, first = run(overrides)
+    overrides["source"] = str(first / "checkpoint")
+    row, second = run(overrides)
+    assert run(overrides)[0] == row
+    weights = second / "checkpoint" / "model.safetensors"  # another one in the place of the source
+    (first / "checkpoint" / "model.safetensors").write_bytes(weights.read_bytes())
+    with pytest.raises(UserError, match="the weights in source have changed"):
+        run(overrides)
+    overrides.pop("source")
+    assert run(overrides)[0] == read_json(first / "metrics.json")
+    (corpus / "s0_joy_1.wav").write_bytes((corpus / "s1_anger_2.wav").read_bytes())
+    with pytest.raises(UserError, match="the data have changed"):
+        run(overrides)
+    shutil.rmtree(corpus)
+    assert run(overrides)[0] == read_json(first / "metrics.json")  # nothing can be known of the data
+
+
+def test_killed_between_the_last_rounds_state_and_its_files_it_writes_them(overrides, tmp_path, monkeypatch):
+    whole, folder = run(overrides)
+    overrides["output_folder"] = str(tmp_path / "other")
+    with monkeypatch.context() as patch:
+        calls = iter(range(9))
+
+        def killed(*args, **kwargs):
+            if next(calls) == 1:  # of the second, last round
+                raise KeyboardInterrupt
+            export(*args, **kwargs)
+
+        patch.setattr("korser.pretraining.run.export", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(overrides)
+    again, broken = run(overrides)
+    weights = [safetensors.torch.load_file(f / "checkpoint" / "model.safetensors") for f in (folder, broken)]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert "6 of 6" in (broken / "checkpoint" / "README.md").read_text()
+    assert again["valid_accuracy"] == whole["valid_accuracy"]
+
+
+def test_changed_data_are_refused_when_resuming(overrides, tmp_path):
+    corpus = write_tiny_corpus(tmp_path / "corpus")
+    augment = "!new:tests.test_pretrain_recipe.Interrupts {n: 4}"
+    overrides = {**overrides, "data_folder": str(corpus), "augment": augment}
+    with pytest.raises(KeyboardInterrupt):
+        run(overrides)
+    write_tiny_corpus(tmp_path / "more", n_speakers=7)
+    (corpus / "manifest.csv").write_bytes((tmp_path / "more" / "manifest.csv").read_bytes())
+    for file in (tmp_path / "more").glob("s6*.wav"):
+        file.rename(corpus / file.name)
+    with pytest.raises(UserError, match="the data have changed"):
+        run(overrides)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"n_steps": "0"}, "n_steps is 0"),
+        ({"n_step": "3"}, "unknown setting 'n_step' .did you mean 'n_steps'"),
+        ({"architecture.hiden_size": "3"}, "hidden_size"),
+        ({"min_seconds": "5", "max_seconds": "9"}, "all 48 audio files are shorter than min_seconds"),
+        ({"min_seconds": "0.11", "max_seconds": "0.2", "config.mask_time_length": "20"}, "a masked span has 20"),
+        ({"max_seconds": "0.1"}, "max_seconds is less than min_seconds"),
+        ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"gumbel_temperature": "2"}, "gumbel_temperature is 2"),
+        ({"source": "./nowhere"}, "is no folder"),
+        ({"corpus": "null", "data_folder": "korser"}, "holds no audio files"),
+        ({"augment": "3"}, "augment is 3"),
+        ({"licence": ""}, "licence is"),
+        ({"lr": "-1"}, "lr is -1: it must be a number from 0 up"),
+        ({"max_grad_norm": "-1"}, "max_grad_norm is -1: it must be a number from 0.001 up"),
+        ({"nonfinite_patience": "-2"}, "nonfinite_patience is -2"),
+        ({"opt_class": "!name:torch.nn.Linear {}"}, "opt_class: it cannot be made an optimizer of"),
+        ({"lr": "1e30", "nonfinite_patience": "0"}, "the loss was not finite"),
+    ],
+)
+def test_a_users_mistake_is_said_in_one_line(overrides, changes, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=message) as error:
+        run(overrides, **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_a_models_yaml_is_refused():
+    with pytest.raises(UserError, match="is a model's YAML"):
+        load_settings(HPARAMS / "mel_stl.yaml")
+
+
+@pytest.mark.parametrize("name", ["pretrain_wav2vec", "pretrain_nano", "pretrain_nano_continued"])
+def test_the_settings_that_come_with_korser_are_whole(name):
+    hparams = load_settings(HPARAMS / f"{name}.yaml")
+    assert hparams.name == name and all("data_folder" in source for source in hparams["sources"])
+
+
+def row(**changes):
+    return {"step": 100, "valid_accuracy": 0.2, "valid_perplexity": 150.0, **changes}
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({}, None),
+        ({"valid_perplexity": 12.0}, "COLLAPSE at step 100: 12 of 256 codebook entries"),
+        ({"valid_accuracy": 0.02}, "NOTHING LEARNT by step 100: contrastive accuracy 0.020, chance is 0.020"),
+        ({"valid_perplexity": 12.0, "step": 9}, None),
+    ],
+)
+def test_collapse_is_said(changes, said):
+    trouble = find_trouble(row(**changes), {"warmup": 0.08, "n_steps": 100}, {"entries": 256, "n_negatives": 50})
+    assert (trouble or "").startswith(said or "") and (trouble is None) == (said is None)
+
+
+def test_tensorboard_gets_the_log(overrides):
+    pytest.importorskip("tensorboard")
+    _, folder = run(overrides, tensorboard="true")
+    assert any((folder / "tensorboard").rglob("events*"))
+
+
+def command(overrides, *launcher):
+    arguments = [f"--{key}={value}" for key, value in overrides.items()]
+    return [*(launcher or (sys.executable,)), "recipes/pretrain.py", str(YAML), *arguments]
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def test_the_recipe_says_mistakes_in_one_line_and_exits_with_2(call, overrides):  # noqa: F811
+    arguments = [f"--{key}={value}" for key, value in {**overrides, "n_steps": "none"}.items()]
+    code, _, err = call("pretrain", YAML, *arguments)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_killed_recipe_goes_on_to_the_same_numbers(overrides, tmp_path):
+    overrides = {**overrides, "n_steps": "60", "valid_interval": "20", "ckpt_interval_steps": "2"}
+    whole, folder = run(overrides)
+    overrides["output_folder"] = str(tmp_path / "killed")
+    broken = tmp_path / "killed" / "pretrain" / folder.name
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # the last bits depend on their number
+    process = subprocess.Popen(command(overrides), cwd=ROOT, env={**environment(), **threads})
+    while process.poll() is None and not list(broken.glob("checkpoints/CKPT*")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (broken / "metrics.json").exists()
+    again, _ = run(overrides)
+    same = [key for key in whole if key not in TIMES]
+    assert [again[key] for key in same] == [whole[key] for key in same]
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(overrides):
+    overrides = {**overrides, "distributed_backend": "gloo", "ckpt_interval_steps": "2"}
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29533")
+    ended = subprocess.run(
+        command(overrides, *launcher),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    folder = pretrain_folder(load_settings(YAML, overrides))
+    log = pd.read_csv(folder / "log.csv", encoding="utf-8-sig")
+    assert log["audio_seconds"].iloc[-1] == pytest.approx(24, rel=0.2)
+    card = (folder / "checkpoint" / "README.md").read_text()
+    assert "on each of 2 processes" in card and "torchrun --nproc_per_node=2 recipes/pretrain.py" in card

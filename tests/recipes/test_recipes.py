@@ -1,0 +1,336 @@
+"""The recipes as a person calls them, and one line for each mistake that a person makes."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import soundfile
+import torch
+from conftest import HPARAMS
+
+from korser.utils.files import read_csv
+
+
+def options(settings):
+    return [f"--{k}={v}" for k, v in settings.items()]
+
+
+@pytest.fixture
+def data(tiny_corpus, tmp_path):
+    """A copy of the tiny corpus to spoil."""
+    return shutil.copytree(tiny_corpus, tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_corpus, tmp_path_factory):
+    """The run directory of a tiny model."""
+    from helpers import run
+
+    folder = tmp_path_factory.mktemp("trained")
+    settings = {
+        "corpus": "csv",
+        "data_folder": str(tiny_corpus),
+        "output_folder": str(folder),
+        "cache_folder": str(folder / "cache"),
+        "n_epochs": "2",
+        "batch_size": "8",
+        "n_buckets": "2",
+        "noprogressbar": "true",
+    }
+    return run(settings)
+
+
+def test_a_yaml_without_its_base(call, tmp_path):
+    (tmp_path / "alone.yaml").write_text("frontend: !new:korser.plugins.frontends.mel.Mel\n")
+    for option in ([], ["--n_epochs=1"]):
+        code, _, err = call("train", tmp_path / "alone.yaml", *option)
+        assert code == 2 and "base: base.yaml" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("recipe", ["train", "search", "compare", "probe", "pretrain", "evaluate", "plot"])
+def test_options_before_what_they_are_for(call, recipe):
+    code, _, err = call(recipe, "--out", "there")
+    assert code == 2 and err.startswith("error: name the ") and "before the options, not '--out'" in err
+
+
+def test_train_prints_a_summary(call, tiny):
+    code, out, _ = call("train", HPARAMS / "mel_stl.yaml", *options(tiny))
+    assert code == 0
+    assert "accuracy" in out and "UAR" in out and "95 % interval" in out and "recall joy" in out
+    assert "Everything is in" in out
+
+
+# -- predict ---------------------------------------------------------------------------------------------------------
+def test_predict_table_and_json(call, trained, data, tmp_path):
+    x, _ = soundfile.read(data / "s0_joy_1.wav")
+    soundfile.write(tmp_path / "한국어.flac", np.stack([x, x], 1).repeat(3, 0), 48000)
+    files = [data / "s0_joy_1.wav", tmp_path / "한국어.flac"]
+    code, out, _ = call("predict", trained, *files)
+    assert code == 0
+    assert str(files[1]) in out and "emotion" in out and "gender" in out and "intensity" in out
+    code, out, _ = call("predict", trained, *files, "--json")
+    first, second = json.loads(out)
+    assert sum(v for k, v in first.items() if k.startswith("emotion_prob_")) == pytest.approx(1, abs=1e-5)
+    assert first["emotion_pred"] in ("joy", "sadness", "neutral", "anger")
+    assert second["path"] == str(files[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{run}", "absent.wav"], "absent.wav"),
+        (["{run}", "{data}/empty.wav"], "empty.wav"),
+        (["{run}", "{data}/manifest.csv"], "manifest.csv"),
+        (["{data}", "{data}/s0_joy_1.wav"], "no run directory"),
+        (["{run}"], "which files"),
+        (["{run}", "{data}/s0_joy_1.wav", "--jason"], "unknown option --jason"),
+    ],
+)
+def test_predict_mistakes(call, trained, data, arguments, said):
+    soundfile.write(data / "empty.wav", np.zeros(0), 16000)
+    code, out, err = call("predict", *(a.format(run=trained, data=data) for a in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and said in err and err.count("\n") == 1
+
+
+@pytest.fixture
+def spoilt(trained, tmp_path):
+    """A copy of the trained run, whose files a test changes: ``spoilt(name, change)``."""
+    run = shutil.copytree(trained, tmp_path / "run")
+
+    def rewrite(name, change):
+        (run / name).write_text(change((run / name).read_text(encoding="utf-8")), encoding="utf-8")
+        return run
+
+    return rewrite
+
+
+def of_other_code(text):
+    info = json.loads(text)
+    info["code"]["korser.plugins.frontends.mel.Mel"] = "0" * 16
+    return json.dumps(info)
+
+
+def test_predict_with_changed_code_says_so(call, spoilt, data, caplog):
+    run = spoilt("run.json", of_other_code)
+    code, out, _ = call("predict", run, data / "s0_joy_1.wav", "--json")
+    said = f"CHANGED CODE: korser.plugins.frontends.mel.Mel changed after {run} was trained"
+    assert code == 0 and [message[: 4 + len(said)] for message in caplog.messages] == [f"!!! {said}"]
+    assert json.loads(out)[0]["warnings"][0].startswith(said)
+
+
+def test_evaluate_with_changed_code_says_so(call, spoilt, tiny_corpus, tmp_path):
+    run = spoilt("run.json", of_other_code)
+    code, out, _ = call("evaluate", run, "--corpus=csv", f"--data_folder={tiny_corpus}", f"--cache_folder={tmp_path}")
+    assert code == 0 and "!!! CHANGED CODE: korser.plugins.frontends.mel.Mel changed" in out
+    written = json.loads(next((run / "evaluations").glob("csv-*.json")).read_text())
+    assert written["info"]["warnings"][0].startswith("CHANGED CODE")
+
+
+def test_predict_with_weights_that_do_not_fit(call, spoilt, data):
+    run = spoilt("run.json", str)
+    weights = safetensors.torch.load_file(run / "model.safetensors")
+    name = min(weights)
+    for changed in ({name: torch.zeros(77)}, {"another": torch.zeros(1)}):
+        safetensors.torch.save_file({**weights, **changed}, run / "model.safetensors")
+        code, out, err = call("predict", run, data / "s0_joy_1.wav")
+        assert (code, out) == (2, "") and err.count("\n") == 1
+        assert err.startswith(f"error: the weights of {run} do not fit what its code now makes")
+        assert min(changed) in err
+    (run / "model.safetensors").unlink()
+    code, _, err = call("predict", run, data / "s0_joy_1.wav")
+    assert code == 2 and "cannot read" in err and "model.safetensors" in err and err.count("\n") == 1
+
+
+def test_predict_with_other_frozen_stages(call, spoilt, data):
+    run = spoilt("run.json", lambda text: text.replace('"frozen": [', '"frozen": [{"stage": "gone"}, '))
+    code, _, err = call("predict", run, data / "s0_joy_1.wav")
+    assert code == 2 and "frozen stages are not those" in err and err.count("\n") == 1
+
+
+def test_predict_with_the_frontend_moved_away(call, spoilt, data):
+    spoilt("run.json", lambda text: json.dumps({**json.loads(text), "yaml_folders": [str(data)]}))
+    run = spoilt("hparams.yaml", lambda text: text.replace("korser.plugins.frontends.mel.Mel", "moved_away.Conv"))
+    code, _, err = call("predict", run, data / "s0_joy_1.wav")
+    assert code == 2 and err.count("\n") == 1
+    assert f"'frontend' names moved_away.Conv, but there is no module 'moved_away' (looked for in {data} and" in err
+
+
+# -- evaluate --------------------------------------------------------------------------------------------------------
+def test_evaluate_on_another_corpus(call, trained, data):
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table["emotion"] = table["emotion"].replace({"joy": "기쁨", "anger": "bored"})
+    table.to_csv(data / "manifest.csv", index=False)
+    arguments = [trained, "--corpus=csv", f"--data_folder={data}", f"--cache_folder={data}/cache"]
+    code, _, err = call("evaluate", *arguments)
+    assert code == 2 and "label_map" in err and err.count("\n") == 1
+    for old in (trained / "evaluations").glob("*"):
+        old.unlink()
+    code, out, _ = call("evaluate", *arguments, "--label_map={emotion: {기쁨: joy, bored: null}}")
+    assert code == 0
+    assert "trained on csv" in out
+    written = read_csv(next((trained / "evaluations").glob("csv-*.csv")))
+    assert set(written["emotion"].dropna()) == {"joy", "sadness", "neutral"}
+    metrics = json.loads(next((trained / "evaluations").glob("csv-*.json")).read_text())["metrics"]
+    assert metrics["emotion"]["n"] == 36
+
+
+def test_evaluate_agrees_with_the_test(call, trained, tiny_corpus, tmp_path):
+    for old in (trained / "evaluations").glob("*"):
+        old.unlink()
+    _, out, err = call(
+        "evaluate", trained, "--corpus=csv", f"--data_folder={tiny_corpus}", f"--cache_folder={tmp_path}"
+    )
+    assert "recordings were used in training" in out and "RANDOM SPLIT" not in out, "there was no split here"
+    there = read_csv(next((trained / "evaluations").glob("csv-*.csv"))).set_index("id")
+    test = read_csv(trained / "test.csv").set_index("id")
+    columns = [c for c in test if "_prob_" in c]
+    torch.testing.assert_close(
+        torch.tensor(there.loc[test.index, columns].to_numpy()),
+        torch.tensor(test[columns].to_numpy()),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_evaluate_knows_names_of_training_in_other_recordings(call, trained, tiny_corpus, tmp_path):
+    other = shutil.copytree(tiny_corpus, tmp_path / "quieter")
+    for path in other.glob("*.wav"):
+        x, rate = soundfile.read(path)
+        soundfile.write(path, 0.9 * x, rate)
+    arguments = ("evaluate", trained, "--corpus=csv", f"--data_folder={other}", f"--cache_folder={tmp_path}")
+    _, out, _ = call(*arguments)
+    seen = read_csv(trained / "manifest.csv").query("split != 'test'")
+    assert f"{len(seen)} of 48 utterances have the ids, and {seen['speaker'].nunique()} of 6 speakers the names" in out
+    table = pd.read_csv(other / "manifest.csv", dtype=str)
+    table["id"] = [f"new{i}" for i in range(len(table))]
+    table.to_csv(other / "manifest.csv", index=False)
+    assert "have the ids" not in call(*arguments)[1]
+
+
+def test_evaluate_mistakes(call, trained):
+    assert "--corpus=crema_d|csv|" in call("evaluate", trained)[2]
+    assert "--data_folder" in call("evaluate", trained, "--corpus=csv")[2]
+    assert "did you mean 'corpus'" in call("evaluate", trained, "--corpsu=csv")[2]
+    code, _, err = call("evaluate", trained, "--corpus=ravdes", "--data_folder=.")
+    assert code == 2 and "ravdess" in err
+
+
+# -- what may go wrong before training -------------------------------------------------------------------------------
+def spoil_wav(content):
+    def spoil(data, settings):
+        path = data / "s1_anger_2.wav"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            soundfile.write(path, content, 16000, subtype="FLOAT")
+
+    return spoil
+
+
+def rewrite(column, value):
+    def spoil(data, settings):
+        table = pd.read_csv(data / "manifest.csv", dtype=str)
+        if column is None:
+            table = value(table)
+        else:
+            table[column] = table[column].astype(object)
+            table.loc[3, column] = value
+        table.to_csv(data / "manifest.csv", index=False)
+
+    return spoil
+
+
+def setting(**changes):
+    def spoil(data, settings):
+        settings.update({k.replace("__", "."): v.format(data=data) for k, v in changes.items()})
+
+    return spoil
+
+
+def leak(data, settings):
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table["split"] = ["train", "valid", "test"] * (len(table) // 3)
+    table.to_csv(data / "manifest.csv", index=False)
+    settings["split.protocol"] = "manifest"
+
+
+MISTAKES = {
+    "no such folder": (setting(data_folder="{data}/absent"), "absent"),
+    "unreadable wav": (spoil_wav(b"RIFF this is no sound"), "s1_anger_2.wav"),
+    "empty wav": (spoil_wav(np.zeros(0)), "s1_anger_2.wav"),
+    "NaN samples": (spoil_wav(np.full(8000, np.nan)), "s1_anger_2.wav"),
+    "missing file": (lambda data, settings: (data / "s1_anger_2.wav").unlink(), "s1_anger_2.wav"),
+    "unknown label in label_map": (setting(label_map="{{emotion: {{hapy: joy}}}}"), "hapy"),
+    "no labels for the main task": (rewrite(None, lambda t: t.drop(columns="emotion")), "emotion"),
+    "typo in an override": (setting(n_epoch="3"), "did you mean 'n_epochs'?"),
+    "typo inside an object": (setting(frontend__n_mel="3"), "did you mean 'n_mels'?"),
+    "unknown corpus": (setting(corpus="ravdes"), "ravdess"),
+    "unknown protocol": (setting(split__protocol="speaker_holdot"), "speaker_holdout"),
+    "a leaking manifest": (leak, "manifest_random"),
+    "unknown speaker": (setting(split__test_speakers="[s77]"), "s77"),
+    "too many folds": (setting(split__protocol="speaker_kfold", split__n_folds="77"), "77"),
+    "unknown option of the split": (setting(split__protocl="manifest"), "did you mean 'protocol'?"),
+    "no such checkpoint": (
+        setting(frontend="!new:korser.plugins.frontends.wav2vec.Wav2Vec {{source: no/such-model}}"),
+        "no/such-model",
+    ),
+    "wrong type": (setting(lr="fast"), "lr"),
+    "no epochs": (setting(n_epochs="0"), "n_epochs"),
+    "a frontend for another rate": (setting(frontend__sample_rate="8000", frontend__f_max="3800"), "16000 Hz"),
+    "too much smoothing": (setting(label_smoothing="1.5"), "label_smoothing"),
+    "negative mixup": (setting(augment__mixup_alpha="-1"), "mixup_alpha"),
+    "mask larger than all": (setting(augment__time_fraction="3"), "time_fraction"),
+    "negative weight": (setting(emotion_weight="-1"), "weight of task 'emotion'"),
+    "no cache folder": (setting(cache_folder="null"), "cache_folder"),
+    "half a batch": (setting(batch_size="2.5"), "batch_size"),
+    "negative seed": (setting(seed="-1"), "seed"),
+    "no such device": (setting(device="gpu"), "device"),
+    "tasks by name": (setting(tasks="[emotion]"), "tasks"),
+    "a name for an object": (setting(split="speaker_kfold"), "--split.NAME=VALUE"),
+    "a word for a mapping": (setting(label_map="foo"), "label_map"),
+    "typo in class_weights": (setting(class_weights="balancd"), "class_weights"),
+    "a scheduler that needs more": (setting(lr_scheduler="!name:torch.optim.lr_scheduler.StepLR"), "lr_scheduler"),
+    "cache that cannot be written": (setting(cache_folder="/proc/absent"), "/proc/absent"),
+    "wrong precision": (setting(precision="fp17"), "expected one of `fp32`"),
+    "too short for the frontend": (
+        lambda data, settings: (
+            soundfile.write(data / "s1_anger_2.wav", np.full(100, 0.1), 16000),
+            settings.update(frontend="!new:korser.plugins.frontends.wav2vec.Wav2Vec {source: nano-random}"),
+        ),
+        "too short",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_code_2(call, tiny, data, mistake, tmp_path):
+    spoil, said = MISTAKES[mistake]
+    settings = {**tiny, "data_folder": str(data)}
+    spoil(data, settings)
+    code, out, err = call("train", HPARAMS / "mel_stl.yaml", *options(settings))
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 2, err
+    assert len(errors) == 1 and said in errors[0]
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("results/*/log.csv")), "training had started"
+
+
+@pytest.mark.parametrize("rate, channels", [(48000, 2), (8000, 1), (44100, 1)])
+def test_other_rates_and_stereo_are_converted(call, tiny, data, rate, channels):
+    x, _ = soundfile.read(data / "s1_anger_2.wav")
+    soundfile.write(data / "s1_anger_2.wav", np.stack([x] * channels, 1), rate)
+    code, _, err = call("train", HPARAMS / "mel_stl.yaml", *options({**tiny, "data_folder": str(data)}))
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("recipe", ["train", "search", "compare", "plot", "evaluate", "predict", "probe", "pretrain"])
+def test_help(call, recipe):
+    for arguments in ["--help"], ["-h"], ["something", "--out=figures", "--help"]:
+        code, out, err = call(recipe, *arguments)
+        assert code == 0 and f"python recipes/{recipe}.py " in out and not err
+    code, out, err = call(recipe)
+    assert code == 2 and len(err.splitlines()) == 1 and not out

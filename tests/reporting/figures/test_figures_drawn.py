@@ -1,0 +1,461 @@
+"""Every figure, drawn from made-up run directories: what is in it, and whether it can be read."""
+
+import json
+import logging
+import re
+import zlib
+from itertools import combinations
+
+import numpy as np
+import pytest
+from figures_made_up import EMOTIONS, NAMES, write_run, write_search, write_study
+from PIL import Image
+
+import korser.reporting.figures as figures
+from korser.reporting.figures import Style, draw_all
+from korser.reporting.figures.search import draw_search
+from korser.reporting.figures.study import find_searches, gather
+from korser.reporting.figures.style import DPI, HANGUL_FONTS, finish, with_hangul
+from korser.runs.load import load_runs
+from korser.utils.errors import UserError
+from korser.utils.files import read_csv, write_csv, write_json
+
+STYLES = [Style("ieee", 1), Style("ieee", 2), Style("interspeech", 1), Style("springer", 1)]
+
+
+def drawings(folder, style=None, kinds=figures.KINDS):
+    """Every drawing of the only study below a folder, laid out as it is written."""
+    style = style or Style()
+    (study,) = gather(load_runs(folder))
+    style = with_hangul(style, figures._texts(study))
+    drawn = {}
+    for kind in kinds:
+        with style.context():
+            try:
+                for drawing in kind.draw(study, style):
+                    finish(drawing.figure, "; ".join(study.notes(drawing.models)), style)
+                    drawn[drawing.name] = drawing
+            except figures.NothingToDraw:
+                pass
+    for search, trials in find_searches(folder):
+        with style.context():
+            drawing = draw_search(search, trials, style)
+            finish(drawing.figure, "", style)
+            drawn[drawing.name] = drawing
+    return study, drawn
+
+
+@pytest.fixture(scope="module")
+def study_folder(tmp_path_factory):
+    """Eight models with two seeds and two folds each, and a search."""
+    folder = write_study(tmp_path_factory.mktemp("study"))
+    write_search(folder / "search", "leaf_mtl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def eight(study_folder):
+    return drawings(study_folder)
+
+
+def overlapping(one, other):
+    return one.get_window_extent().padded(-0.5).overlaps(other.get_window_extent().padded(-0.5))
+
+
+def require_readable(drawing):
+    """No text outside the figure; no tick labels, legend or footnote over one another."""
+    figure = drawing.figure
+    labels, others = [], [text for text in figure.texts if text.get_text()]  # the title of the whole among them
+    for ax in figure.axes:
+        for axis, limits in ((ax.xaxis, sorted(ax.get_xlim())), (ax.yaxis, sorted(ax.get_ylim()))):
+            ticks = [tick for tick in axis.get_major_ticks() if limits[0] <= tick.get_loc() <= limits[1]]
+            shown = [tick.label1 for tick in ticks if tick.label1.get_visible() and tick.label1.get_text()]
+            straight = [label for label in shown if label.get_rotation() % 90 == 0]  # of others the boxes overlap
+            for one, other in combinations(straight, 2):
+                assert not overlapping(one, other), (drawing.name, one.get_text(), other.get_text())
+            labels += [*shown, *([axis.label] if axis.label.get_text() else [])]
+        titled = [ax.title] if ax.title.get_text() else []
+        texts = [*ax.texts, *titled, *(ax.get_legend().get_texts() if ax.get_legend() else [])]
+        for one, other in combinations(titled + [t for t in others if t is figure._suptitle], 2):
+            assert not overlapping(one, other), (drawing.name, one.get_text())
+        others += [text for text in texts if text.get_text()]
+    for legend in figure.legends:
+        for text in labels + [text for text in others if text in figure.texts]:
+            assert not overlapping(legend, text), (drawing.name, text.get_text())
+        others += legend.get_texts()
+    for note in figure.texts:
+        for label in labels:
+            assert not note.get_text() or not overlapping(note, label), (drawing.name, label.get_text())
+    for text in labels + others:
+        box, canvas = text.get_window_extent(), figure.bbox.padded(1)
+        inside = canvas.x0 <= box.x0 and box.x1 <= canvas.x1 and canvas.y0 <= box.y0 and box.y1 <= canvas.y1
+        assert inside, (drawing.name, text.get_text(), box, canvas)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", STYLES, ids=lambda s: f"{s.venue}{s.columns}")
+def test_eight_models_can_be_read(study_folder, style):
+    for drawing in drawings(study_folder, style)[1].values():
+        require_readable(drawing)
+
+
+LONG = ["wav2vec2_xlsr_300m_layer_mix_leaf_attentive_pooling_mtl", "mel_stl"]
+
+
+WIDE = pytest.param(Style("ieee", 2), marks=pytest.mark.slow, id="ieee2")
+
+
+@pytest.mark.parametrize("style", [pytest.param(Style("interspeech", 1), id="interspeech1"), WIDE])
+@pytest.mark.parametrize("models", [LONG, ["leaf_mtl"]], ids=["long", "one"])
+def test_long_names_and_caveats_and_many_classes_can_be_read(tmp_path, style, models):
+    caveats = {"synthetic": True, "pretrained": False}
+    write_study(tmp_path, models, seeds=1, folds=1, classes=EMOTIONS if len(models) > 1 else EMOTIONS[:2], **caveats)
+    _, drawn = drawings(tmp_path, style)
+    for drawing in drawn.values():
+        require_readable(drawing)
+
+
+def test_everything_is_drawn(eight):
+    _, drawn = eight
+    mtl = [name for name in NAMES if "mtl" in name]
+    assert set(drawn) == {
+        *("losses", "scores-emotion", "scores-gender", "scores-intensity", "ablation", "layers", "cost", "subgroups"),
+        *("speakers", "calibration", "robustness", "search-leaf_mtl"),
+        *(f"confusion-emotion-{name}" for name in NAMES),
+        *(f"confusion-{task}-{name}" for task in ("gender", "intensity") for name in mtl),
+        *(f"learned-leaf-{name}" for name in NAMES if "leaf" in name),
+        *(f"embeddings-{name}" for name in NAMES),
+    }
+
+
+def test_an_interval_from_zero_is_drawn(tmp_path, monkeypatch):
+    write_run(tmp_path, "mel_stl")
+    (study,) = gather(load_runs(tmp_path))
+    table = study.comparison.subgroups
+    table[["uar", "uar_low", "uar_high"]] = [0.3, 0.0, 0.7]
+    (drawing, *_) = figures.subgroups.draw(study, Style())
+    for ax in drawing.figure.axes:
+        assert len(ax.containers) >= 2 * len(ax.patches) > 0  # a bar and its whisker
+        assert all(0 <= patch.get_x() + patch.get_width() <= len(ax.get_xticks()) for patch in ax.patches)
+
+
+@pytest.mark.parametrize(
+    "seeds, over",
+    [
+        ({"mel_stl": 1, "leaf_stl": 1}, dict.fromkeys(("scores", "ablation", "subgroups", "robustness"), "speakers")),
+        (
+            {"mel_stl": 2, "leaf_stl": 1},
+            {
+                **dict.fromkeys(
+                    ("scores", "subgroups", "robustness"),
+                    "speakers and seeds, over speakers alone where there is one seed",
+                ),
+                "ablation": "speakers",  # over the seed that both have
+            },
+        ),
+        (
+            {"mel_stl": 2, "leaf_stl": 2},
+            dict.fromkeys(("scores", "ablation", "subgroups", "robustness"), "speakers and seeds"),
+        ),
+    ],
+    ids=["one", "some", "two"],
+)
+def test_captions_say_what_intervals_are_over(tmp_path, seeds, over):
+    for model, n in seeds.items():
+        for seed in range(n):
+            write_run(tmp_path, model, seed=seed)
+    kinds = [getattr(figures, name) for name in over]
+    captions = {name: drawing.caption for name, drawing in drawings(tmp_path, kinds=kinds)[1].items()}
+    for kind, said in over.items():
+        caption = captions["scores-emotion" if kind == "scores" else kind]
+        assert re.search(rf"95 % interval over {said}(;|\.| \()", caption), caption
+
+
+def test_what_has_no_label_is_not_counted_as_predicted(tmp_path):
+    for seed in (1, 2):
+        path = write_run(tmp_path, "mel_stl", seed=seed) / "test.csv"
+        table = read_csv(path)
+        table.loc[:9, "emotion"] = None
+        write_csv(path, table)
+    _, drawn = drawings(tmp_path, kinds=[figures.confusion])
+    assert "(86 labelled test utterances)" in drawn["confusion-emotion-mel_stl"].caption
+
+
+def test_captions_say_which_classes_a_group_lacks(tmp_path):
+    path = write_run(tmp_path, "mel_stl") / "test.csv"
+    table = read_csv(path, ["intensity"])
+    joy = table["emotion"] == "joy"
+    lacking = joy & (table["intensity"] == "2") | (table["emotion"] == "anger") & (table["speaker"] == "s3")
+    write_csv(path, table[~lacking])
+    _, drawn = drawings(tmp_path, kinds=[figures.subgroups])
+    said = "UAR is the mean over the classes that a group has"
+    assert f"{said} (intensity 2: no joy)." in drawn["subgroups"].caption
+    assert drawn["speakers"].caption.endswith(f"{said} (speaker s3: no anger).")
+    (study,) = gather(load_runs(tmp_path), "accuracy")
+    assert said not in next(figures.subgroups.draw(study, Style())).caption
+
+
+def test_models_are_compared_by_the_metric_of_their_comparison(tmp_path, caplog, monkeypatch):
+    def made(name, metric, run):
+        settings = {"metric": metric, "questions": None}
+        runs = [{"run": run.name, "searched_on_tested_speakers": []}]
+        about = {"settings": settings, "runs": runs, "corpus": "made-up", "protocol": "speaker_kfold"}
+        write_json(tmp_path / name / "comparison.json", about)
+        return about
+
+    monkeypatch.setattr(figures, "KINDS", (figures.subgroups,))
+    run = write_run(tmp_path / "runs", "mel_stl")
+    one = made("a", "macro_f1", run)
+    assert draw_all(tmp_path, tmp_path / "out")[0].caption.startswith("Emotion macro-F1")
+    assert draw_all(tmp_path, tmp_path / "out", metric="uar")[0].caption.startswith("Emotion UAR")
+    assert not caplog.records
+    runs = load_runs(tmp_path)
+    other = {**one, "settings": {**one["settings"], "metric": "accuracy"}, "runs": [{"run": "another"}]}
+    assert gather(runs, made=[other, one])[0].metric == "macro_f1"  # that of its own runs
+    assert gather(runs, made=[other])[0].metric == "accuracy"  # of runs that lie elsewhere
+    assert gather(runs, made=[{**other, "corpus": "another"}])[0].metric == "uar"
+    other["runs"] = one["runs"]
+    assert gather(runs, made=[one, other])[0].metric == "uar"
+    assert "compared by accuracy and by macro_f1" in caplog.text
+
+
+def test_seeds_are_not_taken_for_epochs(tmp_path):
+    for seed in (1, 2):  # which are epochs too
+        write_run(tmp_path, "mel_stl", seed=seed)
+    (study,) = gather(load_runs(tmp_path))
+    table = figures.losses.curves(study.models["mel_stl"], "train_emotion_loss")
+    assert table.index.tolist() == [1, 2, 3, 4, 5] and table.columns.tolist() == [1, 2]
+
+
+def test_losses_are_means_over_folds_and_seeds_with_a_band(eight):
+    study, drawn = eight
+    train, valid = drawn["losses"].figure.axes
+    assert [ax.get_title() for ax in (train, valid)] == ["training", "validation"]
+    assert train.get_ylabel() == "emotion loss" and valid.get_xlabel() == "epoch"
+    for ax, part in ((train, "train"), (valid, "valid")):
+        for label, model in study.models.items():
+            (line,) = [line for line in ax.lines if line.get_label() == label]
+            logs = [
+                np.genfromtxt(run.path / "log.csv", delimiter=",", names=True, encoding="utf-8-sig")
+                for run in model.runs
+            ]
+            np.testing.assert_allclose(line.get_ydata(), np.mean([log[f"{part}_emotion_loss"] for log in logs], 0))
+        assert len(ax.collections) == len(NAMES)  # bands
+
+
+def test_bars_are_as_high_as_the_metrics_with_a_point_a_seed(eight):
+    study, drawn = eight
+    for ax, metric in zip(drawn["scores-emotion"].figure.axes, ("accuracy", "uar")):
+        bars = [patch.get_width() for patch in ax.patches]
+        np.testing.assert_allclose(bars, study.comparison.table[f"emotion_{metric}"].astype(float))
+        points = [c.get_offsets() for c in ax.collections if len(c.get_offsets()) == 2]
+        assert len(points) == len(NAMES)  # two seeds each
+        np.testing.assert_allclose([p[:, 0].mean() for p in points], bars)
+        assert ax.get_xlabel() == f"emotion {'UAR' if metric == 'uar' else 'accuracy'}"
+    names = [label.get_text().replace("\n", "") for label in drawn["scores-emotion"].figure.axes[0].get_yticklabels()]
+    assert names == list(study.models)
+
+
+def test_ablation_shows_the_planned_differences(eight):
+    study, drawn = eight
+    (ax,) = drawn["ablation"].figure.axes
+    drawn_at = [container.lines[0].get_xdata()[0] for container in ax.containers]
+    np.testing.assert_allclose(drawn_at, study.comparison.planned["difference"].astype(float))
+    assert len(drawn_at) == 8 - 2  # two frontends by two heads, four heads
+
+
+def test_confusion_has_shares_and_counts(eight):
+    study, drawn = eight
+    counts = study.models["mel_mtl"].counts("intensity").sum((0, 1))
+    (ax,) = drawn["confusion-intensity-mel_mtl"].figure.axes
+    np.testing.assert_allclose(ax.collections[0].get_array(), 100 * counts / counts.sum(1, keepdims=True))
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == [f"{100 * c / row.sum():.0f}\n({c})" for row in counts for c in row]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
+
+
+def test_search_shows_the_maximum_over_other_settings_and_frames_the_best(tmp_path):
+    trials = write_search(tmp_path, "mel_stl").query("state == 'complete'")
+    ((search, table),) = find_searches(tmp_path)
+    style = Style()
+    with style.context():
+        drawing = draw_search(search, table, style)
+    ax = drawing.figure.axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("batch_size", "lr")
+    expected = trials.groupby(["lr", "batch_size"])["valid_uar"].max().unstack()
+    np.testing.assert_allclose(ax.collections[0].get_array(), expected)
+    assert "maximum over the other settings" in drawing.figure._suptitle.get_text().replace("\n", " ")
+    (frame,) = ax.patches
+    best = list(expected.columns).index(search["best"]["batch_size"]), list(expected.index).index(search["best"]["lr"])
+    assert frame.get_xy() == best
+
+
+def test_learned_shows_what_moved(eight):
+    study, drawn = eight
+    *panels, moved = drawn["learned-leaf-leaf_stl"].figure.axes
+    assert panels[0].get_title() == "centre frequency (Hz)" and len(panels) == 7
+    _, initial, trained = study.learned["leaf_stl"][("Leaf", "centre frequency")]
+    lines = {line.get_label(): line.get_ydata() for line in panels[0].lines}
+    np.testing.assert_allclose(lines["initial"], initial[0])
+    np.testing.assert_allclose(lines["trained"], np.mean(trained, 0))
+    bars = dict(zip((t.get_text() for t in moved.get_yticklabels()), (p.get_width() for p in moved.patches)))
+    assert bars["centre frequency"] < 2 and bars["PCEN alpha"] > 10  # %
+
+
+def test_layers_cost_subgroups_and_robustness_show_the_tables(eight):
+    study, drawn = eight
+    table = study.comparison.table.set_index("model")
+    lines = {line.get_label(): line for line in drawn["layers"].figure.axes[0].lines}
+    assert {name for name in NAMES if "wav2vec" in name} <= set(lines)
+    np.testing.assert_allclose(lines["wav2vec_stl"].get_ydata().sum(), 1)
+
+    for ax, name in zip(drawn["cost"].figure.axes, ("parameters", "macs_per_second")):
+        marks = {c.get_label(): c.lines[0].get_xydata()[0] for c in ax.containers}
+        for label in NAMES:
+            np.testing.assert_allclose(marks[label], [table[name][label], table["emotion_uar"][label]])
+        assert ax.get_xscale() == "log"
+
+    gender = drawn["subgroups"].figure.axes[0]
+    groups = study.comparison.subgroups.query("attribute == 'gender'")
+    bars = [p.get_height() for p in gender.patches]
+    np.testing.assert_allclose(bars, groups["uar"].astype(float))
+    assert [t.get_text() for t in gender.get_xticklabels()] == ["female", "male"]
+
+    noise, others = drawn["robustness"].figure.axes
+    assert [t.get_text() for t in noise.get_xticklabels()] == ["0", "10", "clean"]
+    assert noise.get_xlabel() == "dB SNR" and noise.get_title() == "pink noise"
+    assert [t.get_text().replace("\n", " ") for t in others.get_xticklabels()] == [
+        "clean",
+        "telephone",
+        "MP3 32 kbit/s",
+    ]
+
+    worst = study.comparison.subgroups.query("worst")["group"].tolist()
+    assert [text.get_text() for text in drawn["speakers"].figure.axes[0].texts] == worst
+
+
+def test_reliability_diagram_bars_are_accuracies(eight):
+    study, drawn = eight
+    ax = drawn["calibration"].figure.axes[0]
+    first = study.comparison.calibration["model"] == next(iter(study.models))
+    own = study.comparison.calibration[first].query("count > 0")
+    np.testing.assert_allclose([p.get_height() for p in ax.patches], own["accuracy"])
+    ece = study.comparison.table["emotion_ece"].iloc[0]
+    assert ax.texts[0].get_text() == f"ECE {ece:.3f}"
+
+
+def test_embeddings_show_each_utterance_in_each_panel(eight):
+    study, drawn = eight
+    axes = drawn["embeddings-mel_stl"].figure.axes
+    assert [ax.get_title() for ax in axes] == ["emotion", "gender", "intensity"]
+    n = len(study.models["mel_stl"].runs[0].predictions())
+    assert [sum(len(c.get_offsets()) for c in ax.collections) for ax in axes] == [n] * 3
+
+
+def fonts_of(pdf):
+    """Subtypes of the fonts in a PDF whose object streams are compressed or not."""
+    data = pdf.read_bytes()
+    parts = [data]
+    for match in re.finditer(rb"stream\r?\n(.*?)endstream", data, re.DOTALL):
+        try:
+            parts.append(zlib.decompress(match.group(1)))
+        except zlib.error:
+            continue
+    everything = b"".join(parts)
+    return everything, {kind for kind in (b"/Type3", b"/CIDFontType2", b"/TrueType") if kind in everything}
+
+
+def test_files_have_the_width_of_the_venue_embedded_fonts_and_an_index(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write_study(tmp_path / "runs", ["mel_stl", "leaf_stl"], seeds=1, folds=1, synthetic=True)
+    for path in tmp_path.glob("runs/mel_stl*/learned.json"):
+        path.unlink()
+    made = draw_all(tmp_path / "runs", tmp_path / "out", Style("interspeech", 1))
+    index = json.loads((tmp_path / "out" / "figures.json").read_text(encoding="utf-8"))
+    assert [entry["name"] for entry in index] == [figure.name for figure in made]
+    for figure in made:
+        assert set(index[0]) == {"name", "title", "caption", "png", "pdf"}
+        assert "SYNTHETIC" in figure.caption
+        with Image.open(tmp_path / "out" / figure.png) as image:
+            assert abs(image.width - 80 / 25.4 * DPI) <= 1
+        text, fonts = fonts_of(tmp_path / "out" / figure.pdf)
+        assert fonts & {b"/CIDFontType2", b"/TrueType"} and b"/Type3" not in fonts
+        assert b"/FontFile2" in text  # the outlines are inside
+        width = float(re.search(rb"/MediaBox \[\s*0 0 ([\d.]+)", text).group(1))
+        assert abs(width - 80 / 25.4 * 72) < 0.1
+    said = [record.getMessage() for record in caplog.records]
+    for name in ("layers", "search"):
+        assert sum(text.startswith(f"{name}: not drawn") for text in said) == 1
+
+
+def test_caveats_are_in_the_picture(tmp_path):
+    write_run(
+        tmp_path, "mel_stl", synthetic=True, pretrained=False, speaker_independent=False, protocol="random_stratified"
+    )
+    _, drawn = drawings(tmp_path, kinds=[figures.losses])
+    text = " ".join(t.get_text() for t in drawn["losses"].figure.texts).replace("\n", " ")
+    for caveat in ("SYNTHETIC", "RANDOM SPLIT", "NOT PRETRAINED"):
+        assert caveat in text
+
+
+def test_hangul_labels_take_a_font_that_has_them(tmp_path):
+    from matplotlib import font_manager
+
+    if not {font.name for font in font_manager.fontManager.ttflist} & set(HANGUL_FONTS):
+        pytest.skip("no font with Hangul is installed (apt-get install fonts-nanum)")
+    write_run(tmp_path / "runs", "mel_stl", classes=["기쁨", "슬픔", "중립", "분노"])
+    with pytest.MonkeyPatch.context() as patch, logging_of("matplotlib.font_manager") as said:
+        patch.setattr(figures, "KINDS", (figures.confusion,))
+        draw_all(tmp_path / "runs", tmp_path / "out")
+    assert not [text for text in said if "Glyph" in text or "not found" in text]
+    (pdf,) = (tmp_path / "out").glob("*.pdf")
+    text, fonts = fonts_of(pdf)
+    assert b"/Type3" not in fonts and len(set(re.findall(rb"/BaseFont /([\w+-]+)", text))) >= 2
+
+
+class logging_of(logging.Handler):
+    """The messages of a logger, and matplotlib's warnings of missing glyphs, as a list."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.logger, self.said = logging.getLogger(name), []
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
+
+    def __enter__(self):
+        self.logger.addHandler(self)
+        return self.said
+
+    def __exit__(self, *_):
+        self.logger.removeHandler(self)
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_without_a_hangul_font_one_line_says_what_to_install(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("korser.reporting.figures.style.HANGUL_FONTS", ("no such font",))
+    monkeypatch.setattr(figures, "KINDS", (figures.scores, figures.confusion))
+    write_run(tmp_path / "runs", "mel_stl", classes=["기쁨", "슬픔"])
+    assert draw_all(tmp_path / "runs", tmp_path / "out")
+    lines = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len([line for line in lines if "fonts-nanum" in line]) == 1
+
+
+def test_a_search_alone_is_drawn_and_nothing_at_all_is_refused(tmp_path):
+    write_search(
+        tmp_path / "search", "mel_stl", {"lr": [0.001, 0.01, 0.1]}, data={"split": {"protocol": "random_stratified"}}
+    )
+    (figure,) = draw_all(tmp_path, tmp_path / "out")
+    assert figure.name == "search-mel_stl" and "RANDOM SPLIT" in figure.caption
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no complete run"):
+        draw_all(tmp_path / "empty", tmp_path / "out")
+
+
+def test_two_studies_are_not_mixed(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "KINDS", (figures.losses,))
+    write_run(tmp_path / "a", "mel_stl")
+    write_run(tmp_path / "b", "mel_stl", corpus="another")
+    one, two = draw_all(tmp_path, tmp_path / "out")
+    assert (one.name, two.name) == ("1-losses", "2-losses")
+    assert one.title.startswith("made-up") and two.title.startswith("another")

@@ -1,0 +1,723 @@
+"""The contract check is green for a good frontend and red, by name, for deliberately broken ones."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from korser import cli
+from korser.frontend.base import Chain, Stage
+from korser.frontend.lengths import length_mask, zero_padding
+from korser.plugins.backbones.convnet import MaskedBatchNorm
+from korser.testing import Check, check_frontend
+from korser.testing.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+HOP = 160
+
+
+class Good(Stage):
+    """Log energies of learnt projections of 10 ms frames; the broken ones below each break one line of it."""
+
+    def __init__(self, channels=8, frame_rate=100.0):
+        super().__init__(output_size=channels, frame_rate=frame_rate, min_length=HOP)
+        self.linear = nn.Linear(HOP, channels)
+
+    def output_lengths(self, lengths):
+        return lengths // HOP
+
+    def frames(self, x):
+        return x[:, : x.shape[1] // HOP * HOP].unflatten(1, (-1, HOP))  # (B, T', HOP)
+
+    def compress(self, x):
+        return x.square().add(1e-6).log()
+
+    def forward(self, x, lengths):
+        x = zero_padding(x, lengths)
+        features = self.compress(self.linear(self.frames(x)))  # (B, T', C)
+        lengths = self.output_lengths(lengths)
+        return zero_padding(features, lengths), lengths
+
+
+class Mixer(Stage):
+    """A trainable stage on features."""
+
+    def __init__(self, before, channels=4):
+        super().__init__(
+            output_size=channels,
+            frame_rate=before.frame_rate,
+            in_channels=before.output_size,
+            input_rate=before.frame_rate,
+        )
+        self.linear = nn.Linear(before.output_size, channels)
+
+    def forward(self, x, lengths):
+        return zero_padding(self.linear(zero_padding(x, lengths)).tanh(), lengths), lengths
+
+
+class Frozen(Good):
+    """Frozen, with layers that behave otherwise in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+        self.drop = nn.Dropout(0.5)
+        self.requires_grad_(False)
+
+    def compress(self, x):
+        return super().compress(self.drop(self.norm(x.transpose(1, 2)).transpose(1, 2)))
+
+
+class Buffered(Good):
+    """A trainable stage with running statistics, which may move in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = MaskedBatchNorm(8)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x, lengths):
+        features, lengths = super().forward(x, lengths)
+        return self.drop(self.norm(features.mT[..., None], lengths)[..., 0].mT), lengths
+
+
+class DrawsInTraining(Good):
+    """Noise in training, whose shape is that of the padded batch."""
+
+    def compress(self, x):
+        return super().compress(x + 0.1 * torch.randn_like(x) if self.training else x)
+
+
+def chain(first):
+    return Chain(first, Mixer(first))
+
+
+GOOD = {
+    "good": Good,
+    "mixer": lambda: Mixer(Good()),
+    "frozen": Frozen,
+    "buffered": Buffered,
+    "draws in training": DrawsInTraining,
+    "chain": lambda: chain(Good()),
+    "frozen chain": lambda: chain(Frozen()),
+    "frozen in the middle": lambda: Chain(Good(), Mixer(Good(), 8).requires_grad_(False), Mixer(Good())),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_frontends_are_green(name):
+    failed = []
+    for check in check_frontend(GOOD[name]):
+        try:
+            check()
+        except AssertionError as error:
+            failed.append(f"{check.name}: {error}")
+    assert not failed
+
+
+# Each class breaks one clause; the check of that clause has to say so.
+
+
+class LeaksPadding(Good):
+    def forward(self, x, lengths):
+        x = zero_padding(x, lengths)
+        return super().forward(x - x.mean(1, keepdim=True), lengths)  # a mean over the padding too
+
+
+class LeaksNeighbour(Good):
+    def forward(self, x, lengths):
+        x = zero_padding(x, lengths)
+        return super().forward(x / x.abs().max().clamp_min(1e-3), lengths)
+
+
+class LeaksNoise(Good):
+    def output_lengths(self, lengths):
+        return (lengths + HOP - 1) // HOP
+
+    def forward(self, x, lengths):  # the last frame reaches into the padding
+        x = nn.functional.pad(x, (0, -x.shape[1] % HOP))
+        features = self.compress(self.linear(self.frames(x)))
+        lengths = self.output_lengths(lengths)
+        return zero_padding(features, lengths), lengths
+
+
+class LeaksNan(LeaksNoise):
+    def forward(self, x, lengths):
+        return super().forward(x * (torch.arange(x.shape[1]) < lengths[:, None]), lengths)  # 0 * NaN is NaN
+
+
+class LeavesPadding(Good):
+    def forward(self, x, lengths):
+        return self.compress(self.linear(self.frames(zero_padding(x, lengths)))), self.output_lengths(lengths)
+
+
+class WrongLengths(Good):
+    def output_lengths(self, lengths):
+        return lengths // HOP + (lengths > 10 * HOP)
+
+
+class OtherLengths(Good):
+    def forward(self, x, lengths):
+        features, out = super().forward(x, lengths)
+        return features, out - (out > 10).long()
+
+
+class FloatLengths(Good):
+    def output_lengths(self, lengths):
+        return (lengths / HOP).floor()
+
+    def forward(self, x, lengths):
+        features, _ = super().forward(x, lengths.double())
+        return features, self.output_lengths(lengths)
+
+
+class ShrinkingLengths(Good):
+    def output_lengths(self, lengths):
+        return lengths // HOP - 2 * ((lengths > 20 * HOP) & (lengths < 21 * HOP)).long()
+
+
+class WrongSize(Good):
+    def __init__(self):
+        super().__init__()
+        self.output_size = 9
+
+
+class SizeAsFloat(Good):
+    def __init__(self):
+        super().__init__()
+        self.output_size = 8.0
+
+
+class WrongRate(Good):
+    def __init__(self):
+        super().__init__(frame_rate=50.0)
+
+
+class TooShort(Good):
+    def __init__(self):
+        super().__init__()
+        self.min_length = 100
+
+
+class LimitedLength(Good):
+    def forward(self, x, lengths):
+        x = x[:, : 10 * 16_000]
+        return super().forward(x, lengths.clamp_max(x.shape[1]))
+
+
+class LearntPositions(Good):
+    """Positions for 15 s."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Embedding(1500, 8)
+
+    def compress(self, x):
+        return super().compress(x) + self.positions(torch.arange(x.shape[1]))
+
+
+class Random(Good):
+    def compress(self, x):
+        return super().compress(nn.functional.dropout(x, 0.1))  # F.dropout trains by default
+
+
+class Counts(Good):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def compress(self, x):
+        self.calls += 1
+        return super().compress(x)
+
+
+class CreatesParameter(Good):
+    def compress(self, x):
+        if not hasattr(self, "gain"):
+            self.gain = nn.Parameter(torch.ones(8))
+        return super().compress(x * self.gain.to(x))
+
+
+class Lazy(Good):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.LazyLinear(8)
+
+
+class StatisticsOverPadding(Good):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(HOP)
+
+    def frames(self, x):
+        return self.norm(super().frames(x).transpose(1, 2)).transpose(1, 2)
+
+
+class BuffersOverPadding(Good):
+    """Statistics that are not used in training itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(8))
+
+    def compress(self, x):
+        if self.training:
+            self.mean.lerp_(x.detach().mean((0, 1)).to(self.mean), 0.1)
+        return super().compress(x - self.mean.to(x))
+
+
+class KeepsGraph(Good):
+    last = 0.0
+
+    def compress(self, x):
+        y = super().compress(x)
+        if self.training:
+            y, self.last = y + 0.01 * self.last, y.mean()
+        return y
+
+
+class KeepsMean(Good):
+    """A running mean from call to call, also in eval mode."""
+
+    mean = None
+
+    def compress(self, x):
+        y = super().compress(x)
+        mean = y.mean((0, 1)).detach()
+        self.mean = mean if self.mean is None else 0.9 * self.mean + 0.1 * mean
+        return y - self.mean
+
+
+class Unseeded(Good):
+    seeds = iter(range(1000))
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(next(self.seeds))
+        self.register_buffer("shift", torch.randn(8, generator=generator))
+
+
+class NanOnSilence(Good):
+    def forward(self, x, lengths):
+        x = zero_padding(x, lengths)
+        return super().forward(x / x.square().sum(1, keepdim=True).sqrt(), lengths)
+
+
+class InfAtFullScale(Good):
+    def frames(self, x):
+        return super().frames(x.atanh())
+
+
+class NanOnDc(Good):
+    def frames(self, x):
+        x = super().frames(x)
+        centred = x - x.mean(-1, keepdim=True)
+        return torch.where(x.abs().sum(-1, keepdim=True) > 0, centred / centred.norm(dim=-1, keepdim=True), x)
+
+
+class NanOnWeakDc(Good):
+    """Variance as E[x^2] - E[x]^2, which rounding makes negative unless the level is a power of 2."""
+
+    def forward(self, x, lengths):
+        x = zero_padding(x, lengths)
+        mean = x.sum(1, keepdim=True) / lengths[:, None]
+        variance = x.square().sum(1, keepdim=True) / lengths[:, None] - mean.square()
+        return super().forward((x - mean) / (variance.sqrt() + 1e-5), lengths)
+
+
+class NanGradientOnSilence(Good):
+    def compress(self, x):
+        return (x - self.linear.bias).square().sqrt()
+
+
+class Unused(Good):
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(2, 2)
+
+
+class Vanishing(Good):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def compress(self, x):
+        return super().compress(x + 0 * self.scale)
+
+
+class StopsGradient(Mixer):
+    def forward(self, x, lengths):
+        return super().forward(x.detach(), lengths)
+
+
+class FrozenInTraining(Frozen):
+    def train(self, mode=True):
+        return nn.Module.train(self, mode)
+
+
+class FrozenYetTrained(Good):
+    frozen = True
+
+
+class FrozenPartMoves(StatisticsOverPadding):
+    def __init__(self):
+        super().__init__()
+        self.norm.requires_grad_(False)
+
+
+class HiddenState(Good):
+    def __init__(self):
+        super().__init__()
+        self.shift = torch.randn(8)
+
+    def compress(self, x):
+        return super().compress(x + self.shift.to(x))
+
+
+def reseeded():
+    """What a YAML with ``__set_seed: !apply:torch.manual_seed [1986]`` builds: the same random tensor every time."""
+    torch.manual_seed(1986)
+    return HiddenState()
+
+
+class ListEncoder(Good):
+    """Keeps a frozen encoder out of the state dict, by way of a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = [self.linear.requires_grad_(False)]
+        self.linear = None
+
+    def forward(self, x, lengths):
+        lengths, x = self.output_lengths(lengths), self.frames(zero_padding(x, lengths))
+        features = self.compress(self.encoder[0](x.float()).to(x))
+        return zero_padding(features, lengths), lengths
+
+
+class LazyEncoder(Good):
+    """Loads a frozen encoder at the first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = {}
+
+    def compress(self, x):
+        if not self.encoder:
+            self.encoder["loaded"] = nn.Linear(8, 8).requires_grad_(False)
+        return super().compress(self.encoder["loaded"](x.float()).to(x))
+
+
+class MaskByShape(Good):
+    def __init__(self):
+        super().__init__()
+        self.mask = None
+
+    def forward(self, x, lengths):
+        if self.mask is None or self.mask.shape != x.shape:
+            self.mask = length_mask(lengths, x.shape[1])
+        return super().forward(x.masked_fill(~self.mask, 0), lengths)
+
+
+class StaleCache(Good):
+    def __init__(self):
+        super().__init__()
+        self.cached = None
+
+    def compress(self, x):
+        if self.training:
+            return super().compress(x)
+        if self.cached is None:
+            self.cached = self.linear.bias.detach().clone()
+        return super().compress(x + self.cached.to(x))
+
+
+class ChangesInput(Good):
+    def forward(self, x, lengths):
+        for row, n in zip(x, lengths):
+            row[n:] = 0
+        x *= 0.5
+        return super().forward(x, lengths)
+
+
+class ChangesLengths(Good):
+    def output_lengths(self, lengths):
+        return lengths.floor_divide_(HOP)
+
+
+class FailsInFloat64(Good):
+    def compress(self, x):
+        return super().compress(x @ torch.eye(8))
+
+
+class FailsUnderAutocast(Good):
+    def compress(self, x):
+        out = torch.zeros(x.shape)
+        out[:, 0::1] = 0
+        out.index_copy_(1, torch.arange(x.shape[1]), x)  # not an autocast operation: float32 and bfloat16 clash
+        return super().compress(out)
+
+
+class CoarseUnderAutocast(Good):
+    def compress(self, x):
+        return ((x + 100) - 100).square().add(1e-6).log()
+
+
+class SaysAMatrix(Good):
+    def learned(self):
+        return {"projection": ("", self.linear.weight)}
+
+
+BROKEN = [
+    (SaysAMatrix, "says_what_it_learnt"),
+    (LeaksPadding, "same_alone_as_in_a_batch"),
+    (LeaksNeighbour, "same_alone_as_in_a_batch"),
+    (MaskByShape, "same_alone_as_in_a_batch"),
+    (LeaksNoise, "noise_in_the_padding_is_ignored"),
+    (LeaksNan, "nan_in_the_padding_is_ignored"),
+    (LeavesPadding, "zero_past_the_lengths"),
+    (WrongLengths, "shapes_of_one_utterance"),
+    (OtherLengths, "shapes_of_a_mixed_batch"),
+    (FloatLengths, "lengths_are_int64"),
+    (ShrinkingLengths, "lengths_grow_with_the_input"),
+    (WrongSize, "shapes_of_one_utterance"),
+    (SizeAsFloat, "declares_its_sizes"),
+    (nn.Identity, "declares_its_sizes"),
+    (WrongRate, "frame_rate_as_declared"),
+    (TooShort, "shapes_of_the_shortest"),
+    (LimitedLength, "shapes_of_the_longest"),
+    (LearntPositions, "shapes_of_the_longest"),
+    (Random, "deterministic_in_eval"),
+    (Counts, "eval_changes_no_state"),
+    (CreatesParameter, "eval_changes_no_state"),
+    (CreatesParameter, "forward_creates_nothing"),
+    (CreatesParameter, "state_dict_round_trip"),
+    (Lazy, "forward_creates_nothing"),
+    (StatisticsOverPadding, "training_ignores_the_padding"),
+    (BuffersOverPadding, "training_ignores_the_padding"),
+    (KeepsGraph, "trains_a_second_step"),
+    (KeepsMean, "same_alone_as_in_a_batch"),
+    (Unseeded, "same_seed_same_weights"),
+    (NanOnSilence, "finite_on_silence"),
+    (InfAtFullScale, "finite_on_click"),
+    (NanOnDc, "finite_on_dc"),
+    (NanOnWeakDc, "finite_on_dc"),
+    (InfAtFullScale, "finite_on_square"),
+    (NanGradientOnSilence, "gradients_finite_on_silence"),
+    (Unused, "gradients_reach_every_parameter"),
+    (Vanishing, "gradients_reach_every_parameter"),
+    (lambda: StopsGradient(Good()), "gradients_pass_through"),
+    (lambda: Chain(Good(), StopsGradient(Good())), "gradients_reach_every_parameter"),
+    (FrozenYetTrained, "frozen_has_nothing_to_train"),
+    (FrozenInTraining, "frozen_stays_in_eval"),
+    (FrozenInTraining, "frozen_is_not_changed_by_training"),
+    (lambda: chain(FrozenInTraining()), "frozen_stays_in_eval"),
+    (lambda: chain(FrozenInTraining()), "frozen_is_not_changed_by_training"),
+    (FrozenPartMoves, "frozen_is_not_changed_by_training"),
+    (HiddenState, "registers_its_state"),
+    (reseeded, "registers_its_state"),
+    (ListEncoder, "registers_its_state"),
+    (LazyEncoder, "registers_its_state"),
+    (HiddenState, "state_dict_round_trip"),
+    (StaleCache, "state_dict_round_trip"),
+    (ChangesInput, "leaves_its_input_alone"),
+    (ChangesLengths, "leaves_its_input_alone"),
+    (FailsInFloat64, "runs_in_float64"),
+    (FailsUnderAutocast, "runs_under_bf16_autocast"),
+    (CoarseUnderAutocast, "runs_under_bf16_autocast"),
+]
+
+
+def failures(factory):
+    reasons = {}
+    for check in check_frontend(factory):
+        try:
+            check()
+        except AssertionError as error:
+            reasons[check.name] = str(error)
+    return reasons
+
+
+@pytest.mark.parametrize("factory, name", BROKEN, ids=lambda v: v if isinstance(v, str) else v.__name__.strip("<>"))
+def test_broken_frontends_are_red_by_name(factory, name):
+    reasons = failures(factory)
+    print(reasons)
+    assert reasons.get(name)
+
+
+class Raises(Good):
+    def forward(self, x, lengths):
+        return {}["abc"]
+
+
+class GivesOne(Good):
+    def forward(self, x, lengths):
+        return super().forward(x, lengths)[0]
+
+
+class Unpadded(Good):
+    """The commonest convolution; an utterance of less than a frame is admitted, since nothing else was said."""
+
+    def __init__(self):
+        Stage.__init__(self, output_size=8, frame_rate=100.0)
+        self.conv = nn.Conv1d(1, 8, 400, HOP)
+
+    def output_lengths(self, lengths):
+        return (lengths - 400) // HOP + 1
+
+    def forward(self, x, lengths):
+        features = self.conv(zero_padding(x, lengths)[:, None]).mT
+        lengths = self.output_lengths(lengths)
+        return zero_padding(features, lengths), lengths
+
+
+SHORT = "inputs of 1 samples are too short for Unpadded, which admits them: say min_length=400 in super().__init__"
+REASONS = [
+    (
+        CreatesParameter,
+        "forward_creates_nothing",
+        "forward creates gain: create it in __init__, or the optimiser never",
+    ),
+    (StatisticsOverPadding, "training_ignores_the_padding", "is it norm? Let it see the valid frames only"),
+    (KeepsGraph, "trains_a_second_step", "keeps a tensor of the first with its graph: detach() it"),
+    (NanGradientOnSilence, "gradients_finite_on_silence", "gradients of linear.weight are NaN"),
+    (Random, "state_dict_round_trip", "forward draws at random in eval mode"),
+    (Random, "runs_in_float64", "forward draws at random in eval mode"),
+    (KeepsMean, "state_dict_round_trip", "forward in eval mode gives other features at every call"),
+    (FloatLengths, "same_alone_as_in_a_batch", "forward gives lengths as torch.float32, not torch.int64"),
+    (GivesOne, "lengths_are_int64", "forward gives a Tensor alone, not features and lengths"),
+    (Unpadded, "shapes_of_the_shortest", SHORT),
+    (Unpadded, "shapes_of_a_mixed_batch", SHORT),
+    (Unpadded, "nan_in_the_padding_is_ignored", SHORT),
+]
+
+
+@pytest.mark.parametrize("factory, name, reason", REASONS)
+def test_the_reason_names_the_cause(factory, name, reason):
+    assert reason in failures(factory)[name]
+
+
+def test_nan_after_a_training_step_is_called_nan():
+    class Diverges(Good):
+        def compress(self, x):
+            return (x - self.linear.bias).square().sqrt().log()
+
+    assert "NaN" in failures(Diverges)["state_dict_round_trip"]
+
+
+def test_an_exception_is_placed_in_the_users_code():
+    line = 1 + next(i for i, text in enumerate(Path(__file__).read_text().splitlines()) if text.endswith('{}["abc"]'))
+    said = failures(Raises)
+    assert said["finite_on_dc"].endswith(f"test_testing.py:{line}, in forward: KeyError: 'abc'")
+    assert said["finite_on_dc"] == said["shapes_of_one_utterance"]
+
+
+def test_every_check_can_fail():
+    covered = {name for _, name in BROKEN}
+    assert {check.name for check in check_frontend(Good)} - {"moves_to_gpu"} <= covered
+
+
+def test_global_generators_are_left_as_they_were():
+    before = torch.random.get_rng_state()
+    for check in check_frontend(Good):
+        check()
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+# The command
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """``python -m korser.testing`` in a folder with a frontend beside its YAML: gives code, stdout and stderr."""
+    toys = Path(__file__).read_text(encoding="utf-8").partition("# Each class breaks")[0]
+    (tmp_path / "toys_of_test_testing.py").write_text(toys, encoding="utf-8")
+    (tmp_path / "good.yaml").write_text(
+        "channels: 8\nfrontend: !new:toys_of_test_testing.Good\n  channels: !ref <channels>\n"
+    )
+    (tmp_path / "none.yaml").write_text("channels: 8\n")
+    raises = (
+        "from toys_of_test_testing import Good\n\nclass Raises(Good):\n    def compress(self, x):\n        {}['abc']\n"
+    )
+    (tmp_path / "raises_in_forward.py").write_text(raises)
+    (tmp_path / "raises.yaml").write_text("frontend: !new:raises_in_forward.Raises\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["korser.testing", *arguments])
+        code = 0
+        try:
+            cli.run(main)
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_command_prints_the_checks(command):
+    code, out, _ = command("good.yaml", "--channels=4")
+    n = len(list(check_frontend(Good)))
+    assert code == 0
+    assert out.count("  pass  ") == n
+    assert f"{n} of {n} checks passed" in out
+
+
+def test_command_says_what_failed_and_why(command):
+    code, out, _ = command("good.yaml", "--frontend.frame_rate=50")
+    assert code == 1
+    assert "  FAIL  frame_rate_as_declared: 60 s give 6000 frames, frame_rate 50 Hz says 3000" in out
+
+
+def test_command_says_where_an_exception_is_once(command):
+    code, out, _ = command("raises.yaml")
+    assert code == 1
+    assert out.count("KeyError") == 1
+    assert "  FAIL  shapes_of_one_utterance: raises_in_forward.py:5, in compress: KeyError: 'abc'\n" in out
+    assert "  FAIL  runs_in_float64: as shapes_of_one_utterance\n" in out
+
+
+def test_command_shows_its_use(command):
+    for help in "--help", "-h":
+        code, out, err = command(help)
+        assert code == 0 and "python -m korser.testing hparams/my_frontend.yaml" in out and not err
+
+
+def test_command_wants_the_yaml(command):
+    code, _, err = command("raises_in_forward.py")
+    assert code == 2 and "give the YAML" in err
+
+
+def test_command_switches_progress_bars_off(command, monkeypatch):
+    from transformers.utils import logging
+
+    seen = []
+
+    def checks(factory):
+        yield Check("sees", lambda factory: seen.append(logging.is_progress_bar_enabled()), factory)
+
+    monkeypatch.setattr("korser.testing.__main__.check_frontend", checks)
+    logging.enable_progress_bar()
+    assert command("good.yaml")[0] == 0
+    assert seen == [False] and logging.is_progress_bar_enabled()
+
+
+@pytest.mark.parametrize("arguments", [(), ("missing.yaml",), ("none.yaml",), ("good.yaml", "--chanels=4")])
+def test_command_gives_one_line_for_a_mistake(command, arguments):
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_command_is_a_module(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "korser.testing", str(tmp_path / "missing.yaml")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert "missing.yaml" in done.stderr
