@@ -19,8 +19,8 @@ from timing import arguments, in_words, interleaved, report
 
 from korser import load_hparams
 from korser.config.layers import SHIPPED
-from korser.data.batches import KeepInMemory, make_dataset
-from korser.data.resident import Memory, Resident
+from korser.data.batches import CachedReader, make_dataset
+from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model
 from korser.training.checkpoints import History
@@ -74,11 +74,11 @@ def manifest(samples, tasks):
     return pd.DataFrame({"id": names, "audio_path": names, "digest": names, "samples": samples, **labels})
 
 
-def epoch(dataset, hparams, tasks, *, skip_prefix, kind=EmotionBrain):
+def epoch(dataset, hparams, tasks, *, skip_frozen, kind=EmotionBrain):
     """A function that trains for one epoch more."""
     set_arithmetic()
     brain = kind(
-        model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_prefix=skip_prefix, history=History()
+        model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_frozen=skip_frozen, history=History()
     )
     loader = training_batches(brain, dataset)
     brain.on_fit_start()
@@ -101,11 +101,11 @@ def main():
             overrides["opt_class"] = AS_IT_COMES
         hparams, tasks = settings(args.device, **overrides)
         amounts[name] = n = few if name in (STOCK, LOADER) else many  # minutes each otherwise
-        dataset = make_dataset(manifest([FRAMES] * n, tasks), tasks, KeepInMemory(made_up, 0))
+        dataset = make_dataset(manifest([FRAMES] * n, tasks), tasks, CachedReader(made_up, 0))
         if name in (LAUNCHED, RESIDENT):
-            dataset = Resident(dataset, [task.name for task in tasks], made_up, Memory(args.device, 2**36))
+            dataset = InMemorySplit(dataset, [task.name for task in tasks], made_up, MemoryBudget(args.device, 2**36))
         kind = StockBrain if name == STOCK else EmotionBrain
-        cases[name] = epoch(dataset, hparams, tasks, skip_prefix=True, kind=kind)
+        cases[name] = epoch(dataset, hparams, tasks, skip_frozen=True, kind=kind)
     seconds = interleaved(cases, args.repeats, warmup=1, device=args.device)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     report(

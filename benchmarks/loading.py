@@ -18,8 +18,8 @@ from timing import arguments, figure, interleaved, report
 
 from korser.data.audio import read_audio, scan_audio
 from korser.data.audio_cache import AudioStore
-from korser.data.batches import KeepInMemory, bucketed_batches, collate, make_dataset, to_float
-from korser.data.resident import Memory, Resident
+from korser.data.batches import CachedReader, bucketed_batches, collate, make_dataset, to_float
+from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.frontend.base import SAMPLE_RATE
 
 SECONDS = 4.5
@@ -75,25 +75,25 @@ def main():
         else:
             paths = make_files(Path(folder), 256 if args.small else 2048)
         cases, seconds_of_audio = {}, {}
-        memory = Memory(args.device, 2**36)
+        memory = MemoryBudget(args.device, 2**36)
         for ending, files in paths.items():
             audio = scan_audio(files, Path(folder) / "cache")
             table = manifest(audio["samples"], tasks)
             table[["audio_path", "digest"]] = audio[["audio_path", "digest"]].to_numpy()
             stored = AudioStore(Path(folder) / ending, read_audio)
             stored.fill(table, progressbar=False)
-            plain = make_dataset(table, tasks, KeepInMemory(Files(), 0))
+            plain = make_dataset(table, tasks, CachedReader(Files(), 0))
             cases[f"{ending}, plain, 0 workers"] = delivered(plain, hparams)
             cases[f"{ending}, plain, 2 workers"] = delivered(plain, hparams, 2)
-            from_store = make_dataset(table, tasks, KeepInMemory(stored, 0))
+            from_store = make_dataset(table, tasks, CachedReader(stored, 0))
             cases[f"{ending}, store"] = delivered(from_store, hparams)
-            resident = Resident(from_store, names, stored, memory)
+            resident = InMemorySplit(from_store, names, stored, memory)
             cases[f"{ending}, resident"] = delivered(resident, hparams)
             seconds_of_audio[ending] = audio["duration"].sum()
         n, ending = len(table), next(iter(paths))
         seconds = interleaved(cases, args.repeats, device=args.device)
         training = interleaved(
-            {"training": epoch(resident, hparams, tasks, skip_prefix=False)},
+            {"training": epoch(resident, hparams, tasks, skip_frozen=False)},
             min(args.repeats, 2) if args.small else args.repeats,
             device=args.device,
         )["training"]

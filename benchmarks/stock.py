@@ -14,7 +14,7 @@ from speechbrain.lobes.features import Leaf
 from transformers import AutoConfig, AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 import korser.utils.seeding
-from korser.frontend.base import SAMPLE_RATE, Stage
+from korser.frontend.base import SAMPLE_RATE, Frontend
 
 # SpeechBrain's loader, its batches drawn from all lengths, and the frozen encoder computed in every step.
 SETTINGS = {"use_cache": False, "resident": False, "memory_gb": 0, "n_buckets": 1}
@@ -84,7 +84,7 @@ def training():
         yield
 
 
-class SpeechBrainLeaf(Stage):
+class SpeechBrainLeaf(Frontend):
     """SpeechBrain's ``Leaf`` as it comes, ``(B, T)`` -> ``(B, T', 40)``; it does not know the lengths."""
 
     def __init__(self):
@@ -98,7 +98,7 @@ class SpeechBrainLeaf(Stage):
         return self.leaf(x), self.output_lengths(lengths)
 
 
-class TransformersWav2Vec(Stage):
+class TransformersWav2Vec(Frontend):
     """transformers' wav2vec 2.0, frozen, ``(B, T)`` -> ``(B, T', C)``: last hidden state, the group norm over padding.
 
     Parameters

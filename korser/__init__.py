@@ -4,7 +4,7 @@ import speechbrain as _speechbrain  # noqa: F401  which allows TF32 as it is imp
 import torch as _torch
 
 from korser.config.hparams import HParams, load_hparams
-from korser.frontend.base import SAMPLE_RATE, Chain, Stage
+from korser.frontend.base import SAMPLE_RATE, Chain, Frontend
 from korser.nn.feature_augment import FeatureAugment
 from korser.nn.tasks import Task
 from korser.training.train import train
@@ -19,7 +19,7 @@ __all__ = [
     "Chain",
     "FeatureAugment",
     "HParams",
-    "Stage",
+    "Frontend",
     "Task",
     "UserError",
     "load_hparams",

@@ -12,7 +12,7 @@ from korser.corpora import corpus_names
 from korser.inference.predict import TrainedModel
 from korser.metrics.evaluate import summary_table
 from korser.runs.directory import headline
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 OPTIONS = {
     "corpus": None,
@@ -28,7 +28,7 @@ def main(arguments):
     options = dict(OPTIONS)
     for key, value in parse_overrides(rest).items():
         if key not in OPTIONS:
-            raise UserError(f"unknown option --{key}{nearest(key, OPTIONS)}")
+            raise UserError(f"unknown option --{key}{did_you_mean(key, OPTIONS)}")
         options[key] = parse_value(key, value) if isinstance(OPTIONS[key], dict) else value
         if isinstance(OPTIONS[key], dict) and not isinstance(options[key], dict):
             raise UserError(f"--{key} is {value!r}: write a mapping")

@@ -18,7 +18,7 @@ from korser import UserError, cli
 from korser.config.overrides import parse_overrides, parse_value
 from korser.reporting import write_report
 from korser.reporting.figures import Style, draw_all
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 OPTIONS = {"out": "figures", "venue": "ieee", "columns": 1, "metric": None, "audio": True}
 
@@ -30,7 +30,7 @@ def main(arguments):
     options = dict(OPTIONS)
     for key, value in parse_overrides(rest).items():
         if key not in OPTIONS:
-            raise UserError(f"unknown option --{key}{nearest(key, OPTIONS)}")
+            raise UserError(f"unknown option --{key}{did_you_mean(key, OPTIONS)}")
         options[key] = parse_value(key, value)
     if not isinstance(options["out"], str):
         raise UserError("say where to: --out=figures/")

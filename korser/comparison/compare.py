@@ -14,12 +14,12 @@ from korser.comparison import tables
 from korser.comparison.estimates import cell_text, corrected, estimate_of, estimates_of, pair_difference
 from korser.comparison.questions import ask, default_questions
 from korser.comparison.subgroups import calibration_table, subgroups_table
-from korser.data.split_checks import WORDS_TELL
+from korser.data.split_checks import LEXICAL_LEAKAGE
 from korser.runs.groups import label_runs, made_by_other_code, other_recordings, studies
 from korser.runs.pool import pool, require_same_utterances
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_text
-from korser.utils.text import some
+from korser.utils.text import shorten
 
 COSTS = {  # column: how a model's runs are put together
     "parameters": "max",
@@ -39,7 +39,7 @@ class Comparison:
     corpus, protocol, metric, main : str
         ``metric`` of the task ``main`` is what models are compared by.
     models : dict
-        ``{label: korser.runs.pool.Pooled}`` in the order of the rows.
+        ``{label: korser.runs.pool.ModelPredictions}`` in the order of the rows.
     table : pandas.DataFrame
         One row a model. ``model``; ``n_seeds, n_folds, n_speakers, n_utterances``; for each of :attr:`columns`
         ``<task>_<metric>``, ``..._low``, ``..._high``; ``<main>_ece`` likewise; ``parameters, trainable_parameters,
@@ -71,7 +71,7 @@ class Comparison:
     warnings, notes : list of str
         What every table has to say (synthetic speech, random split, encoder not pretrained, other recordings); what was
         left out.
-    searched, apart : dict
+    searched, excluded : dict
         ``{label: note}`` of models whose settings were searched on speakers whom they are tested on, and of those that
         were not tested on all utterances; marked in every table.
     """
@@ -92,7 +92,7 @@ class Comparison:
     warnings: list
     notes: list
     searched: dict
-    apart: dict
+    excluded: dict
 
     @property
     def pairs(self):
@@ -103,7 +103,7 @@ class Comparison:
         """Write ``models.csv``, ``pairs.csv``, ``questions.csv``, ``subgroups.csv`` and ``calibration.csv``."""
         folder = Path(folder)
         pairs = [table.assign(column=column) for column, table in self.tests.items()]
-        about = {"corpus": self.corpus, "protocol": self.protocol, "warnings": "; ".join(self.said_aloud)}
+        about = {"corpus": self.corpus, "protocol": self.protocol, "warnings": "; ".join(self.all_warnings)}
         write_csv(folder / "models.csv", self.table.assign(**about))
         write_csv(folder / "pairs.csv", pd.concat(pairs, ignore_index=True).assign(**about))
         write_csv(folder / "questions.csv", self.planned.assign(**about))
@@ -111,9 +111,9 @@ class Comparison:
         write_csv(folder / "calibration.csv", self.calibration.assign(**about))
 
     @property
-    def said_aloud(self):
+    def all_warnings(self):
         """What must stand beside every figure of this comparison."""
-        return [*self.warnings, *(f"{label}: {note}" for label, note in self.searched.items()), *self.apart.values()]
+        return [*self.warnings, *(f"{label}: {note}" for label, note in self.searched.items()), *self.excluded.values()]
 
     def to_markdown(self):
         """Tables, answers and notes as Markdown."""
@@ -181,27 +181,27 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
         raise UserError(
             f"{unlabelled}: no utterance of the {part} part has a label of {main}: there is nothing to compare by"
         )
-    apart = _apart(models)
+    excluded = _excluded(models)
     if questions is None:
         split = sorted({m.runs[0].model for label, m in models.items() if label != m.runs[0].model})
         notes += [f"{name} was trained with different settings: the default questions leave it out" for name in split]
     searched = _searched(models, searched_on or {})
-    notes += [note for model in models.values() for note in model.notes] + list(apart.values())
+    notes += [note for model in models.values() for note in model.notes] + list(excluded.values())
     notes += made_by_other_code(used)
 
-    comparable = {label: model for label, model in models.items() if label not in apart}
+    comparable = {label: model for label, model in models.items() if label not in excluded}
     entries = {column: estimates_of(models, *of) for column, of in columns.items()}
     ece = {label: estimate_of(model, model.bins(main), "ece") for label, model in models.items()}
     tests = {column: _all_pairs(comparable, *of) for column, of in columns.items()}
     subgroups = subgroups_table(models, main, metric)
-    planned, answers = ask(models, apart, default_questions(models) if questions is None else questions, main, metric)
+    planned, answers = ask(models, excluded, default_questions(models) if questions is None else questions, main, metric)
     return Comparison(
         corpus=first.runs[0].info["corpus"],
         protocol=first.runs[0].info["protocol"],
         metric=metric,
         main=main,
         models=models,
-        table=_table(models, main, metric, {**entries, f"{main}_ece": ece}, subgroups, {**apart, **searched}),
+        table=_table(models, main, metric, {**entries, f"{main}_ece": ece}, subgroups, {**excluded, **searched}),
         columns=columns,
         tests=tests,
         marks={column: significance_marks(comparable, entries[column], tests[column]) for column in columns},
@@ -212,7 +212,7 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
         warnings=warnings_about(models) + other_recordings(models),
         notes=notes,
         searched=searched,
-        apart=apart,
+        excluded=excluded,
     )
 
 
@@ -226,22 +226,22 @@ def _columns(models, main):
     return columns
 
 
-def _apart(models):
+def _excluded(models):
     """Models that were not tested on every utterance that others were, with the reason."""
     fullest = max(models.values(), key=lambda model: len(model.table))
-    apart = {}
+    excluded = {}
     for label, model in models.items():
         if model is fullest:
             continue
         missing = len(set(fullest.table["id"]) - set(model.table["id"]))
         if missing and set(model.table["id"]) < set(fullest.table["id"]):
-            apart[label] = (
+            excluded[label] = (
                 f"{label} was tested on {len(model.table)} of {len(fullest.table)} utterances (folds "
-                f"{some(model.folds)}) and is not compared with the others"
+                f"{shorten(model.folds)}) and is not compared with the others"
             )
         else:
             require_same_utterances(fullest, model)
-    return apart
+    return excluded
 
 
 def _searched(models, given):
@@ -254,7 +254,7 @@ def _searched(models, given):
         if label in given or model.runs[0].model in given:
             searched[label] = given.get(label, given.get(model.runs[0].model))
         elif shared:
-            searched[label] = f"settings searched on speakers whom it is tested on ({some(shared)})"
+            searched[label] = f"settings searched on speakers whom it is tested on ({shorten(shared)})"
     return searched
 
 
@@ -263,7 +263,7 @@ def warnings_about(models):
 
     Parameters
     ----------
-    models : dict of str to korser.runs.pool.Pooled
+    models : dict of str to korser.runs.pool.ModelPredictions
 
     Returns
     -------
@@ -277,8 +277,8 @@ def warnings_about(models):
         found.append("SYNTHETIC speech: these are no results for human speech")
     if any(not run.info["speaker_independent"] for run in runs):
         found.append("RANDOM SPLIT: training and test share speakers; these are no figures for unseen speakers")
-    if any(run.info.get("words_tell") for run in runs):
-        found.append(WORDS_TELL)
+    if any(run.info.get("lexical_leakage") for run in runs):
+        found.append(LEXICAL_LEAKAGE)
     unchecked = [label for label, m in models.items() if any(run.info.get("dry_run") is False for run in m.runs)]
     if unchecked:
         names = ", ".join(unchecked)

@@ -8,16 +8,16 @@ from korser.comparison.settings import FOLD
 from korser.config.hparams import load_hparams
 from korser.corpora import load_corpus
 from korser.runs.directory import run_folder
-from korser.runs.provenance import made_by, require_same, searched_speakers
+from korser.runs.provenance import provenance, searched_speakers, verify_provenance
 from korser.utils.errors import UserError
 from korser.utils.files import read_json
-from korser.utils.text import some
+from korser.utils.text import shorten
 from korser.workers import Job
 
 logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One run of the plan.
 
     Parameters
@@ -80,16 +80,16 @@ def make_plan(settings):
                 if searched_on and not settings.allow_searched_speakers:
                     tests = "the test part has" if fold is None else f"fold {fold} tests"
                     raise UserError(
-                        f"the settings of {path.stem} were searched on speakers whom {tests} ({some(searched_on)}): "
+                        f"the settings of {path.stem} were searched on speakers whom {tests} ({shorten(searched_on)}): "
                         "search without them (--overrides.split.exclude_speakers), or insist by "
                         "allow_searched_speakers: true, and every table says so"
                     )
                 complete = (run_dir / "metrics.json").exists()
                 if complete:
-                    now = now or made_by(hparams)  # the same for all seeds and folds
-                    require_same(hparams, run_dir, now)
+                    now = now or provenance(hparams)  # the same for all seeds and folds
+                    verify_provenance(hparams, run_dir, now)
                 job = Job(str(path), overrides, str(run_dir))
-                plan.append(Planned(job, path.stem, seed, fold, complete, best, searched_on))
+                plan.append(PlannedRun(job, path.stem, seed, fold, complete, best, searched_on))
     return plan
 
 

@@ -35,7 +35,7 @@ def default_questions(labels):
     return questions + ([{"title": "Does multitask beat single-task?", "pairs": pairs}] if pairs else [])
 
 
-def ask(models, apart, questions, main, metric):
+def ask(models, excluded, questions, main, metric):
     rows, titles = [], []
     for question in questions:
         if not isinstance(question, dict) or set(question) != {"title", "pairs"}:
@@ -45,12 +45,12 @@ def ask(models, apart, questions, main, metric):
                 raise UserError(f"questions: {pair!r} is no pair of models: write [a, b]")
             titles.append(question["title"])
             missing = [name for name in pair if name not in models]
-            partial = [name for name in pair if name in apart]
+            partial = [name for name in pair if name in excluded]
             if missing:
                 why = f"there is no complete run of {missing[0]}"
                 rows.append({**pair_row(*pair), "smallest_p": 1.0, "note": why})
             elif partial:
-                rows.append({**pair_row(*pair), "smallest_p": 1.0, "note": apart[partial[0]]})
+                rows.append({**pair_row(*pair), "smallest_p": 1.0, "note": excluded[partial[0]]})
             else:
                 rows.append(pair_difference(models[pair[0]], models[pair[1]], main, metric))
     planned = corrected(rows)

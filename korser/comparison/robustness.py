@@ -7,7 +7,7 @@ from korser.inference.robustness import FOLDER
 from korser.metrics import estimates
 from korser.runs.pool import pool, require_same_utterances
 from korser.utils.errors import UserError
-from korser.utils.text import some
+from korser.utils.text import shorten
 
 
 def robustness_table(models, conditions, task, metric="uar"):
@@ -16,7 +16,7 @@ def robustness_table(models, conditions, task, metric="uar"):
     Parameters
     ----------
     models : dict
-        ``{label: korser.runs.pool.Pooled}``, such as :attr:`korser.comparison.compare.Comparison.models`.
+        ``{label: korser.runs.pool.ModelPredictions}``, such as :attr:`korser.comparison.compare.Comparison.models`.
     conditions : list of korser.data.degradations.Condition
     task : str
         The main task.
@@ -63,7 +63,7 @@ def _under(label, model, condition):
         what = str(error).rpartition(": ")[0]  # without its advice
     if what is not None:
         files = [run.path / f"{part}.csv" for run in model.runs if not _same_utterances(run, part, model.tasks)]
-        raise UserError(f"{what}: delete {some(files)} and measure again")
+        raise UserError(f"{what}: delete {shorten(files)} and measure again")
     return degraded
 
 

@@ -33,7 +33,7 @@ from korser.runs.groups import mark_searched
 from korser.runs.load import load_runs
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_json, write_csv, write_json, write_text
-from korser.utils.text import some
+from korser.utils.text import shorten
 from korser.workers import run_jobs
 
 logger = logging.getLogger(__name__)
@@ -102,10 +102,10 @@ def write_tables(settings, plan, failed=None):
             run.searched_on = sorted({*run.searched_on, *planned[run.path.resolve()].searched_on})
     comparison = compare(runs, metric=settings.metric, questions=settings.questions)
     if failed:
-        note = f"{len(failed)} of {len(plan)} runs could not be made ({some(Path(run).name for run in failed)})"
+        note = f"{len(failed)} of {len(plan)} runs could not be made ({shorten(Path(run).name for run in failed)})"
         comparison.warnings.append(note)
     comparison.write(folder)
-    aloud = [f"**!!! {said}**\n\n" for said in comparison.said_aloud]
+    aloud = [f"**!!! {said}**\n\n" for said in comparison.all_warnings]
     write_text(folder / "answers.md", "".join([*aloud, *(f"- {answer}\n" for answer in comparison.answers)]))
     about = _about(settings, plan, failed, comparison)
     own = {run["run"] for run in about["runs"]}
@@ -128,7 +128,7 @@ def _robustness(settings, comparison, folder):
     measure(runs, conditions, device=None if device == "null" else device)
     table = robustness_table(comparison.models, conditions, comparison.main, comparison.metric)
     said = [
-        "; ".join(filter(None, [comparison.searched.get(m), comparison.apart.get(m), n]))
+        "; ".join(filter(None, [comparison.searched.get(m), comparison.excluded.get(m), n]))
         for m, n in zip(table["model"], table["note"])
     ]
     write_csv(folder / "robustness.csv", table.assign(note=said, warnings="; ".join(comparison.warnings)))
@@ -159,7 +159,7 @@ def _about(settings, plan, failed, comparison):
             for planned in plan
         ],
         "searched_on": comparison.searched,
-        "not_compared": comparison.apart,
+        "not_compared": comparison.excluded,
         "warnings": comparison.warnings,
         "notes": comparison.notes,
         "answers": comparison.answers,

@@ -8,7 +8,7 @@ from korser.config.layers import SHIPPED
 from korser.data import degradations
 from korser.metrics.estimates import METRICS
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 FREE = "overrides"  # a mapping whose keys are the models', not the comparison's
 
@@ -88,7 +88,7 @@ def load_settings(path, overrides=None):
     for key in overrides:
         if key not in known:
             raise UserError(
-                f"unknown setting '{key}' of the comparison{nearest(key, known)}; one of the models' is set by "
+                f"unknown setting '{key}' of the comparison{did_you_mean(key, known)}; one of the models' is set by "
                 f"--overrides.{key}=..."
             )
     hint = f"name it in the 'models' of a comparison, --models='[{path}]'"
@@ -114,7 +114,7 @@ def find_models(models, folder):
         path = next((p for p in (folder / model, Path(model), SHIPPED / model) if p.is_file()), None)
         if path is None:
             names = [file.name for file in sorted(folder.glob("*.yaml"))]
-            raise UserError(f"models: there is no file {model}{nearest(model, names)}")
+            raise UserError(f"models: there is no file {model}{did_you_mean(model, names)}")
         found.append(path)
     twice = _twice([path.stem for path in found])
     if twice:
@@ -144,7 +144,7 @@ def _check(settings):
         raise UserError("there is nothing to compare: list 'models' and 'seeds', or folders in 'runs'")
     metric = settings["metric"]
     if not isinstance(metric, str) or metric not in METRICS:
-        raise UserError(f"metric is {metric!r}: write one of {', '.join(METRICS)}{nearest(metric, METRICS)}")
+        raise UserError(f"metric is {metric!r}: write one of {', '.join(METRICS)}{did_you_mean(metric, METRICS)}")
     for key in settings[FREE]:
         if key in OWN:
             raise UserError(f"overrides.{key}: {OWN[key]}")
@@ -171,7 +171,7 @@ def _check_questions(settings):
                 raise UserError(f"questions: {pair!r} is no pair of models: write [a, b]")
             unknown = [name for name in pair if name not in names]
             if unknown and not settings["runs"]:
-                raise UserError(f"questions: '{unknown[0]}' is none of the models{nearest(unknown[0], names)}")
+                raise UserError(f"questions: '{unknown[0]}' is none of the models{did_you_mean(unknown[0], names)}")
 
 
 def _twice(names):

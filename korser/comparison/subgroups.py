@@ -15,7 +15,7 @@ def groups_of(model, order=None):
 
     Parameters
     ----------
-    model : korser.runs.pool.Pooled
+    model : korser.runs.pool.ModelPredictions
     order : dict of str to sequence of str, optional
         ``{attribute: classes}`` in their order, such as that of intensity; what is not listed comes behind.
 

@@ -58,7 +58,7 @@ def column_title(task, metric):
 
 
 def name_mark(comparison, label):
-    return SEARCHED * (label in comparison.searched) + NOT_COMPARED * (label in comparison.apart)
+    return SEARCHED * (label in comparison.searched) + NOT_COMPARED * (label in comparison.excluded)
 
 
 def _cell(row, column):
@@ -170,7 +170,7 @@ def legend_of(comparison, bold):
 def explained(comparison):
     """What the daggers behind models' names mean."""
     lines = [f"{SEARCHED}: {note}." for note in dict.fromkeys(comparison.searched.values())]
-    return lines + [f"{NOT_COMPARED}: {note}." for note in comparison.apart.values()]
+    return lines + [f"{NOT_COMPARED}: {note}." for note in comparison.excluded.values()]
 
 
 def family(comparison):

@@ -16,7 +16,7 @@ from korser.config.names import check_arguments, check_used, describe_error, mak
 from korser.config.nodes import Dumper, compose
 from korser.frontend.validation import check_frontend
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 # Where something is written, or how fast, but not what comes out: two runs that differ in these alone are the same run.
 NOT_SETTINGS = (
@@ -127,7 +127,7 @@ def load_recipe(path, overrides, known, *, base, hint):
         raise UserError(f"{path} is a model's YAML: {hint}")
     for key in values:
         if key not in known:
-            raise UserError(f"{path}: unknown setting '{key}'{nearest(key, known)}")
+            raise UserError(f"{path}: unknown setting '{key}'{did_you_mean(key, known)}")
     for key in known:
         if key not in values:
             raise UserError(f"{path} has no '{key}': begin it with 'base: {base}'")

@@ -8,7 +8,7 @@ from korser.config.names import make_importable
 from korser.config.nodes import compose, references, replace_key, target_of
 from korser.config.overrides import override, override_node
 from korser.utils.errors import UserError
-from korser.utils.text import nearest_known
+from korser.utils.text import closest_name
 
 SHIPPED = Path(__file__).parents[2] / "hparams"  # where a YAML outside the tree finds base.yaml
 
@@ -34,7 +34,7 @@ def merge_layers(path, overrides):
                 replace_key(root, key, value)
     for key, value in (overrides or {}).items():
         names = [k.value for k, _ in root.value]
-        if len(files) == 1 and "frontend" in names and key.partition(".")[0] not in names and not nearest_known(key, names):
+        if len(files) == 1 and "frontend" in names and key.partition(".")[0] not in names and not closest_name(key, names):
             raise UserError(f"{path} has no '{key}': add 'base: base.yaml' to it")
         override(root, key, value)
     _keep_braces(root)
@@ -88,6 +88,6 @@ def layer_files(path):
 def _base_of(path, name):
     beside, shipped = path.parent / name, SHIPPED / name
     if not beside.exists() and not shipped.exists():
-        near = nearest_known(name, [file.name for folder in (path.parent, SHIPPED) for file in folder.glob("*.yaml")])
+        near = closest_name(name, [file.name for folder in (path.parent, SHIPPED) for file in folder.glob("*.yaml")])
         raise UserError(f"{path}: its base '{name}' is neither in {path.parent} nor one of korser's own{near}")
     return beside if beside.exists() else shipped

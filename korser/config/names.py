@@ -12,10 +12,10 @@ import yaml
 
 from korser.config.nodes import nodes, references, target_of, value_node
 from korser.config.schema import KEYS
-from korser.frontend.base import Stage
+from korser.frontend.base import Frontend
 from korser.utils.errors import UserError
-from korser.utils.text import nearest, nearest_known
-from korser.utils.user_code import is_users
+from korser.utils.text import closest_name, did_you_mean
+from korser.utils.user_code import is_user_code
 
 
 def check_used(files, overrides):
@@ -28,7 +28,7 @@ def check_used(files, overrides):
     for key, value in ((k.value, v) for k, v in root.value):
         if not (key in used or "." in key or key.startswith("_") or value.tag.startswith("!apply:")):
             raise UserError(
-                f"{path}: nothing uses '{key}'{nearest_known(key, known)}; name it in a !ref, or begin it with '_' if code of "
+                f"{path}: nothing uses '{key}'{closest_name(key, known)}; name it in a !ref, or begin it with '_' if code of "
                 "your own reads it"
             )
 
@@ -71,7 +71,7 @@ def check_arguments(root, path, folders):
         for name in references(node):
             if name not in keys:
                 raise UserError(
-                    f"{path}: '{where}' is {node.tag} <{name}>, but there is no key '{name}'{nearest_known(name, keys)}"
+                    f"{path}: '{where}' is {node.tag} <{name}>, but there is no key '{name}'{closest_name(name, keys)}"
                 )
         target = target_of(node)
         if target is not None:
@@ -82,7 +82,7 @@ def check_arguments(root, path, folders):
                     if k.value not in accepted:
                         raise UserError(
                             f"{path}: unknown setting '{where}.{k.value}': {target} takes no '{k.value}'"
-                            f"{nearest(k.value, accepted)}"
+                            f"{did_you_mean(k.value, accepted)}"
                         )
         if isinstance(node, yaml.MappingNode):
             for k, v in node.value:
@@ -113,7 +113,7 @@ def _require(target, where, path, folders):
         raise UserError(f"{named}but not where it is: write FILE.{name}, where FILE.py defines it")
     if found is None:
         _refuse_hidden(named, module, folders)
-        raise UserError(f"{named}but there is no such thing in {module}{nearest(name, near)}")
+        raise UserError(f"{named}but there is no such thing in {module}{did_you_mean(name, near)}")
 
 
 def _refuse_hidden(named, module, folders):
@@ -138,7 +138,7 @@ def refuse_namesakes(folders):
         beside = {path.stem for path in folder.iterdir()} - {"__main__"}
         for name, module in list(sys.modules.items()):
             imported = getattr(module, "__file__", None) if name.partition(".")[0] in beside else None
-            if not imported or not is_users(imported):
+            if not imported or not is_user_code(imported):
                 continue
             path = folder.joinpath(*name.split("."))
             for file in path / "__init__.py", path.with_name(path.name + ".py"):
@@ -154,12 +154,12 @@ def describe_error(error):
     said = str(error)
     if error.args and str(error.args[0]).startswith("Invalid argument to "):  # put before the others by HyperPyYAML
         said = ": ".join(map(str, error.args))
-    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
+    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if is_user_code(f.filename)]
     if isinstance(error, SyntaxError):
         said, places = error.msg, [(error.filename, error.lineno)]
     if said.endswith("before Module.__init__() call"):  # torch's words do not say which call
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        takes = "output_size=..., frame_rate=..." if isinstance(frame.f_locals.get("self"), Stage) else ""
+        takes = "output_size=..., frame_rate=..." if isinstance(frame.f_locals.get("self"), Frontend) else ""
         said = f"call super().__init__({takes}) first"
     else:
         said = f"{type(error).__name__}: {' '.join(said.split())}"

@@ -8,7 +8,7 @@ import yaml
 from korser.config.names import settable_names
 from korser.config.nodes import references, target_of, value_node
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 
 def parse_overrides(arguments):
@@ -68,7 +68,7 @@ def override_node(root, key, node):
         done += part + "."
     names = settable_names(mapping)
     if last not in names:
-        raise UserError(f"unknown setting '{done}{last}'{nearest(last, names)}")
+        raise UserError(f"unknown setting '{done}{last}'{did_you_mean(last, names)}")
     if not isinstance(mapping, yaml.MappingNode):  # `!new:x.Y` without arguments
         mapping.__class__ = yaml.MappingNode
         mapping.value, mapping.flow_style = [], True
@@ -85,7 +85,7 @@ def _child(mapping, name, done, key):
         for known, value in mapping.value:
             if known.value == name:
                 return value
-    raise UserError(f"unknown setting '{key}': there is no '{done}{name}'{nearest(name, settable_names(mapping))}")
+    raise UserError(f"unknown setting '{key}': there is no '{done}{name}'{did_you_mean(name, settable_names(mapping))}")
 
 
 def _kind(node):
@@ -116,7 +116,7 @@ def _check_value(old, new, key):
     if target_of(old) is not None and isinstance(new, yaml.ScalarNode) and not new.tag.startswith("!") and _kind(new):
         raise UserError(
             f"'{key}' is an object ({old.tag}), not '{new.value}': give another with !new: or !name:, or change one of "
-            f"its settings with --{key}.NAME=VALUE{nearest('', settable_names(old))}"
+            f"its settings with --{key}.NAME=VALUE{did_you_mean('', settable_names(old))}"
         )
     plain = "tag:yaml.org,2002:map"
     if not (isinstance(old, yaml.MappingNode) and isinstance(new, yaml.MappingNode) and old.tag == new.tag == plain):
@@ -126,5 +126,5 @@ def _check_value(old, new, key):
         if not known:  # an empty mapping of the base says nothing about its keys (label_map)
             return
         if k.value not in known:
-            raise UserError(f"unknown setting '{key}.{k.value}'{nearest(k.value, known)}")
+            raise UserError(f"unknown setting '{key}.{k.value}'{did_you_mean(k.value, known)}")
         _check_value(known[k.value], value, f"{key}.{k.value}")

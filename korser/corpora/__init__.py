@@ -22,9 +22,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from korser.corpora import synthetic
 from korser.corpora.table import apply_label_map, check_labels, in_order, warn_of_slips
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 __all__ = ["Corpus", "corpus_names", "load_corpus"]
 
@@ -55,8 +56,14 @@ class Corpus:
 
 def corpus_names():
     """Names of the corpora that come with korser."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(name for name in modules if not name.startswith("_") and name != "manifest")
+    return tuple(sorted(_modules()))
+
+
+def _modules():
+    """The module of each adapter by the corpus's name."""
+    folders = {__name__: __path__, synthetic.__name__: synthetic.__path__}
+    names = ((package, module.name) for package, path in folders.items() for module in pkgutil.iter_modules(path))
+    return {name: f"{package}.{name}" for package, name in names if name not in ("synthetic", "table") and name[0] != "_"}
 
 
 def load_corpus(corpus, data_folder, *, label_map=None, corpus_options=None):
@@ -91,7 +98,7 @@ def load_corpus(corpus, data_folder, *, label_map=None, corpus_options=None):
     names = [p.name for p in accepted]
     for option in options:
         if option not in names and not any(p.kind is p.VAR_KEYWORD for p in accepted):
-            raise UserError(f"corpus_options: corpus '{corpus}' has no option '{option}'{nearest(option, names)}")
+            raise UserError(f"corpus_options: corpus '{corpus}' has no option '{option}'{did_you_mean(option, names)}")
 
     data = module.prepare(data_folder, **options)
     tasks = data.attrs.get("tasks", module.TASKS)
@@ -123,8 +130,8 @@ def load_corpus(corpus, data_folder, *, label_map=None, corpus_options=None):
 
 
 def _find_adapter(corpus):
-    path = f"korser.corpora.{corpus}" if corpus in corpus_names() else corpus
-    fix = f"name one of korser's{nearest(corpus, corpus_names())} or the import path of a module of your own"
+    path = _modules().get(corpus, corpus)
+    fix = f"name one of korser's{did_you_mean(corpus, corpus_names())} or the import path of a module of your own"
     try:
         module = importlib.import_module(path)
     except (ModuleNotFoundError, ValueError, TypeError) as error:

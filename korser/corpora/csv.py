@@ -36,7 +36,7 @@ import pandas as pd
 
 from korser.corpora.table import in_order, nfc
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 TASKS = {"emotion": (), "gender": (), "intensity": ()}  # those of them that the CSV has; classes as found there
 ANY_CASE = ("path", "speaker", *TASKS, "split", "fold")  # and tasks; an `ID` may number something else
@@ -66,7 +66,7 @@ def prepare(data_folder, tasks=None, classes=None):
     tasks = list(tasks) if tasks is not None else [t for t in dict.fromkeys([*TASKS, *classes]) if t in columns]
     for task in [*tasks, *classes]:
         if task not in columns:
-            raise UserError(f"{file} has no column '{task}', which corpus_options name{nearest(task, columns)}")
+            raise UserError(f"{file} has no column '{task}', which corpus_options name{did_you_mean(task, columns)}")
 
     listings = {}
     found = [_find_audio(file, path, row, listings) for path, row in zip(table["path"], row_numbers)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def code(table, value, path, what):
     return table[value]
 
 
-def nearest_label(label, known):
+def closest_label(label, known):
     """As :func:`korser.utils.text.nearest`, but only a label spelt nearly the same: 'hapiness' is not 'sadness'."""
     match = difflib.get_close_matches(str(label), known, n=1, cutoff=0.8)
     return f" (did you mean '{match[0]}'?)" if match else f" (known: {', '.join(known)})"
@@ -135,14 +135,14 @@ def apply_label_map(data, classes, label_map):
     classes = dict(classes)
     for task, renames in (label_map or {}).items():
         if task not in classes:
-            raise UserError(f"label_map: the corpus has no task '{task}'{nearest(task, classes)}")
+            raise UserError(f"label_map: the corpus has no task '{task}'{did_you_mean(task, classes)}")
         if not isinstance(renames, dict):
             raise UserError(f"label_map.{task}: write old: new pairs, not {renames!r}")
         renames = {nfc(str(old)): None if new is None else nfc(str(new)) for old, new in renames.items()}
         known = dict.fromkeys([*classes[task], *data[task].dropna().unique()])
         for old in renames:
             if old not in known:
-                raise UserError(f"label_map.{task}: there is no label '{old}'{nearest_label(old, known)}")
+                raise UserError(f"label_map.{task}: there is no label '{old}'{closest_label(old, known)}")
         data[task] = data[task].map(lambda label: renames.get(label, label)).astype(object)
         data[task] = data[task].where(data[task].notna(), None)
         renamed = [renames.get(c, c) for c in classes[task]] + list(renames.values())

@@ -35,7 +35,7 @@ def to_float(x):
     return torch.div(x, FULL_SCALE) if x.dtype == torch.int16 else x.float()  # exact: a power of two
 
 
-class KeepInMemory:
+class CachedReader:
     """Read each utterance once and keep it as it is stored, compact or over the memory map, as long as it fits.
 
     Parameters

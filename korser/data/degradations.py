@@ -40,7 +40,7 @@ from scipy import fft, signal
 from korser.data.audio import read_audio
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 DEFAULT = (
     "noise_20dB",
@@ -129,7 +129,7 @@ def _from_name(name):
     match = re.fullmatch(r"(noise|white)_(-?\d+)dB|(mp3|opus)_(\d+)k|speed_(\d+(?:\.\d+)?)|telephone", str(name))
     if not match:
         raise UserError(
-            f"robustness: unknown condition '{name}'{nearest(name, NAMES)}; there are {', '.join(NAMES)} with other "
+            f"robustness: unknown condition '{name}'{did_you_mean(name, NAMES)}; there are {', '.join(NAMES)} with other "
             "numbers, and {noise: FOLDER, snr: 10}"
         )
     colour, snr, codec, rate, speed = match.groups()

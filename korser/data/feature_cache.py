@@ -57,7 +57,7 @@ class FrozenPrefix(Chain):
 
     Parameters
     ----------
-    *stages : korser.Stage
+    *stages : korser.Frontend
         At least one; all frozen.
     dtype : str
         ``float32``, ``float16`` or ``bfloat16``: what the output is rounded to.
@@ -80,7 +80,7 @@ class FrozenPrefix(Chain):
         self.precision = precision
 
     def forward(self, x, lengths):
-        """See :meth:`korser.frontend.base.Stage.forward`; a UserError if the output does not fit into the dtype."""
+        """See :meth:`korser.frontend.base.Frontend.forward`; a UserError if the output does not fit into the dtype."""
         x, lengths = self.rounded(x, lengths)
         if x.isinf().any():
             raise UserError(f"frozen features exceed {x.dtype}: {OTHER_DTYPE}, and train again")
@@ -98,7 +98,7 @@ class FeatureCache:
 
     Parameters
     ----------
-    stages : list of korser.Stage
+    stages : list of korser.Frontend
         The frozen prefix; at least one. Computed where their parameters are.
     folder : str or Path
         Root of the cache; shards lie in ``features/<digest of the stages, dtype and precision>``.

@@ -12,8 +12,8 @@ from importlib.metadata import packages_distributions, version
 import torch
 from torch import nn
 
-from korser.frontend.base import Stage
-from korser.utils.user_code import is_users
+from korser.frontend.base import Frontend
+from korser.utils.user_code import is_user_code
 
 LIBRARIES = ("torch", "torchaudio", "transformers")
 
@@ -32,7 +32,7 @@ def digest(stages, dtype="float32", precision="fp32"):
 
     Parameters
     ----------
-    stages : list of korser.Stage
+    stages : list of korser.Frontend
     dtype, precision : str
         See :class:`FrozenPrefix`.
 
@@ -110,7 +110,7 @@ def own_classes(module):
         return getattr(sys.modules.get(cls.__module__), "__file__", None)
 
     classes = {type(part) for part in module.modules()}
-    return {c for c in classes if _package(c.__module__) not in HOUSES and file(c) and is_users(file(c))}
+    return {c for c in classes if _package(c.__module__) not in HOUSES and file(c) and is_user_code(file(c))}
 
 
 def weights_digest(module):
@@ -161,7 +161,7 @@ def imported_code(cls, korser=True):
         if spec is None:
             continue
         package = _package(name)
-        is_own = package == own or (package not in HOUSES and is_users(spec.origin or "/"))
+        is_own = package == own or (package not in HOUSES and is_user_code(spec.origin or "/"))
         if not (korser if package == "korser" else is_own or (korser and package in HOUSES)):
             if by not in HOUSES and package not in HOUSES:
                 called.update(distributions().get(package, ()))
@@ -218,7 +218,7 @@ def _plain(value):
         return [_plain(v) for v in value]
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    if isinstance(value, Stage):
+    if isinstance(value, Frontend):
         return _described(value)
     if isinstance(value, nn.Module):
         return _state(value)

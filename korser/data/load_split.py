@@ -5,7 +5,7 @@ from korser.corpora import load_corpus
 SPLITS = ("train", "valid", "test")
 
 
-def divide(hparams):
+def load_split(hparams):
     """The corpus, and its rows that take part, each with its split; no audio is read."""
     corpus = load_corpus(
         hparams["corpus"],

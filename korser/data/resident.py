@@ -3,7 +3,7 @@
 What the stores hold is padded to batches as it is kept, int16 or float16, and becomes float32 on the device
 (:func:`korser.data.batches.to_float`). On a GPU a split is packed into one tensor in its memory, if it fits, and a batch is one
 indexed read. If not, it lies in page-locked host memory, from which each utterance is copied to its place in the batch
-on a stream of its own, one batch ahead (:class:`AheadLoader`). On a CPU it stays in the store's memory map, and so in
+on a stream of its own, one batch ahead (:class:`PrefetchLoader`). On a CPU it stays in the store's memory map, and so in
 the disk's cache.
 
 The loader around it is SpeechBrain's, and so are the order of the batches, resuming in the middle of an epoch, and the
@@ -30,7 +30,7 @@ GPU_SHARE = 0.6  # of its free memory; the rest is for the model and its activat
 BLOCK = 2**28  # bytes copied at a time; a power of two, to which PyTorch rounds page-locked memory up
 
 
-class Memory:
+class MemoryBudget:
     """What the splits of a run may take: of a GPU's memory, and of host memory that is to be page-locked for it.
 
     Parameters
@@ -60,7 +60,7 @@ class Memory:
         return "map"
 
 
-class Resident(torch.utils.data.Dataset):
+class InMemorySplit(torch.utils.data.Dataset):
     """One split. Its items are the utterances' indices, of which :meth:`collate` makes batches.
 
     Parameters
@@ -212,7 +212,7 @@ class Batch:
         return self
 
 
-class AheadLoader(SaveableDataLoader):
+class PrefetchLoader(SaveableDataLoader):
     """Takes each batch a step early, so that it is copied to the device during the step before."""
 
     def __iter__(self):

@@ -11,9 +11,9 @@ from korser.data.splits import (
     warn_once,
 )
 from korser.utils.errors import UserError
-from korser.utils.text import some
+from korser.utils.text import shorten
 
-WORDS_TELL = (
+LEXICAL_LEAKAGE = (
     "THE WORDS TELL: each sentence has one label, and those of the test part are trained on; keep them apart by "
     "the protocol speaker_holdout with hold_out=sentence"
 )
@@ -46,7 +46,7 @@ def check_splits(data, protocol, *, tasks=BALANCED, parts=PARTS):
         shared = shared_values(data, "speaker")
         if shared:
             raise UserError(
-                f"split protocol {protocol}: {len(shared)} speakers are in more than one part ({some(shared)}): "
+                f"split protocol {protocol}: {len(shared)} speakers are in more than one part ({shorten(shared)}): "
                 "divide by whole speakers, or ask for manifest_random or random_stratified, which the results then name"
             )
     if "digest" in data:
@@ -54,7 +54,7 @@ def check_splits(data, protocol, *, tasks=BALANCED, parts=PARTS):
         if shared:
             files = data["path"][data["digest"] == shared[0]]
             raise UserError(
-                f"split protocol {protocol}: {len(shared)} recordings are in more than one part ({some(files)} are "
+                f"split protocol {protocol}: {len(shared)} recordings are in more than one part ({shorten(files)} are "
                 "the same audio): remove the copies"
             )
         _refuse_two_labels(data, [task for task in tasks if task in data])
@@ -65,12 +65,12 @@ def check_splits(data, protocol, *, tasks=BALANCED, parts=PARTS):
             missing = sorted(set(data[task].dropna()) - set(trained[task].dropna()))
             if missing:
                 raise UserError(
-                    f"split protocol {protocol}: no training utterance has the {task} {some(missing)}: choose other "
+                    f"split protocol {protocol}: no training utterance has the {task} {shorten(missing)}: choose other "
                     f"speakers or another seed, or drop the class with label_map={{{task}: {{{missing[0]}: null}}}}"
                 )
 
 
-def words_tell(data, task):
+def lexical_leakage(data, task):
     """Whether most test utterances have a sentence of the training part that tells their label by itself.
 
     Acted corpora have each actor say a sentence in every emotion; where the script goes with the emotion, a model that
@@ -122,6 +122,6 @@ def _warn_of_few(data, task):
             said.append((label, f"{label} ({of}: {rows['id'].iloc[0]}{', ...' * (len(rows) > 1)})"))
     if said:
         warn_once(
-            f"next to nothing to learn the {task} {some(text for _, text in said)} from; a slip is mended by "
+            f"next to nothing to learn the {task} {shorten(text for _, text in said)} from; a slip is mended by "
             f"--label_map='{{{task}: {{{said[0][0]}: ...}}}}', null drops it"
         )

@@ -23,7 +23,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from korser.utils.errors import UserError
-from korser.utils.text import nearest, some
+from korser.utils.text import did_you_mean, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def speaker_independent(protocol):
         If there is no such protocol.
     """
     if not isinstance(protocol, str) or protocol not in PROTOCOLS:
-        raise UserError(f"unknown split protocol '{protocol}'{nearest(protocol, PROTOCOLS)}")
+        raise UserError(f"unknown split protocol '{protocol}'{did_you_mean(protocol, PROTOCOLS)}")
     return PROTOCOLS[protocol]
 
 
@@ -210,7 +210,7 @@ def _match(wanted, speakers, setting):
         elif name.isdecimal() and len(by_number.get(int(name), [])) == 1:
             matched += by_number[int(name)]
         else:
-            raise UserError(f"{setting}: the corpus has no speaker '{name}' (it has {some(speakers)})")
+            raise UserError(f"{setting}: the corpus has no speaker '{name}' (it has {shorten(speakers)})")
     return list(dict.fromkeys(matched))
 
 
@@ -229,7 +229,7 @@ def _divide(data, column, test, valid, seed, given=(None, None)):
     groups = sorted(data[column].unique(), key=natural_order)
     if len(groups) < 3:
         raise UserError(
-            f"{column}-independent parts need at least 3 {column}s, there are {len(groups)} ({some(groups)}): add some"
+            f"{column}-independent parts need at least 3 {column}s, there are {len(groups)} ({shorten(groups)}): add some"
             + (", or ask for the protocol random_stratified" if column == "speaker" else "")
         )
     table = pd.DataFrame(index=groups)
@@ -248,7 +248,7 @@ def _divide(data, column, test, valid, seed, given=(None, None)):
     }
     both = sorted(set(chosen.get("test", [])) & set(chosen.get("valid", [])))
     if both:
-        raise UserError(f"test_speakers and valid_speakers share {some(both)}: a speaker belongs to one part")
+        raise UserError(f"test_speakers and valid_speakers share {shorten(both)}: a speaker belongs to one part")
     for part, size in (("test", test), ("valid", valid)):
         if part not in chosen:
             n = _size(size, len(groups), part, f"{column}s")
@@ -297,10 +297,10 @@ def _speaker_folds(data, n_folds, folds, seed):
     listed = [speaker for group in groups for speaker in group]
     twice = sorted({speaker for speaker in listed if listed.count(speaker) > 1}, key=natural_order)
     if twice:
-        raise UserError(f"folds lists {some(twice)} more than once: a speaker belongs to one fold")
+        raise UserError(f"folds lists {shorten(twice)} more than once: a speaker belongs to one fold")
     forgotten = [speaker for speaker in speakers if speaker not in listed]
     if forgotten:
-        raise UserError(f"folds leaves out {some(forgotten)}: list them, or name them in exclude_speakers")
+        raise UserError(f"folds leaves out {shorten(forgotten)}: list them, or name them in exclude_speakers")
     return groups
 
 
@@ -327,7 +327,7 @@ def _split_of_fold(column, folds, fold, valid):
 
 def _random_stratified(data, stratify, test, valid, seed):
     if stratify not in data:
-        raise UserError(f"stratify: the corpus has no column '{stratify}'{nearest(stratify, data.columns)}")
+        raise UserError(f"stratify: the corpus has no column '{stratify}'{did_you_mean(stratify, data.columns)}")
     rng = np.random.default_rng(seed)
     ids = data["id"].to_numpy()
     split = pd.Series("train", index=data.index, dtype=object)

@@ -9,7 +9,7 @@ from torch import nn
 SAMPLE_RATE = 16_000  # Hz; every waveform inside korser
 
 
-class Stage(nn.Module):
+class Frontend(nn.Module):
     """A part of a frontend: waveform or features in, features out.
 
     A subclass passes what it knows about itself to ``super().__init__`` and writes ``forward`` and, if the number of
@@ -70,7 +70,7 @@ class Stage(nn.Module):
         """Frames that come out for ``lengths`` samples or frames that go in; ``(B,)`` int64 both."""
         return lengths
 
-    def learned(self):
+    def interpretable_parameters(self):
         """What a reader may want to see of the parameters, in units that mean something; for figures.
 
         Returns
@@ -81,7 +81,7 @@ class Stage(nn.Module):
         """
         return {}
 
-    def capture_key(self):
+    def cuda_graph_key(self):
         """What a CUDA graph of ``forward`` and its backward pass holds beside shapes (:mod:`korser.training.cuda_graphs`).
 
         A class that defines this, if only by ``return ()``, says that in training its launches depend on nothing but
@@ -108,12 +108,12 @@ class Stage(nn.Module):
         return super().train(mode and not self.frozen)
 
 
-class Chain(Stage):
+class Chain(Frontend):
     """Stages in a row, each fed by the one before it; itself a stage.
 
     Parameters
     ----------
-    *stages : Stage
+    *stages : Frontend
         At least one; the sizes and rates of neighbours must agree.
 
     Raises
@@ -140,13 +140,13 @@ class Chain(Stage):
         self.min_length = self._shortest_input()
 
     def forward(self, x, lengths):
-        """See :meth:`Stage.forward`."""
+        """See :meth:`Frontend.forward`."""
         for stage in self.stages:
             x, lengths = stage(x, lengths)
         return x, lengths
 
     def output_lengths(self, lengths):
-        """See :meth:`Stage.output_lengths`."""
+        """See :meth:`Frontend.output_lengths`."""
         for stage in self.stages:
             lengths = stage.output_lengths(lengths)
         return lengths
@@ -186,12 +186,12 @@ def split_frozen(frontend):
 
     Parameters
     ----------
-    frontend : Stage
+    frontend : Frontend
         A stage or a chain.
 
     Returns
     -------
-    prefix, rest : list of Stage
+    prefix, rest : list of Frontend
         The leading frozen stages, whose output can be computed once per corpus, and those behind them. Either may be
         empty.
     """

@@ -30,7 +30,7 @@ def length_mask(lengths, max_length):
     return torch.arange(max_length, device=lengths.device)[None] < lengths[:, None]
 
 
-def zero_padding(x, lengths, *, look_first=False):
+def mask_padding(x, lengths, *, look_first=False):
     """Set what lies past ``lengths`` to zero (also where it is NaN or infinite).
 
     Parameters

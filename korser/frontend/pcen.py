@@ -146,8 +146,8 @@ class PCEN(nn.Module):
         """The parameters within their bounds, ``(C,)`` each."""
         return {name: bounded(getattr(self, name).to(dtype), *bounds) for name, bounds in BOUNDS.items()}
 
-    def learned(self):
-        """The four parameters within their bounds; see :meth:`korser.frontend.base.Stage.learned`."""
+    def interpretable_parameters(self):
+        """The four parameters within their bounds; see :meth:`korser.frontend.base.Frontend.learned`."""
         values = self._bounded(self.alpha.dtype)
         return {
             "PCEN alpha": ("", values["alpha"]),

@@ -6,7 +6,7 @@ import numbers
 
 from torch.nn.parameter import UninitializedParameter
 
-from korser.frontend.base import SAMPLE_RATE, Stage
+from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.utils.errors import UserError
 
 SIZES = (
@@ -25,8 +25,8 @@ class Broken(AssertionError):
 
 def check_sizes(stage):
     """What the stage says about itself in ``super().__init__``."""
-    if not isinstance(stage, Stage):
-        raise Broken(f"{type(stage).__name__} is not a korser.Stage")
+    if not isinstance(stage, Frontend):
+        raise Broken(f"{type(stage).__name__} is not a korser.Frontend")
     for name, kind, words in SIZES:
         value = getattr(stage, name)
         if value is None and name in ("in_channels", "lr"):
@@ -55,13 +55,13 @@ def check_frontend(frontend):
     """
     if isinstance(frontend, str):
         fix = "take the quotes away" if frontend.startswith("!") else f"write !new:{frontend}"
-        raise UserError(f"frontend is the text '{frontend}', no korser.Stage: {fix}")
+        raise UserError(f"frontend is the text '{frontend}', no korser.Frontend: {fix}")
     if isinstance(frontend, (type, functools.partial)):
         made = getattr(frontend, "func", frontend)
-        raise UserError(f"frontend is !name:{_path(made)}, no korser.Stage but what makes one: write !new:")
+        raise UserError(f"frontend is !name:{_path(made)}, no korser.Frontend but what makes one: write !new:")
     name = _path(type(frontend))
-    if not isinstance(frontend, Stage):
-        raise UserError(f"frontend is a {name}, which is no korser.Stage: derive the class from that")
+    if not isinstance(frontend, Frontend):
+        raise UserError(f"frontend is a {name}, which is no korser.Frontend: derive the class from that")
     if not hasattr(frontend, "output_size"):
         raise UserError(f"{name}: call super().__init__(output_size=..., frame_rate=...)")
     try:

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from korser.config.hparams import load_resolved
 from korser.corpora import load_corpus
-from korser.corpora.table import nearest_label
+from korser.corpora.table import closest_label
 from korser.data.audio import read_audio, scan_audio
 from korser.data.feature_cache import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.tasks import Task
-from korser.runs.provenance import made_by
+from korser.runs.provenance import provenance
 from korser.training.build import build_model, predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, write_csv, write_json
@@ -65,7 +65,7 @@ class TrainedModel:
         self.tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in self.info["tasks"]]
         self.model = build_model(hparams, self.tasks)
         self.min_length = hparams["frontend"].min_length
-        now = made_by(hparams)
+        now = provenance(hparams)
         if len(now["frozen"]) != len(self.info["frozen"]):
             raise UserError(
                 f"the frozen stages are not those that {run_dir} was trained with ({len(self.info['frozen'])}, now "
@@ -77,8 +77,8 @@ class TrainedModel:
                     f"the frozen weights of {recorded['stage']} from '{recorded['source']}' are not those that "
                     f"{run_dir} was trained with: restore them, or train again"
                 )
-        recorded = self.info["frozen"] + self.info.get("begun_with", [])
-        for stage, old in zip(now["frozen"] + now["begun_with"], recorded):
+        recorded = self.info["frozen"] + self.info.get("initialised_from", [])
+        for stage, old in zip(now["frozen"] + now["initialised_from"], recorded):
             if stage["checkpoint"] != old.get("checkpoint", stage["checkpoint"]):
                 raise UserError(
                     f"config.json or preprocessor_config.json of '{old['source']}' is not what {run_dir} was trained "
@@ -92,12 +92,12 @@ class TrainedModel:
                 "figures: restore the code, or train again"
             )
             logger.warning("!!! %s", self.warnings[0])
-        if len(self.model.prefix) and hparams["use_cache"] and hparams["wav_augment"] is None:  # as training read it
+        if len(self.model.frozen_stages) and hparams["use_cache"] and hparams["wav_augment"] is None:  # as training read it
             kept = {
                 "dtype": hparams.get("cache_dtype", "float32"),  # runs of before there was a choice
                 "precision": hparams.get("extraction_precision", "fp32"),
             }
-            self.model.prefix = torch.nn.ModuleList([FrozenPrefix(*self.model.prefix, **kept)])
+            self.model.frozen_stages = torch.nn.ModuleList([FrozenPrefix(*self.model.frozen_stages, **kept)])
         try:
             state = safetensors.torch.load_file(run_dir / "model.safetensors")
         except (OSError, safetensors.SafetensorError) as error:
@@ -193,7 +193,7 @@ class TrainedModel:
                 if label not in task.classes:
                     raise UserError(
                         f"corpus '{loaded.name}' has {task.name} '{label}', which the model does not know"
-                        f"{nearest_label(label, task.classes)}: map it, --label_map='{{{task.name}: {{{label}: ...}}}}', "
+                        f"{closest_label(label, task.classes)}: map it, --label_map='{{{task.name}: {{{label}: ...}}}}', "
                         "or leave it out by null"
                     )
         if not manifest[[task.name for task in self.tasks]].notna().any().any():
@@ -230,7 +230,7 @@ class TrainedModel:
             "synthetic": loaded.synthetic,
             "protocol": f"trained on {self.info['corpus']}",
             "speaker_independent": len(warnings) == len(self.warnings),
-            "words_tell": False,
+            "lexical_leakage": False,
             "recordings_trained_on": shared,
             "warnings": warnings,
             "label_map": label_map,

@@ -127,9 +127,9 @@ def _share_prefixes(models):
     """``{name: (frozen stages, run directories of the models that have them)}``; models let go of their own copies."""
     prefixes = {}
     for path, model in models.items():
-        stages = list(model.model.prefix)
-        shared, paths = prefixes.setdefault(digest(stages) if stages else "", (model.model.prefix, []))
-        model.model.prefix = shared
+        stages = list(model.model.frozen_stages)
+        shared, paths = prefixes.setdefault(digest(stages) if stages else "", (model.model.frozen_stages, []))
+        model.model.frozen_stages = shared
         paths.append(path)
     return prefixes
 
@@ -152,7 +152,7 @@ def _predict(rows, condition, models, prefixes, device):
                 for stage in shared if wanted else ():
                     x, n = stage(x, n)
                 for path in wanted:
-                    logits, _ = models[path].model(x, n, skip_prefix=True)
+                    logits, _ = models[path].model(x, n, skip_frozen=True)
                     by_task = {task: scores.float().softmax(-1).cpu().numpy() for task, scores in logits.items()}
                     for i, row in enumerate(batch):
                         probabilities[path][row.id] = {task: p[i] for task, p in by_task.items()}

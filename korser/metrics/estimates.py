@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from korser.metrics.intervals import FEWEST, around, jackknife_interval
+from korser.metrics.intervals import FEWEST, interval_from_variance, jackknife_interval
 from korser.metrics.scores import calibration_error, chance_calibration_error
 
 ALPHA = 0.05
@@ -90,7 +90,7 @@ def _divide(a, b):
     return a / np.where(b > 0, b, np.nan)
 
 
-def interval(per_seed, left_out, *, level=0.95, bounds=(-np.inf, np.inf), share=False):
+def interval(per_seed, left_out, *, level=0.95, bounds=(-np.inf, np.inf), proportion=False):
     """Interval of a mean over seeds, for other speakers and other seeds.
 
     With ``V`` the variance by the delete-one-speaker jackknife of the mean over seeds
@@ -166,7 +166,7 @@ def interval(per_seed, left_out, *, level=0.95, bounds=(-np.inf, np.inf), share=
     if np.ptp(means) <= 1e-12:
         return {**entry, "note": "the same without any one speaker: no spread to judge by"}
     if n_seeds == 1:
-        low, high = jackknife_interval(value, means, level=level, bounds=bounds, share=share)
+        low, high = jackknife_interval(value, means, level=level, bounds=bounds, proportion=proportion)
         return {
             **entry,
             "low": float(low),
@@ -176,7 +176,7 @@ def interval(per_seed, left_out, *, level=0.95, bounds=(-np.inf, np.inf), share=
     v = (n - 1) / n * np.square(means - means.mean()).sum()
     w = per_seed.var(ddof=1) / n_seeds
     freedom = (v + w) ** 2 / (v**2 / (n - 1) + w**2 / (n_seeds - 1))
-    low, high = around(value, v + w, stats.t.ppf((1 + level) / 2, freedom), bounds=bounds, share=share)
+    low, high = interval_from_variance(value, v + w, stats.t.ppf((1 + level) / 2, freedom), bounds=bounds, proportion=proportion)
     return {**entry, "low": float(low), "high": float(high)}
 
 
@@ -198,7 +198,7 @@ def estimate(counts, metric, *, level=0.95):
         :func:`korser.metrics.evaluate.evaluate_predictions`.
     """
     per_seed, left_out = _with_left_out(counts, metric)
-    entry = interval(per_seed, left_out, level=level, bounds=BOUNDS.get(metric, (0, 1)), share=metric in SHARES)
+    entry = interval(per_seed, left_out, level=level, bounds=BOUNDS.get(metric, (0, 1)), proportion=metric in SHARES)
     if metric == "ece" and entry["low"] is not None:
         chance = np.mean([chance_calibration_error(bins) for bins in counts.sum(1)])
         entry["low"] = max(0.0, entry["low"] - float(chance))

@@ -150,7 +150,7 @@ def _entry(value, left_out, bounds, *, known):
         return {**entry, "note": "undefined here"}
     if not known:
         return {**entry, "note": "the speaker of some utterances is not known"}
-    low, high = jackknife_interval(value, left_out, bounds=bounds, share=bounds is None)
+    low, high = jackknife_interval(value, left_out, bounds=bounds, proportion=bounds is None)
     if np.isfinite(low):
         return {**entry, "low": float(low), "high": float(high)}
     n = len(left_out)

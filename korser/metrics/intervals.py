@@ -6,7 +6,7 @@ from scipy import stats
 FEWEST = 3  # units below which no interval is given
 
 
-def jackknife_interval(value, left_out, *, level=0.95, bounds=(-np.inf, np.inf), share=False):
+def jackknife_interval(value, left_out, *, level=0.95, bounds=(-np.inf, np.inf), proportion=False):
     """Interval by the delete-one jackknife with Student's t.
 
     With ``left_out[i]`` the statistic without unit ``i`` (a speaker, with all its utterances), ``m`` their mean and
@@ -61,10 +61,10 @@ def jackknife_interval(value, left_out, *, level=0.95, bounds=(-np.inf, np.inf),
         return none, none.copy()
     variance = (n - 1) / n * np.square(left_out - left_out.mean(0)).sum(0)
     variance = np.where(np.ptp(left_out, axis=0) > 1e-12, variance, np.nan)
-    return around(value, variance, stats.t.ppf((1 + level) / 2, n - 1), bounds=bounds, share=share)
+    return interval_from_variance(value, variance, stats.t.ppf((1 + level) / 2, n - 1), bounds=bounds, proportion=proportion)
 
 
-def around(value, variance, quantile, *, bounds=(-np.inf, np.inf), share=False):
+def interval_from_variance(value, variance, quantile, *, bounds=(-np.inf, np.inf), proportion=False):
     """Interval from a variance.
 
     It is ``value -/+ quantile * sqrt(variance)``, clipped to the range of the statistic, which holds the true value, so
@@ -92,7 +92,7 @@ def around(value, variance, quantile, *, bounds=(-np.inf, np.inf), share=False):
     -------
     low, high : np.ndarray
     """
-    if share:
+    if proportion:
         room = value * (1 - value)
         q = np.square(quantile) * variance / np.where(room > 0, room, np.nan)
         middle, reach = (value + q / 2) / (1 + q), np.sqrt(room * q + np.square(q) / 4) / (1 + q)

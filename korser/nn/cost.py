@@ -44,11 +44,11 @@ def macs_per_second(model):
     Example
     -------
     >>> from korser.nn.model import SpeechEmotionModel
-    >>> from korser.frontend.base import Stage
+    >>> from korser.frontend.base import Frontend
     >>> class Sum(torch.nn.Linear):
     ...     def forward(self, x, lengths=None):
     ...         return super().forward(x)
-    >>> class Same(Stage):
+    >>> class Same(Frontend):
     ...     def forward(self, x, lengths):
     ...         return x, lengths
     >>> model = SpeechEmotionModel(
@@ -59,7 +59,7 @@ def macs_per_second(model):
     """
     x = torch.zeros(1, SECONDS * SAMPLE_RATE)
     y, lengths = x, torch.tensor([x.shape[1]])
-    for stage in model.prefix:  # so that what it derives from its weights, once, is not counted
+    for stage in model.frozen_stages:  # so that what it derives from its weights, once, is not counted
         y, lengths = stage(y, lengths)
     # the fused attention kernels are unknown to the counter
     with FlopCounterMode(display=False, custom_mapping=FFT) as counter, sdpa_kernel(SDPBackend.MATH):

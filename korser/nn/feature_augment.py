@@ -62,8 +62,8 @@ class FeatureAugment(nn.Module):
         self.channel_fraction = channel_fraction
         self.mixup_alpha = mixup_alpha
 
-    def capture_key(self):
-        """See :meth:`korser.frontend.base.Stage.capture_key`: ``forward`` can be captured if it is given its draws."""
+    def cuda_graph_key(self):
+        """See :meth:`korser.frontend.base.Frontend.cuda_graph_key`: ``forward`` can be captured if it is given its draws."""
         return ()
 
     def draw(self, n):

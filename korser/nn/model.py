@@ -6,9 +6,9 @@ Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels, 
 from torch import nn
 
 from korser.frontend.base import split_frozen
-from korser.frontend.lengths import zero_padding
+from korser.frontend.lengths import mask_padding
 
-PREFIX = "prefix."  # of the names of frozen weights in the model's state
+PREFIX = "frozen_stages."  # of the names of frozen weights in the model's state
 
 
 class SpeechEmotionModel(nn.Module):
@@ -16,7 +16,7 @@ class SpeechEmotionModel(nn.Module):
 
     Parameters
     ----------
-    frontend : korser.Stage
+    frontend : korser.Frontend
         Its leading frozen stages become :attr:`prefix`, whose output can be cached.
     backbone : torch.nn.Module
         ``forward(features (B, T, C), lengths (B,)) -> (B, E)``.
@@ -27,21 +27,21 @@ class SpeechEmotionModel(nn.Module):
     def __init__(self, *, frontend, backbone, head):
         super().__init__()
         prefix, rest = split_frozen(frontend)
-        self.prefix = nn.ModuleList(prefix)
-        self.rest = nn.ModuleList(rest)
+        self.frozen_stages = nn.ModuleList(prefix)
+        self.trainable_stages = nn.ModuleList(rest)
         self.backbone = backbone
         self.head = head
 
-    def forward(self, x, lengths, *, skip_prefix=False, augment=None):
+    def forward(self, x, lengths, *, skip_frozen=False, augment=None):
         """Logits of every task.
 
         Parameters
         ----------
         x : torch.Tensor
-            ``(B, T)`` waveform, or ``(B, T, C)`` output of the frozen prefix if ``skip_prefix``.
+            ``(B, T)`` waveform, or ``(B, T, C)`` output of the frozen prefix if ``skip_frozen``.
         lengths : torch.Tensor
             ``(B,)`` int64, in samples or frames.
-        skip_prefix : bool
+        skip_frozen : bool
             Whether the frozen prefix has been applied already.
         augment : callable, optional
             ``(features, lengths) -> (features, lengths, mix)``, applied to what the frontend gives.
@@ -53,26 +53,26 @@ class SpeechEmotionModel(nn.Module):
         mix : tuple or None
             What ``augment`` says about the labels.
         """
-        x, lengths = self.features(x, lengths, skip_prefix=skip_prefix)
+        x, lengths = self.features(x, lengths, skip_frozen=skip_frozen)
         mix = None
         if augment is not None:
             x, lengths, mix = augment(x, lengths)
         return self.head(self.backbone(x, lengths)), mix
 
-    def features(self, x, lengths, *, skip_prefix=False):
+    def features(self, x, lengths, *, skip_frozen=False):
         """What the frontend gives: ``(B, T', C')`` and ``(B,)``."""
-        x = zero_padding(x, lengths, look_first=True)
-        if not skip_prefix:
-            for stage in self.prefix:
+        x = mask_padding(x, lengths, look_first=True)
+        if not skip_frozen:
+            for stage in self.frozen_stages:
                 x, lengths = stage(x, lengths)
-        for stage in self.rest:
+        for stage in self.trainable_stages:
             x, lengths = stage(x, lengths)
         return x, lengths
 
     def train(self, mode=True):
         """Set the training mode; frozen stages stay in eval."""
         super().train(mode)
-        for stage in (*self.prefix, *self.rest):
+        for stage in (*self.frozen_stages, *self.trainable_stages):
             stage.train(mode)
         return self
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from korser.frontend.base import SAMPLE_RATE
-from korser.frontend.lengths import zero_padding
+from korser.frontend.lengths import mask_padding
 from korser.utils.errors import UserError
 
 TAPS = 1024  # of the linear-phase filter that equalises and limits the band: 16 Hz apart, 64 ms long
@@ -136,7 +136,7 @@ class SpeechAugment(nn.Module):
             ``(B, T)`` float32, zero past ``lengths``, without a gradient.
         """
         if not self.training:
-            return zero_padding(x.float(), lengths)
+            return mask_padding(x.float(), lengths)
         return self.apply(x, lengths, self.draw(len(x), x.device))
 
     def draw(self, size, device):
@@ -162,10 +162,10 @@ class SpeechAugment(nn.Module):
     def apply(self, x, lengths, drawn):
         """Do to ``x`` what was drawn; arguments and result as those of :meth:`forward`."""
         with torch.autocast(x.device.type, enabled=False):
-            x = zero_padding(x.float(), lengths)
+            x = mask_padding(x.float(), lengths)
             band = self._band(drawn)  # (B, F)
-            speech = zero_padding(_filter(x, self._response(drawn, band)), lengths)
-            noise = zero_padding(self._noise(drawn, band, x.shape[1]), lengths)
+            speech = mask_padding(_filter(x, self._response(drawn, band)), lengths)
+            noise = mask_padding(self._noise(drawn, band, x.shape[1]), lengths)
             ratio = _power(speech, lengths) / _power(noise, lengths) * 10 ** (-drawn["snr_db"][:, None] / 10)
             y = speech + noise * ratio.sqrt() * drawn["noise"][:, None]
             level = _power(x, lengths) / _power(y, lengths)

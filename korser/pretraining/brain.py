@@ -48,7 +48,7 @@ class PretrainBrain(sb.Brain):
     Parameters
     ----------
     model : korser.pretraining.model.PretrainingModel
-    pool : korser.pretraining.data.Pool
+    pool : korser.pretraining.data.AudioPool
     do_normalize : bool
         Whether waveforms get zero mean and unit variance.
     hparams : korser.config.hparams.HParams

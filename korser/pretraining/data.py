@@ -21,7 +21,7 @@ from korser.data.audio_cache import AudioStore
 from korser.data.batches import FULL_SCALE
 from korser.data.splits import assign_splits
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".pcm", ".oga", ".opus", ".aif", ".aifc"}
 GPU_SHARE = 0.5  # of its free memory, that audio may take
@@ -86,7 +86,7 @@ def read_sources(sources):
             raise UserError(f"{where} is {given!r}: write {{data_folder: my/speech}}")
         for key in given:
             if key not in known:
-                raise UserError(f"unknown setting '{where}.{key}'{nearest(key, known)}")
+                raise UserError(f"unknown setting '{where}.{key}'{did_you_mean(key, known)}")
         source = Source(**given)
         number = isinstance(source.weight, (int, float)) and not isinstance(source.weight, bool)
         if not number or not 0 < source.weight < np.inf:
@@ -113,7 +113,7 @@ def _read_source(source, where):
             raise UserError(f"{where}.split is {source.split!r}: write a mapping of {', '.join(accepted)}")
         for key in source.split:
             if key not in accepted:
-                raise UserError(f"unknown setting '{where}.split.{key}'{nearest(key, accepted)}")
+                raise UserError(f"unknown setting '{where}.split.{key}'{did_you_mean(key, accepted)}")
         table = assign_splits(table, **{"protocol": "speaker_holdout", "seed": 0, "valid": 0, **source.split})
         table = table[table["split"] == "train"]
         if not len(table):
@@ -185,7 +185,7 @@ def _place(name):
     return int.from_bytes(hashlib.sha256(str(name).encode()).digest()[:8], "big") / 2**64
 
 
-class Pool:
+class AudioPool:
     """All audio end to end in one tensor of 16-bit samples: in the GPU's memory, or else in the host's, where it fits.
 
     Parameters

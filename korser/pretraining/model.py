@@ -18,7 +18,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncode
 from korser.pretraining.masking import masked_frames
 
 
-class Outcome(NamedTuple):
+class PretrainingOutput(NamedTuple):
     """What the objective gives for a batch; sums are over masked frames, so that they add up over batches."""
 
     contrastive: torch.Tensor  # sum of the contrastive losses, with gradient
@@ -84,7 +84,7 @@ class PretrainingModel(nn.Module):
 
         Returns
         -------
-        Outcome
+        PretrainingOutput
         """
         model, config = self.model, self.model.config
         index, valid = masked_frames(mask)
@@ -110,7 +110,7 @@ class PretrainingModel(nn.Module):
         auxiliary = contrastive.new_zeros(())
         if self.reconstruction is not None:
             auxiliary = self.reconstruction(x, out.extract_features, out.last_hidden_state, mask)
-        return Outcome(contrastive, diversity, frames, (told & valid).sum(), usage, auxiliary)
+        return PretrainingOutput(contrastive, diversity, frames, (told & valid).sum(), usage, auxiliary)
 
     def quantize(self, latent, valid):
         """Product quantisation by Gumbel softmax (section 2; Jang et al. 2017), straight through.

@@ -29,7 +29,7 @@ from korser.data.fingerprint import code_digest, weights_digest
 from korser.frontend.base import SAMPLE_RATE
 from korser.pretraining.brain import PretrainBrain
 from korser.pretraining.card import model_card
-from korser.pretraining.data import CropPlan, Pool, hold_out, read_sources, validation_batches
+from korser.pretraining.data import AudioPool, CropPlan, hold_out, read_sources, validation_batches
 from korser.pretraining.model import PretrainingModel
 from korser.pretraining.reconstruction import Reconstruction
 from korser.pretraining.settings import check_settings
@@ -134,7 +134,7 @@ def _pretrain(hparams, run_dir):
             card=card,
         )
 
-    pool = Pool(table, hparams["device"] or infer_device(), hparams["memory_gb"] * 2**30, hparams["cache_folder"])
+    pool = AudioPool(table, hparams["device"] or infer_device(), hparams["memory_gb"] * 2**30, hparams["cache_folder"])
     brain = PretrainBrain(
         model=model,
         pool=pool,

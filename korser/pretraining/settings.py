@@ -8,7 +8,7 @@ import torch
 
 from korser.config.hparams import load_recipe
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 WHOLE = {  # the least value of each
     "seed": 0,
@@ -71,7 +71,7 @@ def load_settings(path, overrides=None):
     known = (*WHOLE, *REAL, *TEXT, *FLAGS, *OTHERS)
     for key in overrides or {}:
         if key.partition(".")[0] not in known:
-            raise UserError(f"unknown setting '{key}'{nearest(key, known)}")
+            raise UserError(f"unknown setting '{key}'{did_you_mean(key, known)}")
     hparams = load_recipe(
         path, overrides, known, base="pretrain_wav2vec.yaml", hint="it is trained by recipes/train.py"
     )

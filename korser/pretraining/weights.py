@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
 from korser.utils.files import write_text
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _check_names(name, values):
     known = Wav2Vec2Config().to_dict()
     for key in values:
         if key not in known:
-            raise UserError(f"unknown setting '{name}.{key}'{nearest(key, known)}")
+            raise UserError(f"unknown setting '{name}.{key}'{did_you_mean(key, known)}")
 
 
 def _finish(config):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from korser.data.fingerprint import digest
-from korser.frontend.base import Stage
+from korser.frontend.base import Frontend
 from korser.probing.settings import require_waveforms
 from korser.utils.errors import UserError
 
@@ -19,13 +19,13 @@ class Encoder:
     ----------
     label : str
         In tables and file names.
-    stage : korser.Stage
+    stage : korser.Frontend
     digest : str
         Of all that its features depend on, the audio apart.
     """
 
     label: str
-    stage: Stage
+    stage: Frontend
     digest: str
 
     @property

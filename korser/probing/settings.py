@@ -9,9 +9,9 @@ import torch
 
 from korser.config.hparams import load_recipe
 from korser.data.splits import assign_splits, speaker_independent
-from korser.frontend.base import SAMPLE_RATE, Stage
+from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 SECONDS = {"cpu": 32, "cuda": 320}  # of padded audio in a batch
 OF_A_CORPUS = (
@@ -56,8 +56,8 @@ class ProbeSettings:
     ----------
     sources : list of str
     encoder : callable
-        ``encoder(source=...)`` makes a :class:`korser.Stage`.
-    floor : dict of str to Stage
+        ``encoder(source=...)`` makes a :class:`korser.Frontend`.
+    floor : dict of str to Frontend
     materials : list of Material
     tasks : list of str
     C : list of float
@@ -160,7 +160,7 @@ def _material(stated, one):
     known = ("name", *OF_A_CORPUS)
     for key in stated:
         if key not in known:
-            raise UserError(f"corpora: unknown setting '{key}'{nearest(key, known)}")
+            raise UserError(f"corpora: unknown setting '{key}'{did_you_mean(key, known)}")
     both = {**one, **stated}
     own = stated.get("split", {})
     accepted = list(inspect.signature(assign_splits).parameters)[1:]
@@ -187,9 +187,9 @@ def _device(device):
 
 
 def require_waveforms(stage, key):
-    """Raise a UserError unless ``stage`` is a Stage that takes waveforms; ``key`` is where it stands."""
-    if not isinstance(stage, Stage) or stage.in_channels is not None or stage.input_rate != SAMPLE_RATE:
-        raise UserError(f"{key} is a {type(stage).__name__}: it must be a korser.Stage that takes waveforms at 16 kHz")
+    """Raise a UserError unless ``stage`` is a Frontend that takes waveforms; ``key`` is where it stands."""
+    if not isinstance(stage, Frontend) or stage.in_channels is not None or stage.input_rate != SAMPLE_RATE:
+        raise UserError(f"{key} is a {type(stage).__name__}: it must be a korser.Frontend that takes waveforms at 16 kHz")
 
 
 def _twice(names):

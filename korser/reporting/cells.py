@@ -10,7 +10,7 @@ NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """What stands in a cell: ``text`` with ``detail`` in small type below; tables are sorted by ``value``."""
 
     text: str
@@ -36,19 +36,19 @@ def metric_cell(row, column, mark=""):
     """A metric with its interval, from columns ``<column>``, ``<column>_low`` and ``<column>_high``."""
     low, high = row[f"{column}_low"], row[f"{column}_high"]
     interval = "" if pd.isna(low) else f"[{tables.number(low)}, {tables.number(high)}]"
-    return Cell(tables.number(row[column]) or NONE, row[column], interval, mark)
+    return TableCell(tables.number(row[column]) or NONE, row[column], interval, mark)
 
 
 def count_cell(value):
     """A whole number."""
-    return Cell(NONE if pd.isna(value) else f"{value:.0f}", value)
+    return TableCell(NONE if pd.isna(value) else f"{value:.0f}", value)
 
 
 def plain_cell(value):
     """A value of any kind."""
     if isinstance(value, str):
-        return Cell(value)
-    return Cell(NONE if pd.isna(value) else f"{value:g}", value)
+        return TableCell(value)
+    return TableCell(NONE if pd.isna(value) else f"{value:g}", value)
 
 
 def or_empty(value):

@@ -25,7 +25,7 @@ from korser.runs.load import load_runs
 from korser.search.report import verdict
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json, write_text
-from korser.utils.text import some
+from korser.utils.text import shorten
 
 PIXELS = 96  # to the inch, on a screen
 ENLARGED = 1.4  # figures are drawn for a printed column; read on a screen they are this much larger
@@ -95,7 +95,7 @@ def _tested(folders, others):
             raise
         runs = []
     if not runs and not others:
-        raise UserError(f"{some(folders)}: no run has predictions of the test part: train with evaluate_test: true")
+        raise UserError(f"{shorten(folders)}: no run has predictions of the test part: train with evaluate_test: true")
     return runs
 
 

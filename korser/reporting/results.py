@@ -7,7 +7,7 @@ import pandas as pd
 from korser.comparison import tables
 from korser.comparison.robustness import robustness_table
 from korser.inference.robustness import FOLDER, LIST
-from korser.reporting.cells import NONE, Cell, Table, count_cell, metric_cell, or_empty
+from korser.reporting.cells import NONE, Table, TableCell, count_cell, metric_cell, or_empty
 from korser.reporting.figures.subgroups import lacking
 from korser.utils.files import read_json
 
@@ -31,9 +31,9 @@ def _model(comparison, label):
         tags.append("not pretrained")
     if label in comparison.searched:
         tags.append(f"searched on test speakers {tables.SEARCHED}")
-    if label in comparison.apart:
+    if label in comparison.excluded:
         tags.append(f"not compared {tables.NOT_COMPARED}")
-    return Cell(label, label, tags=tuple(tags))
+    return TableCell(label, label, tags=tuple(tags))
 
 
 def _marked(comparison, labels):
@@ -58,16 +58,16 @@ def costs(comparison):
     worst = f"worst_speaker_{comparison.main}_{comparison.metric}"
     rows = []
     for row in comparison.table.to_dict("records"):
-        quantities = [Cell(tables.quantity(row[c]) or NONE, row[c]) for c in COUNTED]
+        quantities = [TableCell(tables.quantity(row[c]) or NONE, row[c]) for c in COUNTED]
         seconds, memory = row["train_seconds"], row["peak_memory_bytes"]
         rows.append(
             [
                 _model(comparison, row["model"]),
                 *quantities,
-                Cell(NONE if pd.isna(seconds) else f"{seconds:.0f} s", seconds, or_empty(row["device"])),
-                Cell(tables.quantity(memory, "B") or NONE, memory, or_empty(row["peak_memory_of"])),
+                TableCell(NONE if pd.isna(seconds) else f"{seconds:.0f} s", seconds, or_empty(row["device"])),
+                TableCell(tables.quantity(memory, "B") or NONE, memory, or_empty(row["peak_memory_of"])),
                 metric_cell(row, f"{comparison.main}_ece"),
-                Cell(tables.number(row[worst]) or NONE, row[worst], or_empty(row["worst_speaker"])),
+                TableCell(tables.number(row[worst]) or NONE, row[worst], or_empty(row["worst_speaker"])),
             ]
         )
     ece = tables.column_title(comparison.main, "ece")
@@ -87,11 +87,11 @@ def pairs(comparison):
         significant = bool(pair["significant"])
         rows.append(
             [
-                Cell(f"{pair['model_a']} \N{MINUS SIGN} {pair['model_b']}"),
-                Cell(tables.number(pair["difference"], sign=True), pair["difference"], interval, "best" * significant),
-                Cell(tables.p_value(pair["p"], name=""), pair["p"]),
-                Cell(tables.p_value(pair["p_holm"], name=""), pair["p_holm"], mark="best" * significant),
-                Cell("" if pd.isna(pair["p"]) else "exact" if pair["exact"] else "random swaps"),
+                TableCell(f"{pair['model_a']} \N{MINUS SIGN} {pair['model_b']}"),
+                TableCell(tables.number(pair["difference"], sign=True), pair["difference"], interval, "best" * significant),
+                TableCell(tables.p_value(pair["p"], name=""), pair["p"]),
+                TableCell(tables.p_value(pair["p_holm"], name=""), pair["p_holm"], mark="best" * significant),
+                TableCell("" if pd.isna(pair["p"]) else "exact" if pair["exact"] else "random swaps"),
                 count_cell(pair["n_speakers"]),
                 count_cell(pair["n_seeds"]),
             ]
@@ -121,8 +121,8 @@ def subgroups(comparison):
         for attribute, group in dict.fromkeys(zip(table["attribute"], table["group"])):
             own = [by.get((attribute, group, label)) for label in comparison.models]
             n = max(r["n_utterances"] for r in own if r)
-            cells = [metric_cell(r, metric, "worst" * bool(r["worst"])) if r else Cell(NONE) for r in own]
-            rows.append([Cell(group if of_speakers else f"{attribute} {group}"), count_cell(n), *cells])
+            cells = [metric_cell(r, metric, "worst" * bool(r["worst"])) if r else TableCell(NONE) for r in own]
+            rows.append([TableCell(group if of_speakers else f"{attribute} {group}"), count_cell(n), *cells])
         notes = [*lacking(table, metric), *tables.explained(comparison)]
         notes += ["In red each model's worst speaker."] if of_speakers else []
         columns = ["speaker" if of_speakers else "group", "utterances", *_marked(comparison, comparison.models)]
@@ -145,14 +145,14 @@ def robustness(comparison):
     table = pd.concat(parts, ignore_index=True)
     models = list(dict.fromkeys(table["model"]))
     clean = table.drop_duplicates("model").set_index("model")["clean"]
-    rows = [[Cell("clean"), *(Cell(tables.number(clean[m]), clean[m]) for m in models)]]
+    rows = [[TableCell("clean"), *(TableCell(tables.number(clean[m]), clean[m]) for m in models)]]
     by = {(r["condition"], r["model"]): r for r in table.to_dict("records")}
     for condition in dict.fromkeys(table["condition"]):
         cells = []
         for model in models:
             row = by.get((condition, model))
-            cells.append(Cell(tables.number(row[metric]), row[metric], _drop(row)) if row else Cell(NONE))
-        rows.append([Cell(condition), *cells])
+            cells.append(TableCell(tables.number(row[metric]), row[metric], _drop(row)) if row else TableCell(NONE))
+        rows.append([TableCell(condition), *cells])
     title = tables.column_title(comparison.main, metric)
     over = tables.interval_over(table["n_seeds"])
     notes = [f"Below each figure: what is lost against the clean audio, with its 95 % interval (paired, {over})."]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import yaml
 
 from korser.comparison import tables
-from korser.reporting.cells import NONE, Cell, Table, count_cell, metric_cell
+from korser.reporting.cells import NONE, Table, TableCell, count_cell, metric_cell
 from korser.runs.groups import NOT_THE_MODEL
 
 
@@ -25,9 +25,9 @@ def settings_tables(comparison):
     for key, by in values.items():
         cells = [", ".join(by[label]) if label in by else NONE for label in comparison.models]
         if len(set(cells)) > 1:
-            differing.append([Cell(key), *map(Cell, cells)])
+            differing.append([TableCell(key), *map(TableCell, cells)])
         else:
-            same.append([Cell(key), Cell(cells[0])])
+            same.append([TableCell(key), TableCell(cells[0])])
     found = []
     if differing:
         caption = "What differs between models"
@@ -101,7 +101,7 @@ def environments(comparison):
     """Machines and libraries, a column for each that differs."""
     distinct = _distinct_environments(comparison)
     names = list(dict.fromkeys(name for environment in distinct for name in environment))
-    rows = [[Cell(name), *(Cell(str(e.get(name, NONE))) for e in distinct)] for name in names]
+    rows = [[TableCell(name), *(TableCell(str(e.get(name, NONE))) for e in distinct)] for name in names]
     columns = ["name", *(f"environment {i}" for i in range(1, len(distinct) + 1))]
     return Table("Machines and libraries", columns, rows, numeric=False)
 
@@ -116,12 +116,12 @@ def runs_table(comparison, folders):
         seconds = run.cost.get("train_seconds")
         rows.append(
             [
-                Cell(_relative(run.path, folders)),
-                Cell(label),
+                TableCell(_relative(run.path, folders)),
+                TableCell(label),
                 count_cell(run.seed),
-                Cell(NONE if run.fold is None else str(run.fold)),
+                TableCell(NONE if run.fold is None else str(run.fold)),
                 metric_cell({metric: entry["value"], **reach}, metric),
-                Cell(NONE if seconds is None else f"{seconds:.0f} s", seconds),
+                TableCell(NONE if seconds is None else f"{seconds:.0f} s", seconds),
                 count_cell(distinct.index(_environment(run)) + 1),
             ]
         )

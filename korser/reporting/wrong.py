@@ -65,7 +65,7 @@ def confidently_wrong(model, task, n=WRONG):
 
     Parameters
     ----------
-    model : korser.runs.pool.Pooled
+    model : korser.runs.pool.ModelPredictions
     task : str
     n : int
 

@@ -7,7 +7,7 @@ log.csv              one row an epoch: losses of every task, validation metrics,
 model.safetensors    the trained weights of the best epoch (frozen ones are not copied, see run.json)
 valid.csv, test.csv  predictions with probabilities, one row an utterance
 test_embeddings.npy  float16 (utterances of test.csv, E): what the backbone gives to the head
-learned.json         what frontend stages say of their parameters, before and after training
+interpretable_parameters.json         what frontend stages say of their parameters, before and after training
 cost.json            parameters, operations, training time, peak memory
 worker.log           what was printed while it was made, where a search or a comparison made it
 metrics.json         what was measured, with intervals; written last: a directory that has it is complete
@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 
 from korser.config.schema import check_settings
-from korser.data.split_checks import WORDS_TELL
+from korser.data.split_checks import LEXICAL_LEAKAGE
 
 LIBRARIES = ("korser", "torch", "torchaudio", "speechbrain", "transformers", "numpy", "pandas", "scikit-learn")
 
@@ -47,7 +47,7 @@ def headline(info, part="test"):
         "synthetic": info["synthetic"],
         "random_split": not info["speaker_independent"],
         "pretrained": info["pretrained"],
-        "warnings": [WORDS_TELL] * info.get("words_tell", False),
+        "warnings": [LEXICAL_LEAKAGE] * info.get("lexical_leakage", False),
     }
 
 

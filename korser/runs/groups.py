@@ -146,7 +146,7 @@ def other_recordings(models):
 
     Parameters
     ----------
-    models : dict of str to Pooled
+    models : dict of str to ModelPredictions
 
     Returns
     -------

@@ -13,7 +13,7 @@ import yaml
 from korser.data.splits import speaker_independent
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json
-from korser.utils.text import some
+from korser.utils.text import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -155,10 +155,10 @@ def load_runs(folders):
         else:
             incomplete.append(file.parent)
     if incomplete:
-        logger.warning("left out, since not complete: %s", some(incomplete))
+        logger.warning("left out, since not complete: %s", shorten(incomplete))
     if not runs:
         raise UserError(
-            f"{some(folders)}: no complete run below"
+            f"{shorten(folders)}: no complete run below"
             + (f" ({len(incomplete)} incomplete: train them to the end)" if incomplete else ": train a model first")
         )
     return [_load(path) for path in runs]

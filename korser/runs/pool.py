@@ -8,11 +8,11 @@ import pandas as pd
 
 from korser.metrics.scores import confidence_bins
 from korser.utils.errors import UserError
-from korser.utils.text import some
+from korser.utils.text import shorten
 
 
 @dataclass(eq=False)
-class Pooled:
+class ModelPredictions:
     """What one model predicted, for each seed pooled over folds: each utterance once.
 
     Attributes
@@ -142,7 +142,7 @@ def pool(label, runs, *, part="test"):
 
     Returns
     -------
-    Pooled
+    ModelPredictions
 
     Raises
     ------
@@ -167,7 +167,7 @@ def pool(label, runs, *, part="test"):
         if len(twice):
             raise UserError(
                 f"{label}, seed {seed}: {len(twice)} utterances (first: {twice.iloc[0]}) are in the {part} part of "
-                f"more than one of {some([run.path for run in own])}: runs of different splits cannot be pooled"
+                f"more than one of {shorten([run.path for run in own])}: runs of different splits cannot be pooled"
             )
         tables[seed] = table.sort_values("id", ignore_index=True)
     ids = {seed: tuple(table["id"]) for seed, table in tables.items()}
@@ -176,7 +176,7 @@ def pool(label, runs, *, part="test"):
         n = f"{len(ids[seed])} utterances and others on {len(fullest)}"
         notes.append(f"{label}: seed {seed} is left out, it was tested on {n}")
         del tables[seed]
-    pooled = Pooled(label, [run for run in chosen.values() if run.seed in tables], tasks, tables, notes)
+    pooled = ModelPredictions(label, [run for run in chosen.values() if run.seed in tables], tasks, tables, notes)
     for task in tasks:
         for seed in pooled.seeds[1:]:
             require_same_truth(task, pooled.table, tables[seed], f"{label} seed {pooled.seeds[0]}", f"seed {seed}")
@@ -210,7 +210,7 @@ def require_same_utterances(one, other):
 
     Parameters
     ----------
-    one, other : Pooled
+    one, other : ModelPredictions
 
     Raises
     ------
@@ -221,7 +221,7 @@ def require_same_utterances(one, other):
     if a != b:
         more, fewer, only = (one, other, a - b) if a - b else (other, one, b - a)
         raise UserError(
-            f"{more.label} was tested on {len(only)} utterances that {fewer.label} was not ({some(sorted(only))}): "
+            f"{more.label} was tested on {len(only)} utterances that {fewer.label} was not ({shorten(sorted(only))}): "
             "compare runs of the same folds and corpus"
         )
     for task in one.tasks.keys() & other.tasks.keys():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from korser.data.audio import scan_audio
 from korser.data.fingerprint import code_digest, encoder_configs, own_classes, weights_digest
-from korser.data.load_split import divide
+from korser.data.load_split import load_split
 from korser.data.splits import ATTRIBUTES
 from korser.frontend.base import split_frozen
 from korser.utils.errors import UserError
@@ -53,7 +53,7 @@ def require_same_data(manifest, run_dir, names, columns=()):
         raise UserError(f"the data have changed since {run_dir} was begun: delete it or change output_folder")
 
 
-def made_by(hparams):
+def provenance(hparams):
     """What a run's numbers depend on beside its settings: code that is not korser's own, and frozen weights."""
     prefix, rest = split_frozen(hparams["frontend"])
     head = getattr(hparams["head"], "func", hparams["head"])
@@ -70,7 +70,7 @@ def made_by(hparams):
             }
             for stage in prefix
         ],
-        "begun_with": [
+        "initialised_from": [
             {"source": str(stage.source), "files": _files_digest(stage.source), "checkpoint": _checkpoint_digest(stage)}
             for stage in rest
             if getattr(stage, "source", None)
@@ -94,7 +94,7 @@ def _checkpoint_digest(stage):
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def require_same(hparams, run_dir, made=None):
+def verify_provenance(hparams, run_dir, made=None):
     """Refuse to report a complete run that other code, other frozen weights or other data made.
 
     Parameters
@@ -110,10 +110,10 @@ def require_same(hparams, run_dir, made=None):
         Names what has changed. Where the corpus is not at hand, nothing is known of the data, and the run says so.
     """
     info = read_json(run_dir / "run.json")
-    require_same_code(info, run_dir, made or made_by(hparams))
+    require_same_code(info, run_dir, made or provenance(hparams))
     names = [task["name"] for task in info["tasks"]]
     try:
-        manifest = divide(hparams)[1]
+        manifest = load_split(hparams)[1]
     except UserError as error:
         logger.warning("whether the data are those of the run cannot be told: %s", error)
         return
@@ -135,7 +135,7 @@ def require_same_code(begun, run_dir, now):
     same = len(begun["frozen"]) == len(now["frozen"])
     # older runs do not say all of it
     same &= all(old.items() <= new.items() for old, new in zip(begun["frozen"], now["frozen"]))
-    same &= begun.get("begun_with", now["begun_with"]) == now["begun_with"]
+    same &= begun.get("initialised_from", now["initialised_from"]) == now["initialised_from"]
     if not same:
         raise UserError(
             f"the encoder's weights or configuration have changed since {run_dir} was begun: delete it or change "

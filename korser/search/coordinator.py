@@ -81,7 +81,7 @@ def search(settings, workers, say=None):
     plans = [make_plan(settings, yaml) for yaml in settings.models]
     texts = []
     for plan in plans:
-        texts.append(Coordinator(plan, settings, workers).run())
+        texts.append(Searcher(plan, settings, workers).run())
         if say is not None:
             say(texts[-1] + "\n")
     empty = [plan.model for plan in plans if not read_json(plan.folder / "search.json")["n_complete"]]
@@ -90,12 +90,12 @@ def search(settings, workers, say=None):
     return texts
 
 
-class Coordinator:
+class Searcher:
     """The search of one model.
 
     Parameters
     ----------
-    plan : korser.search.plan.Plan
+    plan : korser.search.plan.SearchPlan
     settings : korser.search.settings.SearchSettings
     workers : korser.workers.Workers
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from korser.config.hparams import load_hparams, run_name
 from korser.config.schema import check_settings
-from korser.data.load_split import divide
+from korser.data.load_split import load_split
 from korser.search.space import check_values, grid_cells, has_effect, make_axis
 from korser.training.prepare import labelled_tasks, pretrained
 from korser.utils.errors import UserError
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """The search of one model.
 
     Parameters
@@ -74,7 +74,7 @@ def make_plan(settings, yaml):
 
     Returns
     -------
-    Plan
+    SearchPlan
 
     Raises
     ------
@@ -109,7 +109,7 @@ def make_plan(settings, yaml):
     identity = [hparams.digest(), made, data, space, settings.method, settings.seed]
     if settings.storage is not None:  # the lock is that of the folder
         identity.append(str(Path(settings.output_folder).resolve()))
-    return Plan(
+    return SearchPlan(
         yaml=yaml,
         folder=Path(settings.output_folder) / "search" / yaml.stem,
         overrides=dict(settings.overrides),
@@ -123,7 +123,7 @@ def make_plan(settings, yaml):
 
 def _read_corpus(hparams):
     """What a search's results say about the corpus, and the tasks that can be trained on it; no audio is read."""
-    corpus, table = divide(hparams)  # a search does not evaluate the test part, so it is not there
+    corpus, table = load_split(hparams)  # a search does not evaluate the test part, so it is not there
     protocol = hparams["split"].keywords["protocol"]
     if not (table["split"] == "valid").any():
         raise UserError(

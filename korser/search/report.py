@@ -23,7 +23,7 @@ def write_results(plan, cells, *, complete):
 
     Parameters
     ----------
-    plan : korser.search.plan.Plan
+    plan : korser.search.plan.SearchPlan
     cells : list of korser.search.coordinator.Cell
         In the order of the table.
     complete : bool
@@ -70,7 +70,7 @@ def trials_table(plan, cells):
 
     Parameters
     ----------
-    plan : korser.search.plan.Plan
+    plan : korser.search.plan.SearchPlan
     cells : list of korser.search.coordinator.Cell
 
     Returns
@@ -222,7 +222,7 @@ def summary(plan, cells, results, storage):
 
     Parameters
     ----------
-    plan : korser.search.plan.Plan
+    plan : korser.search.plan.SearchPlan
     cells : iterable of korser.search.coordinator.Cell
     results : dict
         From :func:`write_results`.

@@ -12,7 +12,7 @@ from hyperpyyaml import load_hyperpyyaml
 from korser.config.hparams import is_plain, load_recipe
 from korser.config.layers import SHIPPED
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 FREE = ("space", "overrides")  # mappings whose keys are the model's, not the search's
 OWN = {  # what the search says about every run itself, and where
@@ -89,7 +89,7 @@ def load_settings(path, overrides=None):
     known = ["model", *(name for name in SearchSettings.__dataclass_fields__ if name != "method")]
     for key in overrides:
         if key.partition(".")[0] not in known:
-            near = nearest(key, known)
+            near = did_you_mean(key, known)
             raise UserError(f"unknown setting '{key}' of the search{near}; one of the model's: --overrides.{key}=...")
     own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE}
     hint = f"search it by recipes/search.py hparams/search.yaml --model={path}"
@@ -139,7 +139,7 @@ def _find_models(models, folder):
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             names = [file.name for file in sorted(folder.glob("*.yaml"))]
-            raise UserError(f"model: there is no file {model}{nearest(model, names)}")
+            raise UserError(f"model: there is no file {model}{did_you_mean(model, names)}")
         found.append(path)
     if not found:
         raise UserError("model is an empty list: name a model's YAML file")

@@ -16,7 +16,7 @@ from korser.config.hparams import NOT_SETTINGS, load_hparams
 from korser.config.schema import check_settings
 from korser.frontend.base import SAMPLE_RATE
 from korser.nn.tasks import Task
-from korser.runs.provenance import made_by
+from korser.runs.provenance import provenance
 from korser.training.brain import make_scheduler
 from korser.training.build import build_model
 from korser.utils.errors import UserError
@@ -28,7 +28,7 @@ LARGEST_GRID = 100_000  # cells
 
 
 @dataclass(frozen=True)
-class Axis:
+class SearchDimension:
     """One searched setting.
 
     Parameters
@@ -105,7 +105,7 @@ def make_axis(name, values):
     if root in NOT_SETTINGS:
         raise UserError(f"space.{name} does not change a run's numbers: set it by overrides")
     if isinstance(values, dict):
-        return Axis(name, _range(name, values))
+        return SearchDimension(name, _range(name, values))
     if not isinstance(values, list) or not values:
         raise UserError(f"space.{name} is {values!r}: write a list of values, or {{low: ..., high: ...}}")
     values = [
@@ -117,7 +117,7 @@ def make_axis(name, values):
     if len(kinds) == 2 and any(isinstance(value, Real) for value in values):
         text = next(value for value in values if isinstance(value, str))
         raise UserError(f"space.{name} mixes numbers with '{text}': write values of one type")
-    return Axis(name, CategoricalDistribution(list({(type(value), value): value for value in values}.values())))
+    return SearchDimension(name, CategoricalDistribution(list({(type(value), value): value for value in values}.values())))
 
 
 def _range(name, values):
@@ -244,4 +244,4 @@ def _rehearse(hparams, classes):
         raise
     except Exception as error:  # whatever a plugin or torch makes of a value
         raise UserError(f"a step of training fails: {type(error).__name__}: {' '.join(str(error).split())}") from error
-    return made_by(hparams)
+    return provenance(hparams)

@@ -18,12 +18,12 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from korser.frontend.base import Stage, split_frozen
+from korser.frontend.base import Frontend, split_frozen
 from korser.frontend.lengths import length_mask
 from korser.frontend.validation import Broken, check_sizes
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded
-from korser.utils.text import some
+from korser.utils.text import shorten
 from korser.utils.user_code import explain, one_line
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def dry_run(frontend):
 
     Parameters
     ----------
-    frontend : korser.Stage
+    frontend : korser.Frontend
         A stage or a chain.
 
     Raises
@@ -57,8 +57,8 @@ def dry_run(frontend):
 
     Example
     -------
-    >>> from korser import Stage
-    >>> class Energy(Stage):
+    >>> from korser import Frontend
+    >>> class Energy(Frontend):
     ...     def __init__(self):
     ...         super().__init__(output_size=1, frame_rate=100.0)
     ...     def output_lengths(self, lengths):
@@ -136,7 +136,7 @@ def _dry_run(stage, original, x, lengths, trained_before):
     hidden = unregistered(stage, nn.Parameter)
     if hidden:
         raise Broken(
-            f"{some(hidden)} are not registered, so neither optimiser nor checkpoint sees them: use nn.ModuleList or "
+            f"{shorten(hidden)} are not registered, so neither optimiser nor checkpoint sees them: use nn.ModuleList or "
             "an attribute for each"
         )
     kept, names = unregistered(stage, torch.Tensor), state_names(stage)
@@ -156,7 +156,7 @@ def _dry_run(stage, original, x, lengths, trained_before):
     if past.any():
         raise Broken(
             f"features past the lengths reach {past.abs().max():.3g}, they have to be 0: return "
-            "korser.frontend.lengths.zero_padding(features, lengths)"
+            "korser.frontend.lengths.mask_padding(features, lengths)"
         )
     _check_rate(stage)
 
@@ -164,9 +164,9 @@ def _dry_run(stage, original, x, lengths, trained_before):
     check_output(stage, *alone, *evaluate(*(given.clone() for given in alone)))  # a batch of one may come out squeezed
     (alone,), (n,) = evaluate(*(given.clone() for given in alone))
     again, _ = evaluate(x.clone(), lengths.clone(), seed=2)
-    if apart(features, again) > ROUNDING:
+    if relative_error(features, again) > ROUNDING:
         raise Broken(not_repeatable(again, evaluate(x.clone(), lengths.clone(), seed=2)[0]))
-    difference = apart(alone[:n], features[1, :n])
+    difference = relative_error(alone[:n], features[1, :n])
     norms = [name for name, m in stage.named_modules() if isinstance(m, OVER_TIME)]
     if difference > TOLERANCE:
         raise Broken(
@@ -185,9 +185,9 @@ def _dry_run(stage, original, x, lengths, trained_before):
         stage.load_state_dict(original.state_dict())
         again, _ = evaluate(x.clone(), lengths.clone())
         new = [name for name in unregistered(stage, torch.Tensor) if name not in kept]
-        if apart(features, again) > TOLERANCE:
+        if relative_error(features, again) > TOLERANCE:
             raise Broken(
-                f"forward in training mode leaves {some(new) or 'something'} behind that changes the features in eval "
+                f"forward in training mode leaves {shorten(new) or 'something'} behind that changes the features in eval "
                 "mode and that no checkpoint holds: make it a buffer (self.register_buffer in __init__)"
             )
     return features, out
@@ -218,13 +218,13 @@ def _check_training(stage, x, lengths, trained_before):
             try:
                 (features * torch.randn_like(features)).sum().backward()
             except RuntimeError as error:
-                raise_if_kept(error)
+                explain_retained_graph(error)
                 raise
     parameters = {name: p for name, p in stage.named_parameters() if p.requires_grad}
     none = [name for name, p in parameters.items() if p.grad is None]
     if none:
         raise Broken(
-            f"no gradient reaches {some(none)}: take out detach(), numpy() or no_grad() behind it, or, if it is not to "
+            f"no gradient reaches {shorten(none)}: take out detach(), numpy() or no_grad() behind it, or, if it is not to "
             "be trained, say requires_grad_(False)"
         )
     if trained_before and x.grad is None:
@@ -303,7 +303,7 @@ def check_created(stage, before):
     """No name has come to the stage's state since ``before``."""
     created = [name for name in state_names(stage) if name not in before]
     if created:
-        raise Broken(f"forward creates {some(created)}: create it in __init__, or the optimiser never sees it")
+        raise Broken(f"forward creates {shorten(created)}: create it in __init__, or the optimiser never sees it")
 
 
 def too_short(stage, x):
@@ -311,7 +311,7 @@ def too_short(stage, x):
 
     Parameters
     ----------
-    stage : korser.Stage
+    stage : korser.Frontend
     x : torch.Tensor
         ``(1, T)`` or ``(1, T, C)``, long enough.
     """
@@ -344,7 +344,7 @@ def unit(stage):
 
 def not_repeatable(features, again):
     """Why features in eval mode differ under two seeds; ``features`` and ``again`` are two calls under one."""
-    if apart(features, again) <= ROUNDING:
+    if relative_error(features, again) <= ROUNDING:
         return "forward draws at random in eval mode: draw only where self.training"
     return (
         "forward in eval mode gives other features at every call: it keeps something from one call to the next; make "
@@ -352,7 +352,7 @@ def not_repeatable(features, again):
     )
 
 
-def raise_if_kept(error):
+def explain_retained_graph(error):
     """Say what torch means when a graph of the last training step is met again."""
     if "backward through the graph a second time" in str(error):
         raise Broken(
@@ -367,7 +367,7 @@ def assert_finite(tensor, what):
         raise Broken(f"{bad} of {tensor.numel()} {what} are NaN or infinite")
 
 
-def apart(a, b):
+def relative_error(a, b):
     """Relative 2-norm of the difference; infinite if the shapes differ."""
     if a.shape != b.shape:
         return float("inf")
@@ -380,7 +380,7 @@ def independent(norms):
     """What to do about features that depend on the padding; ``norms`` names modules that may be the cause."""
     return (
         "mask by the lengths whatever sums or averages over time (korser.frontend.lengths)"
-        + (f", is it {some(norms)}?" if norms else "")
+        + (f", is it {shorten(norms)}?" if norms else "")
         + ", and pad the end by zeros, not by reflection (torchaudio: pad_mode='constant')"
     )
 
@@ -406,8 +406,8 @@ def unregistered(stage, kind):
             inside = {**vars(value)}
             for registry in "_parameters", "_buffers", "_modules":
                 inside.update(inside.pop(registry))
-            if isinstance(value, Stage):
-                inside.pop("config", None)  # the arguments that Stage.__new__ remembers; not computed with
+            if isinstance(value, Frontend):
+                inside.pop("config", None)  # the arguments that Frontend.__new__ remembers; not computed with
             for name, v in inside.items():
                 walk(v, f"{where}.{name}".lstrip("."))
         elif isinstance(value, dict):

@@ -13,27 +13,27 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from korser.frontend.base import Stage, split_frozen
+from korser.frontend.base import Frontend, split_frozen
 from korser.frontend.lengths import length_mask
 from korser.frontend.validation import check_sizes
 from korser.testing.dry_run import (
     OVER_TIME,
-    apart,
     assert_finite,
     call,
     check_created,
     check_lengths,
     check_output,
+    explain_retained_graph,
     independent,
     not_repeatable,
-    raise_if_kept,
+    relative_error,
     state_names,
     too_short,
     unit,
     unregistered,
 )
-from korser.utils.text import some
-from korser.utils.user_code import explain, is_reason, user_line
+from korser.utils.text import shorten
+from korser.utils.user_code import explain, is_reason, user_code_location
 
 INVARIANCE = 1e-5  # relative 2-norm of an utterance's features, alone against in a batch, float32
 LONGEST = 30.0  # seconds; longer than any utterance of the corpora
@@ -77,7 +77,7 @@ class Check:
         except Exception:
             frontend = behind = None
         failure = AssertionError(behind or (str(error) if reason else explain(error, frontend)))
-        failure.where = None if behind or reason else (type(error), user_line(error))
+        failure.where = None if behind or reason else (type(error), user_code_location(error))
         return failure
 
     def __repr__(self):
@@ -85,7 +85,7 @@ class Check:
 
 
 def check_frontend(factory):
-    """Verify the contract of a frontend (:class:`korser.Stage`), clause by clause.
+    """Verify the contract of a frontend (:class:`korser.Frontend`), clause by clause.
 
     A stage that takes features is checked on draws from the standard normal distribution, one that takes waveforms on
     noisy harmonics of various levels; chains are stages too. Every check builds its own frontend on the CPU.
@@ -105,19 +105,19 @@ def check_frontend(factory):
     A frontend and, in a test file, its whole contract:
 
     >>> import pytest
-    >>> from korser import Stage
-    >>> from korser.frontend.lengths import zero_padding
-    >>> class Energy(Stage):
+    >>> from korser import Frontend
+    >>> from korser.frontend.lengths import mask_padding
+    >>> class Energy(Frontend):
     ...     def __init__(self):
     ...         super().__init__(output_size=1, frame_rate=100.0, min_length=160)
     ...     def output_lengths(self, lengths):
     ...         return lengths // 160
     ...     def forward(self, x, lengths):
-    ...         x = zero_padding(x, lengths)
+    ...         x = mask_padding(x, lengths)
     ...         frames = x[:, : x.shape[1] // 160 * 160].unflatten(1, (-1, 160))  # (B, T', 160)
     ...         features = frames.square().mean(-1, keepdim=True).add(1e-6).log()  # (B, T', 1)
     ...         lengths = self.output_lengths(lengths)
-    ...         return zero_padding(features, lengths), lengths
+    ...         return mask_padding(features, lengths), lengths
     >>> @pytest.mark.parametrize("check", check_frontend(Energy), ids=lambda check: check.name)
     ... def test_energy(check):
     ...     check()
@@ -210,7 +210,7 @@ def _train_step(stage, x, lengths):
         try:
             (features.float() * torch.randn(features.shape, device=features.device)).sum().backward()
         except RuntimeError as error:
-            raise_if_kept(error)
+            explain_retained_graph(error)
             raise
     return features
 
@@ -284,7 +284,7 @@ def clause(function):
 
 
 @clause
-def declares_its_sizes(factory):
+def declared_sizes_valid(factory):
     stage = factory()
     check_sizes(stage)
 
@@ -374,8 +374,8 @@ def _check_alone(stage, batches):
                     f"an utterance of {n} {unit(stage)} gives features of shape {tuple(a.shape)} alone and "
                     f"{tuple(b.shape)} in a batch padded {what}{order}"
                 )
-                assert apart(a, b) <= INVARIANCE, (
-                    f"an utterance of {n} {unit(stage)} differs by {apart(a, b):.2g} (relative, {INVARIANCE:g} "
+                assert relative_error(a, b) <= INVARIANCE, (
+                    f"an utterance of {n} {unit(stage)} differs by {relative_error(a, b):.2g} (relative, {INVARIANCE:g} "
                     f"allowed) alone and in a batch padded {what}{order}: "
                     + independent([name for name, m in stage.named_modules() if isinstance(m, OVER_TIME)])
                 )
@@ -420,23 +420,23 @@ def training_ignores_the_padding(factory):
         return stage, [row[:n] for row, n in zip(features, out.tolist())], dict(stage.named_buffers())
 
     stage, features, buffers = train(0, 1)
-    if stage.frozen or any(apart(a, b) > INVARIANCE for a, b in zip(features, train(0, 2)[1])):
+    if stage.frozen or any(relative_error(a, b) > INVARIANCE for a, b in zip(features, train(0, 2)[1])):
         return  # what it draws at random depends on the shape, too
     _, further, moved = train(_count(stage, 0.3), 1)
     norms = [name for name, m in stage.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    fix = f": is it {some(norms)}? Let it see the valid frames only, as korser.plugins.backbones.convnet.MaskedBatchNorm does"
+    fix = f": is it {shorten(norms)}? Let it see the valid frames only, as korser.plugins.backbones.convnet.MaskedBatchNorm does"
     fix = fix if norms else ""
     for a, b in zip(features, further):
-        assert apart(a, b) <= INVARIANCE, (
-            f"in training mode features differ by {apart(a, b):.2g} (relative, {INVARIANCE:g} allowed) with the amount "
+        assert relative_error(a, b) <= INVARIANCE, (
+            f"in training mode features differ by {relative_error(a, b):.2g} (relative, {INVARIANCE:g} allowed) with the amount "
             f"of padding{fix}"
         )
-    changed = [name for name, a in buffers.items() if apart(a, moved[name]) > INVARIANCE]
-    assert not changed, f"in training mode the amount of padding changes {some(changed)}{fix}"
+    changed = [name for name, a in buffers.items() if relative_error(a, moved[name]) > INVARIANCE]
+    assert not changed, f"in training mode the amount of padding changes {shorten(changed)}{fix}"
 
 
 @clause
-def leaves_its_input_alone(factory):
+def input_not_modified(factory):
     stage = factory()
     x, lengths = _mixed(stage)
     for mode in False, True:
@@ -458,7 +458,7 @@ def deterministic_in_eval(factory):
         with _seeded(seed):
             outputs.append(_eval(stage, x, lengths)[0])
     for again, when in (outputs[1], "a second time"), (outputs[2], "under another seed"):
-        assert torch.equal(outputs[0], again), f"features differ by {apart(outputs[0], again):.2g} {when}"
+        assert torch.equal(outputs[0], again), f"features differ by {relative_error(outputs[0], again):.2g} {when}"
 
 
 @clause
@@ -467,7 +467,7 @@ def eval_changes_no_state(factory):
     before = _state(stage)
     _eval(stage, *_mixed(stage))
     changed = _changed(before, _state(stage))
-    assert not changed, f"a forward pass in eval mode changes {some(changed)}"
+    assert not changed, f"a forward pass in eval mode changes {shorten(changed)}"
 
 
 @clause
@@ -488,7 +488,7 @@ def same_seed_same_weights(factory):
             states.append(_state(factory()))
     assert states[0].keys() == states[1].keys(), "two frontends of the same settings have different state dicts"
     changed = _changed(*states)
-    assert not changed, f"two frontends built under the same seed differ in {some(changed)}"
+    assert not changed, f"two frontends built under the same seed differ in {shorten(changed)}"
 
 
 def _check_finite(factory, kind):
@@ -517,11 +517,11 @@ def gradients_reach_every_parameter(factory):
     _train_step(stage, *_mixed(stage))
     trained = {name: p.grad for name, p in stage.named_parameters() if p.requires_grad}
     none = [name for name, grad in trained.items() if grad is None]
-    assert not none, f"no gradient reaches {some(none)} ({len(none)} of {len(trained)}): freeze or remove them"
+    assert not none, f"no gradient reaches {shorten(none)} ({len(none)} of {len(trained)}): freeze or remove them"
     bad = [name for name, grad in trained.items() if not torch.isfinite(grad).all()]
-    assert not bad, f"NaN or infinite gradients in {some(bad)}"
+    assert not bad, f"NaN or infinite gradients in {shorten(bad)}"
     zero = [name for name, grad in trained.items() if not grad.any()]
-    assert not zero, f"the gradient is exactly zero for {some(zero)} ({len(zero)} of {len(trained)})"
+    assert not zero, f"the gradient is exactly zero for {shorten(zero)} ({len(zero)} of {len(trained)})"
 
 
 @clause
@@ -557,7 +557,7 @@ def _stages(frontend):
 
 def _frozen(frontend):
     """The stages, nested ones included, that declare themselves frozen: name -> stage."""
-    found = {name or type(m).__name__: m for name, m in frontend.named_modules() if isinstance(m, Stage)}
+    found = {name or type(m).__name__: m for name, m in frontend.named_modules() if isinstance(m, Frontend)}
     return {name: stage for name, stage in found.items() if stage.frozen}
 
 
@@ -565,7 +565,7 @@ def _frozen(frontend):
 def frozen_has_nothing_to_train(factory):
     for name, stage in _frozen(factory()).items():
         trained = [n for n, p in stage.named_parameters() if p.requires_grad]
-        assert not trained, f"{name} says it is frozen, yet {some(trained)} require gradients"
+        assert not trained, f"{name} says it is frozen, yet {shorten(trained)} require gradients"
 
 
 @clause
@@ -574,7 +574,7 @@ def frozen_stays_in_eval(factory):
     frontend.train()
     for name, stage in _frozen(frontend).items():
         training = [n or type(m).__name__ for n, m in stage.named_modules() if m.training]
-        assert not training, f"{name} is frozen, yet in training mode after .train(): {some(training)}"
+        assert not training, f"{name} is frozen, yet in training mode after .train(): {shorten(training)}"
 
 
 @clause
@@ -603,7 +603,7 @@ def frozen_is_not_changed_by_training(factory):
 
     for name, part in parts.items():
         changed = _changed(before[name], _state(part))
-        assert not changed, f"{name} is frozen, yet a training step changes {some(changed)}"
+        assert not changed, f"{name} is frozen, yet a training step changes {shorten(changed)}"
     for stage, given, expected in zip(_stages(frontend), inputs, outputs):
         if stage.frozen:
             frontend.train()
@@ -611,7 +611,7 @@ def frozen_is_not_changed_by_training(factory):
                 features, _ = stage(given[0].clone(), given[1].clone())
             assert torch.equal(features, expected), (
                 f"{type(stage).__name__} is frozen, yet after a training step its features differ by "
-                f"{apart(expected, features):.2g}"
+                f"{relative_error(expected, features):.2g}"
             )
 
 
@@ -623,7 +623,7 @@ def registers_its_state(factory):
     _eval(stage, *_mixed(stage))
     # Loaded at the first call. Other tensors may be derived from the input, so that keeping them is no state.
     hidden += unregistered(stage, nn.Parameter)
-    assert not hidden, f"not among the parameters and buffers: {some(list(dict.fromkeys(hidden)))}"
+    assert not hidden, f"not among the parameters and buffers: {shorten(list(dict.fromkeys(hidden)))}"
 
 
 @clause
@@ -649,16 +649,16 @@ def state_dict_round_trip(factory):
         fresh.load_state_dict(_state(stage))
         got, _ = _eval(fresh, x, lengths)
         assert torch.equal(expected, got), (
-            f"features differ by {apart(expected, got):.2g} after load_state_dict into a new frontend: part of its "
+            f"features differ by {relative_error(expected, got):.2g} after load_state_dict into a new frontend: part of its "
             "state is no parameter or persistent buffer"
         )
 
 
 @clause
-def says_what_it_learnt(factory):
+def interpretable_parameters_valid(factory):
     stage = factory()
     for part in _stages(stage):
-        for name, said in part.learned().items():
+        for name, said in part.interpretable_parameters().items():
             where = f"{type(part).__name__}.learned()['{name}']"
             assert isinstance(said, tuple) and len(said) == 2, f"{where} is {said!r}, not (unit, values)"
             unit, values = said
@@ -675,7 +675,7 @@ def runs_in_float64(factory):
     double, out = _eval(stage.double(), x.double(), lengths)
     assert double.dtype == torch.float64, f"float64 goes in, {double.dtype} comes out"
     assert out.dtype == torch.int64, f"lengths come out as {out.dtype}"
-    assert apart(double, single) <= 1e-3, f"float32 and float64 features differ by {apart(double, single):.2g}"
+    assert relative_error(double, single) <= 1e-3, f"float32 and float64 features differ by {relative_error(double, single):.2g}"
 
 
 @clause
@@ -687,7 +687,7 @@ def moves_to_gpu(factory):
     got, out = _eval(stage, x.cuda(), lengths.cuda())
     assert got.is_cuda and out.is_cuda, f"features come out on {got.device}, lengths on {out.device}"
     # convolutions in TF32 are off by a few parts in a thousand
-    assert apart(expected, got.cpu()) <= 2e-2, f"features on CPU and GPU differ by {apart(expected, got.cpu()):.2g}"
+    assert relative_error(expected, got.cpu()) <= 2e-2, f"features on CPU and GPU differ by {relative_error(expected, got.cpu()):.2g}"
 
 
 @clause
@@ -698,8 +698,8 @@ def runs_under_bf16_autocast(factory):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got, _ = _eval(stage, x, lengths)
     assert_finite(got, "features under bf16 autocast")
-    assert apart(expected, got) <= 0.1, (
-        f"features under bf16 autocast differ by {apart(expected, got):.2g} (relative, 0.1 allowed)"
+    assert relative_error(expected, got) <= 0.1, (
+        f"features under bf16 autocast differ by {relative_error(expected, got):.2g} (relative, 0.1 allowed)"
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _train_step(stage, x, lengths)

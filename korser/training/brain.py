@@ -40,8 +40,8 @@ class EmotionBrain(sb.Brain):
         ``cuda_graphs``, and SpeechBrain's run options where they stand there (``precision``, ``max_grad_norm``, ...).
         ``cuda_graphs`` has no effect (one line of the log says why) on a CPU, in distributed training, with
         ``wav_augment``, fp16 or accumulated gradients, and where a part of the model does not say that it can be
-        captured (:meth:`korser.frontend.base.Stage.capture_key`), such as an encoder that is trained.
-    skip_prefix : bool
+        captured (:meth:`korser.frontend.base.Frontend.cuda_graph_key`), such as an encoder that is trained.
+    skip_frozen : bool
         Whether batches hold the frozen prefix's output instead of waveforms.
     history : korser.training.checkpoints.History
     log_file : Path
@@ -57,7 +57,7 @@ class EmotionBrain(sb.Brain):
         model,
         tasks,
         hparams,
-        skip_prefix,
+        skip_frozen,
         history=None,
         log_file=None,
         checkpointer=None,
@@ -71,7 +71,7 @@ class EmotionBrain(sb.Brain):
             raise UserError(f"a run option is wrong: {' '.join(str(error).split())}") from error
         self.tasks = tasks
         self.settings = hparams
-        self.skip_prefix = skip_prefix
+        self.skip_frozen = skip_frozen
         self.history = history
         self.log_file = log_file
         self.tensorboard = tensorboard
@@ -94,7 +94,7 @@ class EmotionBrain(sb.Brain):
             if self.settings["wav_augment"] is not None:
                 x, relative = self.settings["wav_augment"](x, batch.x.lengths)
                 lengths = (relative * x.shape[1]).round().long()
-        return self.modules.model(x, lengths, skip_prefix=self.skip_prefix, augment=augment)
+        return self.modules.model(x, lengths, skip_frozen=self.skip_frozen, augment=augment)
 
     def compute_objectives(self, predictions, batch, stage):
         """The joint loss; remembers each task's own, and in evaluation the probabilities."""
@@ -122,7 +122,7 @@ class EmotionBrain(sb.Brain):
         Vectors and scalars (biases, normalisation, LEAF's filters) have no weight decay, which would pull them to zero.
         SpeechBrain clips the first parameter group of an optimizer only, hence an optimizer for each group.
         """
-        own = {p: stage.lr for stage in self.raw_model.rest if stage.lr is not None for p in stage.parameters()}
+        own = {p: stage.lr for stage in self.raw_model.trainable_stages if stage.lr is not None for p in stage.parameters()}
         groups = {}
         for parameter in self.raw_model.parameters():
             if parameter.requires_grad:

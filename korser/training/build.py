@@ -7,9 +7,9 @@ from speechbrain.utils.distributed import if_main_process, infer_device, run_on_
 
 from korser.data.audio import read_audio
 from korser.data.audio_cache import AudioStore
-from korser.data.batches import KeepInMemory, class_index
+from korser.data.batches import CachedReader, class_index
 from korser.data.feature_cache import FeatureCache
-from korser.data.resident import Memory, Resident
+from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.nn.losses import balanced_weights
 from korser.nn.model import SpeechEmotionModel
 from korser.utils.errors import UserError
@@ -52,16 +52,16 @@ def make_reader(hparams, model, manifest):
 
     Returns
     -------
-    read : korser.data.batches.KeepInMemory
+    read : korser.data.batches.CachedReader
         ``(audio_path, digest) -> torch.Tensor``.
-    skip_prefix : bool
+    skip_frozen : bool
         Whether it gives the prefix's output instead of the waveform.
     """
-    skip_prefix = bool(len(model.prefix) and hparams["wav_augment"] is None and hparams["use_cache"])
-    if skip_prefix:
-        model.prefix.to(hparams["device"] or infer_device())
+    skip_frozen = bool(len(model.frozen_stages) and hparams["wav_augment"] is None and hparams["use_cache"])
+    if skip_frozen:
+        model.frozen_stages.to(hparams["device"] or infer_device())
         stored = FeatureCache(
-            list(model.prefix),
+            list(model.frozen_stages),
             hparams["cache_folder"],
             read_audio,
             dtype=hparams["cache_dtype"],
@@ -69,11 +69,11 @@ def make_reader(hparams, model, manifest):
             seconds=hparams["extraction_seconds"],
         )
     else:
-        if len(model.prefix) and hparams["wav_augment"] is not None:
+        if len(model.frozen_stages) and hparams["wav_augment"] is not None:
             logger.warning("wav_augment changes the waveform: the cache of frozen features is off")
         stored = AudioStore(hparams["cache_folder"], read_audio)
     run_on_main(stored.fill, args=[manifest, not hparams["noprogressbar"]])
-    return KeepInMemory(stored, int(hparams["memory_gb"] * 2**30)), skip_prefix
+    return CachedReader(stored, int(hparams["memory_gb"] * 2**30)), skip_frozen
 
 
 def make_resident(datasets, tasks, stored, device, memory_gb):
@@ -92,8 +92,8 @@ def make_resident(datasets, tasks, stored, device, memory_gb):
     -------
     dict of str to korser.data.resident.Resident
     """
-    memory = Memory(device, int(memory_gb * 2**30))
-    resident = {split: Resident(dataset, tasks, stored, memory) for split, dataset in datasets.items()}
+    memory = MemoryBudget(device, int(memory_gb * 2**30))
+    resident = {split: InMemorySplit(dataset, tasks, stored, memory) for split, dataset in datasets.items()}
     for split, data in resident.items():
         logger.info("%s: %.2f GiB in %s", split, data.nbytes / 2**30, PLACES[data.place])
         if data.place == "map" and memory.device.type == "cuda":

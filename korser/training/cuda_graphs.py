@@ -8,7 +8,7 @@ holds every address and every number that came from the host, hence what this mo
   the CPU's generator, are inputs too. Dropout draws on the device, and its seed is read anew at each replay;
 - a graph has one shape. The time is padded up to a coarse grid, which changes nothing in models whose results do not
   depend on padding, and a shape is captured only when it has come for the third time;
-- what else a part of the model depends on, it says itself (:meth:`korser.frontend.base.Stage.capture_key`);
+- what else a part of the model depends on, it says itself (:meth:`korser.frontend.base.Frontend.cuda_graph_key`);
 - optimizers and schedules stay outside.
 
 The numbers are those of steps launched one by one, from the same draws; the padding may change their rounding.
@@ -86,14 +86,14 @@ def why_not(brain):
 def _parts(brain):
     """What runs in a training step."""
     model = brain.raw_model
-    prefix = [] if brain.skip_prefix else model.prefix
+    prefix = [] if brain.skip_frozen else model.frozen_stages
     augment = [] if brain.settings["augment"] is None else [brain.settings["augment"]]
-    return [*prefix, *model.rest, model.backbone, model.head, *augment]
+    return [*prefix, *model.trainable_stages, model.backbone, model.head, *augment]
 
 
 def _declares(part):
     """Whether the class says of itself that it can be captured; a subclass may do otherwise and must say it, too."""
-    return "capture_key" in vars(type(part))
+    return "cuda_graph_key" in vars(type(part))
 
 
 class StepGraphs:
@@ -156,7 +156,7 @@ class StepGraphs:
         key = (len(x), on_grid(x.shape[1]), *x.shape[2:], x.dtype)
         augment = self.brain.settings["augment"]
         draws = () if augment is None else augment.draw(len(x))
-        state = tuple(part.capture_key() for part in self.parts)
+        state = tuple(part.cuda_graph_key() for part in self.parts)
         if state != self.state:  # what was captured and warmed up before is of no use any more
             self.forget()
             self.state = state

@@ -7,15 +7,15 @@ import math
 from pathlib import Path
 
 from korser.data.audio import scan_audio
-from korser.data.load_split import SPLITS, divide
-from korser.data.split_checks import WORDS_TELL, check_splits, words_tell
+from korser.data.load_split import SPLITS, load_split
+from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leakage
 from korser.data.splits import speaker_independent
 from korser.frontend.base import SAMPLE_RATE
 from korser.runs.directory import environment
-from korser.runs.provenance import made_by, require_same_code, require_same_data, searched_speakers
+from korser.runs.provenance import provenance, require_same_code, require_same_data, searched_speakers
 from korser.utils.errors import UserError
 from korser.utils.files import read_json, write_csv, write_json, write_text
-from korser.utils.text import some
+from korser.utils.text import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def prepare(hparams, run_dir):
     run_dir.mkdir(parents=True, exist_ok=True)
     split = hparams["split"].keywords
     protocol = split["protocol"]
-    corpus, manifest = divide(hparams)
+    corpus, manifest = load_split(hparams)
     columns = ["audio_path", "digest", "samples", "duration"]
     manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
@@ -57,20 +57,20 @@ def prepare(hparams, run_dir):
         "protocol": protocol,
         "speaker_independent": speaker_independent(protocol),
         "searched_on": sorted({s for search in searches for s in searched_speakers(search, *where, manifest)}),
-        "words_tell": words_tell(manifest, tasks[0].name),
+        "lexical_leakage": lexical_leakage(manifest, tasks[0].name),
         "split": json.loads(json.dumps(split)),
         "seed": hparams["seed"],
         "fold": split.get("fold", 0) if protocol == "speaker_kfold" else split.get("fold"),
         "tasks": json.loads(json.dumps([dataclasses.asdict(task) for task in tasks])),
         "pretrained": pretrained(hparams["frontend"]),
         "dry_run": hparams["dry_run"],
-        **made_by(hparams),
+        **provenance(hparams),
         "environment": environment(),
     }
     if info["searched_on"]:
-        logger.warning("!!! settings searched on speakers whom this run tests (%s)", some(info["searched_on"]))
-    if info["words_tell"]:
-        logger.warning("!!! %s", WORDS_TELL)
+        logger.warning("!!! settings searched on speakers whom this run tests (%s)", shorten(info["searched_on"]))
+    if info["lexical_leakage"]:
+        logger.warning("!!! %s", LEXICAL_LEAKAGE)
     if info["pretrained"] is False:
         logger.warning("NOT PRETRAINED: the wav2vec encoder of this run has random weights")
     # without a checkpoint nothing is lost by beginning anew, so what was at fault may have been mended

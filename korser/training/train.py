@@ -13,11 +13,11 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_m
 from korser.config.schema import check_settings
 from korser.data.batches import bucketed_batches, collate, make_dataset, sorted_batches
 from korser.data.load_split import SPLITS
-from korser.data.resident import AheadLoader, Resident
+from korser.data.resident import InMemorySplit, PrefetchLoader
 from korser.data.splits import BALANCED
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.cost import macs_per_second
-from korser.runs.provenance import require_same
+from korser.runs.provenance import verify_provenance
 from korser.testing.dry_run import dry_run
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model, make_reader, make_resident, open_tensorboard, predictions_table
@@ -59,7 +59,7 @@ def train(hparams, run_dir, on_epoch=None):
     check_settings(hparams)
     require_own_device(hparams["device"])
     if (run_dir / "metrics.json").exists():
-        require_same(hparams, run_dir)
+        verify_provenance(hparams, run_dir)
         logger.info("%s is complete", run_dir)
         return read_json(run_dir / "metrics.json")
     if not if_main_process():
@@ -81,7 +81,7 @@ def _train(hparams, run_dir, on_epoch):
     model = build_model(hparams, tasks, manifest)
     parts = {split: manifest[manifest["split"] == split] for split in SPLITS}
 
-    read, skip_prefix = make_reader(hparams, model, manifest)
+    read, skip_frozen = make_reader(hparams, model, manifest)
     datasets = {split: make_dataset(part, tasks, read) for split, part in parts.items() if len(part)}
     history, checkpointer = History(), AtomicCheckpointer(run_dir / "checkpoints")
     checkpointer.add_recoverables(
@@ -91,7 +91,7 @@ def _train(hparams, run_dir, on_epoch):
         model=model,
         tasks=tasks,
         hparams=hparams,
-        skip_prefix=skip_prefix,
+        skip_frozen=skip_frozen,
         history=history,
         log_file=run_dir / "log.csv",
         checkpointer=checkpointer,
@@ -101,7 +101,7 @@ def _train(hparams, run_dir, on_epoch):
     if hparams["resident"]:
         labels = [task.name for task in tasks]
         datasets = make_resident(datasets, labels, read.stored, brain.device, hparams["memory_gb"])
-    memory, initial = PeakMemory(brain.device), learned(model)
+    memory, initial = PeakMemory(brain.device), interpretable_parameters(model)
     fit(brain, datasets)
     peak_memory, peak_memory_of = memory.measure()
     peak_memory -= sum(data.nbytes for data in datasets.values() if getattr(data, "place", None) == "device")
@@ -127,7 +127,7 @@ def _train(hparams, run_dir, on_epoch):
             rows = np.stack([embeddings["test"][name] for name in predictions["test"]["id"]])
             with atomic(run_dir / "test_embeddings.npy") as temporary, open(temporary, "wb") as file:
                 np.save(file, rows.astype(np.float16))
-        write_json(run_dir / "learned.json", _changed(initial, learned(model)))
+        write_json(run_dir / "interpretable_parameters.json", _changed(initial, interpretable_parameters(model)))
         n_parameters, n_trained = model.count_parameters()
         cost = {
             "parameters": n_parameters,
@@ -153,15 +153,15 @@ def _macs_per_second(model):
         return None
 
 
-def learned(model):
-    """What the trained stages say about themselves (:meth:`korser.frontend.base.Stage.learned`).
+def interpretable_parameters(model):
+    """What the trained stages say about themselves (:meth:`korser.frontend.base.Frontend.learned`).
 
     Returns
     -------
     list of (str, dict)
         ``(class name, {quantity: (unit, list of float)})`` for each stage that has something to say.
     """
-    said = [(type(stage).__name__, stage.learned()) for stage in model.rest]
+    said = [(type(stage).__name__, stage.interpretable_parameters()) for stage in model.trainable_stages]
     return [
         (name, {k: (unit, values.detach().double().cpu().tolist()) for k, (unit, values) in quantities.items()})
         for name, quantities in said
@@ -170,7 +170,7 @@ def learned(model):
 
 
 def _changed(initial, trained):
-    """``learned.json``: what stages said before and after training."""
+    """``interpretable_parameters.json``: what stages said before and after training."""
     return [
         {
             "stage": name,
@@ -211,7 +211,7 @@ def training_batches(brain, dataset):
         collate_fn=collate(dataset),
     )
     if getattr(dataset, "place", None) == "locked":
-        loader.__class__ = AheadLoader  # SpeechBrain makes its own kind only
+        loader.__class__ = PrefetchLoader  # SpeechBrain makes its own kind only
     brain.n_train_batches = len(loader)
     return loader
 
@@ -223,4 +223,4 @@ def evaluation_batches(hparams, dataset):
 
 def _readers(hparams, dataset):
     """Processes that read; none where all is in memory."""
-    return 0 if isinstance(dataset, Resident) else hparams["num_workers"]
+    return 0 if isinstance(dataset, InMemorySplit) else hparams["num_workers"]

@@ -3,18 +3,18 @@
 import difflib
 
 
-def nearest(name, known):
+def did_you_mean(name, known):
     """``" (did you mean 'x'?)"`` for the known name most like ``name``, or the list of the few there are."""
     known = [str(k) for k in known]
-    return nearest_known(name, known) or (f" (known: {', '.join(known)})" if known else "")
+    return closest_name(name, known) or (f" (known: {', '.join(known)})" if known else "")
 
 
-def nearest_known(name, known):
+def closest_name(name, known):
     match = difflib.get_close_matches(str(name), known, n=1)
     return f" (did you mean '{match[0]}'?)" if match else ""
 
 
-def some(names):
-    """The first few of many names."""
-    names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def shorten(names, n=3):
+    """The first ``n`` of many names, and how many more there are."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

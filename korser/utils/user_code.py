@@ -19,7 +19,7 @@ def explain(error, stage):
     """What an exception says and where in the user's code, in one line."""
     if is_reason(error):
         return f"{place_of(stage)}: {error}"
-    return f"{user_line(error) or place_of(stage)}: {type(error).__name__}: {one_line(error)}"
+    return f"{user_code_location(error) or place_of(stage)}: {type(error).__name__}: {one_line(error)}"
 
 
 def is_reason(error):
@@ -28,15 +28,15 @@ def is_reason(error):
     return isinstance(error, AssertionError) and KORSER in Path(last.filename).parents
 
 
-def user_line(error):
+def user_code_location(error):
     """``file:line, in function`` of the innermost frame that is neither a library's nor korser's; None without one."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if is_users(frame.filename):
+        if is_user_code(frame.filename):
             return f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}"
     return None
 
 
-def is_users(file):
+def is_user_code(file):
     """Whether a file is neither a library's, nor Python's, nor korser's own."""
     path = Path(file)
     library = {*LIBRARIES, KORSER} & {*path.parents} or {*PACKAGES} & {*path.parts}

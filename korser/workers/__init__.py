@@ -19,10 +19,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from korser.utils.errors import UserError
 from korser.workers.base import Workers
-from korser.workers.job import Job, Outcome, train_job
+from korser.workers.job import Job, JobResult, train_job
 from korser.workers.processes import Processes
 
-__all__ = ["Job", "Outcome", "Workers", "open_workers", "run_jobs"]
+__all__ = ["Job", "JobResult", "Workers", "open_workers", "run_jobs"]
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
 
-from korser.workers.job import STOP, Outcome
+from korser.workers.job import STOP, JobResult
 
 MAX_ATTEMPTS = 3  # of a job whose worker dies
 
@@ -81,7 +81,7 @@ class Workers(ABC):
         if self._deaths[job] < MAX_ATTEMPTS:
             logger.warning("%s: its worker %s; it goes on in another", Path(job.run_dir).name, how)
             return None
-        return Outcome(job, "failed", f"its worker died {MAX_ATTEMPTS} times; the last {how}")
+        return JobResult(job, "failed", f"its worker died {MAX_ATTEMPTS} times; the last {how}")
 
     def __enter__(self):
         return self

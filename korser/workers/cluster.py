@@ -10,7 +10,7 @@ from collections import deque
 
 from korser.utils.errors import UserError
 from korser.workers.base import Workers
-from korser.workers.job import Outcome
+from korser.workers.job import JobResult
 
 CPUS_PER_JOB = 1
 OBJECT_STORE = 100 * 2**20  # bytes; no data goes through Ray
@@ -84,14 +84,14 @@ class RayTasks(Workers):
         """The outcome of a task, or None if its job is to be run again."""
         errors = self._ray.exceptions
         try:
-            return Outcome(job, *self._ray.get(reference))
+            return JobResult(job, *self._ray.get(reference))
         except errors.OutOfMemoryError:  # Ray ends a process before the system would
             outcome = self._died(job, "was ended by Ray, as its node ran out of memory")
-            return None if outcome is None else Outcome(job, "out of memory", outcome.message)
+            return None if outcome is None else JobResult(job, "out of memory", outcome.message)
         except (errors.WorkerCrashedError, errors.NodeDiedError) as error:
             return self._died(job, f"was lost with its process or node ({type(error).__name__})")
         except errors.RayError as error:  # what went wrong before the job began, such as an import
-            return Outcome(job, "failed", " ".join(str(error).split())[-500:])
+            return JobResult(job, "failed", " ".join(str(error).split())[-500:])
 
     def close(self):
         for reference in self._running:

@@ -53,7 +53,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """How a job ended.
 
     Parameters
@@ -101,7 +101,7 @@ def perform(job, target=train_job, patience=LOCK_PATIENCE):
             logger.info("worker: process %d on %s", os.getpid(), platform.node())
             outcome = _attempt(job, target, patience)
     except OSError as error:
-        outcome = Outcome(job, "refused", f"cannot write in {run_dir}: {error.strerror}; choose another output_folder")
+        outcome = JobResult(job, "refused", f"cannot write in {run_dir}: {error.strerror}; choose another output_folder")
     gc.collect()  # a model's references go round in circles
     with contextlib.suppress(RuntimeError):  # a GPU that the job has left in disorder does not undo it
         torch.cuda.empty_cache()
@@ -114,17 +114,17 @@ def _attempt(job, target, patience):
         _wait_until_free(Path(job.run_dir), patience)
         target(job, lambda epoch, score: stop.exists())
     except Pruned as error:
-        return Outcome(job, "pruned", _line(error))
+        return JobResult(job, "pruned", _line(error))
     except Exception as error:
         logger.exception("the run ended early")  # so that the traceback is in the log
         if _out_of_memory(error):
-            return Outcome(job, "out of memory", _line(error))
+            return JobResult(job, "out of memory", _line(error))
         if isinstance(error, UserError):
-            return Outcome(job, "refused", _line(error))
+            return JobResult(job, "refused", _line(error))
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"({Path(frame.filename).name}, line {frame.lineno})"
-        return Outcome(job, "failed", f"{type(error).__name__}: {_line(error)} {where}")
-    return Outcome(job, "complete")
+        return JobResult(job, "failed", f"{type(error).__name__}: {_line(error)} {where}")
+    return JobResult(job, "complete")
 
 
 def _line(error):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
-from korser.frontend.lengths import length_mask, zero_padding
+from korser.frontend.lengths import length_mask, mask_padding
 
 
 class MaskedBatchNorm(_NormBase):
@@ -242,8 +242,8 @@ class ConvNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_size = 2 * width
 
-    def capture_key(self):
-        """See :meth:`korser.frontend.base.Stage.capture_key`."""
+    def cuda_graph_key(self):
+        """See :meth:`korser.frontend.base.Frontend.cuda_graph_key`."""
         return ()
 
     def forward(self, x, lengths):
@@ -263,7 +263,7 @@ class ConvNet(nn.Module):
         """
         x = self.input_norm(x.transpose(1, 2)[..., None], lengths)[..., 0].transpose(1, 2)
         if self.projection is not None:
-            x = zero_padding(self.projection(x), lengths)  # the bias has filled the padding
+            x = mask_padding(self.projection(x), lengths)  # the bias has filled the padding
         x = x[:, None]  # (B, 1, T, F)
         for block in self.blocks:
             x, lengths = block(x, lengths)

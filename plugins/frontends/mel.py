@@ -7,15 +7,15 @@ import torch
 import torchaudio
 from torch.func import functional_call
 
-from korser.frontend.base import SAMPLE_RATE, Stage
-from korser.frontend.lengths import zero_padding
+from korser.frontend.base import SAMPLE_RATE, Frontend
+from korser.frontend.lengths import mask_padding
 from korser.frontend.pcen import PCEN
 from korser.utils.errors import UserError
 
 FLOOR = 1e-6  # added to the power before it is compressed: 100 dB below a full-scale sine, above 16-bit rounding
 
 
-class Mel(Stage):
+class Mel(Frontend):
     """Power mel spectrogram (torchaudio's, HTK scale, Hann window), compressed by a logarithm or by PCEN.
 
     Frame ``k`` is centred at sample ``hop k``, with zeros outside the utterance, and ``T`` samples give
@@ -91,22 +91,22 @@ class Mel(Stage):
         """``ceil(lengths / hop)``."""
         return (lengths + self.hop - 1) // self.hop
 
-    def learned(self):
+    def interpretable_parameters(self):
         """PCEN's parameters, where it is trained."""
-        return {} if self.pcen is None else self.pcen.learned()
+        return {} if self.pcen is None else self.pcen.interpretable_parameters()
 
-    def capture_key(self):
-        """See :meth:`korser.frontend.base.Stage.capture_key`."""
+    def cuda_graph_key(self):
+        """See :meth:`korser.frontend.base.Frontend.cuda_graph_key`."""
         return ()
 
     def forward(self, x, lengths):
-        """See :meth:`korser.frontend.base.Stage.forward`; float32 arithmetic at least, output in the module's dtype."""
+        """See :meth:`korser.frontend.base.Frontend.forward`; float32 arithmetic at least, output in the module's dtype."""
         dtype = self.spectrogram.mel_scale.fb.dtype
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(torch.promote_types(x.dtype, dtype), torch.float32)
             buffers = {name: buffer.to(wide) for name, buffer in self.spectrogram.named_buffers()}
-            power = functional_call(self.spectrogram, buffers, (zero_padding(x.to(wide), lengths),))  # (B, C, K [+ 1])
+            power = functional_call(self.spectrogram, buffers, (mask_padding(x.to(wide), lengths),))  # (B, C, K [+ 1])
             power = power[..., : -(-x.shape[1] // self.hop)].transpose(1, 2)
             y = torch.log(power + FLOOR) if self.pcen is None else self.pcen(power)
         lengths = self.output_lengths(lengths)
-        return zero_padding(y.to(dtype), lengths), lengths
+        return mask_padding(y.to(dtype), lengths), lengths

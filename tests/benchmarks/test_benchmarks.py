@@ -180,7 +180,7 @@ def test_an_epoch_is_measured_as_it_is_trained(strict, monkeypatch):
     for kind in epoch.EmotionBrain, epoch.StockBrain:
         hparams, tasks = epoch.settings("cpu")
         table = epoch.manifest([16000] * 4, tasks)
-        epoch.epoch(epoch.make_dataset(table, tasks, None), hparams, tasks, skip_prefix=False, kind=kind)()
+        epoch.epoch(epoch.make_dataset(table, tasks, None), hparams, tasks, skip_frozen=False, kind=kind)()
     assert seen == [strict, (True, True, False)]
 
 

@@ -26,7 +26,7 @@ from korser.comparison.run import run_experiment
 from korser.comparison.settings import load_settings
 from korser.runs.directory import run_folder
 from korser.utils.files import read_csv, read_json
-from korser.workers import Outcome
+from korser.workers import JobResult
 
 COMPARE = HPARAMS / "compare.yaml"
 MEASURED = ["train_seconds", "peak_memory_bytes"]  # by a clock and by the operating system
@@ -49,12 +49,12 @@ class HereAndNow:
         job = self.jobs.pop(0)
         self.made.append(job)
         if job.overrides["seed"] in self.faults:
-            return Outcome(job, "out of memory", "no room")
+            return JobResult(job, "out of memory", "no room")
         try:
             train(load_hparams(job.yaml, {"noprogressbar": True, **job.overrides}), job.run_dir)
         except UserError as error:
-            return Outcome(job, "refused", str(error))
-        return Outcome(job, "complete")
+            return JobResult(job, "refused", str(error))
+        return JobResult(job, "complete")
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ def test_a_model_without_its_base(folder):
 
 # -- a frontend of one's own that is wrong -----------------------------------------------------------------------------
 STAGE = """import torch
-from korser import Stage
+from korser import Frontend
 
 class Conv({parent}):
     def __init__(self, *, n_filters=64):
@@ -215,36 +215,36 @@ SUPER = "super().__init__(output_size=n_filters, frame_rate=100)"
 LAYER = "self.conv = torch.nn.Conv1d(1, n_filters, 400)"
 WRONG_STAGES = {
     "no super": (
-        ("Stage", "pass", LAYER),
+        ("Frontend", "pass", LAYER),
         "call super().__init__(output_size=..., frame_rate=...) first ({file}, line 7)",
     ),
     "no super of a module": (("torch.nn.Module", "pass", LAYER), "call super().__init__() first ({file}, line 7)"),
     "no super, no layer": (
-        ("Stage", "pass", "pass"),
+        ("Frontend", "pass", "pass"),
         "wrong_2.Conv: call super().__init__(output_size=..., frame_rate=...)",
     ),
     "an error inside": (
-        ("Stage", SUPER, "torch.hamming(400)"),
+        ("Frontend", SUPER, "torch.hamming(400)"),
         "AttributeError: module 'torch' has no attribute 'hamming' ({file}, line 7)",
     ),
     "an argument that torch refuses": (
-        ("Stage", SUPER, "torch.nn.Conv1d(1, 'many', 400)"),
+        ("Frontend", SUPER, "torch.nn.Conv1d(1, 'many', 400)"),
         "Invalid argument to class wrong_4.Conv: ",
     ),
     "a module": (
         ("torch.nn.Module", "super().__init__()", LAYER),
-        "frontend is a wrong_5.Conv, which is no korser.Stage",
+        "frontend is a wrong_5.Conv, which is no korser.Frontend",
     ),
     "a rate that is text": (
-        ("Stage", SUPER.replace("100", "'100'"), LAYER),
+        ("Frontend", SUPER.replace("100", "'100'"), LAYER),
         "wrong_6.Conv: frame_rate is '100': give super().__init__ a number of frames per second",
     ),
     "error at import": (("Stag", SUPER, LAYER), "NameError: name 'Stag' is not defined ({file}, line 4)"),
     "missing import": (
-        ("Stage", SUPER, "pass\nimport librosaa"),
+        ("Frontend", SUPER, "pass\nimport librosaa"),
         "cannot be imported: ModuleNotFoundError: No module named 'librosaa' ({file}, line 8)",
     ),
-    "no Python": (("Stage", SUPER, "x ="), "cannot be imported: SyntaxError: invalid syntax ({file}, line 7)"),
+    "no Python": (("Frontend", SUPER, "x ="), "cannot be imported: SyntaxError: invalid syntax ({file}, line 7)"),
 }
 
 
@@ -266,12 +266,12 @@ def test_a_wrong_frontend_is_named_with_its_line(tmp_path, case):
     [
         (
             "korser.plugins.frontends.mel.Mel",
-            "frontend is the text 'korser.plugins.frontends.mel.Mel', no korser.Stage: write !new:plug",
+            "frontend is the text 'korser.plugins.frontends.mel.Mel', no korser.Frontend: write !new:korser.plug",
         ),
-        ("!name:korser.plugins.frontends.mel.Mel {n_mels: 8}", "frontend is !name:korser.plugins.frontends.mel.Mel, no korser.Stage"),
-        ("'!new:korser.plugins.frontends.mel.Mel'", "no korser.Stage: take the quotes away"),
-        ("null", "frontend is a NoneType, which is no korser.Stage"),
-        ("!name:korser.plugins.frontends.mel.Mel", "frontend is !name:korser.plugins.frontends.mel.Mel, no korser.Stage"),
+        ("!name:korser.plugins.frontends.mel.Mel {n_mels: 8}", "frontend is !name:korser.plugins.frontends.mel.Mel, no korser.Frontend"),
+        ("'!new:korser.plugins.frontends.mel.Mel'", "no korser.Frontend: take the quotes away"),
+        ("null", "frontend is a NoneType, which is no korser.Frontend"),
+        ("!name:korser.plugins.frontends.mel.Mel", "frontend is !name:korser.plugins.frontends.mel.Mel, no korser.Frontend"),
     ],
 )
 def test_a_frontend_that_is_not_built(tmp_path, value, said):
@@ -290,7 +290,7 @@ def test_a_frontend_that_is_not_built(tmp_path, value, said):
 )
 def test_settings_that_no_run_can_be_made_with(tmp_path, text, said):
     (tmp_path / "lazy_stage.py").write_text(
-        "import torch\nfrom korser import Stage\n\nclass Lazy(Stage):\n    def __init__(self):\n"
+        "import torch\nfrom korser import Frontend\n\nclass Lazy(Frontend):\n    def __init__(self):\n"
         "        super().__init__(output_size=8, frame_rate=100)\n        self.conv = torch.nn.LazyConv1d(8, 400)\n"
     )
     (tmp_path / "my.yaml").write_text(f"base: mel_stl.yaml\n{text}\n")
@@ -322,7 +322,7 @@ def test_null_may_replace_a_number(folder):
 
 
 def test_a_file_that_is_hidden_by_what_is_installed_is_named(folder):
-    (folder / "plugins" / "frontends").mkdir(parents=True)
+    (folder / "korser" / "plugins" / "frontends").mkdir(parents=True)
     for module in "korser.plugins.frontends.hidden_part", "colorsys":
         file = folder.joinpath(*module.split(".")).with_suffix(".py")
         file.write_text("class Part: pass\n")

@@ -7,8 +7,8 @@ import torch
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from torch.utils.data import DataLoader
 
-from korser.data.batches import BucketSampler, KeepInMemory, collate, make_dataset, sorted_batches, to_float
-from korser.data.resident import AheadLoader, Memory, Resident, read_all
+from korser.data.batches import BucketSampler, CachedReader, collate, make_dataset, sorted_batches, to_float
+from korser.data.resident import InMemorySplit, MemoryBudget, PrefetchLoader, read_all
 from korser.data.store import ArrayStore
 from korser.nn.losses import MISSING
 from korser.nn.tasks import Task
@@ -58,7 +58,7 @@ def made(folder, kinds, n=13):
     return stored, manifest
 
 
-class Packed(Memory):
+class Packed(MemoryBudget):
     """As if a CPU's memory were that of a GPU."""
 
     def place(self, nbytes):
@@ -74,13 +74,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("memory", [Memory, Packed])
+@pytest.mark.parametrize("memory", [MemoryBudget, Packed])
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
 def test_a_resident_batch_is_speechbrains(tmp_path, monkeypatch, kinds, memory):
     monkeypatch.setattr("korser.data.resident.BLOCK", 100)  # bytes: blocks of one utterance and of several
     stored, manifest = made(tmp_path, kinds)
-    dataset = make_dataset(manifest, TASKS, KeepInMemory(stored, 10**6))
-    resident = Resident(dataset, ["emotion", "gender"], stored, memory("cpu", 0))
+    dataset = make_dataset(manifest, TASKS, CachedReader(stored, 10**6))
+    resident = InMemorySplit(dataset, ["emotion", "gender"], stored, memory("cpu", 0))
     assert resident.dtype == (kinds[0][0] if len(kinds) == 1 else torch.float32)
     for indices in ([0], [3, 1, 12], list(range(13)), [5, 5]):
         (expected,) = DataLoader(dataset, batch_sampler=[indices], collate_fn=collate(dataset))
@@ -97,11 +97,11 @@ def test_a_resident_batch_is_speechbrains(tmp_path, monkeypatch, kinds, memory):
 
 
 def test_memory_is_given_out_once(monkeypatch):
-    assert Memory("cpu", 10**9).place(1) == "map"
+    assert MemoryBudget("cpu", 10**9).place(1) == "map"
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
     freed = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
-    memory = Memory("cuda", 500)
+    memory = MemoryBudget("cuda", 500)
     assert freed, "what the allocator keeps of an extraction is free"
     assert [memory.place(n) for n in (400, 300, 100, 300)] == ["device", "locked", "device", "map"]
 
@@ -149,7 +149,7 @@ def test_the_batches_are_those_of_speechbrains_sampler(n, batch_size, n_buckets)
 
 def test_evaluation_goes_by_length(tmp_path):
     stored, manifest = made(tmp_path, KINDS["16-bit audio"])
-    dataset = make_dataset(manifest, TASKS, KeepInMemory(stored, 0))
+    dataset = make_dataset(manifest, TASKS, CachedReader(stored, 0))
     batches = [list(zip(batch.id, batch.frames.tolist())) for batch in sorted_batches(dataset, 4)]
     assert [len(batch) for batch in batches] == [4, 4, 4, 1]
     assert [n for batch in batches for _, n in batch] == sorted(manifest["samples"])
@@ -158,7 +158,7 @@ def test_evaluation_goes_by_length(tmp_path):
 def test_kept_as_compact_as_stored_while_it_fits(tmp_path):
     stored, manifest = made(tmp_path, KINDS["16-bit audio"], n=3)
     first, second = (stored.arrays[d] for d in ("d0", "d1"))
-    read = KeepInMemory(stored, first.nbytes)
+    read = CachedReader(stored, first.nbytes)
     assert torch.equal(read("0.wav", "d0"), first / 32768) and read("1.wav", "d1").dtype == torch.float32
     stored.read = None  # reading now would fail
     assert torch.equal(read("0.wav", "d0"), to_float(first))
@@ -175,7 +175,7 @@ def test_a_loader_that_is_ahead_gives_the_same_and_counts_what_it_gave(tmp_path)
         return indices
 
     batches = [[0, 1], [2], [3, 4]]
-    loader = AheadLoader(range(5), batch_sampler=batches, collate_fn=make)
+    loader = PrefetchLoader(range(5), batch_sampler=batches, collate_fn=make)
     seen = []
     for n, batch in enumerate(loader, start=1):
         assert len(made_of) == min(n + 1, 3)  # the next one is under way
@@ -185,7 +185,7 @@ def test_a_loader_that_is_ahead_gives_the_same_and_counts_what_it_gave(tmp_path)
     assert seen == batches and list(loader) == batches
 
     (tmp_path / "position").write_text("1")
-    resumed = AheadLoader(range(5), batch_sampler=batches, collate_fn=make)
+    resumed = PrefetchLoader(range(5), batch_sampler=batches, collate_fn=make)
     resumed._speechbrain_load(tmp_path / "position", end_of_epoch=False)
     assert list(resumed) == batches[1:]
     assert list(resumed) == batches
@@ -196,15 +196,15 @@ def test_a_loader_that_is_ahead_gives_the_same_and_counts_what_it_gave(tmp_path)
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
 def test_resident_batches_on_a_gpu(tmp_path, kinds, place):
     stored, manifest = made(tmp_path, kinds, n=200)
-    memory = Memory("cuda", 2**30)
+    memory = MemoryBudget("cuda", 2**30)
     for other in {"device": (), "locked": ("device",), "map": ("device", "locked")}[place]:
         memory.left[other] = 0
-    dataset = make_dataset(manifest, TASKS, KeepInMemory(stored, 10**6))
-    resident = Resident(dataset, ["emotion", "gender"], stored, memory)
+    dataset = make_dataset(manifest, TASKS, CachedReader(stored, 10**6))
+    resident = InMemorySplit(dataset, ["emotion", "gender"], stored, memory)
     assert resident.place == place
     batches = torch.arange(200).view(-1, 8).tolist()
     expected = DataLoader(dataset, batch_sampler=batches, collate_fn=collate(dataset))
-    for batch, there in zip(AheadLoader(resident, batch_sampler=batches, collate_fn=collate(resident)), expected):
+    for batch, there in zip(PrefetchLoader(resident, batch_sampler=batches, collate_fn=collate(resident)), expected):
         batch = batch.to("cuda")
         assert torch.equal(to_float(batch.x.data).cpu(), there.x.data)
         assert torch.equal(batch.frames.cpu(), there.frames)

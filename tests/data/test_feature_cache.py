@@ -18,7 +18,7 @@ import torchaudio
 from conftest import HPARAMS
 from helpers import run
 
-from korser import Stage, load_hparams
+from korser import Frontend, load_hparams
 from korser.data import fingerprint
 from korser.data.audio import read_audio
 from korser.data.feature_cache import FeatureCache, FrozenPrefix
@@ -281,7 +281,7 @@ def test_another_error_is_passed_on(tmp_path, audio, monkeypatch):
         FeatureCache([SmallMemory()], tmp_path / "cache", read_audio).fill(audio, progressbar=False)
 
 
-class Louder(Stage):
+class Louder(Frontend):
     """The waveform as one channel, much enlarged."""
 
     def __init__(self, factor):
@@ -365,10 +365,10 @@ def test_the_digest_knows_settings_and_weights():
 
 
 STAGE = """
-from korser import Stage
+from korser import Frontend
 from mypackage.helper import scale
 
-class Mine(Stage):
+class Mine(Frontend):
     def __init__(self):
         super().__init__(output_size=1, frame_rate=16000)
 
@@ -436,7 +436,7 @@ def test_the_digest_knows_helpers_in_a_folder_and_the_libraries_that_are_called(
 
 
 def test_the_digest_knows_what_a_module_keeps_beside_its_tensors():
-    class Wrap(Stage):
+    class Wrap(Frontend):
         def __init__(self, *, transform):
             super().__init__(output_size=1, frame_rate=100)
             self.transform = transform
@@ -498,7 +498,7 @@ def test_single_files_are_predicted_from_features_as_they_were_kept(tiny, settin
     single = trained.predict_files(table["path"])
     columns = [c for c in table if "_prob_" in c]
     np.testing.assert_allclose(single[columns], table[columns], rtol=tolerance, atol=tolerance)
-    (prefix,) = trained.model.prefix
+    (prefix,) = trained.model.frozen_stages
     x = read_audio(table["path"][0])
     with torch.no_grad():
         features, _ = prefix(x[None], torch.tensor([len(x)]))
@@ -514,14 +514,14 @@ def test_a_run_of_before_there_was_a_choice_predicts_what_it_did(tiny):
     assert len(old) == len(lines) - len(new)
     (run_dir / "hparams.yaml").write_text("".join(old))
     table, trained = read_csv(run_dir / "test.csv", ["gender", "intensity"]), TrainedModel(run_dir)
-    assert trained.model.prefix[0].dtype == torch.float32
+    assert trained.model.frozen_stages[0].dtype == torch.float32
     columns = [c for c in table if "_prob_" in c]
     np.testing.assert_allclose(trained.predict_files(table["path"])[columns], table[columns], rtol=1e-5, atol=1e-5)
 
 
 def test_without_a_cache_nothing_is_rounded(tiny):
     run_dir = run({**tiny, "n_epochs": "1", "use_cache": "false"}, model="mel_stl")
-    assert [type(stage) for stage in TrainedModel(run_dir).model.prefix] == [Mel]
+    assert [type(stage) for stage in TrainedModel(run_dir).model.frozen_stages] == [Mel]
 
 
 def test_epochs_after_the_first_do_not_run_the_encoder(tiny, tmp_path):
@@ -529,11 +529,11 @@ def test_epochs_after_the_first_do_not_run_the_encoder(tiny, tmp_path):
     prepare(hparams, tmp_path / "run")
     model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
     manifest = read_csv(tmp_path / "run" / "manifest.csv")
-    read, skip_prefix = make_reader(hparams, model, manifest)
-    assert skip_prefix
-    model.prefix[0].forward = None  # calling it now would fail
+    read, skip_frozen = make_reader(hparams, model, manifest)
+    assert skip_frozen
+    model.frozen_stages[0].forward = None  # calling it now would fail
     row = manifest.iloc[0]
-    assert read(row["audio_path"], row["digest"]).shape[1] == model.prefix[0].output_size
+    assert read(row["audio_path"], row["digest"]).shape[1] == model.frozen_stages[0].output_size
 
 
 def test_waveform_augmentation_switches_the_cache_off(tiny, tmp_path, caplog):
@@ -541,8 +541,8 @@ def test_waveform_augmentation_switches_the_cache_off(tiny, tmp_path, caplog):
     prepare(hparams, tmp_path / "run")
     hparams["wav_augment"] = lambda x, lengths: (x, lengths)
     model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
-    read, skip_prefix = make_reader(hparams, model, read_csv(tmp_path / "run" / "manifest.csv"))
-    assert not skip_prefix
+    read, skip_frozen = make_reader(hparams, model, read_csv(tmp_path / "run" / "manifest.csv"))
+    assert not skip_frozen
     assert "the cache of frozen features is off" in caplog.text
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from korser.corpora import load_corpus
-from korser.data.split_checks import check_splits, words_tell
+from korser.data.split_checks import check_splits, lexical_leakage
 from korser.data.splits import assign_splits, speaker_independent, warn_once
 from korser.utils.errors import UserError
 
@@ -434,10 +434,10 @@ def test_ravdess_chosen_on_actors_1_to_12_and_tested_on_13_to_18():
 
 def test_sentences_that_tell_the_label_are_noticed():
     data = corpus()  # each class has its own sentences
-    assert words_tell(assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")
+    assert lexical_leakage(assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")
     apart = assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2, hold_out="sentence")
-    assert not words_tell(apart, "emotion")
+    assert not lexical_leakage(apart, "emotion")
     acted = data.assign(sentence=data["sentence"].str[-1])  # each sentence in every emotion
     once = data.assign(sentence=data["id"])
     for other in (acted, once, data.drop(columns="sentence"), data.assign(sentence=None)):
-        assert not words_tell(assign_splits(other, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")
+        assert not lexical_leakage(assign_splits(other, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from korser import Chain, Stage
+from korser import Chain, Frontend
 from korser.frontend.base import split_frozen
 
 
-class Halve(Stage):
+class Halve(Frontend):
     def __init__(self, *, in_channels=None, input_rate=16000, min_length=2, trained=True):
         super().__init__(
             output_size=4,

@@ -73,7 +73,7 @@ def test_intervals_leave_out_a_speaker_at_a_time():
         return (t["emotion_pred"] == t["emotion"])[t["emotion"] == "anger"].mean()
 
     for entry, statistic in (got["uar"], uar), (got["recall"]["anger"], recall_of_anger):
-        expected = jackknife_interval(statistic(table), without(statistic), share=True)
+        expected = jackknife_interval(statistic(table), without(statistic), proportion=True)
         assert np.allclose([entry["low"], entry["high"]], expected)
     for metric in "accuracy", "uar", "macro_f1", "ece":
         assert got[metric]["low"] < got[metric]["value"] < got[metric]["high"]

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
-from korser.metrics.intervals import around, jackknife_interval
+from korser.metrics.intervals import interval_from_variance, jackknife_interval
 
 
 def test_of_a_mean_is_the_t_interval():
@@ -32,15 +32,15 @@ def test_is_clipped_to_the_range():
 def test_of_independent_draws_is_wilsons(right, n):
     value, quantile = max(right, 1e-9) / n, stats.norm.ppf(0.975)
     expected = stats.binomtest(right, n).proportion_ci(method="wilson")
-    assert np.allclose(around(value, value * (1 - value) / n, quantile, share=True), expected)
+    assert np.allclose(interval_from_variance(value, value * (1 - value) / n, quantile, proportion=True), expected)
 
 
 def test_of_a_share_is_within_0_and_1_and_holds_the_value():
     rng = np.random.default_rng(0)
     value, variance = rng.random(1000), 10 ** rng.uniform(-6, 0, 1000)
-    low, high = around(value, variance, 4.3, share=True)
+    low, high = interval_from_variance(value, variance, 4.3, proportion=True)
     assert (0 <= low).all() and (low < value).all() and (value < high).all() and (high <= 1).all()
-    back = around(1 - value, variance, 4.3, share=True)
+    back = interval_from_variance(1 - value, variance, 4.3, proportion=True)
     assert np.allclose([1 - back[1], 1 - back[0]], [low, high])
 
 
@@ -49,9 +49,9 @@ def test_of_a_share_is_within_0_and_1_and_holds_the_value():
     [[], [0.5], [0.5, 0.6], [0.5, 0.6, np.nan], [1.0, 1.0, 1.0]],
     ids=["none", "one", "two", "undefined", "equal"],
 )
-@pytest.mark.parametrize("share", [False, True])
-def test_declines(left_out, share):
-    assert np.isnan(jackknife_interval(np.mean(left_out or 1), left_out, bounds=(0, 1), share=share)).all()
+@pytest.mark.parametrize("proportion", [False, True])
+def test_declines(left_out, proportion):
+    assert np.isnan(jackknife_interval(np.mean(left_out or 1), left_out, bounds=(0, 1), proportion=proportion)).all()
 
 
 @pytest.mark.parametrize("n_speakers", [4, 6, 18])
@@ -74,7 +74,7 @@ def test_covers_the_truth(metric, n_speakers):
 
     all_right, all_n = right.sum(1), n.sum(1)
     left_out = statistic(all_right[:, None] - right, all_n[:, None] - n)  # (corpora, speakers)
-    low, high = jackknife_interval(statistic(all_right, all_n), left_out.T, share=True)
+    low, high = jackknife_interval(statistic(all_right, all_n), left_out.T, proportion=True)
     covered = ((low <= true) & (true <= high)).mean()
     print(metric, n_speakers, covered)
     assert 0.93 <= covered <= 0.97
@@ -88,8 +88,8 @@ def test_covers_the_truth_where_most_are_right(mean, spread, n_speakers):
     right = rng.binomial(60, rng.beta(mean * draws, (1 - mean) * draws, (8_000, n_speakers))) / 60
     left_out = (right.sum(1, keepdims=True) - right) / (n_speakers - 1)
     covered = {}
-    for share in False, True:
-        low, high = jackknife_interval(right.mean(1), left_out.T, bounds=(0, 1), share=share)
-        covered[share] = ((low <= mean) & (mean <= high))[np.isfinite(low)].mean()
+    for proportion in False, True:
+        low, high = jackknife_interval(right.mean(1), left_out.T, bounds=(0, 1), proportion=proportion)
+        covered[proportion] = ((low <= mean) & (mean <= high))[np.isfinite(low)].mean()
     print(mean, n_speakers, covered)
     assert 0.90 <= covered[True] <= 0.96 and covered[True] > covered[False]

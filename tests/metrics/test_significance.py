@@ -54,7 +54,7 @@ def test_one_seed_gives_the_interval_over_speakers(metric):
     total = counts[0].sum(0)
     left_out = [scores(total - own)[metric] for own in counts[0]]
     entry = estimate(counts, metric)
-    expected = jackknife_interval(scores(total)[metric], left_out, share=True)
+    expected = jackknife_interval(scores(total)[metric], left_out, proportion=True)
     assert np.allclose([entry["low"], entry["high"]], expected)
     assert entry["n_seeds"] == 1 and "one seed" in entry["note"]
 
@@ -126,7 +126,7 @@ def coverage(corpora, n_speakers, n_seeds):
     """How often the interval holds the accuracy of these seeds, and of all seeds."""
     rng = np.random.default_rng(10 * n_speakers + n_seeds)
     right, of_these, of_all = simulate(rng, corpora, n_speakers, n_seeds)
-    entries = [interval(x.mean(0), (x.sum(0) - x) / (n_speakers - 1), share=True) for x in right]
+    entries = [interval(x.mean(0), (x.sum(0) - x) / (n_speakers - 1), proportion=True) for x in right]
     low, high = np.array([[entry["low"], entry["high"]] for entry in entries], dtype=float).T  # None: NaN, not covered
     return ((low <= of_these) & (of_these <= high)).mean(), ((low <= of_all) & (of_all <= high)).mean()
 

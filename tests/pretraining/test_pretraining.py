@@ -15,7 +15,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
 from korser.corpora import load_corpus
 from korser.pretraining import load_settings
-from korser.pretraining.data import CropPlan, Pool, find_audio, hold_out, read_sources, validation_batches
+from korser.pretraining.data import AudioPool, CropPlan, find_audio, hold_out, read_sources, validation_batches
 from korser.pretraining.masking import draw_masks, draw_negatives, masked_frames
 from korser.pretraining.model import PretrainingModel, perplexity
 from korser.pretraining.reconstruction import Reconstruction
@@ -358,7 +358,7 @@ def test_crops_are_the_audio_from_memory_and_from_disk(folder, tmp_path):
     paths = find_audio(folder)
     table = scan_audio(paths, tmp_path / "cache").reset_index(drop=True)
     for max_bytes in (2**30, 0):
-        pool = Pool(table, "cpu", max_bytes, tmp_path / "cache")
+        pool = AudioPool(table, "cpu", max_bytes, tmp_path / "cache")
         x = pool.crops(torch.tensor([1, 4]), torch.tensor([100, 0]), 2000)
         for row, path, start in zip(x, (paths[1], paths[4]), (100, 0)):
             torch.testing.assert_close(row, read_audio(path)[start : start + 2000], atol=2e-5, rtol=0)

@@ -106,8 +106,8 @@ def test_other_code_makes_another_model(tmp_path):
     write_run(tmp_path / "a", "mel_stl")
     write_run(tmp_path / "b", "mel_stl", seed=2, code={"korser.plugins.frontends.made.Made": "fedcba"})
     assert list(label_runs(load_runs(tmp_path))) == [
-        "mel_stl (code.plugins.frontends.made.Made 0123456789abcdef)",
-        "mel_stl (code.plugins.frontends.made.Made fedcba)",
+        "mel_stl (code.korser.plugins.frontends.made.Made 0123456789abcdef)",
+        "mel_stl (code.korser.plugins.frontends.made.Made fedcba)",
     ]
 
 

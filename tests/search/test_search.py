@@ -28,12 +28,12 @@ from korser.config.hparams import run_name
 from korser.metrics.intervals import jackknife_interval
 from korser.runs.directory import run_folder
 from korser.search import load_settings, search
-from korser.search.coordinator import Coordinator
+from korser.search.coordinator import Searcher
 from korser.search.plan import make_plan
 from korser.search.report import speaker_counts, verdict
 from korser.search.space import make_axis
 from korser.utils.files import locked, read_csv, read_json, write_csv, write_json
-from korser.workers import Outcome
+from korser.workers import JobResult
 from korser.workers.job import perform
 
 EMOTIONS = ("joy", "sadness", "neutral", "anger")
@@ -72,7 +72,7 @@ class FakeWorkers:
     def next(self, timeout=None):
         job, epoch = self.jobs.pop(0)
         if job in self.pruned:
-            return Outcome(job, "pruned", f"stopped after epoch {epoch}")
+            return JobResult(job, "pruned", f"stopped after epoch {epoch}")
         if epoch + 1 < self.epochs:
             self.jobs.append((job, epoch + 1))
             write_log(Path(job.run_dir), score(job.overrides), epoch + 1)
@@ -82,7 +82,7 @@ class FakeWorkers:
             self.trained.append(Path(job.run_dir).name)
             pretend(job, self.epochs)
         self.step()
-        return Outcome(job, state, "" if state == "complete" else f"so it is: {state}")
+        return JobResult(job, state, "" if state == "complete" else f"so it is: {state}")
 
 
 class HereWorkers(FakeWorkers):
@@ -208,7 +208,7 @@ def test_the_run_folder_is_that_of_its_settings(options):
 
 def run_plan(plan, settings, folder, workers):
     """A search without the checks before it, which take most of the time of a pretended one."""
-    return Coordinator(replace(plan, folder=folder), settings, workers).run()
+    return Searcher(replace(plan, folder=folder), settings, workers).run()
 
 
 @pytest.mark.parametrize("sampler", [None, "RandomSampler", "TPESampler {n_startup_trials: 1}"])
@@ -396,7 +396,7 @@ def test_a_pruned_trial_is_final(quick, pruner):
     quick |= {"space": "{lr: [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]}", "pruner": pruner}
     settings = settings_of(quick)
     plan = replace(make_plan(settings, HPARAMS / "mel_mtl.yaml"), study="named")  # Hyperband draws by the study's name
-    Coordinator(plan, settings, FakeWorkers(n=3, epochs=9)).run()
+    Searcher(plan, settings, FakeWorkers(n=3, epochs=9)).run()
     folder = folder_of(quick)
     table = table_of(folder)
     assert set(table["state"]) == {"complete", "pruned"}
@@ -406,7 +406,7 @@ def test_a_pruned_trial_is_final(quick, pruner):
     assert sum(trial.state.name == "PRUNED" for trial in trials) == len(pruned)
     assert all(1 in trial.intermediate_values for trial in trials)
     again = FakeWorkers()
-    Coordinator(plan, settings, again).run()
+    Searcher(plan, settings, again).run()
     assert again.submitted == []
     pd.testing.assert_frame_equal(table, table_of(folder))
 

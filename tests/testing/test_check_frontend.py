@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from korser import cli
-from korser.frontend.base import Chain, Stage
-from korser.frontend.lengths import length_mask, zero_padding
+from korser.frontend.base import Chain, Frontend
+from korser.frontend.lengths import length_mask, mask_padding
 from korser.plugins.backbones.convnet import MaskedBatchNorm
 from korser.testing import Check, check_frontend
 from korser.testing.__main__ import main
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 HOP = 160
 
 
-class Good(Stage):
+class Good(Frontend):
     """Log energies of learnt projections of 10 ms frames; the broken ones below each break one line of it."""
 
     def __init__(self, channels=8, frame_rate=100.0):
@@ -36,13 +36,13 @@ class Good(Stage):
         return x.square().add(1e-6).log()
 
     def forward(self, x, lengths):
-        x = zero_padding(x, lengths)
+        x = mask_padding(x, lengths)
         features = self.compress(self.linear(self.frames(x)))  # (B, T', C)
         lengths = self.output_lengths(lengths)
-        return zero_padding(features, lengths), lengths
+        return mask_padding(features, lengths), lengths
 
 
-class Mixer(Stage):
+class Mixer(Frontend):
     """A trainable stage on features."""
 
     def __init__(self, before, channels=4):
@@ -55,7 +55,7 @@ class Mixer(Stage):
         self.linear = nn.Linear(before.output_size, channels)
 
     def forward(self, x, lengths):
-        return zero_padding(self.linear(zero_padding(x, lengths)).tanh(), lengths), lengths
+        return mask_padding(self.linear(mask_padding(x, lengths)).tanh(), lengths), lengths
 
 
 class Frozen(Good):
@@ -123,13 +123,13 @@ def test_good_frontends_are_green(name):
 
 class LeaksPadding(Good):
     def forward(self, x, lengths):
-        x = zero_padding(x, lengths)
+        x = mask_padding(x, lengths)
         return super().forward(x - x.mean(1, keepdim=True), lengths)  # a mean over the padding too
 
 
 class LeaksNeighbour(Good):
     def forward(self, x, lengths):
-        x = zero_padding(x, lengths)
+        x = mask_padding(x, lengths)
         return super().forward(x / x.abs().max().clamp_min(1e-3), lengths)
 
 
@@ -141,7 +141,7 @@ class LeaksNoise(Good):
         x = nn.functional.pad(x, (0, -x.shape[1] % HOP))
         features = self.compress(self.linear(self.frames(x)))
         lengths = self.output_lengths(lengths)
-        return zero_padding(features, lengths), lengths
+        return mask_padding(features, lengths), lengths
 
 
 class LeaksNan(LeaksNoise):
@@ -151,7 +151,7 @@ class LeaksNan(LeaksNoise):
 
 class LeavesPadding(Good):
     def forward(self, x, lengths):
-        return self.compress(self.linear(self.frames(zero_padding(x, lengths)))), self.output_lengths(lengths)
+        return self.compress(self.linear(self.frames(mask_padding(x, lengths)))), self.output_lengths(lengths)
 
 
 class WrongLengths(Good):
@@ -302,7 +302,7 @@ class Unseeded(Good):
 
 class NanOnSilence(Good):
     def forward(self, x, lengths):
-        x = zero_padding(x, lengths)
+        x = mask_padding(x, lengths)
         return super().forward(x / x.square().sum(1, keepdim=True).sqrt(), lengths)
 
 
@@ -322,7 +322,7 @@ class NanOnWeakDc(Good):
     """Variance as E[x^2] - E[x]^2, which rounding makes negative unless the level is a power of 2."""
 
     def forward(self, x, lengths):
-        x = zero_padding(x, lengths)
+        x = mask_padding(x, lengths)
         mean = x.sum(1, keepdim=True) / lengths[:, None]
         variance = x.square().sum(1, keepdim=True) / lengths[:, None] - mean.square()
         return super().forward((x - mean) / (variance.sqrt() + 1e-5), lengths)
@@ -392,9 +392,9 @@ class ListEncoder(Good):
         self.linear = None
 
     def forward(self, x, lengths):
-        lengths, x = self.output_lengths(lengths), self.frames(zero_padding(x, lengths))
+        lengths, x = self.output_lengths(lengths), self.frames(mask_padding(x, lengths))
         features = self.compress(self.encoder[0](x.float()).to(x))
-        return zero_padding(features, lengths), lengths
+        return mask_padding(features, lengths), lengths
 
 
 class LazyEncoder(Good):
@@ -466,12 +466,12 @@ class CoarseUnderAutocast(Good):
 
 
 class SaysAMatrix(Good):
-    def learned(self):
+    def interpretable_parameters(self):
         return {"projection": ("", self.linear.weight)}
 
 
 BROKEN = [
-    (SaysAMatrix, "says_what_it_learnt"),
+    (SaysAMatrix, "interpretable_parameters_valid"),
     (LeaksPadding, "same_alone_as_in_a_batch"),
     (LeaksNeighbour, "same_alone_as_in_a_batch"),
     (MaskByShape, "same_alone_as_in_a_batch"),
@@ -483,8 +483,8 @@ BROKEN = [
     (FloatLengths, "lengths_are_int64"),
     (ShrinkingLengths, "lengths_grow_with_the_input"),
     (WrongSize, "shapes_of_one_utterance"),
-    (SizeAsFloat, "declares_its_sizes"),
-    (nn.Identity, "declares_its_sizes"),
+    (SizeAsFloat, "declared_sizes_valid"),
+    (nn.Identity, "declared_sizes_valid"),
     (WrongRate, "frame_rate_as_declared"),
     (TooShort, "shapes_of_the_shortest"),
     (LimitedLength, "shapes_of_the_longest"),
@@ -522,8 +522,8 @@ BROKEN = [
     (LazyEncoder, "registers_its_state"),
     (HiddenState, "state_dict_round_trip"),
     (StaleCache, "state_dict_round_trip"),
-    (ChangesInput, "leaves_its_input_alone"),
-    (ChangesLengths, "leaves_its_input_alone"),
+    (ChangesInput, "input_not_modified"),
+    (ChangesLengths, "input_not_modified"),
     (FailsInFloat64, "runs_in_float64"),
     (FailsUnderAutocast, "runs_under_bf16_autocast"),
     (CoarseUnderAutocast, "runs_under_bf16_autocast"),
@@ -561,16 +561,16 @@ class Unpadded(Good):
     """The commonest convolution; an utterance of less than a frame is admitted, since nothing else was said."""
 
     def __init__(self):
-        Stage.__init__(self, output_size=8, frame_rate=100.0)
+        Frontend.__init__(self, output_size=8, frame_rate=100.0)
         self.conv = nn.Conv1d(1, 8, 400, HOP)
 
     def output_lengths(self, lengths):
         return (lengths - 400) // HOP + 1
 
     def forward(self, x, lengths):
-        features = self.conv(zero_padding(x, lengths)[:, None]).mT
+        features = self.conv(mask_padding(x, lengths)[:, None]).mT
         lengths = self.output_lengths(lengths)
-        return zero_padding(features, lengths), lengths
+        return mask_padding(features, lengths), lengths
 
 
 SHORT = "inputs of 1 samples are too short for Unpadded, which admits them: say min_length=400 in super().__init__"
@@ -610,7 +610,7 @@ def test_nan_after_a_training_step_is_called_nan():
 def test_an_exception_is_placed_in_the_users_code():
     line = 1 + next(i for i, text in enumerate(Path(__file__).read_text().splitlines()) if text.endswith('{}["abc"]'))
     said = failures(Raises)
-    assert said["finite_on_dc"].endswith(f"test_testing.py:{line}, in forward: KeyError: 'abc'")
+    assert said["finite_on_dc"].endswith(f"test_check_frontend.py:{line}, in forward: KeyError: 'abc'")
     assert said["finite_on_dc"] == said["shapes_of_one_utterance"]
 
 
@@ -633,7 +633,7 @@ def test_global_generators_are_left_as_they_were():
 def command(tmp_path, monkeypatch, capsys):
     """``python -m korser.testing`` in a folder with a frontend beside its YAML: gives code, stdout and stderr."""
     toys = Path(__file__).read_text(encoding="utf-8").partition("# Each class breaks")[0]
-    (tmp_path / "toys_of_test_testing.py").write_text(toys, encoding="utf-8")
+    (tmp_path / "toys_of_test_check_frontend.py").write_text(toys, encoding="utf-8")
     (tmp_path / "good.yaml").write_text(
         "channels: 8\nfrontend: !new:toys_of_test_testing.Good\n  channels: !ref <channels>\n"
     )

@@ -11,20 +11,20 @@ from conftest import HPARAMS
 from torch import nn
 
 import korser
-from korser import Chain, Stage, UserError, load_hparams
+from korser import Chain, Frontend, UserError, load_hparams
 from korser.comparison.compare import compare
-from korser.frontend.lengths import zero_padding
+from korser.frontend.lengths import mask_padding
 from korser.runs.load import load_runs
 from korser.testing.dry_run import dry_run
 
 SOURCE = """
 import numpy
 import torch
-from korser import Stage
-from korser.frontend.lengths import zero_padding
+from korser import Frontend
+from korser.frontend.lengths import mask_padding
 from torch import nn
 
-class Conv(Stage):
+class Conv(Frontend):
     def __init__(self, *, n_filters=8):
         super().__init__(output_size=n_filters, frame_rate=100)
         self.conv = nn.Conv1d(1, n_filters, kernel_size=400, stride=160, padding=200)
@@ -34,10 +34,10 @@ class Conv(Stage):
         return lengths // 160 + 1
 
     def forward(self, x, lengths):
-        y = self.conv(zero_padding(x, lengths)[:, None]).transpose(1, 2)
+        y = self.conv(mask_padding(x, lengths)[:, None]).transpose(1, 2)
         y = y.abs().log1p()
         lengths = self.output_lengths(lengths)
-        return zero_padding(y, lengths), lengths
+        return mask_padding(y, lengths), lengths
 """
 LOG = "y = y.abs().log1p()"
 GAIN = 'self.gain = getattr(self, "gain", None) or nn.Parameter(torch.ones(1)); y = y * self.gain'
@@ -45,7 +45,7 @@ KEEPS = "y = y.abs() - self.mean; self.mean = 0.9 * self.mean + 0.1 * y.mean((0,
 IN_TRAINING = "y = y.abs()\n        if self.training: self.mean = y.mean((0, 1)).detach()\n        y = y - self.mean"
 REUSES = "y = y.abs()\n        if self.training: y = y + self.mean; self.mean = y.mean()"
 BROKEN = {  # (what is replaced, by what): what is said
-    ("return zero_padding(y, lengths)", "return y"): "features past the lengths reach .*, they have to be 0",
+    ("return mask_padding(y, lengths)", "return y"): "features past the lengths reach .*, they have to be 0",
     ("lengths = self.output_lengths(lengths)", "pass"): "return self.output_lengths",
     ("self.output_lengths(lengths)", "lengths // 80"): r"give lengths \[186, 106\], output_lengths says \[94, 54\]",
     ("return lengths // 160", "return lengths / 160"): "lengths as torch.float32, not torch.int64",
@@ -128,7 +128,7 @@ def test_the_min_length_that_will_do_is_said(conv):
         dry_run(frontend)
 
 
-class Mix(Stage):
+class Mix(Frontend):
     """A stage behind another."""
 
     def __init__(self, channels=8):
@@ -137,7 +137,7 @@ class Mix(Stage):
         self.drop = nn.Dropout(0.5)
 
     def forward(self, x, lengths):
-        return zero_padding(self.drop(self.linear(x)), lengths), lengths
+        return mask_padding(self.drop(self.linear(x)), lengths), lengths
 
 
 class Stops(Mix):
@@ -150,7 +150,7 @@ def test_every_stage_of_a_chain_is_run(conv):
     dry_run(Chain(first, Chain(Mix(), Mix())))
     dry_run(Chain(first, Mix().requires_grad_(False), Mix()))
     dry_run(Chain(first.requires_grad_(False), Stops()))
-    with pytest.raises(UserError, match="test_contract.py:.*Stops: .*no gradient on to the trained stage before it"):
+    with pytest.raises(UserError, match="test_dry_run.py:.*Stops: .*no gradient on to the trained stage before it"):
         dry_run(Chain(conv()(), Mix(), Stops()))
 
 
@@ -210,7 +210,7 @@ def test_gpus_are_not_seeded(conv, monkeypatch):
     dry_run(conv()())
 
 
-class Slow(Stage):
+class Slow(Frontend):
     """Learns its mean, but not by gradient; one frame a second, normalised over time."""
 
     def __init__(self):
@@ -228,7 +228,7 @@ class Slow(Stage):
             if y.shape[1] < 2:
                 raise ValueError("it takes two frames to normalise over")
             self.mean.lerp_(y.detach().mean(), 0.1)
-        return zero_padding(self.gain * y, n), n
+        return mask_padding(self.gain * y, n), n
 
 
 def test_what_is_learnt_without_gradients_is_left_as_it_was():
@@ -281,7 +281,7 @@ def test_training_begins_with_it(conv, tiny, tmp_path, monkeypatch):
 
 def test_it_can_be_switched_off_and_tables_say_so(conv, tiny, tmp_path):
     """As for code that runs on GPUs alone, whose operations cannot be counted either."""
-    conv("return zero_padding(y, lengths)", 'assert x.shape[1] != 64000, "none here"; return y')
+    conv("return mask_padding(y, lengths)", 'assert x.shape[1] != 64000, "none here"; return y')
     (tmp_path / "mine.py").rename(tmp_path / "unchecked.py")  # no other test imports one of this name
     (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:unchecked.Conv\n")
     checked = load_hparams(tmp_path / "mine.yaml", tiny)

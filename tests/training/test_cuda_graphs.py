@@ -10,7 +10,7 @@ from conftest import HPARAMS
 from helpers import WAV_AUGMENT, Killed, kill_at, run
 
 from korser import load_hparams
-from korser.frontend.lengths import zero_padding
+from korser.frontend.lengths import mask_padding
 from korser.plugins.frontends.leaf.leaf import Leaf
 from korser.plugins.heads.linear import LinearHeads
 from korser.training import brain, cuda_graphs
@@ -80,10 +80,10 @@ def replays(monkeypatch):
     return made
 
 
-def make_brain(overrides=None, model="mel_mtl", skip_prefix=True):
+def make_brain(overrides=None, model="mel_mtl", skip_frozen=True):
     hparams = load_hparams(HPARAMS / f"{model}.yaml", {"device": "cpu", "noprogressbar": "true", **(overrides or {})})
     tasks = tasks_of(hparams, {"tasks": [{"name": name, "classes": classes} for name, classes in CLASSES.items()]})
-    brain = EmotionBrain(model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_prefix=skip_prefix)
+    brain = EmotionBrain(model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_frozen=skip_frozen)
     brain.device = "cuda"  # so it says
     return brain
 
@@ -102,8 +102,8 @@ def test_shipped_models_can_be_captured(model):
 
 
 def test_what_keeps_steps_from_being_captured():
-    def reason(overrides=None, skip_prefix=True, model="mel_mtl", **attributes):
-        brain = make_brain(overrides, model, skip_prefix)
+    def reason(overrides=None, skip_frozen=True, model="mel_mtl", **attributes):
+        brain = make_brain(overrides, model, skip_frozen)
         for name, value in attributes.items():
             setattr(brain, name, value)
         return why_not(brain)
@@ -114,8 +114,8 @@ def test_what_keeps_steps_from_being_captured():
     assert "accumulated" in reason(grad_accumulation_factor=2)
     assert "fp16" in reason(scaler=SimpleNamespace(is_enabled=lambda: True))
     assert "wav_augment" in reason({"wav_augment": WAV_AUGMENT})
-    assert "Wav2Vec" in reason(skip_prefix=False, model="wav2vec_mtl")
-    assert reason(skip_prefix=False) is None
+    assert "Wav2Vec" in reason(skip_frozen=False, model="wav2vec_mtl")
+    assert reason(skip_frozen=False) is None
 
 
 def test_a_subclass_has_to_say_it_for_itself():
@@ -124,7 +124,7 @@ def test_a_subclass_has_to_say_it_for_itself():
             return super().loss(*args)
 
     class Same(LinearHeads):
-        def capture_key(self):
+        def cuda_graph_key(self):
             return ()
 
     brain = make_brain()
@@ -163,7 +163,7 @@ class Policy(Replays):
 
     def __init__(self, state=((),)):
         self.said = state
-        self.parts = [SimpleNamespace(capture_key=lambda: self.said[0])]
+        self.parts = [SimpleNamespace(cuda_graph_key=lambda: self.said[0])]
         augment = SimpleNamespace(draw=lambda n: (torch.rand(2, n),))
         tasks = [SimpleNamespace(name="emotion")]
         self.brain = SimpleNamespace(device="cpu", tasks=tasks, settings={"augment": augment})
@@ -178,7 +178,7 @@ class Policy(Replays):
         return Captured(StandIn(lambda: self.brain.gradients(inputs), values, []), inputs, values, [])
 
     def sums(self, inputs):
-        return torch.stack([zero_padding(inputs.x.data, inputs.frames).sum(), inputs.labels["emotion"].sum()])
+        return torch.stack([mask_padding(inputs.x.data, inputs.frames).sum(), inputs.labels["emotion"].sum()])
 
     def step(self, time, n=2, value=1.0):
         x = torch.full((n, time), value)
@@ -355,13 +355,13 @@ def test_leaf_watches_its_widths_also_where_torch_counts_no_change():
             self.busy = False
 
     leaf, x, lengths = Leaf(), 0.1 * torch.randn(2, 4000), torch.tensor([4000, 3000])
-    assert Leaf(in_channels=4, sample_rate=50).capture_key() == ()
+    assert Leaf(in_channels=4, sample_rate=50).cuda_graph_key() == ()
     leaf.plan.reader = Reader()
-    assert leaf.capture_key() is None  # the first step chooses the rates
+    assert leaf.cuda_graph_key() is None  # the first step chooses the rates
     optimizer = torch.optim.AdamW([leaf.width], lr=0.5, fused=True)
     keys = set()
     for step in range(40):
-        key = leaf.capture_key() if step % 20 else None  # replays for the most part
+        key = leaf.cuda_graph_key() if step % 20 else None  # replays for the most part
         if key is None or step % 4 == 0:
             energies = leaf._energies(leaf._carriers(x), lengths)
             assert energies.isfinite().all()

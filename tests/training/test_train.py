@@ -20,9 +20,9 @@ from conftest import HPARAMS, ROOT
 from helpers import WAV_AUGMENT, Killed, assert_same_run, kill_at, run
 from speechbrain.nnet import schedulers
 
-from korser import Stage, UserError, load_hparams, train
+from korser import Frontend, UserError, load_hparams, train
 from korser.data.batches import sorted_batches
-from korser.data.resident import Memory, Resident
+from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.inference.predict import TrainedModel
 from korser.nn.cost import macs_per_second
 from korser.plugins.backbones.convnet import ConvNet
@@ -45,7 +45,7 @@ FILES = [
     "valid.csv",
     "test.csv",
     "test_embeddings.npy",
-    "learned.json",
+    "interpretable_parameters.json",
     "cost.json",
     "metrics.json",
     "run.json",
@@ -115,7 +115,7 @@ def test_a_run_records_what_it_cost(reference):
     assert cost["train_seconds"] == pytest.approx(read_csv(run_dir / "log.csv")["seconds"].sum(), abs=0.1)
     assert 1e8 < cost["peak_memory_bytes"] < 1e11
     assert 1e5 < cost["macs_per_second"] < 1e9
-    assert json.loads((run_dir / "learned.json").read_text()) == []  # log-mel has nothing to learn
+    assert json.loads((run_dir / "interpretable_parameters.json").read_text()) == []  # log-mel has nothing to learn
 
 
 def test_what_an_encoder_derives_once_is_not_counted(tiny):
@@ -126,7 +126,7 @@ def test_what_an_encoder_derives_once_is_not_counted(tiny):
 
 
 def test_operations_of_a_frozen_stage_for_long_utterances_alone_are_counted(tiny):
-    class Long(Stage):
+    class Long(Frontend):
         def __init__(self):
             super().__init__(output_size=2, frame_rate=0.5, min_length=32000)
             self.conv = torch.nn.Conv1d(1, 2, 32000, 32000).requires_grad_(False)
@@ -154,10 +154,10 @@ def test_what_is_counted_does_not_depend_on_the_device(tiny, tmp_path):
 
 def test_stages_say_what_they_learnt(tiny):
     run_dir = run({**tiny, "frontend.n_filters": "8"}, model="leaf_stl")
-    (stage,) = json.loads((run_dir / "learned.json").read_text())
+    (stage,) = json.loads((run_dir / "interpretable_parameters.json").read_text())
     assert stage["stage"] == "Leaf"
-    fresh = load_hparams(HPARAMS / "leaf_stl.yaml", {"frontend.n_filters": "8"})["frontend"].learned()
-    trained = TrainedModel(run_dir).model.rest[0].learned()
+    fresh = load_hparams(HPARAMS / "leaf_stl.yaml", {"frontend.n_filters": "8"})["frontend"].interpretable_parameters()
+    trained = TrainedModel(run_dir).model.trainable_stages[0].interpretable_parameters()
     for name, quantity in stage["quantities"].items():
         assert quantity["unit"] == fresh[name][0]
         np.testing.assert_allclose(quantity["initial"], fresh[name][1].detach(), rtol=1e-6)
@@ -248,7 +248,7 @@ def test_batches_from_memory_and_from_speechbrains_reading_train_the_same(tiny, 
 def test_batches_from_memory_train_the_same_on_a_gpu(tiny, tmp_path, monkeypatch, place, use_cache):
     tiny |= {"device": "cuda", "use_cache": use_cache, "augment.mixup_alpha": "0.2"}
     one_at_a_time = run({**tiny, "resident": "false"}, run_dir=tmp_path / "one at a time")
-    monkeypatch.setattr(Memory, "place", lambda self, nbytes: place)
+    monkeypatch.setattr(MemoryBudget, "place", lambda self, nbytes: place)
     resident = run(tiny)
     logs = [read_csv(d / "log.csv").drop(columns="seconds") for d in (resident, one_at_a_time)]
     pd.testing.assert_frame_equal(*logs, rtol=1e-4)
@@ -278,14 +278,14 @@ def test_a_step_is_speechbrains(reference, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_batch_ahead_trains_and_resumes_the_same(reference, tmp_path, monkeypatch):
-    original = Resident.__init__
+    original = InMemorySplit.__init__
 
     def streamed(self, *args):
         original(self, *args)
         self.place = "locked"  # as where a GPU's memory does not hold the split
 
     overrides, run_dir = reference
-    monkeypatch.setattr(Resident, "__init__", streamed)
+    monkeypatch.setattr(InMemorySplit, "__init__", streamed)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, EmotionBrain, "on_fit_batch_start", 7)  # in the middle of the second epoch
         run(overrides, run_dir=tmp_path / "run")
@@ -471,17 +471,17 @@ def test_changed_labels_are_noticed(tiny_corpus, tiny, tmp_path, monkeypatch, ch
 
 
 FRONTEND = """
-from korser import Stage
-from korser.frontend.lengths import zero_padding
+from korser import Frontend
+from korser.frontend.lengths import mask_padding
 from torch import nn
 
-class Mine(Stage):
+class Mine(Frontend):
     def __init__(self):
         super().__init__(output_size=2, frame_rate=16000)
         self.layer = nn.Linear(1, 2)
 
     def forward(self, x, lengths):
-        return zero_padding(self.layer(x[..., None]), lengths), lengths
+        return mask_padding(self.layer(x[..., None]), lengths), lengths
 """
 
 

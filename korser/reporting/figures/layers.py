@@ -17,7 +17,7 @@ def draw(study, style):
             if quantity == QUANTITY:
                 weights[label] = (np.asarray(initial, float), np.asarray(trained, float))
     if not weights:
-        raise NothingToDraw("no run has layer weights in a learned.json")
+        raise NothingToDraw("no run has layer weights in a interpretable_parameters.json")
     figure = new_figure(style, 1.8)
     ax = figure.subplots()
     for label, (initial, trained) in weights.items():

@@ -42,7 +42,7 @@ def draw(study, style):
             )
             drawn = True
     if not drawn:
-        raise NothingToDraw("no run has a learned.json with filters")
+        raise NothingToDraw("no run has a interpretable_parameters.json with filters")
 
 
 def _draw(quantities, style, label):

@@ -14,7 +14,7 @@ def curves(model, column):
 
     Parameters
     ----------
-    model : korser.runs.pool.Pooled
+    model : korser.runs.pool.ModelPredictions
     column : str
         Of ``log.csv``.
 

@@ -18,7 +18,7 @@ def conditions_of(study):
     Returns
     -------
     dict, list
-        ``{label: korser.runs.pool.Pooled}`` and conditions with ``name``, ``kind``, ``value`` and ``unit``.
+        ``{label: korser.runs.pool.ModelPredictions}`` and conditions with ``name``, ``kind``, ``value`` and ``unit``.
     """
     by_model = {}
     for label, model in study.models.items():

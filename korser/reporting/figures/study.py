@@ -29,7 +29,7 @@ class Drawing:
 
 
 @dataclass
-class Study:
+class ComparisonGroup:
     """Runs that may be compared, and their comparison.
 
     Attributes
@@ -46,7 +46,7 @@ class Study:
 
     @property
     def models(self):
-        """``{label: korser.runs.pool.Pooled}``."""
+        """``{label: korser.runs.pool.ModelPredictions}``."""
         return self.comparison.models
 
     @property
@@ -70,11 +70,11 @@ class Study:
 
     @cached_property
     def learned(self):
-        """``{label: {(stage, quantity): (unit, [initial of each run], [trained])}}``, of ``learned.json``."""
+        """``{label: {(stage, quantity): (unit, [initial of each run], [trained])}}``, of ``interpretable_parameters.json``."""
         found = {}
         for label, model in self.models.items():
             for run in model.runs:
-                path = run.path / "learned.json"
+                path = run.path / "interpretable_parameters.json"
                 for stage in read_json(path) if path.exists() else []:
                     for quantity, values in stage["quantities"].items():
                         key = (stage["stage"], quantity)
@@ -98,7 +98,7 @@ class Study:
         """What must be said under a figure of these models: synthetic speech, a random split, random weights, ..."""
         models = {label: self.models[label] for label in labels or self.models}
         searched = [f"{label}: {note}" for label, note in self.comparison.searched.items() if label in models]
-        apart = [note for label, note in self.comparison.apart.items() if label in models]
+        apart = [note for label, note in self.comparison.excluded.items() if label in models]
         return compare.warnings_about(models) + searched + apart
 
 
@@ -128,7 +128,7 @@ def gather(runs, metric=None, made=()):
     found = []
     for name, own in groups.items():
         options = {"metric": metric or recorded_metric(name, own, made), "questions": asked}
-        found.append(Study(name, compare.compare(own, **options), own))
+        found.append(ComparisonGroup(name, compare.compare(own, **options), own))
     return found
 
 

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from korser.utils.errors import UserError
-from korser.utils.text import nearest
+from korser.utils.text import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Style:
 
     def __post_init__(self):
         if not isinstance(self.venue, str) or self.venue not in WIDTHS:
-            raise UserError(f"--venue={self.venue}: there is no such venue{nearest(self.venue, WIDTHS)}")
+            raise UserError(f"--venue={self.venue}: there is no such venue{did_you_mean(self.venue, WIDTHS)}")
         if not isinstance(self.columns, int) or self.columns not in WIDTHS[self.venue]:
             known = " or ".join(map(str, WIDTHS[self.venue]))
             raise UserError(

@@ -23,7 +23,7 @@ where they cancel, as in utterances much shorter than one hop. The gradient of t
 
 On a CPU the rates are chosen at every call and blocks that hold only padding are left out. On a GPU either would make
 the host wait for the device, so nothing is read back there: all blocks are computed, and the rates are kept and
-watched from a distance (:class:`korser.plugins.frontends.leaf.rates.Plan`). The sequence of launches then depends on shapes
+watched from a distance (:class:`korser.plugins.frontends.leaf.rates.RatePlan`). The sequence of launches then depends on shapes
 and rates alone, and a CUDA graph can hold it. With Triton, what lies between the transforms is fused on a GPU
 (:mod:`korser.plugins.frontends.leaf.triton`), by the same plan and with the same numbers.
 
@@ -71,7 +71,7 @@ def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
     hop : int
         Samples between frames.
     rates : tuple of int
-        Samples per hop of each filter, as :class:`korser.plugins.frontends.leaf.rates.Plan` gives them.
+        Samples per hop of each filter, as :class:`korser.plugins.frontends.leaf.rates.RatePlan` gives them.
 
     Returns
     -------

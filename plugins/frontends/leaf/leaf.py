@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from korser.frontend.base import SAMPLE_RATE, Stage
-from korser.frontend.lengths import length_mask, zero_padding
+from korser.frontend.base import SAMPLE_RATE, Frontend
+from korser.frontend.lengths import length_mask, mask_padding
 from korser.frontend.pcen import BOUNDS, PCEN, bounded
 from korser.plugins.frontends.leaf.fft import pooled_energies
-from korser.plugins.frontends.leaf.rates import Plan
+from korser.plugins.frontends.leaf.rates import RatePlan
 from korser.utils.errors import UserError
 
 ENERGY_FLOOR = 1e-5  # max(., 1e-5) before the compression, as in the LEAF authors' code
@@ -23,7 +23,7 @@ INIT_BINS = 512  # resolution of the mel filters that the initialisation imitate
 LOWEST_MODULATION = 2.0  # Hz; centre of the first filter above 0 Hz on features (syllables come at 2 to 8 Hz)
 
 
-class Leaf(Stage):
+class Leaf(Frontend):
     """Gabor filters, squared modulus, Gaussian low-pass pooling and PCEN, all of them trained.
 
     On a waveform this is the LEAF of the paper as its authors' code (google-research/leaf-audio) computes it:
@@ -155,7 +155,7 @@ class Leaf(Stage):
         self.fast = audio and implementation == "auto"
         self.n_carriers, self.hop, self.taps, self.pool_taps = n_carriers, hop, taps, pool_taps
         self.gain = 10 ** (gain_db / 20)
-        self.plan = Plan(taps // 2, hop)
+        self.plan = RatePlan(taps // 2, hop)
         self.width_bounds = 4 * HALF_MAXIMUM / math.pi, taps * HALF_MAXIMUM / math.pi
         if audio:
             center, width = mel_init(n_filters, f_min, f_max, sample_rate)
@@ -174,15 +174,15 @@ class Leaf(Stage):
         return (lengths + self.hop - 1) // self.hop
 
     def forward(self, x, lengths):
-        """See :meth:`korser.frontend.base.Stage.forward`; float32 arithmetic at least, output in the parameters' dtype."""
+        """See :meth:`korser.frontend.base.Frontend.forward`; float32 arithmetic at least, output in the parameters' dtype."""
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(x.dtype, self.center.dtype), torch.float32)
-            x = zero_padding(x.to(dtype) * self.gain, lengths)
+            x = mask_padding(x.to(dtype) * self.gain, lengths)
             energies = self._energies(self._carriers(x), lengths)  # (B, N, K)
             y = energies.clamp(min=ENERGY_FLOOR).transpose(1, 2)
             y = y.log() if self.pcen is None else self.pcen(y)
         lengths = self.output_lengths(lengths)
-        return zero_padding(y.to(self.center.dtype), lengths), lengths
+        return mask_padding(y.to(self.center.dtype), lengths), lengths
 
     def _carriers(self, x):
         """``(B, T)`` or ``(B, T, C)`` -> ``(B, G, T)``."""
@@ -243,8 +243,8 @@ class Leaf(Stage):
             self.plan(self._widths(), self._version(), wait=False)
         return self.plan.rates != before
 
-    def capture_key(self):
-        """See :meth:`korser.frontend.base.Stage.capture_key`: the rates, which the first step chooses."""
+    def cuda_graph_key(self):
+        """See :meth:`korser.frontend.base.Frontend.cuda_graph_key`: the rates, which the first step chooses."""
         if not self.fast:
             return ()
         self.outdated()
@@ -255,7 +255,7 @@ class Leaf(Stage):
         super()._load_from_state_dict(*args)
         self.plan.forget()
 
-    def learned(self):
+    def interpretable_parameters(self):
         """Filters and compression in units of the signal; widths are full widths at half maximum (of the magnitude)."""
         mu, sigma = self.filters()
         window = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double() * (self.pool_taps // 2)  # frames
@@ -264,7 +264,7 @@ class Leaf(Stage):
             f"{kind} frequency": ("Hz", mu * self.input_rate / (2 * math.pi)),
             "bandwidth": ("Hz", HALF_MAXIMUM * self.input_rate / (math.pi * sigma)),
             "pooling width": ("ms", 2 * HALF_MAXIMUM * window * 1000 / self.input_rate),
-            **({} if self.pcen is None else self.pcen.learned()),
+            **({} if self.pcen is None else self.pcen.interpretable_parameters()),
         }
 
     def filters(self):

@@ -64,7 +64,7 @@ def choose_rates(sigma, spread, half, hop, slack=0.0):
     return tuple(rates[enough.int().argmax(0)].tolist())
 
 
-class Plan:
+class RatePlan:
     """The rates of a layer's filters, kept from step to step where looking at its parameters would stall.
 
     A CPU chooses them anew each time. On a GPU they are chosen with some slack, and each step starts a copy of the
@@ -88,7 +88,7 @@ class Plan:
         self.forget()
 
     def __reduce__(self):
-        return Plan, (self.half, self.hop)  # a copy of the layer, or the layer in another process, begins anew
+        return RatePlan, (self.half, self.hop)  # a copy of the layer, or the layer in another process, begins anew
 
     def forget(self):
         """The parameters are not those of a step before."""

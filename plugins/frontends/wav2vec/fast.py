@@ -31,7 +31,7 @@ import torch
 from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
-from korser.frontend.lengths import length_mask, zero_padding
+from korser.frontend.lengths import length_mask, mask_padding
 from korser.plugins.frontends import _triton
 
 MAX_RUNS = 32  # of equal length, in which attention is computed one after the other
@@ -131,7 +131,7 @@ class FrozenEncoder:
         taps, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
         windows = x.unfold(1, taps, stride).double()  # (B, n, taps)
         count = (lengths - taps) // stride + 1
-        windows = zero_padding(windows, count)
+        windows = mask_padding(windows, count)
         count = count[:, None, None]
         mean = windows.sum(1, keepdim=True) / count  # (B, 1, taps)
         covariance = windows.mT @ windows / count - mean.mT @ mean  # (B, taps, taps)
@@ -264,7 +264,7 @@ def add_norm(x, y, weight, bias, eps):
 
 def cut(x, lengths):
     """Zero past ``lengths``, where there are such."""
-    return x if lengths is None else zero_padding(x, lengths)
+    return x if lengths is None else mask_padding(x, lengths)
 
 
 def split_products(a, b, dtype):

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioPositionalConvLayer
 
-from korser.frontend.lengths import masked_mean_std, zero_padding
+from korser.frontend.lengths import mask_padding, masked_mean_std
 
 # WavLM in transformers gives torch a bool padding mask beside a float position bias: right, but torch complains.
 warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
@@ -41,14 +41,14 @@ class LengthAwareBatchNorm(nn.BatchNorm1d):
 
     def forward(self, x):  # (B, C, T)
         y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
-        return zero_padding(y.transpose(1, 2), self.lengths).transpose(1, 2)
+        return mask_padding(y.transpose(1, 2), self.lengths).transpose(1, 2)
 
 
 class LengthAwarePositionalConv(Data2VecAudioPositionalConvLayer):
     """Positional convolution whose output is zero in the padding."""
 
     def forward(self, x):  # (B, C, T)
-        return zero_padding(super().forward(x).transpose(1, 2), self.lengths).transpose(1, 2)
+        return mask_padding(super().forward(x).transpose(1, 2), self.lengths).transpose(1, 2)
 
 
 def make_length_aware(model):

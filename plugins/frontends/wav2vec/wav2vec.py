@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from korser.frontend.base import SAMPLE_RATE, Stage
-from korser.frontend.lengths import length_mask, masked_mean_std, zero_padding
+from korser.frontend.base import SAMPLE_RATE, Frontend
+from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
 from korser.plugins.frontends.wav2vec.checkpoint import NANO_RANDOM, read_config, read_do_normalize, read_model
 from korser.plugins.frontends.wav2vec.fast import FrozenEncoder, receptive_field
 from korser.plugins.frontends.wav2vec.padding import known_lengths, make_length_aware
@@ -25,7 +25,7 @@ from korser.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-class Wav2Vec(Stage):
+class Wav2Vec(Frontend):
     """Hidden states of a wav2vec 2.0, HuBERT, WavLM or data2vec-audio encoder.
 
     Layers above the chosen one are not built. LayerDrop and transformers' SpecAugment are off. The attention mask is
@@ -137,7 +137,7 @@ class Wav2Vec(Stage):
             logger.warning("wav2vec source %s is NOT pretrained: random weights from a fixed seed", source)
 
     def forward(self, x, lengths):
-        """Compute hidden states; see :meth:`korser.frontend.base.Stage.forward`.
+        """Compute hidden states; see :meth:`korser.frontend.base.Frontend.forward`.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ class Wav2Vec(Stage):
             return self._forward(x, lengths)
 
     def _forward(self, x, lengths):
-        x = zero_padding(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)
+        x = mask_padding(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)
         if self.do_normalize:
             mean, std = masked_mean_std(x[..., None], lengths, eps=1e-7)  # eps as in Wav2Vec2FeatureExtractor
             x = (x - mean) / std
@@ -178,14 +178,14 @@ class Wav2Vec(Stage):
         y = out.last_hidden_state  # (B, T', C)
         if self.layer == "all":
             y = torch.cat([*out.hidden_states[:-1], y], dim=-1)  # (B, T', L * C)
-        return zero_padding(y, frames), frames
+        return mask_padding(y, frames), frames
 
     def _forward_fast(self, x, lengths):
         frames = self.output_lengths(lengths)
         y = torch.cat(self._fast(x, lengths, frames), dim=-1)
         most = (x.shape[1] - self.min_length) // math.prod(self.model.config.conv_stride) + 1
         y = F.pad(y, (0, 0, 0, most - y.shape[1]))
-        return zero_padding(y, frames), frames
+        return mask_padding(y, frames), frames
 
     def output_lengths(self, lengths):
         """Frames for ``lengths`` samples, by the model's own count."""
@@ -220,7 +220,7 @@ class Wav2Vec(Stage):
         return parts + [model.encoder.layer_norm] if below_layers else parts
 
 
-class LayerMix(Stage):
+class LayerMix(Frontend):
     """Learnt softmax-weighted sum of an encoder's layers, behind ``Wav2Vec(layer="all")``.
 
     The sum of ELMo (Peters et al. 2018, arXiv 1802.05365, eq. 1, without its scale) as in SUPERB (Yang et al. 2021,
@@ -271,16 +271,16 @@ class LayerMix(Stage):
         self.normalize = normalize
         self.weights = nn.Parameter(torch.zeros(n_layers))
 
-    def learned(self):
+    def interpretable_parameters(self):
         """The share of each layer."""
         return {"layer weight": ("", self.weights.softmax(0))}
 
-    def capture_key(self):
-        """See :meth:`korser.frontend.base.Stage.capture_key`."""
+    def cuda_graph_key(self):
+        """See :meth:`korser.frontend.base.Frontend.cuda_graph_key`."""
         return ()
 
     def forward(self, x, lengths):
-        """Mix the layers; see :meth:`korser.frontend.base.Stage.forward`.
+        """Mix the layers; see :meth:`korser.frontend.base.Frontend.forward`.
 
         Parameters
         ----------
@@ -296,7 +296,7 @@ class LayerMix(Stage):
         lengths : torch.Tensor
             As given.
         """
-        x = zero_padding(x, lengths, look_first=True)
+        x = mask_padding(x, lengths, look_first=True)
         layers = x.unflatten(-1, (len(self.weights), self.output_size))  # (B, T, L, C)
         if self.normalize:
             layers = F.layer_norm(layers, (self.output_size,))

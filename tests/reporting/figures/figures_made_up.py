@@ -66,7 +66,7 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
         "train_seconds": 60.0,
     }
     write_json(path / "cost.json", {**cost, "peak_memory_bytes": 10**9, "peak_memory_of": "process", "device": "cpu"})
-    write_json(path / "learned.json", learned(model, rng))
+    write_json(path / "interpretable_parameters.json", learned(model, rng))
     centres = rng.normal(size=(len(classes), 16)) * 2
     index = table["emotion"].map(list(classes).index).to_numpy()
     embedding = centres[index] + rng.normal(size=(len(table), 16))
@@ -82,7 +82,7 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
 
 
 def learned(model, rng):
-    """learned.json: wav2vec has layer weights, LEAF filters that hardly move and PCEN that does."""
+    """interpretable_parameters.json: wav2vec has layer weights, LEAF filters that hardly move and PCEN that does."""
     stages = []
     if "wav2vec" in model:
         weights = np.exp(rng.normal(size=13) * 0.3)

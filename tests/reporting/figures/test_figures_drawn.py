@@ -368,7 +368,7 @@ def fonts_of(pdf):
 def test_files_have_the_width_of_the_venue_embedded_fonts_and_an_index(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     write_study(tmp_path / "runs", ["mel_stl", "leaf_stl"], seeds=1, folds=1, synthetic=True)
-    for path in tmp_path.glob("runs/mel_stl*/learned.json"):
+    for path in tmp_path.glob("runs/mel_stl*/interpretable_parameters.json"):
         path.unlink()
     made = draw_all(tmp_path / "runs", tmp_path / "out", Style("interspeech", 1))
     index = json.loads((tmp_path / "out" / "figures.json").read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from korser.frontend.base import Chain, Stage
+from korser.frontend.base import Chain, Frontend
 from korser.plugins.frontends.leaf.leaf import Leaf, mel_init, modulation_init
 from korser.testing import check_frontend
 from korser.utils.errors import UserError
@@ -113,7 +113,7 @@ def test_contract(check):
     check()
 
 
-class Frames(Stage):
+class Frames(Frontend):
     """Stands for a frozen encoder: 20 ms frames as they are."""
 
     def __init__(self):

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from korser.frontend.lengths import zero_padding
+from korser.frontend.lengths import mask_padding
 from korser.frontend.pcen import bounded
 from korser.plugins.frontends.leaf import fft, geometry
 from korser.plugins.frontends.leaf.fft import pooled_energies
@@ -18,7 +18,7 @@ from korser.plugins.frontends.leaf.rates import (
     SPREAD_SLACK,
     WIDTH_SLACK,
     PinnedReader,
-    Plan,
+    RatePlan,
     admits,
     choose_rates,
 )
@@ -110,8 +110,8 @@ def random_lengths(generator, longest=4.0):
 
 def energies(leaf, x, lengths):
     """``(B, K, C)`` before the floor, zero past the lengths."""
-    e = leaf._energies(zero_padding(x.to(leaf.center.dtype), lengths)[:, None], lengths)
-    return zero_padding(e.transpose(1, 2), leaf.output_lengths(lengths))
+    e = leaf._energies(mask_padding(x.to(leaf.center.dtype), lengths)[:, None], lengths)
+    return mask_padding(e.transpose(1, 2), leaf.output_lengths(lengths))
 
 
 def outputs_and_gradients(leaf, function, x, lengths, wants_input=True):
@@ -138,7 +138,7 @@ def assert_same(fast, plain, x, lengths, wants_input=True):
     rounding = 3e-7 * ((weights.abs() * b).sum((0, 1)) * plain.filters()[1]).norm().item()
     assert_same_gradients(grads, exact, rounding)
 
-    audible = zero_padding((a > ENERGY_FLOOR) & (b > ENERGY_FLOOR), plain.output_lengths(lengths))
+    audible = mask_padding((a > ENERGY_FLOOR) & (b > ENERGY_FLOOR), plain.output_lengths(lengths))
     if audible.any():
 
         def logarithms(leaf, x, lengths):
@@ -397,7 +397,7 @@ def test_rates_with_slack_hold_for_all_widths_near():
 
 def test_plan_waits_only_for_what_it_does_not_know():
     near, far = widths([20.0, 64.0], [80.0, 80.0]), widths([8.0, 4.0], [80.0, 80.0])
-    plan = Plan(200, 160, Reader())
+    plan = RatePlan(200, 160, Reader())
     assert plan(near, version=0, wait=False) == (30, 160)  # at first
     plan.learns(None)
     assert plan(far, version=1, wait=False) == (30, 160)  # a step: looked at later
@@ -416,7 +416,7 @@ def test_plan_waits_only_for_what_it_does_not_know():
 
 def test_plan_does_not_believe_an_old_copy():
     near, far = widths([20.0], [80.0]), widths([8.0], [80.0])
-    plan = Plan(200, 160, Reader())
+    plan = RatePlan(200, 160, Reader())
     plan(near, version=0, wait=False)
     plan.learns(None)
     plan(near, version=1, wait=False)  # starts a copy
