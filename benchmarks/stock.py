@@ -76,7 +76,7 @@ def titled(title, device):
 def training():
     """Context in which training reads plain files and computes as SpeechBrain lets it."""
     with (
-        mock.patch.object(korser.training.train, "AudioStore", Files),
+        mock.patch.object(korser.training.build, "AudioStore", Files),
         mock.patch.object(korser.training.train, "set_arithmetic", lambda: None),
         mock.patch.object(korser.training.train, "dry_run", lambda *_: None),  # which would refuse what ignores lengths
         arithmetic(matmul=True),

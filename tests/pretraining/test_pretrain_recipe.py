@@ -94,7 +94,7 @@ def test_a_pretraining_leaves_log_and_checkpoint(overrides):
 
 @pytest.mark.parametrize("at", [1, 3, 4])
 def test_interrupted_and_resumed_it_ends_in_the_same_numbers(overrides, tmp_path, at):
-    augment = "!new:tests.test_pretrain_recipe.Interrupts {}"
+    augment = "!new:tests.pretraining.test_pretrain_recipe.Interrupts {}"
     whole, folder = run(overrides, augment=augment)
     overrides = {**overrides, "output_folder": str(tmp_path / "other"), "ckpt_interval_steps": "1"}
     hparams = load_settings(YAML, {**overrides, "augment": augment})
@@ -169,7 +169,7 @@ def test_killed_between_the_last_rounds_state_and_its_files_it_writes_them(overr
 
 def test_changed_data_are_refused_when_resuming(overrides, tmp_path):
     corpus = write_tiny_corpus(tmp_path / "corpus")
-    augment = "!new:tests.test_pretrain_recipe.Interrupts {n: 4}"
+    augment = "!new:tests.pretraining.test_pretrain_recipe.Interrupts {n: 4}"
     overrides = {**overrides, "data_folder": str(corpus), "augment": augment}
     with pytest.raises(KeyboardInterrupt):
         run(overrides)

@@ -501,8 +501,8 @@ def test_a_run_of_other_code_is_not_passed_off_as_this_one(tiny, tmp_path, monke
 
 def test_a_run_that_failed_before_its_first_checkpoint_may_be_mended(tiny, tmp_path, monkeypatch):
     file = tmp_path / "code_that_fails.py"
-    fails = "        if len(x) > 2:\n            raise KeyError('Mine')\n        return zero"
-    file.write_text(FRONTEND.replace("        return zero", fails))
+    fails = "        if len(x) > 2:\n            raise KeyError('Mine')\n        return mask"
+    file.write_text(FRONTEND.replace("        return mask", fails))
     (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:code_that_fails.Mine\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(Exception, match="Mine"):
@@ -735,7 +735,7 @@ def test_fine_tuning_an_encoder_at_its_own_rate(tiny, tmp_path):
     assert info["frozen"] == [] and info["pretrained"] is True
     trained = safetensors.torch.load_file(run_dir / "model.safetensors")
     start = load_hparams(HPARAMS / "wav2vec_stl.yaml")["encoder"].state_dict()
-    moved = {k for k, v in start.items() if not v.equal(trained[f"rest.0.{k}"])}
+    moved = {k for k, v in start.items() if not v.equal(trained[f"trainable_stages.0.{k}"])}
     assert moved and not any("feature_extractor" in k for k in moved)
     single = TrainedModel(run_dir).predict_files(read_csv(run_dir / "test.csv")["path"])
     expected = read_csv(run_dir / "test.csv")
