@@ -13,7 +13,8 @@ import torch
 from speechbrain.lobes.features import Leaf
 from transformers import AutoConfig, AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-import korser.utils.seeding
+import korser.training.build
+import korser.training.train
 from korser.frontend.base import SAMPLE_RATE, Frontend
 
 # SpeechBrain's loader, its batches drawn from all lengths, and the frozen encoder computed in every step.

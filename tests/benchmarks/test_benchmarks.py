@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import korser.utils.seeding
+import korser.training.train
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -154,7 +154,7 @@ def flags():
 def strict(monkeypatch):
     """As :func:`korser.utils.seeding.set_arithmetic` leaves it; put back afterwards."""
     before = flags()
-    korser.utils.seeding.set_arithmetic()
+    korser.training.train.set_arithmetic()
     yield flags()
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before[:2]
     torch.backends.cudnn.deterministic = before[2]
@@ -167,7 +167,7 @@ def test_the_stock_way_computes_as_its_user_has_it(strict):
     seen = stock.arithmetic(matmul=False)(flags)
     assert [seen(), seen(), flags()] == [(False, True, False)] * 2 + [strict]
     with stock.training():
-        korser.utils.seeding.set_arithmetic()
+        korser.training.train.set_arithmetic()
         assert flags() == (True, True, False)
     assert flags() == strict
 
