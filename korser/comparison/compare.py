@@ -194,7 +194,9 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
     ece = {label: estimate_of(model, model.bins(main), "ece") for label, model in models.items()}
     tests = {column: _all_pairs(comparable, *of) for column, of in columns.items()}
     subgroups = subgroups_table(models, main, metric)
-    planned, answers = ask(models, excluded, default_questions(models) if questions is None else questions, main, metric)
+    planned, answers = ask(
+        models, excluded, default_questions(models) if questions is None else questions, main, metric
+    )
     return Comparison(
         corpus=first.runs[0].info["corpus"],
         protocol=first.runs[0].info["protocol"],

@@ -16,6 +16,7 @@ from korser.workers import Job
 
 logger = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class PlannedRun:
     """One run of the plan.

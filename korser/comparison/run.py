@@ -38,6 +38,7 @@ from korser.workers import run_jobs
 
 logger = logging.getLogger(__name__)
 
+
 def run_experiment(settings, workers):
     """Make the runs that are missing, compare all there are, and write the tables.
 

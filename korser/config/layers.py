@@ -34,7 +34,12 @@ def merge_layers(path, overrides):
                 replace_key(root, key, value)
     for key, value in (overrides or {}).items():
         names = [k.value for k, _ in root.value]
-        if len(files) == 1 and "frontend" in names and key.partition(".")[0] not in names and not closest_name(key, names):
+        if (
+            len(files) == 1
+            and "frontend" in names
+            and key.partition(".")[0] not in names
+            and not closest_name(key, names)
+        ):
             raise UserError(f"{path} has no '{key}': add 'base: base.yaml' to it")
         override(root, key, value)
     _keep_braces(root)

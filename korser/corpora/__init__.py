@@ -63,7 +63,9 @@ def _modules():
     """The module of each adapter by the corpus's name."""
     folders = {__name__: __path__, synthetic.__name__: synthetic.__path__}
     names = ((package, module.name) for package, path in folders.items() for module in pkgutil.iter_modules(path))
-    return {name: f"{package}.{name}" for package, name in names if name not in ("synthetic", "table") and name[0] != "_"}
+    return {
+        name: f"{package}.{name}" for package, name in names if name not in ("synthetic", "table") and name[0] != "_"
+    }
 
 
 def load_corpus(corpus, data_folder, *, label_map=None, corpus_options=None):

@@ -115,9 +115,10 @@ def scan_audio(paths, cache_folder, n_workers=None):
     if todo:
         n_workers = n_workers or min(8, os.cpu_count() or 1)
         todo_paths = list(todo)
-        with ThreadPoolExecutor(n_workers) as pool, tqdm(
-            total=len(todo), desc="checking audio", unit="file", disable=len(todo) < 1000 or None
-        ) as bar:
+        with (
+            ThreadPoolExecutor(n_workers) as pool,
+            tqdm(total=len(todo), desc="checking audio", unit="file", disable=len(todo) < 1000 or None) as bar,
+        ):
             for start in range(0, len(todo), CHUNK):
                 try:
                     for path, result in pool.map(scan, todo_paths[start : start + CHUNK]):

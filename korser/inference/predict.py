@@ -92,7 +92,9 @@ class TrainedModel:
                 "figures: restore the code, or train again"
             )
             logger.warning("!!! %s", self.warnings[0])
-        if len(self.model.frozen_stages) and hparams["use_cache"] and hparams["wav_augment"] is None:  # as training read it
+        if (
+            len(self.model.frozen_stages) and hparams["use_cache"] and hparams["wav_augment"] is None
+        ):  # as training read it
             kept = {
                 "dtype": hparams.get("cache_dtype", "float32"),  # runs of before there was a choice
                 "precision": hparams.get("extraction_precision", "fp32"),

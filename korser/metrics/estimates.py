@@ -176,7 +176,9 @@ def interval(per_seed, left_out, *, level=0.95, bounds=(-np.inf, np.inf), propor
     v = (n - 1) / n * np.square(means - means.mean()).sum()
     w = per_seed.var(ddof=1) / n_seeds
     freedom = (v + w) ** 2 / (v**2 / (n - 1) + w**2 / (n_seeds - 1))
-    low, high = interval_from_variance(value, v + w, stats.t.ppf((1 + level) / 2, freedom), bounds=bounds, proportion=proportion)
+    low, high = interval_from_variance(
+        value, v + w, stats.t.ppf((1 + level) / 2, freedom), bounds=bounds, proportion=proportion
+    )
     return {**entry, "low": float(low), "high": float(high)}
 
 

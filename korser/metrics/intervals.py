@@ -61,7 +61,9 @@ def jackknife_interval(value, left_out, *, level=0.95, bounds=(-np.inf, np.inf),
         return none, none.copy()
     variance = (n - 1) / n * np.square(left_out - left_out.mean(0)).sum(0)
     variance = np.where(np.ptp(left_out, axis=0) > 1e-12, variance, np.nan)
-    return interval_from_variance(value, variance, stats.t.ppf((1 + level) / 2, n - 1), bounds=bounds, proportion=proportion)
+    return interval_from_variance(
+        value, variance, stats.t.ppf((1 + level) / 2, n - 1), bounds=bounds, proportion=proportion
+    )
 
 
 def interval_from_variance(value, variance, quantile, *, bounds=(-np.inf, np.inf), proportion=False):

@@ -44,9 +44,7 @@ class FeatureAugment(nn.Module):
     (torch.Size([4, 50, 8]), torch.Size([4]), torch.Size([4]))
     """
 
-    def __init__(
-        self, *, time_masks=2, time_fraction=0.08, channel_masks=2, channel_fraction=0.1, mixup_alpha=0.0
-    ):
+    def __init__(self, *, time_masks=2, time_fraction=0.08, channel_masks=2, channel_fraction=0.1, mixup_alpha=0.0):
         super().__init__()
         for name, value in (("time_masks", time_masks), ("channel_masks", channel_masks)):
             if not isinstance(value, int) or value < 0:

@@ -189,7 +189,9 @@ def _device(device):
 def require_waveforms(stage, key):
     """Raise a UserError unless ``stage`` is a Frontend that takes waveforms; ``key`` is where it stands."""
     if not isinstance(stage, Frontend) or stage.in_channels is not None or stage.input_rate != SAMPLE_RATE:
-        raise UserError(f"{key} is a {type(stage).__name__}: it must be a korser.Frontend that takes waveforms at 16 kHz")
+        raise UserError(
+            f"{key} is a {type(stage).__name__}: it must be a korser.Frontend that takes waveforms at 16 kHz"
+        )
 
 
 def _twice(names):

@@ -88,7 +88,9 @@ def pairs(comparison):
         rows.append(
             [
                 TableCell(f"{pair['model_a']} \N{MINUS SIGN} {pair['model_b']}"),
-                TableCell(tables.number(pair["difference"], sign=True), pair["difference"], interval, "best" * significant),
+                TableCell(
+                    tables.number(pair["difference"], sign=True), pair["difference"], interval, "best" * significant
+                ),
                 TableCell(tables.p_value(pair["p"], name=""), pair["p"]),
                 TableCell(tables.p_value(pair["p_holm"], name=""), pair["p_holm"], mark="best" * significant),
                 TableCell("" if pd.isna(pair["p"]) else "exact" if pair["exact"] else "random swaps"),

@@ -166,9 +166,7 @@ def other_recordings(models):
             said.append(
                 f"DIFFERENT TRAINING PARTS: {len(own)} utterances in {run.path.name}, {len(expected)} in {first.path.name}"
             )
-    return said[:SHOWN] + [f"DIFFERENT AUDIO or training parts in {len(said) - SHOWN} more runs"] * (
-        len(said) > SHOWN
-    )
+    return said[:SHOWN] + [f"DIFFERENT AUDIO or training parts in {len(said) - SHOWN} more runs"] * (len(said) > SHOWN)
 
 
 def _code_and_weights(run):

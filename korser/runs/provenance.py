@@ -15,6 +15,7 @@ from korser.utils.files import read_csv, read_json
 
 logger = logging.getLogger(__name__)
 
+
 def searched_speakers(search, corpus, data_folder, table):
     """Speakers of the test part on whom settings were searched.
 

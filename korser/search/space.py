@@ -117,7 +117,9 @@ def make_axis(name, values):
     if len(kinds) == 2 and any(isinstance(value, Real) for value in values):
         text = next(value for value in values if isinstance(value, str))
         raise UserError(f"space.{name} mixes numbers with '{text}': write values of one type")
-    return SearchDimension(name, CategoricalDistribution(list({(type(value), value): value for value in values}.values())))
+    return SearchDimension(
+        name, CategoricalDistribution(list({(type(value), value): value for value in values}.values()))
+    )
 
 
 def _range(name, values):

@@ -675,7 +675,9 @@ def runs_in_float64(factory):
     double, out = _eval(stage.double(), x.double(), lengths)
     assert double.dtype == torch.float64, f"float64 goes in, {double.dtype} comes out"
     assert out.dtype == torch.int64, f"lengths come out as {out.dtype}"
-    assert relative_error(double, single) <= 1e-3, f"float32 and float64 features differ by {relative_error(double, single):.2g}"
+    assert relative_error(double, single) <= 1e-3, (
+        f"float32 and float64 features differ by {relative_error(double, single):.2g}"
+    )
 
 
 @clause
@@ -687,7 +689,9 @@ def moves_to_gpu(factory):
     got, out = _eval(stage, x.cuda(), lengths.cuda())
     assert got.is_cuda and out.is_cuda, f"features come out on {got.device}, lengths on {out.device}"
     # convolutions in TF32 are off by a few parts in a thousand
-    assert relative_error(expected, got.cpu()) <= 2e-2, f"features on CPU and GPU differ by {relative_error(expected, got.cpu()):.2g}"
+    assert relative_error(expected, got.cpu()) <= 2e-2, (
+        f"features on CPU and GPU differ by {relative_error(expected, got.cpu()):.2g}"
+    )
 
 
 @clause

@@ -23,6 +23,7 @@ from korser.utils.seeding import seed_everything
 
 logger = logging.getLogger(__name__)
 
+
 class Pruned(Exception):
     """Training was stopped by ``on_epoch``; what it has reached is in its checkpoint."""
 
@@ -122,7 +123,9 @@ class EmotionBrain(sb.Brain):
         Vectors and scalars (biases, normalisation, LEAF's filters) have no weight decay, which would pull them to zero.
         SpeechBrain clips the first parameter group of an optimizer only, hence an optimizer for each group.
         """
-        own = {p: stage.lr for stage in self.raw_model.trainable_stages if stage.lr is not None for p in stage.parameters()}
+        own = {
+            p: stage.lr for stage in self.raw_model.trainable_stages if stage.lr is not None for p in stage.parameters()
+        }
         groups = {}
         for parameter in self.raw_model.parameters():
             if parameter.requires_grad:

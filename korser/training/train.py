@@ -29,6 +29,7 @@ from korser.utils.seeding import seed_everything, set_arithmetic
 
 logger = logging.getLogger(__name__)
 
+
 def train(hparams, run_dir, on_epoch=None):
     """Train, evaluate and record one model; what is in the run directory already is not done again.
 

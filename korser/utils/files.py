@@ -85,7 +85,9 @@ def read_json(path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path.parent} has no {path.name}: it is no run directory, or its training never ended") from None
+        raise UserError(
+            f"{path.parent} has no {path.name}: it is no run directory, or its training never ended"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): delete it and train again") from error
 

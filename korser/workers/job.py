@@ -101,7 +101,9 @@ def perform(job, target=train_job, patience=LOCK_PATIENCE):
             logger.info("worker: process %d on %s", os.getpid(), platform.node())
             outcome = _attempt(job, target, patience)
     except OSError as error:
-        outcome = JobResult(job, "refused", f"cannot write in {run_dir}: {error.strerror}; choose another output_folder")
+        outcome = JobResult(
+            job, "refused", f"cannot write in {run_dir}: {error.strerror}; choose another output_folder"
+        )
     gc.collect()  # a model's references go round in circles
     with contextlib.suppress(RuntimeError):  # a GPU that the job has left in disorder does not undo it
         torch.cuda.empty_cache()

@@ -268,10 +268,16 @@ def test_a_wrong_frontend_is_named_with_its_line(tmp_path, case):
             "korser.plugins.frontends.mel.Mel",
             "frontend is the text 'korser.plugins.frontends.mel.Mel', no korser.Frontend: write !new:korser.plug",
         ),
-        ("!name:korser.plugins.frontends.mel.Mel {n_mels: 8}", "frontend is !name:korser.plugins.frontends.mel.Mel, no korser.Frontend"),
+        (
+            "!name:korser.plugins.frontends.mel.Mel {n_mels: 8}",
+            "frontend is !name:korser.plugins.frontends.mel.Mel, no korser.Frontend",
+        ),
         ("'!new:korser.plugins.frontends.mel.Mel'", "no korser.Frontend: take the quotes away"),
         ("null", "frontend is a NoneType, which is no korser.Frontend"),
-        ("!name:korser.plugins.frontends.mel.Mel", "frontend is !name:korser.plugins.frontends.mel.Mel, no korser.Frontend"),
+        (
+            "!name:korser.plugins.frontends.mel.Mel",
+            "frontend is !name:korser.plugins.frontends.mel.Mel, no korser.Frontend",
+        ),
     ],
 )
 def test_a_frontend_that_is_not_built(tmp_path, value, said):

@@ -6,7 +6,7 @@ from korser import corpora
 from korser.corpora import corpus_names, load_corpus
 from korser.utils.errors import UserError
 
-OWN = '''
+OWN = """
 import pandas as pd
 TASKS = {"emotion": ("joy", "anger", "calm"), "gender": ("female", "male")}
 SYNTHETIC = True
@@ -18,7 +18,7 @@ def prepare(data_folder, labels=("joy", "anger", "calm", None)):
         "emotion": list(labels),
         "gender": ["male"] * len(labels),
     })
-'''
+"""
 
 
 @pytest.fixture

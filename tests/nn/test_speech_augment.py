@@ -105,7 +105,9 @@ def test_equaliser_has_the_drawn_gains():
     (power, hertz), (before, _) = spectrum(y), spectrum(x)
     ratio = 10 * torch.log10(power / before)
     centres = 700 * ((1 + 8000 / 700) ** (torch.arange(BANDS) / (BANDS - 1)) - 1)
-    did_you_mean = (hertz[None] - centres[1:-1, None]).abs().argmin(1)  # at 0 and 8,000 Hz there is half a band to measure
+    did_you_mean = (
+        (hertz[None] - centres[1:-1, None]).abs().argmin(1)
+    )  # at 0 and 8,000 Hz there is half a band to measure
     measured, wanted = ratio[:, did_you_mean], drawn["equalise_db"][:, 1:-1]
     difference = measured - wanted
     assert (difference - difference.mean(1, keepdim=True)).abs().max() < 1.0  # the level is restored: up to a constant

@@ -52,11 +52,6 @@ FILES = [
 ]
 
 
-
-
-
-
-
 @pytest.fixture(scope="module")
 def reference(tiny_corpus, tmp_path_factory):
     """An uninterrupted run with a checkpoint at every step."""
@@ -206,10 +201,6 @@ def test_a_complete_run_is_left_alone(reference):
     before = (run_dir / "model.safetensors").stat().st_mtime_ns
     run(overrides)
     assert (run_dir / "model.safetensors").stat().st_mtime_ns == before
-
-
-
-
 
 
 @pytest.mark.parametrize(
@@ -618,7 +609,10 @@ WITH_AGE = "[!ref <emotion>, !new:korser.Task {name: age}]"
         ({"lr_scheduler": "!name:speechbrain.nnet.schedulers.NewBobScheduler"}, "NewBobScheduler cannot be called"),
         ({"lr_scheduler": "!name:torch.optim.lr_scheduler.CosineAnnealingLR {T_max: 9}"}, "torch's own are stepped"),
         ({"tasks": WITH_AGE}, "'age' is a column .* --corpus_options='{tasks: .*age]}"),
-        ({"corpus_options": "{tasks: [emotion, age]}", "tasks": WITH_AGE}, "48 different numbers, and korser classifies"),
+        (
+            {"corpus_options": "{tasks: [emotion, age]}", "tasks": WITH_AGE},
+            "48 different numbers, and korser classifies",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_one_line(tiny_corpus, tiny, tmp_path, settings, said):
@@ -692,9 +686,7 @@ def test_losses_that_stay_nonfinite_end_the_run(tiny, monkeypatch):
         return loss * float("inf")
 
     monkeypatch.setattr(EmotionBrain, "compute_objectives", infinite)
-    with pytest.raises(
-        UserError, match=r"the loss of a batch is not finite \(s\d_.*\), that of 3 batches by now"
-    ):
+    with pytest.raises(UserError, match=r"the loss of a batch is not finite \(s\d_.*\), that of 3 batches by now"):
         run({**tiny, "nonfinite_patience": "2"}, model="mel_stl")
     with pytest.raises(UserError, match="no loss of epoch 1 was finite"):
         run({**tiny, "nonfinite_patience": "1000", "lr": "0.002"}, model="mel_stl")
@@ -707,7 +699,11 @@ def test_a_negative_norm_means_no_clipping(tiny, tmp_path):
 
 
 def test_each_learning_rate_has_its_optimizer_and_vectors_do_not_decay(tiny, tmp_path):
-    settings = {**tiny, "frontend": "!new:korser.plugins.frontends.leaf.Leaf {n_filters: 8, lr: 1.0e-5}", "n_epochs": "1"}
+    settings = {
+        **tiny,
+        "frontend": "!new:korser.plugins.frontends.leaf.Leaf {n_filters: 8, lr: 1.0e-5}",
+        "n_epochs": "1",
+    }
     hparams = load_hparams(HPARAMS / "mel_stl.yaml", settings)
     seen = {}
     original = EmotionBrain.init_optimizers

@@ -143,7 +143,9 @@ class Leaf(Frontend):
             raise UserError(f"Leaf: compression={compression!r} is unknown: take 'pcen' or 'log'")
         pcen = {} if pcen is None else pcen
         if not isinstance(pcen, dict) or not pcen.keys() <= BOUNDS.keys():
-            raise UserError(f"Leaf: pcen={pcen!r} must give values of {', '.join(BOUNDS)} only, as {{delta: 0.01}} does")
+            raise UserError(
+                f"Leaf: pcen={pcen!r} must give values of {', '.join(BOUNDS)} only, as {{delta: 0.01}} does"
+            )
         if implementation not in ("auto", "reference"):
             raise UserError(f"Leaf: implementation={implementation!r} is unknown: take 'auto' or 'reference'")
 

@@ -155,9 +155,7 @@ def read_weights(source, config, revision):
     folder = local_folder(source)
     if folder is not None and not any((folder / name).is_file() for name in WEIGHT_FILES):
         raise UserError(f"{source}: has config.json but no weights ({' or '.join(WEIGHT_FILES[::2])})")
-    options = dict(
-        config=config, revision=revision, dtype=torch.float32, weights_only=True, output_loading_info=True
-    )
+    options = dict(config=config, revision=revision, dtype=torch.float32, weights_only=True, output_loading_info=True)
     try:
         try:
             model, info = AutoModel.from_pretrained(folder or source, use_safetensors=True, **options)

@@ -188,9 +188,7 @@ class FrozenEncoder:
                 h = h + feed_forward(layer.feed_forward, second(h).to(dtype), weights)
             else:
                 h, a = add_norm(h, attention(a), first.weight, first.bias, first.eps)
-                h, a = add_norm(
-                    h, feed_forward(layer.feed_forward, a, weights), second.weight, second.bias, second.eps
-                )
+                h, a = add_norm(h, feed_forward(layer.feed_forward, a, weights), second.weight, second.bias, second.eps)
             states = [*states, h] if self.every else [h]
         if stable:
             states[-1] = encoder.layer_norm(h)

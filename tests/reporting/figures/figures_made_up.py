@@ -21,7 +21,13 @@ def predictions(tasks, fold, n_folds, skill, rng, per_class=4):
     for speaker in range(fold, N_SPEAKERS, n_folds):
         for c, name in enumerate(main.classes):
             for i in range(per_class):
-                row = {"id": f"u{speaker}-{c}-{i}", "path": "-", "speaker": f"s{speaker}", "age": 25 + 8 * speaker, "duration": 2.0}
+                row = {
+                    "id": f"u{speaker}-{c}-{i}",
+                    "path": "-",
+                    "speaker": f"s{speaker}",
+                    "age": 25 + 8 * speaker,
+                    "duration": 2.0,
+                }
                 row |= {main.name: name, "gender": "fm"[speaker % 2], "intensity": str(1 + i % 2), "split": "test"}
                 rows.append(row)
     table = pd.DataFrame(rows).replace({"gender": {"f": "female", "m": "male"}})

@@ -36,6 +36,11 @@ def test_pretraining_can_go_on_from_it():
 
 def test_its_card_says_how_it_was_made():
     card = (NANO_FOLDER / "README.md").read_text(encoding="utf-8")
-    for word in ("license: apache-2.0", "eSpeak NG", "python recipes/pretrain.py hparams/pretrain_nano.yaml", "log-mel"):
+    for word in (
+        "license: apache-2.0",
+        "eSpeak NG",
+        "python recipes/pretrain.py hparams/pretrain_nano.yaml",
+        "log-mel",
+    ):
         assert word in card
     assert json.loads((NANO_FOLDER / "config.json").read_text())["model_type"] == "wav2vec2"
