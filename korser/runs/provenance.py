@@ -5,7 +5,7 @@ import json
 import logging
 from pathlib import Path
 
-from korser.data.audio import scan_audio
+from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import code_digest, encoder_configs, own_classes, weights_digest
 from korser.data.load_split import load_split
 from korser.data.splits import ATTRIBUTES
