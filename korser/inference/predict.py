@@ -14,7 +14,8 @@ from tqdm import tqdm
 from korser.config.hparams import load_resolved
 from korser.corpora import load_corpus
 from korser.corpora.table import closest_label
-from korser.data.audio import read_audio, scan_audio
+from korser.data.audio import read_audio
+from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.feature_cache import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
 from korser.metrics.evaluate import evaluate_predictions
@@ -64,6 +65,7 @@ class TrainedModel:
             name=self.info["model"],
             folders=self.info["yaml_folders"],
         )
+        self.cache_folder = hparams["cache_folder"]
         self.tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in self.info["tasks"]]
         self.model = build_model(hparams, self.tasks)
         self.min_length = hparams["frontend"].min_length
@@ -174,7 +176,7 @@ class TrainedModel:
         corpus, data_folder, label_map, corpus_options
             See :func:`korser.corpora.load_corpus`; labels are mapped to the model's classes.
         cache_folder : str or Path
-            For converted audio.
+            For decoded audio.
         out : str or Path
             Folder for predictions (CSV) and metrics (JSON), named by the corpus and a digest of folder and options.
 
@@ -203,13 +205,14 @@ class TrainedModel:
         if not manifest[[task.name for task in self.tasks]].notna().any().any():
             raise UserError(f"corpus '{loaded.name}' has no label of any of the model's tasks")
         audio = scan_audio(manifest["path"].tolist(), cache_folder)
-        columns = ["audio_path", "digest", "samples", "duration"]
+        columns = ["digest", "samples", "duration"]
         manifest[columns] = audio[columns].to_numpy()
         manifest["split"] = "test"
         for row in manifest.itertuples():
             self._require_length(row.path, row.samples)
+        store = AudioStore(cache_folder)
         probabilities = {
-            row.id: self.probabilities(read_audio(row.audio_path))
+            row.id: self.probabilities(store.waveform(row.path, row.digest))
             for row in tqdm(list(manifest.itertuples()), desc="predict", dynamic_ncols=True)
         }
         table = predictions_table(manifest, self.tasks, probabilities)

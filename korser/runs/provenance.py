@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from korser.data.audio import scan_audio
+from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import code_digest, encoder_configs, own_classes, weights_digest
 from korser.data.load_split import load_split
 from korser.data.splits import ATTRIBUTES

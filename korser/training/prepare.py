@@ -6,7 +6,7 @@ import logging
 import math
 from pathlib import Path
 
-from korser.data.audio import scan_audio
+from korser.data.audio_cache import scan_audio
 from korser.data.load_split import SPLITS, load_split
 from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leakage
 from korser.data.splits import speaker_independent
@@ -40,7 +40,7 @@ def prepare(hparams, run_dir):
     split = hparams["split"].keywords
     protocol = split["protocol"]
     corpus, manifest = load_split(hparams)
-    columns = ["audio_path", "digest", "samples", "duration"]
+    columns = ["digest", "samples", "duration"]
     manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     validates = (manifest["split"] == "valid").any()  # or the last epoch is kept, as when all was chosen before
