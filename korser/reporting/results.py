@@ -7,9 +7,7 @@ import pandas as pd
 from korser.comparison import tables
 from korser.comparison.robustness import robustness_table
 from korser.comparison.subgroups import missing_classes_note
-from korser.inference.robustness import FOLDER, LIST
 from korser.reporting.cells import NONE, Table, TableCell, count_cell, metric_cell, or_empty
-from korser.utils.files import read_json
 
 COUNTED = ("parameters", "trainable_parameters", "macs_per_second")
 
@@ -136,7 +134,7 @@ def robustness(comparison):
     """A row a condition, a column a model; None where nothing was measured."""
     metric, parts = comparison.metric, []
     for label, model in comparison.models.items():
-        lists = [read_json(f) for run in model.runs if (f := run.path / FOLDER / LIST).exists()]
+        lists = [listed for run in model.runs if (listed := run.directory.conditions())]
         if len(lists) == len(model.runs):
             shared = set.intersection(*({entry["name"] for entry in entries} for entries in lists))
             conditions = [SimpleNamespace(**entry) for entry in lists[0] if entry["name"] in shared]

@@ -29,3 +29,8 @@ def plural(n: int, noun: str) -> str:
     ('1 seed', '3 seeds')
     """
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, without the full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")

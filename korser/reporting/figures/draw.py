@@ -27,6 +27,7 @@ from korser.reporting.figures import (
 )
 from korser.reporting.figures.group import ComparisonGroup, Drawing, gather
 from korser.reporting.figures.style import NothingToDraw, Style, finish, with_hangul
+from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
 from korser.utils.errors import UserError
@@ -115,7 +116,7 @@ def draw_all(
         if not searches and not probes:
             raise
         runs = []
-    made = [read_json(path) for path in find_below(folders, "comparison.json")]
+    made = [read_json(path) for path in find_below(folders, COMPARISON_FILE)]
     mark_searched(runs, made)
     groups = gather(runs, metric, made)
     if not groups:

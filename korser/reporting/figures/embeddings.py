@@ -51,7 +51,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
     drawn = False
     for label, model in group.models.items():
         runs = sorted(model.runs, key=lambda run: (run.seed, str(run.fold)))
-        runs = [run for run in runs if (run.path / "test_embeddings.npy").exists()]
+        runs = [run for run in runs if run.directory.embeddings_file.exists()]
         if not runs:
             continue
         run = runs[0]
@@ -72,10 +72,10 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
 
 def _read(run: Run) -> tuple[np.ndarray, pd.DataFrame]:
     """Return embeddings and predictions of at most ``MAX_POINTS`` test utterances."""
-    embeddings, table = np.load(run.path / "test_embeddings.npy"), run.predictions("test")
+    embeddings, table = run.directory.embeddings(), run.predictions("test")
     if len(embeddings) != len(table):
         raise UserError(
-            f"{run.path}/test_embeddings.npy has {len(embeddings)} rows, test.csv has {len(table)}: train again"
+            f"{run.directory.embeddings_file} has {len(embeddings)} rows, test.csv has {len(table)}: train again"
         )
     if len(table) > MAX_POINTS:
         keep = np.sort(np.random.default_rng(SEED).choice(len(table), MAX_POINTS, replace=False))

@@ -13,7 +13,6 @@ import numpy as np
 from korser.comparison import compare
 from korser.reporting.figures.style import ModelStyle, model_style
 from korser.runs.groups import studies
-from korser.utils.files import read_json
 from korser.utils.text import plural
 
 if TYPE_CHECKING:
@@ -157,8 +156,7 @@ class ComparisonGroup:
 
 
 def _read_parameters(run: Run) -> Iterator[tuple[tuple[str, str], str, list, list]]:
-    path = run.path / "interpretable_parameters.json"
-    for frontend in read_json(path) if path.exists() else []:
+    for frontend in run.directory.interpretable_parameters():
         for quantity, values in frontend["quantities"].items():
             yield (frontend["stage"], quantity), values["unit"], values["initial"], values["trained"]
 
@@ -179,7 +177,7 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
     -------
     list of ComparisonGroup
     """
-    tested = [run for run in runs if (run.path / "test.csv").exists()]
+    tested = [run for run in runs if run.directory.has_predictions()]
     groups = studies(tested)
     questions = made[0]["settings"]["questions"] if len(made) == len(groups) == 1 else None
     return [

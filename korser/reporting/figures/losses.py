@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 from korser.reporting.figures.group import ComparisonGroup, Drawing
 from korser.reporting.figures.style import NothingToDraw, Style, grid, label_outer, legend_below
 from korser.runs.pool import ModelPredictions
-from korser.utils.files import read_csv
 
 
 def curves(model: ModelPredictions, column: str) -> pd.DataFrame:
@@ -30,7 +29,7 @@ def curves(model: ModelPredictions, column: str) -> pd.DataFrame:
     """
     parts = []
     for run in model.runs:
-        log = read_csv(run.path / "log.csv")
+        log = run.directory.log()
         if column not in log or log[column].isna().all():
             return pd.DataFrame()
         parts.append(log.set_index("epoch")[column].rename((run.seed, run.fold)))

@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 
 from korser.comparison import tables
 from korser.comparison.robustness import robustness_table
-from korser.inference.robustness import FOLDER, LIST
 from korser.reporting.figures.group import ComparisonGroup, Drawing
 from korser.reporting.figures.style import NothingToDraw, Style, grid, legend_below, wrap
+from korser.runs.directory import RunDirectory, condition_split
 from korser.runs.pool import ModelPredictions
-from korser.utils.files import read_json
 
 
 def conditions_of(group: ComparisonGroup) -> tuple[dict[str, ModelPredictions], list[SimpleNamespace]]:
@@ -35,7 +34,7 @@ def conditions_of(group: ComparisonGroup) -> tuple[dict[str, ModelPredictions], 
     """
     by_model = {}
     for label, model in group.models.items():
-        listed = [_tested_conditions(run.path / FOLDER) for run in model.runs]
+        listed = [_tested_conditions(run.directory) for run in model.runs]
         common = {name: entry for name, entry in listed[0].items() if all(name in other for other in listed)}
         if common:
             by_model[label] = common
@@ -49,10 +48,9 @@ def conditions_of(group: ComparisonGroup) -> tuple[dict[str, ModelPredictions], 
     return {label: group.models[label] for label in by_model}, conditions
 
 
-def _tested_conditions(folder) -> dict[str, dict]:
-    path = folder / LIST
-    entries = read_json(path) if path.exists() else []
-    return {entry["name"]: entry for entry in entries if (folder / f"{entry['name']}.csv").exists()}
+def _tested_conditions(directory: RunDirectory) -> dict[str, dict]:
+    entries = {entry["name"]: entry for entry in directory.conditions()}
+    return {name: entry for name, entry in entries.items() if directory.has_predictions(condition_split(name))}
 
 
 def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from korser.data.splits import speaker_independent
 from korser.reporting.figures.group import Drawing
 from korser.reporting.figures.style import COLOUR_MAP, SMALL_SIZE, NothingToDraw, Style, grid, heat_map, wrap
+from korser.runs.directory import SEARCH_FILE
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json
 
@@ -29,7 +30,7 @@ def find_searches(folders: str | Path | Sequence[str | Path]) -> list[tuple[dict
         If a file is damaged.
     """
     found = []
-    for path in find_below(folders, "search.json"):
+    for path in find_below(folders, SEARCH_FILE):
         trials = read_csv(path.parent / "trials.csv")
         missing = {"state", "valid_uar"} - set(trials)
         if missing:
