@@ -212,6 +212,8 @@ def recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str
         own = [each for each in made if (each.get("corpus"), each.get("protocol")) == group]
     metrics = sorted({each["settings"].get("metric", "uar") for each in own}) or ["uar"]
     if len(metrics) > 1:
-        logger.warning("%s: comparisons use different metrics (%s): using uar; choose one by --metric", name, metrics)
+        logger.warning(
+            "%s: comparisons use different metrics (%s): using uar; choose one by --metric", name, ", ".join(metrics)
+        )
         return "uar"
     return metrics[0]
