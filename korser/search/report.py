@@ -10,8 +10,7 @@ import yaml
 from korser.config.layers import SHIPPED
 from korser.data.splits import speaker_independent
 from korser.metrics.estimates import difference
-from korser.metrics.evaluate import NAMES
-from korser.metrics.scores import confusion_counts
+from korser.metrics.scores import TITLES, confusion_counts
 from korser.runs.directory import SEARCH_FILE, RunDirectory
 from korser.utils.files import write_csv, write_json, write_text
 
@@ -249,7 +248,7 @@ def summary(plan, cells, results, storage):
     ]
     if len(table):
         shown = table[["trial", *(axis.name for axis in plan.axes), *RESULTS]].rename(
-            columns={"valid_uar": NAMES["uar"]}
+            columns={"valid_uar": TITLES["uar"]}
         )
         lines.append(
             shown.to_string(index=False, float_format=_short, formatters=dict.fromkeys(["low", "high"], _short))
