@@ -126,7 +126,8 @@ class Searcher:
                         self.report_epochs()
                     if outcome is not None:
                         results = self.finish(outcome)
-        return summary(self.plan, results, storage_url(self.settings, self.plan, hide_password=True))
+        configurations = self.configurations.values()
+        return summary(self.plan, configurations, results, storage_url(self.settings, self.plan, hide_password=True))
 
     # -- resuming ------------------------------------------------------------------------------------------------------
     def resume(self) -> None:
@@ -223,6 +224,8 @@ class Searcher:
         for trial in self.running.pop(folder.name).trials:
             self.tell(trial, configuration)
         results = self.write()
+        if results["best"]:
+            self.bar.set_postfix_str(f"best UAR {results['valid_uar']:.3f}: {values_text(results['best'])}")
         self.stop_if_all_are_refused(configuration)
         if configuration.state not in FINAL_STATES:
             values = values_text(configuration.values)
