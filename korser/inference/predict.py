@@ -20,7 +20,8 @@ from korser.frontend.base import SAMPLE_RATE
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.tasks import Task
 from korser.runs.provenance import provenance
-from korser.training.build import build_model, predictions_table
+from korser.training.build import build_model
+from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, write_csv, write_json
 

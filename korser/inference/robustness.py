@@ -22,7 +22,7 @@ from korser.data.fingerprint import digest
 from korser.frontend.base import SAMPLE_RATE
 from korser.inference.predict import TrainedModel
 from korser.runs.load import LABELS
-from korser.training.build import predictions_table
+from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, write_csv, write_json
 

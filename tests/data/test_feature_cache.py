@@ -27,8 +27,8 @@ from korser.inference.predict import TrainedModel
 from korser.nn.model import SpeechEmotionModel
 from korser.plugins.frontends.mel import Mel
 from korser.plugins.frontends.wav2vec.wav2vec import Wav2Vec
-from korser.training.build import make_reader
-from korser.training.prepare import prepare
+from korser.training.datasets import make_reader
+from korser.training.prepare import prepare_data
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv
 
@@ -526,7 +526,7 @@ def test_without_a_cache_nothing_is_rounded(tiny):
 
 def test_epochs_after_the_first_do_not_run_the_encoder(tiny, tmp_path):
     hparams = load_hparams(HPARAMS / "wav2vec_mtl.yaml", tiny)
-    prepare(hparams, tmp_path / "run")
+    prepare_data(hparams, tmp_path / "run")
     model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
     manifest = read_csv(tmp_path / "run" / "manifest.csv")
     read, skip_frozen = make_reader(hparams, model, manifest)
@@ -538,7 +538,7 @@ def test_epochs_after_the_first_do_not_run_the_encoder(tiny, tmp_path):
 
 def test_waveform_augmentation_switches_the_cache_off(tiny, tmp_path, caplog):
     hparams = load_hparams(HPARAMS / "mel_stl.yaml", tiny)
-    prepare(hparams, tmp_path / "run")
+    prepare_data(hparams, tmp_path / "run")
     hparams["wav_augment"] = lambda x, lengths: (x, lengths)
     model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
     read, skip_frozen = make_reader(hparams, model, read_csv(tmp_path / "run" / "manifest.csv"))
