@@ -32,8 +32,8 @@ class SpeechAugment(nn.Module):
     """Equalise, reverberate, add noise, limit the band and change the level at random; in training only.
 
     The signal is ``gain * band(reverb(equalise(x)) + noise)``, computed by FFT. Each utterance has its own draws, from
-    PyTorch's global generator on the device of ``x``, which do not depend on ``T``; :meth:`draw` and :meth:`transform` are
-    the two halves. The result does not depend on padding, is zero beyond the lengths, and nothing waits for a GPU.
+    PyTorch's global generator on the device of ``x``, which do not depend on ``T``; :meth:`draw` and
+    :meth:`transform` are the two halves. The result does not depend on padding and is zero beyond the lengths.
 
     Parameters
     ----------
