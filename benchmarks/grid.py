@@ -32,7 +32,7 @@ from korser.corpora.synthetic import mini
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.feature_cache import FeatureCache
 from korser.frontend.base import split_frozen
-from korser.utils.files import read_csv
+from korser.runs.directory import RunDirectory
 
 MODELS = ("leaf_stl", "leaf_mtl", "wav2vec_leaf_stl", "wav2vec_leaf_mtl")
 FULL_CELLS = "wav2vec_leaf_mtl"  # in full form trained for all ten epochs, at each batch size
@@ -205,12 +205,12 @@ class Grid:
         torch.cuda.empty_cache()
         start, ends = time.perf_counter(), []
         hparams = self.load(model, n, n_epochs=n_epochs, patience=n_epochs, **overrides)
-        run_dir = self.folder / "results" / f"{hparams.name}-{hparams.digest()}"
+        run_dir = self.folder / "results" / hparams.run_name
         shutil.rmtree(run_dir, ignore_errors=True)  # a complete run is not made again
         korser.train(hparams, run_dir, on_epoch=lambda epoch, score: ends.append(time.perf_counter()))
         total = time.perf_counter() - start
         epochs = np.diff(ends)
-        training = read_csv(run_dir / "log.csv")["seconds"].to_numpy()[1:]
+        training = RunDirectory(run_dir).log()["seconds"].to_numpy()[1:]
         how = "the stock way, " if overrides.keys() >= stock.SETTINGS.keys() else ""
         self.say(
             f"{n} utterances, {how}{hparams.name}, batch {hparams['batch_size']}: {n_epochs} epochs in "

@@ -20,10 +20,11 @@ from korser.data.feature_cache import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.tasks import Task
+from korser.runs.directory import RunDirectory
 from korser.runs.provenance import provenance
 from korser.training.build import build_model, predictions_table
 from korser.utils.errors import UserError
-from korser.utils.files import read_csv, read_json, write_csv, write_json
+from korser.utils.files import write_csv, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +56,12 @@ class TrainedModel:
 
     def __init__(self, run_dir, device="cpu"):
         run_dir = Path(run_dir)
-        self.info = read_json(run_dir / "run.json")
-        read_json(run_dir / "metrics.json")  # written last: without it the run is not complete
+        self.directory = RunDirectory(run_dir)
+        self.info = self.directory.info()
+        self.directory.metrics()  # written last: without it the run is not complete
         self.run_dir = run_dir
         hparams = load_resolved(
-            (run_dir / "hparams.yaml").read_text(encoding="utf-8"),
+            self.directory.settings_text(),
             name=self.info["model"],
             folders=self.info["yaml_folders"],
         )
@@ -103,9 +105,9 @@ class TrainedModel:
             }
             self.model.frozen_stages = torch.nn.ModuleList([FrozenPrefix(*self.model.frozen_stages, **kept)])
         try:
-            state = safetensors.torch.load_file(run_dir / "model.safetensors")
+            state = safetensors.torch.load_file(self.directory.weights_file)
         except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"cannot read {run_dir / 'model.safetensors'} ({error}): train again") from error
+            raise UserError(f"cannot read {self.directory.weights_file} ({error}): train again") from error
         try:
             self.model.load_trained_state(state)
         except RuntimeError as error:
@@ -215,7 +217,7 @@ class TrainedModel:
         }
         table = predictions_table(manifest, self.tasks, probabilities)
         metrics = evaluate_predictions(table, self.tasks)
-        seen = read_csv(self.run_dir / "manifest.csv")
+        seen = self.directory.manifest()
         seen = seen[seen["split"].isin(["train", "valid"])]
         shared = int(manifest["digest"].isin(seen["digest"]).sum())
         warnings = list(self.warnings)

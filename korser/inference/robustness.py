@@ -21,16 +21,11 @@ from korser.data.audio_cache import AudioStore
 from korser.data.fingerprint import digest
 from korser.frontend.base import SAMPLE_RATE
 from korser.inference.predict import TrainedModel
+from korser.runs.directory import RunDirectory, condition_split
 from korser.runs.load import LABELS
 from korser.training.build import predictions_table
 from korser.utils.errors import UserError
-from korser.utils.files import read_csv, read_json, write_csv, write_json
-
-FOLDER = "robustness"  # in a run directory
-
-
-LIST = "conditions.json"
-
+from korser.utils.files import write_csv, write_json
 
 BATCH = 16  # utterances; predictions do not depend on it
 
@@ -90,38 +85,35 @@ def measure(runs, conditions, *, device=None, progress=True):
 
 
 def _test_rows(run):
-    manifest = read_csv(run.path / "manifest.csv", dict.fromkeys([*LABELS, *run.tasks]))
+    manifest = run.directory.manifest([*LABELS, *run.tasks])
     return manifest[manifest["split"] == "test"].reset_index(drop=True)
 
 
 def _todo(run_dir, conditions):
     """``{name: digest of what it is made from}`` of the conditions that are missing or out of date."""
-    weights = run_dir / "model.safetensors"
+    directory = RunDirectory(run_dir)
+    weights = directory.weights_file
     if not weights.exists():
         raise UserError(f"robustness: {run_dir} has no {weights.name}: train again, or write robustness: null")
     files = (weights, Path(degradations.__file__))
     common = " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
-    done = {entry["name"]: entry.get("made_from") for entry in _listed(run_dir)}
+    done = {entry["name"]: entry.get("made_from") for entry in directory.conditions()}
     todo = {}
     for condition in conditions:
         made_from = hashlib.sha256(f"{common} {condition.name} {condition.made_from}".encode()).hexdigest()[:16]
-        if done.get(condition.name) != made_from or not (run_dir / FOLDER / f"{condition.name}.csv").exists():
+        if done.get(condition.name) != made_from or not directory.has_predictions(condition_split(condition.name)):
             todo[condition.name] = made_from
     return todo
 
 
-def _listed(run_dir):
-    path = run_dir / FOLDER / LIST
-    return read_json(path) if path.exists() else []
-
-
 def _record(run_dir, condition, made_from, table):
     """Write predictions, then their entry: without one they count for nothing."""
-    write_csv(run_dir / FOLDER / f"{condition.name}.csv", table)
+    directory = RunDirectory(run_dir)
+    write_csv(directory.predictions_file(condition_split(condition.name)), table)
     entry = {"name": condition.name, "kind": condition.kind, "value": condition.value, "unit": condition.unit}
-    others = [old for old in _listed(run_dir) if old["name"] != condition.name]
+    others = [old for old in directory.conditions() if old["name"] != condition.name]
     others.append({**entry, "made_from": made_from})
-    write_json(run_dir / FOLDER / LIST, sorted(others, key=lambda e: (e["kind"], e["value"] or 0, e["name"])))
+    write_json(directory.conditions_file, sorted(others, key=lambda e: (e["kind"], e["value"] or 0, e["name"])))
 
 
 def _share_prefixes(models):

@@ -19,7 +19,7 @@ from korser.probing.divisions import divide
 from korser.probing.encoders import ALL, make_encoders
 from korser.probing.features import pooled_statistics
 from korser.probing.report import differences_table, markdown, scores_table
-from korser.runs.directory import environment
+from korser.runs.provenance import environment
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, write_csv, write_json, write_text
 

@@ -11,6 +11,7 @@ from korser.data.feature_cache import FeatureCache
 from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.nn.losses import balanced_weights
 from korser.nn.model import SpeechEmotionModel
+from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,6 @@ def open_tensorboard(hparams, run_dir):
     try:
         from speechbrain.utils.train_logger import TensorboardLogger
 
-        return TensorboardLogger(run_dir / "tensorboard")
+        return TensorboardLogger(RunDirectory(run_dir).tensorboard)
     except ImportError as error:
         raise UserError("tensorboard: true needs TensorBoard: pip install 'korser[tensorboard]'") from error
