@@ -67,7 +67,9 @@ def divide_groups(data, column, test, valid, seed, test_groups=None, valid_group
         )
     given = {"test": test_groups, "valid": valid_groups}
     chosen = {
-        split: match_names(names, data[column], f"{split}_speakers") for split, names in given.items() if names is not None
+        split: match_names(names, data[column], f"{split}_speakers")
+        for split, names in given.items()
+        if names is not None
     }
     both = sorted(set(chosen.get("test", [])) & set(chosen.get("valid", [])))
     if both:

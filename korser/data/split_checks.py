@@ -10,7 +10,7 @@ from korser.corpora import LABELS
 from korser.data.splits import SPLITS, require_speakers, shared_values, speaker_independent, warn_once
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
-from korser.utils.text import shorten
+from korser.utils.text import plural, shorten
 
 __all__ = ["LEXICAL_LEAKAGE", "check_splits", "lexical_leakage"]
 
@@ -30,8 +30,8 @@ def check_splits(
     Parameters
     ----------
     data : pandas.DataFrame
-        With ``split``. With a column ``digest`` (:func:`korser.data.audio_cache.scan_audio`), the same audio in two splits
-        or with two labels is refused too.
+        With ``split``. With ``digest`` (:func:`korser.data.audio_cache.scan_audio`), the same audio in two splits or
+        with two labels is refused too.
     protocol : str
     tasks : sequence of str
         Label columns, as far as present: every class to validate or test must occur in training.
@@ -123,9 +123,8 @@ def _warn_of_small_classes(data: pd.DataFrame, task: str) -> None:
     for label, rows in labelled.groupby(task, sort=True):
         one_speaker = count_speakers and rows["speaker"].notna().all() and rows["speaker"].nunique() < MIN_SPEAKERS
         if len(rows) < MIN_UTTERANCES or one_speaker:
-            size = "1 utterance" if len(rows) == 1 else f"{len(rows)} utterances"
             speakers = " of one speaker" if one_speaker else ""
-            small[label] = f"{label} ({size}{speakers}: {shorten(rows['id'], 1)})"
+            small[label] = f"{label} ({plural(len(rows), 'utterance')}{speakers}: {shorten(rows['id'], 1)})"
     if small:
         warn_once(
             f"classes of {task} with very few utterances: {shorten(small.values())}; if one is a typo, map it: "

@@ -25,7 +25,7 @@ import pandas as pd
 
 from korser.data.speaker_groups import divide_groups, drawn_folds, listed_folds, match_names, natural_order, to_count
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean, shorten
+from korser.utils.text import did_you_mean
 
 __all__ = [
     "ATTRIBUTES",
@@ -168,9 +168,13 @@ def _warn_of_unused_columns(data: pd.DataFrame, protocol: str) -> None:
 
 
 # -- protocols: each takes the keywords of assign_splits that it needs -------------------------------------------------
-def _speaker_holdout(data, *, protocol, seed, test, valid, test_speakers, valid_speakers, hold_out, **_) -> pd.DataFrame:
+def _speaker_holdout(
+    data, *, protocol, seed, test, valid, test_speakers, valid_speakers, hold_out, **_
+) -> pd.DataFrame:
     require_speakers(data, protocol)
-    data["split"] = data["speaker"].map(divide_groups(data, "speaker", test, valid, seed, test_speakers, valid_speakers))
+    data["split"] = data["speaker"].map(
+        divide_groups(data, "speaker", test, valid, seed, test_speakers, valid_speakers)
+    )
     if hold_out is None:
         return data
     if hold_out not in data or data[hold_out].isna().any():

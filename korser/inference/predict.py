@@ -227,7 +227,7 @@ class TrainedModel:
                 "new data"
             )
             logger.warning("%s", warnings[-1])
-        elif known := self._known(manifest, seen, loaded.name):
+        elif known := self._known(manifest, seen, loaded):
             warnings.append(known)
             logger.warning("%s", known)
         info = {
@@ -260,8 +260,8 @@ class TrainedModel:
         ids = int(manifest["id"].isin(seen["id"]).sum())
         speakers = set(manifest["speaker"].dropna())
         known = speakers & set(seen["speaker"].dropna())
-        if corpus != self.info["corpus"] or not (ids or known) or (corpus == "csv" and not ids):
-            return None  # any corpus may be read as csv, and in each there may be a speaker 1
+        if corpus.name != self.info["corpus"] or not (ids or known) or (corpus.identified_by_folder and not ids):
+            return None
         return (
             f"{ids} of {len(manifest)} utterances have the ids, and {len(known)} of {len(speakers)} speakers the "
             "names, of some in training or validation: if they are the same, these are no figures for new data"

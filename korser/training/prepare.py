@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 
 from korser.data.audio_cache import scan_audio
-from korser.data.load_split import SPLITS, load_split
+from korser.data.load_split import load_split
 from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leakage
-from korser.data.splits import speaker_independent
+from korser.data.splits import SPLITS, speaker_independent
 from korser.frontend.base import SAMPLE_RATE
 from korser.runs.directory import SEARCH_FILE, RunDirectory
 from korser.runs.provenance import environment, provenance, require_same_code, require_same_data, searched_speakers
@@ -44,17 +44,18 @@ def prepare(hparams, run_dir):
     manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     validates = (manifest["split"] == "valid").any()  # or the last epoch is kept, as when all was chosen before
-    parts = ("train", *(["valid"] if validates else []), *(["test"] if hparams["evaluate_test"] else []))
-    check_splits(manifest, protocol, tasks=[task.name for task in tasks], parts=parts)
+    required = ("train", *(["valid"] if validates else []), *(["test"] if hparams["evaluate_test"] else []))
+    check_splits(manifest, protocol, tasks=[task.name for task in tasks], required=required)
     _check_durations(manifest, hparams["frontend"])
     # a search leaves its best settings beside its record
     searches = [read_json(file) for folder in hparams.folders if (file := Path(folder) / SEARCH_FILE).exists()]
-    where = (corpus.name, hparams["data_folder"])
+    where = (corpus, hparams["data_folder"])
     info = {
         "model": hparams.name,
         "yaml_folders": hparams.folders,
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
+        "identified_by_folder": corpus.identified_by_folder,
         "protocol": protocol,
         "speaker_independent": speaker_independent(protocol),
         "searched_on": sorted({s for search in searches for s in searched_speakers(search, *where, manifest)}),
@@ -103,7 +104,7 @@ def labelled_tasks(tasks, corpus, manifest):
     for task in tasks:
         if task.name in manifest and task.name not in corpus.classes:
             known = ", ".join([*corpus.classes, task.name])
-            how = "leave it out" if corpus.name != "csv" else f"name it by --corpus_options='{{tasks: [{known}]}}'"
+            how = f"name it by --corpus_options='{{tasks: [{known}]}}'" if corpus.selectable_tasks else "leave it out"
             raise UserError(f"'{task.name}' is a column of corpus '{corpus.name}', but none of its tasks: {how}")
         missing = [
             split

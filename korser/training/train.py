@@ -11,10 +11,10 @@ import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_main
 
 from korser.config.schema import check_settings
+from korser.corpora import LABELS
 from korser.data.batches import bucketed_batches, collate, make_dataset, sorted_batches
-from korser.data.load_split import SPLITS
 from korser.data.resident import InMemorySplit, PrefetchLoader
-from korser.data.splits import BALANCED
+from korser.data.splits import SPLITS
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.cost import macs_per_second
 from korser.runs.directory import RunDirectory
@@ -80,7 +80,7 @@ def _train(hparams, run_dir, on_epoch):
     directory = RunDirectory(run_dir)
     info = directory.info()
     names = [task["name"] for task in info["tasks"]]
-    manifest = directory.manifest([*BALANCED, *names])  # labels that are not trained too
+    manifest = directory.manifest([*LABELS, *names])  # labels that are not trained too
     tasks = tasks_of(hparams, info)
     model = build_model(hparams, tasks, manifest)
     parts = {split: manifest[manifest["split"] == split] for split in SPLITS}

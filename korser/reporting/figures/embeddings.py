@@ -6,11 +6,11 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from korser.corpora import LABELS
 from korser.reporting.figures.study import Drawing
 from korser.reporting.figures.style import NothingToDraw, grid, look, wrap
 from korser.utils.errors import UserError
 
-ATTRIBUTES = ("emotion", "gender", "intensity")
 FEW = 30  # utterances, below which t-SNE's neighbourhoods mean little
 MOST = 1000  # utterances that are drawn
 SEED = 0
@@ -58,7 +58,7 @@ def draw(study, style):
             keep = np.sort(np.random.default_rng(SEED).choice(len(table), MOST, replace=False))
             embeddings, table = embeddings[keep], table.iloc[keep]
         points, method = project(embeddings)
-        attributes = [a for a in dict.fromkeys((study.main, *ATTRIBUTES)) if a in table and table[a].notna().any()]
+        attributes = [a for a in dict.fromkeys((study.main, *LABELS)) if a in table and table[a].notna().any()]
         figure = _draw(points, table, attributes, {t: a["classes"] for t, a in run.tasks.items()}, label, style)
         caption = f"Embeddings of {len(table)} test utterances by {method}, {label}, seed {run.seed}"
         caption += f", fold {run.fold}." if run.fold is not None else "."
