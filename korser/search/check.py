@@ -16,8 +16,8 @@ from korser.config.schema import check_settings
 from korser.frontend.base import SAMPLE_RATE
 from korser.runs.provenance import provenance
 from korser.search.space import SearchDimension
-from korser.training.brain import make_scheduler
 from korser.training.build import build_model
+from korser.training.optimizers import make_scheduler
 from korser.utils.errors import UserError
 
 __all__ = ["check_values"]

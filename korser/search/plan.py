@@ -19,7 +19,8 @@ from korser.nn.tasks import Task
 from korser.search.check import check_values
 from korser.search.settings import SearchSettings
 from korser.search.space import SearchDimension, grid_configurations, has_effect, read_dimension
-from korser.training.prepare import labelled_tasks, pretrained
+from korser.training.prepare import has_pretrained_encoders
+from korser.training.tasks import labelled_tasks
 from korser.utils.errors import UserError
 
 __all__ = ["SearchPlan", "make_plan"]
@@ -164,7 +165,7 @@ def _read_corpus(hparams: HParams) -> tuple[dict[str, Any], list[Task], pd.DataF
     described = {
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
-        "pretrained": pretrained(hparams["frontend"]),
+        "pretrained": has_pretrained_encoders(hparams["frontend"]),
         "data": {
             "data_folder": hparams["data_folder"],
             "corpus_options": hparams["corpus_options"],
