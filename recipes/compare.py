@@ -9,7 +9,6 @@ one a GPU, or one a CPU core). --cluster=auto spreads them over the Ray cluster 
 (pip install 'korser[cluster]'); --gpus_per_trial=0.5 puts two on one GPU.
 """
 
-import re
 import sys
 
 from korser import cli
@@ -28,7 +27,7 @@ def main(arguments):
     settings = load_settings(path, overrides)
     with open_workers(how.pop("workers", None), **how) as workers:
         text, failed = run_experiment(settings, workers)
-    print(re.sub(r"\\([\\`*_|<>\[\]])", r"\1", text))  # Markdown's escapes are for pages, not for terminals
+    print(text)
     print(f"\nEverything is in {settings.output_folder}/compare")
     if failed:
         print(f"\n!!! {len(failed)} runs could not be made; the same command tries again:", file=sys.stderr)
