@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from korser.probing.report import probe_notes
 from korser.reporting.figures import (
     ablation,
     calibration,
@@ -30,8 +31,10 @@ from korser.reporting.figures.style import NothingToDraw, Style, finish, with_ha
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
+from korser.search.summary import search_caveats
 from korser.utils.errors import UserError
 from korser.utils.files import atomic, find_below, read_json, write_json
+from korser.utils.notes import Note
 
 __all__ = ["FIGURES", "Figure", "draw_all"]
 
@@ -155,7 +158,7 @@ def _draw_searches(searches: list[tuple[dict, pd.DataFrame]], out: Path, style: 
         with style.context():
             try:
                 drawing = search.draw_search(found, trials, style)
-                figures.append(_save(drawing, out, search.search_notes(found), style, prefix))
+                figures.append(_save(drawing, out, search_caveats(found), style, prefix))
             except NothingToDraw as reason:
                 logger.info("search: not drawn, %s", reason)
     return figures
@@ -167,7 +170,7 @@ def _draw_probes(probes: list[tuple[str, pd.DataFrame]], out: Path, style: Style
         style = with_hangul(style, [name, *scores["encoder"]])
         with style.context():
             try:
-                figures.append(_save(probe.draw_probe(name, scores, style), out, probe.probe_notes(scores), style))
+                figures.append(_save(probe.draw_probe(name, scores, style), out, probe_notes(scores), style))
             except NothingToDraw as reason:
                 logger.info("probe: not drawn, %s", reason)
     return figures
@@ -182,8 +185,10 @@ def user_texts(group: ComparisonGroup) -> Iterator[str]:
     yield from group.comparison.subgroups["group"]
 
 
-def _save(drawing: Drawing, out: Path, notes: Iterable[str], style: Style, prefix: str = "", where: str = "") -> Figure:
-    finish(drawing.figure, "; ".join(notes), style)
+def _save(
+    drawing: Drawing, out: Path, notes: Sequence[Note | str], style: Style, prefix: str = "", where: str = ""
+) -> Figure:
+    finish(drawing.figure, "; ".join(map(str, notes)), style)
     name = prefix + re.sub(r"[^\w.-]+", "_", drawing.name).strip("_")
     for ending in ("pdf", "png"):
         with atomic(out / f"{name}.{ending}") as temporary:
