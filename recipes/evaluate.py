@@ -36,7 +36,8 @@ def main(arguments):
         raise UserError(f"say on what to evaluate: --corpus={'|'.join(corpus_names())} or the import path of your own")
     if options["data_folder"] is None:
         raise UserError("say where the corpus lies: --data_folder=...")
-    metrics, info = TrainedModel(run_dir).evaluate_corpus(**options, out=f"{run_dir}/evaluations")
+    trained = TrainedModel(run_dir)
+    metrics, info = trained.evaluate_corpus(**options, out=trained.directory.evaluations)
     # there was no split here
     head = {**headline(info), "protocol": info["protocol"], "random_split": False, "warnings": info["warnings"]}
     print(summary_table(metrics, **head))

@@ -14,15 +14,17 @@ from tqdm import tqdm
 from korser.config.hparams import load_resolved
 from korser.corpora import load_corpus
 from korser.corpora.table import closest_label
-from korser.data.audio import read_audio, scan_audio
+from korser.data.audio import read_audio
+from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.feature_cache import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.tasks import Task
+from korser.runs.directory import RunDirectory
 from korser.runs.provenance import provenance
 from korser.training.build import build_model, predictions_table
 from korser.utils.errors import UserError
-from korser.utils.files import read_csv, read_json, write_csv, write_json
+from korser.utils.files import write_csv, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +56,16 @@ class TrainedModel:
 
     def __init__(self, run_dir, device="cpu"):
         run_dir = Path(run_dir)
-        self.info = read_json(run_dir / "run.json")
-        read_json(run_dir / "metrics.json")  # written last: without it the run is not complete
+        self.directory = RunDirectory(run_dir)
+        self.info = self.directory.info()
+        self.directory.metrics()  # written last: without it the run is not complete
         self.run_dir = run_dir
         hparams = load_resolved(
-            (run_dir / "hparams.yaml").read_text(encoding="utf-8"),
+            self.directory.settings_text(),
             name=self.info["model"],
             folders=self.info["yaml_folders"],
         )
+        self.cache_folder = hparams["cache_folder"]
         self.tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in self.info["tasks"]]
         self.model = build_model(hparams, self.tasks)
         self.min_length = hparams["frontend"].min_length
@@ -101,9 +105,9 @@ class TrainedModel:
             }
             self.model.frozen_stages = torch.nn.ModuleList([FrozenPrefix(*self.model.frozen_stages, **kept)])
         try:
-            state = safetensors.torch.load_file(run_dir / "model.safetensors")
+            state = safetensors.torch.load_file(self.directory.weights_file)
         except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"cannot read {run_dir / 'model.safetensors'} ({error}): train again") from error
+            raise UserError(f"cannot read {self.directory.weights_file} ({error}): train again") from error
         try:
             self.model.load_trained_state(state)
         except RuntimeError as error:
@@ -172,7 +176,7 @@ class TrainedModel:
         corpus, data_folder, label_map, corpus_options
             See :func:`korser.corpora.load_corpus`; labels are mapped to the model's classes.
         cache_folder : str or Path
-            For converted audio.
+            For decoded audio.
         out : str or Path
             Folder for predictions (CSV) and metrics (JSON), named by the corpus and a digest of folder and options.
 
@@ -201,18 +205,19 @@ class TrainedModel:
         if not manifest[[task.name for task in self.tasks]].notna().any().any():
             raise UserError(f"corpus '{loaded.name}' has no label of any of the model's tasks")
         audio = scan_audio(manifest["path"].tolist(), cache_folder)
-        columns = ["audio_path", "digest", "samples", "duration"]
+        columns = ["digest", "samples", "duration"]
         manifest[columns] = audio[columns].to_numpy()
         manifest["split"] = "test"
         for row in manifest.itertuples():
             self._require_length(row.path, row.samples)
+        store = AudioStore(cache_folder)
         probabilities = {
-            row.id: self.probabilities(read_audio(row.audio_path))
+            row.id: self.probabilities(store.waveform(row.path, row.digest))
             for row in tqdm(list(manifest.itertuples()), desc="predict", dynamic_ncols=True)
         }
         table = predictions_table(manifest, self.tasks, probabilities)
         metrics = evaluate_predictions(table, self.tasks)
-        seen = read_csv(self.run_dir / "manifest.csv")
+        seen = self.directory.manifest()
         seen = seen[seen["split"].isin(["train", "valid"])]
         shared = int(manifest["digest"].isin(seen["digest"]).sum())
         warnings = list(self.warnings)

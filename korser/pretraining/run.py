@@ -24,7 +24,7 @@ import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, infer_device, run_on_main
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from korser.data.audio import scan_audio
+from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import code_digest, weights_digest
 from korser.frontend.base import SAMPLE_RATE
 from korser.pretraining.brain import PretrainBrain
@@ -34,11 +34,12 @@ from korser.pretraining.model import PretrainingModel
 from korser.pretraining.reconstruction import Reconstruction
 from korser.pretraining.settings import check_settings
 from korser.pretraining.weights import build_model, export
-from korser.runs.directory import environment
+from korser.runs.directory import RunDirectory
+from korser.runs.provenance import environment
 from korser.training.build import open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.utils.errors import UserError
-from korser.utils.files import locked, read_csv, read_json, write_csv, write_json, write_text
+from korser.utils.files import locked, write_csv, write_json, write_text
 from korser.utils.gpu import require_own_device
 from korser.utils.seeding import seed_everything
 
@@ -70,12 +71,13 @@ def pretrain(hparams, run_dir):
         If data, checkpoint or settings are at fault, or data, checkpoint or code are no longer those of the run.
     """
     run_dir = Path(run_dir)
+    directory = RunDirectory(run_dir)
     check_settings(hparams)
     require_own_device(hparams["device"])
-    if (run_dir / "metrics.json").exists():
+    if directory.complete:
         if if_main_process():
             _report_complete(hparams, run_dir)
-        return read_json(run_dir / "metrics.json")
+        return directory.metrics()
     if not if_main_process():
         return _pretrain(hparams, run_dir)
     with locked(run_dir):
@@ -93,7 +95,8 @@ def _pretrain(hparams, run_dir):
     model = PretrainingModel(transformer, auxiliary)
     _check_frames(hparams, model)
     run_on_main(_prepare, args=[hparams, run_dir, transformer])
-    info, table = read_json(run_dir / "run.json"), read_csv(run_dir / "manifest.csv")
+    directory = RunDirectory(run_dir)
+    info, table = directory.info(), directory.manifest()
     n_train = int((table["split"] == "train").sum())  # these rows come first
     samples = table["samples"].to_numpy()
     batch_samples, max_samples = (round(hparams[key] * SAMPLE_RATE) for key in ("batch_seconds", "max_seconds"))
@@ -111,7 +114,7 @@ def _pretrain(hparams, run_dir):
         for utterances, offsets, length in validation_batches(samples[n_train:], batch_samples, max_samples)
     ]
     history, rounds = History(), EpochCounter(math.ceil(hparams["n_steps"] / hparams["valid_interval"]))
-    checkpointer = AtomicCheckpointer(run_dir / "checkpoints")
+    checkpointer = AtomicCheckpointer(directory.checkpoints)
     checkpointer.add_recoverables({"weights": TrainedState(model), "history": history, "rounds": rounds})
     exported = transformer.wav2vec2 if hparams["encoder_only"] else transformer
     n_parameters = sum(p.numel() for p in exported.parameters())
@@ -141,7 +144,7 @@ def _pretrain(hparams, run_dir):
         do_normalize=preprocessor.do_normalize,
         hparams=hparams,
         history=history,
-        log_file=run_dir / "log.csv",
+        log_file=directory.log_file,
         checkpointer=checkpointer,
         tensorboard=open_tensorboard(hparams, run_dir),
         on_round=on_round,
@@ -150,10 +153,10 @@ def _pretrain(hparams, run_dir):
     ddp_barrier()
     row = history.epochs[-1]
     if if_main_process():  # once more: a kill may have come between the last round's resumable state and its files
-        write_csv(run_dir / "log.csv", pd.DataFrame(history.epochs))
+        write_csv(directory.log_file, pd.DataFrame(history.epochs))
         write_checkpoint(row)
-        write_json(run_dir / "metrics.json", row)
-        shutil.rmtree(run_dir / "checkpoints")
+        write_json(directory.metrics_file, row)
+        shutil.rmtree(directory.checkpoints)
     return row
 
 
@@ -173,7 +176,7 @@ def _divide(hparams):
     One recording is read once, whatever the number of its files: a copy could stand on both sides.
     """
     table, synthetic = read_sources(hparams["sources"])
-    columns = ["audio_path", "digest", "samples"]
+    columns = ["digest", "samples"]
     table[columns] = scan_audio(table["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     table["samples"] = table["samples"].astype(int)
     long_enough = table["samples"] >= round(hparams["min_seconds"] * SAMPLE_RATE)
@@ -224,7 +227,7 @@ def _require_same(begun, now, run_dir):
 
 def _report_complete(hparams, run_dir):
     """The result of a complete run, if it is that of these data, weights and code as they are now."""
-    begun = read_json(run_dir / "run.json")
+    begun = RunDirectory(run_dir).info()
     try:
         now = _made_by(hparams, _build(hparams)[0] if hparams["source"] else None)
     except UserError as error:
@@ -259,14 +262,15 @@ def _prepare(hparams, run_dir, transformer):
     }
     if torch.device(hparams["device"] or infer_device()).type == "cpu":
         info["environment"]["device"] = "cpu"  # whatever else the machine has
-    if (run_dir / "run.json").exists():
-        begun = read_json(run_dir / "run.json")
+    directory = RunDirectory(run_dir)
+    if directory.info_file.exists():
+        begun = directory.info()
         _require_same(begun, info, run_dir)
         if begun["processes"] != info["processes"]:
             raise UserError(f"{run_dir} was begun with {begun['processes']} processes: go on with as many")
-    write_csv(run_dir / "manifest.csv", table)
-    write_text(run_dir / "hparams.yaml", hparams.text)
-    write_json(run_dir / "run.json", info)
+    write_csv(directory.manifest_file, table)
+    write_text(directory.settings_file, hparams.text)
+    write_json(directory.info_file, info)
     logger.info(
         "%d files, %.2f h; %.2f h of them held out", info["files"], info["seconds"] / 3600, info["held_seconds"] / 3600
     )

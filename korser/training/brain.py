@@ -13,7 +13,7 @@ from speechbrain.utils.distributed import if_main_process
 from torch import nn
 from tqdm import tqdm
 
-from korser.data.batches import to_float
+from korser.data.audio import to_float
 from korser.metrics.scores import confusion_counts, scores
 from korser.nn.losses import MISSING
 from korser.training.cuda_graphs import StepGraphs, why_not

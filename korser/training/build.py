@@ -5,13 +5,13 @@ import logging
 import torch
 from speechbrain.utils.distributed import if_main_process, infer_device, run_on_main
 
-from korser.data.audio import read_audio
 from korser.data.audio_cache import AudioStore
 from korser.data.batches import CachedReader, class_index
 from korser.data.feature_cache import FeatureCache
 from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.nn.losses import balanced_weights
 from korser.nn.model import SpeechEmotionModel
+from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -53,17 +53,18 @@ def make_reader(hparams, model, manifest):
     Returns
     -------
     read : korser.data.batches.CachedReader
-        ``(audio_path, digest) -> torch.Tensor``.
+        ``(path, digest) -> torch.Tensor``.
     skip_frozen : bool
         Whether it gives the prefix's output instead of the waveform.
     """
+    audio = AudioStore(hparams["cache_folder"])
     skip_frozen = bool(len(model.frozen_stages) and hparams["wav_augment"] is None and hparams["use_cache"])
     if skip_frozen:
         model.frozen_stages.to(hparams["device"] or infer_device())
         stored = FeatureCache(
             list(model.frozen_stages),
             hparams["cache_folder"],
-            read_audio,
+            audio.waveform,
             dtype=hparams["cache_dtype"],
             precision=hparams["extraction_precision"],
             seconds=hparams["extraction_seconds"],
@@ -71,7 +72,7 @@ def make_reader(hparams, model, manifest):
     else:
         if len(model.frozen_stages) and hparams["wav_augment"] is not None:
             logger.warning("wav_augment changes the waveform: the cache of frozen features is off")
-        stored = AudioStore(hparams["cache_folder"], read_audio)
+        stored = audio
     run_on_main(stored.fill, args=[manifest, not hparams["noprogressbar"]])
     return CachedReader(stored, int(hparams["memory_gb"] * 2**30)), skip_frozen
 
@@ -117,7 +118,7 @@ def predictions_table(manifest, tasks, probabilities):
         Columns ``id, path, speaker, split``, ``T``, ``T_pred``, ``T_prob_<class>`` for each task, and whatever else
         the manifest says (age, the labels of tasks that were not trained).
     """
-    table = manifest.drop(columns=["audio_path", "digest", "samples"]).reset_index(drop=True)
+    table = manifest.drop(columns=["digest", "samples"]).reset_index(drop=True)
     for task in tasks:
         p = [probabilities[name][task.name] for name in table["id"]]
         table[f"{task.name}_pred"] = [task.classes[row.argmax()] for row in p]
@@ -132,6 +133,6 @@ def open_tensorboard(hparams, run_dir):
     try:
         from speechbrain.utils.train_logger import TensorboardLogger
 
-        return TensorboardLogger(run_dir / "tensorboard")
+        return TensorboardLogger(RunDirectory(run_dir).tensorboard)
     except ImportError as error:
         raise UserError("tensorboard: true needs TensorBoard: pip install 'korser[tensorboard]'") from error

@@ -6,13 +6,13 @@ import logging
 import math
 from pathlib import Path
 
-from korser.data.audio import scan_audio
+from korser.data.audio_cache import scan_audio
 from korser.data.load_split import SPLITS, load_split
 from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leakage
 from korser.data.splits import speaker_independent
 from korser.frontend.base import SAMPLE_RATE
-from korser.runs.directory import environment
-from korser.runs.provenance import provenance, require_same_code, require_same_data, searched_speakers
+from korser.runs.directory import SEARCH_FILE, RunDirectory
+from korser.runs.provenance import environment, provenance, require_same_code, require_same_data, searched_speakers
 from korser.utils.errors import UserError
 from korser.utils.files import read_json, write_csv, write_json, write_text
 from korser.utils.text import shorten
@@ -35,11 +35,12 @@ def prepare(hparams, run_dir):
     UserError
         If anything about the data is at fault, or the data have changed since an interrupted run began.
     """
+    directory = RunDirectory(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     split = hparams["split"].keywords
     protocol = split["protocol"]
     corpus, manifest = load_split(hparams)
-    columns = ["audio_path", "digest", "samples", "duration"]
+    columns = ["digest", "samples", "duration"]
     manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     validates = (manifest["split"] == "valid").any()  # or the last epoch is kept, as when all was chosen before
@@ -47,7 +48,7 @@ def prepare(hparams, run_dir):
     check_splits(manifest, protocol, tasks=[task.name for task in tasks], parts=parts)
     _check_durations(manifest, hparams["frontend"])
     # a search leaves its best settings beside its record
-    searches = [read_json(file) for folder in hparams.folders if (file := Path(folder) / "search.json").exists()]
+    searches = [read_json(file) for folder in hparams.folders if (file := Path(folder) / SEARCH_FILE).exists()]
     where = (corpus.name, hparams["data_folder"])
     info = {
         "model": hparams.name,
@@ -74,8 +75,8 @@ def prepare(hparams, run_dir):
     if info["pretrained"] is False:
         logger.warning("NOT PRETRAINED: the wav2vec encoder of this run has random weights")
     # without a checkpoint nothing is lost by beginning anew, so what was at fault may have been mended
-    if (run_dir / "run.json").exists() and any((run_dir / "checkpoints").glob("*")):
-        begun = read_json(run_dir / "run.json")
+    if directory.has_checkpoint:
+        begun = directory.info()
         require_same_data(manifest, run_dir, [task.name for task in tasks], ["digest"])
         if begun["tasks"] != info["tasks"]:
             raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
@@ -83,9 +84,9 @@ def prepare(hparams, run_dir):
         then, now = begun.get("environment", {}), info["environment"]
         if any(then.get(key) != now[key] for key in ("versions", "korser_source")):
             logger.warning("!!! %s was begun by another version of korser or of its libraries", run_dir)
-    write_csv(run_dir / "manifest.csv", manifest)
-    write_text(run_dir / "hparams.yaml", hparams.text)
-    write_json(run_dir / "run.json", info)
+    write_csv(directory.manifest_file, manifest)
+    write_text(directory.settings_file, hparams.text)
+    write_json(directory.info_file, info)
 
 
 def labelled_tasks(tasks, corpus, manifest):

@@ -17,13 +17,14 @@ from korser.data.resident import InMemorySplit, PrefetchLoader
 from korser.data.splits import BALANCED
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.cost import macs_per_second
+from korser.runs.directory import RunDirectory
 from korser.runs.provenance import verify_provenance
 from korser.testing.dry_run import dry_run
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model, make_reader, make_resident, open_tensorboard, predictions_table
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.training.prepare import prepare, tasks_of
-from korser.utils.files import atomic, locked, read_csv, read_json, write_csv, write_json
+from korser.utils.files import atomic, locked, write_csv, write_json
 from korser.utils.gpu import PeakMemory, require_own_device
 from korser.utils.seeding import seed_everything, set_arithmetic
 
@@ -57,12 +58,13 @@ def train(hparams, run_dir, on_epoch=None):
         If ``on_epoch`` stopped it.
     """
     run_dir = Path(run_dir)
+    directory = RunDirectory(run_dir)
     check_settings(hparams)
     require_own_device(hparams["device"])
-    if (run_dir / "metrics.json").exists():
+    if directory.complete:
         verify_provenance(hparams, run_dir)
         logger.info("%s is complete", run_dir)
-        return read_json(run_dir / "metrics.json")
+        return directory.metrics()
     if not if_main_process():
         return _train(hparams, run_dir, on_epoch)
     with locked(run_dir):
@@ -75,16 +77,17 @@ def _train(hparams, run_dir, on_epoch):
     if hparams["dry_run"]:
         dry_run(hparams["frontend"])
     run_on_main(prepare, args=[hparams, run_dir])
-    info = read_json(run_dir / "run.json")
+    directory = RunDirectory(run_dir)
+    info = directory.info()
     names = [task["name"] for task in info["tasks"]]
-    manifest = read_csv(run_dir / "manifest.csv", dict.fromkeys([*BALANCED, *names]))  # labels that are not trained too
+    manifest = directory.manifest([*BALANCED, *names])  # labels that are not trained too
     tasks = tasks_of(hparams, info)
     model = build_model(hparams, tasks, manifest)
     parts = {split: manifest[manifest["split"] == split] for split in SPLITS}
 
     read, skip_frozen = make_reader(hparams, model, manifest)
     datasets = {split: make_dataset(part, tasks, read) for split, part in parts.items() if len(part)}
-    history, checkpointer = History(), AtomicCheckpointer(run_dir / "checkpoints")
+    history, checkpointer = History(), AtomicCheckpointer(directory.checkpoints)
     checkpointer.add_recoverables(
         {"weights": TrainedState(model), "history": history, "epoch_counter": hparams["epoch_counter"]}
     )
@@ -94,7 +97,7 @@ def _train(hparams, run_dir, on_epoch):
         hparams=hparams,
         skip_frozen=skip_frozen,
         history=history,
-        log_file=run_dir / "log.csv",
+        log_file=directory.log_file,
         checkpointer=checkpointer,
         tensorboard=open_tensorboard(hparams, run_dir),
         on_epoch=on_epoch,
@@ -119,16 +122,16 @@ def _train(hparams, run_dir, on_epoch):
     metrics["best_epoch"] = best.meta["epoch"]
     ddp_barrier()
     if if_main_process():
-        with atomic(run_dir / "model.safetensors") as temporary:
+        with atomic(directory.weights_file) as temporary:
             safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in model.trained_state().items()}, temporary)
         brain.write_log()
         for split, table in predictions.items():
-            write_csv(run_dir / f"{split}.csv", table)
+            write_csv(directory.predictions_file(split), table)
         if "test" in predictions:
             rows = np.stack([embeddings["test"][name] for name in predictions["test"]["id"]])
-            with atomic(run_dir / "test_embeddings.npy") as temporary, open(temporary, "wb") as file:
+            with atomic(directory.embeddings_file) as temporary, open(temporary, "wb") as file:
                 np.save(file, rows.astype(np.float16))
-        write_json(run_dir / "interpretable_parameters.json", _changed(initial, interpretable_parameters(model)))
+        write_json(directory.parameters_file, _changed(initial, interpretable_parameters(model)))
         n_parameters, n_trained = model.count_parameters()
         cost = {
             "parameters": n_parameters,
@@ -139,9 +142,9 @@ def _train(hparams, run_dir, on_epoch):
             "peak_memory_of": peak_memory_of,
             "device": torch.cuda.get_device_name() if brain.device.startswith("cuda") else "cpu",
         }
-        write_json(run_dir / "cost.json", cost)
-        write_json(run_dir / "metrics.json", metrics)
-        shutil.rmtree(run_dir / "checkpoints")
+        write_json(directory.cost_file, cost)
+        write_json(directory.metrics_file, metrics)
+        shutil.rmtree(directory.checkpoints)
     return metrics
 
 

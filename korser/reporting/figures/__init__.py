@@ -23,6 +23,7 @@ from korser.reporting.figures import (
 )
 from korser.reporting.figures.study import find_searches, gather
 from korser.reporting.figures.style import NothingToDraw, Style, finish, with_hangul
+from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import load_runs
 from korser.utils.errors import UserError
@@ -92,7 +93,7 @@ def draw_all(folders, out, style=None, *, metric=None, runs=None):
         if not searches and not probes:
             raise
         runs = []
-    made = [read_json(path) for path in find_below(folders, "comparison.json")]
+    made = [read_json(path) for path in find_below(folders, COMPARISON_FILE)]
     mark_searched(runs, made)
     figures = []
     for number, study in enumerate(studies := gather(runs, metric, made), 1):

@@ -44,13 +44,13 @@ def draw(study, style):
     drawn = False
     for label, model in study.models.items():
         runs = sorted(model.runs, key=lambda run: (run.seed, str(run.fold)))
-        run = next((run for run in runs if (run.path / "test_embeddings.npy").exists()), None)
+        run = next((run for run in runs if run.directory.embeddings_file.exists()), None)
         if run is None:
             continue
-        embeddings, table = np.load(run.path / "test_embeddings.npy"), run.predictions("test")
+        embeddings, table = run.directory.embeddings(), run.predictions("test")
         if len(embeddings) != len(table):
             raise UserError(
-                f"{run.path}/test_embeddings.npy has {len(embeddings)} rows, test.csv {len(table)}: train again"
+                f"{run.directory.embeddings_file} has {len(embeddings)} rows, test.csv {len(table)}: train again"
             )
         if len(table) < 3:
             continue

@@ -6,7 +6,6 @@ from matplotlib.ticker import MaxNLocator
 
 from korser.reporting.figures.study import Drawing
 from korser.reporting.figures.style import NothingToDraw, grid, label_outer, legend_below
-from korser.utils.files import read_csv
 
 
 def curves(model, column):
@@ -25,7 +24,7 @@ def curves(model, column):
     """
     parts = []
     for run in model.runs:
-        log = read_csv(run.path / "log.csv")
+        log = run.directory.log()
         if column not in log or log[column].isna().all():
             return pd.DataFrame()
         parts.append(log.set_index("epoch")[column].rename((run.seed, run.fold)))

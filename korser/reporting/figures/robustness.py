@@ -6,10 +6,9 @@ import numpy as np
 
 from korser.comparison import tables
 from korser.comparison.robustness import robustness_table
-from korser.inference.robustness import FOLDER, LIST
 from korser.reporting.figures.study import Drawing
 from korser.reporting.figures.style import NothingToDraw, grid, legend_below, wrap
-from korser.utils.files import read_json
+from korser.runs.directory import condition_split
 
 
 def conditions_of(study):
@@ -24,9 +23,8 @@ def conditions_of(study):
     for label, model in study.models.items():
         listed = []
         for run in model.runs:
-            path = run.path / FOLDER / LIST
-            entries = read_json(path) if path.exists() else []
-            listed.append({e["name"]: e for e in entries if (path.parent / f"{e['name']}.csv").exists()})
+            entries = run.directory.conditions()
+            listed.append({e["name"]: e for e in entries if run.directory.has_predictions(condition_split(e["name"]))})
         common = {name: entry for name, entry in listed[0].items() if all(name in other for other in listed)}
         if common:
             by_model[label] = common

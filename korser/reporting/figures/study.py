@@ -8,6 +8,7 @@ import pandas as pd
 
 from korser.comparison import compare
 from korser.reporting.figures.style import look
+from korser.runs.directory import SEARCH_FILE
 from korser.runs.groups import studies
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json
@@ -74,8 +75,7 @@ class ComparisonGroup:
         found = {}
         for label, model in self.models.items():
             for run in model.runs:
-                path = run.path / "interpretable_parameters.json"
-                for stage in read_json(path) if path.exists() else []:
+                for stage in run.directory.interpretable_parameters():
                     for quantity, values in stage["quantities"].items():
                         key = (stage["stage"], quantity)
                         entry = found.setdefault(label, {}).setdefault(key, (values["unit"], [], []))
@@ -122,7 +122,7 @@ def gather(runs, metric=None, made=()):
     -------
     list of Study
     """
-    tested = [run for run in runs if (run.path / "test.csv").exists()]
+    tested = [run for run in runs if run.directory.has_predictions()]
     groups = studies(tested)
     asked = made[0]["settings"]["questions"] if len(made) == len(groups) == 1 else None
     found = []
@@ -173,7 +173,7 @@ def find_searches(folders):
         If a file is damaged.
     """
     found = []
-    for path in find_below(folders, "search.json"):
+    for path in find_below(folders, SEARCH_FILE):
         trials = read_csv(path.parent / "trials.csv")
         missing = {"state", "valid_uar"} - set(trials)
         if missing:

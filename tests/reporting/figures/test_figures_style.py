@@ -108,7 +108,7 @@ def test_recipe_draws_runs_of_several_folders_and_linked_ones(plot, tmp_path, mo
     plot.main([*folders, "--out", str(tmp_path / "out")])
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert sorted(seen) == ["leaf_stl", "mel_stl"] and all(model in page for model in seen)
-    with pytest.raises(UserError, match="three is no folder"):
+    with pytest.raises(UserError, match="three is not a folder"):
         plot.main([*folders, str(tmp_path / "three"), "--out", str(tmp_path / "out")])
 
 
