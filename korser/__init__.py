@@ -1,7 +1,7 @@
 """Compare speech frontends on speech emotion recognition.
 
-Everything that the author of a plugin needs is importable from here. Names and subpackages are imported when they are
-first used, so that ``import korser`` takes no time.
+Everything that the author of a plugin needs is importable from here. Names are imported when they are first used, so
+that the command line answers without importing PyTorch.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name or a subpackage at its first use (PEP 562)."""
+    """Import a public name at its first use (PEP 562)."""
     if name == "__version__":
         from importlib.metadata import version
 
@@ -64,12 +64,6 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         globals()[name] = value = getattr(importlib.import_module(_MODULES[name]), name)
         return value
-    if not name.startswith("_"):
-        try:
-            return importlib.import_module(f"{__name__}.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"{__name__}.{name}":
-                raise
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 

@@ -1,15 +1,20 @@
-"""The ``korser`` command, and the command line of every recipe."""
+"""The ``korser`` command, and the command line of every recipe.
+
+Importing PyTorch and SpeechBrain takes seconds. So nothing here does before it is needed, and a recipe imports what it
+runs inside ``main``, once its arguments are parsed: help and mistakes are answered at once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import yaml
 
 import korser
 from korser.utils.errors import UserError
@@ -18,10 +23,11 @@ from korser.utils.text import did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
     from korser.config.hparams import HParams
 
-__all__ = ["Parser", "add_worker_options", "init_distributed", "main", "parse_settings", "run"]
+__all__ = ["Parser", "add_worker_options", "init_distributed", "main", "mapping", "parse_settings", "run"]
 
 COMMANDS = ("train", "search", "compare", "plot", "probe", "predict", "evaluate", "pretrain", "check")
 
@@ -50,12 +56,12 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str]) -> argparse.Namespace:
         """Parse a command line; unknown options are errors that name the nearest known one."""
-        options, unknown = self.parse_known_args(args)
-        if unknown:
-            known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-            name = unknown[0].partition("=")[0]
-            raise UserError(f"unknown option {name}{did_you_mean(name, known)}")
-        return options
+        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        names = [argument.partition("=")[0] for argument in args]
+        for name in names:
+            if name.startswith("--") and name not in known and not {"-h", "--help"} & set(names):
+                raise UserError(f"unknown option {name}{did_you_mean(name, known)}")
+        return super().parse_args(args)
 
     def error(self, message: str) -> NoReturn:
         """Raise a mistake instead of printing the usage and exiting."""
@@ -98,6 +104,14 @@ def add_worker_options(parser: Parser) -> None:
     )
 
 
+def mapping(text: str) -> dict[str, Any]:
+    """Read a YAML mapping; for ``add_argument(type=mapping)``."""
+    value = yaml.safe_load(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"'{text}': expected a mapping such as '{{name: value}}'")
+    return value
+
+
 def init_distributed(hparams: HParams) -> bool:
     """Join the processes that torchrun started, if it did; return whether this is the main one."""
     from speechbrain.utils import distributed
@@ -120,7 +134,7 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
     try:
         recipe(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
@@ -136,14 +150,47 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _main(arguments: list[str]) -> None:
-    lines = [f"  {command:<10}{_summary(command)}" for command in COMMANDS]
-    description = "\n".join([inspect.cleandoc(korser.__doc__).partition("\n")[0], "", "commands:", *lines])
-    parser = Parser("", description, usage="COMMAND ... | --version | COMMAND --help")
-    parser.add_argument("--version", action="version", version=f"korser {korser.__version__}")
-    parser.add_argument("command", help=argparse.SUPPRESS)
-    options, rest = parser.parse_known_args(arguments[:1])
-    if rest:
-        raise UserError(f"unknown option {rest[0]}; {COMMANDS}")
-    if options.command not in COMMANDS:
-        raise UserError(f"unknown command '{options.command}'{did_you_mean(options.command, COMMANDS)}")
-    importlib.import_module(f"korser.recipes.{options.command}").main(arguments[1:])
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_describe_commands())
+    elif command == "--version":
+        print(f"korser {korser.__version__}")
+    elif command in COMMANDS:
+        _import_recipe(command).main(arguments[1:])
+    else:
+        raise UserError(f"unknown command '{command}'{did_you_mean(command, COMMANDS)}")
+
+
+def _describe_commands() -> str:
+    lines = [f"  {command:<10}{_first_line(_import_recipe(command))}" for command in COMMANDS]
+    return "\n".join([_first_line(korser), "", "usage: korser COMMAND ... | COMMAND --help | --version", "", *lines])
+
+
+def _first_line(module: ModuleType) -> str:
+    return module.__doc__.partition("\n")[0]
+
+
+def _import_recipe(command: str) -> ModuleType:
+    return importlib.import_module(f"korser.recipes.{command}")
+
+
+def _log_to_terminal() -> None:
+    """Show warnings, each once, and messages of korser and the user's own code on stderr."""
+    shown = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        text = record.getMessage()
+        new = text not in shown
+        shown.add(text)
+        return new
+
+    handler = logging.StreamHandler()
+    handler.addFilter(is_for_users)
+    handler.addFilter(is_new)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+
+
+if __name__ == "__main__":
+    main()
