@@ -1,6 +1,8 @@
 """Predict the emotion (and gender, intensity) of audio files by a trained model.
 
-korser predict RUN_DIR recording.wav more/*.flac [--json]
+    korser predict RUN_DIR recording.wav more/*.flac [--json]
+
+Prints the probability of every class for each file.
 """
 
 import json
