@@ -13,7 +13,7 @@ import torch
 from speechbrain.lobes.features import Leaf
 from transformers import AutoConfig, AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-import korser.training.build
+import korser.training.datasets
 import korser.training.train
 from korser.data.audio import read_audio
 from korser.frontend.base import SAMPLE_RATE, Frontend
@@ -78,7 +78,7 @@ def titled(title, device):
 def training():
     """Context in which training reads plain files and computes as SpeechBrain lets it."""
     with (
-        mock.patch.object(korser.training.build, "AudioStore", Files),
+        mock.patch.object(korser.training.datasets, "AudioStore", Files),
         mock.patch.object(korser.training.train, "set_arithmetic", lambda: None),
         mock.patch.object(korser.training.train, "dry_run", lambda *_: None),  # which would refuse what ignores lengths
         arithmetic(matmul=True),

@@ -17,12 +17,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio files")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one record per file")
     options = parser.parse_args(arguments)
-    from korser.inference.predict import TrainedModel
+    from korser.inference.predict import load_trained_model
 
-    trained = TrainedModel(options.run_dir)
+    trained = load_trained_model(options.run_dir)
     records = trained.predict_files(options.files).to_dict("records")
     if options.json:
-        warnings = {"warnings": trained.warnings} if trained.warnings else {}
+        warnings = {"warnings": [str(note) for note in trained.warnings]} if trained.warnings else {}
         print(json.dumps([record | warnings for record in records], ensure_ascii=False, indent=1))
         return
     for record in records:

@@ -186,17 +186,14 @@ class Batch:
         ``(B,)`` int64 each.
     ready : torch.cuda.Event, optional
         Until which it is still being copied.
-    draws : tuple of torch.Tensor, optional
-        For the augmentation, where they were drawn beforehand (:mod:`korser.training.cuda_graphs`).
     """
 
-    def __init__(self, id, x, frames, labels, ready=None, draws=None):
+    def __init__(self, id, x, frames, labels, ready=None):
         self.id = id
         self.x = x
         self.frames = frames
         self.labels = labels
         self.ready = ready
-        self.draws = draws
 
     def __getitem__(self, task):
         return self.labels[task]

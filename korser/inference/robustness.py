@@ -20,10 +20,10 @@ from korser.data import degradations
 from korser.data.audio_cache import AudioStore
 from korser.data.fingerprint import digest
 from korser.frontend.base import SAMPLE_RATE
-from korser.inference.predict import TrainedModel
+from korser.inference.predict import load_trained_model
 from korser.runs.directory import RunDirectory, condition_split
 from korser.runs.load import LABELS
-from korser.training.build import predictions_table
+from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
 
@@ -68,7 +68,7 @@ def measure(runs, conditions, *, device=None, progress=True):
     n_tasks = sum(len({name for _, todo in group.values() for name in todo}) for group in groups.values())
     with tqdm(total=n_tasks, desc="robustness", disable=not (progress and n_tasks), dynamic_ncols=True) as bar:
         for group in groups.values():
-            models = {path: TrainedModel(path, device) for path in group}
+            models = {path: load_trained_model(path, device) for path in group}
             prefixes = _share_prefixes(models)
             rows = next(iter(group.values()))[0]
             audio = AudioStore(next(iter(models.values())).cache_folder)

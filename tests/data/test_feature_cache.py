@@ -23,12 +23,12 @@ from korser.data import fingerprint
 from korser.data.audio import read_audio as decode
 from korser.data.feature_cache import FeatureCache, FrozenPrefix
 from korser.data.fingerprint import code_digest, digest
-from korser.inference.predict import TrainedModel
+from korser.inference.predict import load_trained_model
 from korser.nn.model import SpeechEmotionModel
 from korser.plugins.frontends.mel import Mel
 from korser.plugins.frontends.wav2vec.wav2vec import Wav2Vec
-from korser.training.build import make_reader
-from korser.training.prepare import prepare
+from korser.training.datasets import make_reader
+from korser.training.prepare import prepare_data
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv
 
@@ -498,7 +498,7 @@ def test_cached_and_uncached_training_agree(tiny, model, dtypes):
 )
 def test_single_files_are_predicted_from_features_as_they_were_kept(tiny, settings, tolerance):
     run_dir = run({**tiny, **settings}, model="wav2vec_mtl")
-    table, trained = read_csv(run_dir / "test.csv", ["gender", "intensity"]), TrainedModel(run_dir)
+    table, trained = read_csv(run_dir / "test.csv", ["gender", "intensity"]), load_trained_model(run_dir)
     single = trained.predict_files(table["path"])
     columns = [c for c in table if "_prob_" in c]
     np.testing.assert_allclose(single[columns], table[columns], rtol=tolerance, atol=tolerance)
@@ -510,27 +510,14 @@ def test_single_files_are_predicted_from_features_as_they_were_kept(tiny, settin
     assert features.dtype == torch.float32 and features.equal(features.to(dtype).float())
 
 
-def test_a_run_of_before_there_was_a_choice_predicts_what_it_did(tiny):
-    run_dir = run({**tiny, "n_epochs": "1", "cache_dtype": "float32"}, model="mel_stl")
-    lines = (run_dir / "hparams.yaml").read_text().splitlines(keepends=True)
-    new = ("cache_dtype:", "extraction_precision:", "extraction_seconds:", "resident:")
-    old = [line for line in lines if not line.startswith(new)]
-    assert len(old) == len(lines) - len(new)
-    (run_dir / "hparams.yaml").write_text("".join(old))
-    table, trained = read_csv(run_dir / "test.csv", ["gender", "intensity"]), TrainedModel(run_dir)
-    assert trained.model.frozen_stages[0].dtype == torch.float32
-    columns = [c for c in table if "_prob_" in c]
-    np.testing.assert_allclose(trained.predict_files(table["path"])[columns], table[columns], rtol=1e-5, atol=1e-5)
-
-
 def test_without_a_cache_nothing_is_rounded(tiny):
     run_dir = run({**tiny, "n_epochs": "1", "use_cache": "false"}, model="mel_stl")
-    assert [type(stage) for stage in TrainedModel(run_dir).model.frozen_stages] == [Mel]
+    assert [type(stage) for stage in load_trained_model(run_dir).model.frozen_stages] == [Mel]
 
 
 def test_epochs_after_the_first_do_not_run_the_encoder(tiny, tmp_path):
     hparams = load_hparams(HPARAMS / "wav2vec_mtl.yaml", tiny)
-    prepare(hparams, tmp_path / "run")
+    prepare_data(hparams, tmp_path / "run")
     model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
     manifest = read_csv(tmp_path / "run" / "manifest.csv")
     read, skip_frozen = make_reader(hparams, model, manifest)
@@ -542,12 +529,12 @@ def test_epochs_after_the_first_do_not_run_the_encoder(tiny, tmp_path):
 
 def test_waveform_augmentation_switches_the_cache_off(tiny, tmp_path, caplog):
     hparams = load_hparams(HPARAMS / "mel_stl.yaml", tiny)
-    prepare(hparams, tmp_path / "run")
+    prepare_data(hparams, tmp_path / "run")
     hparams["wav_augment"] = lambda x, lengths: (x, lengths)
     model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
     read, skip_frozen = make_reader(hparams, model, read_csv(tmp_path / "run" / "manifest.csv"))
     assert not skip_frozen
-    assert "the cache of frozen features is off" in caplog.text
+    assert "frozen features are not cached" in caplog.text
 
 
 @pytest.mark.gpu
