@@ -280,7 +280,7 @@ def warnings_about(models):
     if any(not run.info["speaker_independent"] for run in runs):
         found.append("RANDOM SPLIT: training and test share speakers; these are no figures for unseen speakers")
     if any(run.info.get("lexical_leakage") for run in runs):
-        found.append(LEXICAL_LEAKAGE)
+        found.append(LEXICAL_LEAKAGE.text)
     unchecked = [label for label, m in models.items() if any(run.info.get("dry_run") is False for run in m.runs)]
     if unchecked:
         names = ", ".join(unchecked)

@@ -61,7 +61,7 @@ def searched_speakers(search, corpus, data_folder, table):
     ----------
     search : dict
         The search's ``search.json``.
-    corpus : str
+    corpus : korser.corpora.Corpus
     data_folder : str or Path
     table : pandas.DataFrame
         With ``speaker`` and ``split``.
@@ -75,10 +75,10 @@ def searched_speakers(search, corpus, data_folder, table):
         path = Path(path).resolve()
         return path.parent if path.suffix == ".csv" else path
 
-    if search["corpus"] != corpus:
+    if search["corpus"] != corpus.name:
         return []
-    if corpus == "csv" and home(search["data"]["data_folder"]) != home(data_folder):
-        return []  # the name says nothing, any corpus may be read by it
+    if corpus.identified_by_folder and home(search["data"]["data_folder"]) != home(data_folder):
+        return []
     return sorted(set(table.loc[table["split"] == "test", "speaker"].dropna()) & set(search["speakers"]))
 
 

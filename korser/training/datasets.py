@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from korser.data.audio_cache import AudioStore
 from korser.data.batches import CachedReader, bucketed_batches, collate, make_dataset, sorted_batches
 from korser.data.feature_cache import FeatureCache
-from korser.data.load_split import SPLITS
 from korser.data.resident import InMemorySplit, MemoryBudget, PrefetchLoader
+from korser.data.splits import SPLITS
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 

@@ -193,7 +193,7 @@ class TestPlan:
     @pytest.mark.parametrize(
         "more, said",
         [
-            ({"folds": "7"}, "n_folds is 7"),
+            ({"folds": "7"}, "n_folds=7"),
             ({"overrides.lr": "fast"}, "'lr' must be a number"),
             ({"overrides.lrr": "1"}, "unknown setting 'lrr'"),
             ({"overrides.batch_size": "0"}, "batch_size is 0"),
