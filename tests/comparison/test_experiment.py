@@ -5,7 +5,6 @@
 makes the comparison once undisturbed and once with KILLS kills at random moments, and compares the tables.
 """
 
-import importlib.util
 import json
 import os
 import random
@@ -391,11 +390,7 @@ def test_insisting_on_searched_speakers_marks_the_model_in_every_table(copy, tmp
 
 # -- the recipe ------------------------------------------------------------------------------------------------------
 def recipe(monkeypatch, *arguments):
-    spec = importlib.util.spec_from_file_location("recipe_compare", ROOT / "recipes" / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
-    cli.run(module.main)
+    cli.main(["compare", *map(str, arguments)])
 
 
 def test_the_recipe_on_complete_runs(made, monkeypatch, capsys):
