@@ -1,6 +1,5 @@
 """A trained model from its run directory, and what it says about audio."""
 
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -15,15 +14,16 @@ from korser.config.hparams import load_resolved
 from korser.corpora import load_corpus
 from korser.corpora.table import closest_label
 from korser.data.audio import read_audio, scan_audio
-from korser.data.feature_cache import FrozenPrefix
+from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
-from korser.runs.provenance import provenance
+from korser.runs.provenance import changed_sources, provenance
 from korser.training.build import build_model, predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
+from korser.utils.fingerprint import digest
 
 logger = logging.getLogger(__name__)
 
@@ -79,27 +79,27 @@ class TrainedModel:
                     f"the frozen weights of {recorded['stage']} from '{recorded['source']}' are not those that "
                     f"{run_dir} was trained with: restore them, or train again"
                 )
-        recorded = self.info["frozen"] + self.info.get("initialised_from", [])
+        recorded = self.info["frozen"] + self.info["initialised_from"]
         for stage, old in zip(now["frozen"] + now["initialised_from"], recorded):
-            if stage["checkpoint"] != old.get("checkpoint", stage["checkpoint"]):
+            if stage["config"] != old["config"]:
                 raise UserError(
                     f"config.json or preprocessor_config.json of '{old['source']}' is not what {run_dir} was trained "
                     "with: restore it, or train again"
                 )
-        changed = [name for name, code in now["code"].items() if self.info.get("code", {}).get(name, code) != code]
+        changed = changed_sources(self.info, now)
         self.warnings = []
         if changed:  # not refused: the edit may be harmless
             self.warnings.append(
-                f"CHANGED CODE: {', '.join(changed)} changed after {run_dir} was trained, so these may not be its "
-                "figures: restore the code, or train again"
+                f"CHANGED CODE OR FILES: {changed} changed after {run_dir} was trained, so these may not be its results: "
+                "restore what changed, or train again"
             )
             logger.warning("!!! %s", self.warnings[0])
         if (
             len(self.model.frozen_stages) and hparams["use_cache"] and hparams["wav_augment"] is None
         ):  # as training read it
             kept = {
-                "dtype": hparams.get("cache_dtype", "float32"),  # runs of before there was a choice
-                "precision": hparams.get("extraction_precision", "fp32"),
+                "dtype": hparams["cache_dtype"],
+                "precision": hparams["extraction_precision"],
             }
             self.model.frozen_stages = torch.nn.ModuleList([FrozenPrefix(*self.model.frozen_stages, **kept)])
         try:
@@ -240,7 +240,7 @@ class TrainedModel:
             "label_map": label_map,
         }
         which = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)
-        name = f"{loaded.name}-{hashlib.sha256(which.encode()).hexdigest()[:8]}"
+        name = f"{loaded.name}-{digest(which, length=8)}"
         write_csv(Path(out) / f"{name}.csv", table)
         write_json(Path(out) / f"{name}.json", {"info": info, "metrics": metrics})
         return metrics, info

@@ -1,7 +1,5 @@
 """What the search of one model will do, checked before the first trial."""
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from korser.data.load_split import load_split
 from korser.search.space import check_values, grid_cells, has_effect, make_axis
 from korser.training.prepare import labelled_tasks, pretrained
 from korser.utils.errors import UserError
+from korser.utils.fingerprint import digest
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +116,7 @@ def make_plan(settings, yaml):
         axes=axes,
         main_task=trained[0],
         corpus=corpus,
-        study=f"{yaml.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}",
+        study=f"{yaml.stem}-{digest(identity, length=8)}",
     )
 
 

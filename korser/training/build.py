@@ -9,6 +9,7 @@ from korser.data.audio import read_audio
 from korser.data.audio_cache import AudioStore
 from korser.data.batches import CachedReader, class_index
 from korser.data.feature_cache import FeatureCache
+from korser.data.fingerprint import FingerprintError
 from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.nn.losses import balanced_weights
 from korser.nn.model import SpeechEmotionModel
@@ -61,15 +62,19 @@ def make_reader(hparams, model, manifest):
     skip_frozen = bool(len(model.frozen_stages) and hparams["wav_augment"] is None and hparams["use_cache"])
     if skip_frozen:
         model.frozen_stages.to(hparams["device"] or infer_device())
-        stored = FeatureCache(
-            list(model.frozen_stages),
-            hparams["cache_folder"],
-            read_audio,
-            dtype=hparams["cache_dtype"],
-            precision=hparams["extraction_precision"],
-            seconds=hparams["extraction_seconds"],
-        )
-    else:
+        try:
+            stored = FeatureCache(
+                list(model.frozen_stages),
+                hparams["cache_folder"],
+                read_audio,
+                dtype=hparams["cache_dtype"],
+                precision=hparams["extraction_precision"],
+                seconds=hparams["extraction_seconds"],
+            )
+        except FingerprintError as error:
+            logger.warning("frozen features are not cached: %s", error)
+            skip_frozen = False
+    if not skip_frozen:
         if len(model.frozen_stages) and hparams["wav_augment"] is not None:
             logger.warning("wav_augment changes the waveform: the cache of frozen features is off")
         stored = AudioStore(hparams["cache_folder"], read_audio)

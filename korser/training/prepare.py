@@ -12,7 +12,14 @@ from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leak
 from korser.data.splits import speaker_independent
 from korser.frontend.base import SAMPLE_RATE
 from korser.runs.directory import SEARCH_FILE, RunDirectory
-from korser.runs.provenance import environment, provenance, require_same_code, require_same_data, searched_speakers
+from korser.runs.provenance import (
+    environment,
+    log_changes,
+    provenance,
+    require_same_data,
+    require_same_sources,
+    searched_speakers,
+)
 from korser.utils.errors import UserError
 from korser.utils.files import read_json, write_csv, write_json, write_text
 from korser.utils.text import shorten
@@ -80,10 +87,11 @@ def prepare(hparams, run_dir):
         require_same_data(manifest, run_dir, [task.name for task in tasks], ["digest"])
         if begun["tasks"] != info["tasks"]:
             raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
-        require_same_code(begun, run_dir, info)
-        then, now = begun.get("environment", {}), info["environment"]
-        if any(then.get(key) != now[key] for key in ("versions", "korser_source")):
+        require_same_sources(begun, info, run_dir)
+        if any(begun["environment"][key] != info["environment"][key] for key in ("versions", "korser_source")):
             logger.warning("!!! %s was begun by another version of korser or of its libraries", run_dir)
+    if not directory.info_file.exists():
+        log_changes(hparams, run_dir)
     write_csv(directory.manifest_file, manifest)
     write_text(directory.settings_file, hparams.text)
     write_json(directory.info_file, info)
