@@ -29,8 +29,7 @@ from timing import append, arguments, figure, in_words, write
 import korser
 from korser.config.layers import SHIPPED
 from korser.corpora.synthetic import mini
-from korser.data.audio import read_audio, scan_audio
-from korser.data.audio_cache import AudioStore
+from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.feature_cache import FeatureCache
 from korser.frontend.base import split_frozen
 from korser.runs.directory import RunDirectory
@@ -174,15 +173,14 @@ class Grid:
             lambda: mini.prepare(hparams["data_folder"], **hparams["corpus_options"]),
         )
         paths = table["path"].tolist()
-        audio = timed("checking and measuring files", lambda: scan_audio(paths, hparams["cache_folder"]))
-        timed("audio store", lambda: AudioStore(self.folder / "cache", read_audio).fill(audio, progressbar=False))
+        audio = timed("checking and decoding files", lambda: scan_audio(paths, hparams["cache_folder"]))
         prefix, _ = split_frozen(hparams["frontend"])
         for stage in prefix:
             stage.to(self.args.device)
         cache = FeatureCache(
             prefix,
             hparams["cache_folder"],
-            read_audio,
+            AudioStore(hparams["cache_folder"]).waveform,
             dtype=hparams["cache_dtype"],
             precision=hparams["extraction_precision"],
             seconds=hparams["extraction_seconds"],

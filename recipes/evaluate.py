@@ -9,7 +9,8 @@ are written to RUN_DIR/evaluations.
 from korser import UserError, cli
 from korser.config.overrides import parse_overrides, parse_value
 from korser.corpora import corpus_names
-from korser.inference.predict import TrainedModel
+from korser.inference.evaluate import evaluate_corpus
+from korser.inference.predict import load_trained_model
 from korser.metrics.evaluate import summary_table
 from korser.runs.directory import headline
 from korser.utils.text import did_you_mean
@@ -36,8 +37,8 @@ def main(arguments):
         raise UserError(f"say on what to evaluate: --corpus={'|'.join(corpus_names())} or the import path of your own")
     if options["data_folder"] is None:
         raise UserError("say where the corpus lies: --data_folder=...")
-    trained = TrainedModel(run_dir)
-    metrics, info = trained.evaluate_corpus(**options, out=trained.directory.evaluations)
+    trained = load_trained_model(run_dir)
+    metrics, info = evaluate_corpus(trained, **options, out=trained.directory.evaluations)
     # there was no split here
     head = {**headline(info), "protocol": info["protocol"], "random_split": False, "warnings": info["warnings"]}
     print(summary_table(metrics, **head))

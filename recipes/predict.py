@@ -8,7 +8,7 @@
 import json
 
 from korser import UserError, cli
-from korser.inference.predict import TrainedModel
+from korser.inference.predict import load_trained_model
 
 
 def main(arguments):
@@ -19,10 +19,10 @@ def main(arguments):
         raise UserError(f"unknown option {unknown}: there is only --json")
     if len(arguments) < 2:
         raise UserError("say which run and which files: python recipes/predict.py RUN_DIR files... [--json]")
-    trained = TrainedModel(arguments[0])
+    trained = load_trained_model(arguments[0])
     table = trained.predict_files(arguments[1:])
     if as_json:
-        warnings = {"warnings": trained.warnings} if trained.warnings else {}
+        warnings = {"warnings": [str(note) for note in trained.warnings]} if trained.warnings else {}
         print(json.dumps([row | warnings for row in table.to_dict("records")], ensure_ascii=False, indent=1))
         return
     for row in table.to_dict("records"):

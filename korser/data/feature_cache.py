@@ -57,7 +57,7 @@ class FeatureCache:
     folder : str or Path
         Root of the cache.
     read_audio : callable
-        ``path -> (T,)`` waveform, float32; called by several threads.
+        ``(path, digest) -> (T,)`` waveform, float32; called by several threads.
     dtype, precision : str
         See :class:`korser.data.frozen_prefix.FrozenPrefix`. With float16 a value beyond 65504 is an error.
     seconds : float, optional
@@ -73,7 +73,7 @@ class FeatureCache:
         self,
         stages: list[Frontend],
         folder: str | Path,
-        read_audio: Callable[[str], torch.Tensor],
+        read_audio: Callable[[str, str], torch.Tensor],
         dtype: str = "float32",
         precision: str = "fp32",
         seconds: float | None = None,
@@ -92,7 +92,7 @@ class FeatureCache:
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {"device": device, "threads": torch.get_num_threads()}
 
-    def read(self, audio_path: str, audio_digest: str) -> torch.Tensor:
+    def read(self, path: str, audio_digest: str) -> torch.Tensor:
         """Return the features of one utterance; compute and store them if they are missing or damaged.
 
         Returns
@@ -103,11 +103,11 @@ class FeatureCache:
         try:
             return self.store.read(audio_digest)
         except KeyError:
-            return self._compute_one(audio_path, audio_digest)
+            return self._compute_one(path, audio_digest)
 
-    def _compute_one(self, audio_path: str, audio_digest: str) -> torch.Tensor:
-        x = self.read_audio(audio_path)
-        row = SimpleNamespace(audio_path=audio_path, digest=audio_digest)
+    def _compute_one(self, path: str, audio_digest: str) -> torch.Tensor:
+        x = self.read_audio(path, audio_digest)
+        row = SimpleNamespace(path=path, digest=audio_digest)
         self._write([_Computed(self, [row], x[None], torch.tensor([len(x)]))])
         return self.store.read(audio_digest)
 
@@ -121,7 +121,7 @@ class FeatureCache:
         Parameters
         ----------
         audio : pandas.DataFrame
-            With ``audio_path``, ``digest`` and ``samples``.
+            With ``path``, ``digest`` and ``samples``.
         progressbar : bool
 
         Returns
@@ -142,7 +142,7 @@ class FeatureCache:
         if not missing:
             return 0
         with self.store.lock():
-            columns = audio[["audio_path", "digest", "samples"]].drop_duplicates("digest")
+            columns = audio[["path", "digest", "samples"]].drop_duplicates("digest")
             missing = columns[columns["digest"].isin(self.store.missing(columns["digest"]))]
             rows = list(missing.sort_values(["samples", "digest"], ascending=[False, True]).itertuples())
             with tqdm(
@@ -204,10 +204,10 @@ class FeatureCache:
             yield batch, last, *loaded.result()
 
     def _load(self, batch: list[Any], readers: Executor) -> tuple[torch.Tensor, torch.Tensor]:
-        waveforms = list(readers.map(self.read_audio, [row.audio_path for row in batch]))
+        waveforms = list(readers.map(self.read_audio, *zip(*((row.path, row.digest) for row in batch))))
         for row, waveform in zip(batch, waveforms):
             if len(waveform) != row.samples:
-                raise UserError(f"{row.audio_path} has changed since it was checked: run the command again")
+                raise UserError(f"{row.path} has changed since it was checked: run the command again")
         x, lengths = pad_sequence(waveforms, batch_first=True), torch.tensor([len(waveform) for waveform in waveforms])
         return (x.pin_memory(), lengths.pin_memory()) if self.device.type == "cuda" else (x, lengths)
 
@@ -221,7 +221,7 @@ class FeatureCache:
             n, seconds = len(batch), x.shape[1] / SAMPLE_RATE
         # after the except clause, which would keep the memory allocated
         if n == 1:
-            path = batch[0].audio_path
+            path = batch[0].path
             raise UserError(
                 f"{path}: {seconds:.0f} s do not fit into the GPU's memory: split the file, or set device=cpu"
             )
@@ -265,6 +265,6 @@ class _Computed:
     def _refuse(self, items: list[tuple[str, torch.Tensor]]) -> None:
         for row, (_, x) in zip(self.batch, items):
             if x.isnan().any():
-                raise UserError(f"{row.audio_path}: frozen features are NaN: check the frontend's frozen stages")
+                raise UserError(f"{row.path}: frozen features are NaN: check the frontend's frozen stages")
             if x.isinf().any():
-                raise UserError(f"{row.audio_path}: frozen features exceed {x.dtype}: {OTHER_DTYPE}")
+                raise UserError(f"{row.path}: frozen features exceed {x.dtype}: {OTHER_DTYPE}")

@@ -9,20 +9,19 @@ these files alone.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from korser.data import degradations
-from korser.data.audio import read_audio
+from korser.data.audio_cache import AudioStore
 from korser.data.fingerprint import FingerprintError, stages_digest
 from korser.frontend.base import SAMPLE_RATE
-from korser.inference.predict import TrainedModel
+from korser.inference.predict import load_trained_model
 from korser.runs.directory import RunDirectory, condition_split
 from korser.runs.load import LABELS
-from korser.training.build import predictions_table
+from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
 from korser.utils.fingerprint import digest, file_digest, module_digest
@@ -63,19 +62,20 @@ def measure(runs, conditions, *, device=None, progress=True):
         todo = _todo(run.path, conditions)
         if todo:
             rows = _test_rows(run)
-            key = tuple(zip(rows["id"], rows["digest"], rows["audio_path"]))
+            key = tuple(zip(rows["id"], rows["digest"], rows["path"]))
             groups.setdefault(key, {})[run.path] = (rows, todo)
     n_tasks = sum(len({name for _, todo in group.values() for name in todo}) for group in groups.values())
     with tqdm(total=n_tasks, desc="robustness", disable=not (progress and n_tasks), dynamic_ncols=True) as bar:
         for group in groups.values():
-            models = {path: TrainedModel(path, device) for path in group}
+            models = {path: load_trained_model(path, device) for path in group}
             prefixes = _share_prefixes(models)
             rows = next(iter(group.values()))[0]
+            audio = AudioStore(next(iter(models.values())).cache_folder)
             for condition in conditions:
                 wanted = {path: models[path] for path, (_, todo) in group.items() if condition.name in todo}
                 if wanted:
                     bar.set_postfix_str(condition.name)
-                    predictions = _predict(rows, condition, wanted, prefixes, device)
+                    predictions = _predict(rows, audio, condition, wanted, prefixes, device)
                     for path, model in wanted.items():
                         table = predictions_table(group[path][0], model.tasks, predictions[path])
                         _record(path, condition, group[path][1][condition.name], table)
@@ -130,7 +130,7 @@ def _share_prefixes(models):
 
 
 @torch.no_grad()
-def _predict(rows, condition, models, prefixes, device):
+def _predict(rows, audio, condition, models, prefixes, device):
     """``{run directory: {id: {task: (K,) probabilities}}}`` under one condition."""
     longest = max(model.min_length for model in models.values())
     probabilities = {path: {} for path in models}
@@ -138,7 +138,7 @@ def _predict(rows, condition, models, prefixes, device):
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(rows), BATCH):
             batch = list(rows.iloc[start : start + BATCH].itertuples())
-            waveforms = list(threads.map(lambda row: _degraded(row, condition, longest), batch))
+            waveforms = list(threads.map(lambda row: _degraded(row, audio, condition, longest), batch))
             lengths = torch.tensor([len(x) for x in waveforms], device=device)
             waveform = pad_sequence(waveforms, batch_first=True).to(device)  # (B, T)
             for shared, paths in prefixes.values():
@@ -154,9 +154,8 @@ def _predict(rows, condition, models, prefixes, device):
     return probabilities
 
 
-def _degraded(row, condition, min_length):
-    converted = Path(row.audio_path)  # in the cache, which may have been cleared; the original gives the same samples
-    x = condition.degrade(read_audio(converted if converted.exists() else row.path), row.id)
+def _degraded(row, audio, condition, min_length):
+    x = condition.degrade(audio.waveform(row.path, row.digest), row.id)
     if len(x) < min_length:
         raise UserError(
             f"robustness: {row.path} is too short under {condition.name}: {len(x) / SAMPLE_RATE:.3f} s, and a model "

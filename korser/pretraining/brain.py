@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from korser.frontend.base import SAMPLE_RATE
 from korser.pretraining.masking import draw_masks, draw_negatives, masked_frames
 from korser.pretraining.model import perplexity
-from korser.training.brain import make_scheduler
+from korser.training.optimizers import make_scheduler
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv
 from korser.utils.seeding import seed_everything

@@ -16,9 +16,8 @@ from speechbrain.utils.distributed import run_on_main
 from torch.utils.data import Dataset
 
 from korser.corpora import load_corpus
-from korser.data.audio import read_audio
+from korser.data.audio import FULL_SCALE
 from korser.data.audio_cache import AudioStore
-from korser.data.batches import FULL_SCALE
 from korser.data.splits import assign_splits
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
@@ -191,11 +190,11 @@ class AudioPool:
     Parameters
     ----------
     table : pandas.DataFrame
-        ``audio_path``, ``digest`` and ``samples`` of each utterance.
+        ``path``, ``digest`` and ``samples`` of each utterance.
     device : str or torch.device
         Where crops go.
     max_bytes : int
-        Of host memory. What does not fit there is decoded once into ``cache_folder`` and read from the disk.
+        Of host memory. What does not fit is read from the store on disk.
     cache_folder : str or Path
     """
 
@@ -203,17 +202,17 @@ class AudioPool:
         self.device = torch.device(device)
         self.samples = torch.tensor(table["samples"].tolist())
         self.starts = self.samples.cumsum(0) - self.samples
-        self.paths, self.digests = table["audio_path"].tolist(), table["digest"].tolist()
+        self.paths, self.digests = table["path"].tolist(), table["digest"].tolist()
         self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        self.store = AudioStore(cache_folder)
         self.audio = None
         n_bytes = 2 * int(self.samples.sum())
         if n_bytes <= max_bytes:
             self.audio = torch.empty(n_bytes // 2, dtype=torch.int16)
-            list(self.threads.map(self._pack, self.paths, self.starts.tolist(), self.samples.tolist()))
+            list(self.threads.map(self._pack, range(len(self.paths)), self.starts.tolist()))
             if self.device.type == "cuda" and n_bytes < GPU_SHARE * torch.cuda.mem_get_info(self.device)[0]:
                 self.audio = self.audio.to(self.device)
         else:
-            self.store = AudioStore(cache_folder, read_audio)
             run_on_main(self.store.fill, args=[table])
 
     def crops(self, utterances, offsets, samples):
@@ -238,14 +237,13 @@ class AudioPool:
             x = self.audio[first[:, None] + torch.arange(samples, device=self.audio.device)]
         return x.to(self.device).float() / FULL_SCALE
 
-    def _pack(self, path, start, samples):
-        x = read_audio(path)
-        if len(x) != samples:
-            raise UserError(f"{path} has changed since it was checked: start again")
-        self.audio[start : start + samples] = to_int16(x)
+    def _pack(self, utterance, start):
+        x = self._read(utterance)
+        self.audio[start : start + len(x)] = x
 
-    def _read(self, utterance, offset, samples):
-        x = self.store.read(self.paths[utterance], self.digests[utterance])[offset : offset + samples]
+    def _read(self, utterance, offset=0, samples=None):
+        x = self.store.read(self.paths[utterance], self.digests[utterance])
+        x = x if samples is None else x[offset : offset + samples]
         return x if x.dtype == torch.int16 else to_int16(x)
 
 

@@ -23,7 +23,7 @@ import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, infer_device, run_on_main
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from korser.data.audio import scan_audio
+from korser.data.audio_cache import scan_audio
 from korser.frontend.base import SAMPLE_RATE
 from korser.pretraining.brain import PretrainBrain
 from korser.pretraining.card import model_card
@@ -175,7 +175,7 @@ def _divide(hparams):
     One recording is read once, whatever the number of its files: a copy could stand on both sides.
     """
     table, synthetic = read_sources(hparams["sources"])
-    columns = ["audio_path", "digest", "samples"]
+    columns = ["digest", "samples"]
     table[columns] = scan_audio(table["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     table["samples"] = table["samples"].astype(int)
     long_enough = table["samples"] >= round(hparams["min_seconds"] * SAMPLE_RATE)

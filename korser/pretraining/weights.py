@@ -2,18 +2,17 @@
 
 import logging
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors
 import torch
 from transformers import AutoConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
-from transformers.utils import logging as transformers_logging
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
 from korser.utils.files import write_text
-from korser.utils.text import did_you_mean
+from korser.utils.huggingface import quiet_huggingface
+from korser.utils.text import did_you_mean, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -58,20 +57,6 @@ def build_model(source, architecture, config, revision=None):
     return model, Wav2Vec2FeatureExtractor(sampling_rate=SAMPLE_RATE, do_normalize=True, return_attention_mask=True)
 
 
-@contextmanager
-def quiet_transformers():
-    """No bars, no table of the tensors that are new: what matters is said in one line here."""
-    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bar:
-            transformers_logging.enable_progress_bar()
-
-
 def _check_names(name, values):
     if not isinstance(values, dict):
         raise UserError(f"{name} is {values!r}: write a mapping of what transformers' Wav2Vec2Config takes")
@@ -93,7 +78,7 @@ def _finish(config):
     return config
 
 
-@quiet_transformers()
+@quiet_huggingface()
 def _read_checkpoint(source, config, revision):
     path = Path(source).expanduser()
     place = path if path.is_dir() else source
@@ -102,7 +87,7 @@ def _read_checkpoint(source, config, revision):
     try:
         theirs = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     except Exception as error:  # whatever transformers, the hub client or the JSON reader may raise
-        raise UserError(f"source: {source} has no config that can be read ({_first_line(error)})") from error
+        raise UserError(f"source: {source} has no config that can be read ({first_line(error)})") from error
     if theirs.model_type != "wav2vec2":
         raise UserError(f"source: {source} is a {theirs.model_type!r} model; only wav2vec 2.0 is pretrained here")
     theirs.layerdrop = 0.0  # of the checkpoint's own training; `config` may set it again
@@ -117,7 +102,7 @@ def _read_checkpoint(source, config, revision):
         except OSError:
             model, info = Wav2Vec2ForPreTraining.from_pretrained(place, use_safetensors=False, **options)
     except Exception as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         if "ignore_mismatched_sizes" in reason:  # transformers tells of an argument of its own
             reason = f"its weights have other sizes than its config with {config} over it"
         raise UserError(f"source: {source} cannot be loaded ({reason})") from error
@@ -132,7 +117,7 @@ def _read_checkpoint(source, config, revision):
     return model, preprocessor
 
 
-@quiet_transformers()
+@quiet_huggingface()
 def export(model, preprocessor, folder, *, half, encoder_only, card):
     """Write a Hugging Face folder in the place of the one there.
 
@@ -166,8 +151,4 @@ def export(model, preprocessor, folder, *, half, encoder_only, card):
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, safetensors.SafetensorError) as error:  # a full disk, as safetensors says it
-        raise UserError(f"cannot write {folder} ({_first_line(error)}): the same command goes on") from error
-
-
-def _first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
+        raise UserError(f"cannot write {folder} ({first_line(error)}): the same command goes on") from error

@@ -100,7 +100,7 @@ def _probed(encoder, division, settings, folder):
     layers = {name: pooled[:, i] for i, name in enumerate(encoder.layers)}
     if ALL in encoder.probed:
         layers[ALL] = pooled.reshape(len(pooled), -1)
-    predictions = division.table.drop(columns=["audio_path", "digest", "samples"])
+    predictions = division.table.drop(columns=["digest", "samples"])
     tested = np.zeros(len(predictions), dtype=bool)
     for i, (_, test) in enumerate(division.parts):
         predictions.loc[test, "division"], tested[test] = i, True

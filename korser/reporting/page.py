@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from korser.comparison import tables
 from korser.data.splits import speaker_independent
 from korser.reporting.cells import Table, metric_cell, plain_cell
-from korser.reporting.figures.study import gather
+from korser.reporting.figures.group import gather
 from korser.reporting.results import answers, costs, pairs, results, robustness, subgroups
 from korser.reporting.settings import details, environments, runs_table, settings_tables
 from korser.reporting.wrong import MEGABYTE, WRONG, Clips, most_wrong

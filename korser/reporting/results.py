@@ -6,8 +6,8 @@ import pandas as pd
 
 from korser.comparison import tables
 from korser.comparison.robustness import robustness_table
+from korser.comparison.subgroups import missing_classes_note
 from korser.reporting.cells import NONE, Table, TableCell, count_cell, metric_cell, or_empty
-from korser.reporting.figures.subgroups import lacking
 
 COUNTED = ("parameters", "trainable_parameters", "macs_per_second")
 
@@ -123,7 +123,7 @@ def subgroups(comparison):
             n = max(r["n_utterances"] for r in own if r)
             cells = [metric_cell(r, metric, "worst" * bool(r["worst"])) if r else TableCell(NONE) for r in own]
             rows.append([TableCell(group if of_speakers else f"{attribute} {group}"), count_cell(n), *cells])
-        notes = [*lacking(table, metric), *tables.explained(comparison)]
+        notes = [*missing_classes_note(table, metric), *tables.explained(comparison)]
         notes += ["In red each model's worst speaker."] if of_speakers else []
         columns = ["speaker" if of_speakers else "group", "utterances", *_marked(comparison, comparison.models)]
         found.append(Table(caption, columns, rows, folded=of_speakers, notes=notes))

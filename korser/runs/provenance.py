@@ -30,7 +30,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from korser.config.hparams import HParams, resolve_hparams
-from korser.data.audio import scan_audio
+from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import encoder_configs, weights_digest
 from korser.data.load_split import load_split
 from korser.data.splits import ATTRIBUTES

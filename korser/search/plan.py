@@ -8,7 +8,8 @@ from korser.config.hparams import load_hparams, run_name
 from korser.config.schema import check_settings
 from korser.data.load_split import load_split
 from korser.search.space import check_values, grid_cells, has_effect, make_axis
-from korser.training.prepare import labelled_tasks, pretrained
+from korser.training.prepare import has_pretrained_encoders
+from korser.training.tasks import labelled_tasks
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest
 
@@ -133,7 +134,7 @@ def _read_corpus(hparams):
     described = {
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
-        "pretrained": pretrained(hparams["frontend"]),
+        "pretrained": has_pretrained_encoders(hparams["frontend"]),
         "data": {
             "data_folder": hparams["data_folder"],
             "corpus_options": hparams["corpus_options"],

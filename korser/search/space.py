@@ -17,8 +17,8 @@ from korser.config.schema import check_settings
 from korser.frontend.base import SAMPLE_RATE
 from korser.nn.tasks import Task
 from korser.runs.provenance import provenance
-from korser.training.brain import make_scheduler
 from korser.training.build import build_model
+from korser.training.optimizers import make_scheduler
 from korser.utils.errors import UserError
 
 # What decides which utterances are validated on, and for what: scores of different sets cannot be compared.

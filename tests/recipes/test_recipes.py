@@ -127,7 +127,7 @@ def test_evaluate_with_changed_code_says_so(call, spoilt, tiny_corpus, tmp_path)
     code, out, _ = call("evaluate", run, "--corpus=csv", f"--data_folder={tiny_corpus}", f"--cache_folder={tmp_path}")
     assert code == 0 and "!!! CHANGED CODE OR FILES: the code of korser.plugins.frontends.mel.Mel changed" in out
     written = json.loads(next((run / "evaluations").glob("csv-*.json")).read_text())
-    assert written["info"]["warnings"][0].startswith("CHANGED CODE")
+    assert written["info"]["warnings"][0]["code"] == "changed_code"
 
 
 def test_predict_with_weights_that_do_not_fit(call, spoilt, data):
@@ -138,7 +138,7 @@ def test_predict_with_weights_that_do_not_fit(call, spoilt, data):
         safetensors.torch.save_file({**weights, **changed}, run / "model.safetensors")
         code, out, err = call("predict", run, data / "s0_joy_1.wav")
         assert (code, out) == (2, "") and err.count("\n") == 1
-        assert err.startswith(f"error: the weights of {run} do not fit what its code now makes")
+        assert err.startswith(f"error: the weights in {run} do not fit the model that its code builds")
         assert min(changed) in err
     (run / "model.safetensors").unlink()
     code, _, err = call("predict", run, data / "s0_joy_1.wav")
@@ -148,7 +148,7 @@ def test_predict_with_weights_that_do_not_fit(call, spoilt, data):
 def test_predict_with_other_frozen_stages(call, spoilt, data):
     run = spoilt("run.json", lambda text: text.replace('"frozen": [', '"frozen": [{"stage": "gone"}, '))
     code, _, err = call("predict", run, data / "s0_joy_1.wav")
-    assert code == 2 and "frozen stages are not those" in err and err.count("\n") == 1
+    assert code == 2 and "with 2 frozen stages, now there are 1" in err and err.count("\n") == 1
 
 
 def test_predict_with_the_frontend_moved_away(call, spoilt, data):
