@@ -82,7 +82,9 @@ def replays(monkeypatch):
 
 def make_brain(overrides=None, model="mel_mtl", skip_frozen=True):
     hparams = load_hparams(HPARAMS / f"{model}.yaml", {"device": "cpu", "noprogressbar": "true", **(overrides or {})})
-    tasks = recorded_tasks(hparams, {"tasks": [{"name": name, "classes": classes} for name, classes in CLASSES.items()]})
+    tasks = recorded_tasks(
+        hparams, {"tasks": [{"name": name, "classes": classes} for name, classes in CLASSES.items()]}
+    )
     brain = EmotionBrain(model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_frozen=skip_frozen)
     brain.device = "cuda"  # so it says
     return brain
