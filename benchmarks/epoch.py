@@ -71,7 +71,7 @@ def manifest(samples, tasks):
     rng = np.random.default_rng(0)
     names = [str(i) for i in range(len(samples))]
     labels = {task.name: rng.choice(task.classes, len(samples)) for task in tasks}
-    return pd.DataFrame({"id": names, "audio_path": names, "digest": names, "samples": samples, **labels})
+    return pd.DataFrame({"id": names, "path": names, "digest": names, "samples": samples, **labels})
 
 
 def epoch(dataset, hparams, tasks, *, skip_frozen, kind=EmotionBrain):

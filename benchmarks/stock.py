@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, Wav2Vec2Config, Wav2Vec2FeatureE
 
 import korser.training.datasets
 import korser.training.train
+from korser.data.audio import read_audio
 from korser.frontend.base import SAMPLE_RATE, Frontend
 
 # SpeechBrain's loader, its batches drawn from all lengths, and the frozen encoder computed in every step.
@@ -33,20 +34,20 @@ class Files:
 
     Parameters
     ----------
-    folder : str or Path
+    cache_folder : str or Path
         Not used.
-    read_audio : callable
-        ``path -> (T,)`` waveform.
     """
 
-    def __init__(self, folder, read_audio):
-        self.read_audio = read_audio
+    def __init__(self, cache_folder):
+        pass
 
     def fill(self, audio, progressbar=True):
         return 0
 
-    def read(self, audio_path, digest):
-        return self.read_audio(audio_path)
+    def read(self, path, digest):
+        return read_audio(path)
+
+    waveform = read
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ def main(arguments):
         raise UserError(f"say on what to evaluate: --corpus={'|'.join(corpus_names())} or the import path of your own")
     if options["data_folder"] is None:
         raise UserError("say where the corpus lies: --data_folder=...")
-    metrics, info = evaluate_corpus(load_trained_model(run_dir), **options, out=f"{run_dir}/evaluations")
+    trained = load_trained_model(run_dir)
+    metrics, info = evaluate_corpus(trained, **options, out=trained.directory.evaluations)
     # there was no split here
     head = {**headline(info), "protocol": info["protocol"], "random_split": False, "warnings": info["warnings"]}
     print(summary_table(metrics, **head))

@@ -15,8 +15,7 @@ import speechbrain as sb
 from korser import cli, load_hparams, train
 from korser.config.overrides import parse_overrides
 from korser.metrics.evaluate import summary_table
-from korser.runs.directory import headline, run_folder
-from korser.utils.files import read_json
+from korser.runs.directory import RunDirectory, headline, run_folder
 
 
 def main(arguments):
@@ -28,7 +27,7 @@ def main(arguments):
     metrics = train(hparams, run_dir)
     if sb.utils.distributed.if_main_process():
         part = "test" if "test" in metrics else "valid"
-        print(summary_table(metrics[part], **headline(read_json(run_dir / "run.json"), part)))
+        print(summary_table(metrics[part], **headline(RunDirectory(run_dir).info(), part)))
         print(f"\nEverything is in {run_dir}")
 
 

@@ -107,6 +107,8 @@ def write_run(
         "fold": fold,
         "code": {"korser.plugins.frontends.made.Made": "0123456789abcdef"},
         "frozen": [],
+        "files": {},
+        "environment": {},
         **info,
     }
     (path / "run.json").write_text(json.dumps(run), encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 from korser.comparison.settings import FOLD
 from korser.config.hparams import load_hparams
 from korser.corpora import load_corpus
-from korser.runs.directory import run_folder
+from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
 from korser.runs.provenance import provenance, searched_speakers, verify_provenance
 from korser.utils.errors import UserError
 from korser.utils.files import read_json
@@ -66,8 +66,8 @@ def make_plan(settings):
     for path in settings.models:
         search = _read_search(settings, path.stem)
         best = search["best"] if search else {}
-        if search is None and (path.parent / "search.json").exists():  # the file that a search left
-            search = read_json(path.parent / "search.json")
+        if search is None and (path.parent / SEARCH_FILE).exists():  # the file that a search left
+            search = read_json(path.parent / SEARCH_FILE)
         now = None
         for fold in [None] if settings.folds is None else range(settings.folds):
             for seed in settings.seeds:
@@ -85,7 +85,7 @@ def make_plan(settings):
                         "search without them (--overrides.split.exclude_speakers), or insist by "
                         "allow_searched_speakers: true, and every table says so"
                     )
-                complete = (run_dir / "metrics.json").exists()
+                complete = RunDirectory(run_dir).complete
                 if complete:
                     now = now or provenance(hparams)  # the same for all seeds and folds
                     verify_provenance(hparams, run_dir, now)
@@ -112,10 +112,10 @@ def _read_search(settings, model):
     if not Path(settings.search).is_dir():
         raise UserError(f"search: there is no folder {settings.search}: search first, or write search: null")
     folder = Path(settings.search) / model
-    if not (folder / "search.json").exists():
+    if not (folder / SEARCH_FILE).exists():
         logger.warning("!!! no search of %s in %s: it keeps the settings of its YAML", model, settings.search)
         return None
-    search = read_json(folder / "search.json")
+    search = read_json(folder / SEARCH_FILE)
     if not search["complete"] or not search["best"]:
         raise UserError(f"the search in {folder} has not ended: go on with it, or write search: null")
     if search["n_complete"] < search["n_trials"]:

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from korser.comparison import tables
-from korser.inference.robustness import FOLDER
 from korser.metrics import estimates
+from korser.runs.directory import condition_split
 from korser.runs.pool import pool, require_same_utterances
 from korser.utils.errors import UserError
 from korser.utils.text import shorten
@@ -54,7 +54,7 @@ def robustness_table(models, conditions, task, metric="uar"):
 
 def _under(label, model, condition):
     """What a model predicted under a condition, of the utterances and seeds of its test."""
-    part = f"{FOLDER}/{condition.name}"
+    part = condition_split(condition.name)
     degraded = pool(f"{label} under {condition.name}", model.runs, part=part)
     try:
         require_same_utterances(model, degraded)
@@ -62,7 +62,9 @@ def _under(label, model, condition):
     except UserError as error:
         what = str(error).rpartition(": ")[0]  # without its advice
     if what is not None:
-        files = [run.path / f"{part}.csv" for run in model.runs if not _same_utterances(run, part, model.tasks)]
+        files = [
+            run.directory.predictions_file(part) for run in model.runs if not _same_utterances(run, part, model.tasks)
+        ]
         raise UserError(f"{what}: delete {shorten(files)} and measure again")
     return degraded
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from korser.comparison.estimates import cell_text, estimate_of
+from korser.comparison.tables import NAMES
 from korser.data.splits import ATTRIBUTES
 from korser.metrics.scores import BINS
 
@@ -57,7 +58,8 @@ def subgroups_table(models, main, metric):
             row = {"model": label, "attribute": attribute, "group": group, "n_utterances": int(total[0].sum())}
             row |= {"n_speakers": counts.shape[1] if model.speakers else 0, "n_seeds": len(model.seeds)}
             lacking = classes[everything & (total[0].sum(1) == 0)]
-            notes = [f"no {', '.join(lacking)}"] if len(lacking) else []
+            row["missing_classes"] = ", ".join(lacking)
+            notes = [f"no {row['missing_classes']}"] if len(lacking) else []
             for name in dict.fromkeys(("accuracy", "uar", metric)):
                 entry = estimate_of(model, counts, name)
                 row |= {name: entry["value"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
@@ -68,9 +70,47 @@ def subgroups_table(models, main, metric):
             of_speakers = table.loc[table["attribute"] == "speaker", metric].astype(float).dropna()
             table.loc[of_speakers.index[of_speakers == of_speakers.min()][:1], "worst"] = True
         parts.append(table)
-    columns = ["model", "attribute", "group", "n_utterances", "n_speakers", "n_seeds", "worst", "note", metric]
+    columns = [
+        "model",
+        "attribute",
+        "group",
+        "n_utterances",
+        "n_speakers",
+        "n_seeds",
+        "missing_classes",
+        "worst",
+        "note",
+    ]
+    columns.append(metric)
     parts = [part for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def missing_classes_note(table: pd.DataFrame, metric: str) -> list[str]:
+    """Return a note on the groups that lack classes, if ``metric`` is a mean over classes.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of :attr:`korser.comparison.compare.Comparison.subgroups`.
+    metric : str
+
+    Returns
+    -------
+    list of str
+        One sentence or none: ``UAR is the mean over the classes present in a group (speaker 3: no fear).``
+    """
+    if metric not in ("uar", "macro_f1"):
+        return []
+    # of the model with most utterances: others may have been tested on a subset of them
+    rows = table.loc[table.groupby(["attribute", "group"], sort=False)["n_utterances"].idxmax()]
+    groups = {}
+    for row in rows[rows["missing_classes"] != ""].itertuples():
+        groups.setdefault(row.missing_classes, []).append(f"{row.attribute} {row.group}")
+    if not groups:
+        return []
+    details = "; ".join(f"{', '.join(names)}: no {missing}" for missing, names in groups.items())
+    return [f"{NAMES[metric]} is the mean over the classes present in a group ({details})."]
 
 
 def calibration_table(models, main):

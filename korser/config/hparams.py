@@ -55,6 +55,11 @@ class HParams(dict):
         self.folders = folders
         self.text = text
 
+    @property
+    def run_name(self):
+        """Name of the run's directory: the model's name and the digest."""
+        return f"{self.name}-{self.digest()}"
+
     def digest(self):
         """Eight hexadecimal digits that name these settings (whatever does not change the numbers left out)."""
         root = yaml.compose(self.text, Loader=yaml.SafeLoader)
@@ -168,8 +173,7 @@ def run_name(path, overrides=None):
     path = Path(path)
     root, folders = merge_layers(path, overrides)
     text = resolve_references(io.StringIO(yaml.serialize(root, Dumper=Dumper, allow_unicode=True))).getvalue()
-    hparams = HParams({}, name=path.stem, folders=folders, text=text)
-    return f"{hparams.name}-{hparams.digest()}"
+    return HParams({}, name=path.stem, folders=folders, text=text).run_name
 
 
 def _load(text, *, name, folders, source):

@@ -103,7 +103,7 @@ class FeatureCache:
     folder : str or Path
         Root of the cache; shards lie in ``features/<digest of the stages, dtype and precision>``.
     read_audio : callable
-        ``path -> (T,)`` waveform, float32; called by several threads.
+        ``(path, digest) -> (T,)`` waveform, float32; called by several threads.
     dtype, precision : str
         See :class:`FrozenPrefix`. With float16 a value beyond 65504 is an error.
     seconds : float, optional
@@ -117,7 +117,7 @@ class FeatureCache:
         self.device = next((x.device for x in (*self.prefix.parameters(), *self.prefix.buffers())), torch.device("cpu"))
         self.seconds = seconds or (1200 if self.device.type == "cuda" else 32)
 
-    def read(self, audio_path, audio_digest):
+    def read(self, path, audio_digest):
         """Features of one utterance, computed and stored if they are not there or damaged.
 
         Returns
@@ -128,12 +128,12 @@ class FeatureCache:
         try:
             return self.store.read(audio_digest)
         except KeyError:
-            return self.compute(audio_path, audio_digest)
+            return self.compute(path, audio_digest)
 
-    def compute(self, audio_path, audio_digest):
+    def compute(self, path, audio_digest):
         """Compute and store the features of one utterance; as :meth:`read`."""
-        x = self.read_audio(audio_path)
-        row = SimpleNamespace(audio_path=audio_path, digest=audio_digest)
+        x = self.read_audio(path, audio_digest)
+        row = SimpleNamespace(path=path, digest=audio_digest)
         self._write([_Computed(self, [row], x[None], torch.tensor([len(x)]))])
         return self.store.read(audio_digest)
 
@@ -147,7 +147,7 @@ class FeatureCache:
         Parameters
         ----------
         audio : pandas.DataFrame
-            With ``audio_path``, ``digest`` and ``samples``.
+            With ``path``, ``digest`` and ``samples``.
         progressbar : bool
 
         Returns
@@ -164,7 +164,7 @@ class FeatureCache:
         if not self.store.missing(audio["digest"]):
             return 0
         with self.store.lock():
-            columns = audio[["audio_path", "digest", "samples"]].drop_duplicates("digest")
+            columns = audio[["path", "digest", "samples"]].drop_duplicates("digest")
             missing = columns[columns["digest"].isin(self.store.missing(columns["digest"]))]
             rows = list(missing.sort_values(["samples", "digest"], ascending=[False, True]).itertuples())
             with ExitStack() as stack:
@@ -220,10 +220,10 @@ class FeatureCache:
             yield batch, last, *loaded.result()
 
     def _load(self, batch, readers):
-        waveforms = list(readers.map(self.read_audio, [row.audio_path for row in batch]))
+        waveforms = list(readers.map(self.read_audio, *zip(*((row.path, row.digest) for row in batch))))
         for row, waveform in zip(batch, waveforms):
             if len(waveform) != row.samples:
-                raise UserError(f"{row.audio_path} has changed since it was checked: start again")
+                raise UserError(f"{row.path} has changed since it was checked: start again")
         x, lengths = pad_sequence(waveforms, batch_first=True), torch.tensor([len(waveform) for waveform in waveforms])
         return (x.pin_memory(), lengths.pin_memory()) if self.device.type == "cuda" else (x, lengths)
 
@@ -237,7 +237,7 @@ class FeatureCache:
             n, seconds = len(batch), x.shape[1] / SAMPLE_RATE
         # behind the except clause, which would keep what is in memory alive
         if n == 1:
-            path = batch[0].audio_path
+            path = batch[0].path
             raise UserError(f"{path}: {seconds:.0f} s do not fit into the GPU's memory: cut it, or take device=cpu")
         torch.cuda.empty_cache()
         half = n // 2
@@ -273,7 +273,7 @@ class _Computed:
             self.copied.synchronize()
         items = [(row.digest, x) for row, x in zip(self.batch, self.features.split(self.frames))]
         if not self.finite:
-            path, x = next((row.audio_path, x) for row, (_, x) in zip(self.batch, items) if not x.isfinite().all())
+            path, x = next((row.path, x) for row, (_, x) in zip(self.batch, items) if not x.isfinite().all())
             if x.isnan().any():
                 raise UserError(f"{path}: its frozen features are no numbers (NaN): check the frontend's frozen stages")
             raise UserError(f"{path}: its frozen features exceed {x.dtype}: {OTHER_DTYPE}")

@@ -23,7 +23,7 @@ import torch
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
-from korser.data.batches import to_float
+from korser.data.audio import to_float
 from korser.utils.errors import UserError
 
 GPU_SHARE = 0.6  # of its free memory; the rest is for the model and its activations
@@ -241,7 +241,7 @@ def read_all(stored, rows):
     ----------
     stored : korser.data.audio_cache.AudioStore or korser.data.feature_cache.FeatureCache
     rows : list of dict
-        With ``audio_path``, ``digest`` and ``samples``.
+        With ``path`` and ``digest``.
 
     Returns
     -------

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from korser.corpora import Corpus, load_corpus
 from korser.corpora.table import closest_label
-from korser.data.audio import read_audio, scan_audio
+from korser.data.audio_cache import AudioStore, scan_audio
 from korser.inference.predict import TrainedModel
 from korser.metrics.evaluate import evaluate_predictions
 from korser.training.results import predictions_table
 from korser.utils.errors import UserError
-from korser.utils.files import read_csv, write_csv, write_json
+from korser.utils.files import write_csv, write_json
 from korser.utils.notes import Note
 
 __all__ = ["evaluate_corpus"]
@@ -47,7 +47,7 @@ def evaluate_corpus(
     out : str or Path
         Folder for predictions (CSV) and metrics (JSON), named by the corpus and a digest of folder and options.
     cache_folder : str or Path
-        For converted audio.
+        For decoded audio.
 
     Returns
     -------
@@ -65,8 +65,9 @@ def evaluate_corpus(
     rows = list(manifest.itertuples())
     for row in rows:
         trained.require_length(row.path, row.samples)
+    audio = AudioStore(cache_folder)
     probabilities = {
-        row.id: trained.probabilities(read_audio(row.audio_path))
+        row.id: trained.probabilities(audio.waveform(row.path, row.digest))
         for row in tqdm(rows, desc="predict", dynamic_ncols=True)
     }
     table = predictions_table(manifest, trained.tasks, probabilities)
@@ -110,7 +111,7 @@ def _test_manifest(trained: TrainedModel, corpus: Corpus, cache_folder: str | Pa
                 )
     if not manifest[[task.name for task in trained.tasks]].notna().any().any():
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
-    columns = ["audio_path", "digest", "samples", "duration"]
+    columns = ["digest", "samples", "duration"]
     manifest[columns] = scan_audio(manifest["path"].tolist(), cache_folder)[columns].to_numpy()
     manifest["split"] = "test"
     return manifest
@@ -118,7 +119,7 @@ def _test_manifest(trained: TrainedModel, corpus: Corpus, cache_folder: str | Pa
 
 def _overlap_with_training(trained: TrainedModel, corpus: str, manifest: pd.DataFrame) -> tuple[int, list[Note]]:
     """Return how many recordings the model was trained or validated on, and a warning about any overlap."""
-    seen = read_csv(trained.run_dir / "manifest.csv")
+    seen = trained.directory.manifest()
     seen = seen[seen["split"].isin(["train", "valid"])]
     n_shared = int(manifest["digest"].isin(seen["digest"]).sum())
     if n_shared:

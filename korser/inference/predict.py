@@ -19,10 +19,10 @@ from korser.data.feature_cache import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
+from korser.runs.directory import RunDirectory
 from korser.runs.provenance import provenance
 from korser.training.build import build_model
 from korser.utils.errors import UserError
-from korser.utils.files import read_json
 from korser.utils.notes import Note
 
 __all__ = ["TrainedModel", "load_trained_model"]
@@ -41,11 +41,13 @@ class TrainedModel:
         With their classes.
     min_length : int
         The shortest input, in samples.
-    run_dir : Path
+    directory : RunDirectory
     info : dict
         The contents of ``run.json``.
     warnings : list of Note
         What a reader of the predictions must know; code ``changed_code``.
+    cache_folder : str
+        Where the run kept decoded audio.
     device : str
     """
 
@@ -55,15 +57,17 @@ class TrainedModel:
         model: SpeechEmotionModel,
         tasks: list[Task],
         min_length: int,
-        run_dir: Path,
+        directory: RunDirectory,
         info: dict[str, Any],
         warnings: list[Note],
+        cache_folder: str = "cache",
         device: str = "cpu",
     ):
         self.model = model.eval().to(device)
         self.tasks = tasks
         self.min_length = min_length
-        self.run_dir = run_dir
+        self.directory = directory
+        self.cache_folder = cache_folder
         self.info = info
         self.warnings = warnings
         self.device = device
@@ -131,9 +135,10 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu") -> TrainedModel
         If the run is not complete, its code or weights are missing, or the frozen weights have changed since training.
     """
     run_dir = Path(run_dir)
-    info = read_json(run_dir / "run.json")
-    read_json(run_dir / "metrics.json")  # written last: without it the run is not complete
-    text = (run_dir / "hparams.yaml").read_text(encoding="utf-8")
+    directory = RunDirectory(run_dir)
+    info = directory.info()
+    directory.metrics()  # written last: without it the run is not complete
+    text = directory.settings_text()
     hparams = load_resolved(text, name=info["model"], folders=info["yaml_folders"])
     tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in info["tasks"]]
     model = build_model(hparams, tasks)
@@ -146,9 +151,10 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu") -> TrainedModel
         model=model,
         tasks=tasks,
         min_length=hparams["frontend"].min_length,
-        run_dir=run_dir,
+        directory=directory,
         info=info,
         warnings=warnings,
+        cache_folder=hparams["cache_folder"],
         device=device,
     )
 
@@ -192,7 +198,7 @@ def _round_as_in_training(model: SpeechEmotionModel, hparams: HParams) -> None:
 
 
 def _load_weights(model: SpeechEmotionModel, run_dir: Path) -> None:
-    file = run_dir / "model.safetensors"
+    file = RunDirectory(run_dir).weights_file
     try:
         model.load_trained_state(safetensors.torch.load_file(file))
     except (OSError, safetensors.SafetensorError) as error:

@@ -31,6 +31,36 @@ def confusion_counts(truth, predicted, n_classes):
     return confusion_matrix(truth, predicted, labels=range(n_classes))
 
 
+def speaker_confusion_counts(
+    truth: np.ndarray, predicted: np.ndarray, speaker: np.ndarray, n_classes: int
+) -> np.ndarray:
+    """Count utterances by speaker, true class and predicted class.
+
+    Parameters
+    ----------
+    truth, predicted : np.ndarray
+        ``(N,)`` class indices.
+    speaker : np.ndarray
+        ``(N,)`` speaker indices from 0 to ``n - 1``.
+    n_classes : int
+        ``K``.
+
+    Returns
+    -------
+    np.ndarray
+        ``(n, K, K)`` int; rows are the truth.
+
+    Examples
+    --------
+    >>> truth, predicted, speaker = np.array([0, 1, 1]), np.array([0, 0, 1]), np.array([0, 0, 1])
+    >>> speaker_confusion_counts(truth, predicted, speaker, 2).tolist()
+    [[[1, 0], [1, 0]], [[0, 0], [0, 1]]]
+    """
+    shape = (int(np.max(speaker, initial=-1)) + 1, n_classes, n_classes)
+    cells = np.ravel_multi_index((speaker, truth, predicted), shape) if len(truth) else np.zeros(0, dtype=int)
+    return np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
+
+
 def scores(counts, *, present=None, ordinal=False):
     """Accuracy, UAR, macro-F1 and recalls, and ordinal agreement, of a confusion matrix.
 

@@ -12,9 +12,8 @@ import torch
 from speechbrain.utils.distributed import run_on_main
 from torch.utils.data import Dataset
 
-from korser.data.audio import read_audio
+from korser.data.audio import FULL_SCALE, to_float
 from korser.data.audio_cache import AudioStore
-from korser.data.batches import FULL_SCALE, to_float
 from korser.data.resident import read_all
 
 __all__ = ["AudioPool", "CropPlan", "validation_batches"]
@@ -31,7 +30,7 @@ class AudioPool:
     Parameters
     ----------
     table : pandas.DataFrame
-        ``audio_path``, ``digest`` and ``samples`` of each utterance.
+        ``path``, ``digest`` and ``samples`` of each utterance.
     device : str or torch.device
         Where crops go.
     max_bytes : int
@@ -41,7 +40,7 @@ class AudioPool:
 
     def __init__(self, table: pd.DataFrame, device: str | torch.device, max_bytes: int, cache_folder: str | Path):
         self.device = torch.device(device)
-        store = AudioStore(cache_folder, read_audio)
+        store = AudioStore(cache_folder)
         run_on_main(store.fill, args=[table])
         self.arrays = read_all(store, table.to_dict("records"))
         self.packed = None

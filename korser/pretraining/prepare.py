@@ -16,13 +16,14 @@ from torch import nn
 from transformers import Wav2Vec2ForPreTraining
 
 from korser.config.hparams import HParams
-from korser.data.audio import scan_audio
+from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import code_digest, weights_digest
 from korser.frontend.base import SAMPLE_RATE
 from korser.pretraining.sources import hold_out, read_sources
-from korser.runs.directory import environment
+from korser.runs.directory import RunDirectory
+from korser.runs.provenance import environment
 from korser.utils.errors import UserError
-from korser.utils.files import read_json, write_csv, write_json, write_text
+from korser.utils.files import write_csv, write_json, write_text
 
 __all__ = ["prepare_data", "require_same_run"]
 
@@ -45,17 +46,18 @@ def prepare_data(hparams: HParams, run_dir: Path, transformer: Wav2Vec2ForPreTra
     """
     table, synthetic = _divide(hparams)
     info = _run_info(hparams, table, synthetic, transformer)
-    if (run_dir / "run.json").exists():
-        begun = read_json(run_dir / "run.json")
+    directory = RunDirectory(run_dir)
+    if directory.info_file.exists():
+        begun = directory.info()
         _require_same(begun, info, run_dir)
         if begun["processes"] != info["processes"]:
             raise UserError(
                 f"{run_dir} was begun with {begun['processes']} processes, now there are {info['processes']}: start as "
                 "many"
             )
-    write_csv(run_dir / "manifest.csv", table)
-    write_text(run_dir / "hparams.yaml", hparams.text)
-    write_json(run_dir / "run.json", info)
+    write_csv(directory.manifest_file, table)
+    write_text(directory.settings_file, hparams.text)
+    write_json(directory.info_file, info)
     hours, held_hours = info["seconds"] / 3600, info["held_seconds"] / 3600
     logger.info("%d files, %.2f h; %.2f h of them for validation", info["files"], hours, held_hours)
 
@@ -67,7 +69,7 @@ def require_same_run(hparams: HParams, run_dir: Path, transformer: Wav2Vec2ForPr
         now["data"] = _data_digest(_divide(hparams)[0])
     except UserError as error:
         logger.warning("cannot verify that the data match this run: %s", error)
-    _require_same(read_json(run_dir / "run.json"), now, run_dir)
+    _require_same(RunDirectory(run_dir).info(), now, run_dir)
 
 
 def _require_same(begun: dict[str, Any], now: dict[str, Any], run_dir: Path) -> None:
@@ -82,7 +84,7 @@ def _divide(hparams: HParams) -> tuple[pd.DataFrame, bool]:
     Of copies of a recording only one is kept, since they could be in both splits.
     """
     table, synthetic = read_sources(hparams["sources"])
-    columns = ["audio_path", "digest", "samples"]
+    columns = ["digest", "samples"]
     table[columns] = scan_audio(table["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     table["samples"] = table["samples"].astype(int)
     long_enough = table["samples"] >= round(hparams["min_seconds"] * SAMPLE_RATE)

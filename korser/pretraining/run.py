@@ -36,10 +36,11 @@ from korser.pretraining.progress import find_problem, round_summary
 from korser.pretraining.reconstruction import Reconstruction
 from korser.pretraining.settings import check_settings
 from korser.pretraining.weights import build_model, export
+from korser.runs.directory import RunDirectory
 from korser.training.build import open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.utils.errors import UserError
-from korser.utils.files import locked, read_csv, read_json, write_json
+from korser.utils.files import locked, write_json
 from korser.utils.gpu import require_own_device
 from korser.utils.seeding import seed_everything
 
@@ -72,10 +73,11 @@ def pretrain(hparams: HParams, run_dir: str | Path) -> dict[str, float]:
     run_dir = Path(run_dir)
     check_settings(hparams)
     require_own_device(hparams["device"])
-    if (run_dir / "metrics.json").exists():
+    directory = RunDirectory(run_dir)
+    if directory.complete:
         if if_main_process():
             _report_complete(hparams, run_dir)
-        return read_json(run_dir / "metrics.json")
+        return directory.metrics()
     with locked(run_dir) if if_main_process() else contextlib.nullcontext():
         return _pretrain(hparams, run_dir)
 
@@ -98,11 +100,12 @@ def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
     )
     _check_frames(hparams, model)
     run_on_main(prepare_data, args=[hparams, run_dir, transformer])
-    table = read_csv(run_dir / "manifest.csv")
+    directory = RunDirectory(run_dir)
+    table = directory.manifest()
     plan, valid_batches = _make_batches(hparams, table)
 
     history, rounds = History(), EpochCounter(math.ceil(hparams["n_steps"] / hparams["valid_interval"]))
-    checkpointer = AtomicCheckpointer(run_dir / "checkpoints")
+    checkpointer = AtomicCheckpointer(directory.checkpoints)
     checkpointer.add_recoverables({"weights": TrainedState(model), "history": history, "rounds": rounds})
     output = Output(hparams, run_dir, transformer, preprocessor)
     brain = PretrainBrain(
@@ -113,7 +116,7 @@ def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
         ),
         do_normalize=preprocessor.do_normalize,
         history=history,
-        log_file=run_dir / "log.csv",
+        log_file=directory.log_file,
         checkpointer=checkpointer,
         tensorboard=open_tensorboard(hparams, run_dir),
         on_round=output.end_round,
@@ -124,8 +127,8 @@ def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
     if if_main_process():
         brain.write_log()  # again, as is the checkpoint: an interruption may have left those of the round before
         output.write_checkpoint(row)
-        write_json(run_dir / "metrics.json", row)
-        shutil.rmtree(run_dir / "checkpoints")
+        write_json(directory.metrics_file, row)
+        shutil.rmtree(directory.checkpoints)
     return row
 
 
@@ -151,7 +154,7 @@ class Output:
         self.run_dir = run_dir
         self.transformer = transformer
         self.preprocessor = preprocessor
-        self.info = read_json(run_dir / "run.json")
+        self.info = RunDirectory(run_dir).info()
 
     def end_round(self, row: dict[str, float]) -> None:
         """Log the numbers of a round and write its checkpoint."""

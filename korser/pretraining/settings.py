@@ -119,7 +119,7 @@ def check_settings(hparams):
 
 def pretrain_folder(hparams):
     """The folder of a pretraining: its name and a digest of its settings, under ``output_folder/pretrain``."""
-    return Path(hparams["output_folder"]) / "pretrain" / f"{hparams.name}-{hparams.digest()}"
+    return Path(hparams["output_folder"]) / "pretrain" / hparams.run_name
 
 
 def _positive(value):

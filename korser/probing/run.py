@@ -19,7 +19,7 @@ from korser.probing.divisions import divide
 from korser.probing.encoders import ALL, make_encoders
 from korser.probing.features import pooled_statistics
 from korser.probing.report import differences_table, markdown, scores_table
-from korser.runs.directory import environment
+from korser.runs.provenance import environment
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, write_csv, write_json, write_text
 
@@ -101,7 +101,7 @@ def _probed(encoder, division, settings, folder):
     layers = {name: pooled[:, i] for i, name in enumerate(encoder.layers)}
     if ALL in encoder.probed:
         layers[ALL] = pooled.reshape(len(pooled), -1)
-    predictions = division.table.drop(columns=["audio_path", "digest", "samples"])
+    predictions = division.table.drop(columns=["digest", "samples"])
     tested = np.zeros(len(predictions), dtype=bool)
     for i, (_, test) in enumerate(division.parts):
         predictions.loc[test, "division"], tested[test] = i, True

@@ -1,19 +1,57 @@
 """What a run was made from, and whether it is still the same."""
 
+import functools
 import hashlib
 import json
 import logging
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from korser.data.audio import scan_audio
+import torch
+
+from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import code_digest, encoder_configs, own_classes, weights_digest
 from korser.data.load_split import load_split
 from korser.data.splits import ATTRIBUTES
 from korser.frontend.base import split_frozen
+from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
-from korser.utils.files import read_csv, read_json
 
 logger = logging.getLogger(__name__)
+
+
+LIBRARIES = ("korser", "torch", "torchaudio", "speechbrain", "transformers", "numpy", "pandas", "scikit-learn")
+
+
+def environment():
+    """Versions and machine, for ``run.json``."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions,
+        "korser_source": _source_digest(),
+    }
+
+
+@functools.cache  # an editor may change the files while this process runs
+def _source_digest():
+    """Sixteen hexadecimal digits of all of korser's modules: its version stays the same between commits."""
+    folder = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def searched_speakers(search, corpus, data_folder, table):
@@ -47,7 +85,7 @@ def searched_speakers(search, corpus, data_folder, table):
 def require_same_data(manifest, run_dir, names, columns=()):
     names = list(dict.fromkeys([*names, *(name for name in ATTRIBUTES if name in manifest)]))
     columns = ["id", "split", "speaker", *names, *columns]
-    old = read_csv(run_dir / "manifest.csv", names)
+    old = RunDirectory(run_dir).manifest(names)
     if not (set(columns) <= set(old) and set(columns) <= set(manifest)) or not _as_text(old[columns]).equals(
         _as_text(manifest[columns])
     ):
@@ -110,7 +148,7 @@ def verify_provenance(hparams, run_dir, made=None):
     UserError
         Names what has changed. Where the corpus is not at hand, nothing is known of the data, and the run says so.
     """
-    info = read_json(run_dir / "run.json")
+    info = RunDirectory(run_dir).info()
     require_same_code(info, run_dir, made or provenance(hparams))
     names = [task["name"] for task in info["tasks"]]
     try:

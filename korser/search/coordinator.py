@@ -18,10 +18,11 @@ from optuna.trial import TrialState
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from korser.runs.directory import SEARCH_FILE, RunDirectory
 from korser.search.plan import make_plan
 from korser.search.report import summary, write_results
 from korser.utils.errors import UserError
-from korser.utils.files import locked, read_csv, read_json
+from korser.utils.files import locked, read_json
 from korser.workers import Job
 
 POLL = 0.5  # seconds between looks at the logs of running trials, where there is a pruner
@@ -84,7 +85,7 @@ def search(settings, workers, say=None):
         texts.append(Searcher(plan, settings, workers).run())
         if say is not None:
             say(texts[-1] + "\n")
-    empty = [plan.model for plan in plans if not read_json(plan.folder / "search.json")["n_complete"]]
+    empty = [plan.model for plan in plans if not read_json(plan.folder / SEARCH_FILE)["n_complete"]]
     if empty:
         raise UserError(f"no trial of {', '.join(empty)} has a result: trials.csv in its search's folder says why")
     return texts
@@ -176,7 +177,7 @@ class Searcher:
         """What a trial of an earlier invocation came to, unless its run directory has been deleted since."""
         if trial.state is TrialState.PRUNED:
             cell.state, cell.message = "pruned", trial.user_attrs.get("message", "")
-        elif (self.runs / cell.run / "metrics.json").exists():
+        elif RunDirectory(self.runs / cell.run).complete:
             cell.state, cell.result = "complete", read_result(self.runs / cell.run, self.plan.main_task)
 
     # -- trials ------------------------------------------------------------------------------------------------------
@@ -289,22 +290,24 @@ def _written(values):
 # -- files ------------------------------------------------------------------------------------------------------------
 def read_result(run_dir, main_task):
     """What a complete run's directory says of its validation part."""
-    metrics = read_json(run_dir / "metrics.json")
+    directory = RunDirectory(run_dir)
+    metrics = directory.metrics()
     uar = metrics["valid"][main_task]["uar"]
     return {
         "valid_uar": uar["value"],
         "low": uar["low"],
         "high": uar["high"],
         "best_epoch": metrics["best_epoch"],
-        "seconds": read_json(run_dir / "cost.json")["train_seconds"],
+        "seconds": directory.cost()["train_seconds"],
     }
 
 
 def read_epochs(run_dir, main_task):
     """Epoch and validation UAR of every epoch that a run has logged."""
-    if not (run_dir / "log.csv").exists():
+    directory = RunDirectory(run_dir)
+    if not directory.log_file.exists():
         return []
-    log = read_csv(run_dir / "log.csv")
+    log = directory.log()
     rows = zip(log["epoch"].tolist(), log[f"valid_{main_task}_uar"].tolist())
     return [(int(epoch), uar) for epoch, uar in rows if np.isfinite(uar)]
 

@@ -12,7 +12,8 @@ from korser.data.splits import speaker_independent
 from korser.metrics.estimates import difference
 from korser.metrics.evaluate import NAMES
 from korser.metrics.scores import confusion_counts
-from korser.utils.files import read_csv, write_csv, write_json, write_text
+from korser.runs.directory import SEARCH_FILE, RunDirectory
+from korser.utils.files import write_csv, write_json, write_text
 
 SHOWN = 12  # trials in the printed table; all are in trials.csv
 RESULTS = ("valid_uar", "low", "high", "best_epoch")
@@ -55,7 +56,7 @@ def write_results(plan, cells, *, complete):
         write_text(plan.folder / f"{plan.model}-best.yaml", best_yaml(plan, results))
     else:
         (plan.folder / f"{plan.model}-best.yaml").unlink(missing_ok=True)  # of another space or corpus
-    write_json(plan.folder / "search.json", results)
+    write_json(plan.folder / SEARCH_FILE, results)
     return results
 
 
@@ -146,7 +147,9 @@ def runner_up(plan, ranked):
     """
     if len(ranked) < 2:
         return None
-    tables = [read_csv(plan.folder / "runs" / cell.run / "valid.csv", [plan.main_task]) for cell in ranked[:2]]
+    tables = [
+        RunDirectory(plan.folder / "runs" / cell.run).predictions("valid", [plan.main_task]) for cell in ranked[:2]
+    ]
     entry = difference(*(speaker_counts(table, tables[0], plan.main_task) for table in tables), "uar")
     value = ranked[0].result["valid_uar"] - ranked[1].result["valid_uar"]
     return {

@@ -15,7 +15,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 
-from korser.data.batches import to_float
+from korser.data.audio import to_float
 from korser.metrics.scores import confusion_counts, scores
 from korser.nn.losses import MISSING
 from korser.training.logged_brain import LoggedBrain

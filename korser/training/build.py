@@ -13,6 +13,7 @@ from korser.data.batches import class_index
 from korser.nn.losses import balanced_weights
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
+from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,6 +53,6 @@ def open_tensorboard(hparams: HParams, run_dir: Path) -> TensorboardLogger | Non
     try:
         from speechbrain.utils.train_logger import TensorboardLogger
 
-        return TensorboardLogger(run_dir / "tensorboard")
+        return TensorboardLogger(RunDirectory(run_dir).tensorboard)
     except ImportError as error:
         raise UserError("tensorboard: true needs TensorBoard: pip install 'korser[tensorboard]'") from error

@@ -11,7 +11,6 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import infer_device, run_on_main
 from torch.utils.data import DataLoader, Dataset
 
-from korser.data.audio import read_audio
 from korser.data.audio_cache import AudioStore
 from korser.data.batches import CachedReader, bucketed_batches, collate, make_dataset, sorted_batches
 from korser.data.feature_cache import FeatureCache
@@ -37,17 +36,18 @@ def make_reader(hparams: HParams, model: SpeechEmotionModel, manifest: pd.DataFr
     Returns
     -------
     read : CachedReader
-        ``(audio_path, digest) -> torch.Tensor``.
+        ``(path, digest) -> torch.Tensor``.
     skip_frozen : bool
         Whether it reads the output of the frozen stages instead of the waveform.
     """
     skip_frozen = bool(len(model.frozen_stages) and hparams["wav_augment"] is None and hparams["use_cache"])
+    audio = AudioStore(hparams["cache_folder"])
     if skip_frozen:
         model.frozen_stages.to(hparams["device"] or infer_device())
         stored = FeatureCache(
             list(model.frozen_stages),
             hparams["cache_folder"],
-            read_audio,
+            audio.waveform,
             dtype=hparams["cache_dtype"],
             precision=hparams["extraction_precision"],
             seconds=hparams["extraction_seconds"],
@@ -55,7 +55,7 @@ def make_reader(hparams: HParams, model: SpeechEmotionModel, manifest: pd.DataFr
     else:
         if len(model.frozen_stages) and hparams["wav_augment"] is not None:
             logger.warning("wav_augment changes the waveform: frozen features are not cached")
-        stored = AudioStore(hparams["cache_folder"], read_audio)
+        stored = audio
     run_on_main(stored.fill, args=[manifest, not hparams["noprogressbar"]])
     return CachedReader(stored, int(hparams["memory_gb"] * 2**30)), skip_frozen
 

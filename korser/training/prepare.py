@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from korser.corpora import Corpus
-from korser.data.audio import scan_audio
+from korser.data.audio_cache import scan_audio
 from korser.data.load_split import load_split
 from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leakage
 from korser.data.splits import BALANCED, speaker_independent
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.nn.tasks import Task
-from korser.runs.directory import environment
-from korser.runs.provenance import provenance, require_same_code, require_same_data, searched_speakers
+from korser.runs.directory import SEARCH_FILE, RunDirectory
+from korser.runs.provenance import environment, provenance, require_same_code, require_same_data, searched_speakers
 from korser.training.tasks import labelled_tasks, recorded_tasks
 from korser.utils.errors import UserError
-from korser.utils.files import read_csv, read_json, write_csv, write_json, write_text
+from korser.utils.files import read_json, write_csv, write_json, write_text
 from korser.utils.text import shorten
 
 if TYPE_CHECKING:
@@ -40,28 +40,30 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     UserError
         If the data are invalid, or data or code have changed since an interrupted run began.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    directory = RunDirectory(run_dir)
+    directory.path.mkdir(parents=True, exist_ok=True)
     corpus, manifest = load_split(hparams)
-    columns = ["audio_path", "digest", "samples", "duration"]
+    columns = ["digest", "samples", "duration"]
     manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     _check_data(hparams, manifest, tasks)
     info = _run_info(hparams, corpus, manifest, tasks)
     _warn(info)
     # Without a checkpoint nothing is lost by starting again, so the cause of a failure may have been fixed.
-    if (run_dir / "run.json").exists() and any((run_dir / "checkpoints").glob("*")):
+    if directory.has_checkpoint:
         _require_same_run(run_dir, manifest, info)
-    write_csv(run_dir / "manifest.csv", manifest)
-    write_text(run_dir / "hparams.yaml", hparams.text)
-    write_json(run_dir / "run.json", info)
+    write_csv(directory.manifest_file, manifest)
+    write_text(directory.settings_file, hparams.text)
+    write_json(directory.info_file, info)
 
 
 def load_prepared(hparams: HParams, run_dir: Path) -> tuple[pd.DataFrame, list[Task]]:
     """Read the manifest and the tasks that :func:`prepare_data` recorded."""
-    info = read_json(run_dir / "run.json")
+    directory = RunDirectory(run_dir)
+    info = directory.info()
     tasks = recorded_tasks(hparams, info)
     labels = [*BALANCED, *(task.name for task in tasks)]  # labels that are not trained are in the tables too
-    return read_csv(run_dir / "manifest.csv", labels), tasks
+    return directory.manifest(labels), tasks
 
 
 def has_pretrained_encoders(frontend: Frontend) -> bool | None:
@@ -115,7 +117,7 @@ def _searched_on(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame) -> li
     """Return the test speakers on whom the settings were searched; a search saves its best settings in its folder."""
     speakers = set()
     for folder in hparams.folders:
-        file = Path(folder) / "search.json"
+        file = Path(folder) / SEARCH_FILE
         if file.exists():
             speakers.update(searched_speakers(read_json(file), corpus.name, hparams["data_folder"], manifest))
     return sorted(speakers)
@@ -132,7 +134,7 @@ def _warn(info: dict[str, Any]) -> None:
 
 def _require_same_run(run_dir: Path, manifest: pd.DataFrame, info: dict[str, Any]) -> None:
     """Refuse to resume a run with other data, classes or code; warn of other versions of libraries."""
-    begun = read_json(run_dir / "run.json")
+    begun = RunDirectory(run_dir).info()
     require_same_data(manifest, run_dir, [task["name"] for task in info["tasks"]], ["digest"])
     if begun["tasks"] != info["tasks"]:
         raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")

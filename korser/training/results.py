@@ -18,6 +18,7 @@ from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.cost import macs_per_second
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
+from korser.runs.directory import RunDirectory
 from korser.training.datasets import evaluation_loader
 from korser.utils.files import atomic, write_csv, write_json
 from korser.utils.gpu import PeakMemory
@@ -83,7 +84,7 @@ def predictions_table(
         Columns ``id, path, speaker, split``, ``T``, ``T_pred``, ``T_prob_<class>`` for each task, and all other
         columns of the manifest (age, labels of tasks that are not trained).
     """
-    table = manifest.drop(columns=["audio_path", "digest", "samples"]).reset_index(drop=True)
+    table = manifest.drop(columns=["digest", "samples"]).reset_index(drop=True)
     for task in tasks:
         p = [probabilities[name][task.name] for name in table["id"]]
         table[f"{task.name}_pred"] = [task.classes[row.argmax()] for row in p]
@@ -139,21 +140,21 @@ def write_results(
     initial_parameters : list
         :func:`interpretable_parameters` before training.
     """
-    model = brain.raw_model
-    with atomic(run_dir / "model.safetensors") as temporary:
+    model, directory = brain.raw_model, RunDirectory(run_dir)
+    with atomic(directory.weights_file) as temporary:
         safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in model.trained_state().items()}, temporary)
     brain.write_log()
     for split, table in results.predictions.items():
-        write_csv(run_dir / f"{split}.csv", table)
+        write_csv(directory.predictions_file(split), table)
     if "test" in results.predictions:
         embeddings = results.embeddings["test"]
         rows = np.stack([embeddings[name] for name in results.predictions["test"]["id"]])
-        with atomic(run_dir / "test_embeddings.npy") as temporary, open(temporary, "wb") as file:
+        with atomic(directory.embeddings_file) as temporary, open(temporary, "wb") as file:
             np.save(file, rows.astype(np.float16))
     changes = _parameter_changes(initial_parameters, interpretable_parameters(model))
-    write_json(run_dir / "interpretable_parameters.json", changes)
-    write_json(run_dir / "cost.json", {**cost, "macs_per_second": _macs_per_second(model.cpu())})
-    write_json(run_dir / "metrics.json", results.metrics)
+    write_json(directory.parameters_file, changes)
+    write_json(directory.cost_file, {**cost, "macs_per_second": _macs_per_second(model.cpu())})
+    write_json(directory.metrics_file, results.metrics)
 
 
 def _parameter_changes(initial: list, trained: list) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_main
 
 from korser.config.schema import check_settings
+from korser.runs.directory import RunDirectory
 from korser.runs.provenance import verify_provenance
 from korser.testing.dry_run import dry_run
 from korser.training.brain import EmotionBrain
@@ -20,7 +21,7 @@ from korser.training.checkpoints import AtomicCheckpointer, History, TrainedStat
 from korser.training.datasets import evaluation_loader, make_datasets, make_reader, training_loader
 from korser.training.prepare import load_prepared, prepare_data
 from korser.training.results import evaluate, interpretable_parameters, training_cost, write_results
-from korser.utils.files import locked, read_json
+from korser.utils.files import locked
 from korser.utils.gpu import PeakMemory, require_own_device
 from korser.utils.seeding import seed_everything, set_arithmetic
 
@@ -63,10 +64,11 @@ def train(
     run_dir = Path(run_dir)
     check_settings(hparams)
     require_own_device(hparams["device"])
-    if (run_dir / "metrics.json").exists():
+    directory = RunDirectory(run_dir)
+    if directory.complete:
         verify_provenance(hparams, run_dir)
         logger.info("%s is complete", run_dir)
-        return read_json(run_dir / "metrics.json")
+        return directory.metrics()
     with locked(run_dir) if if_main_process() else contextlib.nullcontext():
         return _train(hparams, run_dir, on_epoch)
 
@@ -99,21 +101,21 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
     ddp_barrier()
     if if_main_process():
         write_results(run_dir, brain, results, cost=cost, initial_parameters=initial_parameters)
-        shutil.rmtree(run_dir / "checkpoints")
+        shutil.rmtree(RunDirectory(run_dir).checkpoints)
     return results.metrics
 
 
 def _make_brain(hparams: HParams, run_dir: Path, **options: Any) -> EmotionBrain:
     """Create the brain with its log and checkpoints in the run directory."""
     history = History()
-    checkpointer = AtomicCheckpointer(run_dir / "checkpoints")
+    checkpointer = AtomicCheckpointer(RunDirectory(run_dir).checkpoints)
     checkpointer.add_recoverables(
         {"weights": TrainedState(options["model"]), "history": history, "epoch_counter": hparams["epoch_counter"]}
     )
     return EmotionBrain(
         hparams=hparams,
         history=history,
-        log_file=run_dir / "log.csv",
+        log_file=RunDirectory(run_dir).log_file,
         checkpointer=checkpointer,
         tensorboard=open_tensorboard(hparams, run_dir),
         **options,

@@ -20,7 +20,7 @@ from helpers import run
 
 from korser import Frontend, load_hparams
 from korser.data import fingerprint
-from korser.data.audio import read_audio
+from korser.data.audio import read_audio as decode
 from korser.data.feature_cache import FeatureCache, FrozenPrefix
 from korser.data.fingerprint import code_digest, digest
 from korser.inference.predict import load_trained_model
@@ -39,6 +39,10 @@ def wave(tmp_path):
     return str(tmp_path / "a.wav")
 
 
+def read_audio(path, digest=None):
+    return decode(path)
+
+
 def stages(**settings):
     return [Mel(**settings)]
 
@@ -51,7 +55,7 @@ def audio(tmp_path):
     for i, samples in enumerate(rng.permutation(np.arange(20) * 300 + 2000)):
         path = tmp_path / f"{i}.wav"
         soundfile.write(path, rng.standard_normal(samples) * 0.1, 16000)
-        rows.append({"audio_path": str(path), "digest": f"d{i:02d}", "samples": samples})
+        rows.append({"path": str(path), "digest": f"d{i:02d}", "samples": samples})
     return pd.DataFrame(rows)
 
 
@@ -84,10 +88,10 @@ def test_in_batches_it_is_what_it_is_alone(tmp_path, audio, dtype, tolerance):
     assert cache.fill(audio, progressbar=False) == len(audio)
     cache.read_audio = None
     for row in audio.itertuples():
-        features = cache.read(row.audio_path, row.digest)
+        features = cache.read(row.path, row.digest)
         assert str(features.dtype) == f"torch.{dtype}"
         with torch.no_grad():
-            alone, _ = wav2vec(read_audio(row.audio_path)[None], torch.tensor([row.samples]))
+            alone, _ = wav2vec(read_audio(row.path)[None], torch.tensor([row.samples]))
         torch.testing.assert_close(features.float(), alone[0], rtol=tolerance, atol=tolerance)
 
 
@@ -111,7 +115,7 @@ def test_bf16_computes_under_autocast(tmp_path, audio):
         FeatureCache([wav2vec], tmp_path / "cache", read_audio, precision=precision) for precision in ("fp32", "bf16")
     )
     row = audio.iloc[0]
-    a, b = (cache.read(row.audio_path, row.digest) for cache in (exact, fast))
+    a, b = (cache.read(row.path, row.digest) for cache in (exact, fast))
     assert not a.equal(b)
     assert (a - b).norm() < 0.02 * a.norm()
 
@@ -141,19 +145,19 @@ def test_what_is_damaged_while_training_is_computed(tmp_path, audio):
     cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
     cache.fill(audio, progressbar=False)
     row = audio.iloc[0]
-    good = cache.read(row.audio_path, row.digest).clone()
+    good = cache.read(row.path, row.digest).clone()
     for file in shards(cache):
         file.write_bytes(bytes(file.stat().st_size))
     again = FeatureCache(stages(), tmp_path / "cache", read_audio)
-    torch.testing.assert_close(again.read(row.audio_path, row.digest), good)
+    torch.testing.assert_close(again.read(row.path, row.digest), good)
     again.read_audio = None
-    torch.testing.assert_close(again.read(row.audio_path, row.digest), good)
+    torch.testing.assert_close(again.read(row.path, row.digest), good)
 
 
 def test_only_what_is_missing_is_computed(tmp_path, audio):
     cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
     row = audio.iloc[3]
-    cache.read(row.audio_path, row.digest)
+    cache.read(row.path, row.digest)
     twice = pd.concat([audio, audio])  # recordings of the same samples
     assert cache.fill(twice, progressbar=False) == len(audio) - 1
     assert cache.fill(twice, progressbar=False) == 0
@@ -166,7 +170,7 @@ def test_an_interrupted_extraction_ends_in_the_same_bytes(tmp_path, audio, small
     whole.fill(audio, progressbar=False)
     left = [after]
 
-    def interrupted(path):
+    def interrupted(path, digest):
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
@@ -192,7 +196,7 @@ def start(tmp_path, audio, small_shards):
         torch.set_num_threads(1)
         reads = []
 
-        def read(path):
+        def read(path, digest):
             reads.append(path)
             time.sleep(60 if len(reads) > stops_after else 0.02)
             return read_audio(path)
@@ -265,12 +269,12 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, audio, monkeypatch, caplo
     assert tried[0] and sum(tried) <= 3, "the first batch and what was loaded ahead, then it has learnt"
     whole = FeatureCache(stages(), tmp_path / "whole", read_audio)
     for row in audio.itertuples():
-        torch.testing.assert_close(cache.read(None, row.digest), whole.read(row.audio_path, row.digest))
+        torch.testing.assert_close(cache.read(None, row.digest), whole.read(row.path, row.digest))
 
 
 def test_an_utterance_that_does_not_fit_is_named(tmp_path, audio, monkeypatch):
     monkeypatch.setattr(SmallMemory, "most", 0)
-    longest = audio.loc[audio["samples"].idxmax(), "audio_path"]
+    longest = audio.loc[audio["samples"].idxmax(), "path"]
     with pytest.raises(UserError, match=f"{longest}: .*memory"):
         FeatureCache([SmallMemory()], tmp_path / "cache", read_audio).fill(audio, progressbar=False)
 
@@ -293,7 +297,7 @@ class Louder(Frontend):
 
 
 def test_what_float16_does_not_hold_is_an_error(tmp_path, audio):
-    loudest = max(audio["audio_path"], key=lambda path: read_audio(path).abs().max())
+    loudest = max(audio["path"], key=lambda path: read_audio(path).abs().max())
     factor = 65600 / float(read_audio(loudest).abs().max())
     cache = FeatureCache([Louder(factor)], tmp_path / "cache", read_audio, dtype="float16")
     with pytest.raises(UserError, match=f"{loudest}: .*cache_dtype to bfloat16 or float32"):
@@ -311,7 +315,7 @@ def test_what_float16_does_not_hold_is_an_error(tmp_path, audio):
 
 
 def test_a_file_of_another_length_than_it_was_checked_with_is_refused(tmp_path, audio):
-    changed = audio["audio_path"][3]
+    changed = audio["path"][3]
     soundfile.write(changed, np.zeros(1600), 16000)
     cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
     with pytest.raises(UserError, match=f"{changed} has changed since it was checked"):
@@ -520,7 +524,7 @@ def test_epochs_after_the_first_do_not_run_the_encoder(tiny, tmp_path):
     assert skip_frozen
     model.frozen_stages[0].forward = None  # calling it now would fail
     row = manifest.iloc[0]
-    assert read(row["audio_path"], row["digest"]).shape[1] == model.frozen_stages[0].output_size
+    assert read(row["path"], row["digest"]).shape[1] == model.frozen_stages[0].output_size
 
 
 def test_waveform_augmentation_switches_the_cache_off(tiny, tmp_path, caplog):

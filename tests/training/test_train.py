@@ -249,7 +249,7 @@ def test_batches_from_memory_train_the_same_on_a_gpu(tiny, tmp_path, monkeypatch
 def test_audio_is_decoded_once_for_all_runs(tiny, tmp_path, monkeypatch):
     tiny |= {"use_cache": "false"}
     first = run(tiny, model="mel_stl")
-    monkeypatch.setattr("korser.training.datasets.read_audio", None)
+    monkeypatch.setattr("korser.data.audio_cache.read_audio", None)
     assert_same_run(first, run(tiny, model="mel_stl", run_dir=tmp_path / "again"))
 
 
