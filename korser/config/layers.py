@@ -1,6 +1,5 @@
 """Merge the YAML files that a model's file builds on."""
 
-
 import yaml
 
 from korser.config.names import make_importable
