@@ -12,8 +12,8 @@ import torch
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from korser.config.hparams import NOT_SETTINGS, load_hparams
-from korser.config.schema import check_settings
+from korser.config.hparams import load_hparams
+from korser.config.schema import WITHOUT_EFFECT, check_settings
 from korser.frontend.base import SAMPLE_RATE
 from korser.nn.tasks import Task
 from korser.runs.provenance import provenance
@@ -102,7 +102,7 @@ def make_axis(name, values):
         raise UserError(
             f"space.{name}: it decides what is validated on, and such scores cannot be compared: search each by itself"
         )
-    if root in NOT_SETTINGS:
+    if root in WITHOUT_EFFECT:
         raise UserError(f"space.{name} does not change a run's numbers: set it by overrides")
     if isinstance(values, dict):
         return SearchDimension(name, _range(name, values))

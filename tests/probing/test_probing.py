@@ -256,7 +256,7 @@ def test_folds_of_speakers_and_sentences_are_crossed(overrides, csv_corpus):
     folder, _ = csv_corpus
     more = {"data_folder": str(folder), "folds": "3", "split.hold_out": "sentence", "sources": "[]", "C": "0.1"}
     settings = settings_of(overrides, **more)
-    division = divide(settings.materials[0], ["emotion"], settings.cache_folder)
+    division = divide(settings.corpora[0], ["emotion"], settings.cache_folder)
     assert len(division.parts) == 9
     for train, test in division.parts:
         for column in ("speaker", "sentence"):
@@ -275,19 +275,19 @@ def test_a_single_value_to_train_on_is_refused(overrides, csv_corpus):
     more = {"data_folder": str(folder), "split.hold_out": "take", "split.test": "2", "sources": "[]"}
     settings = settings_of(overrides, **more)
     with pytest.raises(UserError, match="one training take"):
-        divide(settings.materials[0], ["emotion"], settings.cache_folder)
+        divide(settings.corpora[0], ["emotion"], settings.cache_folder)
 
 
 def test_what_is_set_aside_for_validation_is_trained_on(overrides):
     settings = settings_of(overrides, **{"split.valid": "0.4"})
-    [(train, test)] = divide(settings.materials[0], ["emotion"], settings.cache_folder).parts
+    [(train, test)] = divide(settings.corpora[0], ["emotion"], settings.cache_folder).parts
     assert len(train) == len(test) == 24
 
 
 def test_it_is_where_folds_are_crossed_too(overrides, csv_corpus):
     more = {"data_folder": str(csv_corpus[0]), "folds": "3", "split.hold_out": "sentence", "split.valid": "0.4"}
     settings = settings_of(overrides, **more)
-    division = divide(settings.materials[0], ["emotion"], settings.cache_folder)
+    division = divide(settings.corpora[0], ["emotion"], settings.cache_folder)
     for train, test in division.parts:
         held = [division.table[c].isin(division.table[c].iloc[test]) for c in ("speaker", "sentence")]
         assert train.tolist() == np.flatnonzero(~held[0] & ~held[1]).tolist()
