@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from korser.config.fields import Folder, NonNegativeInt, Settings, Text, check, checked_by, require_unique, show
+from korser.config.fields import (
+    Folder,
+    NonNegativeInt,
+    Settings,
+    Text,
+    check,
+    checked_by,
+    complete_error,
+    require_unique,
+    show,
+)
 from korser.config.layers import SHIPPED  # noqa: F401  for the example
 from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
 from korser.data.degradations import conditions
@@ -73,9 +83,9 @@ class CompareSettings(Settings):
         folds = info.data.get("folds")
         for key in overrides:
             if key in SET_BY_COMPARISON:
-                raise ValueError(f"overrides.{key} is not allowed: {SET_BY_COMPARISON[key]}")
+                raise complete_error(f"overrides.{key} is not allowed: {SET_BY_COMPARISON[key]}")
             if folds is not None and key in FOLD:
-                raise ValueError(f"overrides.{key} is not allowed: folds sets it (folds={folds})")
+                raise complete_error(f"overrides.{key} is not allowed: it is set by folds={folds}")
         return overrides
 
     @field_validator("questions")

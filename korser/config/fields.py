@@ -132,7 +132,7 @@ Device = Annotated[str, Field(min_length=1, description="a device such as cuda:1
 Factory = Annotated[
     Callable,
     BeforeValidator(_require_object),
-    Field(description="an object or what makes one, such as !new:my.Class or !name:my.function"),
+    Field(description="an object (!new:my.Class) or a function (!name:my.function)"),
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from hyperpyyaml import load_hyperpyyaml
 from pydantic import ValidationInfo
 
-from korser.config.fields import Settings, is_plain
+from korser.config.fields import Settings, complete_error, is_plain
 from korser.config.hparams import HParams, build
 from korser.config.layers import SHIPPED, merge_layers
 from korser.config.nodes import keys_of
@@ -75,7 +75,7 @@ def merge_free_overrides(values: dict[str, Any], overrides: Mapping[str, Any], k
         if name not in keys:
             continue
         value = _read(key, text)
-        if dot and not is_plain(value):
+        if name == "overrides" and dot and not is_plain(value):
             value = text  # an object: runs build it from the text
         if dot and isinstance(values[name], dict):
             values[name] = {**values[name], inner: value}
@@ -88,7 +88,7 @@ def require_plain(values: dict, info: ValidationInfo) -> dict:
     """Refuse objects in a mapping of a model's settings: runs are made in other processes and build their own."""
     for key, value in values.items():
         if not is_plain(value):
-            raise ValueError(
+            raise complete_error(
                 f'{info.field_name}.{key} holds an object: write it in quotes, as in "!name:torch.optim.SGD"'
             )
     return values

@@ -11,7 +11,7 @@ import optuna
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
-from korser.config.fields import Folder, NonNegativeInt, PositiveInt, Settings, check, require_some
+from korser.config.fields import Folder, NonNegativeInt, PositiveInt, Settings, check, complete_error, require_some
 from korser.config.layers import SHIPPED  # noqa: F401  for the example
 from korser.config.nodes import compose, get_value
 from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
@@ -58,9 +58,9 @@ class SearchSettings(Settings):
     def _require_free(cls, overrides: dict, info: ValidationInfo) -> dict:
         for key in overrides:
             if key in SET_BY_SEARCH:
-                raise ValueError(f"overrides.{key} is not allowed: {SET_BY_SEARCH[key]}")
+                raise complete_error(f"overrides.{key} is not allowed: {SET_BY_SEARCH[key]}")
             if key in info.data.get("space", {}):
-                raise ValueError(f"{key} is in overrides and in space: remove one of them")
+                raise complete_error(f"{key} is in overrides and in space: remove one of them")
         return overrides
 
     @field_validator("sampler")

@@ -42,7 +42,7 @@ def errors_of(hparams, **changes):
         ("output_folder", "", "output_folder='': expected the path of a folder"),
         ("label_map", None, "label_map=null: expected a mapping ({} for none)"),
         ("dry_run", 1, "dry_run=1: expected true or false"),
-        ("head", None, "head=null: expected an object or what makes one, such as !new:my.Class"),
+        ("head", None, "head=null: expected an object (!new:my.Class) or a function"),
         ("split", {"protocol": "speaker_kfold"}, "write 'split.protocol: speaker_kfold'"),
         ("tasks", ["emotion"], "tasks=[emotion]: expected a list of korser.Task objects"),
         ("device", "gpu0", "device=gpu0: cannot use this device: "),
