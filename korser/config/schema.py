@@ -77,7 +77,6 @@ class RunOptions(Settings):
     optimizer_step_limit: PositiveInt | None = None
     tqdm_colored_bar: Annotated[bool, Effect.NONE] = False
     tqdm_barcolor: Annotated[dict[str, str] | None, Effect.NONE] = None
-    log_config: Annotated[Text | None, Effect.NONE] = None
 
 
 # run options that korser does not pass on to SpeechBrain, and what to use in their place
@@ -89,6 +88,7 @@ UNSUPPORTED_RUN_OPTIONS = {
     "auto_mix_prec": "write precision: fp16",
     "bfloat16_mix_prec": "write precision: bf16",
     "remove_vector_weight_decay": "vectors never have weight decay",
+    "log_config": "korser configures logging itself",
     "profile_training": "use torch.profiler",
     "profile_warmup": "use torch.profiler",
     "profile_steps": "use torch.profiler",
