@@ -74,6 +74,29 @@ def tiny(tiny_corpus, tmp_path):
     }
 
 
+BASE_YAML = """
+seed: 1
+__set_seed: !apply:torch.manual_seed [!ref <seed>]
+weights: {emotion: 1.0, gender: 0.5}
+label_map: {}
+output_folder: here
+layer: !new:torch.nn.Linear
+    in_features: 4
+    out_features: !ref <width>
+width: 3
+other: !ref <layer.out_features>
+function: !name:torch.nn.functional.dropout
+"""
+
+
+@pytest.fixture
+def yaml_folder(tmp_path):
+    """A folder with a small base.yaml and a model.yaml over it, which build layers of torch."""
+    (tmp_path / "base.yaml").write_text(BASE_YAML)
+    (tmp_path / "model.yaml").write_text("base: base.yaml\nwidth: 5\n")
+    return tmp_path
+
+
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Run the korser command in this process: ``call("train", "mel_stl.yaml")`` -> (exit code, stdout, stderr)."""
