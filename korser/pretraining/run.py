@@ -41,7 +41,7 @@ from korser.training.checkpoints import AtomicCheckpointer, History, TrainedStat
 from korser.utils.errors import UserError
 from korser.utils.files import locked, write_csv, write_json, write_text
 from korser.utils.gpu import require_own_device
-from korser.utils.seeding import seed_everything
+from korser.utils.seeding import seed_everything, set_arithmetic
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def pretrain(hparams, run_dir):
     """
     run_dir = Path(run_dir)
     directory = RunDirectory(run_dir)
+    set_arithmetic()
     check_settings(hparams)
     require_own_device(hparams["device"])
     if directory.complete:

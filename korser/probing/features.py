@@ -16,6 +16,7 @@ from korser.data.audio_cache import AudioStore
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import masked_mean_std
+from korser.utils.seeding import set_arithmetic
 
 SHARD = 500  # utterances between two writes to the cache
 CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # of what this process runs
@@ -62,7 +63,7 @@ def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu",
 @torch.no_grad()
 def _compute(encoder, audio, waveform, seconds, device, progressbar):
     """Yield ``(digest, (L, 2 C) statistics)``, longest first: what does not fit into memory is known at once."""
-    torch.backends.cudnn.allow_tf32 = False  # a GPU gives the CPU's numbers
+    set_arithmetic()
     stage = encoder.stage.to(device)
     rows = list(audio[["path", "digest", "samples"]].itertuples(index=False))
     title = f"features of {encoder.label}"
