@@ -1,6 +1,5 @@
 """Merge the YAML files that a model's file builds on."""
 
-from pathlib import Path
 
 import yaml
 

@@ -11,7 +11,6 @@ checkpoints/          to go on from after a kill; removed at the end
 ===================== =====================================================================================
 """
 
-import hashlib
 import logging
 import math
 import os
@@ -25,7 +24,6 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process, infer_de
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from korser.data.audio_cache import scan_audio
-from korser.data.fingerprint import code_digest, weights_digest
 from korser.frontend.base import SAMPLE_RATE
 from korser.pretraining.brain import PretrainBrain
 from korser.pretraining.card import model_card
@@ -35,11 +33,12 @@ from korser.pretraining.reconstruction import Reconstruction
 from korser.pretraining.settings import check_settings
 from korser.pretraining.weights import build_model, export
 from korser.runs.directory import RunDirectory
-from korser.runs.provenance import environment
+from korser.runs.provenance import checkpoints_of, environment, require_same_checkpoints
 from korser.training.build import open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.utils.errors import UserError
 from korser.utils.files import locked, write_csv, write_json, write_text
+from korser.utils.fingerprint import digest
 from korser.utils.gpu import require_own_device
 from korser.utils.seeding import seed_everything, set_arithmetic
 
@@ -200,46 +199,25 @@ def _divide(hparams):
 
 
 def _data_digest(table):
-    return hashlib.sha256("".join(table["digest"] + table["split"]).encode()).hexdigest()[:16]
-
-
-def _made_by(hparams, transformer):
-    """What the numbers depend on beside settings and data: code that is not korser's, and the weights begun with."""
-    factories = [getattr(hparams[key], "func", hparams[key]) for key in ("opt_class", "lr_scheduler")]
-    own = {f if isinstance(f, type) else type(f) for f in (*factories, hparams["augment"]) if f is not None}
-    own = {c for c in own if c.__module__.partition(".")[0] not in ("torch", "speechbrain", "builtins")}
-    return {
-        "code": {f"{c.__module__}.{c.__qualname__}": code_digest(c, korser=False) for c in sorted(own, key=str)},
-        "source": weights_digest(transformer) if hparams["source"] else None,
-    }
-
-
-def _require_same(begun, now, run_dir):
-    """Refuse to go on with, or to report, what other code, weights or data made."""
-    changed = {
-        "code": "the code of the augmentation, optimizer or schedule has",
-        "source": "the weights in source have",
-        "data": "the data have",
-    }
-    for key, what in changed.items():
-        if key in now and begun.get(key) != now[key]:
-            raise UserError(f"{what} changed since {run_dir} was begun: delete it or change output_folder")
+    return digest("".join(table["digest"] + table["split"]))
 
 
 def _report_complete(hparams, run_dir):
-    """The result of a complete run, if it is that of these data, weights and code as they are now."""
+    """Report a complete run, if its checkpoint and data are still the same."""
     begun = RunDirectory(run_dir).info()
+    require_same_checkpoints(begun, run_dir)
     try:
-        now = _made_by(hparams, _build(hparams)[0] if hparams["source"] else None)
+        data = _data_digest(_divide(hparams)[0])
     except UserError as error:
-        logger.warning("whether source is that of the run cannot be told: %s", error)
-        now = {}
-    try:
-        now["data"] = _data_digest(_divide(hparams)[0])
-    except UserError as error:
-        logger.warning("whether the data are those of the run cannot be told: %s", error)
-    _require_same(begun, now, run_dir)
+        logger.warning("cannot verify that the data match %s: %s", run_dir, error)
+    else:
+        _require_same_data(begun, data, run_dir)
     logger.info("%s is complete", run_dir)
+
+
+def _require_same_data(begun, data, run_dir):
+    if begun["data"] != data:
+        raise UserError(f"the data have changed since {run_dir} was begun: change output_folder to train on them")
 
 
 def _prepare(hparams, run_dir, transformer):
@@ -254,7 +232,8 @@ def _prepare(hparams, run_dir, transformer):
         "speakers_held": bool(valid.any()) and speakers[0].isdisjoint(speakers[1]),
         "synthetic": synthetic,
         "data": _data_digest(table),
-        **_made_by(hparams, transformer),
+        **hparams.sources,
+        "checkpoints": checkpoints_of(transformer, hparams["revision"]) if hparams["source"] else [],
         "n_negatives": config.num_negatives,
         "diversity_loss_weight": config.diversity_loss_weight,
         "entries": config.num_codevector_groups * config.num_codevectors_per_group,
@@ -266,7 +245,8 @@ def _prepare(hparams, run_dir, transformer):
     directory = RunDirectory(run_dir)
     if directory.info_file.exists():
         begun = directory.info()
-        _require_same(begun, info, run_dir)
+        require_same_checkpoints(begun, run_dir)
+        _require_same_data(begun, info["data"], run_dir)
         if begun["processes"] != info["processes"]:
             raise UserError(f"{run_dir} was begun with {begun['processes']} processes: go on with as many")
     write_csv(directory.manifest_file, table)

@@ -360,7 +360,7 @@ def test_a_complete_run_of_other_code_is_refused(copy):
     info = read_json(path)
     info["code"] = dict.fromkeys(info["code"], "another")
     path.write_text(json.dumps(info), encoding="utf-8")
-    with pytest.raises(UserError, match="has changed since"):
+    with pytest.raises(UserError, match="the code of .* changed since"):
         make_plan(load_settings(COMPARE, copy))
 
 

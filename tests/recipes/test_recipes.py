@@ -111,7 +111,7 @@ def of_other_code(text):
 def test_predict_with_changed_code_says_so(call, spoilt, data, caplog):
     run = spoilt("run.json", of_other_code)
     code, out, _ = call("predict", run, data / "s0_joy_1.wav", "--json")
-    said = f"CHANGED CODE: korser.plugins.frontends.mel.Mel changed after {run} was trained"
+    said = f"CHANGED CODE OR FILES: the code of korser.plugins.frontends.mel.Mel changed after {run} was trained"
     assert code == 0 and [message[: 4 + len(said)] for message in caplog.messages] == [f"!!! {said}"]
     assert json.loads(out)[0]["warnings"][0].startswith(said)
 
@@ -119,7 +119,7 @@ def test_predict_with_changed_code_says_so(call, spoilt, data, caplog):
 def test_evaluate_with_changed_code_says_so(call, spoilt, tiny_corpus, tmp_path):
     run = spoilt("run.json", of_other_code)
     code, out, _ = call("evaluate", run, "--corpus=csv", f"--data_folder={tiny_corpus}", f"--cache_folder={tmp_path}")
-    assert code == 0 and "!!! CHANGED CODE: korser.plugins.frontends.mel.Mel changed" in out
+    assert code == 0 and "!!! CHANGED CODE OR FILES: the code of korser.plugins.frontends.mel.Mel changed" in out
     written = json.loads(next((run / "evaluations").glob("csv-*.json")).read_text())
     assert written["info"]["warnings"][0]["code"] == "changed_code"
 
