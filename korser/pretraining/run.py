@@ -42,7 +42,7 @@ from korser.training.checkpoints import AtomicCheckpointer, History, TrainedStat
 from korser.utils.errors import UserError
 from korser.utils.files import locked, write_json
 from korser.utils.gpu import require_own_device
-from korser.utils.seeding import seed_everything
+from korser.utils.seeding import seed_everything, set_arithmetic
 
 __all__ = ["pretrain"]
 
@@ -71,6 +71,7 @@ def pretrain(hparams: HParams, run_dir: str | Path) -> dict[str, float]:
         If data, checkpoint or settings are invalid, or have changed since the run was begun.
     """
     run_dir = Path(run_dir)
+    set_arithmetic()
     check_settings(hparams)
     require_own_device(hparams["device"])
     directory = RunDirectory(run_dir)
