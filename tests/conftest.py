@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from made_runs import utterances, write_run
 
 from korser import cli
+from korser.comparison.compare import compare
+from korser.runs.load import load_runs
 from korser.utils.seeding import set_arithmetic
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever asks a hub fails at once
@@ -117,3 +120,20 @@ def call(monkeypatch, capsys):
         return code, out.out, out.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def four_models(tmp_path_factory):
+    """Runs of four models with three seeds, three folds and nine speakers; wav2vec_leaf is much better than leaf."""
+    folder = tmp_path_factory.mktemp("runs")
+    table = utterances(n_speakers=9)
+    for model, right in (("leaf_stl", 0.4), ("leaf_mtl", 0.42), ("wav2vec_leaf_stl", 0.85), ("wav2vec_leaf_mtl", 0.88)):
+        for seed in (1, 2, 3):
+            for fold in (0, 1, 2):
+                write_run(folder, model, seed=seed, fold=fold, right=right, table=table)
+    return load_runs(folder)
+
+
+@pytest.fixture(scope="session")
+def comparison(four_models):
+    return compare(four_models)
