@@ -6,11 +6,9 @@ Shape legend: ``N`` utterances, ``D`` features.
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,6 @@ __all__ = ["fit_predict", "inner_folds_of", "probe"]
 
 TOLERANCE = 1e-4
 INNER_TOLERANCE = 1e-3  # of the fits by which C is chosen: half the time
-CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # of what this process runs
 
 Rows = tuple[np.ndarray, np.ndarray]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from korser.data.fingerprint import digest
+from korser.data.fingerprint import FingerprintError, stages_digest
 from korser.frontend.base import Frontend
 from korser.probing.settings import require_waveforms
 from korser.utils.errors import UserError
@@ -68,7 +68,14 @@ def make_encoders(settings: ProbeSettings) -> list[Encoder]:
             raise UserError(f"floor.{label} and the source {source} have the same name: rename floor.{label}")
         frontends[label] = settings.encoder(source=source)
         require_waveforms(frontends[label], "encoder")
-    return [Encoder(label, frontend.eval(), digest([frontend])) for label, frontend in frontends.items()]
+    return [Encoder(label, frontend.eval(), _digest(label, frontend)) for label, frontend in frontends.items()]
+
+
+def _digest(label: str, frontend: Frontend) -> str:
+    try:
+        return stages_digest([frontend])
+    except FingerprintError as error:
+        raise UserError(f"{label}: its features cannot be cached, since {error}: leave it out") from error
 
 
 def short_names(sources: Sequence[str]) -> list[str]:

@@ -5,7 +5,6 @@ Shape legend: ``N`` utterances, ``B`` of them in a batch, ``T`` time, ``L`` laye
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,11 +20,12 @@ from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import masked_mean_std
 from korser.probing.encoders import Encoder
+from korser.utils.fingerprint import digest, module_digest
+from korser.utils.seeding import set_arithmetic
 
 __all__ = ["pooled_statistics"]
 
 SHARD_SIZE = 500  # utterances between two writes to the cache
-CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # of what this process runs
 
 
 def pooled_statistics(
@@ -56,8 +56,7 @@ def pooled_statistics(
     np.ndarray
         ``(N, L, 2 C)`` float32: the means, then the standard deviations.
     """
-    key = hashlib.sha256(f"{encoder.digest} {CODE}".encode()).hexdigest()[:16]
-    store = ArrayStore(Path(cache_folder) / "probe" / key)
+    store = ArrayStore(Path(cache_folder) / "probe" / digest([encoder.digest, module_digest(__name__)]))
     while True:
         if store.missing(audio["digest"]):
             with store.lock():
@@ -68,7 +67,7 @@ def pooled_statistics(
                 while shard := list(itertools.islice(computed, SHARD_SIZE)):
                     store.write(shard)
         try:
-            return np.stack([store.read(digest).numpy() for digest in audio["digest"]])
+            return np.stack([store.read(key).numpy() for key in audio["digest"]])
         except KeyError:  # a damaged shard was removed
             continue
 
@@ -83,7 +82,7 @@ def _compute(
     progressbar: bool,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield ``(digest, (L, 2 C) statistics)``, longest first, so that a lack of memory shows at once."""
-    torch.backends.cudnn.allow_tf32 = False  # a GPU gives the numbers of the CPU
+    set_arithmetic()
     frontend = encoder.frontend.to(device)
     rows = list(audio[["path", "digest", "samples"]].itertuples(index=False))
     title = f"features of {encoder.label}"

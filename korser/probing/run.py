@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import logging
 import re
 import time
@@ -27,6 +25,7 @@ from korser.probing.splits import ProbeSplits, make_splits
 from korser.runs.provenance import environment
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, write_csv, write_json, write_text
+from korser.utils.fingerprint import digest, module_digest
 
 __all__ = ["run_probe"]
 
@@ -46,7 +45,7 @@ def run_probe(settings: ProbeSettings) -> str:
     UserError
         If a checkpoint, a corpus or its split is invalid; before anything is computed.
     """
-    corpora = {m.name: make_splits(m, settings.tasks, settings.cache_folder) for m in settings.materials}
+    corpora = {m.name: make_splits(m, settings.tasks, settings.cache_folder) for m in settings.corpora}
     encoders = make_encoders(settings)
     for splits, encoder in itertools.product(corpora.values(), encoders):
         _require_long_enough(splits.table, encoder)
@@ -139,9 +138,5 @@ def _depends_on(encoder: Encoder, splits: ProbeSplits, settings: ProbeSettings) 
     rows = [[part.tolist() for part in split] for split in splits.rows]
     data = [table.to_csv(index=False), splits.classes, rows]
     groups = splits.table[splits.hold_out].tolist() if splits.hold_out else None
-    fit = [settings.C, settings.inner_folds, groups, classifier.CODE, sklearn.__version__]
-    return {"encoder": encoder.digest, "data": _digest(data), "settings": _digest(fit)}
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+    fit = [settings.C, settings.inner_folds, groups, module_digest(classifier.__name__), sklearn.__version__]
+    return {"encoder": encoder.digest, "data": digest(data), "settings": digest(fit)}

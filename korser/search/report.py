@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from korser.config.layers import SHIPPED
-from korser.metrics.estimates import difference
+from korser.config.shipped import SHIPPED
 from korser.metrics.counts import table_confusion_counts
+from korser.metrics.estimates import difference
 from korser.runs.directory import SEARCH_FILE, RunDirectory
 from korser.search.configuration import Configuration
 from korser.utils.files import write_csv, write_json, write_text
