@@ -16,8 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from korser.metrics import estimates
-from korser.metrics.scores import confusion_counts
+from korser.metrics.scores import confusion_counts, uar
 from korser.probing.encoders import ALL, CHOSEN
 
 __all__ = ["fit_predict", "inner_folds_of", "probe"]
@@ -80,9 +79,9 @@ def probe(
         folds = inner_folds_of(y[train], [group[train] for group in groups], inner_folds)
         choice = {"layer": None, "C": {}, "uar": {}}
         for name, x in layers.items():
-            uar = _cross_validate(x[train], y[train], folds, strengths)
-            best = int(np.argmax(uar))
-            choice["C"][name], choice["uar"][name] = strengths[best], float(uar[best])
+            scores = _cross_validate(x[train], y[train], folds, strengths)
+            best = int(np.argmax(scores))
+            choice["C"][name], choice["uar"][name] = strengths[best], float(scores[best])
             predictions[name][test] = fit_predict(x[train], y[train], x[test], [strengths[best]])[0]
         choice["layer"] = max(candidates, key=choice["uar"].get)  # the first of equal ones
         predictions[CHOSEN][test] = predictions[choice["layer"]][test]
@@ -127,7 +126,7 @@ def _cross_validate(x: np.ndarray, y: np.ndarray, folds: Sequence[Rows], strengt
         predictions = fit_predict(x[train], y[train], x[test], strengths, tol=INNER_TOLERANCE)
         for total, predicted in zip(counts, predictions):
             total += confusion_counts(y[test], predicted, n_classes)
-    return estimates.uar(counts)
+    return uar(counts)
 
 
 def fit_predict(
