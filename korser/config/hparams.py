@@ -4,7 +4,6 @@ HyperPyYAML cannot layer files: overriding a base's ``frontend: !new:Mel`` by ``
 So the layers are merged here, as YAML nodes, and HyperPyYAML loads the result.
 """
 
-import hashlib
 import io
 from pathlib import Path
 
@@ -14,8 +13,10 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from korser.config.layers import layer_files, merge_layers
 from korser.config.names import check_arguments, check_used, describe_error, make_importable, refuse_namesakes
 from korser.config.nodes import Dumper, compose
+from korser.config.sources import named_sources
 from korser.frontend.validation import check_frontend
 from korser.utils.errors import UserError
+from korser.utils.fingerprint import digest
 from korser.utils.text import did_you_mean
 
 # Where something is written, or how fast, but not what comes out: two runs that differ in these alone are the same run.
@@ -47,6 +48,9 @@ class HParams(dict):
         Of the file and of those that it builds on: a frontend that lies beside one of them can be imported.
     text : str
         The layers merged and every reference resolved, as YAML: loading it gives the same objects again.
+    sources : dict
+        Digests of the plugins' code and of the files that the settings name
+        (:func:`korser.config.sources.named_sources`).
     """
 
     def __init__(self, values, *, name, folders, text):
@@ -54,6 +58,7 @@ class HParams(dict):
         self.name = name
         self.folders = folders
         self.text = text
+        self.sources = named_sources(text)  # now: an editor may change the files while this process runs
 
     @property
     def run_name(self):
@@ -61,10 +66,14 @@ class HParams(dict):
         return f"{self.name}-{self.digest()}"
 
     def digest(self):
-        """Eight hexadecimal digits that name these settings (whatever does not change the numbers left out)."""
+        """Return eight hexadecimal digits that name these settings and the code and files that they name."""
+        return digest([self.settings_digest(), self.sources], length=8)
+
+    def settings_digest(self):
+        """Return the digest of the settings, without those that do not change the numbers."""
         root = yaml.compose(self.text, Loader=yaml.SafeLoader)
         root.value = [(k, v) for k, v in root.value if k.value not in NOT_SETTINGS]
-        return hashlib.sha256(yaml.serialize(root).encode()).hexdigest()[:8]
+        return digest(yaml.serialize(root))
 
 
 def load_hparams(path, overrides=None):
@@ -170,10 +179,31 @@ def run_name(path, overrides=None):
     str
         The model's name and the digest of the settings.
     """
+    return resolve_hparams(path, overrides).run_name
+
+
+def resolve_hparams(path, overrides=None, keys=()):
+    """Resolve the settings and build only the objects of some keys: fast, and no weights are loaded.
+
+    Parameters
+    ----------
+    path, overrides
+        As :func:`load_hparams` takes them.
+    keys : iterable of str
+        Top-level keys to build.
+
+    Returns
+    -------
+    HParams
+        With these keys only; ``text`` and ``digest`` are those of all settings.
+    """
     path = Path(path)
     root, folders = merge_layers(path, overrides)
     text = resolve_references(io.StringIO(yaml.serialize(root, Dumper=Dumper, allow_unicode=True))).getvalue()
-    return HParams({}, name=path.stem, folders=folders, text=text).run_name
+    part = yaml.compose(text, Loader=yaml.SafeLoader)
+    part.value = [(key, value) for key, value in part.value if key.value in keys]
+    values = load_hyperpyyaml(yaml.serialize(part, allow_unicode=True)) if part.value else {}
+    return HParams(values, name=path.stem, folders=folders, text=text)
 
 
 def _load(text, *, name, folders, source):

@@ -1,16 +1,14 @@
 """Merge the YAML files that a model's file builds on."""
 
-from pathlib import Path
 
 import yaml
 
 from korser.config.names import make_importable
 from korser.config.nodes import compose, references, replace_key, target_of
 from korser.config.overrides import override, override_node
+from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
 from korser.utils.text import closest_name
-
-SHIPPED = Path(__file__).parents[2] / "hparams"  # where a YAML outside the tree finds base.yaml
 
 
 def _read(path):

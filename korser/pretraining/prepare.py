@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -12,28 +11,21 @@ import numpy as np
 import pandas as pd
 import torch
 from speechbrain.utils.distributed import infer_device
-from torch import nn
 from transformers import Wav2Vec2ForPreTraining
 
 from korser.config.hparams import HParams
 from korser.data.audio_cache import scan_audio
-from korser.data.fingerprint import code_digest, weights_digest
 from korser.frontend.base import SAMPLE_RATE
 from korser.pretraining.sources import hold_out, read_sources
 from korser.runs.directory import RunDirectory
-from korser.runs.provenance import environment
+from korser.runs.provenance import checkpoints_of, environment, require_same_checkpoints
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json, write_text
+from korser.utils.fingerprint import digest
 
 __all__ = ["prepare_data", "require_same_run"]
 
 logger = logging.getLogger(__name__)
-
-CHANGED = {  # by the key of run.json
-    "code": "the code of the augmentation, optimizer or schedule has",
-    "source": "the weights in source have",
-    "data": "the data have",
-}
 
 
 def prepare_data(hparams: HParams, run_dir: Path, transformer: Wav2Vec2ForPreTraining) -> None:
@@ -49,7 +41,8 @@ def prepare_data(hparams: HParams, run_dir: Path, transformer: Wav2Vec2ForPreTra
     directory = RunDirectory(run_dir)
     if directory.info_file.exists():
         begun = directory.info()
-        _require_same(begun, info, run_dir)
+        require_same_checkpoints(begun, run_dir)
+        _require_same_data(begun, info["data"], run_dir)
         if begun["processes"] != info["processes"]:
             raise UserError(
                 f"{run_dir} was begun with {begun['processes']} processes, now there are {info['processes']}: start as "
@@ -62,20 +55,21 @@ def prepare_data(hparams: HParams, run_dir: Path, transformer: Wav2Vec2ForPreTra
     logger.info("%d files, %.2f h; %.2f h of them for validation", info["files"], hours, held_hours)
 
 
-def require_same_run(hparams: HParams, run_dir: Path, transformer: Wav2Vec2ForPreTraining | None) -> None:
-    """Raise a UserError if a complete run was made from other weights, code or data; skip data that are missing."""
-    now = _made_from(hparams, transformer) if transformer is not None or not hparams["source"] else {}
+def require_same_run(hparams: HParams, run_dir: Path) -> None:
+    """Raise a UserError if the checkpoint or the data of a complete run have changed; skip data that are missing."""
+    begun = RunDirectory(run_dir).info()
+    require_same_checkpoints(begun, run_dir)
     try:
-        now["data"] = _data_digest(_divide(hparams)[0])
+        data = _data_digest(_divide(hparams)[0])
     except UserError as error:
-        logger.warning("cannot verify that the data match this run: %s", error)
-    _require_same(RunDirectory(run_dir).info(), now, run_dir)
+        logger.warning("cannot verify that the data match %s: %s", run_dir, error)
+    else:
+        _require_same_data(begun, data, run_dir)
 
 
-def _require_same(begun: dict[str, Any], now: dict[str, Any], run_dir: Path) -> None:
-    for key, what in CHANGED.items():
-        if key in now and begun[key] != now[key]:
-            raise UserError(f"{what} changed since {run_dir} was begun: delete it or change output_folder")
+def _require_same_data(begun: dict[str, Any], data: str, run_dir: Path) -> None:
+    if begun["data"] != data:
+        raise UserError(f"the data have changed since {run_dir} was begun: change output_folder to train on them")
 
 
 def _divide(hparams: HParams) -> tuple[pd.DataFrame, bool]:
@@ -119,7 +113,8 @@ def _run_info(
         "speakers_held": bool(valid.any()) and speakers[0].isdisjoint(speakers[1]),
         "synthetic": synthetic,
         "data": _data_digest(table),
-        **_made_from(hparams, transformer),
+        **hparams.sources,
+        "checkpoints": checkpoints_of(transformer, hparams["revision"]) if hparams["source"] else [],
         "n_negatives": config.num_negatives,
         "diversity_loss_weight": config.diversity_loss_weight,
         "entries": config.num_codevector_groups * config.num_codevectors_per_group,
@@ -132,18 +127,4 @@ def _run_info(
 
 
 def _data_digest(table: pd.DataFrame) -> str:
-    return hashlib.sha256("".join(table["digest"] + table["split"]).encode()).hexdigest()[:16]
-
-
-def _made_from(hparams: HParams, transformer: nn.Module | None) -> dict[str, Any]:
-    """Return what results depend on besides settings and data: user code and initial weights."""
-    classes = set()
-    for name in ("opt_class", "lr_scheduler", "augment"):
-        value = getattr(hparams[name], "func", hparams[name])
-        cls = value if isinstance(value, type) else type(value)
-        if value is not None and cls.__module__.partition(".")[0] not in ("torch", "speechbrain", "builtins"):
-            classes.add(cls)
-    return {
-        "code": {f"{c.__module__}.{c.__qualname__}": code_digest(c, korser=False) for c in sorted(classes, key=str)},
-        "source": weights_digest(transformer) if hparams["source"] else None,
-    }
+    return digest("".join(table["digest"] + table["split"]))

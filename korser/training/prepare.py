@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from korser.corpora import Corpus
+from korser.corpora import LABELS, Corpus
 from korser.data.audio_cache import scan_audio
 from korser.data.load_split import load_split
 from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leakage
-from korser.data.splits import BALANCED, speaker_independent
+from korser.data.splits import speaker_independent
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.nn.tasks import Task
 from korser.runs.directory import SEARCH_FILE, RunDirectory
-from korser.runs.provenance import environment, provenance, require_same_code, require_same_data, searched_speakers
+from korser.runs.provenance import (
+    environment,
+    log_changes,
+    provenance,
+    require_same_data,
+    require_same_sources,
+    searched_speakers,
+)
 from korser.training.tasks import labelled_tasks, recorded_tasks
 from korser.utils.errors import UserError
 from korser.utils.files import read_json, write_csv, write_json, write_text
@@ -52,6 +59,8 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     # Without a checkpoint nothing is lost by starting again, so the cause of a failure may have been fixed.
     if directory.has_checkpoint:
         _require_same_run(run_dir, manifest, info)
+    elif not directory.info_file.exists():
+        log_changes(hparams, run_dir)
     write_csv(directory.manifest_file, manifest)
     write_text(directory.settings_file, hparams.text)
     write_json(directory.info_file, info)
@@ -62,7 +71,7 @@ def load_prepared(hparams: HParams, run_dir: Path) -> tuple[pd.DataFrame, list[T
     directory = RunDirectory(run_dir)
     info = directory.info()
     tasks = recorded_tasks(hparams, info)
-    labels = [*BALANCED, *(task.name for task in tasks)]  # labels that are not trained are in the tables too
+    labels = [*LABELS, *(task.name for task in tasks)]  # labels that are not trained are in the tables too
     return directory.manifest(labels), tasks
 
 
@@ -79,7 +88,7 @@ def _check_data(hparams: HParams, manifest: pd.DataFrame, tasks: list[Task]) -> 
     if hparams["evaluate_test"]:
         required.append("test")
     protocol = hparams["split"].keywords["protocol"]
-    check_splits(manifest, protocol, tasks=[task.name for task in tasks], parts=required)
+    check_splits(manifest, protocol, tasks=[task.name for task in tasks], required=required)
     shortest = hparams["frontend"].min_length
     short = manifest[manifest["samples"] < shortest]
     if len(short):
@@ -98,6 +107,7 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
         "yaml_folders": hparams.folders,
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
+        "identified_by_folder": corpus.identified_by_folder,
         "protocol": protocol,
         "speaker_independent": speaker_independent(protocol),
         "searched_on": _searched_on(hparams, corpus, manifest),
@@ -119,7 +129,7 @@ def _searched_on(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame) -> li
     for folder in hparams.folders:
         file = Path(folder) / SEARCH_FILE
         if file.exists():
-            speakers.update(searched_speakers(read_json(file), corpus.name, hparams["data_folder"], manifest))
+            speakers.update(searched_speakers(read_json(file), corpus, hparams["data_folder"], manifest))
     return sorted(speakers)
 
 
@@ -138,7 +148,7 @@ def _require_same_run(run_dir: Path, manifest: pd.DataFrame, info: dict[str, Any
     require_same_data(manifest, run_dir, [task["name"] for task in info["tasks"]], ["digest"])
     if begun["tasks"] != info["tasks"]:
         raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
-    require_same_code(begun, run_dir, info)
+    require_same_sources(begun, info, run_dir)
     then, now = begun["environment"], info["environment"]
     if any(then[key] != now[key] for key in ("versions", "korser_source")):
         logger.warning("!!! %s was begun with another version of korser or of its libraries", run_dir)
