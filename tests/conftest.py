@@ -66,14 +66,13 @@ def tiny_corpus(tmp_path_factory):
     return write_tiny_corpus(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture
-def tiny(tiny_corpus, tmp_path):
-    """Overrides that make a run on the tiny corpus take a second or two, in a folder of its own."""
+def tiny_overrides(tiny_corpus, folder):
+    """Overrides that make a run on the tiny corpus take about a second, with all its output in a folder."""
     return {
         "corpus": "csv",
         "data_folder": str(tiny_corpus),
-        "output_folder": str(tmp_path / "results"),
-        "cache_folder": str(tmp_path / "cache"),
+        "output_folder": str(folder / "results"),
+        "cache_folder": str(folder / "cache"),
         "n_epochs": "2",
         "batch_size": "8",
         "n_buckets": "2",
@@ -102,6 +101,12 @@ def yaml_folder(tmp_path):
     (tmp_path / "base.yaml").write_text(BASE_YAML)
     (tmp_path / "model.yaml").write_text("base: base.yaml\nwidth: 5\n")
     return tmp_path
+
+
+@pytest.fixture
+def tiny(tiny_corpus, tmp_path):
+    """See :func:`tiny_overrides`, in a folder of its own."""
+    return tiny_overrides(tiny_corpus, tmp_path)
 
 
 @pytest.fixture
