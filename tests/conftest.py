@@ -1,6 +1,5 @@
 """A tiny corpus and tiny settings, so that whole runs take a second or two."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -15,12 +14,16 @@ from made_runs import utterances, write_run
 from korser import cli
 from korser.comparison.compare import compare
 from korser.runs.load import load_runs
+from korser.utils.seeding import set_arithmetic
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever asks a hub fails at once
 
 ROOT = Path(__file__).parent.parent
 HPARAMS = ROOT / "hparams"
 PITCH = {"joy": 400, "sadness": 150, "neutral": 220, "anger": 300}  # Hz
+
+
+set_arithmetic()  # as every entry point does: a GPU's results are compared with a CPU's
 
 
 def pytest_collection_modifyitems(items):
@@ -63,14 +66,13 @@ def tiny_corpus(tmp_path_factory):
     return write_tiny_corpus(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture
-def tiny(tiny_corpus, tmp_path):
-    """Overrides that make a run on the tiny corpus take a second or two, in a folder of its own."""
+def tiny_overrides(tiny_corpus, folder):
+    """Overrides that make a run on the tiny corpus take about a second, with all its output in a folder."""
     return {
         "corpus": "csv",
         "data_folder": str(tiny_corpus),
-        "output_folder": str(tmp_path / "results"),
-        "cache_folder": str(tmp_path / "cache"),
+        "output_folder": str(folder / "results"),
+        "cache_folder": str(folder / "cache"),
         "n_epochs": "2",
         "batch_size": "8",
         "n_buckets": "2",
@@ -78,22 +80,45 @@ def tiny(tiny_corpus, tmp_path):
     }
 
 
-def load_recipe(name):
-    spec = importlib.util.spec_from_file_location(f"recipe_{name}", ROOT / "recipes" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+BASE_YAML = """
+seed: 1
+__set_seed: !apply:torch.manual_seed [!ref <seed>]
+weights: {emotion: 1.0, gender: 0.5}
+label_map: {}
+output_folder: here
+layer: !new:torch.nn.Linear
+    in_features: 4
+    out_features: !ref <width>
+width: 3
+other: !ref <layer.out_features>
+function: !name:torch.nn.functional.dropout
+"""
+
+
+@pytest.fixture
+def yaml_folder(tmp_path):
+    """A folder with a small base.yaml and a model.yaml over it, which build layers of torch."""
+    (tmp_path / "base.yaml").write_text(BASE_YAML)
+    (tmp_path / "model.yaml").write_text("base: base.yaml\nwidth: 5\n")
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(tiny_corpus, tmp_path):
+    """See :func:`tiny_overrides`, in a folder of its own."""
+    return tiny_overrides(tiny_corpus, tmp_path)
 
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Run a recipe in this process; gives (exit code, stdout, stderr)."""
+    """Run the korser command in this process: ``call("train", "mel_stl.yaml")`` -> (exit code, stdout, stderr)."""
 
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    def run(*arguments):
+        arguments = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["korser", *arguments])
         code = 0
         try:
-            cli.run(load_recipe(name).main)
+            cli.main()
         except SystemExit as stop:
             code = stop.code
         out = capsys.readouterr()

@@ -152,7 +152,7 @@ def _about(
 ) -> dict[str, Any]:
     """Return the contents of ``comparison.json``; run directories by name, since their folder may be moved."""
     return {
-        "settings": {**asdict(settings), "models": [path.name for path in settings.models]},
+        "settings": {**settings.model_dump(), "models": [path.name for path in settings.models]},
         "corpus": comparison.corpus,
         "protocol": comparison.protocol,
         "runs": [

@@ -12,7 +12,7 @@ import yaml
 
 from korser.comparison.compare import Comparison
 from korser.comparison.tables import main_title
-from korser.runs.groups import NOT_THE_MODEL
+from korser.config.schema import SAME_MODEL
 from korser.runs.load import Run
 from korser.utils.table import Table, TableCell, metric_cell
 
@@ -48,7 +48,7 @@ def settings_tables(comparison: Comparison) -> list[Table]:
 
 def _settings(run: Run) -> dict[str, str]:
     """Return the settings that belong to the model, its frozen frontends and its split."""
-    settings = {k: v for k, v in readable_settings(run.hparams).items() if k.split(".")[0] not in NOT_THE_MODEL}
+    settings = {k: v for k, v in readable_settings(run.hparams).items() if k.split(".")[0] not in SAME_MODEL}
     for stage in run.info["frozen"]:
         settings[f"frozen {stage['stage']}"] = f"{stage['source'] or 'no weights'} ({stage['weights']})"
     return {**settings, **run.split}

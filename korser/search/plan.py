@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from korser.search.space import SearchDimension, grid_configurations, has_effect
 from korser.training.prepare import has_pretrained_encoders
 from korser.training.tasks import labelled_tasks
 from korser.utils.errors import UserError
+from korser.utils.fingerprint import digest
 
 __all__ = ["SearchPlan", "make_plan"]
 
@@ -136,7 +135,7 @@ def make_plan(settings: SearchSettings, yaml: Path) -> SearchPlan:
         dimensions=dimensions,
         main_task=trained[0],
         corpus=corpus,
-        study=f"{yaml.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}",
+        study=f"{yaml.stem}-{digest(identity, length=8)}",
     )
 
 

@@ -139,6 +139,9 @@ def write_search(folder, model, space=None, best=None, **info):
     entry = {
         "model": model,
         "corpus": "made-up",
+        "synthetic": False,
+        "pretrained": None,
+        "data": {"split": {"protocol": "speaker_holdout"}},
         "space": list(space),
         "best": best,
         "valid_uar": top["valid_uar"],
