@@ -16,7 +16,7 @@ from korser.comparison.questions import ask, default_questions
 from korser.comparison.subgroups import calibration_table, subgroups_table
 from korser.data.split_checks import LEXICAL_LEAKAGE
 from korser.runs.groups import label_runs, made_by_other_code, other_recordings, studies
-from korser.runs.pool import pool, require_same_utterances
+from korser.runs.pool import pool_runs, require_same_utterances
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_text
 from korser.utils.text import shorten
@@ -169,7 +169,7 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
     groups = studies(used)
     if len(groups) > 1:
         raise UserError(f"runs of different studies cannot be compared ({'; '.join(groups)}): name the folders of one")
-    models = {label: pool(label, own, part=part) for label, own in label_runs(used).items()}
+    models = {label: pool_runs(label, own, split=part) for label, own in label_runs(used).items()}
     first = next(iter(models.values()))
     main = next(iter(first.tasks))
     columns = _columns(models, main)
@@ -186,8 +186,8 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
         split = sorted({m.runs[0].model for label, m in models.items() if label != m.runs[0].model})
         notes += [f"{name} was trained with different settings: the default questions leave it out" for name in split]
     searched = _searched(models, searched_on or {})
-    notes += [note for model in models.values() for note in model.notes] + list(excluded.values())
-    notes += made_by_other_code(used)
+    notes += [str(note) for model in models.values() for note in model.notes] + list(excluded.values())
+    notes += map(str, made_by_other_code(used))
 
     comparable = {label: model for label, model in models.items() if label not in excluded}
     entries = {column: estimates_of(models, *of) for column, of in columns.items()}
@@ -211,7 +211,7 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
         answers=answers,
         subgroups=subgroups,
         calibration=calibration_table(models, main),
-        warnings=warnings_about(models) + other_recordings(models),
+        warnings=warnings_about(models) + list(map(str, other_recordings(models))),
         notes=notes,
         searched=searched,
         excluded=excluded,

@@ -5,7 +5,7 @@ import pandas as pd
 from korser.comparison import tables
 from korser.metrics import estimates
 from korser.runs.directory import condition_split
-from korser.runs.pool import pool, require_same_utterances
+from korser.runs.pool import pool_runs, require_same_utterances
 from korser.utils.errors import UserError
 from korser.utils.text import shorten
 
@@ -55,10 +55,10 @@ def robustness_table(models, conditions, task, metric="uar"):
 def _under(label, model, condition):
     """What a model predicted under a condition, of the utterances and seeds of its test."""
     part = condition_split(condition.name)
-    degraded = pool(f"{label} under {condition.name}", model.runs, part=part)
+    degraded = pool_runs(f"{label} under {condition.name}", model.runs, split=part)
     try:
         require_same_utterances(model, degraded)
-        what = degraded.notes[0] if degraded.seeds != model.seeds else None
+        what = str(degraded.notes[0]) if degraded.seeds != model.seeds else None
     except UserError as error:
         what = str(error).rpartition(": ")[0]  # without its advice
     if what is not None:

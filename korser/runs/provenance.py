@@ -86,10 +86,10 @@ def provenance(hparams: HParams) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``settings``, ``code`` and ``files``: digests, as in the run's name. ``frozen``: for each frozen stage its class,
-        source, weights and configuration. ``initialised_from``: source and configuration of each trained stage that
-        begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of files, or a commit of the hub)
-        of each checkpoint.
+        ``settings``, ``code`` and ``files``: digests, as in the run's name. ``frozen``: class, source, weights and
+        configuration of each frozen stage. ``initialised_from``: source and configuration of each trained stage that
+        begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of the files, or a commit of
+        the hub) of each checkpoint.
     """
     frozen, trainable = split_frozen(hparams["frontend"])
     return {
@@ -162,7 +162,9 @@ def log_changes(hparams: HParams, run_dir: Path) -> None:
 
 
 def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any], run_dir: Path) -> None:
-    """Refuse to continue or report a run whose directory was given by name but belongs to other code or checkpoints.
+    """Raise a UserError if a run was made from other code, files or checkpoints.
+
+    Code and files can differ only if the run directory was not named by :func:`korser.runs.directory.run_folder`.
 
     Parameters
     ----------
@@ -175,8 +177,8 @@ def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]
     changed = changed_sources(recorded, current)
     if changed:
         raise UserError(
-            f"{changed} changed since {run_dir} was begun: train in another directory (korser.runs.directory.run_folder "
-            "names one by settings and code)"
+            f"{changed} changed since {run_dir} was begun: train in another directory "
+            "(korser.runs.directory.run_folder names one by settings and code)"
         )
     require_same_checkpoints(recorded, run_dir)
     for then, now in zip(recorded["frozen"], current.get("frozen", ())):
@@ -188,7 +190,7 @@ def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]
 
 
 def require_same_checkpoints(recorded: Mapping[str, Any], run_dir: Path) -> None:
-    """Refuse to continue or report a run if one of its checkpoints has changed on this machine."""
+    """Raise a UserError if a checkpoint of a run has changed on this machine."""
     for checkpoint in recorded["checkpoints"]:
         if _current_version(checkpoint) not in (None, checkpoint["version"]):
             raise UserError(
@@ -198,7 +200,7 @@ def require_same_checkpoints(recorded: Mapping[str, Any], run_dir: Path) -> None
 
 
 def require_same_data(manifest: pd.DataFrame, run_dir: Path, tasks: Iterable[str], columns: Iterable[str] = ()) -> None:
-    """Refuse data that differ from those of a run.
+    """Raise a UserError if the data differ from those of a run.
 
     Parameters
     ----------
@@ -223,7 +225,7 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def verify_provenance(hparams: HParams, run_dir: Path) -> None:
-    """Refuse to report a complete run that other code, files, checkpoints or data made.
+    """Raise a UserError if a complete run was made from other code, files, checkpoints or data.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from korser.comparison.subgroups import groups_of
 from korser.metrics import significance
 from korser.metrics.scores import scores
 from korser.runs.load import load_runs
-from korser.runs.pool import pool
+from korser.runs.pool import pool_runs
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv
 
@@ -151,7 +151,7 @@ def test_other_recordings_and_other_training_parts_are_said_aloud(tmp_path):
         manifest.to_csv(path / "manifest.csv", index=False)
     comparison = compare(load_runs(tmp_path))
     assert comparison.warnings == [
-        "DIFFERENT TRAINING PARTS: 40 utterances in mel_mtl-1-None-made-0.001, 50 in leaf_mtl-1-None-made-0.001",
+        "DIFFERENT TRAINING DATA: 40 utterances in mel_mtl-1-None-made-0.001, 50 in leaf_mtl-1-None-made-0.001",
         "DIFFERENT AUDIO: mel_stl-1-None-made-0.001 has other recordings of 54 utterances (first: s0_joy_0) than "
         "leaf_mtl-1-None-made-0.001",
     ]
@@ -390,7 +390,7 @@ def test_another_part_of_the_run(tmp_path):
     noisy.to_csv(path / "robustness" / "snr_0.csv", index=False)
     runs = load_runs(tmp_path)
     assert compare(runs, part="robustness/snr_0").table["emotion_accuracy"][0] == 0
-    assert pool("leaf_stl", runs, part="robustness/snr_0").counts("emotion").sum() == 54
+    assert pool_runs("leaf_stl", runs, part="robustness/snr_0").counts("emotion").sum() == 54
 
 
 def test_csv_opens_in_excel_with_hangul(tmp_path):
