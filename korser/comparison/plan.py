@@ -130,4 +130,4 @@ def _searched_on(hparams, search, corpora):
         corpora[key] = load_corpus(hparams["corpus"], **data)
     corpus = corpora[key]
     table = hparams["split"](corpus.data)
-    return searched_speakers(search, corpus.name, hparams["data_folder"], table) if search else []
+    return searched_speakers(search, corpus, hparams["data_folder"], table) if search else []

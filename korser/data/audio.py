@@ -28,8 +28,8 @@ LFS_POINTER = b"version https://git-lfs"
 def read_audio(path: str | Path) -> torch.Tensor:
     """Read a file as 16 kHz mono.
 
-    Reads all formats of libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, ...) and headerless ``.pcm`` files, taken
-    as 16 kHz, 16-bit, little-endian, mono. Channels are averaged; other sampling rates are converted by
+    Reads all formats of libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, ...) and headerless ``.pcm`` files as
+    16 kHz, 16-bit, little-endian, mono. Channels are averaged; other sampling rates are converted by
     :func:`torchaudio.functional.resample`.
 
     Parameters

@@ -73,7 +73,7 @@ def evaluate_corpus(
     table = predictions_table(manifest, trained.tasks, probabilities)
     metrics = evaluate_predictions(table, trained.tasks)
 
-    n_trained_on, overlap = _overlap_with_training(trained, loaded.name, manifest)
+    n_trained_on, overlap = _overlap_with_training(trained, loaded, manifest)
     for note in overlap:
         logger.warning("%s", note)
     info = {
@@ -117,7 +117,7 @@ def _test_manifest(trained: TrainedModel, corpus: Corpus, cache_folder: str | Pa
     return manifest
 
 
-def _overlap_with_training(trained: TrainedModel, corpus: str, manifest: pd.DataFrame) -> tuple[int, list[Note]]:
+def _overlap_with_training(trained: TrainedModel, corpus: Corpus, manifest: pd.DataFrame) -> tuple[int, list[Note]]:
     """Return how many recordings the model was trained or validated on, and a warning about any overlap."""
     seen = trained.directory.manifest()
     seen = seen[seen["split"].isin(["train", "valid"])]
@@ -133,9 +133,9 @@ def _overlap_with_training(trained: TrainedModel, corpus: str, manifest: pd.Data
     speakers = set(manifest["speaker"].dropna())
     n_speakers = len(speakers & set(seen["speaker"].dropna()))
     same_names = n_ids or n_speakers
-    if corpus == "csv" and not n_ids:
-        same_names = False  # any corpus may be read as csv, and each may have a speaker "1"
-    if corpus != trained.info["corpus"] or not same_names:
+    if corpus.identified_by_folder and not n_ids:
+        same_names = False  # two corpora may both have a speaker "1"
+    if corpus.name != trained.info["corpus"] or not same_names:
         return 0, []
     text = (
         f"{n_ids} of {len(manifest)} utterances have the ids, and {n_speakers} of {len(speakers)} speakers the names, "

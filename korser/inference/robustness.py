@@ -14,13 +14,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from korser.corpora import LABELS
 from korser.data import degradations
 from korser.data.audio_cache import AudioStore
 from korser.data.fingerprint import FingerprintError, stages_digest
 from korser.frontend.base import SAMPLE_RATE
 from korser.inference.predict import load_trained_model
 from korser.runs.directory import RunDirectory, condition_split
-from korser.runs.load import LABELS
 from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json

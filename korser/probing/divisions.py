@@ -88,7 +88,7 @@ def divide(material, tasks, cache_folder):
     classes = _labelled(corpus, data, tables, tasks)
     for table in tables:
         checked = table.join(data["digest"])
-        check_splits(checked, protocol, tasks=list(classes), parts=("train", "test"))
+        check_splits(checked, protocol, tasks=list(classes), required=("train", "test"))
     place = pd.Series(np.arange(len(data)), index=data.index)
     parts = [
         tuple(place[table.index[table["split"] == part]].to_numpy() for part in ("train", "test")) for table in tables

@@ -10,15 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from korser.config.hparams import NOT_SETTINGS
+from korser.config.schema import SAME_MODEL
 from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions
 from korser.utils.notes import Note
 
 __all__ = ["label_runs", "made_by_other_code", "mark_searched", "other_recordings", "studies"]
 
-# Runs of one model may differ in these: seed, fold, and where things are
-NOT_THE_MODEL = (*NOT_SETTINGS, "seed", "__set_seed", "split", "data_folder", "evaluate_test", "memory_gb", "use_cache")
 MAX_NOTES = 3
 
 
@@ -72,7 +70,7 @@ def _study_key(run: Run) -> dict[str, str]:
     main, task = next(iter(run.tasks.items()))
     key = {"corpus": run.info["corpus"], "protocol": run.info["protocol"]}
     key |= {k: v for k, v in run.split.items() if k not in ("split", "split.protocol")}
-    if run.info["corpus"] == "csv":  # any corpus may be read as csv
+    if run.info["identified_by_folder"]:
         key["data_folder"] = run.settings["data_folder"]
     return {**key, "classes": f"{main}: {', '.join(task['classes'])}"}
 
@@ -96,7 +94,7 @@ def label_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
             by_name[run.model].append(run)
     labels = {}
     for name, members in by_name.items():
-        settings = [{k: v for k, v in run.settings.items() if k.split(".")[0] not in NOT_THE_MODEL} for run in members]
+        settings = [{k: v for k, v in run.settings.items() if k.split(".")[0] not in SAME_MODEL} for run in members]
         details = _differences(settings)
         all_details = _differences([{**own, **_sources(run)} for own, run in zip(settings, members)])
         if len(set(all_details)) > len(set(details)):  # settings do not distinguish the models

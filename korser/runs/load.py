@@ -13,19 +13,30 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from korser.corpora import LABELS
 from korser.data.splits import speaker_independent
 from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 from korser.utils.files import find_below
 from korser.utils.text import shorten
 
-__all__ = ["LABELS", "Run", "load_runs"]
+__all__ = ["Run", "load_runs"]
 
 logger = logging.getLogger(__name__)
 
-LABELS = ("emotion", "gender", "intensity")  # read as text even if the model was not trained on them
 PROTOCOLS_WITH_FOLDS = ("speaker_kfold", "manifest", "manifest_random")
-REQUIRED_INFO = ("model", "corpus", "tasks", "protocol", "seed", "code", "frozen", "environment")
+REQUIRED_INFO = (
+    "model",
+    "corpus",
+    "identified_by_folder",
+    "tasks",
+    "protocol",
+    "seed",
+    "code",
+    "files",
+    "frozen",
+    "environment",
+)
 
 
 @dataclass(eq=False)

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -39,6 +39,9 @@ from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest, korser_digest, named_path_digest
 from korser.utils.text import shorten
+
+if TYPE_CHECKING:
+    from korser.corpora import Corpus
 
 __all__ = [
     "changed_sources",
@@ -284,7 +287,7 @@ def find_complete_run(path: str | Path, overrides: Mapping[str, Any] | None = No
 
 
 def searched_speakers(
-    search: Mapping[str, Any], corpus: str, data_folder: str | Path, table: pd.DataFrame
+    search: Mapping[str, Any], corpus: Corpus, data_folder: str | Path, table: pd.DataFrame
 ) -> list[str]:
     """Return the speakers of the test split on whom settings were searched.
 
@@ -292,15 +295,15 @@ def searched_speakers(
     ----------
     search : dict
         The search's ``search.json``.
-    corpus : str
+    corpus : korser.corpora.Corpus
     data_folder : str or Path
     table : pandas.DataFrame
         With ``speaker`` and ``split``.
     """
-    if search["corpus"] != corpus:
+    if search["corpus"] != corpus.name:
         return []
-    if corpus == "csv" and _home(search["data"]["data_folder"]) != _home(data_folder):
-        return []  # any corpus may be read as csv
+    if corpus.identified_by_folder and _home(search["data"]["data_folder"]) != _home(data_folder):
+        return []
     return sorted(set(table.loc[table["split"] == "test", "speaker"].dropna()) & set(search["speakers"]))
 
 

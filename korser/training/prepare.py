@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from korser.corpora import Corpus
+from korser.corpora import LABELS, Corpus
 from korser.data.audio_cache import scan_audio
 from korser.data.load_split import load_split
 from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leakage
-from korser.data.splits import BALANCED, speaker_independent
+from korser.data.splits import speaker_independent
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.nn.tasks import Task
 from korser.runs.directory import SEARCH_FILE, RunDirectory
@@ -71,7 +71,7 @@ def load_prepared(hparams: HParams, run_dir: Path) -> tuple[pd.DataFrame, list[T
     directory = RunDirectory(run_dir)
     info = directory.info()
     tasks = recorded_tasks(hparams, info)
-    labels = [*BALANCED, *(task.name for task in tasks)]  # labels that are not trained are in the tables too
+    labels = [*LABELS, *(task.name for task in tasks)]  # labels that are not trained are in the tables too
     return directory.manifest(labels), tasks
 
 
@@ -88,7 +88,7 @@ def _check_data(hparams: HParams, manifest: pd.DataFrame, tasks: list[Task]) -> 
     if hparams["evaluate_test"]:
         required.append("test")
     protocol = hparams["split"].keywords["protocol"]
-    check_splits(manifest, protocol, tasks=[task.name for task in tasks], parts=required)
+    check_splits(manifest, protocol, tasks=[task.name for task in tasks], required=required)
     shortest = hparams["frontend"].min_length
     short = manifest[manifest["samples"] < shortest]
     if len(short):
@@ -107,6 +107,7 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
         "yaml_folders": hparams.folders,
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
+        "identified_by_folder": corpus.identified_by_folder,
         "protocol": protocol,
         "speaker_independent": speaker_independent(protocol),
         "searched_on": _searched_on(hparams, corpus, manifest),
@@ -128,7 +129,7 @@ def _searched_on(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame) -> li
     for folder in hparams.folders:
         file = Path(folder) / SEARCH_FILE
         if file.exists():
-            speakers.update(searched_speakers(read_json(file), corpus.name, hparams["data_folder"], manifest))
+            speakers.update(searched_speakers(read_json(file), corpus, hparams["data_folder"], manifest))
     return sorted(speakers)
 
 

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch.utils.data import Dataset
 
-from korser.data.load_split import SPLITS
+from korser.data.splits import SPLITS
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.cost import macs_per_second
 from korser.nn.model import SpeechEmotionModel

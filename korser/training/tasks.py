@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from korser.corpora import Corpus
-from korser.data.load_split import SPLITS
+from korser.data.splits import SPLITS
 from korser.nn.tasks import Task
 from korser.utils.errors import UserError
 
@@ -46,9 +46,12 @@ def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) ->
     for task in tasks:
         if task.name in manifest and task.name not in corpus.classes:
             declared = ", ".join([*corpus.classes, task.name])
+            declare = (
+                f", or declare it by --corpus_options='{{tasks: [{declared}]}}'" if corpus.selectable_tasks else ""
+            )
             raise UserError(
                 f"'{task.name}' is a column of corpus '{corpus.name}' but not one of its tasks: remove it from "
-                f"'tasks', or declare it, for the corpus csv by --corpus_options='{{tasks: [{declared}]}}'"
+                f"'tasks'{declare}"
             )
         unlabelled = [split for split in SPLITS[:2] if not _has_labels(manifest, split, task.name)]
         if unlabelled and not labelled:

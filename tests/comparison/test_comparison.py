@@ -266,7 +266,7 @@ def test_default_questions_need_both_models():
         ({"synthetic": True}, "SYNTHETIC speech"),
         ({"protocol": "random_stratified"}, "RANDOM SPLIT"),
         ({"pretrained": False}, "NOT PRETRAINED"),
-        ({"lexical_leakage": True}, "THE WORDS TELL"),
+        ({"lexical_leakage": True}, "LEXICAL LEAKAGE"),
     ],
 )
 def test_what_is_no_result_is_said_in_every_table(tmp_path, about, text):
@@ -333,7 +333,7 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
     table = pd.read_csv(path / "test.csv", encoding="utf-8-sig")
     table.loc[3, "emotion"] = "Joy"
     table.to_csv(path / "test.csv", index=False, encoding="utf-8-sig")
-    with pytest.raises(UserError, match=f"'Joy' in the column emotion of {table['id'][3]} is none of the classes"):
+    with pytest.raises(UserError, match=f"'Joy' in column emotion of {table['id'][3]}: expected one of"):
         compare(load_runs(tmp_path))
 
 
@@ -390,7 +390,7 @@ def test_another_part_of_the_run(tmp_path):
     noisy.to_csv(path / "robustness" / "snr_0.csv", index=False)
     runs = load_runs(tmp_path)
     assert compare(runs, part="robustness/snr_0").table["emotion_accuracy"][0] == 0
-    assert pool_runs("leaf_stl", runs, part="robustness/snr_0").counts("emotion").sum() == 54
+    assert pool_runs("leaf_stl", runs, split="robustness/snr_0").counts("emotion").sum() == 54
 
 
 def test_csv_opens_in_excel_with_hangul(tmp_path):

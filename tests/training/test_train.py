@@ -32,6 +32,7 @@ from korser.training import train as train_module
 from korser.training.brain import EmotionBrain, Pruned
 from korser.training.build import build_model
 from korser.training.checkpoints import AtomicCheckpointer
+from korser.training.optimizers import make_scheduler
 from korser.training.tasks import recorded_tasks
 from korser.utils.files import read_csv, read_json
 from korser.utils.gpu import require_own_device

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from korser.corpora import LABELS
 from korser.reporting.figures.group import ComparisonGroup, Drawing
 from korser.reporting.figures.style import NothingToDraw, Style, grid, model_style, wrap
 from korser.runs.load import Run
 from korser.utils.errors import UserError
 
-ATTRIBUTES = ("emotion", "gender", "intensity")
 MIN_TSNE_UTTERANCES = 30  # below it the neighbourhoods of t-SNE mean little
 MAX_POINTS = 1000
 SEED = 0
@@ -59,7 +59,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
         if len(table) < 3:
             continue
         points, method = project(embeddings)
-        attributes = [a for a in dict.fromkeys((group.main, *ATTRIBUTES)) if a in table and table[a].notna().any()]
+        attributes = [a for a in dict.fromkeys((group.main, *LABELS)) if a in table and table[a].notna().any()]
         classes = {task: about["classes"] for task, about in run.tasks.items()}
         figure = _draw(points, table, attributes, classes, label, style)
         fold = "" if run.fold is None else f", fold {run.fold}"
