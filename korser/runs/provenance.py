@@ -269,20 +269,24 @@ def find_complete_run(path: str | Path, overrides: Mapping[str, Any] | None = No
     Returns
     -------
     RunDirectory or None
-        None if the run is not complete.
+        None if the run is not complete, or the settings are invalid.
 
     Raises
     ------
     UserError
         See :func:`verify_provenance`.
     """
-    hparams = resolve_hparams(path, overrides, (*DATA_KEYS, *FOLDER_KEYS))
+    try:
+        hparams = resolve_hparams(path, overrides, (*DATA_KEYS, *FOLDER_KEYS))
+    except Exception:  # load_hparams reports all that is wrong
+        return None
     if "output_folder" not in hparams:
         return None
     directory = RunDirectory(Path(hparams["output_folder"]) / hparams.run_name)
     if not directory.complete:
         return None
     verify_provenance(hparams, directory.path)
+    logger.info("%s is complete", directory)
     return directory
 
 
