@@ -285,7 +285,7 @@ def test_it_can_be_switched_off_and_tables_say_so(conv, tiny, tmp_path):
     (tmp_path / "mine.py").rename(tmp_path / "unchecked.py")  # no other test imports one of this name
     (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:unchecked.Conv\n")
     checked = load_hparams(tmp_path / "mine.yaml", tiny)
-    hparams = load_hparams(tmp_path / "mine.yaml", {**tiny, "dry_run": "false"})
+    hparams = load_hparams(tmp_path / "mine.yaml", {**tiny, "check_contract": "false"})
     assert hparams.digest() == checked.digest()
     korser.train(hparams, tmp_path / "run")
     comparison = compare(load_runs(tmp_path / "run"))
