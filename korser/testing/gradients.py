@@ -18,7 +18,7 @@ __all__ = [
 
 
 def gradients_finite_on_silence(candidate: Candidate) -> None:
-    """Gradients are finite for digital silence."""
+    """Check that gradients are finite for digital silence."""
     stage = candidate.build()
     train_step(stage, *signal(stage, "silence"))
     for name, p in stage.named_parameters():
@@ -27,7 +27,7 @@ def gradients_finite_on_silence(candidate: Candidate) -> None:
 
 
 def gradients_reach_every_parameter(candidate: Candidate) -> None:
-    """Every trainable parameter has a finite gradient."""
+    """Check that every trainable parameter has a finite gradient."""
     gradients = _gradients(candidate)
     missing = [name for name, gradient in gradients.items() if gradient is None]
     require(
@@ -40,21 +40,21 @@ def gradients_reach_every_parameter(candidate: Candidate) -> None:
 
 
 def gradients_not_zero(candidate: Candidate) -> None:
-    """No gradient is exactly zero."""
+    """Check that no gradient is exactly zero."""
     gradients = _gradients(candidate)
     zero = [name for name, gradient in gradients.items() if gradient is not None and not gradient.any()]
     require(not zero, f"the gradient is exactly zero for {shorten(zero)} ({len(zero)} of {len(gradients)})")
 
 
 def trains_a_second_step(candidate: Candidate) -> None:
-    """A second training step does not need the graph of the first."""
+    """Check that a second training step does not need the graph of the first."""
     stage = candidate.build()
     for _ in range(2):
         train_step(stage, *candidate.batch(stage))
 
 
 def gradients_pass_through(candidate: Candidate) -> None:
-    """A trainable stage that takes features passes the gradient on to the stage before it."""
+    """Check that a trainable stage that takes features passes the gradient on to the stage before it."""
     frontend = candidate.build().train()
     x, lengths = candidate.batch(frontend)
     for stage in stages_of(frontend):

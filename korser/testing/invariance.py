@@ -24,7 +24,7 @@ AVERAGES_OVER_TIME = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 def same_alone_as_in_a_batch(candidate: Candidate) -> None:
-    """An utterance has the same features alone and in a batch with zero padding of any amount."""
+    """Check that an utterance has the same features alone and in a batch with zero padding of any amount."""
     stage = candidate.build()
     paddings = {"to the longest": (0.0, 0)}
     if not candidate.quick:
@@ -33,20 +33,20 @@ def same_alone_as_in_a_batch(candidate: Candidate) -> None:
 
 
 def noise_in_the_padding_ignored(candidate: Candidate) -> None:
-    """Loud noise in the padding changes nothing."""
+    """Check that loud noise in the padding changes nothing."""
     stage = candidate.build()
     _check_alone(candidate, stage, {"with loud noise": (lambda shape: 100 * torch.randn(shape), count(stage, 0.3))})
 
 
 def nan_in_the_padding_ignored(candidate: Candidate) -> None:
-    """NaN and infinity in the padding change nothing."""
+    """Check that NaN and infinity in the padding change nothing."""
     stage = candidate.build()
     extra = count(stage, 0.3)
     _check_alone(candidate, stage, {"with NaN": (float("nan"), extra), "with infinity": (float("inf"), extra)})
 
 
 def training_ignores_the_padding(candidate: Candidate) -> None:
-    """Batch statistics in training mode are computed over valid frames only."""
+    """Check that batch statistics in training mode are computed over valid frames only."""
 
     def train(extra: int, seed: int) -> tuple[Frontend, list[torch.Tensor], dict[str, torch.Tensor]]:
         with seeded(0):

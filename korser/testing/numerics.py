@@ -38,7 +38,7 @@ finite_on_square = partial(_finite, kind="square")
 
 
 def runs_in_float64(candidate: Candidate) -> None:
-    """``double()`` gives the same features in float64."""
+    """Check that ``double()`` gives the same features in float64."""
     stage = candidate.build()
     x, lengths = candidate.batch(stage)
     single, _ = evaluate(stage, x, lengths)
@@ -50,7 +50,7 @@ def runs_in_float64(candidate: Candidate) -> None:
 
 
 def moves_to_gpu(candidate: Candidate) -> None:
-    """``cuda()`` gives the same features on a GPU."""
+    """Check that ``cuda()`` gives the same features on a GPU."""
     stage = candidate.build()
     x, lengths = candidate.batch(stage)
     expected, _ = evaluate(stage, x, lengths)
@@ -62,7 +62,7 @@ def moves_to_gpu(candidate: Candidate) -> None:
 
 
 def runs_under_bf16_autocast(candidate: Candidate) -> None:
-    """Features and gradients under bf16 autocast are finite, and features are close to those of float32."""
+    """Check that features and gradients under bf16 autocast are finite, and features are close to those of float32."""
     stage = candidate.build()
     x, lengths = candidate.batch(stage)
     expected, _ = evaluate(stage, x, lengths)
@@ -79,7 +79,7 @@ def runs_under_bf16_autocast(candidate: Candidate) -> None:
 
 
 def interpretable_parameters_valid(candidate: Candidate) -> None:
-    """``interpretable_parameters()`` returns ``{name: (unit, 1-D tensor)}``."""
+    """Check that ``interpretable_parameters()`` returns ``{name: (unit, 1-D tensor)}``."""
     for stage in stages_of(candidate.build()):
         for name, value in stage.interpretable_parameters().items():
             where = f"{type(stage).__name__}.interpretable_parameters()['{name}']"

@@ -35,25 +35,25 @@ def unit(stage: Frontend) -> str:
 
 
 def declared_sizes_valid(candidate: Candidate) -> None:
-    """``super().__init__`` was given valid sizes and rates."""
+    """Check that ``super().__init__`` was given valid sizes and rates."""
     check_sizes(candidate.build())
 
 
 def shapes_of_one_utterance(candidate: Candidate) -> None:
-    """A batch of one gives features and lengths as declared."""
+    """Check that a batch of one gives features and lengths as declared."""
     stage = candidate.build()
     _check_shapes(stage, [count(stage, 0.5)])
 
 
 def shapes_of_a_batch(candidate: Candidate) -> None:
-    """A padded batch gives features and lengths as declared."""
+    """Check that a padded batch gives features and lengths as declared."""
     stage = candidate.build()
     x, lengths = candidate.batch(stage)
     check_output(stage, x, lengths, *evaluate(stage, x, lengths))
 
 
 def accepts_the_shortest(candidate: Candidate) -> None:
-    """Inputs of ``min_length`` give at least one frame, in every stage."""
+    """Check that inputs of ``min_length`` give at least one frame, in every stage."""
     stage = candidate.build()
     reason = explain_too_short(stage)
     require(reason is None, reason)
@@ -62,13 +62,13 @@ def accepts_the_shortest(candidate: Candidate) -> None:
 
 
 def accepts_the_longest(candidate: Candidate) -> None:
-    """Thirty seconds give features and lengths as declared."""
+    """Check that thirty seconds give features and lengths as declared."""
     stage = candidate.build()
     _check_shapes(stage, [count(stage, LONGEST_SECONDS)])
 
 
 def lengths_are_int64(candidate: Candidate) -> None:
-    """``forward`` and ``output_lengths`` return ``(B,)`` int64."""
+    """Check that ``forward`` and ``output_lengths`` return ``(B,)`` int64."""
     stage = candidate.build()
     x, lengths = candidate.batch(stage)
     for name, out in ("forward", evaluate(stage, x, lengths)[1]), ("output_lengths", stage.output_lengths(lengths)):
@@ -76,7 +76,7 @@ def lengths_are_int64(candidate: Candidate) -> None:
 
 
 def lengths_grow_with_the_input(candidate: Candidate) -> None:
-    """A longer input never gives fewer frames."""
+    """Check that a longer input never gives fewer frames."""
     stage = candidate.build()
     n = stage.min_length + torch.arange(count(stage, 1.0))
     out = stage.output_lengths(n)
@@ -86,7 +86,7 @@ def lengths_grow_with_the_input(candidate: Candidate) -> None:
 
 
 def frame_rate_as_declared(candidate: Candidate) -> None:
-    """The number of frames follows the duration, by ``frame_rate``."""
+    """Check that the number of frames follows the duration, by ``frame_rate``."""
     stage = candidate.build()
     seconds = 60
     n = stage.min_length + torch.tensor([0, round(seconds * stage.input_rate)])
@@ -105,7 +105,7 @@ def frame_rate_as_declared(candidate: Candidate) -> None:
 
 
 def features_zero_beyond_lengths(candidate: Candidate) -> None:
-    """Features in the padding are 0."""
+    """Check that features in the padding are 0."""
     stage = candidate.build()
     features, out = evaluate(stage, *candidate.batch(stage))
     beyond = features[~length_mask(out, features.shape[1])].abs()

@@ -46,7 +46,7 @@ RANDOM_IN_EVAL = "forward draws random numbers in eval mode: draw only if self.t
 
 
 def input_not_modified(candidate: Candidate) -> None:
-    """``forward`` and ``output_lengths`` do not change their input in place."""
+    """Check that ``forward`` and ``output_lengths`` do not change their input in place."""
     stage = candidate.build()
     x, lengths = candidate.batch(stage)
     for mode in False, True:
@@ -63,7 +63,7 @@ def input_not_modified(candidate: Candidate) -> None:
 
 
 def deterministic_in_eval(candidate: Candidate) -> None:
-    """Features in eval mode depend on the input only."""
+    """Check that features in eval mode depend on the input only."""
     stage = candidate.build()
     reason = explain_not_repeatable(candidate, stage)
     require(reason is None, reason)
@@ -88,7 +88,7 @@ def explain_not_repeatable(candidate: Candidate, stage: Frontend) -> str | None:
 
 
 def eval_changes_no_state(candidate: Candidate) -> None:
-    """A forward pass in eval mode changes no parameter or buffer."""
+    """Check that a forward pass in eval mode changes no parameter or buffer."""
     stage = candidate.build()
     before = snapshot(stage)
     evaluate(stage, *candidate.batch(stage))
@@ -97,7 +97,7 @@ def eval_changes_no_state(candidate: Candidate) -> None:
 
 
 def forward_creates_no_state(candidate: Candidate) -> None:
-    """All parameters and buffers exist before the first call."""
+    """Check that all parameters and buffers exist before the first call."""
     stage = candidate.build()
     names = state_names(stage)
     x, lengths = candidate.batch(stage)
@@ -111,7 +111,7 @@ def forward_creates_no_state(candidate: Candidate) -> None:
 
 
 def same_seed_same_weights(candidate: Candidate) -> None:
-    """Two frontends that are built under the same seed are equal."""
+    """Check that two frontends that are built under the same seed are equal."""
     states = []
     for _ in range(2):
         with seeded(1):
@@ -121,14 +121,14 @@ def same_seed_same_weights(candidate: Candidate) -> None:
 
 
 def frozen_has_nothing_to_train(candidate: Candidate) -> None:
-    """A stage that declares itself frozen has no trainable parameter."""
+    """Check that a stage that declares itself frozen has no trainable parameter."""
     for name, stage in _frozen_stages(candidate.build()).items():
         trained = [n for n, p in stage.named_parameters() if p.requires_grad]
         require(not trained, f"{name} is declared frozen, but {shorten(trained)} require gradients")
 
 
 def frozen_stays_in_eval(candidate: Candidate) -> None:
-    """``train()`` leaves frozen stages in eval mode."""
+    """Check that ``train()`` leaves frozen stages in eval mode."""
     frontend = candidate.build().train()
     for name, stage in _frozen_stages(frontend).items():
         training = [n or type(m).__name__ for n, m in stage.named_modules() if m.training]
@@ -136,7 +136,7 @@ def frozen_stays_in_eval(candidate: Candidate) -> None:
 
 
 def frozen_not_changed_by_training(candidate: Candidate) -> None:
-    """A training step changes neither state nor features of frozen parts."""
+    """Check that a training step changes neither state nor features of frozen parts."""
     frontend = candidate.build()
     x, lengths = candidate.batch(frontend)
     # Parts of a stage, such as the lower layers of an encoder, too: their running statistics would follow the data.
@@ -173,7 +173,7 @@ def frozen_not_changed_by_training(candidate: Candidate) -> None:
 
 
 def parameters_registered(candidate: Candidate) -> None:
-    """All parameters are registered."""
+    """Check that all parameters are registered."""
     stage = candidate.build()
     hidden = unregistered(stage, nn.Parameter)
     evaluate(stage, *candidate.batch(stage))
@@ -186,13 +186,13 @@ def parameters_registered(candidate: Candidate) -> None:
 
 
 def tensors_registered(candidate: Candidate) -> None:
-    """Tensors are parameters or buffers: others stay behind in ``.to()`` and in checkpoints."""
+    """Check that tensors are parameters or buffers: others stay behind in ``.to()`` and in checkpoints."""
     hidden = unregistered(candidate.build(), torch.Tensor)
     require(not hidden, f"{shorten(hidden)} are neither parameters nor buffers: use self.register_buffer")
 
 
 def state_dict_round_trip(candidate: Candidate) -> None:
-    """A new frontend with the state dict of a trained one gives the same features."""
+    """Check that a new frontend with the state dict of a trained one gives the same features."""
     with seeded(1):
         stage = candidate.build()
     kept_before = unregistered(stage, torch.Tensor)
