@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 QUICK = {  # every stage of a chain is checked with these before training, in this order
     "declared_sizes_valid": shapes.declared_sizes_valid,
-    "parameters_registered": state.parameters_registered,
-    "shapes_of_a_batch": shapes.shapes_of_a_batch,
     "shapes_of_one_utterance": shapes.shapes_of_one_utterance,
+    "shapes_of_a_batch": shapes.shapes_of_a_batch,
+    "parameters_registered": state.parameters_registered,
     "input_not_modified": state.input_not_modified,
     "features_zero_beyond_lengths": shapes.features_zero_beyond_lengths,
     "frame_rate_as_declared": shapes.frame_rate_as_declared,
