@@ -125,7 +125,9 @@ def make_missing(
         raise UserError(f"{folder}: cannot write the corpus here ({reason}); choose another data_folder") from error
 
 
-def _complete(folder, files, encode, n_workers, description) -> None:
+def _complete(
+    folder: Path, files: Mapping[str, Path], encode: Callable[[str, Speak], bytes], n_workers: int, description: str
+) -> None:
     done = _intact(folder, files)  # again: another process may have made them before it released the lock
     todo = [name for name in files if name not in done]
     present = {path.stem for path in folder.glob("*/*.flac")}
