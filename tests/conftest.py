@@ -1,6 +1,5 @@
 """A tiny corpus and tiny settings, so that whole runs take a second or two."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -75,22 +74,39 @@ def tiny(tiny_corpus, tmp_path):
     }
 
 
-def load_recipe(name):
-    spec = importlib.util.spec_from_file_location(f"recipe_{name}", ROOT / "recipes" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+BASE_YAML = """
+seed: 1
+__set_seed: !apply:torch.manual_seed [!ref <seed>]
+weights: {emotion: 1.0, gender: 0.5}
+label_map: {}
+output_folder: here
+layer: !new:torch.nn.Linear
+    in_features: 4
+    out_features: !ref <width>
+width: 3
+other: !ref <layer.out_features>
+function: !name:torch.nn.functional.dropout
+"""
+
+
+@pytest.fixture
+def yaml_folder(tmp_path):
+    """A folder with a small base.yaml and a model.yaml over it, which build layers of torch."""
+    (tmp_path / "base.yaml").write_text(BASE_YAML)
+    (tmp_path / "model.yaml").write_text("base: base.yaml\nwidth: 5\n")
+    return tmp_path
 
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Run a recipe in this process; gives (exit code, stdout, stderr)."""
+    """Run the korser command in this process: ``call("train", "mel_stl.yaml")`` -> (exit code, stdout, stderr)."""
 
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    def run(*arguments):
+        arguments = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["korser", *arguments])
         code = 0
         try:
-            cli.run(load_recipe(name).main)
+            cli.main()
         except SystemExit as stop:
             code = stop.code
         out = capsys.readouterr()

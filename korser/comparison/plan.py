@@ -8,7 +8,7 @@ from korser.comparison.settings import FOLD
 from korser.config.hparams import load_hparams
 from korser.corpora import load_corpus
 from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
-from korser.runs.provenance import provenance, searched_speakers, verify_provenance
+from korser.runs.provenance import searched_speakers, verify_provenance
 from korser.utils.errors import UserError
 from korser.utils.files import read_json
 from korser.utils.text import shorten
@@ -68,7 +68,6 @@ def make_plan(settings):
         best = search["best"] if search else {}
         if search is None and (path.parent / SEARCH_FILE).exists():  # the file that a search left
             search = read_json(path.parent / SEARCH_FILE)
-        now = None
         for fold in [None] if settings.folds is None else range(settings.folds):
             for seed in settings.seeds:
                 overrides = _overrides(settings, best, fold, seed)
@@ -87,8 +86,7 @@ def make_plan(settings):
                     )
                 complete = RunDirectory(run_dir).complete
                 if complete:
-                    now = now or provenance(hparams)  # the same for all seeds and folds
-                    verify_provenance(hparams, run_dir, now)
+                    verify_provenance(hparams, run_dir)
                 job = Job(str(path), overrides, str(run_dir))
                 plan.append(PlannedRun(job, path.stem, seed, fold, complete, best, searched_on))
     return plan

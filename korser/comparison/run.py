@@ -20,7 +20,6 @@ Nothing in them depends on when or how often the command was started, but for th
 """
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 
 from korser.comparison import tables
@@ -145,7 +144,7 @@ def _robustness(settings, comparison, folder):
 def _about(settings, plan, failed, comparison):
     """``comparison.json``; run directories by their names, since their folder may be moved."""
     return {
-        "settings": {**asdict(settings), "models": [path.name for path in settings.models]},
+        "settings": {**settings.model_dump(), "models": [path.name for path in settings.models]},
         "corpus": comparison.corpus,
         "protocol": comparison.protocol,
         "runs": [

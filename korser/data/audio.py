@@ -5,7 +5,6 @@ Shape legend: ``T`` time in samples.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torchaudio.functional
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.fingerprint import digest
 
 __all__ = ["FULL_SCALE", "audio_digest", "read_audio", "to_compact", "to_float"]
 
@@ -82,7 +82,7 @@ def _decode(path: Path) -> tuple[np.ndarray, int]:
 
 def audio_digest(audio: torch.Tensor) -> str:
     """Return the digest of ``(T,)`` float32 samples, the same for a recording as WAV and as FLAC."""
-    return hashlib.sha256(audio.numpy().tobytes()).hexdigest()[:DIGEST_LENGTH]
+    return digest(audio.numpy().tobytes(), length=DIGEST_LENGTH)
 
 
 def to_compact(audio: torch.Tensor) -> torch.Tensor:

@@ -46,6 +46,7 @@ from scipy import fft, signal
 from korser.data.audio import read_audio
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.fingerprint import digest
 from korser.utils.text import did_you_mean
 
 __all__ = [
@@ -180,7 +181,7 @@ def _from_folder(entry: Mapping[str, Any]) -> Condition:
     if not files:
         raise UserError(f"robustness: the folder {folder} has no audio files: expected files of noise")
     listing = "".join(f"{path.relative_to(folder)} {path.stat().st_size};" for path in files)
-    made_from = hashlib.sha256(listing.encode()).hexdigest()[:16]
+    made_from = digest(listing)
     kind = folder.resolve().name
     return Condition(f"{kind}_{snr}dB", kind, snr, "dB SNR", _Noise("files", snr, tuple(files)), made_from)
 

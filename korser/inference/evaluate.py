@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -20,6 +19,7 @@ from korser.metrics.evaluate import evaluate_predictions
 from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
+from korser.utils.fingerprint import digest
 from korser.utils.notes import Note
 
 __all__ = ["evaluate_corpus"]
@@ -89,7 +89,7 @@ def evaluate_corpus(
         "label_map": label_map,
     }
     options = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)
-    name = f"{loaded.name}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
+    name = f"{loaded.name}-{digest(options, length=8)}"
     write_csv(Path(out) / f"{name}.csv", table)
     warnings = [dataclasses.asdict(note) for note in info["warnings"]]
     write_json(Path(out) / f"{name}.json", {"info": {**info, "warnings": warnings}, "metrics": metrics})

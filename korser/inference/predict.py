@@ -15,12 +15,12 @@ import torch
 
 from korser.config.hparams import HParams, load_resolved
 from korser.data.audio import read_audio
-from korser.data.feature_cache import FrozenPrefix
+from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
-from korser.runs.provenance import provenance
+from korser.runs.provenance import changed_sources, provenance
 from korser.training.build import build_model
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
@@ -174,17 +174,17 @@ def _verify(trained: dict[str, Any], now: dict[str, Any], run_dir: Path) -> list
             )
     recorded_stages = trained["frozen"] + trained["initialised_from"]
     for stage, recorded in zip(now["frozen"] + now["initialised_from"], recorded_stages):
-        if stage["checkpoint"] != recorded["checkpoint"]:
+        if stage["config"] != recorded["config"]:
             raise UserError(
                 f"config.json or preprocessor_config.json of '{recorded['source']}' has changed since {run_dir} was "
                 "trained: restore it, or train again"
             )
-    changed = [name for name, code in now["code"].items() if trained["code"].get(name, code) != code]
+    changed = changed_sources(trained, now)
     if not changed:
         return []
     text = (
-        f"CHANGED CODE: {', '.join(changed)} changed after {run_dir} was trained, so its results may not be "
-        "reproduced: restore the code, or train again"
+        f"CHANGED CODE OR FILES: {changed} changed after {run_dir} was trained, so its results may not be "
+        "reproduced: restore what changed, or train again"
     )
     return [Note("changed_code", text)]  # not an error: the change may be harmless
 

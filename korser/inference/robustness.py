@@ -7,10 +7,8 @@ weights and of the way the audio was degraded, by which it is known what has to 
 these files alone.
 """
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -19,13 +17,14 @@ from tqdm import tqdm
 from korser.corpora import LABELS
 from korser.data import degradations
 from korser.data.audio_cache import AudioStore
-from korser.data.fingerprint import digest
+from korser.data.fingerprint import FingerprintError, stages_digest
 from korser.frontend.base import SAMPLE_RATE
 from korser.inference.predict import load_trained_model
 from korser.runs.directory import RunDirectory, condition_split
 from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
+from korser.utils.fingerprint import digest, file_digest, module_digest
 
 BATCH = 16  # utterances; predictions do not depend on it
 
@@ -95,12 +94,11 @@ def _todo(run_dir, conditions):
     weights = directory.weights_file
     if not weights.exists():
         raise UserError(f"robustness: {run_dir} has no {weights.name}: train again, or write robustness: null")
-    files = (weights, Path(degradations.__file__))
-    common = " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
-    done = {entry["name"]: entry.get("made_from") for entry in directory.conditions()}
+    common = [file_digest(weights), module_digest(degradations.__name__)]
+    done = {entry["name"]: entry["made_from"] for entry in directory.conditions()}
     todo = {}
     for condition in conditions:
-        made_from = hashlib.sha256(f"{common} {condition.name} {condition.made_from}".encode()).hexdigest()[:16]
+        made_from = digest([*common, condition.name, condition.made_from])
         if done.get(condition.name) != made_from or not directory.has_predictions(condition_split(condition.name)):
             todo[condition.name] = made_from
     return todo
@@ -121,7 +119,11 @@ def _share_prefixes(models):
     prefixes = {}
     for path, model in models.items():
         stages = list(model.model.frozen_stages)
-        shared, paths = prefixes.setdefault(digest(stages) if stages else "", (model.model.frozen_stages, []))
+        try:
+            key = stages_digest(stages) if stages else ""
+        except FingerprintError:  # not known to be equal to another model's
+            key = path
+        shared, paths = prefixes.setdefault(key, (model.model.frozen_stages, []))
         model.model.frozen_stages = shared
         paths.append(path)
     return prefixes

@@ -3,7 +3,6 @@
 Shape legend: ``N`` utterances, ``B`` of them in a batch, ``T`` time, ``L`` layers, ``C`` channels.
 """
 
-import hashlib
 import itertools
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from korser.data.audio_cache import AudioStore
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import masked_mean_std
+from korser.utils.fingerprint import digest, module_digest
 
 SHARD = 500  # utterances between two writes to the cache
-CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # of what this process runs
 
 
 def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu", progressbar=False):
@@ -41,9 +40,7 @@ def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu",
     np.ndarray
         ``(N, L, 2 C)`` float32: the means, then the standard deviations.
     """
-    store = ArrayStore(
-        Path(cache_folder) / "probe" / hashlib.sha256(f"{encoder.digest} {CODE}".encode()).hexdigest()[:16]
-    )
+    store = ArrayStore(Path(cache_folder) / "probe" / digest([encoder.digest, module_digest(__name__)]))
     while True:
         if store.missing(audio["digest"]):
             with store.lock():

@@ -1,8 +1,6 @@
 """All of a probe: encoders x corpora, from what is there already as far as it holds."""
 
-import hashlib
 import itertools
-import json
 import logging
 import re
 import time
@@ -22,6 +20,7 @@ from korser.probing.report import differences_table, markdown, scores_table
 from korser.runs.provenance import environment
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, write_csv, write_json, write_text
+from korser.utils.fingerprint import digest, module_digest
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +42,12 @@ def run_probe(settings):
     UserError
         If a checkpoint, a corpus or its division is at fault; before anything is computed.
     """
-    divisions = [divide(material, settings.tasks, settings.cache_folder) for material in settings.materials]
+    divisions = [divide(material, settings.tasks, settings.cache_folder) for material in settings.corpora]
     encoders = make_encoders(settings)
     for division, encoder in itertools.product(divisions, encoders):
         _require_long_enough(division.table, encoder)
     texts = []
-    for material, division in zip(settings.materials, divisions):
+    for material, division in zip(settings.corpora, divisions):
         folder = Path(settings.output_folder) / "probe" / material.name
         probed = [(encoder, *_probed(encoder, division, settings, folder / "predictions")) for encoder in encoders]
         scores, differences = scores_table(division, probed), differences_table(division, probed)
@@ -137,6 +136,5 @@ def _depends_on(encoder, division, settings):
         [[part.tolist() for part in parts] for parts in division.parts],
     ]
     groups = division.table[division.hold_out].tolist() if division.hold_out else None
-    how = [settings.C, settings.inner_folds, groups, classifier.CODE, sklearn.__version__]
-    sha = {"data": json.dumps(data), "settings": json.dumps(how)}
-    return {"encoder": encoder.digest, **{k: hashlib.sha256(v.encode()).hexdigest()[:16] for k, v in sha.items()}}
+    how = [settings.C, settings.inner_folds, groups, module_digest(classifier.__name__), sklearn.__version__]
+    return {"encoder": encoder.digest, "data": digest(data), "settings": digest(how)}

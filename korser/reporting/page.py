@@ -23,7 +23,7 @@ from korser.reporting.wrong import MEGABYTE, WRONG, Clips, most_wrong
 from korser.runs.directory import COMPARISON_FILE, SEARCH_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import load_runs
-from korser.search.report import verdict
+from korser.search.summary import verdict_lines
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json, write_text
 from korser.utils.text import shorten
@@ -168,7 +168,7 @@ def _search(file):
         corpus=about["corpus"],
         badges=badges,
         complete=about["complete"],
-        verdict=verdict(about),
+        verdict=verdict_lines(about),
         trials=Table(f"All {len(trials)} trials of {about['model']}", columns, rows, folded=True),
     )
 

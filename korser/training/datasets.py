@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from korser.data.audio_cache import AudioStore
 from korser.data.batches import CachedReader, bucketed_batches, collate, make_dataset, sorted_batches
 from korser.data.feature_cache import FeatureCache
+from korser.data.fingerprint import FingerprintError
 from korser.data.resident import InMemorySplit, MemoryBudget, PrefetchLoader
 from korser.data.splits import SPLITS
 from korser.nn.model import SpeechEmotionModel
@@ -44,14 +45,18 @@ def make_reader(hparams: HParams, model: SpeechEmotionModel, manifest: pd.DataFr
     audio = AudioStore(hparams["cache_folder"])
     if skip_frozen:
         model.frozen_stages.to(hparams["device"] or infer_device())
-        stored = FeatureCache(
-            list(model.frozen_stages),
-            hparams["cache_folder"],
-            audio.waveform,
-            dtype=hparams["cache_dtype"],
-            precision=hparams["extraction_precision"],
-            seconds=hparams["extraction_seconds"],
-        )
+        try:
+            stored = FeatureCache(
+                list(model.frozen_stages),
+                hparams["cache_folder"],
+                audio.waveform,
+                dtype=hparams["cache_dtype"],
+                precision=hparams["extraction_precision"],
+                seconds=hparams["extraction_seconds"],
+            )
+        except FingerprintError as error:
+            logger.warning("frozen features are not cached: %s", error)
+            skip_frozen, stored = False, audio
     else:
         if len(model.frozen_stages) and hparams["wav_augment"] is not None:
             logger.warning("wav_augment changes the waveform: frozen features are not cached")

@@ -18,7 +18,14 @@ from korser.data.splits import speaker_independent
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.nn.tasks import Task
 from korser.runs.directory import SEARCH_FILE, RunDirectory
-from korser.runs.provenance import environment, provenance, require_same_code, require_same_data, searched_speakers
+from korser.runs.provenance import (
+    environment,
+    log_changes,
+    provenance,
+    require_same_data,
+    require_same_sources,
+    searched_speakers,
+)
 from korser.training.tasks import labelled_tasks, recorded_tasks
 from korser.utils.errors import UserError
 from korser.utils.files import read_json, write_csv, write_json, write_text
@@ -52,6 +59,8 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     # Without a checkpoint nothing is lost by starting again, so the cause of a failure may have been fixed.
     if directory.has_checkpoint:
         _require_same_run(run_dir, manifest, info)
+    elif not directory.info_file.exists():
+        log_changes(hparams, run_dir)
     write_csv(directory.manifest_file, manifest)
     write_text(directory.settings_file, hparams.text)
     write_json(directory.info_file, info)
@@ -139,7 +148,7 @@ def _require_same_run(run_dir: Path, manifest: pd.DataFrame, info: dict[str, Any
     require_same_data(manifest, run_dir, [task["name"] for task in info["tasks"]], ["digest"])
     if begun["tasks"] != info["tasks"]:
         raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
-    require_same_code(begun, run_dir, info)
+    require_same_sources(begun, info, run_dir)
     then, now = begun["environment"], info["environment"]
     if any(then[key] != now[key] for key in ("versions", "korser_source")):
         logger.warning("!!! %s was begun with another version of korser or of its libraries", run_dir)

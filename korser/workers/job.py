@@ -14,13 +14,13 @@ from pathlib import Path
 import filelock
 import torch
 
-from korser.cli import CHATTY
 from korser.config.hparams import load_hparams
 from korser.runs.directory import RunDirectory
 from korser.training.brain import Pruned
 from korser.training.train import train
 from korser.utils.errors import UserError
 from korser.utils.gpu import gpu_is_full
+from korser.utils.logs import is_for_users
 
 LOCK_PATIENCE = 30  # seconds; a run directory stays locked until the last process of a killed worker has gone
 FULL = ("out of memory", "can't allocate memory", "not enough memory")
@@ -162,7 +162,7 @@ def _output_to(path):
     with open(path, "a", encoding="utf-8", buffering=1) as log:
         handler = logging.StreamHandler(log)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        handler.addFilter(lambda record: record.levelno >= logging.WARNING or not record.name.startswith(CHATTY))
+        handler.addFilter(is_for_users)
         root = logging.getLogger()
         level = root.level
         _flush()

@@ -265,7 +265,7 @@ def test_the_continued_nano_reads_nothing_of_the_tests_that_its_yaml_names(tmp_p
         overrides = dict(part.removeprefix("--").replace("'", "").split("=") for part in command)
         settings = load_probe(HPARAMS / "probe.yaml", {**overrides, "corpus": corpus})
         data = load_corpus(corpus, tmp_path / corpus, corpus_options={}).data
-        tested = settings.materials[0].split(data)
+        tested = settings.corpora[0].split(data)
         tested = tested[tested["split"] == "test"]
         source = next(source for source in sources if source["corpus"] == corpus)
         read, _ = read_sources([{**source, "data_folder": str(tmp_path / corpus)}])

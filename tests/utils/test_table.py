@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
+from korser.utils.document import Document
 from korser.utils.notes import Note, caveats
 from korser.utils.table import Table, TableCell, difference_cell, metric_cell, p_cell
 from korser.utils.text import number
@@ -86,3 +87,14 @@ def test_caveats():
     found = caveats(synthetic=True, random_split=True, pretrained=False)
     assert [note.code for note in found] == ["synthetic_speech", "random_split", "not_pretrained"]
     assert caveats(pretrained=True) == caveats() == []
+
+
+def test_a_document_is_written_as_text_and_as_markdown(table):
+    document = Document()
+    document.heading("mel_stl", level=1)
+    document.warnings([Note("a", "A <b>")])
+    document.paragraph("")
+    document.bullets(["x_y"])
+    document.table(table)
+    assert document.to_text() == f"mel_stl\n-------\n\n!!! A <b>\n\n- x_y\n\n{table.to_text()}\n"
+    assert document.to_markdown() == f"# mel\\_stl\n\n**!!! A \\<b\\>**\n\n- x\\_y\n\n{table.to_markdown()}\n"

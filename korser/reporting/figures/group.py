@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from korser.comparison import compare
+from korser.comparison.compare import compare
+from korser.comparison.warnings import warnings_about
+from korser.metrics.scores import TITLES
 from korser.reporting.figures.style import ModelStyle, model_style
 from korser.runs.groups import studies
 from korser.utils.text import plural
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["ComparisonGroup", "Drawing", "ParameterValues", "gather", "recorded_metric"]
 
 logger = logging.getLogger(__name__)
-
-METRIC_NAMES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1", "qwk": "weighted kappa"}
 
 
 @dataclass
@@ -99,7 +99,7 @@ class ComparisonGroup:
     @property
     def metric_name(self) -> str:
         """Return the metric of the main task as an axis label, ``emotion UAR``."""
-        return f"{self.main} {METRIC_NAMES[self.metric]}"
+        return f"{self.main} {TITLES[self.metric]}"
 
     @property
     def metric_title(self) -> str:
@@ -152,7 +152,7 @@ class ComparisonGroup:
         models = {label: self.models[label] for label in labels or self.models}
         searched = [f"{label}: {note}" for label, note in self.comparison.searched.items() if label in models]
         excluded = [note for label, note in self.comparison.excluded.items() if label in models]
-        return compare.warnings_about(models) + searched + excluded
+        return [str(note) for note in warnings_about(models)] + searched + excluded
 
 
 def _read_parameters(run: Run) -> Iterator[tuple[tuple[str, str], str, list, list]]:
@@ -181,9 +181,7 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
     groups = studies(tested)
     questions = made[0]["settings"]["questions"] if len(made) == len(groups) == 1 else None
     return [
-        ComparisonGroup(
-            name, compare.compare(own, metric=metric or recorded_metric(name, own, made), questions=questions)
-        )
+        ComparisonGroup(name, compare(own, metric=metric or recorded_metric(name, own, made), questions=questions))
         for name, own in groups.items()
     ]
 

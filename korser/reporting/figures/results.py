@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from korser.comparison import tables
-from korser.metrics import estimates
-from korser.reporting.figures.group import METRIC_NAMES, ComparisonGroup, Drawing
+from korser.metrics.scores import METRICS, TITLES
+from korser.reporting.figures.group import ComparisonGroup, Drawing
 from korser.reporting.figures.style import TEXT_SIZE, Style, error_bar, grid, new_figure, wrap
 
 
@@ -52,11 +52,11 @@ def _draw(
     for ax, (column, metric) in zip(axes, columns):
         for i, label in enumerate(table.index):
             entry = [float(table[f"{column}{end}"].astype(float).iloc[i]) for end in ("", "_low", "_high")]
-            per_seed = estimates.METRICS[metric](group.models[label].counts(task).sum(1))
+            per_seed = METRICS[metric](group.models[label].counts(task).sum(1))
             _draw_bar(ax, i, group, label, entry, per_seed)
         if metric in chance:
             ax.axvline(chance[metric], color="black", ls=":", lw=0.8, zorder=3)
-        ax.set_xlabel(f"{task} {METRIC_NAMES[metric]}")
+        ax.set_xlabel(f"{task} {TITLES[metric]}")
         ax.set_yticks(range(len(table)), [wrap(label, 24) for label in table.index], fontsize=TEXT_SIZE - 1)
         ax.set_ylim(len(table) - 0.5, -0.5)
         if metric == "qwk":
