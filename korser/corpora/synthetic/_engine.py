@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import importlib.metadata
 import io
 import json
@@ -28,6 +27,7 @@ from tqdm import tqdm
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.fingerprint import digest
 
 __all__ = [
     "ESPEAK_RATE",
@@ -75,7 +75,7 @@ def corpus_digest(version: int, content: Any) -> str:
         espeak_version = importlib.metadata.version("espeakng-loader")
     except importlib.metadata.PackageNotFoundError:
         raise UserError(INSTALL) from None
-    return hashlib.sha256(json.dumps([version, espeak_version, content], default=str).encode()).hexdigest()[:8]
+    return digest(json.dumps([version, espeak_version, content], default=str), length=8)
 
 
 def flac_bytes(samples: np.ndarray) -> bytes:
