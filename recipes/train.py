@@ -8,6 +8,8 @@ Every setting of the file and of its base can be set on the command line, nested
 The run directory is named by the settings; an interrupted run resumes when the command is given again.
 """
 
+import os
+
 import korser
 from korser import cli
 
@@ -18,15 +20,20 @@ def main(arguments: list[str]) -> None:
     path, overrides, _ = cli.parse_settings(parser, arguments)
     from korser.metrics.evaluate import summary_table
     from korser.runs.directory import RunDirectory, headline, run_folder
+    from korser.runs.provenance import find_complete_run
 
-    hparams = korser.load_hparams(path, overrides)
-    is_main_process = cli.init_distributed(hparams)
-    run_dir = run_folder(hparams)
-    metrics = korser.train(hparams, run_dir)
+    is_main_process = os.environ.get("RANK", "0") == "0"  # set by torchrun
+    directory = find_complete_run(path, overrides)
+    if directory is None:
+        hparams = korser.load_hparams(path, overrides)
+        is_main_process = cli.init_distributed(hparams)
+        directory = RunDirectory(run_folder(hparams))
+        korser.train(hparams, directory.path)
     if is_main_process:
+        metrics = directory.metrics()
         split = "test" if "test" in metrics else "valid"
-        print(summary_table(metrics[split], **headline(RunDirectory(run_dir).info(), split)))
-        print(f"\nEverything is in {run_dir}")
+        print(summary_table(metrics[split], **headline(directory.info(), split)))
+        print(f"\nEverything is in {directory}")
 
 
 if __name__ == "__main__":

@@ -89,10 +89,10 @@ def provenance(hparams: HParams) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``settings``, ``code`` and ``files``: digests, as in the run's name. ``frozen``: for each frozen stage its class,
-        source, weights and configuration. ``initialised_from``: source and configuration of each trained stage that
-        begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of files, or a commit of the hub)
-        of each checkpoint.
+        ``settings``, ``code`` and ``files``: digests, as in the run's name. ``frozen``: class, source, weights and
+        configuration of each frozen stage. ``initialised_from``: source and configuration of each trained stage that
+        begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of the files, or a commit of
+        the hub) of each checkpoint.
     """
     frozen, trainable = split_frozen(hparams["frontend"])
     return {
@@ -165,7 +165,9 @@ def log_changes(hparams: HParams, run_dir: Path) -> None:
 
 
 def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any], run_dir: Path) -> None:
-    """Refuse to continue or report a run whose directory was given by name but belongs to other code or checkpoints.
+    """Raise a UserError if a run was made from other code, files or checkpoints.
+
+    Code and files can differ only if the run directory was not named by :func:`korser.runs.directory.run_folder`.
 
     Parameters
     ----------
@@ -178,8 +180,8 @@ def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]
     changed = changed_sources(recorded, current)
     if changed:
         raise UserError(
-            f"{changed} changed since {run_dir} was begun: train in another directory (korser.runs.directory.run_folder "
-            "names one by settings and code)"
+            f"{changed} changed since {run_dir} was begun: train in another directory "
+            "(korser.runs.directory.run_folder names one by settings and code)"
         )
     require_same_checkpoints(recorded, run_dir)
     for then, now in zip(recorded["frozen"], current.get("frozen", ())):
@@ -191,7 +193,7 @@ def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]
 
 
 def require_same_checkpoints(recorded: Mapping[str, Any], run_dir: Path) -> None:
-    """Refuse to continue or report a run if one of its checkpoints has changed on this machine."""
+    """Raise a UserError if a checkpoint of a run has changed on this machine."""
     for checkpoint in recorded["checkpoints"]:
         if _current_version(checkpoint) not in (None, checkpoint["version"]):
             raise UserError(
@@ -201,7 +203,7 @@ def require_same_checkpoints(recorded: Mapping[str, Any], run_dir: Path) -> None
 
 
 def require_same_data(manifest: pd.DataFrame, run_dir: Path, tasks: Iterable[str], columns: Iterable[str] = ()) -> None:
-    """Refuse data that differ from those of a run.
+    """Raise a UserError if the data differ from those of a run.
 
     Parameters
     ----------
@@ -226,7 +228,7 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def verify_provenance(hparams: HParams, run_dir: Path) -> None:
-    """Refuse to report a complete run that other code, files, checkpoints or data made.
+    """Raise a UserError if a complete run was made from other code, files, checkpoints or data.
 
     Parameters
     ----------
@@ -267,20 +269,24 @@ def find_complete_run(path: str | Path, overrides: Mapping[str, Any] | None = No
     Returns
     -------
     RunDirectory or None
-        None if the run is not complete.
+        None if the run is not complete, or the settings are invalid.
 
     Raises
     ------
     UserError
         See :func:`verify_provenance`.
     """
-    hparams = resolve_hparams(path, overrides, (*DATA_KEYS, *FOLDER_KEYS))
+    try:
+        hparams = resolve_hparams(path, overrides, (*DATA_KEYS, *FOLDER_KEYS))
+    except Exception:  # load_hparams reports all that is wrong
+        return None
     if "output_folder" not in hparams:
         return None
     directory = RunDirectory(Path(hparams["output_folder"]) / hparams.run_name)
     if not directory.complete:
         return None
     verify_provenance(hparams, directory.path)
+    logger.info("%s is complete", directory)
     return directory
 
 

@@ -19,6 +19,7 @@ from korser.runs.directory import RunDirectory
 from korser.training.brain import Pruned
 from korser.training.train import train
 from korser.utils.errors import UserError
+from korser.utils.files import lock_of
 from korser.utils.gpu import gpu_is_full
 from korser.utils.logs import is_for_users
 
@@ -149,7 +150,7 @@ def _out_of_memory(error):
 
 def _wait_until_free(run_dir, patience):
     """Wait for the lock of :func:`korser.utils.files.locked`; if it stays taken, training itself says so."""
-    lock = filelock.FileLock(run_dir / ".lock")
+    lock = lock_of(run_dir)
     with contextlib.suppress(filelock.Timeout):
         lock.acquire(timeout=patience)
         lock.release()

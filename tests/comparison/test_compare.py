@@ -9,7 +9,7 @@ from korser.comparison.compare import compare
 from korser.metrics import significance
 from korser.metrics.scores import scores
 from korser.runs.load import load_runs
-from korser.runs.pool import pool
+from korser.runs.pool import pool_runs
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv
 
@@ -111,7 +111,7 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
     table = pd.read_csv(path / "test.csv", encoding="utf-8-sig")
     table.loc[3, "emotion"] = "Joy"
     table.to_csv(path / "test.csv", index=False, encoding="utf-8-sig")
-    with pytest.raises(UserError, match=f"'Joy' in the column emotion of {table['id'][3]} is none of the classes"):
+    with pytest.raises(UserError, match=f"'Joy' in column emotion of {table['id'][3]}: expected one of"):
         compare(load_runs(tmp_path))
 
 
@@ -135,4 +135,4 @@ def test_another_part_of_the_run(tmp_path):
     noisy.to_csv(path / "robustness" / "snr_0.csv", index=False)
     runs = load_runs(tmp_path)
     assert compare(runs, part="robustness/snr_0").table["emotion_accuracy"][0] == 0
-    assert pool("leaf_stl", runs, part="robustness/snr_0").counts("emotion").sum() == 54
+    assert pool_runs("leaf_stl", runs, split="robustness/snr_0").counts("emotion").sum() == 54

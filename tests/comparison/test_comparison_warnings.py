@@ -19,9 +19,9 @@ def test_other_recordings_and_other_training_parts_are_said_aloud(tmp_path):
         manifest = pd.concat([table.assign(digest=audio), trained[:n].assign(digest="a")])
         manifest.to_csv(path / "manifest.csv", index=False)
     comparison = compare(load_runs(tmp_path))
-    assert {warning.code for warning in comparison.warnings} == {"different_data"}
+    assert [warning.code for warning in comparison.warnings] == ["different_training_data", "different_audio"]
     assert [warning.text for warning in comparison.warnings] == [
-        "DIFFERENT TRAINING PARTS: 40 utterances in mel_mtl-1-None-made-0.001, 50 in leaf_mtl-1-None-made-0.001",
+        "DIFFERENT TRAINING DATA: 40 utterances in mel_mtl-1-None-made-0.001, 50 in leaf_mtl-1-None-made-0.001",
         "DIFFERENT AUDIO: mel_stl-1-None-made-0.001 has other recordings of 54 utterances (first: s0_joy_0) than "
         "leaf_mtl-1-None-made-0.001",
     ]

@@ -78,7 +78,7 @@ def test_what_is_read_is_what_was_computed(tmp_path, wave):
     torch.testing.assert_close(computed, expected[0])
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float16", 1e-3), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 1e-2)])
 def test_in_batches_it_is_what_it_is_alone(tmp_path, audio, dtype, tolerance):
     wav2vec = Wav2Vec(source="nano-random")
     cache = FeatureCache([wav2vec], tmp_path / "cache", read_audio, dtype=dtype, seconds=1)

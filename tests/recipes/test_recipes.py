@@ -78,7 +78,7 @@ def test_predict_table_and_json(call, trained, data, tmp_path):
         (["{run}", "absent.wav"], "absent.wav"),
         (["{run}", "{data}/empty.wav"], "empty.wav"),
         (["{run}", "{data}/manifest.csv"], "manifest.csv"),
-        (["{data}", "{data}/s0_joy_1.wav"], "no run directory"),
+        (["{data}", "{data}/s0_joy_1.wav"], "not a run directory"),
         (["{run}"], "the following arguments are required: FILE (see korser predict --help)"),
         (["{run}", "{data}/s0_joy_1.wav", "--jason"], "unknown option --jason"),
     ],

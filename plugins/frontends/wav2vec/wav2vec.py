@@ -7,7 +7,6 @@ own; this file makes their features independent of the padding around an utteran
 Shape legend: ``B`` utterances, ``T`` time, ``C`` channels, ``L`` layers.
 """
 
-import hashlib
 import logging
 import math
 
@@ -197,14 +196,6 @@ class Wav2Vec(Frontend):
         for part in self._frozen_parts:
             part.eval()
         return self
-
-    def weights_digest(self):
-        """SHA-256 over names, types, shapes and values of the state dict, the same on every device."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
 
     def _parts_to_freeze(self, below_layers):
         """Modules without gradient; ``below_layers``: the encoder's layer norm precedes the transformer layers."""
