@@ -26,7 +26,7 @@ def warnings_about(models: Models) -> list[Note]:
     )
     if any(run.info.get("lexical_leakage") for run in runs):
         found.append(LEXICAL_LEAKAGE)
-    unchecked = _labels(models, lambda run: run.info.get("dry_run") is False)
+    unchecked = _labels(models, lambda run: run.info.get("check_contract") is False)
     if unchecked:
         text = f"NOT CHECKED: the frontend of {unchecked} was not checked; results may depend on padding"
         found.append(Note("not_checked", text))

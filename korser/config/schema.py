@@ -157,7 +157,7 @@ class TrainSettings(RunOptions):
     wav_augment: Factory | None
 
     # how it runs
-    dry_run: Annotated[bool, Effect.NONE]
+    check_contract: Annotated[bool, Effect.NONE]
     num_workers: Annotated[NonNegativeInt, Effect.NONE]
     memory_gb: Annotated[NonNegativeNumber, Effect.SAME_MODEL]
     cuda_graphs: Annotated[bool, Effect.NONE]

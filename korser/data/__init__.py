@@ -1,0 +1,1 @@
+"""Audio, splits, caches and batches: from the table of a corpus to the input of a model."""

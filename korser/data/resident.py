@@ -1,22 +1,25 @@
-"""A split's utterances ready in memory, and batches assembled from there.
+"""Hold the utterances of a split in memory and assemble batches from there.
 
-What the stores hold is padded to batches as it is kept, int16 or float16, and becomes float32 on the device
-(:func:`korser.data.batches.to_float`). On a GPU a split is packed into one tensor in its memory, if it fits, and a batch is one
-indexed read. If not, it lies in page-locked host memory, from which each utterance is copied to its place in the batch
-on a stream of its own, one batch ahead (:class:`PrefetchLoader`). On a CPU it stays in the store's memory map, and so in
-the disk's cache.
+Batches are padded in the stored dtype, int16 or float16, and become float32 on the device
+(:func:`korser.data.audio.to_float`). On a GPU a split that fits is packed into one tensor in GPU memory, and a batch is
+one indexed read. Otherwise it is in page-locked host memory, from which each utterance is copied to its place in the
+batch on a separate stream, one batch ahead (:class:`PrefetchLoader`). On a CPU it stays in the store's memory map.
 
-The loader around it is SpeechBrain's, and so are the order of the batches, resuming in the middle of an epoch, and the
-share of each process of distributed training, each of which holds every split for its own device. The numbers are bit
-by bit those of SpeechBrain's way, an utterance at a time (``resident: false``), for which there is a use where the
-corpus is larger than all memory and the disk is slow: it reads in ``num_workers`` processes.
+Loader, order of batches, resuming within an epoch and the division among processes are SpeechBrain's; each process
+holds every split for its own device. The results are equal, to the bit, to reading one utterance at a time
+(``resident: false``), which is of use if the corpus is larger than the memory and the disk is slow: it reads in
+``num_workers`` processes.
 
 Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels.
 """
 
+from __future__ import annotations
+
 import contextlib
 import gc
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -26,12 +29,20 @@ from speechbrain.dataio.dataloader import SaveableDataLoader
 from korser.data.audio import to_float
 from korser.utils.errors import UserError
 
-GPU_SHARE = 0.6  # of its free memory; the rest is for the model and its activations
-BLOCK = 2**28  # bytes copied at a time; a power of two, to which PyTorch rounds page-locked memory up
+if TYPE_CHECKING:
+    from speechbrain.dataio.dataset import DynamicItemDataset
+
+    from korser.data.audio_cache import AudioStore
+    from korser.data.feature_cache import FeatureCache
+
+__all__ = ["Batch", "InMemorySplit", "MemoryBudget", "PrefetchLoader", "read_all"]
+
+GPU_FRACTION = 0.6  # of the free GPU memory; the rest is for the model and its activations
+BLOCK_BYTES = 2**28  # copied at a time; a power of two, to which PyTorch rounds page-locked memory up
 
 
 class MemoryBudget:
-    """What the splits of a run may take: of a GPU's memory, and of host memory that is to be page-locked for it.
+    """Memory budget for the splits of a run: GPU memory, then page-locked host memory.
 
     Parameters
     ----------
@@ -40,19 +51,16 @@ class MemoryBudget:
         Of page-locked host memory.
     """
 
-    def __init__(self, device, max_bytes):
+    def __init__(self, device: str | torch.device, max_bytes: int) -> None:
         self.device = torch.device(device)
-        gpu = self.device.type == "cuda"
-        if gpu:  # what the extraction of features and earlier runs of this process have left counts as free
+        self.left = {"device": 0, "locked": 0}
+        if self.device.type == "cuda":
             gc.collect()
-            torch.cuda.empty_cache()
-        self.left = {
-            "device": GPU_SHARE * torch.cuda.mem_get_info(self.device)[0] if gpu else 0,
-            "locked": max_bytes if gpu else 0,
-        }
+            torch.cuda.empty_cache()  # memory cached by the extraction of features and by earlier runs counts as free
+            self.left = {"device": GPU_FRACTION * torch.cuda.mem_get_info(self.device)[0], "locked": max_bytes}
 
-    def place(self, nbytes):
-        """Take so much, and say where: ``"device"``, ``"locked"`` (host memory) or ``"map"`` (none at all)."""
+    def place(self, nbytes: int) -> str:
+        """Reserve memory; return where: ``"device"``, ``"locked"`` (host memory) or ``"map"`` (none reserved)."""
         for place, left in self.left.items():
             if nbytes <= left:
                 self.left[place] -= nbytes
@@ -61,40 +69,46 @@ class MemoryBudget:
 
 
 class InMemorySplit(torch.utils.data.Dataset):
-    """One split. Its items are the utterances' indices, of which :meth:`collate` makes batches.
+    """One split, whose items are the indices of utterances; :meth:`collate` makes batches of them.
 
     Parameters
     ----------
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        From :func:`korser.data.batches.make_dataset`; gives ids, labels and lengths, and is not asked for audio.
-    tasks : list of str
+        From :func:`korser.data.batches.make_dataset`; provides ids, labels and lengths.
+    tasks : sequence of str
         Names of the labels.
     stored : korser.data.audio_cache.AudioStore or korser.data.feature_cache.FeatureCache
-    memory : Memory
-        Its device is where batches come out.
+    memory : MemoryBudget
+        Its device is that of the batches.
 
     Attributes
     ----------
     data, data_ids
-        As the dataset's.
+        As of the dataset.
     place : str
-        See :meth:`Memory.place`.
+        See :meth:`MemoryBudget.place`.
     nbytes : int
         Of all utterances.
 
     Raises
     ------
-    korser.UserError
-        If the disk does not give back what was written.
+    UserError
+        If the disk does not return what was written.
     """
 
-    def __init__(self, dataset, tasks, stored, memory):
+    def __init__(
+        self,
+        dataset: DynamicItemDataset,
+        tasks: Sequence[str],
+        stored: AudioStore | FeatureCache,
+        memory: MemoryBudget,
+    ) -> None:
         self.data, self.data_ids = dataset.data, dataset.data_ids
         self.device = memory.device
         rows = [self.data[i] for i in self.data_ids]
         self.arrays = read_all(stored, rows)
         dtypes = {x.dtype for x in self.arrays}
-        self.dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32  # audio of 16 bits and other in one split
+        self.dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32  # 16-bit and other audio in one split
         self.frames = [len(x) for x in self.arrays]
         self.channels = self.arrays[0].shape[1:]  # () or (C,)
         self.nbytes = sum(x.numel() for x in self.arrays) * self.dtype.itemsize
@@ -103,51 +117,45 @@ class InMemorySplit(torch.utils.data.Dataset):
             self._pack()
         elif self.place == "locked":
             self.arrays = [x for block, frames in self._blocks() for x in block.split(frames)]
-        self.stream = torch.cuda.Stream(self.device) if self.place == "locked" else None  # to copy on
+        self.stream = torch.cuda.Stream(self.device) if self.place == "locked" else None  # for copies
         columns = {"frames": self.frames} | {name: [row[name] for row in rows] for name in tasks}
         self.columns = {name: torch.tensor(values, device=self.device) for name, values in columns.items()}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.data_ids)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> int:
         return index
 
-    def collate(self, indices):
-        """A batch of these utterances, in this order.
-
-        Parameters
-        ----------
-        indices : list of int
-
-        Returns
-        -------
-        Batch
-        """
+    def collate(self, indices: list[int]) -> Batch:
+        """Return the batch of some utterances, in the order given."""
         with contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
             which = torch.tensor(indices).to(self.device, non_blocking=True)
             labels = {name: values[which] for name, values in self.columns.items()}
             frames = labels.pop("frames")
             longest = max(self.frames[i] for i in indices)
-            x = self._gathered(which, frames, longest) if self.place == "device" else self._copied(indices, longest)
-            relative = (frames.double() / longest).float()  # rounded as SpeechBrain does
+            if self.place == "device":
+                x = self._gather(which, frames, longest)
+            else:
+                x = self._copy(indices, longest)
+            relative = (frames.double() / longest).float()  # rounded as by SpeechBrain
             ready = None if self.stream is None else self.stream.record_event()
         return Batch([self.data_ids[i] for i in indices], PaddedData(x, relative), frames, labels, ready)
 
-    def _gathered(self, which, frames, longest):
+    def _gather(self, which: torch.Tensor, frames: torch.Tensor, longest: int) -> torch.Tensor:
         position = torch.arange(longest, device=self.device)[None]
         padding = len(self.packed) - 1
         index = torch.where(position < frames[:, None], self.starts[which][:, None] + position, padding)  # (B, T)
         return self.packed.index_select(0, index.view(-1)).view(*index.shape, *self.channels)
 
-    def _copied(self, indices, longest):
+    def _copy(self, indices: list[int], longest: int) -> torch.Tensor:
         x = torch.zeros(len(indices), longest, *self.channels, dtype=self.dtype, device=self.device)
         for row, i in zip(x.unbind(), indices):
-            row[: self.frames[i]].copy_(self._same(self.arrays[i]), non_blocking=True)
+            row[: self.frames[i]].copy_(self._in_common_dtype(self.arrays[i]), non_blocking=True)
         return x
 
-    def _pack(self):
-        """All utterances in one tensor on the device, and behind them a zero, of which padding is made."""
+    def _pack(self) -> None:
+        """Pack all utterances into one tensor on the device, followed by a zero that padding is read from."""
         lengths = torch.tensor(self.frames)
         self.starts = (lengths.cumsum(0) - lengths).to(self.device)
         self.packed = torch.zeros(sum(self.frames) + 1, *self.channels, dtype=self.dtype, device=self.device)
@@ -157,23 +165,25 @@ class InMemorySplit(torch.utils.data.Dataset):
             start += len(block)
         self.arrays = None
 
-    def _blocks(self):
-        """The utterances one after another in blocks, page-locked if there is a GPU to copy them to; their lengths."""
+    def _blocks(self) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        """Yield concatenated utterances in blocks, page-locked for a GPU, with their lengths."""
         group, size = [], 0
         for i, x in enumerate(self.arrays):
-            group.append(self._same(x))
+            group.append(self._in_common_dtype(x))
             size += group[-1].nbytes
-            if i + 1 == len(self.arrays) or size + self.arrays[i + 1].numel() * self.dtype.itemsize > BLOCK:
+            if i + 1 == len(self.arrays) or size + self.arrays[i + 1].numel() * self.dtype.itemsize > BLOCK_BYTES:
                 block = torch.cat(group)
-                yield block.pin_memory() if self.device.type == "cuda" else block, [len(y) for y in group]
+                if self.device.type == "cuda":
+                    block = block.pin_memory()
+                yield block, [len(y) for y in group]
                 group, size = [], 0
 
-    def _same(self, x):
+    def _in_common_dtype(self, x: torch.Tensor) -> torch.Tensor:
         return x if x.dtype == self.dtype else to_float(x)
 
 
 class Batch:
-    """A padded batch, with what :class:`korser.training.brain.EmotionBrain` asks of SpeechBrain's.
+    """A padded batch with the part of SpeechBrain's interface that training uses.
 
     Parameters
     ----------
@@ -185,48 +195,55 @@ class Batch:
     labels : dict of str to torch.Tensor
         ``(B,)`` int64 each.
     ready : torch.cuda.Event, optional
-        Until which it is still being copied.
+        Recorded when the copy to the device is complete.
     """
 
-    def __init__(self, id, x, frames, labels, ready=None):
+    def __init__(
+        self,
+        id: list[str],
+        x: PaddedData,
+        frames: torch.Tensor,
+        labels: dict[str, torch.Tensor],
+        ready: torch.cuda.Event | None = None,
+    ) -> None:
         self.id = id
         self.x = x
         self.frames = frames
         self.labels = labels
         self.ready = ready
 
-    def __getitem__(self, task):
+    def __getitem__(self, task: str) -> torch.Tensor:
         return self.labels[task]
 
-    def to(self, device):
-        """Itself: it is on its device already, whose present stream is made to wait until it is whole."""
+    def to(self, device: Any) -> Batch:
+        """Return the batch, which is on its device already; make the current stream wait until it is complete."""
         if self.ready is not None:
             stream = torch.cuda.current_stream(self.x.data.device)
             stream.wait_event(self.ready)
             for tensor in (*self.x, self.frames, *self.labels.values()):
-                tensor.record_stream(stream)  # or its memory could become another batch's before it has been read
+                tensor.record_stream(stream)  # or its memory could be reused before it has been read
             self.ready = None
         return self
 
 
 class PrefetchLoader(SaveableDataLoader):
-    """Takes each batch a step early, so that it is copied to the device during the step before."""
+    """SpeechBrain's loader, one batch ahead: the next batch is copied to the device during the current step."""
 
-    def __iter__(self):
-        self._speechbrain_iterator = _Ahead(super().__iter__())  # whose count goes into checkpoints
+    def __iter__(self) -> Iterator:
+        self._speechbrain_iterator = _PrefetchIterator(super().__iter__())  # its count is saved in checkpoints
         return self._speechbrain_iterator
 
 
-class _Ahead:
-    def __init__(self, batches):
+class _PrefetchIterator:
+    def __init__(self, batches: Iterator) -> None:
         self.batches = batches
-        self._num_yielded = batches._num_yielded  # SpeechBrain's name for it; not 0 where an epoch is resumed
+        self._num_yielded = batches._num_yielded  # SpeechBrain's name; not 0 when an epoch is resumed
         self.ahead = next(batches, None)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator:
         return self
 
-    def __next__(self):
+    def __next__(self) -> Any:
         if self.ahead is None:
             raise StopIteration
         batch, self.ahead = self.ahead, next(self.batches, None)
@@ -234,23 +251,19 @@ class _Ahead:
         return batch
 
 
-def read_all(stored, rows):
-    """What a store holds for some utterances, over its memory map; what is found damaged is made again.
+def read_all(stored: AudioStore | FeatureCache, rows: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
+    """Return the stored arrays of some utterances, over the memory map; make damaged ones again.
 
     Parameters
     ----------
     stored : korser.data.audio_cache.AudioStore or korser.data.feature_cache.FeatureCache
-    rows : list of dict
-        With ``path`` and ``digest``.
-
-    Returns
-    -------
-    list of torch.Tensor
+    rows : sequence of mapping
+        With ``path``, ``digest`` and ``samples``.
 
     Raises
     ------
-    korser.UserError
-        If what was made again is damaged, too.
+    UserError
+        If an array is damaged again.
     """
 
     def read(row):
@@ -259,11 +272,11 @@ def read_all(stored, rows):
         except KeyError:
             return None
 
-    with ThreadPoolExecutor(4) as pool:  # checksums, and a disk that likes more than one question at a time
+    with ThreadPoolExecutor(4) as pool:  # checksums, and disks that serve several requests at once
         arrays = list(pool.map(read, rows))
         if any(x is None for x in arrays):
             stored.fill(pd.DataFrame(rows), progressbar=False)
             arrays = list(pool.map(read, rows))
     if any(x is None for x in arrays):
-        raise UserError(f"what is written in {stored.store.folder} comes back damaged: choose another cache_folder")
+        raise UserError(f"{stored.store.folder}: written data are read back damaged: choose another cache_folder")
     return arrays

@@ -56,7 +56,15 @@ def to_count(value: Any, n: int, setting: str, of: str) -> int:
     return max(1, round(value * n)) if value else 0
 
 
-def divide_groups(data, column, test, valid, seed, test_groups=None, valid_groups=None) -> dict[Any, str]:
+def divide_groups(
+    data: pd.DataFrame,
+    column: str,
+    test: float | int,
+    valid: float | int,
+    seed: int,
+    test_groups: Any = None,
+    valid_groups: Any = None,
+) -> dict[Any, str]:
     """Return ``{group: split}`` for the groups (speakers or sentences) of a corpus."""
     groups = sorted(data[column].unique(), key=natural_order)
     if len(groups) < 3:

@@ -182,7 +182,17 @@ def _speaker_holdout(
     return data[data["split"] == data[hold_out].map(divide_groups(data, hold_out, test, valid, seed))]
 
 
-def _speaker_kfold(data, *, protocol, seed, n_folds, fold, folds, valid, **_) -> pd.DataFrame:
+def _speaker_kfold(
+    data: pd.DataFrame,
+    *,
+    protocol: str,
+    seed: int,
+    n_folds: int,
+    fold: int,
+    folds: str | Sequence[Sequence],
+    valid: float | int,
+    **_: Any,
+) -> pd.DataFrame:
     require_speakers(data, protocol)
     if isinstance(folds, str):
         groups = drawn_folds(data, n_folds, folds, seed)
@@ -193,7 +203,9 @@ def _speaker_kfold(data, *, protocol, seed, n_folds, fold, folds, valid, **_) ->
     return data
 
 
-def _random_stratified(data, *, seed, stratify, test, valid, **_) -> pd.DataFrame:
+def _random_stratified(
+    data: pd.DataFrame, *, seed: int, stratify: str, test: float | int, valid: float | int, **_: Any
+) -> pd.DataFrame:
     if stratify not in data:
         raise UserError(
             f"split.stratify={stratify}: the corpus has no such column{did_you_mean(stratify, data.columns)}"
@@ -217,7 +229,7 @@ def _random_stratified(data, *, seed, stratify, test, valid, **_) -> pd.DataFram
     return data
 
 
-def _manifest(data, *, protocol, fold, valid, **_) -> pd.DataFrame:
+def _manifest(data: pd.DataFrame, *, protocol: str, fold: int, valid: float | int, **_: Any) -> pd.DataFrame:
     columns = [c for c in ("split", "fold") if c in data and data[c].notna().any()]
     if not columns:
         raise UserError(f"split.protocol={protocol}: the corpus has neither a column 'split' nor a column 'fold'")

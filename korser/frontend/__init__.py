@@ -1,0 +1,1 @@
+"""The contract of a frontend: base classes, helpers for padded batches, PCEN."""

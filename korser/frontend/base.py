@@ -1,44 +1,59 @@
-"""The contract of a frontend: a stage, or stages in a row.
+"""The contract of a frontend.
 
 Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels. Lengths are absolute int64 counts.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 from torch import nn
 
-SAMPLE_RATE = 16_000  # Hz; every waveform inside korser
+__all__ = ["SAMPLE_RATE", "Chain", "Frontend", "split_frozen"]
+
+SAMPLE_RATE = 16_000  # Hz, of all waveforms
 
 
 class Frontend(nn.Module):
-    """A part of a frontend: waveform or features in, features out.
+    """Base class of frontends: waveforms or features in, features out.
 
-    A subclass passes what it knows about itself to ``super().__init__`` and writes ``forward`` and, if the number of
-    frames changes, ``output_lengths``. What a valid stage obeys is verified by :func:`korser.testing.check_frontend`,
-    and roughly before every training by :func:`korser.testing.dry_run.dry_run`.
+    A subclass passes its sizes to ``super().__init__`` and defines ``forward`` and, if the number of frames changes,
+    ``output_lengths``. The features of an utterance must not depend on the other utterances of the batch.
+    :func:`korser.testing.check_frontend` verifies the contract.
 
     Parameters
     ----------
     output_size : int
-        Channels of the output, ``C'``.
+        Channels of the output.
     frame_rate : float
         Output frames per second.
     in_channels : int, optional
-        Channels of the input features ``(B, T, C)``; None means waveform ``(B, T)`` at 16 kHz in [-1, 1].
+        Channels of the input features ``(B, T, C)``; None for waveforms ``(B, T)`` at 16 kHz in [-1, 1].
     input_rate : float
-        Input frames (samples) per second.
+        Input samples or frames per second.
     min_length : int
-        The shortest input that the stage admits, in samples or frames.
+        The shortest accepted input, in samples or frames.
     lr : float, optional
-        Learning rate of this stage's parameters, where it differs from that of the rest.
+        Learning rate of this frontend, if it differs from that of the other parameters.
     """
 
-    def __new__(cls, *args, **kwargs):
-        """Remember the arguments: they are part of what frozen features depend on (:mod:`korser.data.fingerprint`)."""
-        stage = super().__new__(cls)
-        object.__setattr__(stage, "config", {"args": args, **kwargs})
-        return stage
+    def __new__(cls, *args: Any, **kwargs: Any) -> Frontend:
+        """Keep the arguments, which are part of the key of cached features (:mod:`korser.data.fingerprint`)."""
+        frontend = super().__new__(cls)
+        object.__setattr__(frontend, "config", {"args": args, **kwargs})
+        return frontend
 
-    def __init__(self, *, output_size, frame_rate, in_channels=None, input_rate=SAMPLE_RATE, min_length=1, lr=None):
+    def __init__(
+        self,
+        *,
+        output_size: int,
+        frame_rate: float,
+        in_channels: int | None = None,
+        input_rate: float = SAMPLE_RATE,
+        min_length: int = 1,
+        lr: float | None = None,
+    ) -> None:
         super().__init__()
         self.output_size = output_size
         self.frame_rate = frame_rate
@@ -47,88 +62,71 @@ class Frontend(nn.Module):
         self.min_length = min_length
         self.lr = lr
 
-    def forward(self, x, lengths):
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute features.
 
         Parameters
         ----------
         x : torch.Tensor
-            ``(B, T)`` waveform or ``(B, T, C)`` features. What lies past ``lengths`` is arbitrary.
+            ``(B, T)`` waveforms or ``(B, T, C)`` features; values beyond ``lengths`` are arbitrary.
         lengths : torch.Tensor
             ``(B,)`` int64.
 
         Returns
         -------
         features : torch.Tensor
-            ``(B, T', C')``, zero past their own lengths.
+            ``(B, T', C')``, zero beyond the returned lengths.
         lengths : torch.Tensor
-            ``(B,)`` int64, ``output_lengths(lengths)``.
+            ``(B,)`` int64, equal to ``output_lengths(lengths)``.
         """
         raise TypeError(f"{type(self).__name__} does not define forward(x, lengths)")
 
-    def output_lengths(self, lengths):
-        """Frames that come out for ``lengths`` samples or frames that go in; ``(B,)`` int64 both."""
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the number of output frames for each number of input samples or frames, ``(B,)`` int64."""
         return lengths
 
-    def interpretable_parameters(self):
-        """What a reader may want to see of the parameters, in units that mean something; for figures.
+    def interpretable_parameters(self) -> dict[str, tuple[str, torch.Tensor]]:
+        """Return parameters in physical units, which are saved before and after training and drawn in figures.
 
         Returns
         -------
         dict of str to (str, torch.Tensor)
-            ``{quantity: (unit, (N,) values)}``, such as ``{"centre frequency": ("Hz", ...)}``; the same names and sizes
-            before and after training. Empty, the default, if there is nothing to show.
+            ``{quantity: (unit, (N,) values)}``, such as ``{"centre frequency": ("Hz", ...)}``, with the same names and
+            sizes before and after training.
         """
         return {}
 
-    def cuda_graph_key(self):
-        """What a CUDA graph of ``forward`` and its backward pass holds beside shapes (:mod:`korser.training.cuda_graphs`).
-
-        A class that defines this, if only by ``return ()``, says that in training its launches depend on nothing but
-        shapes and the returned value, and that it draws random numbers on the device alone: no ``.item()``, no branch
-        on a tensor's values, nothing copied from the host. It is asked before every step, since replaying a graph runs
-        no code of the stage, and graphs are captured anew when the answer changes. It is not inherited. Backbones,
-        heads and augmentations (with a ``draw`` as :class:`korser.FeatureAugment` has it) may define it too; if a part
-        does not, the steps are launched one by one.
-
-        Returns
-        -------
-        hashable or None
-            None if the next step cannot be captured.
-        """
-        return None
-
     @property
-    def frozen(self):
-        """True if nothing in the stage is trained, so that its output is a pure function of its input."""
+    def frozen(self) -> bool:
+        """Whether no parameter is trained, so that the output is a pure function of the input."""
         return not any(p.requires_grad for p in self.parameters())
 
-    def train(self, mode=True):
-        """Set the training mode; a frozen stage stays in eval."""
+    def train(self, mode: bool = True) -> Frontend:
+        """Set the training mode; a frozen frontend stays in eval mode."""
         return super().train(mode and not self.frozen)
 
 
 class Chain(Frontend):
-    """Stages in a row, each fed by the one before it; itself a stage.
+    """Frontends in a row; each takes the output of the one before it.
 
     Parameters
     ----------
     *stages : Frontend
-        At least one; the sizes and rates of neighbours must agree.
+        At least one.
 
     Raises
     ------
     ValueError
-        If a stage does not accept what the one before it gives.
+        If the output size or frame rate of a stage does not match the input of the next one.
     """
 
-    def __init__(self, *stages):
+    def __init__(self, *stages: Frontend) -> None:
         for before, after in zip(stages, stages[1:]):
             if after.in_channels != before.output_size or abs(after.input_rate - before.frame_rate) > 1e-6:
                 raise ValueError(
-                    f"{type(before).__name__} gives {before.output_size} channels at {before.frame_rate:g} Hz but "
-                    f"{type(after).__name__} takes {after.in_channels} at {after.input_rate:g} Hz: build it with "
-                    "in_channels and input_rate of the stage before"
+                    f"{type(before).__name__} gives {before.output_size} channels at {before.frame_rate:g} Hz, but "
+                    f"{type(after).__name__} takes {after.in_channels} at {after.input_rate:g} Hz: set in_channels and "
+                    "input_rate to those of the stage before"
                 )
         super().__init__(
             output_size=stages[-1].output_size,
@@ -139,29 +137,29 @@ class Chain(Frontend):
         self.stages = nn.ModuleList(stages)
         self.min_length = self._shortest_input()
 
-    def forward(self, x, lengths):
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`Frontend.forward`."""
         for stage in self.stages:
             x, lengths = stage(x, lengths)
         return x, lengths
 
-    def output_lengths(self, lengths):
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """See :meth:`Frontend.output_lengths`."""
         for stage in self.stages:
             lengths = stage.output_lengths(lengths)
         return lengths
 
-    def train(self, mode=True):
-        """Set the training mode; each frozen stage stays in eval."""
+    def train(self, mode: bool = True) -> Chain:
+        """Set the training mode; each frozen stage stays in eval mode."""
         nn.Module.train(self, mode and not self.frozen)
         for stage in self.stages:
             stage.train(mode)
         return self
 
-    def _shortest_input(self):
-        """The least length for which every stage gets at least its own ``min_length`` (lengths grow together)."""
+    def _shortest_input(self) -> int:
+        """Return the shortest length for which every stage gets at least its own ``min_length``."""
 
-        def admits(n):
+        def accepts(n: int) -> bool:
             lengths = torch.tensor([n])
             for stage in self.stages:
                 if lengths.item() < stage.min_length:
@@ -170,30 +168,29 @@ class Chain(Frontend):
             return True
 
         low, high = 0, 1
-        while not admits(high):
+        while not accepts(high):
             if high > 2**40:
                 names = " -> ".join(type(stage).__name__ for stage in self.stages)
-                raise ValueError(f"no input is long enough for {names}: check their output_lengths and min_length")
+                raise ValueError(f"no input is long enough for {names}: check output_lengths and min_length")
             low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if admits(middle) else (middle, high)
+            low, high = (low, middle) if accepts(middle) else (middle, high)
         return high
 
 
-def split_frozen(frontend):
-    """Cut a frontend behind its leading frozen stages.
+def split_frozen(frontend: Frontend) -> tuple[list[Frontend], list[Frontend]]:
+    """Split a frontend behind its leading frozen stages.
 
     Parameters
     ----------
     frontend : Frontend
-        A stage or a chain.
+        Nested chains are opened.
 
     Returns
     -------
-    prefix, rest : list of Frontend
-        The leading frozen stages, whose output can be computed once per corpus, and those behind them. Either may be
-        empty.
+    frozen, trainable : list of Frontend
+        The leading frozen stages, whose output can be cached, and the stages behind them. Either may be empty.
     """
     stages = []
     todo = [frontend]
@@ -203,5 +200,7 @@ def split_frozen(frontend):
             todo = list(stage.stages) + todo
         else:
             stages.append(stage)
-    n = next((i for i, stage in enumerate(stages) if not stage.frozen), len(stages))
+    n = 0
+    while n < len(stages) and stages[n].frozen:
+        n += 1
     return stages[:n], stages[n:]

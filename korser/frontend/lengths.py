@@ -1,13 +1,17 @@
-"""Masks and statistics that know where each utterance ends.
+"""Masks and statistics of padded batches.
 
 Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels. Lengths are absolute int64 counts.
 """
 
+from __future__ import annotations
+
 import torch
 
+__all__ = ["length_mask", "mask_padding", "masked_mean_std"]
 
-def length_mask(lengths, max_length):
-    """Mark the valid positions of a padded batch.
+
+def length_mask(lengths: torch.Tensor, max_length: int) -> torch.Tensor:
+    """Return a mask of the valid positions of a padded batch.
 
     Parameters
     ----------
@@ -19,10 +23,10 @@ def length_mask(lengths, max_length):
     Returns
     -------
     torch.Tensor
-        ``(B, T)`` bool, true where there is speech.
+        ``(B, T)`` bool.
 
-    Example
-    -------
+    Examples
+    --------
     >>> length_mask(torch.tensor([1, 3]), 3).int()
     tensor([[1, 0, 0],
             [1, 1, 1]], dtype=torch.int32)
@@ -30,8 +34,8 @@ def length_mask(lengths, max_length):
     return torch.arange(max_length, device=lengths.device)[None] < lengths[:, None]
 
 
-def mask_padding(x, lengths, *, look_first=False):
-    """Set what lies past ``lengths`` to zero (also where it is NaN or infinite).
+def mask_padding(x: torch.Tensor, lengths: torch.Tensor, *, look_first: bool = False) -> torch.Tensor:
+    """Set values beyond ``lengths`` to zero, also NaN and infinite ones.
 
     Parameters
     ----------
@@ -40,13 +44,13 @@ def mask_padding(x, lengths, *, look_first=False):
     lengths : torch.Tensor
         ``(B,)`` int64.
     look_first : bool
-        On a CPU, return ``x`` itself where it is zero there already and has no gradient: a copy of all layers of an
-        encoder takes longer than what is done with them. (On a GPU, looking would take longer than the copy.)
+        On a CPU, return ``x`` itself if it is zero there already and has no gradient, to save a copy of all layers of
+        an encoder. (On a GPU, looking would take longer than the copy.)
 
     Returns
     -------
     torch.Tensor
-        As ``x``.
+        Like ``x``.
     """
     padding = ~length_mask(lengths, x.shape[1])
     if look_first and x.device.type == "cpu" and not x.requires_grad and not x[padding].any():
@@ -54,15 +58,15 @@ def mask_padding(x, lengths, *, look_first=False):
     return x.masked_fill(padding.view(*padding.shape, *[1] * (x.dim() - 2)), 0)
 
 
-def masked_mean_std(x, lengths, eps=1e-5):
-    """Mean and standard deviation over the valid frames of each utterance.
+def masked_mean_std(x: torch.Tensor, lengths: torch.Tensor, eps: float = 1e-5) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation over the valid frames of each utterance.
 
     Parameters
     ----------
     x : torch.Tensor
         ``(B, T, C)``.
     lengths : torch.Tensor
-        ``(B,)`` int64, at least 1 each.
+        ``(B,)`` int64, at least 1.
     eps : float
         Added to the variance.
 

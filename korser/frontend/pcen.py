@@ -143,11 +143,11 @@ class PCEN(nn.Module):
             setattr(self, name, nn.Parameter(torch.full((n_channels,), float(value)), requires_grad=trainable))
 
     def _bounded(self, dtype):
-        """The parameters within their bounds, ``(C,)`` each."""
+        """Return the parameters within their bounds, ``(C,)`` each."""
         return {name: bounded(getattr(self, name).to(dtype), *bounds) for name, bounds in BOUNDS.items()}
 
     def interpretable_parameters(self):
-        """The four parameters within their bounds; see :meth:`korser.frontend.base.Frontend.learned`."""
+        """Return the four parameters within their bounds; see :meth:`Frontend.interpretable_parameters`."""
         values = self._bounded(self.alpha.dtype)
         return {
             "PCEN alpha": ("", values["alpha"]),

@@ -117,7 +117,7 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
         "fold": split.get("fold", 0) if protocol == "speaker_kfold" else split.get("fold"),
         "tasks": json.loads(json.dumps([dataclasses.asdict(task) for task in tasks])),
         "pretrained": has_pretrained_encoders(hparams["frontend"]),
-        "dry_run": hparams["dry_run"],
+        "check_contract": hparams["check_contract"],
         **provenance(hparams),
         "environment": environment(),
     }

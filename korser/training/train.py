@@ -14,7 +14,7 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_m
 from korser.config.schema import check_settings
 from korser.runs.directory import RunDirectory
 from korser.runs.provenance import verify_provenance
-from korser.testing.dry_run import dry_run
+from korser.testing import quick_check
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model, open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
@@ -76,8 +76,8 @@ def train(
 def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], bool] | None) -> dict[str, Any]:
     set_arithmetic()
     seed_everything(hparams["seed"])
-    if hparams["dry_run"]:
-        dry_run(hparams["frontend"])
+    if hparams["check_contract"]:
+        quick_check(hparams["frontend"])
 
     run_on_main(prepare_data, args=[hparams, run_dir])
     manifest, tasks = load_prepared(hparams, run_dir)

@@ -50,7 +50,7 @@ def test_every_run_option_reaches_the_brain():
 
 def test_a_debug_run_stops_after_the_epochs_and_batches_asked_for(tiny):
     options = {"debug": True, "debug_epochs": 1, "debug_batches": 2, "grad_accumulation_factor": 2}
-    hparams = load_hparams(HPARAMS / "mel_stl.yaml", {**tiny, **options, "dry_run": False})
+    hparams = load_hparams(HPARAMS / "mel_stl.yaml", {**tiny, **options, "check_contract": False})
     folder = run_folder(hparams)
     train(hparams, folder)
     assert len(pd.read_csv(folder / "log.csv")) == 1

@@ -41,7 +41,7 @@ def errors_of(hparams, **changes):
         ("class_weights", "equal", "class_weights=equal: expected balanced or null"),
         ("output_folder", "", "output_folder='': expected the path of a folder"),
         ("label_map", None, "label_map=null: expected a mapping ({} for none)"),
-        ("dry_run", 1, "dry_run=1: expected true or false"),
+        ("check_contract", 1, "check_contract=1: expected true or false"),
         ("head", None, "head=null: expected an object (!new:my.Class) or a function"),
         ("split", {"protocol": "speaker_kfold"}, "write 'split.protocol: speaker_kfold'"),
         ("tasks", ["emotion"], "tasks=[emotion]: expected a list of korser.Task objects"),

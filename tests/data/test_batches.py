@@ -1,4 +1,4 @@
-"""Batches: the same through SpeechBrain's loader and from memory, wherever they lie."""
+"""Batches are the same from SpeechBrain's loader and from memory."""
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ TASKS = [
 
 
 class Stored:
-    """Made arrays of any dtype, with what a cache offers."""
+    """Arrays of any dtype with the interface of a cache."""
 
     def __init__(self, folder, arrays):
         self.store = ArrayStore(folder)
@@ -60,7 +60,7 @@ def made(folder, kinds, n=13):
 
 
 class Packed(MemoryBudget):
-    """As if a CPU's memory were that of a GPU."""
+    """Treats CPU memory as GPU memory."""
 
     def place(self, nbytes):
         return "device"
@@ -77,8 +77,8 @@ KINDS = {
 
 @pytest.mark.parametrize("memory", [MemoryBudget, Packed])
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
-def test_a_resident_batch_is_speechbrains(tmp_path, monkeypatch, kinds, memory):
-    monkeypatch.setattr("korser.data.resident.BLOCK", 100)  # bytes: blocks of one utterance and of several
+def test_batches_from_memory_are_those_of_speechbrain(tmp_path, monkeypatch, kinds, memory):
+    monkeypatch.setattr("korser.data.resident.BLOCK_BYTES", 100)  # bytes: blocks of one utterance and of several
     stored, manifest = made(tmp_path, kinds)
     dataset = make_dataset(manifest, TASKS, CachedReader(stored, 10**6))
     resident = InMemorySplit(dataset, ["emotion", "gender"], stored, memory("cpu", 0))
@@ -97,17 +97,17 @@ def test_a_resident_batch_is_speechbrains(tmp_path, monkeypatch, kinds, memory):
     assert (resident.columns["emotion"] == MISSING).sum() == 4
 
 
-def test_memory_is_given_out_once(monkeypatch):
+def test_memory_is_reserved_once(monkeypatch):
     assert MemoryBudget("cpu", 10**9).place(1) == "map"
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
     freed = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
     memory = MemoryBudget("cuda", 500)
-    assert freed, "what the allocator keeps of an extraction is free"
+    assert freed, "memory cached by the allocator counts as free"
     assert [memory.place(n) for n in (400, 300, 100, 300)] == ["device", "locked", "device", "map"]
 
 
-def test_what_the_disk_has_damaged_is_made_again(tmp_path):
+def test_damaged_arrays_are_made_again(tmp_path):
     stored, manifest = made(tmp_path, KINDS["float16 features"])
     (shard,) = tmp_path.glob("*.bin")
     shard.write_bytes(b"x" * shard.stat().st_size)
@@ -118,18 +118,18 @@ def test_what_the_disk_has_damaged_is_made_again(tmp_path):
     assert again.filled == 1
 
 
-def test_a_disk_that_never_gives_back_what_was_written(tmp_path):
+def test_a_disk_that_never_returns_what_was_written(tmp_path):
     stored, manifest = made(tmp_path, KINDS["float audio"])
     stored.store.read = {}.__getitem__  # a KeyError, as for whatever is damaged
-    with pytest.raises(UserError, match="comes back damaged"):
+    with pytest.raises(UserError, match="are read back damaged"):
         read_all(stored, manifest.to_dict("records"))
 
 
-@pytest.mark.parametrize("n_buckets", [1, 2, 4, 7])
+@pytest.mark.parametrize("n_buckets", [1, 4])
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 4), (37, 1), (500, 8), (500, 1000)])
 def test_the_batches_are_those_of_speechbrains_sampler(n, batch_size, n_buckets):
     rng = np.random.default_rng(n)
-    for samples in (rng.integers(1, 90000, n), rng.integers(1, 5, n)):  # the second: many of equal length
+    for samples in (rng.integers(1, 90000, n), rng.integers(1, 5, n)):  # the second: many equal lengths
         ours = BucketSampler(samples, batch_size=batch_size, n_buckets=n_buckets, seed=3)
         inner = np.quantile(samples, np.linspace(0, 1, n_buckets + 1)[1:-1], method="higher")
         theirs = DynamicBatchSampler(
@@ -145,10 +145,10 @@ def test_the_batches_are_those_of_speechbrains_sampler(n, batch_size, n_buckets)
             theirs.set_epoch(epoch)
             assert len(ours) == len(theirs)
             assert list(ours) == list(theirs)
-            assert list(ours) == list(ours)  # the order is the epoch's, however often it is asked for
+            assert list(ours) == list(ours)  # repeated iterations of an epoch
 
 
-def test_evaluation_goes_by_length(tmp_path):
+def test_evaluation_batches_are_sorted_by_length(tmp_path):
     stored, manifest = made(tmp_path, KINDS["16-bit audio"])
     dataset = make_dataset(manifest, TASKS, CachedReader(stored, 0))
     batches = [list(zip(batch.id, batch.frames.tolist())) for batch in sorted_batches(dataset, 4)]
@@ -156,7 +156,7 @@ def test_evaluation_goes_by_length(tmp_path):
     assert [n for batch in batches for _, n in batch] == sorted(manifest["samples"])
 
 
-def test_kept_as_compact_as_stored_while_it_fits(tmp_path):
+def test_utterances_are_kept_compact_while_they_fit(tmp_path):
     stored, manifest = made(tmp_path, KINDS["16-bit audio"], n=3)
     first, second = (stored.arrays[d] for d in ("d0", "d1"))
     read = CachedReader(stored, first.nbytes)
@@ -168,7 +168,7 @@ def test_kept_as_compact_as_stored_while_it_fits(tmp_path):
     assert second.dtype == torch.int16
 
 
-def test_a_loader_that_is_ahead_gives_the_same_and_counts_what_it_gave(tmp_path):
+def test_the_prefetch_loader_yields_and_counts_the_same_batches(tmp_path):
     made_of = []
 
     def make(indices):
@@ -195,7 +195,7 @@ def test_a_loader_that_is_ahead_gives_the_same_and_counts_what_it_gave(tmp_path)
 @pytest.mark.gpu
 @pytest.mark.parametrize("place", ["device", "locked", "map"])
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
-def test_resident_batches_on_a_gpu(tmp_path, kinds, place):
+def test_batches_from_memory_on_a_gpu(tmp_path, kinds, place):
     stored, manifest = made(tmp_path, kinds, n=200)
     memory = MemoryBudget("cuda", 2**30)
     for other in {"device": (), "locked": ("device",), "map": ("device", "locked")}[place]:

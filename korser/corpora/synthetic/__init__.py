@@ -1,0 +1,1 @@
+"""Corpora of synthetic speech, made on first use by eSpeak NG."""

@@ -2,58 +2,59 @@
 
 Source
     Spoken by eSpeak NG (library and voices from the package ``espeakng-loader``), half of it Korean, the rest in ten
-    other languages. No person speaks. It is there to pretrain a speech encoder on audio that is free to ship and that
-    anyone can make again, bit for bit. Made on Linux or macOS (the program that speaks needs ``fork``).
+    other languages. No person speaks. Its purpose is to pretrain a speech encoder on audio that can be shared and that
+    anyone can make again, bit for bit. Requires Linux or macOS (the program that speaks needs ``fork``).
 Licence
-    Sentences and rules: Apache-2.0, as korser. eSpeak NG is GPL-3; it is loaded only by a separate program
-    (``_espeak.py``), which ``_speaking.py`` starts and talks to through pipes, never by korser itself.
+    Sentences and rules: Apache-2.0, as korser. eSpeak NG is GPL-3; only a separate program (``_espeak_program.py``)
+    loads it, which ``_engine.py`` starts and talks to through pipes.
 Layout on disk
-    ``<data_folder>/<seed>-<digest>/<thousand>/<id>.flac``, 16 kHz, 16 bit, mono, beside ``checksums.txt`` (size and
-    CRC-32 of each file) and ``.lock``. The digest covers everything that decides the audio (version, rules, release of
-    espeakng-loader). Utterance ``n`` is a function of the seed and of ``n`` alone: 25 hours go on where 5 ended.
+    ``<data_folder>/<seed>-<digest>/<thousand>/<id>.flac``, 16 kHz, 16 bit, mono, with ``checksums.txt`` (size and
+    CRC-32 of each file) and ``.lock``. The digest covers everything that determines the audio (version, rules, version
+    of espeakng-loader). Utterance ``n`` depends on the seed and ``n`` only: a corpus of 5 hours can be extended to 25.
 Labels
-    gender: female, male, as eSpeak NG states it for the voice variant; None where it does not, and for a voice played
-    more than 10 % slower or faster. No emotion. Extra columns: ``language``, ``variant``, ``text``.
+    gender: female, male, as eSpeak NG states it for the voice variant; None if it does not, and for voices played more
+    than 10 % slower or faster. No emotion. Extra columns: ``language``, ``variant``, ``text``.
 Speakers
     A speaker is a language, a voice variant and a speed at which it is played (which moves the formants, as a longer
-    or shorter vocal tract does, by -16 to +21 %), with a base pitch of its own. Named ``<language>_<variant>_<speed>``
-    (speed in per mille), so that a validation part can be held out by speaker, or by variant.
+    or shorter vocal tract does, by -16 to +21 %), with its own base pitch. Named ``<language>_<variant>_<speed>``
+    (speed in per mille), so that a validation split can be made by speaker or by variant.
 Disjoint from mini
-    No sentence of :mod:`korser.corpora.synthetic.mini` occurs. A voice variant of mini's speaks here only when played at least
-    5 % slower than mini's slowest speaker or 5 % faster than its fastest, in any language: no speaker of mini, of
-    whatever size and split, is among the speakers here.
+    No sentence of :mod:`korser.corpora.synthetic.mini` occurs. A voice variant of mini occurs here only if played at
+    least 5 % slower than mini's slowest speaker or 5 % faster than its fastest, in any language: no speaker of mini, of
+    any size and split, is among the speakers here.
 Prosody
     An utterance is one to three phrases. Rate, pitch, pitch range and level are drawn widely for each utterance
     around its speaker's (rate by a factor of 0.55 to 1.8, pitch by about 3 semitones, range from nearly monotone to
-    eSpeak's widest, level over 30 dB) and once more, less widely, for each phrase: what an emotion changes in speech
-    changes here too, but without labels.
+    eSpeak's widest, level over 30 dB) and again, less widely, for each phrase: the cues of emotion vary as in emotional
+    speech, but without labels.
 Texts
     Korean: half are made-up words of syllables about as frequent as in Korean text, half sentences composed at random
-    (when, who, where, what is done). Other languages: made-up words of consonants and vowels that the language has.
+    (when, who, where, what). Other languages: made-up words of consonants and vowels of the language.
 """
 
-import io
-import json
+from __future__ import annotations
+
 import math
 import os
 import random
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import soundfile
 from scipy.signal import resample_poly
 
-from korser.corpora.synthetic import _speaking, mini
+from korser.corpora.synthetic import _engine, mini
+from korser.corpora.synthetic._engine import ESPEAK_RATE, Speak
 from korser.frontend.base import SAMPLE_RATE
-from korser.utils import fingerprint
 from korser.utils.errors import UserError
 
-VERSION = 1  # raise it whenever the same settings would give other audio for a reason that the digest does not see
+VERSION = 1  # increase it when the same settings give other audio for a reason that the digest does not cover
 SYNTHETIC = True
 TASKS = {"gender": ("female", "male")}
-SECONDS = 5.76  # of an utterance on average, measured; they last from 2 to 14
+MEAN_SECONDS = 5.76  # of an utterance, measured; they last from 2 to 14
 
 # eSpeak NG's voice variants by the gender that it states.
 VARIANTS = {
@@ -72,17 +73,16 @@ VARIANTS = {
         "rob robert robosoft robosoft2 robosoft3 robosoft4 robosoft5 robosoft6 robosoft7 robosoft8 zac"
     ).split(),
 }
-MIDDLE = 50  # eSpeak's own pitch
-FEMALE_SHARE = 0.4  # of utterances; the variants are mostly male
-# Samples played in the time of how many at 16 kHz; small ratios, so that resampling is cheap.
+DEFAULT_PITCH = 50  # of eSpeak
+FEMALE_PROPORTION = 0.4  # of utterances; the variants are mostly male
+# input samples per output sample at 16 kHz; small ratios, so that resampling is cheap
 RATIOS = tuple(Fraction(r) for r in ("7/6", "6/5", "5/4", "4/3", "11/8", "10/7", "3/2", "14/9", "8/5", "5/3"))
 MARGIN = 1.05  # between the speeds of mini's speakers and those at which its variants are played here
 VOLUME = 20  # percent, at which no variant clips inside eSpeak
-LOUDEST = 0.95  # of full scale
-PAUSE = (0.0, 0.4)  # seconds between phrases, beside eSpeak's own
+MAX_PEAK = 0.95  # of full scale
+PAUSE = (0.0, 0.4)  # seconds between phrases, in addition to eSpeak's own
 
-# By language: eSpeak's name of it, what may begin a syllable, its vowel, what may end it ("-" is nothing; what is
-# frequent stands there twice).
+# Of each language: eSpeak's name, beginnings, vowels and endings of syllables ("-": empty; frequent ones are repeated)
 SYLLABLES = {
     "de": ("de", "b d f g h k l m n p r s t w sch st tr kl z", "a e i o u ei au ie ö ü", "- - - n t r s l ch m"),
     "en": ("en-us", "b d f g h j k l m n p r s t v w sh th st tr pl", "a e i o u ee oo ai ow", "- - - n t s l r d k"),
@@ -101,7 +101,7 @@ SYLLABLES = {
     "tr": ("tr", "b c ç d g h k l m n p r s ş t v y z", "a e ı i o ö u ü", "- - - n r l k m t ş"),
     "zh": ("cmn-latn-pinyin", "b p m d t n l g k h zh ch sh", "a ai an ang ao u", "1 2 3 4"),
 }
-KOREAN_SHARE = 0.5
+KOREAN_PROPORTION = 0.5
 # Korean syllables: weights of the letters in Unicode's order, about as frequent as in running text.
 ONSETS = (12, 2, 8, 8, 1, 6, 5, 4, 0.5, 8, 1, 22, 7, 0.7, 3, 1.5, 2, 2, 6)  # ㄱ to ㅎ
 VOWELS = (20, 5, 1.5, 0.1, 10, 6, 5, 0.5, 9, 2, 0.5, 1.5, 2, 8, 1, 0.2, 1, 1, 9, 2, 16)  # ㅏ to ㅣ
@@ -128,8 +128,8 @@ WHAT = (
 SYLLABLES_PER_SECOND = 4.3  # at eSpeak's usual 175 words a minute, pauses included
 
 
-def design(hours=25, seed=0):
-    """Which utterances the corpus of this size consists of, without any audio.
+def design(hours: float = 25, seed: int = 0) -> pd.DataFrame:
+    """Return the table of the corpus of a size, without making audio.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def design(hours=25, seed=0):
     -------
     pandas.DataFrame
         One row per utterance: ``id, speaker, gender, language, variant, text, phrases, ratio, level``. ``phrases`` are
-        the requests to eSpeak (see ``_espeak.py``) with ``gain`` (dB) and ``pause`` (seconds before it).
+        the requests to eSpeak (see ``_espeak_program.py``) with ``gain`` (dB) and ``pause`` (seconds before it).
 
     Examples
     --------
@@ -149,29 +149,28 @@ def design(hours=25, seed=0):
     ['u0000000', 'ko_caleb_0847']
     """
     if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 < hours < math.inf:
-        raise UserError(f"corpus_options.hours is {hours!r}: write a number above 0")
+        raise UserError(f"corpus_options.hours={hours!r}: expected a number > 0")
     if not isinstance(seed, int) or isinstance(seed, bool):
-        raise UserError(f"corpus_options.seed is {seed!r}: write a whole number")
-    rows = [_utterance(seed, number) for number in range(math.ceil(hours * 3600 / SECONDS))]
+        raise UserError(f"corpus_options.seed={seed!r}: expected an integer")
+    rows = [_utterance(seed, number) for number in range(math.ceil(hours * 3600 / MEAN_SECONDS))]
     return pd.DataFrame(rows, dtype=object)
 
 
-def prepare(data_folder, *, hours=25, seed=0, n_workers=None):
+def prepare(data_folder: str | Path, *, hours: float = 25, seed: int = 0, n_workers: int | None = None) -> pd.DataFrame:
     """Make what is missing of the corpus, and return its table.
 
-    The audio is the same, bit for bit, on one platform, in whatever order and by however many workers it is made and
-    however often that is interrupted: files appear whole, and one that is damaged is made anew.
+    On one platform the audio is the same to the bit, independent of the order, the number of workers and interruptions.
 
     Parameters
     ----------
     data_folder : str or Path
-        Where the corpus lies or will lie; made if missing.
+        Created if missing.
     hours : float
-        Of speech, within a few per cent; some 65 MB each.
+        Of speech, within a few per cent; about 65 MB per hour.
     seed : int
-        Of all that is drawn.
+        Of all random choices.
     n_workers : int, optional
-        Processes that speak; by default one per CPU core.
+        Speaking processes; by default one per CPU core.
 
     Returns
     -------
@@ -183,15 +182,14 @@ def prepare(data_folder, *, hours=25, seed=0, n_workers=None):
     UserError
         If an option is out of range, espeakng-loader is not installed, or the folder cannot be written.
     """
-    if not data_folder:
-        raise UserError(f"data_folder is {data_folder!r}: name the folder where espeak lies or is to be made")
+    folder = _engine.check_folder(data_folder)
     if n_workers is not None:
-        _speaking.check_whole(n_workers=n_workers)
+        _engine.check_positive(n_workers=n_workers)
     table = design(hours, seed)
-    folder = Path(data_folder).expanduser().absolute() / f"{seed}-{_digest(seed)}"
+    folder /= f"{seed}-{_digest(seed)}"
     rows = {row.id: row for row in table.itertuples()}
     files = {name: folder / name[:-3] / f"{name}.flac" for name in rows}
-    _speaking.make_missing(
+    _engine.make_missing(
         folder,
         files,
         lambda name, speak: _encode([_spoken(speak, phrase) for phrase in rows[name].phrases], rows[name]),
@@ -202,14 +200,11 @@ def prepare(data_folder, *, hours=25, seed=0, n_workers=None):
     return table.drop(columns=["phrases", "ratio", "level"])
 
 
-# What is said, and how
-
-
-def _utterance(seed, number):
-    """All that decides an utterance; draws in a fixed order from (seed, number) alone."""
+def _utterance(seed: int, number: int) -> dict[str, Any]:
+    """Draw an utterance, in a fixed order, from (seed, number) only."""
     draw = random.Random(f"espeak {VERSION} {seed} {number}")
-    language = "ko" if draw.random() < KOREAN_SHARE else draw.choice(list(SYLLABLES))
-    gender = "female" if draw.random() < FEMALE_SHARE else draw.choice(["male", None, None])
+    language = "ko" if draw.random() < KOREAN_PROPORTION else draw.choice(list(SYLLABLES))
+    gender = "female" if draw.random() < FEMALE_PROPORTION else draw.choice(["male", None, None])
     variant = draw.choice(VARIANTS[gender])
     ratio = draw.choice(_ratios(variant))
     speed = _speed(ratio)
@@ -228,9 +223,9 @@ def _utterance(seed, number):
             {
                 "voice": f"{'ko' if language == 'ko' else SYLLABLES[language][0]}+{variant}",
                 "text": _text(draw, language, seconds * pace * SYLLABLES_PER_SECOND),
-                "rate": _speaking.clamp(175 * pace / speed, 80, 450),
-                "pitch": _speaking.clamp(pitch + draw.gauss(0, 9), 0, 99),
-                "range": _speaking.clamp(spread * math.exp(draw.gauss(0, 0.3)), 0, 99),
+                "rate": _engine.clamp(175 * pace / speed, 80, 450),
+                "pitch": _engine.clamp(pitch + draw.gauss(0, 9), 0, 99),
+                "range": _engine.clamp(spread * math.exp(draw.gauss(0, 0.3)), 0, 99),
                 "volume": VOLUME,
                 "seed": draw.getrandbits(31),
                 "gain": round(draw.gauss(0, 4), 2),
@@ -250,21 +245,21 @@ def _utterance(seed, number):
     }
 
 
-def _speed(ratio):
-    """How much faster than eSpeak speaks it is played."""
-    return float(ratio) * SAMPLE_RATE / mini.ESPEAK_RATE
+def _speed(ratio: Fraction) -> float:
+    """Return the playing speed relative to eSpeak's output."""
+    return float(ratio) * SAMPLE_RATE / ESPEAK_RATE
 
 
-def _ratios(variant):
-    """The speeds at which a variant is played: none near those of mini, if mini has it."""
+def _ratios(variant: str) -> tuple[Fraction, ...]:
+    """Return the speeds at which a variant is played; for a variant of mini, none close to mini's."""
     if not any(variant in voices for voices in mini.VOICES.values()):
         return RATIOS
-    slowest, fastest = (played / mini.ESPEAK_RATE for played in (min(mini.PLAYED_AT), max(mini.PLAYED_AT)))
+    slowest, fastest = (played / ESPEAK_RATE for played in (min(mini.PLAYED_AT), max(mini.PLAYED_AT)))
     return tuple(r for r in RATIOS if _speed(r) * MARGIN <= slowest or _speed(r) >= fastest * MARGIN)
 
 
-def _text(draw, language, n_syllables):
-    """About so many syllables, and a full stop, question mark or exclamation mark."""
+def _text(draw: random.Random, language: str, n_syllables: float) -> str:
+    """Return about ``n_syllables`` syllables and a punctuation mark."""
     if language == "ko" and draw.random() < 0.5:
         words = [draw.choice(WHO), draw.choice(WHAT)]  # some 10 syllables
         if n_syllables > 9:
@@ -280,40 +275,36 @@ def _text(draw, language, n_syllables):
     return " ".join(words) + draw.choice("...?!,")
 
 
-def _syllable(draw, language):
+def _syllable(draw: random.Random, language: str) -> str:
     if language == "ko":
         onset, vowel, coda = (draw.choices(range(len(w)), w)[0] for w in (ONSETS, VOWELS, CODAS))
         return chr(0xAC00 + (onset * len(VOWELS) + vowel) * len(CODAS) + coda)
     return "".join(draw.choice(part.split()) for part in SYLLABLES[language][1:]).replace("-", "")
 
 
-def _digest(seed):
-    """Eight letters that stand for all that decides the audio, whatever the hours."""
-    first = [_utterance(seed, number) for number in range(1000)]  # every word and variant occurs in them
-    return fingerprint.digest(json.dumps([VERSION, _speaking.release(), first], default=str), length=8)
+def _digest(seed: int) -> str:
+    first = [_utterance(seed, number) for number in range(1000)]  # contain every word and variant, for all hours
+    return _engine.corpus_digest(VERSION, first)
 
 
-def _spoken(speak, phrase):
-    """eSpeak's samples of a phrase. At a few, of wide range or lowest pitch, it crashes: they are spoken more evenly."""
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        pitch = round(phrase["pitch"] + share * (MIDDLE - phrase["pitch"]))
-        calmer = {"pitch": pitch, "range": round(phrase["range"] * (1 - share))}
+def _spoken(speak: Speak, phrase: Mapping[str, Any]) -> bytes:
+    """Return eSpeak's samples of a phrase; where it crashes (wide range, lowest pitch), of a more even version."""
+    for evenness in (0, 0.25, 0.5, 0.75, 1):
+        pitch = round(phrase["pitch"] + evenness * (DEFAULT_PITCH - phrase["pitch"]))
         try:
-            return speak({**phrase, **calmer})
-        except _speaking.Crash as crash:
-            error = crash
-    raise error
+            return speak({**phrase, "pitch": pitch, "range": round(phrase["range"] * (1 - evenness))})
+        except _engine.Crash:
+            if evenness == 1:
+                raise
 
 
-def _encode(pieces, row):
-    """eSpeak's samples of an utterance's phrases as the bytes of a FLAC file at 16 kHz."""
+def _encode(pieces: Iterable[bytes], row: Any) -> bytes:
+    """Return eSpeak's samples of an utterance's phrases as a FLAC file at 16 kHz."""
     waves = []
     for samples, phrase in zip(pieces, row.phrases):
-        waves.append(np.zeros(round(phrase["pause"] * mini.ESPEAK_RATE)))
+        waves.append(np.zeros(round(phrase["pause"] * ESPEAK_RATE)))
         waves.append(np.frombuffer(samples, "<i2") * (10 ** (phrase["gain"] / 20) / 32768))
     up, down = row.ratio.denominator, row.ratio.numerator
     wave = resample_poly(np.concatenate(waves), up, down)
-    wave *= min(10 ** (row.level / 20) / np.sqrt(np.mean(wave**2)), LOUDEST / np.abs(wave).max())
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.round(wave * 32768).astype(np.int16), SAMPLE_RATE, format="FLAC")
-    return buffer.getvalue()
+    wave *= min(10 ** (row.level / 20) / np.sqrt(np.mean(wave**2)), MAX_PEAK / np.abs(wave).max())
+    return _engine.flac_bytes(np.round(wave * 32768).astype(np.int16))

@@ -1,4 +1,4 @@
-"""The synthetic corpus for pretraining: its variety, that it is none of mini's, its sound, its bits."""
+"""The synthetic corpus for pretraining: variety, no overlap with mini, sound, reproducibility."""
 
 import math
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from test_speaking import digests, spy
+from test_engine import digests, spy
 
 from korser.corpora import load_corpus
-from korser.corpora.synthetic import _speaking, espeak, mini
+from korser.corpora.synthetic import _engine, espeak, mini
 from korser.utils.errors import UserError
 
 HOURS = 0.02  # 13 utterances
@@ -17,7 +17,7 @@ HOURS = 0.02  # 13 utterances
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A corpus of 13 utterances, made by one worker; not to be changed."""
+    """A corpus of 13 utterances, made by one worker; read-only."""
     folder = tmp_path_factory.mktemp("small")
     return folder, espeak.prepare(folder, hours=HOURS, n_workers=1)
 
@@ -43,10 +43,10 @@ def test_many_speakers_each_of_one_language_voice_and_speed(large):
     for columns in ("language", "variant", "ratio"):
         assert (large.groupby("speaker")[columns].nunique() == 1).all()
     women = large.variant.isin(espeak.VARIANTS["female"]).mean()
-    assert women == pytest.approx(espeak.FEMALE_SHARE, abs=0.04)
+    assert women == pytest.approx(espeak.FEMALE_PROPORTION, abs=0.04)
 
 
-def test_gender_is_told_of_voices_near_their_own_speed_only(large):
+def test_gender_is_known_only_of_voices_near_their_own_speed(large):
     for row in large.itertuples():
         known = [gender for gender, variants in espeak.VARIANTS.items() if row.variant in variants][0]
         assert row.gender == (known if abs(espeak._speed(row.ratio) - 1) <= 0.1 else None)
@@ -79,7 +79,7 @@ def test_no_sentence_of_mini_occurs(large):
 
 def test_no_speaker_of_mini_occurs(large):
     theirs = [mini._speaker(number, mini.GENDERS[number % 2]) for number in range(140)]
-    theirs = {(speaker["voice"].partition("+")[2], speaker["played_at"] / mini.ESPEAK_RATE) for speaker in theirs}
+    theirs = {(speaker["voice"].partition("+")[2], speaker["played_at"] / _engine.ESPEAK_RATE) for speaker in theirs}
     assert len(theirs) == 140  # every speaker that there can be
     ours = {(row.variant, espeak._speed(row.ratio)) for row in large.itertuples()}
     ratios = [speed / other for name, speed in ours for variant, other in theirs if variant == name]
@@ -88,11 +88,11 @@ def test_no_speaker_of_mini_occurs(large):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"hours": 0}, "hours is 0"), ({"hours": "25"}, "hours is '25'"), ({"hours": math.nan}, "hours is nan"),
-     ({"hours": True}, "hours is True"), ({"seed": 0.5}, "seed is 0.5"), ({"n_workers": 0}, "n_workers is 0")],
+    [({"hours": 0}, "hours=0"), ({"hours": "25"}, "hours='25'"), ({"hours": math.nan}, "hours=nan"),
+     ({"hours": True}, "hours=True"), ({"seed": 0.5}, "seed=0.5"), ({"n_workers": 0}, "n_workers=0")],
 )  # fmt: skip
 def test_impossible_options(tmp_path, options, message):
-    with pytest.raises(UserError, match=f"corpus_options.{message}: write a"):
+    with pytest.raises(UserError, match=f"corpus_options.{message}: expected an? "):
         espeak.prepare(tmp_path, **options)
     assert not list(tmp_path.iterdir())
 
@@ -129,7 +129,7 @@ def test_format_level_and_duration(small):
 def test_hours_are_as_asked_for_and_every_variant_is_clear_of_clipping(tmp_path):
     table = espeak.prepare(tmp_path, hours=0.5)
     assert sum(soundfile.info(path).duration for path in table.path) / 3600 == pytest.approx(0.5, rel=0.05)
-    with _speaking.Worker() as worker:
+    with _engine.Worker() as worker:
         for variant in [variant for variants in espeak.VARIANTS.values() for variant in variants]:
             request = {"voice": f"ko+{variant}", "text": "하나 둘 셋 넷 다섯 여섯 일곱.", "rate": 175, "pitch": 90,
                        "range": 90, "volume": espeak.VOLUME, "seed": 1}  # fmt: skip
@@ -137,10 +137,15 @@ def test_hours_are_as_asked_for_and_every_variant_is_clear_of_clipping(tmp_path)
             assert 300 < abs(samples).max() < 32767, variant
 
 
-# The same bits
+# Reproducibility
 
 
-def test_more_hours_go_on_where_fewer_ended(small, tmp_path, monkeypatch):
+def test_three_workers_give_the_same_files(small, tmp_path):
+    espeak.prepare(tmp_path, hours=HOURS, n_workers=3)
+    assert digests(tmp_path) == digests(small[0])
+
+
+def test_more_hours_extend_the_corpus(small, tmp_path, monkeypatch):
     made, table = small
     short = espeak.prepare(tmp_path, hours=HOURS / 2)
     assert len(short) == 7 and list(short.path) == [path.replace(str(made), str(tmp_path)) for path in table.path[:7]]
@@ -149,7 +154,7 @@ def test_more_hours_go_on_where_fewer_ended(small, tmp_path, monkeypatch):
     assert len(written) == 6
     assert digests(tmp_path) == digests(made)
     Path(short.path[2]).unlink()
-    espeak.prepare(tmp_path, hours=HOURS / 2)  # forgets nothing of the longer one
+    espeak.prepare(tmp_path, hours=HOURS / 2)  # keeps the record of the longer one
     assert len(written) == 7
     espeak.prepare(tmp_path, hours=HOURS)
     assert len(written) == 7
@@ -173,7 +178,7 @@ def test_a_phrase_that_espeak_crashes_at_is_spoken_more_evenly():
         "volume": 20,
         "seed": 2070121401,
     }
-    with _speaking.Worker() as worker:
+    with _engine.Worker() as worker:
         with pytest.raises(RuntimeError, match="crashed"):
             worker.speak(phrase)
         spoken = espeak._spoken(worker.speak, phrase)

@@ -15,7 +15,7 @@ from korser import Chain, Frontend, UserError, load_hparams
 from korser.comparison.compare import compare
 from korser.frontend.lengths import mask_padding
 from korser.runs.load import load_runs
-from korser.testing.dry_run import dry_run
+from korser.testing import quick_check
 
 SOURCE = """
 import numpy
@@ -45,33 +45,41 @@ KEEPS = "y = y.abs() - self.mean; self.mean = 0.9 * self.mean + 0.1 * y.mean((0,
 IN_TRAINING = "y = y.abs()\n        if self.training: self.mean = y.mean((0, 1)).detach()\n        y = y - self.mean"
 REUSES = "y = y.abs()\n        if self.training: y = y + self.mean; self.mean = y.mean()"
 BROKEN = {  # (what is replaced, by what): what is said
-    ("return mask_padding(y, lengths)", "return y"): "features past the lengths reach .*, they have to be 0",
+    ("return mask_padding(y, lengths)", "return y"): "features beyond lengths must be 0",
     ("lengths = self.output_lengths(lengths)", "pass"): "return self.output_lengths",
-    ("self.output_lengths(lengths)", "lengths // 80"): r"give lengths \[186, 106\], output_lengths says \[94, 54\]",
-    ("return lengths // 160", "return lengths / 160"): "lengths as torch.float32, not torch.int64",
+    (
+        "self.output_lengths(lengths)",
+        "lengths // 80",
+    ): r"give \[186, 106\] frames, but output_lengths returns \[94, 54\]",
+    ("return lengths // 160", "return lengths / 160"): "lengths as torch.float32, expected torch.int64",
     (
         ".transpose(1, 2)",
         "",
-    ): r"shape \(2, 8, 94\), which looks like \(B, C, T\): return \(B, T, C\), features.transpose",
-    ("frame_rate=100", "frame_rate=50"): "100 frames a second come out, frame_rate is 50",
-    ("frame_rate=100", "frame_rate=100, input_rate=8000"): "it takes waveforms at 8000 Hz: it must take them at 16000",
-    ("frame_rate=100", "frame_rate='100'"): "frame_rate is '100': give .* a number of frames per second, above 0",
-    ("output_size=n_filters", "output_size=5"): "8 channels come out, output_size is 5",
-    (LOG, "y = y.double()"): "torch.float32 goes in, torch.float64 comes out",
+    ): r"shape \(2, 8, 94\), which looks like \(B, C, T\): return features.transpose",
+    ("frame_rate=100", "frame_rate=50"): "60 s give 6000 frames, but frame_rate=50 gives 3000",
+    ("frame_rate=100", "frame_rate=100, input_rate=8000"): "input_rate=8000: expected 16000 for waveforms",
+    ("frame_rate=100", "frame_rate='100'"): "frame_rate='100': expected a number",
+    ("output_size=n_filters", "output_size=5"): "forward returns 8 channels, but output_size=5",
+    (LOG, "y = y.double()"): "forward returns torch.float64 for an input of torch.float32",
     (LOG, "y = y / 0"): "features are NaN or infinite",
-    (LOG, "y = y / y.sum(1, keepdim=True)"): "differ by .* alone and in a batch with a longer one",
-    (LOG, GAIN): "forward creates gain: create it in __init__, or the optimiser never sees it",
-    (LOG, KEEPS): "forward in eval mode gives other features at every call",
-    (LOG, IN_TRAINING): "forward in training mode leaves mean behind",
-    (LOG, REUSES): "keeps a tensor of the first with its graph",
-    (LOG, "y = y + torch.randn_like(y)"): "draws at random in eval mode",
-    (LOG, "y = y + numpy.random.rand()"): "draws at random in eval mode",
+    (LOG, "y = y / y.sum(1, keepdim=True)"): "differ alone and in a batch padded to the longest",
+    (LOG, GAIN): "forward creates gain: create it in __init__, or the optimizer does not train it",
+    (LOG, KEEPS): "forward in eval mode returns different features at every call",
+    (LOG, IN_TRAINING): "features change after load_state_dict .*: mean is not a parameter or persistent buffer",
+    (LOG, REUSES): "keeps a tensor of the first one with its graph",
+    (LOG, "y = y + torch.randn_like(y)"): "draws random numbers in eval mode",
+    (LOG, "y = y + numpy.random.rand()"): "draws random numbers in eval mode",
     (LOG, "y = y.detach()"): "no gradient reaches conv.weight, conv.bias",
-    (LOG, "y = y.squeeze(0)"): r"features of shape \(\d+, 8\), not \(B, T, C\)",
-    (LOG, "y = y[:, :1]", "lengths // 160 + 1", "lengths // lengths"): "as many frames come out of 20 s as of 10",
+    (LOG, "y = y.squeeze(0)"): r"features of shape \(\d+, 8\), expected \(B, T, C\)",
+    (
+        LOG,
+        "y = y[:, :1]",
+        "lengths // 160 + 1",
+        "lengths // lengths",
+    ): "both give 1 frames, but the number of frames must follow the duration",
     (LOG, "x.zero_()"): "changes its input in place",
-    ("), lengths\n", ")\n"): "forward gives a Tensor alone, not features and lengths",
-    ("), lengths\n", "), lengths.tolist()\n"): "gives lengths as list, not as a tensor",
+    ("), lengths\n", ")\n"): "forward returns a single Tensor, not features and lengths",
+    ("), lengths\n", "), lengths.tolist()\n"): "returns lengths as list, expected a tensor",
     ("forward(self, x, lengths)", "forward(self, x)"): r"forward\(self, x\) does not take \(x, lengths\)",
     ("nn.Conv1d(1, ", "nn.LazyConv1d("): "forward creates conv.weight, conv.bias",
     (LOG, 'y = {}["abc"]'): "mine.py:19, in forward: KeyError: 'abc'",
@@ -99,33 +107,33 @@ def conv(tmp_path):
 
 
 def test_a_valid_frontend_passes(conv):
-    dry_run(conv()())
+    quick_check(conv()())
 
 
 @pytest.mark.parametrize("name", ["mel_mtl", "leaf_mtl", "wav2vec_mtl", "wav2vec_leaf_mtl"])
 def test_shipped_frontends_pass(name):
-    dry_run(load_hparams(HPARAMS / f"{name}.yaml")["frontend"])
+    quick_check(load_hparams(HPARAMS / f"{name}.yaml")["frontend"])
 
 
 @pytest.mark.parametrize("replaced", BROKEN)
 def test_a_broken_frontend_is_refused_in_one_line(conv, replaced):
     frontend = conv(*replaced)()
     with pytest.raises(UserError, match=BROKEN[replaced]) as error:
-        dry_run(frontend)
+        quick_check(frontend)
     said = str(error.value)
-    assert "mine.py:1" in said and "\n" not in said and said.endswith("python -m korser.testing on its YAML")
+    assert "mine.py:1" in said and "\n" not in said and said.endswith("for all checks: korser check YAML")
 
 
 def test_a_norm_over_the_padding_is_named(conv):
     frontend = conv("self.mean = 0", "self.norm = nn.GroupNorm(8, 8)", LOG, "y = self.norm(y.mT).mT")()
-    with pytest.raises(UserError, match=r"alone and in a batch .*is it norm\?, and pad"):
-        dry_run(frontend)
+    with pytest.raises(UserError, match=r"alone and in a batch .*\(is it norm\?\), .* pad the end with zeros"):
+        quick_check(frontend)
 
 
 def test_the_min_length_that_will_do_is_said(conv):
     frontend = conv("padding=200", "padding=0", "lengths // 160 + 1", "(lengths - 400) // 160 + 1")()
-    with pytest.raises(UserError, match="inputs of 1 samples are too short for Conv.*: say min_length=400 in"):
-        dry_run(frontend)
+    with pytest.raises(UserError, match="Conv fails on inputs of 1 samples, its min_length: set min_length=400 in"):
+        quick_check(frontend)
 
 
 class Mix(Frontend):
@@ -147,11 +155,11 @@ class Stops(Mix):
 
 def test_every_stage_of_a_chain_is_run(conv):
     first = conv()()
-    dry_run(Chain(first, Chain(Mix(), Mix())))
-    dry_run(Chain(first, Mix().requires_grad_(False), Mix()))
-    dry_run(Chain(first.requires_grad_(False), Stops()))
-    with pytest.raises(UserError, match="test_dry_run.py:.*Stops: .*no gradient on to the trained stage before it"):
-        dry_run(Chain(conv()(), Mix(), Stops()))
+    quick_check(Chain(first, Chain(Mix(), Mix())))
+    quick_check(Chain(first, Mix().requires_grad_(False), Mix()))
+    quick_check(Chain(first.requires_grad_(False), Stops()))
+    with pytest.raises(UserError, match="Chain: no gradient reaches stages.0.conv.weight"):
+        quick_check(Chain(conv()(), Mix(), Stops()))
 
 
 def test_what_is_hidden_from_the_optimiser_is_named(conv):
@@ -159,11 +167,11 @@ def test_what_is_hidden_from_the_optimiser_is_named(conv):
         "self.conv = nn", "self.convs = [nn", "padding=200)", "padding=200)]", "self.conv(", "self.convs[0]("
     )
     with pytest.raises(UserError, match=r"convs\[0\].weight, convs\[0\].bias are not registered"):
-        dry_run(frontend())
+        quick_check(frontend())
 
 
 def test_only_what_makes_a_difference_in_eval_is_state(conv):
-    dry_run(conv(LOG, LOG + "\n        self.mean = y.mean().detach()")())  # kept, never used
+    quick_check(conv(LOG, LOG + "\n        self.mean = y.mean().detach()")())  # kept, never used
 
 
 def losses(frontend, dry):
@@ -171,7 +179,7 @@ def losses(frontend, dry):
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
     frontend = frontend()
     if dry:
-        dry_run(frontend)
+        quick_check(frontend)
     found = []
     optimiser = torch.optim.SGD(frontend.parameters(), lr=0.1)
     for _ in range(3):
@@ -197,7 +205,7 @@ def test_the_numbers_of_training_are_the_same_to_the_bit(conv):
 
 def test_the_frontend_is_left_as_it_was(conv):
     frontend = Chain(conv()(), Mix()).train()
-    dry_run(frontend)
+    quick_check(frontend)
     assert all(m.training for m in frontend.modules())
     assert all(p.grad is None for p in frontend.parameters())
 
@@ -207,7 +215,7 @@ def test_gpus_are_not_seeded(conv, monkeypatch):
         raise RuntimeError("seeds GPUs, too, at once or when CUDA is there")
 
     monkeypatch.setattr(torch, "manual_seed", manual_seed)
-    dry_run(conv()())
+    quick_check(conv()())
 
 
 class Slow(Frontend):
@@ -233,14 +241,14 @@ class Slow(Frontend):
 
 def test_what_is_learnt_without_gradients_is_left_as_it_was():
     stage = Slow()
-    dry_run(stage)
+    quick_check(stage)
     assert stage.mean == 0
 
 
 def test_what_a_function_holds_is_not_run_on_the_original(conv):
     frontend = conv(LOG, "y = self.apply_it(x[:, None]).transpose(1, 2).abs().log1p()")()
     frontend.apply_it = lambda x: frontend.conv(x)
-    dry_run(frontend)
+    quick_check(frontend)
     assert frontend.conv.weight.grad is None
 
 
@@ -254,27 +262,27 @@ class Large(Mix):
 
 def test_frozen_parameters_are_not_copied(conv):
     large = Large().requires_grad_(False)
-    dry_run(Chain(conv()(), large))
+    quick_check(Chain(conv()(), large))
     assert Large.pointers == {large.linear.weight.data_ptr()}
 
 
 def test_what_cannot_be_copied_is_not_run(conv, tmp_path):
     frontend = conv(LOG, "1 / 0")()
     with open(tmp_path / "open", "w") as frontend.file:
-        dry_run(frontend)
+        quick_check(frontend)
 
 
 def test_nothing_is_loaded_that_compiles(monkeypatch, conv):
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
     monkeypatch.setattr(torch.compiler, "set_stance", None)
-    dry_run(conv()())
+    quick_check(conv()())
 
 
 def test_training_begins_with_it(conv, tiny, tmp_path, monkeypatch):
     conv(".transpose(1, 2)", "")
     (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:mine.Conv\n")
     monkeypatch.delitem(sys.modules, "mine", raising=False)
-    with pytest.raises(UserError, match="looks like .*: python -m korser.testing on its YAML"):
+    with pytest.raises(UserError, match="looks like .*: korser check YAML"):
         korser.train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -285,9 +293,9 @@ def test_it_can_be_switched_off_and_tables_say_so(conv, tiny, tmp_path):
     (tmp_path / "mine.py").rename(tmp_path / "unchecked.py")  # no other test imports one of this name
     (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:unchecked.Conv\n")
     checked = load_hparams(tmp_path / "mine.yaml", tiny)
-    hparams = load_hparams(tmp_path / "mine.yaml", {**tiny, "dry_run": "false"})
+    hparams = load_hparams(tmp_path / "mine.yaml", {**tiny, "check_contract": "false"})
     assert hparams.digest() == checked.digest()
     korser.train(hparams, tmp_path / "run")
     comparison = compare(load_runs(tmp_path / "run"))
-    assert comparison.warnings[-1].startswith("NOT CHECKED: whether the frontend of mine obeys")
+    assert comparison.warnings[-1].code == "not_checked"
     assert comparison.table["macs_per_second"].isna().all() and "NOT CHECKED" in comparison.to_markdown()

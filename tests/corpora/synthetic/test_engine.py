@@ -1,4 +1,4 @@
-"""What the corpora that eSpeak NG speaks share: files made once and whole, and the program that speaks."""
+"""The engine of the synthetic corpora: files made once and atomically, and the program that speaks."""
 
 import ast
 import errno
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from korser.corpora.synthetic import _speaking, espeak, mini
+from korser.corpora.synthetic import _engine, mini
 from korser.utils.errors import UserError
 
-SMALL = {mini: {"n_speakers": 2, "n_utterances": 16}, espeak: {"hours": 0.02}}
-LARGER = {mini: {"n_speakers": 4, "n_utterances": 200}, espeak: {"hours": 0.06}}  # time enough to be killed
+SMALL = {"n_speakers": 2, "n_utterances": 16}
+LARGER = {"n_speakers": 4, "n_utterances": 200}  # takes long enough to be killed
 VOICE = {"voice": "ko+f2", "rate": 175, "pitch": 50, "range": 50, "volume": 40, "seed": 1}
 REQUEST = {**VOICE, "text": "책상 위에 연필이 있어요."}
 
@@ -31,59 +31,50 @@ def digests(folder):
 
 def spy(monkeypatch):
     """The list of the audio files written from now on."""
-    written, write = [], _speaking._write
+    written, write = [], _engine._write
 
     def spying(path, data):
         if path.suffix == ".flac":
             written.append(path)
         write(path, data)
 
-    monkeypatch.setattr(_speaking, "_write", spying)
+    monkeypatch.setattr(_engine, "_write", spying)
     return written
 
 
-@pytest.fixture(scope="module", params=[mini, espeak], ids=["mini", "espeak"])
-def corpus(request):
-    """A module with ``prepare``."""
-    return request.param
-
-
-@pytest.fixture
-def prepare(corpus):
-    """Its ``prepare``, of a small size."""
-    return functools.partial(corpus.prepare, **SMALL[corpus])
+prepare = functools.partial(mini.prepare, **SMALL)
 
 
 @pytest.fixture(scope="module")
-def small(corpus, tmp_path_factory):
-    """Folder and table of a small corpus, made by one worker; not to be changed."""
+def small(tmp_path_factory):
+    """Folder and table of a small corpus, made by one worker; read-only."""
     folder = tmp_path_factory.mktemp("small")
-    return folder, corpus.prepare(folder, n_workers=1, **SMALL[corpus])
+    return folder, prepare(folder, n_workers=1)
 
 
 # Files made once and whole
 
 
-def test_beside_the_audio_are_checksums_and_lock(small):
+def test_the_folder_contains_audio_checksums_and_lock(small):
     made, table = small
     names = {str(Path(path).relative_to(made)) for path in table.path}
     assert {path.partition("/")[2] for path in set(digests(made)) - names} == {"checksums.txt", ".lock"}
 
 
-def test_three_workers_give_the_same_files(small, prepare, tmp_path):
+def test_three_workers_give_the_same_files(small, tmp_path):
     made, _ = small
     prepare(tmp_path, n_workers=3)
     assert digests(tmp_path) == digests(made)
 
 
-def test_a_complete_corpus_is_only_read(small, prepare, monkeypatch):
+def test_a_complete_corpus_is_only_read(small, monkeypatch):
     made, table = small
-    monkeypatch.setattr(_speaking, "Worker", None)
-    monkeypatch.setattr(_speaking, "_write", None)
+    monkeypatch.setattr(_engine, "Worker", None)
+    monkeypatch.setattr(_engine, "_write", None)
     assert prepare(made).equals(table)
 
 
-def test_damaged_files_are_made_anew_and_the_others_left_alone(small, prepare, tmp_path, monkeypatch):
+def test_only_damaged_files_are_made_again(small, tmp_path, monkeypatch):
     made, _ = small
     cut, flipped, gone = (Path(path) for path in prepare(tmp_path).path[:3])
     cut.write_bytes(cut.read_bytes()[:1000])
@@ -100,10 +91,10 @@ def test_damaged_files_are_made_anew_and_the_others_left_alone(small, prepare, t
     assert digests(tmp_path) == digests(made)
 
 
-def test_killed_in_the_middle_then_finished_by_two_at_once(corpus, tmp_path, monkeypatch):
-    prepare = functools.partial(corpus.prepare, n_workers=2, **LARGER[corpus])
-    total = len(corpus.design(**LARGER[corpus]))
-    code = f"from {corpus.__name__} import prepare; prepare({str(tmp_path / 'a')!r}, n_workers=2, **{LARGER[corpus]})"
+def test_a_killed_process_is_finished_by_two_others(tmp_path, monkeypatch):
+    larger = functools.partial(mini.prepare, n_workers=2, **LARGER)
+    total = LARGER["n_utterances"]
+    code = f"from {mini.__name__} import prepare; prepare({str(tmp_path / 'a')!r}, n_workers=2, **{LARGER})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     deadline = time.monotonic() + 120
     while len(list(tmp_path.rglob("*.flac"))) < 5 and time.monotonic() < deadline and process.poll() is None:
@@ -114,27 +105,27 @@ def test_killed_in_the_middle_then_finished_by_two_at_once(corpus, tmp_path, mon
     assert 5 <= made < total
     written = spy(monkeypatch)
     with ThreadPoolExecutor() as pool:
-        tables = list(pool.map(lambda _: prepare(tmp_path / "a"), range(2)))
+        tables = list(pool.map(lambda _: larger(tmp_path / "a"), range(2)))
     assert tables[0].equals(tables[1])
     assert len(written) == len(set(written)) <= total - made + 6  # those whose line in checksums.txt was not yet there
-    prepare(tmp_path / "b")
+    larger(tmp_path / "b")
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
-def test_a_full_disk_stops_the_rest_and_the_same_call_goes_on(small, prepare, tmp_path, monkeypatch):
+def test_after_a_full_disk_the_same_call_continues(small, tmp_path, monkeypatch):
     made, _ = small
-    calls, write = [], _speaking._write
+    calls, write = [], _engine._write
 
     def full(path, data):
         calls.append(path)
         if len(calls) == 4:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         if len(calls) > 4:
-            time.sleep(0.2)  # on a busy machine others would be done before the error is heard of
+            time.sleep(0.2)  # on a busy machine others would finish before the error arrives
         write(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_speaking, "_write", full)
+        patch.setattr(_engine, "_write", full)
         with pytest.raises(UserError, match=f"{tmp_path}.*No space left.*data_folder"):
             prepare(tmp_path, n_workers=1)
     assert len(calls) < 10
@@ -142,19 +133,19 @@ def test_a_full_disk_stops_the_rest_and_the_same_call_goes_on(small, prepare, tm
     assert digests(tmp_path) == digests(made)
 
 
-def test_a_folder_that_cannot_be_written(prepare, tmp_path):
+def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file.*Not a directory.*data_folder"):
         prepare(tmp_path / "file")
 
 
 @pytest.mark.parametrize("folder", [None, ""])
-def test_no_folder(prepare, folder):
-    with pytest.raises(UserError, match="data_folder is"):
+def test_no_folder(folder):
+    with pytest.raises(UserError, match="data_folder=.*: expected the folder"):
         prepare(folder)
 
 
-def test_a_folder_in_ones_home(small, prepare, monkeypatch):
+def test_a_folder_in_the_home_directory(small, monkeypatch):
     made, table = small
     monkeypatch.setenv("HOME", str(made.parent))
     assert prepare(f"~/{made.name}").equals(table)
@@ -163,20 +154,20 @@ def test_a_folder_in_ones_home(small, prepare, monkeypatch):
 # The program that speaks
 
 
-def test_no_espeak(prepare, tmp_path, monkeypatch):
+def test_no_espeak(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(UserError, match="pip install espeakng-loader"):
         prepare(tmp_path)
 
 
-def test_espeak_does_not_start(prepare, tmp_path, monkeypatch):
+def test_espeak_does_not_start(tmp_path, monkeypatch):
     monkeypatch.setattr("espeakng_loader.get_library_path", lambda: str(tmp_path / "gone.so"))
     with pytest.raises(UserError, match="gone.so.*reinstall espeakng-loader"):
         prepare(tmp_path)
 
 
 def test_espeak_stays_outside_this_process(small):
-    tree = ast.parse(Path(_speaking.__file__).with_name("_espeak.py").read_text())
+    tree = ast.parse(Path(_engine.__file__).with_name("_espeak_program.py").read_text())
     imports = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert imports <= set(sys.stdlib_module_names)
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
@@ -185,23 +176,23 @@ def test_espeak_stays_outside_this_process(small):
         assert "libespeak" not in maps.read_text()
 
 
-def test_the_program_remembers_nothing_of_what_it_spoke():
+def test_equal_requests_give_equal_bytes():
     other = {**REQUEST, "voice": "ko+m3", "text": "기차는 두 시에 와요."}
-    with _speaking.Worker() as worker:
+    with _engine.Worker() as worker:
         answers = [worker.speak(request) for request in (REQUEST, other, REQUEST, {**REQUEST, "seed": 2})]
     assert answers[0] == answers[2] != answers[1]
     assert answers[3] != answers[0]  # so the seed is what decides the noise
 
 
-def test_what_espeak_refuses_is_told():
-    with _speaking.Worker() as worker:
+def test_a_refused_request_is_reported():
+    with _engine.Worker() as worker:
         with pytest.raises(RuntimeError, match="no voice nobody"):
             worker.speak({**REQUEST, "voice": "nobody"})
-        assert len(worker.speak(REQUEST)) > 10000  # and goes on
+        assert len(worker.speak(REQUEST)) > 10000  # the program continues
 
 
-def test_a_program_that_dies_is_told():
-    with _speaking.Worker() as worker:
+def test_a_killed_program_is_reported():
+    with _engine.Worker() as worker:
         worker.process.kill()
         worker.process.wait()
         with pytest.raises(RuntimeError, match="ended unexpectedly"):

@@ -1,0 +1,247 @@
+"""The list of checks, and how they are run."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import logging
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from korser.frontend.base import Frontend
+from korser.testing import gradients, invariance, numerics, shapes, state
+from korser.testing.running import Candidate, stages_of
+from korser.utils.errors import UserError
+from korser.utils.seeding import seeded
+from korser.utils.user_code import explain, is_reason, one_line, user_code_location
+
+__all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "quick_check"]
+
+logger = logging.getLogger(__name__)
+
+QUICK = {  # every stage of a chain is checked with these before training, in this order
+    "declared_sizes_valid": shapes.declared_sizes_valid,
+    "shapes_of_one_utterance": shapes.shapes_of_one_utterance,
+    "shapes_of_a_batch": shapes.shapes_of_a_batch,
+    "parameters_registered": state.parameters_registered,
+    "input_not_modified": state.input_not_modified,
+    "features_zero_beyond_lengths": shapes.features_zero_beyond_lengths,
+    "frame_rate_as_declared": shapes.frame_rate_as_declared,
+    "deterministic_in_eval": state.deterministic_in_eval,
+    "same_alone_as_in_a_batch": invariance.same_alone_as_in_a_batch,
+    "accepts_the_shortest": shapes.accepts_the_shortest,
+    "forward_creates_no_state": state.forward_creates_no_state,
+    "gradients_reach_every_parameter": gradients.gradients_reach_every_parameter,
+    "trains_a_second_step": gradients.trains_a_second_step,
+    "state_dict_round_trip": state.state_dict_round_trip,
+}
+CHECKS = QUICK | {
+    "accepts_the_longest": shapes.accepts_the_longest,
+    "lengths_are_int64": shapes.lengths_are_int64,
+    "lengths_grow_with_the_input": shapes.lengths_grow_with_the_input,
+    "noise_in_the_padding_ignored": invariance.noise_in_the_padding_ignored,
+    "nan_in_the_padding_ignored": invariance.nan_in_the_padding_ignored,
+    "training_ignores_the_padding": invariance.training_ignores_the_padding,
+    "eval_changes_no_state": state.eval_changes_no_state,
+    "same_seed_same_weights": state.same_seed_same_weights,
+    "tensors_registered": state.tensors_registered,
+    "frozen_has_nothing_to_train": state.frozen_has_nothing_to_train,
+    "frozen_stays_in_eval": state.frozen_stays_in_eval,
+    "frozen_not_changed_by_training": state.frozen_not_changed_by_training,
+    "gradients_not_zero": gradients.gradients_not_zero,
+    "gradients_pass_through": gradients.gradients_pass_through,
+    "gradients_finite_on_silence": gradients.gradients_finite_on_silence,
+    "finite_on_silence": numerics.finite_on_silence,
+    "finite_on_click": numerics.finite_on_click,
+    "finite_on_dc": numerics.finite_on_dc,
+    "finite_on_square": numerics.finite_on_square,
+    "interpretable_parameters_valid": numerics.interpretable_parameters_valid,
+    "runs_in_float64": numerics.runs_in_float64,
+    "runs_under_bf16_autocast": numerics.runs_under_bf16_autocast,
+    "moves_to_gpu": numerics.moves_to_gpu,
+}
+COMPARE_FEATURES = {  # of two calls; meaningless if two identical calls already differ
+    "same_alone_as_in_a_batch",
+    "noise_in_the_padding_ignored",
+    "nan_in_the_padding_ignored",
+    "frozen_not_changed_by_training",
+    "state_dict_round_trip",
+    "runs_in_float64",
+    "moves_to_gpu",
+    "runs_under_bf16_autocast",
+}
+
+
+class Check:
+    """One named check of the contract.
+
+    Calling it builds a frontend and raises ``AssertionError`` with the reason if the frontend fails, also if the
+    frontend itself raises an exception.
+
+    Parameters
+    ----------
+    name : str
+        What is verified.
+    function : callable
+        Takes a :class:`korser.testing.running.Candidate`.
+    candidate : Candidate
+    """
+
+    def __init__(self, name: str, function: Callable[[Candidate], None], candidate: Candidate) -> None:
+        self.name = name
+        self.function = function
+        self.candidate = candidate
+
+    def __call__(self) -> None:
+        """Run the check."""
+        with seeded(0):
+            try:
+                self.function(self.candidate)
+            except Exception as error:
+                raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> AssertionError:
+        """Return the reason; that of an exception has its type and place in the user's code as ``where``."""
+        reason = is_reason(error)
+        frontend = cause = None
+        with contextlib.suppress(Exception):
+            frontend = self.candidate.build()
+            if not reason:
+                cause = shapes.explain_too_short(frontend)
+            elif self.name in COMPARE_FEATURES:
+                cause = state.explain_not_repeatable(self.candidate, frontend)
+        failure = AssertionError(cause or (str(error) if reason else explain(error, frontend)))
+        failure.where = None if cause or reason else (type(error), user_code_location(error))
+        return failure
+
+    def __repr__(self) -> str:
+        return f"Check({self.name})"
+
+
+def check_frontend(factory: Callable[[], Frontend]) -> Iterator[Check]:
+    """Yield the checks of the contract of a frontend (:class:`korser.Frontend`).
+
+    A frontend that takes waveforms is checked on noisy harmonics of various levels, one that takes features on standard
+    normal noise; a chain is a frontend, too. Every check builds its own frontend on the CPU.
+
+    Parameters
+    ----------
+    factory : callable
+        Takes no arguments and returns a new frontend with the same settings at every call.
+
+    Yields
+    ------
+    Check
+        With a ``name``; calling it raises ``AssertionError`` with the reason if the frontend fails.
+
+    Examples
+    --------
+    A frontend and, in a test file, all checks of it:
+
+    >>> import pytest
+    >>> from korser import Frontend, mask_padding
+    >>> class Energy(Frontend):
+    ...     def __init__(self):
+    ...         super().__init__(output_size=1, frame_rate=100.0, min_length=160)
+    ...     def output_lengths(self, lengths):
+    ...         return lengths // 160
+    ...     def forward(self, x, lengths):
+    ...         x = mask_padding(x, lengths)
+    ...         frames = x[:, : x.shape[1] // 160 * 160].unflatten(1, (-1, 160))  # (B, T', 160)
+    ...         features = frames.square().mean(-1, keepdim=True).add(1e-6).log()  # (B, T', 1)
+    ...         lengths = self.output_lengths(lengths)
+    ...         return mask_padding(features, lengths), lengths
+    >>> @pytest.mark.parametrize("check", check_frontend(Energy), ids=lambda check: check.name)
+    ... def test_energy(check):
+    ...     check()
+    """
+    for name, function in CHECKS.items():
+        if name != "moves_to_gpu" or torch.cuda.is_available():
+            yield Check(name, function, Candidate(factory))
+
+
+def quick_check(frontend: Frontend) -> None:
+    """Refuse a frontend that breaks its contract, before training; it runs a subset of the checks on the CPU.
+
+    Every stage is checked on two utterances of about a second. The frontend and the random generators are left
+    unchanged: copies are run, which share the parameters of frozen stages. A frontend that cannot be copied, such as
+    one with an open file or with a function that refers to one of its modules, is not checked.
+
+    Parameters
+    ----------
+    frontend : Frontend
+
+    Raises
+    ------
+    UserError
+        The reason, with file and line, and what to change.
+
+    Examples
+    --------
+    >>> from korser import Frontend
+    >>> class Energy(Frontend):
+    ...     def __init__(self):
+    ...         super().__init__(output_size=1, frame_rate=100.0)
+    ...     def output_lengths(self, lengths):
+    ...         return lengths // 160
+    ...     def forward(self, x, lengths):
+    ...         return x[:, : x.shape[1] // 160 * 160].unflatten(1, (-1, 160)).square().mean(-1), lengths
+    >>> quick_check(Energy())  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    korser.utils.errors.UserError: ...Energy: forward returns features of shape (2, 93), expected (B, T, C)...
+    """
+    stages = stages_of(frontend)
+    with seeded(0), _eager():
+        for stage in [*stages, *([frontend] if len(stages) > 1 else [])]:
+            try:
+                _copy(stage)
+            except Exception as error:
+                logger.info("%s is not checked, since it cannot be copied: %s", type(stage).__name__, one_line(error))
+                continue
+            candidate = Candidate(lambda stage=stage: _copy(stage), quick=True)
+            checks = QUICK if stage is not frontend or len(stages) == 1 else CHAIN
+            for check in checks.values():
+                try:
+                    check(candidate)
+                except Exception as error:
+                    raise UserError(f"{explain(error, stage)}; for all checks: korser check YAML") from error
+
+
+CHAIN = {"gradients_reach_every_parameter": gradients.gradients_reach_every_parameter}  # of a whole chain
+
+
+def _copy(stage: Frontend) -> Frontend:
+    """Return a copy on the CPU that shares the parameters of frozen stages."""
+    if _refers_to_itself(stage):
+        raise TypeError("a function refers to a part of it")
+    frozen = [part for part in stages_of(stage) if part.frozen]
+    shared = {id(p): p for part in frozen for p in part.parameters() if p.device.type == "cpu"}
+    copied = copy.deepcopy(stage, shared).cpu()
+    copied.zero_grad()
+    return copied
+
+
+def _refers_to_itself(frontend: Frontend) -> bool:
+    """Return whether a hook or lambda of the frontend refers to one of its modules, which a copy would not replace."""
+    modules = {id(module) for module in frontend.modules()}
+
+    def refers(value: Any) -> bool:
+        if isinstance(value, dict):
+            return any(map(refers, value.values()))
+        if isinstance(value, types.FunctionType):
+            return any(id(used) in modules for used in inspect.getclosurevars(value).nonlocals.values())
+        return False
+
+    return any(refers(value) for module in frontend.modules() for value in vars(module).values())
+
+
+def _eager() -> contextlib.AbstractContextManager:
+    """Return a context without compilation, which is not worth its time here; do not load the compiler for it."""
+    loaded = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")  # torch 2.6
+    return torch.compiler.set_stance("force_eager") if loaded else contextlib.nullcontext()

@@ -1,0 +1,77 @@
+"""Checks of gradients and of training steps."""
+
+from __future__ import annotations
+
+import torch
+
+from korser.testing.inputs import signal
+from korser.testing.running import Candidate, assert_finite, require, run, stages_of, train_step
+from korser.utils.text import shorten
+
+__all__ = [
+    "gradients_finite_on_silence",
+    "gradients_not_zero",
+    "gradients_pass_through",
+    "gradients_reach_every_parameter",
+    "trains_a_second_step",
+]
+
+
+def gradients_finite_on_silence(candidate: Candidate) -> None:
+    """Check that gradients are finite for digital silence."""
+    stage = candidate.build()
+    train_step(stage, *signal(stage, "silence"))
+    for name, p in stage.named_parameters():
+        if p.grad is not None:
+            assert_finite(p.grad, f"gradients of {name}")
+
+
+def gradients_reach_every_parameter(candidate: Candidate) -> None:
+    """Check that every trainable parameter has a finite gradient."""
+    gradients = _gradients(candidate)
+    missing = [name for name, gradient in gradients.items() if gradient is None]
+    require(
+        not missing,
+        f"no gradient reaches {shorten(missing)} ({len(missing)} of {len(gradients)}): remove detach(), numpy() or "
+        "no_grad() behind it, or freeze it with requires_grad_(False)",
+    )
+    for name, gradient in gradients.items():
+        assert_finite(gradient, f"gradients of {name}")
+
+
+def gradients_not_zero(candidate: Candidate) -> None:
+    """Check that no gradient is exactly zero."""
+    gradients = _gradients(candidate)
+    zero = [name for name, gradient in gradients.items() if gradient is not None and not gradient.any()]
+    require(not zero, f"the gradient is exactly zero for {shorten(zero)} ({len(zero)} of {len(gradients)})")
+
+
+def trains_a_second_step(candidate: Candidate) -> None:
+    """Check that a second training step does not need the graph of the first."""
+    stage = candidate.build()
+    for _ in range(2):
+        train_step(stage, *candidate.batch(stage))
+
+
+def gradients_pass_through(candidate: Candidate) -> None:
+    """Check that a trainable stage that takes features passes the gradient on to the stage before it."""
+    frontend = candidate.build().train()
+    x, lengths = candidate.batch(frontend)
+    for stage in stages_of(frontend):
+        x = x.detach().requires_grad_(stage.in_channels is not None and not stage.frozen)
+        features, out = run(stage, x, lengths)
+        if x.requires_grad:
+            name = type(stage).__name__
+            gradient = None
+            if features.requires_grad:
+                (gradient,) = torch.autograd.grad((features * torch.randn(features.shape)).sum(), x, allow_unused=True)
+            require(gradient is not None, f"{name} passes no gradient on to the stage before it")
+            assert_finite(gradient, f"gradients at the input of {name}")
+            require(gradient.any(), f"{name} passes a gradient of exactly zero on to the stage before it")
+        x, lengths = features, out
+
+
+def _gradients(candidate: Candidate) -> dict[str, torch.Tensor | None]:
+    stage = candidate.build()
+    train_step(stage, *candidate.batch(stage))
+    return {name: p.grad for name, p in stage.named_parameters() if p.requires_grad}

@@ -1,0 +1,190 @@
+"""Run a frontend on a batch, and inspect its features and its state."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from korser.frontend.base import Frontend, split_frozen
+from korser.frontend.validation import ContractError
+from korser.testing.inputs import Batch, mixed_batch, two_utterances
+
+__all__ = [
+    "Candidate",
+    "assert_finite",
+    "changed_entries",
+    "evaluate",
+    "explain_retained_graph",
+    "relative_error",
+    "require",
+    "run",
+    "snapshot",
+    "stages_of",
+    "state_names",
+    "train_step",
+    "unregistered",
+]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The frontend that is checked.
+
+    Parameters
+    ----------
+    build : callable
+        Takes no arguments and returns a frontend with the same settings at every call.
+    quick : bool
+        Whether this is the quick check before training: two utterances instead of a batch that includes the shortest,
+        and a coarse tolerance, which no rounding reaches.
+    """
+
+    build: Any
+    quick: bool = False
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative difference between an utterance alone and in a batch, in float32."""
+        return 1e-3 if self.quick else 1e-5
+
+    @property
+    def rounding(self) -> float:
+        """Largest relative difference between two identical calls."""
+        return 1e-6 if self.quick else 0.0
+
+    def batch(self, stage: Frontend) -> Batch:
+        """Return the batch for checks that need one."""
+        return two_utterances(stage) if self.quick else mixed_batch(stage)
+
+
+def require(condition: Any, reason: str) -> None:
+    """Raise a ContractError with a reason unless a condition holds."""
+    if not condition:
+        raise ContractError(reason)
+
+
+def run(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> Batch:
+    """Return ``stage(x, lengths)``; raise a ContractError unless it takes and returns two tensors."""
+    try:
+        inspect.signature(stage.forward).bind(x, lengths)
+    except TypeError:
+        given = inspect.signature(type(stage).forward)
+        raise ContractError(f"forward{given} does not take (x, lengths): write forward(self, x, lengths)") from None
+    result = stage(x, lengths)
+    several = isinstance(result, (tuple, list))
+    given = f"{len(result)} values" if several else f"a single {type(result).__name__}"
+    require(
+        several and len(result) == 2, f"forward returns {given}, not features and lengths: return features, lengths"
+    )
+    for name, value in zip(("features", "lengths"), result):
+        require(torch.is_tensor(value), f"forward returns {name} as {type(value).__name__}, expected a tensor")
+    return tuple(result)
+
+
+@torch.no_grad()
+def evaluate(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> Batch:
+    """Run a stage in eval mode on copies of its input."""
+    stage.eval()
+    return run(stage, x.clone(), lengths.clone())
+
+
+def train_step(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Run forward and backward in training mode; return the features and leave gradients in ``.grad``."""
+    stage.train()
+    stage.zero_grad()
+    features, _ = run(stage, x.clone(), lengths.clone())
+    if features.requires_grad:
+        try:
+            (features.float() * torch.randn(features.shape, device=features.device)).sum().backward()
+        except RuntimeError as error:
+            explain_retained_graph(error)
+            raise
+    return features
+
+
+def explain_retained_graph(error: RuntimeError) -> None:
+    """Raise a ContractError if torch reports that the graph of an earlier training step is used again."""
+    if "backward through the graph a second time" in str(error):
+        raise ContractError(
+            "a second training step fails because forward keeps a tensor of the first one with its graph: detach() it "
+            "and register it as a buffer"
+        ) from error
+
+
+def stages_of(frontend: Frontend) -> list[Frontend]:
+    """Return the stages of a frontend in order; those of nested chains included."""
+    frozen, trainable = split_frozen(frontend)
+    return frozen + trainable
+
+
+def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the 2-norm of ``a - b`` divided by that of ``a``; infinity for different shapes or NaN."""
+    if a.shape != b.shape:
+        return math.inf
+    a, b = a.double(), b.double()
+    error = ((a - b).norm() / a.norm().clamp_min(1e-12)).item()
+    return math.inf if math.isnan(error) else error
+
+
+def assert_finite(tensor: torch.Tensor, name: str) -> None:
+    """Raise a ContractError if a tensor has values that are NaN or infinite."""
+    n = (~torch.isfinite(tensor)).sum().item()
+    require(not n, f"{n} of {tensor.numel()} {name} are NaN or infinite")
+
+
+def snapshot(module: nn.Module) -> dict[str, Any]:
+    """Return a copy of the state dict, without lazy parameters."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items() if not is_lazy(value)}
+
+
+def changed_entries(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return the names of entries of two snapshots that differ in a bit, or that only one has."""
+
+    def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+        return torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+
+    return [n for n in {**before, **after} if n not in before or n not in after or not same(before[n], after[n])]
+
+
+def state_names(module: nn.Module) -> list[str]:
+    """Return the names of parameters and persistent buffers, without lazy ones."""
+    state = {**module.state_dict(keep_vars=True), **dict(module.named_parameters())}
+    return [name for name, value in state.items() if not is_lazy(value)]
+
+
+def unregistered(stage: Frontend, kind: type[torch.Tensor]) -> list[str]:
+    """Return where a stage keeps tensors of a kind that are neither parameters nor buffers."""
+    registered = {id(tensor) for tensor in (*stage.parameters(), *stage.buffers())}
+    seen = set()
+
+    def children(value: Any, path: str) -> Iterable[tuple[Any, str]]:
+        if isinstance(value, nn.Module):
+            attributes = dict(vars(value))
+            for registry in "_parameters", "_buffers", "_modules":
+                attributes.update(attributes.pop(registry))
+            if isinstance(value, Frontend):
+                attributes.pop("config", None)  # the constructor's arguments
+            return [(child, f"{path}.{name}".lstrip(".")) for name, child in attributes.items()]
+        if isinstance(value, dict):
+            return [(child, f"{path}[{key!r}]") for key, child in value.items()]
+        if isinstance(value, (list, tuple, set)):
+            return [(child, f"{path}[{i}]") for i, child in enumerate(value)]
+        return []
+
+    def walk(value: Any, path: str) -> list[str]:
+        if id(value) in seen:
+            return []
+        seen.add(id(value))
+        found = [path] if isinstance(value, kind) and id(value) not in registered else []
+        for child, name in children(value, path):
+            found += walk(child, name)
+        return found
+
+    return walk(stage, "")

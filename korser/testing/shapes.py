@@ -1,0 +1,200 @@
+"""Checks of declared sizes, shapes and lengths."""
+
+from __future__ import annotations
+
+import torch
+
+from korser.frontend.base import Frontend
+from korser.frontend.lengths import length_mask
+from korser.frontend.validation import check_sizes
+from korser.testing.inputs import count, make_batch, synthetic_utterance
+from korser.testing.running import Candidate, assert_finite, evaluate, require, run, stages_of
+
+__all__ = [
+    "accepts_the_longest",
+    "accepts_the_shortest",
+    "check_lengths",
+    "check_output",
+    "declared_sizes_valid",
+    "explain_too_short",
+    "features_zero_beyond_lengths",
+    "frame_rate_as_declared",
+    "lengths_are_int64",
+    "lengths_grow_with_the_input",
+    "shapes_of_a_batch",
+    "shapes_of_one_utterance",
+    "unit",
+]
+
+LONGEST_SECONDS = 30.0  # longer than any utterance of the corpora
+
+
+def unit(stage: Frontend) -> str:
+    """Return "samples" or "frames"."""
+    return "samples" if stage.in_channels is None else "frames"
+
+
+def declared_sizes_valid(candidate: Candidate) -> None:
+    """Check that ``super().__init__`` was given valid sizes and rates."""
+    check_sizes(candidate.build())
+
+
+def shapes_of_one_utterance(candidate: Candidate) -> None:
+    """Check that a batch of one gives features and lengths as declared."""
+    stage = candidate.build()
+    _check_shapes(stage, [count(stage, 0.5)])
+
+
+def shapes_of_a_batch(candidate: Candidate) -> None:
+    """Check that a padded batch gives features and lengths as declared."""
+    stage = candidate.build()
+    x, lengths = candidate.batch(stage)
+    check_output(stage, x, lengths, *evaluate(stage, x, lengths))
+
+
+def accepts_the_shortest(candidate: Candidate) -> None:
+    """Check that inputs of ``min_length`` give at least one frame, in every stage."""
+    stage = candidate.build()
+    reason = explain_too_short(stage)
+    require(reason is None, reason)
+    if not candidate.quick:
+        _check_shapes(stage, [stage.min_length])
+
+
+def accepts_the_longest(candidate: Candidate) -> None:
+    """Check that thirty seconds give features and lengths as declared."""
+    stage = candidate.build()
+    _check_shapes(stage, [count(stage, LONGEST_SECONDS)])
+
+
+def lengths_are_int64(candidate: Candidate) -> None:
+    """Check that ``forward`` and ``output_lengths`` return ``(B,)`` int64."""
+    stage = candidate.build()
+    x, lengths = candidate.batch(stage)
+    for name, out in ("forward", evaluate(stage, x, lengths)[1]), ("output_lengths", stage.output_lengths(lengths)):
+        check_lengths(name, out, lengths)
+
+
+def lengths_grow_with_the_input(candidate: Candidate) -> None:
+    """Check that a longer input never gives fewer frames."""
+    stage = candidate.build()
+    n = stage.min_length + torch.arange(count(stage, 1.0))
+    out = stage.output_lengths(n)
+    shrinking = (out.diff() < 0).nonzero().flatten().tolist()
+    for i in shrinking[:1]:
+        require(False, f"inputs of {n[i]} and {n[i + 1]} {unit(stage)} give {out[i]} and {out[i + 1]} frames")
+
+
+def frame_rate_as_declared(candidate: Candidate) -> None:
+    """Check that the number of frames follows the duration, by ``frame_rate``."""
+    stage = candidate.build()
+    seconds = 60
+    n = stage.min_length + torch.tensor([0, round(seconds * stage.input_rate)])
+    before, after = stage.output_lengths(n).tolist()
+    require(
+        after > before,
+        f"inputs of {n[0]} and {n[1]} {unit(stage)} both give {after} frames, but the number of frames must follow the "
+        "duration: pooling over time is the backbone's task",
+    )
+    expected = seconds * stage.frame_rate
+    require(
+        abs(after - before - expected) <= max(2, 0.01 * expected),
+        f"{seconds} s give {after - before} frames, but frame_rate={stage.frame_rate:g} gives {expected:g}: set "
+        "frame_rate in super().__init__",
+    )
+
+
+def features_zero_beyond_lengths(candidate: Candidate) -> None:
+    """Check that features in the padding are 0."""
+    stage = candidate.build()
+    features, out = evaluate(stage, *candidate.batch(stage))
+    beyond = features[~length_mask(out, features.shape[1])].abs()
+    if beyond.any():
+        require(
+            False,
+            f"features beyond lengths must be 0 (largest value: {beyond.max():.3g}): return "
+            "korser.mask_padding(features, lengths)",
+        )
+
+
+def _check_shapes(stage: Frontend, counts: list[int]) -> None:
+    x, lengths = make_batch([synthetic_utterance(stage, n, seed) for seed, n in enumerate(counts)])
+    check_output(stage, x, lengths, *evaluate(stage, x, lengths))
+
+
+def check_lengths(name: str, out: torch.Tensor, lengths: torch.Tensor) -> None:
+    """Raise a ContractError unless lengths are ``(B,)`` int64."""
+    require(torch.is_tensor(out), f"{name} returns lengths as {type(out).__name__}, expected a tensor")
+    require(out.dtype == torch.int64, f"{name} returns lengths as {out.dtype}, expected torch.int64")
+    require(out.shape == lengths.shape, f"{name} returns lengths of shape {tuple(out.shape)}, expected (B,)")
+
+
+def check_output(
+    stage: Frontend, x: torch.Tensor, lengths: torch.Tensor, features: torch.Tensor, out: torch.Tensor
+) -> None:
+    """Raise a ContractError unless features and lengths are finite and as the stage declares them."""
+    shape, size = tuple(features.shape), stage.output_size
+    require(features.dim() == 3, f"forward returns features of shape {shape}, expected (B, T, C)")
+    require(shape[0] == len(x), f"forward returns {shape[0]} utterances for {len(x)}")
+    if shape[2] != size:
+        require(
+            shape[1] != size,
+            f"forward returns features of shape {shape}, which looks like (B, C, T): return features.transpose(1, 2)",
+        )
+        require(False, f"forward returns {shape[2]} channels, but output_size={size}: set it in super().__init__")
+    check_lengths("forward", out, lengths)
+    declared = stage.output_lengths(lengths.clone())
+    check_lengths("output_lengths", declared, lengths)
+    if not torch.equal(out, declared):
+        reason = (
+            f"inputs of {lengths.tolist()} {unit(stage)} give {out.tolist()} frames, but output_lengths returns "
+            f"{declared.tolist()}"
+        )
+        if torch.equal(out, lengths):
+            reason += ": forward returns its input lengths, return self.output_lengths(lengths)"
+        elif torch.equal(declared, lengths):
+            reason += ": define output_lengths(self, lengths), which returns the number of frames"
+        require(False, reason)
+    require(out.min() >= 1, explain_too_short(stage) or f"inputs of {lengths.tolist()} {unit(stage)} give no frame")
+    require(shape[1] >= out.max(), f"forward returns {shape[1]} frames, but lengths are {out.tolist()}")
+    require(
+        features.dtype == x.dtype,
+        f"forward returns {features.dtype} for an input of {x.dtype}: return features.to(x.dtype)",
+    )
+    assert_finite(features, "features")
+
+
+def explain_too_short(frontend: Frontend) -> str | None:
+    """Return why the first stage that does not accept its own ``min_length`` fails; None if all accept it."""
+    x, lengths = make_batch([synthetic_utterance(frontend, count(frontend, 1.0))])
+    for stage in stages_of(frontend):
+        shortest = _find_shortest(stage, x)
+        if shortest > stage.min_length:
+            return (
+                f"{type(stage).__name__} fails on inputs of {stage.min_length} {unit(stage)}, its min_length: set "
+                f"min_length={shortest} in super().__init__"
+            )
+        x, lengths = evaluate(stage, x, lengths)
+    return None
+
+
+@torch.no_grad()
+def _find_shortest(stage: Frontend, x: torch.Tensor) -> int:
+    """Return the shortest input from ``min_length`` on that gives a frame; ``min_length`` if ``x`` is too short."""
+
+    def accepts(n: int) -> bool:
+        lengths = torch.tensor([n])
+        try:
+            features, out = run(stage, x[:, :n].clone(), lengths.clone())
+            return min(features.shape[1], out.item(), stage.output_lengths(lengths).item()) >= 1
+        except Exception:
+            return False
+
+    stage.eval()
+    low, high = stage.min_length, x.shape[1]
+    if low >= high or accepts(low) or not accepts(high):
+        return low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if accepts(middle) else (middle, high)
+    return high
