@@ -18,13 +18,13 @@ from stock import arithmetic, titled
 from timing import arguments, in_words, interleaved, report
 
 from korser import load_hparams
-from korser.config.layers import SHIPPED
+from korser.config.shipped import SHIPPED
 from korser.data.batches import CachedReader, make_dataset
 from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model
 from korser.training.checkpoints import History
-from korser.training.train import training_batches
+from korser.training.datasets import training_loader
 from korser.utils.seeding import set_arithmetic
 
 UTTERANCES = 52_000  # of the paper's training part
@@ -71,7 +71,7 @@ def manifest(samples, tasks):
     rng = np.random.default_rng(0)
     names = [str(i) for i in range(len(samples))]
     labels = {task.name: rng.choice(task.classes, len(samples)) for task in tasks}
-    return pd.DataFrame({"id": names, "audio_path": names, "digest": names, "samples": samples, **labels})
+    return pd.DataFrame({"id": names, "path": names, "digest": names, "samples": samples, **labels})
 
 
 def epoch(dataset, hparams, tasks, *, skip_frozen, kind=EmotionBrain):
@@ -80,7 +80,8 @@ def epoch(dataset, hparams, tasks, *, skip_frozen, kind=EmotionBrain):
     brain = kind(
         model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_frozen=skip_frozen, history=History()
     )
-    loader = training_batches(brain, dataset)
+    loader = training_loader(brain, dataset)
+    brain.n_train_batches = len(loader)
     brain.on_fit_start()
     done = [0]
 

@@ -200,9 +200,9 @@ def cache(args, source, folder):
     sizes = ((3 + 3 * torch.rand(n, generator=generator)) * SAMPLE_RATE).int().tolist()
     noise = 0.1 * torch.randn(max(sizes) + n, generator=generator)
     names, digests = map(str, range(n)), [f"{i:064x}" for i in range(n)]
-    audio = pd.DataFrame({"audio_path": names, "digest": digests, "samples": sizes})
+    audio = pd.DataFrame({"path": names, "digest": digests, "samples": sizes})
 
-    def read(path):
+    def read(path, digest):
         return noise[int(path) : int(path) + sizes[int(path)]]
 
     cases, repeats = {}, min(args.repeats, 3)  # each writes its features anew

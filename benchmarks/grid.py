@@ -27,13 +27,12 @@ import torch
 from timing import append, arguments, figure, in_words, write
 
 import korser
-from korser.config.layers import SHIPPED
+from korser.config.shipped import SHIPPED
 from korser.corpora.synthetic import mini
-from korser.data.audio import read_audio, scan_audio
-from korser.data.audio_cache import AudioStore
+from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.feature_cache import FeatureCache
 from korser.frontend.base import split_frozen
-from korser.utils.files import read_csv
+from korser.runs.directory import RunDirectory
 
 MODELS = ("leaf_stl", "leaf_mtl", "wav2vec_leaf_stl", "wav2vec_leaf_mtl")
 FULL_CELLS = "wav2vec_leaf_mtl"  # in full form trained for all ten epochs, at each batch size
@@ -174,15 +173,14 @@ class Grid:
             lambda: mini.prepare(hparams["data_folder"], **hparams["corpus_options"]),
         )
         paths = table["path"].tolist()
-        audio = timed("checking and measuring files", lambda: scan_audio(paths, hparams["cache_folder"]))
-        timed("audio store", lambda: AudioStore(self.folder / "cache", read_audio).fill(audio, progressbar=False))
+        audio = timed("checking and decoding files", lambda: scan_audio(paths, hparams["cache_folder"]))
         prefix, _ = split_frozen(hparams["frontend"])
         for stage in prefix:
             stage.to(self.args.device)
         cache = FeatureCache(
             prefix,
             hparams["cache_folder"],
-            read_audio,
+            AudioStore(hparams["cache_folder"]).waveform,
             dtype=hparams["cache_dtype"],
             precision=hparams["extraction_precision"],
             seconds=hparams["extraction_seconds"],
@@ -207,12 +205,12 @@ class Grid:
         torch.cuda.empty_cache()
         start, ends = time.perf_counter(), []
         hparams = self.load(model, n, n_epochs=n_epochs, patience=n_epochs, **overrides)
-        run_dir = self.folder / "results" / f"{hparams.name}-{hparams.digest()}"
+        run_dir = self.folder / "results" / hparams.run_name
         shutil.rmtree(run_dir, ignore_errors=True)  # a complete run is not made again
         korser.train(hparams, run_dir, on_epoch=lambda epoch, score: ends.append(time.perf_counter()))
         total = time.perf_counter() - start
         epochs = np.diff(ends)
-        training = read_csv(run_dir / "log.csv")["seconds"].to_numpy()[1:]
+        training = RunDirectory(run_dir).log()["seconds"].to_numpy()[1:]
         how = "the stock way, " if overrides.keys() >= stock.SETTINGS.keys() else ""
         self.say(
             f"{n} utterances, {how}{hparams.name}, batch {hparams['batch_size']}: {n_epochs} epochs in "

@@ -1,7 +1,7 @@
 """What the work is, and how fast it could be at most: operations and bytes, counted and not timed.
 
 Operations are those of matrix products, convolutions, attention and Fourier transforms as they are run (PyTorch's
-FlopCounterMode with :data:`korser.nn.cost.FFT`); what works element by element is not counted. Bytes are the least that
+FlopCounterMode with :data:`korser.nn.cost.FFT_FLOPS`); what works element by element is not counted. Bytes are the least that
 has to be moved: each input read once, each output written once, weights not at all (they are shared by a batch).
 The limits of an H100 are those of the README.
 """
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from korser import SAMPLE_RATE
-from korser.nn.cost import FFT
+from korser.nn.cost import FFT_FLOPS
 from korser.plugins.backbones.convnet import ConvNet
 from korser.plugins.frontends.leaf.leaf import Leaf
 from korser.plugins.frontends.mel import Mel
@@ -26,7 +26,7 @@ UTTERANCES = 52_000  # of an epoch
 
 def flop(function):
     """Floating-point operations of a call."""
-    with FlopCounterMode(display=False, custom_mapping=FFT) as counter, sdpa_kernel(SDPBackend.MATH):
+    with FlopCounterMode(display=False, custom_mapping=FFT_FLOPS) as counter, sdpa_kernel(SDPBackend.MATH):
         function()
     return counter.get_total_flops()
 

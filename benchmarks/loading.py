@@ -16,9 +16,9 @@ import torch
 from epoch import epoch, manifest, settings
 from timing import arguments, figure, interleaved, report
 
-from korser.data.audio import read_audio, scan_audio
-from korser.data.audio_cache import AudioStore
-from korser.data.batches import CachedReader, bucketed_batches, collate, make_dataset, to_float
+from korser.data.audio import read_audio, to_float
+from korser.data.audio_cache import AudioStore, scan_audio
+from korser.data.batches import CachedReader, bucketed_batches, collate, make_dataset
 from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.frontend.base import SAMPLE_RATE
 
@@ -46,8 +46,8 @@ def make_files(folder, n):
 class Files:
     """Every file read anew, as a stock recipe does."""
 
-    def read(self, audio_path, digest):
-        return read_audio(audio_path)
+    def read(self, path, digest):
+        return read_audio(path)
 
 
 def delivered(dataset, hparams, workers=0):
@@ -77,11 +77,10 @@ def main():
         cases, seconds_of_audio = {}, {}
         memory = MemoryBudget(args.device, 2**36)
         for ending, files in paths.items():
-            audio = scan_audio(files, Path(folder) / "cache")
+            audio = scan_audio(files, Path(folder) / ending)
             table = manifest(audio["samples"], tasks)
-            table[["audio_path", "digest"]] = audio[["audio_path", "digest"]].to_numpy()
-            stored = AudioStore(Path(folder) / ending, read_audio)
-            stored.fill(table, progressbar=False)
+            table[["path", "digest"]] = audio[["path", "digest"]].to_numpy()
+            stored = AudioStore(Path(folder) / ending)
             plain = make_dataset(table, tasks, CachedReader(Files(), 0))
             cases[f"{ending}, plain, 0 workers"] = delivered(plain, hparams)
             cases[f"{ending}, plain, 2 workers"] = delivered(plain, hparams, 2)

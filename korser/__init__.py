@@ -1,27 +1,71 @@
-"""Compare speech frontends on speech emotion recognition."""
+"""Compare speech frontends on speech emotion recognition.
 
-import speechbrain as _speechbrain  # noqa: F401  which allows TF32 as it is imported; so it comes first
-import torch as _torch
+Everything that the author of a plugin needs is importable from here. Names are imported when they are first used, so
+that the command line answers without importing PyTorch.
+"""
 
-from korser.config.hparams import HParams, load_hparams
-from korser.frontend.base import SAMPLE_RATE, Chain, Frontend
-from korser.nn.feature_augment import FeatureAugment
-from korser.nn.tasks import Task
-from korser.training.train import train
-from korser.utils.errors import UserError
+from __future__ import annotations
 
-# fp32 means fp32, on a GPU too: with TF32's 10 bits LEAF is off its definition by up to 3e-4, and a model's predictions
-# on a GPU are not those on a CPU.
-_torch.backends.cuda.matmul.allow_tf32 = _torch.backends.cudnn.allow_tf32 = False
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from korser.config.hparams import HParams, load_hparams
+    from korser.frontend.base import SAMPLE_RATE, Chain, Frontend
+    from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
+    from korser.frontend.pcen import PCEN
+    from korser.nn.feature_augment import FeatureAugment
+    from korser.nn.tasks import Task
+    from korser.testing import check_frontend
+    from korser.training.train import train
+    from korser.utils.errors import UserError
+
+_MODULES = {
+    "PCEN": "korser.frontend.pcen",
+    "SAMPLE_RATE": "korser.frontend.base",
+    "Chain": "korser.frontend.base",
+    "FeatureAugment": "korser.nn.feature_augment",
+    "Frontend": "korser.frontend.base",
+    "HParams": "korser.config.hparams",
+    "Task": "korser.nn.tasks",
+    "UserError": "korser.utils.errors",
+    "check_frontend": "korser.testing",
+    "length_mask": "korser.frontend.lengths",
+    "load_hparams": "korser.config.hparams",
+    "mask_padding": "korser.frontend.lengths",
+    "masked_mean_std": "korser.frontend.lengths",
+    "train": "korser.training.train",
+}
 
 __all__ = [
+    "PCEN",
     "SAMPLE_RATE",
     "Chain",
     "FeatureAugment",
-    "HParams",
     "Frontend",
+    "HParams",
     "Task",
     "UserError",
+    "check_frontend",
+    "length_mask",
     "load_hparams",
+    "mask_padding",
+    "masked_mean_std",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("korser")
+    if name in _MODULES:
+        globals()[name] = value = getattr(importlib.import_module(_MODULES[name]), name)
+        return value
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

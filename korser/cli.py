@@ -1,65 +1,196 @@
-"""What every recipe does with its command line and with a user's mistake."""
+"""The ``korser`` command, and the command line of every recipe.
 
+Importing PyTorch and SpeechBrain takes seconds. So nothing here does before it is needed, and a recipe imports what it
+runs inside ``main``, once its arguments are parsed: help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
 import logging
 import os
 import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import yaml
+
+import korser
 from korser.utils.errors import UserError
+from korser.utils.logs import is_for_users
+from korser.utils.text import did_you_mean
 
-# libraries whose notes on their own workings nobody asked for
-CHATTY = ("speechbrain", "httpx", "transformers", "fontTools")
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+    from korser.config.hparams import HParams
+
+__all__ = ["Parser", "add_worker_options", "init_distributed", "main", "mapping", "parse_settings", "run"]
+
+COMMANDS = ("train", "search", "compare", "plot", "probe", "predict", "evaluate", "pretrain", "check")
 
 
-def first(arguments, what):
-    """Split what a recipe works on from the options behind it; ask for it where options come first.
+class Parser(argparse.ArgumentParser):
+    """Parser of a recipe's command line; a mistake is a :class:`korser.UserError`.
 
     Parameters
     ----------
+    command : str
+        Name of the command, such as ``"plot"``.
+    description : str
+        Docstring of the recipe, shown by ``--help``.
+    usage : str, optional
+        The arguments, for ``--help``; by default made from those that are added.
+    """
+
+    def __init__(self, command: str, description: str, usage: str | None = None) -> None:
+        super().__init__(
+            prog=f"korser {command}".strip(),
+            usage=usage and f"%(prog)s {usage}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse_args(self, args: Sequence[str]) -> argparse.Namespace:
+        """Parse a command line; unknown options are errors that name the nearest known one."""
+        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        names = [argument.partition("=")[0] for argument in args]
+        for name in names:
+            if name.startswith("--") and name not in known and not {"-h", "--help"} & set(names):
+                raise UserError(f"unknown option {name}{did_you_mean(name, known)}")
+        return super().parse_args(args)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a mistake instead of printing the usage and exiting."""
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def parse_settings(parser: Parser, arguments: list[str]) -> tuple[Path, dict[str, Any], argparse.Namespace]:
+    """Read the command line of a recipe that takes a settings file.
+
+    Parameters
+    ----------
+    parser : Parser
+        Of the recipe's own options.
     arguments : list of str
-    what : str
-        Such as "the folder of the runs".
 
     Returns
     -------
-    str, list of str
+    Path, dict, argparse.Namespace
+        The settings file, found among those of korser where it has only a name; overrides; the recipe's own options.
     """
-    if not arguments:
-        raise UserError(f"name {what}; --help says how")
-    if arguments[0].startswith("--"):
-        raise UserError(f"name {what} before the options, not '{arguments[0]}'")
-    return arguments[0], arguments[1:]
+    options, rest = parser.parse_known_args(arguments)
+    from korser.config.command_line import parse_arguments
+    from korser.config.shipped import find_settings_file
+
+    if not rest:
+        parser.error("expected a settings file")
+    path, overrides = parse_arguments(rest)
+    return find_settings_file(path), overrides, options
 
 
-def run(main):
-    """Call a recipe's ``main`` and turn a user's mistake into one line and exit code 2.
+def add_worker_options(parser: Parser) -> None:
+    """Add the options of :func:`korser.workers.open_workers`."""
+    group = parser.add_argument_group("where runs are trained")
+    group.add_argument("--workers", type=int, metavar="N", help="runs at a time; default: one per GPU or CPU core")
+    group.add_argument("--gpus_per_trial", type=float, metavar="SHARE", help="0.5 puts two runs on one GPU")
+    group.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="a Ray cluster: auto (the one this machine is part of), HOST:PORT or local; pip install 'korser[cluster]'",
+    )
+
+
+def mapping(text: str) -> dict[str, Any]:
+    """Read a YAML mapping; for ``add_argument(type=mapping)``."""
+    value = yaml.safe_load(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"'{text}': expected a mapping such as '{{name: value}}'")
+    return value
+
+
+def init_distributed(hparams: HParams) -> bool:
+    """Join the processes that torchrun started, if it did; return whether this is the main one."""
+    from speechbrain.utils import distributed
+
+    distributed.ddp_init_group(hparams)
+    return distributed.if_main_process()
+
+
+def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None) -> None:
+    """Call a recipe's ``main``; turn a user's mistake into one line and exit code 2.
 
     Parameters
     ----------
-    main : callable
-        Takes the list of command line arguments. The docstring of its module is what ``--help`` shows.
+    recipe : callable
+        Takes the list of command line arguments.
+    arguments : list of str, optional
+        By default those of this process.
     """
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(main.__globals__["__doc__"].strip())
-        return
-    handler = logging.StreamHandler()
-    said = set()
-
-    def worth_saying(record):
-        if record.levelno < logging.WARNING:
-            return not record.name.startswith(CHATTY)
-        text = record.getMessage()  # a warning is said once, however many models it holds for
-        return text not in said and not said.add(text)
-
-    handler.addFilter(worth_saying)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    _log_to_terminal()
     try:
-        main(sys.argv[1:])
+        recipe(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the ``korser`` command."""
+    run(_main, arguments)
+
+
+def _main(arguments: list[str]) -> None:
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_describe_commands())
+    elif command == "--version":
+        print(f"korser {korser.__version__}")
+    elif command in COMMANDS:
+        _import_recipe(command).main(arguments[1:])
+    else:
+        raise UserError(f"unknown command '{command}'{did_you_mean(command, COMMANDS)}")
+
+
+def _describe_commands() -> str:
+    lines = [f"  {command:<10}{_first_line(_import_recipe(command))}" for command in COMMANDS]
+    return "\n".join([_first_line(korser), "", "usage: korser COMMAND ... | COMMAND --help | --version", "", *lines])
+
+
+def _first_line(module: ModuleType) -> str:
+    return module.__doc__.partition("\n")[0]
+
+
+def _import_recipe(command: str) -> ModuleType:
+    return importlib.import_module(f"korser.recipes.{command}")
+
+
+def _log_to_terminal() -> None:
+    """Show warnings, each once, and messages of korser and the user's own code on stderr."""
+    shown = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        text = record.getMessage()
+        new = text not in shown
+        shown.add(text)
+        return new
+
+    handler = logging.StreamHandler()
+    handler.addFilter(is_for_users)
+    handler.addFilter(is_new)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,38 +1,34 @@
-"""Compare models: train each with several seeds, on every fold if asked, and lay them side by side.
+"""Compare models: train each with several seeds, and with every fold if asked.
 
-    python recipes/compare.py hparams/compare.yaml [--key=value ...] [--workers=N] [--cluster=auto]
+    korser compare compare.yaml --overrides.corpus=ravdess --overrides.data_folder=/data/ravdess --folds=6
 
-`hparams/compare.yaml` says which models, seeds and folds; every key of it can be set on the command line, what all
-runs share by --overrides.NAME=VALUE. Tables and answers go to <output_folder>/compare. The same command again goes on
-where it was stopped and makes only what is missing. --workers: how many runs go at a time on this machine (by default
-one a GPU, or one a CPU core). --cluster=auto spreads them over the Ray cluster that this machine is part of
-(pip install 'korser[cluster]'); --gpus_per_trial=0.5 puts two on one GPU.
+The file names models, seeds and folds; every key of it can be set on the command line, settings that all runs share by
+--overrides.NAME=VALUE. Tables and answers are written to <output_folder>/compare. An interrupted comparison resumes
+when the command is given again: only missing runs are trained.
 """
 
 import re
 import sys
 
 from korser import cli
-from korser.comparison.run import run_experiment
-from korser.comparison.settings import load_settings
-from korser.config.overrides import parse_overrides, parse_value
-from korser.workers import open_workers
-
-WORKERS = ("workers", "cluster", "gpus_per_trial")
 
 
-def main(arguments):
-    path, rest = cli.first(arguments, "the comparison's YAML")
-    overrides = parse_overrides(rest)
-    how = {key: parse_value(key, overrides.pop(key)) for key in WORKERS if key in overrides}
+def main(arguments: list[str]) -> None:
+    """Train what is missing of a comparison and print its tables."""
+    parser = cli.Parser("compare", __doc__, usage="FILE.yaml [--key=value ...] [--workers=N] [--cluster=auto]")
+    cli.add_worker_options(parser)
+    path, overrides, options = cli.parse_settings(parser, arguments)
+    from korser.comparison.run import run_experiment
+    from korser.comparison.settings import load_settings
+    from korser.workers import open_workers
+
     settings = load_settings(path, overrides)
-    with open_workers(how.pop("workers", None), **how) as workers:
+    with open_workers(**vars(options)) as workers:
         text, failed = run_experiment(settings, workers)
     print(re.sub(r"\\([\\`*_|<>\[\]])", r"\1", text))  # Markdown's escapes are for pages, not for terminals
     print(f"\nEverything is in {settings.output_folder}/compare")
     if failed:
-        print(f"\n!!! {len(failed)} runs could not be made; the same command tries again:", file=sys.stderr)
-        print("\n".join(failed), file=sys.stderr)
+        print(f"\n{len(failed)} runs failed; the same command tries them again:", *failed, sep="\n", file=sys.stderr)
         sys.exit(1)
 
 

@@ -1,44 +1,38 @@
 """Evaluate a trained model on another corpus.
 
-    python recipes/evaluate.py RUN_DIR --corpus=emotiontts --data_folder=... [--label_map="{emotion: {happy: joy}}"]
+    korser evaluate RUN_DIR --corpus=emotiontts --data_folder=/data/emotiontts --label_map='{emotion: {happy: joy}}'
 
-Labels of that corpus are mapped to the model's classes by `label_map`; null leaves a class out. Predictions and metrics
-are written to RUN_DIR/evaluations.
+Predictions and metrics are written to RUN_DIR/evaluations.
 """
 
-from korser import UserError, cli
-from korser.config.overrides import parse_overrides, parse_value
-from korser.corpora import corpus_names
-from korser.inference.predict import TrainedModel
-from korser.metrics.evaluate import summary_table
-from korser.runs.directory import headline
-from korser.utils.text import did_you_mean
-
-OPTIONS = {
-    "corpus": None,
-    "data_folder": None,
-    "label_map": {},
-    "corpus_options": {},
-    "cache_folder": "cache",
-}
+from korser import cli
 
 
-def main(arguments):
-    run_dir, rest = cli.first(arguments, "the run directory")
-    options = dict(OPTIONS)
-    for key, value in parse_overrides(rest).items():
-        if key not in OPTIONS:
-            raise UserError(f"unknown option --{key}{did_you_mean(key, OPTIONS)}")
-        options[key] = parse_value(key, value) if isinstance(OPTIONS[key], dict) else value
-        if isinstance(OPTIONS[key], dict) and not isinstance(options[key], dict):
-            raise UserError(f"--{key} is {value!r}: write a mapping")
-    if options["corpus"] is None:
-        raise UserError(f"say on what to evaluate: --corpus={'|'.join(corpus_names())} or the import path of your own")
-    if options["data_folder"] is None:
-        raise UserError("say where the corpus lies: --data_folder=...")
-    metrics, info = TrainedModel(run_dir).evaluate_corpus(**options, out=f"{run_dir}/evaluations")
+def main(arguments: list[str]) -> None:
+    """Evaluate a run on a corpus and print the results."""
+    parser = cli.Parser("evaluate", __doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="directory of a complete run")
+    parser.add_argument("--corpus", required=True, metavar="NAME", help="of korser, or the import path of your own")
+    parser.add_argument("--data_folder", required=True, metavar="FOLDER", help="folder of the corpus")
+    parser.add_argument(
+        "--label_map",
+        type=cli.mapping,
+        default={},
+        metavar="{TASK: {LABEL: CLASS}}",
+        help="labels of the corpus and classes of the model; null leaves a label out",
+    )
+    parser.add_argument("--corpus_options", type=cli.mapping, default={}, metavar="{NAME: VALUE}")
+    parser.add_argument("--cache_folder", default="cache", metavar="FOLDER", help="default: cache")
+    options = vars(parser.parse_args(arguments))
+    from korser.inference.evaluate import evaluate_corpus
+    from korser.inference.predict import load_trained_model
+    from korser.metrics.evaluate import summary_table
+    from korser.runs.directory import headline
+
+    trained = load_trained_model(options.pop("run_dir"))
+    metrics, info = evaluate_corpus(trained, **options, out=trained.directory.evaluations)
     # there was no split here
-    head = {**headline(info), "protocol": info["protocol"], "random_split": False, "warnings": info["warnings"]}
+    head = {**headline(info), "random_split": False, "warnings": info["warnings"]}
     print(summary_table(metrics, **head))
 
 

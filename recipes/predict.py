@@ -1,35 +1,36 @@
-"""Emotion (and gender, intensity) of audio files, by a trained model.
+"""Predict the emotion (and gender, intensity) of audio files by a trained model.
 
-    python recipes/predict.py RUN_DIR files... [--json]
+    korser predict RUN_DIR recording.wav more/*.flac [--json]
 
---json writes a list with a record for each file.
+Prints the probability of every class for each file.
 """
 
 import json
 
-from korser import UserError, cli
-from korser.inference.predict import TrainedModel
+from korser import cli
 
 
-def main(arguments):
-    as_json = "--json" in arguments
-    arguments = [a for a in arguments if a != "--json"]
-    unknown = next((a for a in arguments if a.startswith("--")), None)
-    if unknown:
-        raise UserError(f"unknown option {unknown}: there is only --json")
-    if len(arguments) < 2:
-        raise UserError("say which run and which files: python recipes/predict.py RUN_DIR files... [--json]")
-    trained = TrainedModel(arguments[0])
-    table = trained.predict_files(arguments[1:])
-    if as_json:
-        warnings = {"warnings": trained.warnings} if trained.warnings else {}
-        print(json.dumps([row | warnings for row in table.to_dict("records")], ensure_ascii=False, indent=1))
+def main(arguments: list[str]) -> None:
+    """Print the probabilities of every class for each file."""
+    parser = cli.Parser("predict", __doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="directory of a complete run")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio files")
+    parser.add_argument("--json", action="store_true", help="print a JSON list with one record per file")
+    options = parser.parse_args(arguments)
+    from korser.inference.predict import load_trained_model
+
+    trained = load_trained_model(options.run_dir)
+    records = trained.predict_files(options.files).to_dict("records")
+    if options.json:
+        warnings = {"warnings": [str(note) for note in trained.warnings]} if trained.warnings else {}
+        print(json.dumps([record | warnings for record in records], ensure_ascii=False, indent=1))
         return
-    for row in table.to_dict("records"):
-        print(row["path"])
+    for record in records:
+        print(record["path"])
         for task in trained.tasks:
-            ranked = sorted(task.classes, key=lambda label: -row[f"{task.name}_prob_{label}"])
-            print(f"  {task.name:<10}", "  ".join(f"{c} {row[f'{task.name}_prob_{c}']:.3f}" for c in ranked))
+            probabilities = {label: record[f"{task.name}_prob_{label}"] for label in task.classes}
+            ranked = sorted(probabilities, key=probabilities.get, reverse=True)
+            print(f"  {task.name:<10}", "  ".join(f"{label} {probabilities[label]:.3f}" for label in ranked))
 
 
 if __name__ == "__main__":

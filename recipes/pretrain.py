@@ -1,31 +1,28 @@
 """Pretrain a wav2vec 2.0 on your own speech, from scratch or from a checkpoint.
 
-    python recipes/pretrain.py hparams/pretrain_wav2vec.yaml --data_folder=my/speech [--key=value ...]
+    korser pretrain pretrain_wav2vec.yaml --data_folder=my/speech
+    torchrun --nproc_per_node=4 -m korser.recipes.pretrain pretrain_wav2vec.yaml ...    # on four GPUs
 
-    torchrun --nproc_per_node=4 recipes/pretrain.py hparams/pretrain_wav2vec.yaml ...      # on four GPUs
-
-`--source=facebook/wav2vec2-base` goes on from a checkpoint, `--corpus=csv` reads a corpus with its speakers,
-`--sources='[{data_folder: a}, {data_folder: b, corpus: ravdess, weight: 2}]'` several. The same command again goes on
-where it was stopped. What comes out is a Hugging Face folder: `recipes/train.py ... --wav2vec_source=<it>`.
+Every key of the file can be set on the command line: --source=facebook/wav2vec2-base starts from a checkpoint,
+--corpus=csv reads a corpus with its speakers, --sources='[{data_folder: a}, {data_folder: b, weight: 2}]' several. An
+interrupted run resumes when the command is given again. The result is a Hugging Face folder, for
+korser train ... --wav2vec_source=FOLDER.
 """
 
-import os
-
-import speechbrain as sb
-
 from korser import cli
-from korser.config.overrides import parse_overrides
-from korser.pretraining import load_settings, pretrain, pretrain_folder
 
 
-def main(arguments):
-    path, overrides = cli.first(arguments, "the YAML")
-    hparams = load_settings(path, parse_overrides(overrides))
-    if "RANK" in os.environ:  # started by torchrun
-        sb.utils.distributed.ddp_init_group({"distributed_backend": hparams["distributed_backend"]})
-    run_dir = pretrain_folder(hparams)
-    pretrain(hparams, run_dir)
-    if sb.utils.distributed.if_main_process():
+def main(arguments: list[str]) -> None:
+    """Pretrain by a settings file."""
+    parser = cli.Parser("pretrain", __doc__, usage="FILE.yaml [--key=value ...]")
+    path, overrides, _ = cli.parse_settings(parser, arguments)
+    from korser.pretraining import load_settings, pretrain, pretrain_folder
+
+    settings = load_settings(path, overrides)
+    is_main_process = cli.init_distributed(settings)
+    run_dir = pretrain_folder(settings)
+    pretrain(settings, run_dir)
+    if is_main_process:
         print(f"The checkpoint is {run_dir / 'checkpoint'}")
 
 

@@ -1,32 +1,25 @@
 """Search for the settings of a model that give the best validation UAR.
 
-    python recipes/search.py hparams/search.yaml [--key=value ...] [--workers=N] [--cluster=auto]
+    korser search search.yaml --model=leaf_mtl.yaml --workers=4
 
-`hparams/search.yaml` says which model, which settings and how; every key of it can be set on the command line, what all
-trials share by --overrides.NAME=VALUE and what is searched by --space.NAME='[...]'. The same command again goes on
-where it was stopped.
-
-    --workers=N             trials at a time on this machine; without it one a GPU, or one a CPU core
-    --gpus_per_trial=0.5    two trials on one GPU
-    --cluster=auto          on the Ray cluster that this machine is part of (pip install 'korser[cluster]')
+The file names the model, the searched settings and the method; every key of it can be set on the command line, settings
+that all trials share by --overrides.NAME=VALUE and searched ones by --space.NAME='[...]'. An interrupted search resumes
+when the command is given again.
 """
 
 from korser import cli
-from korser.config.overrides import parse_overrides, parse_value
-from korser.search import load_settings, search
-from korser.workers import open_workers
-
-WORKERS = ("workers", "cluster", "gpus_per_trial")
 
 
-def main(arguments):
-    path, rest = cli.first(arguments, "the search's YAML")
-    overrides = parse_overrides(rest)
-    how = {key: parse_value(key, overrides.pop(key)) for key in WORKERS if key in overrides}
+def main(arguments: list[str]) -> None:
+    """Run a search and print its results."""
+    parser = cli.Parser("search", __doc__, usage="FILE.yaml [--key=value ...] [--workers=N] [--cluster=auto]")
+    cli.add_worker_options(parser)
+    path, overrides, options = cli.parse_settings(parser, arguments)
+    from korser.search import load_settings, search
+    from korser.workers import open_workers
+
     settings = load_settings(path, overrides)
-    with open_workers(
-        how.get("workers"), cluster=how.get("cluster"), gpus_per_trial=how.get("gpus_per_trial")
-    ) as workers:
+    with open_workers(**vars(options)) as workers:
         search(settings, workers, say=print)
 
 

@@ -1,34 +1,31 @@
 """Train and evaluate one model.
 
-    python recipes/train.py hparams/wav2vec_leaf_mtl.yaml [--key=value ...]
+    korser train wav2vec_leaf_mtl.yaml --data_folder=data/mini --n_epochs=10
+    torchrun --nproc_per_node=4 -m korser.recipes.train wav2vec_leaf_mtl.yaml    # on four GPUs
 
-    torchrun --nproc_per_node=4 recipes/train.py hparams/wav2vec_leaf_mtl.yaml      # on four GPUs
-
-Every setting of the YAML file and of its base can be set on the command line. The run directory is named by the
-settings; the same command again goes on where it was stopped.
+Every setting of the file and of its base can be set on the command line, nested ones by dotted names
+(--backbone.dropout=0.3); so can SpeechBrain's run options (--debug, --device=cpu, --precision=bf16, --compile, ...).
+The run directory is named by the settings; an interrupted run resumes when the command is given again.
 """
 
-import os
-
-import speechbrain as sb
-
-from korser import cli, load_hparams, train
-from korser.config.overrides import parse_overrides
-from korser.metrics.evaluate import summary_table
-from korser.runs.directory import headline, run_folder
-from korser.utils.files import read_json
+import korser
+from korser import cli
 
 
-def main(arguments):
-    path, overrides = cli.first(arguments, "the model's YAML")
-    hparams = load_hparams(path, parse_overrides(overrides))
-    if "RANK" in os.environ:  # started by torchrun
-        sb.utils.distributed.ddp_init_group({"distributed_backend": hparams["distributed_backend"]})
+def main(arguments: list[str]) -> None:
+    """Train the model of a settings file and print its results."""
+    parser = cli.Parser("train", __doc__, usage="FILE.yaml [--key=value ...]")
+    path, overrides, _ = cli.parse_settings(parser, arguments)
+    from korser.metrics.evaluate import summary_table
+    from korser.runs.directory import RunDirectory, headline, run_folder
+
+    hparams = korser.load_hparams(path, overrides)
+    is_main_process = cli.init_distributed(hparams)
     run_dir = run_folder(hparams)
-    metrics = train(hparams, run_dir)
-    if sb.utils.distributed.if_main_process():
-        part = "test" if "test" in metrics else "valid"
-        print(summary_table(metrics[part], **headline(read_json(run_dir / "run.json"), part)))
+    metrics = korser.train(hparams, run_dir)
+    if is_main_process:
+        split = "test" if "test" in metrics else "valid"
+        print(summary_table(metrics[split], **headline(RunDirectory(run_dir).info(), split)))
         print(f"\nEverything is in {run_dir}")
 
 

@@ -1,6 +1,5 @@
 """A tiny corpus and tiny settings, so that whole runs take a second or two."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -98,22 +97,16 @@ def yaml_folder(tmp_path):
     return tmp_path
 
 
-def load_recipe(name):
-    spec = importlib.util.spec_from_file_location(f"recipe_{name}", ROOT / "recipes" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Run a recipe in this process; gives (exit code, stdout, stderr)."""
+    """Run the korser command in this process: ``call("train", "mel_stl.yaml")`` -> (exit code, stdout, stderr)."""
 
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    def run(*arguments):
+        arguments = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["korser", *arguments])
         code = 0
         try:
-            cli.run(load_recipe(name).main)
+            cli.main()
         except SystemExit as stop:
             code = stop.code
         out = capsys.readouterr()

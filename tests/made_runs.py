@@ -99,6 +99,7 @@ def write_run(
         "model": model,
         "corpus": corpus,
         "synthetic": False,
+        "identified_by_folder": False,
         "protocol": protocol,
         "speaker_independent": protocol not in ("random_stratified", "manifest_random"),
         "tasks": [{"name": t, "weight": 1.0, "ordinal": t == "intensity", "classes": list(CLASSES[t])} for t in tasks],
@@ -107,6 +108,8 @@ def write_run(
         "fold": fold,
         "code": {"korser.plugins.frontends.made.Made": "0123456789abcdef"},
         "frozen": [],
+        "files": {},
+        "environment": {},
         **info,
     }
     (path / "run.json").write_text(json.dumps(run), encoding="utf-8")

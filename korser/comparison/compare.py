@@ -1,27 +1,35 @@
-"""Models side by side: which is better, by how much, and whether that can be told.
+"""Compare models: which is better, by how much, and whether the difference is significant.
 
-From run directories alone. A model's runs are pooled over folds; its metrics are means over seeds with intervals over
+From run directories only. The runs of a model are pooled over folds; metrics are means over seeds with intervals over
 speakers and seeds, and models are compared in pairs on the same utterances (:mod:`korser.metrics.significance`).
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from korser.comparison import tables
-from korser.comparison.estimates import cell_text, corrected, estimate_of, estimates_of, pair_difference
+from korser.comparison.estimates import all_pairs, estimate_of, estimates_of, reason_of, significance_marks
 from korser.comparison.questions import ask, default_questions
 from korser.comparison.subgroups import calibration_table, subgroups_table
-from korser.data.split_checks import LEXICAL_LEAKAGE
-from korser.runs.groups import label_runs, made_by_other_code, other_recordings, studies
-from korser.runs.pool import pool, require_same_utterances
+from korser.comparison.verdict import Answer
+from korser.comparison.warnings import excluded_models, recording_warnings, searched_models, warnings_about
+from korser.comparison.write import document, latex, write_comparison
+from korser.runs.groups import label_runs, made_by_other_code, studies
+from korser.runs.load import Run
+from korser.runs.pool import ModelPredictions, pool
 from korser.utils.errors import UserError
-from korser.utils.files import write_csv, write_text
-from korser.utils.text import shorten
+from korser.utils.files import write_csv
+from korser.utils.notes import Note
+from korser.utils.table import Mark
 
-COSTS = {  # column: how a model's runs are put together
+__all__ = ["Comparison", "compare"]
+
+COSTS = {  # column: how the values of a model's runs are combined
     "parameters": "max",
     "trainable_parameters": "max",
     "macs_per_second": "max",
@@ -32,123 +40,140 @@ COSTS = {  # column: how a model's runs are put together
 
 @dataclass
 class Comparison:
-    """Models of one study, compared.
+    """Models on the same corpus and split, compared.
 
     Attributes
     ----------
     corpus, protocol, metric, main : str
-        ``metric`` of the task ``main`` is what models are compared by.
+        Models are compared by ``metric`` of the task ``main``.
     models : dict
         ``{label: korser.runs.pool.ModelPredictions}`` in the order of the rows.
     table : pandas.DataFrame
-        One row a model. ``model``; ``n_seeds, n_folds, n_speakers, n_utterances``; for each of :attr:`columns`
+        One row per model. ``model``; ``n_seeds, n_folds, n_speakers, n_utterances``; for each of :attr:`columns`
         ``<task>_<metric>``, ``..._low``, ``..._high``; ``<main>_ece`` likewise; ``parameters, trainable_parameters,
         macs_per_second`` (multiply-accumulates per second of audio), ``train_seconds`` (mean of its runs),
-        ``peak_memory_bytes``, ``peak_memory_of``, ``device``, empty where ``cost.json`` is missing; ``worst_speaker``
-        and ``worst_speaker_<metric>``; ``note``.
+        ``peak_memory_bytes``, ``peak_memory_of``, ``device``, empty without ``cost.json``; ``worst_speaker`` and
+        ``worst_speaker_<main>_<metric>``; ``note``.
     columns : dict
         ``{"emotion_uar": ("emotion", "uar")}``: the compared columns with their tasks and metrics.
     tests : dict
         ``{"emotion_uar": pandas.DataFrame}``, for each compared column all pairs of models: ``model_a, model_b,
-        difference`` (of a from b), ``low, high, p, p_holm`` (over all pairs of this column), ``exact, n_speakers,
-        n_seeds, smallest_p, can_reach`` (whether .05 can be reached at all after correction), ``significant`` (p_holm
-        <= .05 and an interval without 0: see :func:`korser.metrics.significance.permutation_test`), ``speakers_lower`` (on how
-        many a is worse), ``lowest_speaker`` and ``lowest_difference``, ``note``.
+        difference`` (a minus b), ``low, high, p, p_holm`` (over all pairs of this column), ``exact, n_speakers,
+        n_seeds, smallest_p, can_reach`` (whether .05 can be reached after correction), ``significant`` (p_holm <= .05
+        and an interval that excludes 0), ``speakers_lower`` (for how many a is worse), ``lowest_speaker`` and
+        ``lowest_difference``, ``note``.
     marks : dict
-        ``{"emotion_uar": {label: "best", "same", "untested" or ""}}``; ``same``: not significantly worse than the best.
+        ``{"emotion_uar": {label: mark}}``: ``best``, ``same`` (not significantly worse), ``untested`` or empty.
     planned : pandas.DataFrame
-        Pairs of the planned questions, as ``tests`` with ``question``, ``verdict`` and ``lower_for`` (groups on which
-        a is worse); a family of their own for Holm's correction.
-    answers : list of str
-        One sentence a planned pair.
+        Pairs of the questions, as ``tests`` with ``question``, ``verdict`` (:class:`korser.comparison.Verdict`) and
+        ``lower_for`` (groups for which a is worse); Holm's correction is over these pairs.
+    answers : list of Answer
+        One per planned pair.
     subgroups : pandas.DataFrame
         ``model, attribute, group, n_utterances, n_speakers, n_seeds``, accuracy and UAR of the main task with
-        intervals, ``worst`` (that model's worst speaker), ``note`` (classes that the group lacks; why there is no
-        interval).
+        intervals, ``missing_classes``, ``worst`` (worst speaker of the model), ``note``.
     calibration : pandas.DataFrame
         Reliability diagram of the main task: ``model, low, high, count, confidence, accuracy`` per bin of confidence,
         over all seeds.
-    warnings, notes : list of str
-        What every table has to say (synthetic speech, random split, encoder not pretrained, other recordings); what was
-        left out.
+    missing_intervals : list of str
+        Why results have no interval.
+    warnings, notes : list of Note
+        Warnings belong to every table and figure; notes state what was left out.
     searched, excluded : dict
-        ``{label: note}`` of models whose settings were searched on speakers whom they are tested on, and of those that
-        were not tested on all utterances; marked in every table.
+        ``{label: reason}`` of models whose settings were searched on speakers on whom they are tested, and of those
+        that were not tested on all utterances; both are marked in every table.
     """
 
     corpus: str
     protocol: str
     metric: str
     main: str
-    models: dict
+    models: dict[str, ModelPredictions]
     table: pd.DataFrame
-    columns: dict
-    tests: dict
-    marks: dict
+    columns: dict[str, tuple[str, str]]
+    tests: dict[str, pd.DataFrame]
+    marks: dict[str, dict[str, Mark]]
     planned: pd.DataFrame
-    answers: list
+    answers: list[Answer]
     subgroups: pd.DataFrame
     calibration: pd.DataFrame
-    warnings: list
-    notes: list
-    searched: dict
-    excluded: dict
+    missing_intervals: list[str]
+    warnings: list[Note]
+    notes: list[Note]
+    searched: dict[str, str]
+    excluded: dict[str, str]
 
     @property
-    def pairs(self):
-        """All pairs of models by the metric that was asked for."""
+    def pairs(self) -> pd.DataFrame:
+        """All pairs of models by the metric of the comparison."""
         return self.tests[f"{self.main}_{self.metric}"]
 
-    def to_csv(self, folder):
-        """Write ``models.csv``, ``pairs.csv``, ``questions.csv``, ``subgroups.csv`` and ``calibration.csv``."""
-        folder = Path(folder)
-        pairs = [table.assign(column=column) for column, table in self.tests.items()]
-        about = {"corpus": self.corpus, "protocol": self.protocol, "warnings": "; ".join(self.all_warnings)}
-        write_csv(folder / "models.csv", self.table.assign(**about))
-        write_csv(folder / "pairs.csv", pd.concat(pairs, ignore_index=True).assign(**about))
-        write_csv(folder / "questions.csv", self.planned.assign(**about))
-        write_csv(folder / "subgroups.csv", self.subgroups.assign(**about))
-        write_csv(folder / "calibration.csv", self.calibration.assign(**about))
-
     @property
-    def all_warnings(self):
-        """What must stand beside every figure of this comparison."""
-        return [*self.warnings, *(f"{label}: {note}" for label, note in self.searched.items()), *self.excluded.values()]
+    def all_warnings(self) -> list[Note]:
+        """Warnings, with those about single models."""
+        searched = [Note("searched_on_test_speakers", f"{label}: {note}") for label, note in self.searched.items()]
+        return [*self.warnings, *searched, *(Note("not_compared", note) for note in self.excluded.values())]
 
-    def to_markdown(self):
-        """Tables, answers and notes as Markdown."""
-        return tables.markdown(self)
+    def to_text(self) -> str:
+        """Return tables, answers and notes as plain text."""
+        return document(self).to_text()
 
-    def to_latex(self):
-        """Two tables (results; costs) for ``\\usepackage{booktabs}``."""
-        return tables.latex(self)
+    def to_markdown(self) -> str:
+        """Return tables, answers and notes as Markdown."""
+        return document(self).to_markdown()
 
-    def write(self, folder):
-        """Write everything: the CSV files, ``comparison.md`` and ``comparison.tex``."""
-        self.to_csv(folder)
-        write_text(Path(folder) / "comparison.md", self.to_markdown())
-        write_text(Path(folder) / "comparison.tex", self.to_latex())
+    def to_latex(self) -> str:
+        """Return the tables of results and costs, see :func:`korser.comparison.write.latex`."""
+        return latex(self)
+
+    def write(self, folder: str | Path) -> None:
+        """Write all files, see :func:`korser.comparison.write.write_comparison`."""
+        write_comparison(self, folder)
+
+    def to_csv(self, folder: str | Path) -> None:
+        """Write ``models.csv``, ``pairs.csv``, ``questions.csv``, ``subgroups.csv`` and ``calibration.csv``."""
+        about = {
+            "corpus": self.corpus,
+            "protocol": self.protocol,
+            "warnings": "; ".join(map(str, self.all_warnings)),
+        }
+        tables = {
+            "models": self.table,
+            "pairs": pd.concat([t.assign(column=c) for c, t in self.tests.items()], ignore_index=True),
+            "questions": self.planned,
+            "subgroups": self.subgroups,
+            "calibration": self.calibration,
+        }
+        for name, table in tables.items():
+            write_csv(Path(folder) / f"{name}.csv", table.assign(**about))
 
 
-def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"):
+def compare(
+    runs: Sequence[Run],
+    *,
+    metric: str = "uar",
+    questions: Sequence[Mapping[str, Any]] | None = None,
+    searched_on: Mapping[str, str] | None = None,
+    part: str = "test",
+) -> Comparison:
     """Compare the models of some runs.
 
     Parameters
     ----------
-    runs : list of Run
-        From :func:`korser.runs.load.load_runs`, of one study (:func:`korser.runs.groups.studies`). Those without predictions of
-        ``part`` (a search's trials) are left out. Models are in the order in which they first appear. A model that was
-        not tested on all utterances has a row, and is not compared.
+    runs : sequence of Run
+        From :func:`korser.runs.load.load_runs`, on the same corpus and split. Runs without predictions of ``part``
+        (trials of a search) are left out. Models are in the order of their first run. A model that was not tested on
+        all utterances has a row, but is not compared.
     metric : str
-        By which models are compared: ``accuracy``, ``uar``, ``macro_f1``, or ``qwk`` where the main task is ordinal.
-    questions : list of dict, optional
-        ``[{"title": str, "pairs": [[a, b], ...]}]``: is a better than b? By default, from names like ``leaf_stl``:
-        does ``<x>_<frontend>`` beat ``<frontend>``, does multitask (mtl) beat single-task (stl)?
+        A key of :data:`korser.metrics.METRICS` by which models are compared; ``qwk`` needs an ordinal main task.
+    questions : sequence of dict, optional
+        ``[{"title": str, "pairs": [[a, b], ...]}]``: is a better than b? Default:
+        :func:`korser.comparison.questions.default_questions`.
     searched_on : dict, optional
-        ``{model: note}`` of models whose settings were searched on speakers whom they are tested on; marked in every
-        table. Runs with :attr:`korser.runs.load.Run.searched_on` are marked by themselves.
+        ``{model: note}`` of models whose settings were searched on speakers on whom they are tested. Runs with
+        :attr:`korser.runs.load.Run.searched_on` are marked automatically.
     part : str
-        Which predictions: ``test``, or another table of the run directories.
+        Predictions to compare: ``test``, or another table of the run directories.
 
     Returns
     -------
@@ -157,142 +182,110 @@ def compare(runs, *, metric="uar", questions=None, searched_on=None, part="test"
     Raises
     ------
     UserError
-        If runs are of different studies, disagree on labels, or there is nothing to compare by.
+        If the runs are on different corpora or splits, disagree on labels, or lack the metric.
     """
-    used = [run for run in runs if (run.path / f"{part}.csv").exists()]
-    notes = []
-    if len(used) < len(runs):
-        n = len(runs) - len(used)
-        notes.append(f"runs without predictions of the {part} part (trials of a search) are left out: {n}")
-    if not used:
-        raise UserError(f"no run has predictions of the {part} part: train with evaluate_test: true")
-    groups = studies(used)
-    if len(groups) > 1:
-        raise UserError(f"runs of different studies cannot be compared ({'; '.join(groups)}): name the folders of one")
+    used, notes = _with_predictions(runs, part)
     models = {label: pool(label, own, part=part) for label, own in label_runs(used).items()}
     first = next(iter(models.values()))
     main = next(iter(first.tasks))
     columns = _columns(models, main)
-    if f"{main}_{metric}" not in columns:
-        known = [m for task, m in columns.values() if task == main]
-        raise UserError(f"metric '{metric}' is none of {', '.join(known)}: choose one of these")
-    unlabelled = next((label for label, model in models.items() if not model.counts(main).size), None)
-    if unlabelled:
-        raise UserError(
-            f"{unlabelled}: no utterance of the {part} part has a label of {main}: there is nothing to compare by"
-        )
-    excluded = _excluded(models)
-    if questions is None:
-        split = sorted({m.runs[0].model for label, m in models.items() if label != m.runs[0].model})
-        notes += [f"{name} was trained with different settings: the default questions leave it out" for name in split]
-    searched = _searched(models, searched_on or {})
-    notes += [note for model in models.values() for note in model.notes] + list(excluded.values())
-    notes += made_by_other_code(used)
+    _check_metric(models, columns, main, metric, part)
 
-    comparable = {label: model for label, model in models.items() if label not in excluded}
+    excluded = excluded_models(models)
+    searched = searched_models(models, searched_on or {})
+    if questions is None:
+        questions = default_questions(models)
+        notes += _models_with_several_settings(models)
+    notes += [Note("left_out", str(note)) for model in models.values() for note in model.notes]
+    notes += [Note("not_compared", note) for note in excluded.values()]
+    notes += [Note("different_code", str(note)) for note in made_by_other_code(used)]
+
+    compared = {label: model for label, model in models.items() if label not in excluded}
     entries = {column: estimates_of(models, *of) for column, of in columns.items()}
-    ece = {label: estimate_of(model, model.bins(main), "ece") for label, model in models.items()}
-    tests = {column: _all_pairs(comparable, *of) for column, of in columns.items()}
+    tests = {column: all_pairs(compared, *of) for column, of in columns.items()}
+    marks = {column: significance_marks(compared, entries[column], tests[column]) for column in columns}
+    entries[f"{main}_ece"] = {label: estimate_of(model, model.bins(main), "ece") for label, model in models.items()}
     subgroups = subgroups_table(models, main, metric)
-    planned, answers = ask(
-        models, excluded, default_questions(models) if questions is None else questions, main, metric
-    )
+    planned, answers = ask(models, excluded, questions, main, metric)
     return Comparison(
         corpus=first.runs[0].info["corpus"],
         protocol=first.runs[0].info["protocol"],
         metric=metric,
         main=main,
         models=models,
-        table=_table(models, main, metric, {**entries, f"{main}_ece": ece}, subgroups, {**excluded, **searched}),
+        table=_table(models, main, metric, entries, subgroups, {**excluded, **searched}),
         columns=columns,
         tests=tests,
-        marks={column: significance_marks(comparable, entries[column], tests[column]) for column in columns},
+        marks=marks,
         planned=planned,
         answers=answers,
         subgroups=subgroups,
         calibration=calibration_table(models, main),
-        warnings=warnings_about(models) + other_recordings(models),
+        missing_intervals=_missing_intervals(entries),
+        warnings=warnings_about(models) + recording_warnings(models),
         notes=notes,
         searched=searched,
         excluded=excluded,
     )
 
 
-def _columns(models, main):
-    """Main task: accuracy, UAR, macro-F1; others: kappa if ordinal, else accuracy."""
+def _with_predictions(runs: Sequence[Run], part: str) -> tuple[list[Run], list[Note]]:
+    """Return the runs with predictions, all on one corpus and split, and a note on the others."""
+    used = [run for run in runs if run.directory.has_predictions(part)]
+    if not used:
+        raise UserError(f"no run has predictions of the {part} split: train with evaluate_test: true")
+    groups = studies(used)
+    if len(groups) > 1:
+        names = "; ".join(groups)
+        raise UserError(f"runs on different corpora or splits cannot be compared ({names}): name the folders of one")
+    if len(used) == len(runs):
+        return used, []
+    text = f"runs without predictions of the {part} split (trials of a search) are left out: {len(runs) - len(used)}"
+    return used, [Note("left_out", text)]
+
+
+def _columns(models: Mapping[str, ModelPredictions], main: str) -> dict[str, tuple[str, str]]:
+    """Return the compared columns: for the main task accuracy, UAR and macro-F1; QWK if ordinal, else accuracy."""
     columns = {}
     for task, about in {t: a for model in models.values() for t, a in model.tasks.items()}.items():
         ordinal = ["qwk"] if about["ordinal"] else []
-        for metric in ["accuracy", "uar", "macro_f1", *ordinal] if task == main else ordinal or ["accuracy"]:
-            columns[f"{task}_{metric}"] = (task, metric)
+        metrics = ["accuracy", "uar", "macro_f1", *ordinal] if task == main else ordinal or ["accuracy"]
+        columns |= {f"{task}_{metric}": (task, metric) for metric in metrics}
     return columns
 
 
-def _excluded(models):
-    """Models that were not tested on every utterance that others were, with the reason."""
-    fullest = max(models.values(), key=lambda model: len(model.table))
-    excluded = {}
+def _check_metric(
+    models: Mapping[str, ModelPredictions], columns: Mapping[str, tuple[str, str]], main: str, metric: str, part: str
+) -> None:
+    if f"{main}_{metric}" not in columns:
+        known = [m for task, m in columns.values() if task == main]
+        raise UserError(f"metric={metric}: expected one of {', '.join(known)}")
     for label, model in models.items():
-        if model is fullest:
-            continue
-        missing = len(set(fullest.table["id"]) - set(model.table["id"]))
-        if missing and set(model.table["id"]) < set(fullest.table["id"]):
-            excluded[label] = (
-                f"{label} was tested on {len(model.table)} of {len(fullest.table)} utterances (folds "
-                f"{shorten(model.folds)}) and is not compared with the others"
-            )
-        else:
-            require_same_utterances(fullest, model)
-    return excluded
+        if not model.counts(main).size:
+            raise UserError(f"{label}: no utterance of the {part} split has a label of {main}: nothing to compare by")
 
 
-def _searched(models, given):
-    unknown = [name for name in given if not any(name in (m.label, m.runs[0].model) for m in models.values())]
-    if unknown:
-        raise UserError(f"searched_on names '{unknown[0]}', which is no model here: {', '.join(models)}")
-    searched = {}
-    for label, model in models.items():
-        shared = sorted({s for run in model.runs for s in run.searched_on} & set(model.speakers))
-        if label in given or model.runs[0].model in given:
-            searched[label] = given.get(label, given.get(model.runs[0].model))
-        elif shared:
-            searched[label] = f"settings searched on speakers whom it is tested on ({shorten(shared)})"
-    return searched
+def _models_with_several_settings(models: Mapping[str, ModelPredictions]) -> list[Note]:
+    names = sorted({model.runs[0].model for label, model in models.items() if label != model.runs[0].model})
+    text = "{} was trained with different settings: the default questions leave it out"
+    return [Note("several_settings", text.format(name)) for name in names]
 
 
-def warnings_about(models):
-    """What must be said beside any figure for these models.
-
-    Parameters
-    ----------
-    models : dict of str to korser.runs.pool.ModelPredictions
-
-    Returns
-    -------
-    list of str
-        Of synthetic speech, of a random split, of sentences that tell the label, of frontends that were not checked, of
-        encoders with random weights.
-    """
-    runs = [run for model in models.values() for run in model.runs]
-    found = []
-    if any(run.info["synthetic"] for run in runs):
-        found.append("SYNTHETIC speech: these are no results for human speech")
-    if any(not run.info["speaker_independent"] for run in runs):
-        found.append("RANDOM SPLIT: training and test share speakers; these are no figures for unseen speakers")
-    if any(run.info.get("lexical_leakage") for run in runs):
-        found.append(LEXICAL_LEAKAGE)
-    unchecked = [label for label, m in models.items() if any(run.info.get("dry_run") is False for run in m.runs)]
-    if unchecked:
-        names = ", ".join(unchecked)
-        found.append(f"NOT CHECKED: whether the frontend of {names} obeys the contract; figures may depend on padding")
-    random = [label for label, m in models.items() if any(run.info["pretrained"] is False for run in m.runs)]
-    if random:
-        names = ", ".join(random)
-        found.append(f"NOT PRETRAINED: the encoder's weights are random in {names}; this is no result for it")
-    return found
+def _missing_intervals(entries: Mapping[str, Mapping[str, Mapping]]) -> list[str]:
+    """Return the distinct reasons for missing intervals."""
+    all_entries = [entry for by_model in entries.values() for entry in by_model.values()]
+    missing = [entry for entry in all_entries if entry["value"] is not None and entry["low"] is None]
+    return list(dict.fromkeys(reason_of(entry) for entry in missing))
 
 
-def _table(models, main, metric, entries, subgroups, notes):
+def _table(
+    models: Mapping[str, ModelPredictions],
+    main: str,
+    metric: str,
+    entries: Mapping[str, Mapping[str, Mapping]],
+    subgroups: pd.DataFrame,
+    model_notes: Mapping[str, str],
+) -> pd.DataFrame:
     rows = []
     for label, model in models.items():
         row = {
@@ -302,50 +295,22 @@ def _table(models, main, metric, entries, subgroups, notes):
             "n_speakers": len(model.speakers),
             "n_utterances": len(model.table),
         }
-        said = [notes[label]] if label in notes else []
-        for column, own in entries.items():
-            entry = own.get(label, {})
+        notes = [model_notes.get(label, "")]
+        for column, by_model in entries.items():
+            entry = by_model.get(label, {})
             row |= {column: entry.get("value"), f"{column}_low": entry.get("low"), f"{column}_high": entry.get("high")}
-            said += [text for text in cell_text(entry) if text not in said]
+            notes.append(reason_of(entry))
         row |= _cost(model.runs)
-        worst = subgroups[(subgroups["model"] == label) & subgroups["worst"]]
+        worst = subgroups[(subgroups["model"] == label) & subgroups["worst"].astype(bool)]
         row["worst_speaker"] = worst["group"].iloc[0] if len(worst) else None
         row[f"worst_speaker_{main}_{metric}"] = worst[metric].iloc[0] if len(worst) else None
-        rows.append({**row, "note": "; ".join(said)})
+        rows.append({**row, "note": "; ".join(dict.fromkeys(filter(None, notes)))})
     return pd.DataFrame(rows)
 
 
-def _cost(runs):
+def _cost(runs: Sequence[Run]) -> dict[str, Any]:
     costs = pd.DataFrame([run.cost for run in runs])
     row = {name: pd.to_numeric(costs[name]).agg(how) if name in costs else None for name, how in COSTS.items()}
     for name in ("peak_memory_of", "device"):
         row[name] = ", ".join(sorted(set(costs[name].dropna()))) if name in costs else None
     return row
-
-
-def _all_pairs(models, task, metric):
-    having = [model for model in models.values() if task in model.tasks]
-    rows = [pair_difference(a, b, task, metric) for a, b in combinations(having, 2)]
-    return corrected(rows)
-
-
-def significance_marks(models, entries, tests):
-    """The best model, and those that were tested against it and are not significantly worse.
-
-    A model with more seeds than the best is compared with it by those that both have, by which it may be the better one.
-    """
-    values = {label: entries[label]["value"] for label in models if label in entries}
-    values = {label: value for label, value in values.items() if value is not None}
-    marks = dict.fromkeys(models, "")
-    if not values:
-        return marks
-    best = max(values, key=values.get)
-    for label, value in values.items():
-        pair = tests[tests["model_a"].isin([best, label]) & tests["model_b"].isin([best, label])]
-        if value == values[best]:
-            marks[label] = "best"
-        elif len(pair):
-            [pair] = pair.to_dict("records")
-            worse = pair["significant"] and (pair["difference"] > 0) == (pair["model_a"] == best)
-            marks[label] = "untested" if pd.isna(pair["p"]) else "" if worse else "same"
-    return marks

@@ -1,66 +1,128 @@
-"""Estimates of models, and of differences between two."""
+"""Estimates of models, of differences between two, and their tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from korser.metrics import estimates, significance
+from korser.metrics.evaluate import UNKNOWN_SPEAKERS
+from korser.runs.pool import ModelPredictions
+from korser.utils.table import Mark
+
+__all__ = [
+    "all_pairs",
+    "correct",
+    "estimate_of",
+    "estimates_of",
+    "pair_difference",
+    "reason_of",
+    "significance_marks",
+    "uncompared_pair",
+]
+
+Models = Mapping[str, ModelPredictions]
+PAIR_COLUMNS = (
+    *("model_a", "model_b", "difference", "low", "high", "p", "p_holm", "exact", "n_speakers", "n_seeds"),
+    *("smallest_p", "can_reach", "significant", "speakers_lower", "lowest_speaker", "lowest_difference", "note"),
+)
 
 
-def estimate_of(model, counts, metric):
+# -- one model --------------------------------------------------------------------------------------------------------
+def estimate_of(model: ModelPredictions, counts: np.ndarray, metric: str) -> dict[str, Any]:
+    """Return :func:`korser.metrics.estimates.estimate`; without speakers there is no interval."""
     entry = estimates.estimate(counts, metric)
     if entry["value"] is not None and not model.speakers:
-        entry["note"] = "the speaker of some utterances is not known"
+        entry["note"] = UNKNOWN_SPEAKERS
     return entry
 
 
-def cell_text(entry):
-    """What there is to say of an entry's value and interval."""
-    if not entry.get("note"):
-        return []
-    if entry["value"] is None:
-        return [f"no value: {entry['note']}"]
-    return [entry["note"] if entry["low"] is not None else f"no interval: {entry['note']}"]
-
-
-def estimates_of(models, task, metric):
+def estimates_of(models: Models, task: str, metric: str) -> dict[str, dict[str, Any]]:
+    """Return the estimate of every model that has the task."""
     return {label: estimate_of(m, m.counts(task), metric) for label, m in models.items() if task in m.tasks}
 
 
-def corrected(rows):
-    adjusted = significance.holm([row["p"] for row in rows])
-    tested = sum(p is not None for p in adjusted)
-    table = pd.DataFrame(rows, columns=list(pair_row("", "")))
-    table["p_holm"] = pd.Series(adjusted, dtype=float)
-    table["can_reach"] = [tested * row["smallest_p"] <= estimates.ALPHA for row in rows]
-    without_zero = (table["low"].astype(float) > 0) | (table["high"].astype(float) < 0)  # never without an interval
-    table["significant"] = (table["p_holm"] <= estimates.ALPHA) & without_zero
-    return table
+def reason_of(entry: Mapping[str, Any]) -> str:
+    """Return the note on an estimate: why there is no value or no interval, or what the interval is over."""
+    note = entry.get("note")
+    if not note:
+        return ""
+    if entry["value"] is None:
+        return f"no value: {note}"
+    return note if entry["low"] is not None else f"no interval: {note}"
 
 
-def pair_row(a, b):
-    names = ("difference", "low", "high", "p", "p_holm", "exact", "n_speakers", "n_seeds", "smallest_p", "can_reach")
-    more = ("significant", "speakers_lower", "lowest_speaker", "lowest_difference", "note")
-    return {"model_a": a, "model_b": b, **dict.fromkeys((*names, *more))}
+# -- two models -------------------------------------------------------------------------------------------------------
+def uncompared_pair(a: str, b: str, note: str) -> dict[str, Any]:
+    """Return the row of a pair of models that cannot be compared."""
+    return {**dict.fromkeys(PAIR_COLUMNS), "model_a": a, "model_b": b, "smallest_p": 1.0, "note": note}
 
 
-def pair_difference(a, b, task, metric):
-    """Difference of two models, over the seeds that both have."""
-    row = {**pair_row(a.label, b.label), "smallest_p": 1.0}
+def pair_difference(a: ModelPredictions, b: ModelPredictions, task: str, metric: str) -> dict[str, Any]:
+    """Return the difference of two models with interval and test, over the seeds that both have."""
     seeds = sorted(set(a.seeds) & set(b.seeds))
     if not seeds:
-        return {**row, "n_seeds": 0, "note": "they have no seed in common"}
-    one, other = a.counts(task, seeds=seeds), b.counts(task, seeds=seeds)
-    entry = estimates.difference(one, other, metric)
+        return {**uncompared_pair(a.label, b.label, "they have no seed in common"), "n_seeds": 0}
+    counts_a, counts_b = a.counts(task, seeds=seeds), b.counts(task, seeds=seeds)
+    entry = estimates.difference(counts_a, counts_b, metric)
+    row = uncompared_pair(a.label, b.label, UNKNOWN_SPEAKERS)
     row |= {"difference": entry["value"], "n_seeds": len(seeds), "n_speakers": len(a.speakers)}
     if not a.speakers:
-        return {**row, "note": "the speaker of some utterances is not known"}
-    test = significance.permutation_test(one, other, metric)
-    row |= {"low": entry["low"], "high": entry["high"], "note": entry.get("note"), "n_speakers": one.shape[1]}
+        return row
+    test = significance.permutation_test(counts_a, counts_b, metric)
+    row |= {"low": entry["low"], "high": entry["high"], "note": entry.get("note"), "n_speakers": counts_a.shape[1]}
     row |= {"p": test["p"], "exact": test["exact"], "smallest_p": test["smallest"]}
-    by_speaker = estimates.per_speaker(one, metric) - estimates.per_speaker(other, metric)
+    by_speaker = estimates.per_speaker(counts_a, metric) - estimates.per_speaker(counts_b, metric)
     if np.isfinite(by_speaker).any():
         lowest = int(np.nanargmin(by_speaker))
         row["speakers_lower"] = int((by_speaker < -1e-9).sum())
         row["lowest_speaker"] = a.speakers_with(task)[lowest]
         row["lowest_difference"] = float(by_speaker[lowest])
     return row
+
+
+def correct(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return a family of tests with Holm's correction and whether each difference is significant."""
+    adjusted = significance.holm([row["p"] for row in rows])
+    n_tests = sum(p is not None for p in adjusted)
+    table = pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
+    table["p_holm"] = pd.Series(adjusted, dtype=float)
+    table["can_reach"] = [n_tests * row["smallest_p"] <= estimates.ALPHA for row in rows]
+    excludes_zero = (table["low"].astype(float) > 0) | (table["high"].astype(float) < 0)  # False without an interval
+    table["significant"] = (table["p_holm"] <= estimates.ALPHA) & excludes_zero
+    return table
+
+
+def all_pairs(models: Models, task: str, metric: str) -> pd.DataFrame:
+    """Return the differences of all pairs of models that have the task."""
+    having = [model for model in models.values() if task in model.tasks]
+    return correct([pair_difference(a, b, task, metric) for a, b in combinations(having, 2)])
+
+
+def significance_marks(models: Models, entries: Mapping[str, Mapping], tests: pd.DataFrame) -> dict[str, Mark]:
+    """Mark the best model, and those that are not significantly worse or could not be tested against it.
+
+    A model with more seeds than the best is compared with it by the common seeds, by which it may be the better one.
+    """
+    values = {label: entries[label]["value"] for label in models if label in entries}
+    values = {label: value for label, value in values.items() if value is not None}
+    marks: dict[str, Mark] = dict.fromkeys(models, "")
+    if not values:
+        return marks
+    best = max(values, key=values.get)
+    for label, value in values.items():
+        if value == values[best]:
+            marks[label] = "best"
+            continue
+        of_both = tests["model_a"].isin([best, label]) & tests["model_b"].isin([best, label])
+        for pair in tests[of_both].to_dict("records"):
+            best_is_better = (pair["difference"] > 0) == (pair["model_a"] == best)
+            if pd.isna(pair["p"]):
+                marks[label] = "untested"
+            elif not (pair["significant"] and best_is_better):
+                marks[label] = "same"
+    return marks

@@ -7,8 +7,8 @@ from pathlib import Path
 from korser.comparison.settings import FOLD
 from korser.config.hparams import load_hparams
 from korser.corpora import load_corpus
-from korser.runs.directory import run_folder
-from korser.runs.provenance import provenance, searched_speakers, verify_provenance
+from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
+from korser.runs.provenance import searched_speakers, verify_provenance
 from korser.utils.errors import UserError
 from korser.utils.files import read_json
 from korser.utils.text import shorten
@@ -66,9 +66,8 @@ def make_plan(settings):
     for path in settings.models:
         search = _read_search(settings, path.stem)
         best = search["best"] if search else {}
-        if search is None and (path.parent / "search.json").exists():  # the file that a search left
-            search = read_json(path.parent / "search.json")
-        now = None
+        if search is None and (path.parent / SEARCH_FILE).exists():  # the file that a search left
+            search = read_json(path.parent / SEARCH_FILE)
         for fold in [None] if settings.folds is None else range(settings.folds):
             for seed in settings.seeds:
                 overrides = _overrides(settings, best, fold, seed)
@@ -85,10 +84,9 @@ def make_plan(settings):
                         "search without them (--overrides.split.exclude_speakers), or insist by "
                         "allow_searched_speakers: true, and every table says so"
                     )
-                complete = (run_dir / "metrics.json").exists()
+                complete = RunDirectory(run_dir).complete
                 if complete:
-                    now = now or provenance(hparams)  # the same for all seeds and folds
-                    verify_provenance(hparams, run_dir, now)
+                    verify_provenance(hparams, run_dir)
                 job = Job(str(path), overrides, str(run_dir))
                 plan.append(PlannedRun(job, path.stem, seed, fold, complete, best, searched_on))
     return plan
@@ -112,10 +110,10 @@ def _read_search(settings, model):
     if not Path(settings.search).is_dir():
         raise UserError(f"search: there is no folder {settings.search}: search first, or write search: null")
     folder = Path(settings.search) / model
-    if not (folder / "search.json").exists():
+    if not (folder / SEARCH_FILE).exists():
         logger.warning("!!! no search of %s in %s: it keeps the settings of its YAML", model, settings.search)
         return None
-    search = read_json(folder / "search.json")
+    search = read_json(folder / SEARCH_FILE)
     if not search["complete"] or not search["best"]:
         raise UserError(f"the search in {folder} has not ended: go on with it, or write search: null")
     if search["n_complete"] < search["n_trials"]:
@@ -132,4 +130,4 @@ def _searched_on(hparams, search, corpora):
         corpora[key] = load_corpus(hparams["corpus"], **data)
     corpus = corpora[key]
     table = hparams["split"](corpus.data)
-    return searched_speakers(search, corpus.name, hparams["data_folder"], table) if search else []
+    return searched_speakers(search, corpus, hparams["data_folder"], table) if search else []

@@ -1,18 +1,29 @@
-"""Questions that a comparison answers."""
+"""The questions of a comparison and their answers."""
+
+from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from korser.comparison import tables
-from korser.comparison.estimates import corrected, pair_difference, pair_row
+from korser.comparison.estimates import correct, pair_difference, uncompared_pair
 from korser.comparison.subgroups import groups_of
-from korser.metrics import estimates
+from korser.comparison.verdict import Answer, Verdict
+from korser.metrics.estimates import ALPHA
+from korser.metrics.scores import METRICS, TITLES
+from korser.runs.pool import ModelPredictions
 from korser.utils.errors import UserError
+from korser.utils.text import interval_text, number, p_value, plural, signed
+
+__all__ = ["ask", "default_questions"]
 
 
-def default_questions(labels):
-    """The paper's two questions, from models' names ``<frontend>_<stl or mtl>``.
+def default_questions(labels: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the two default questions, from names of models ``<frontend>_<stl or mtl>``.
+
+    Does ``<x>_<frontend>`` beat ``<frontend>``, and does multitask (mtl) beat single-task (stl)?
 
     Example
     -------
@@ -26,94 +37,149 @@ def default_questions(labels):
     frontends = list(dict.fromkeys(frontend for frontend, _ in named))
     questions = []
     for frontend in frontends:
-        for upper in frontends:
-            pairs = [[f"{upper}_{head}", f"{frontend}_{head}"] for head in ("stl", "mtl")]
+        for longer in frontends:
+            pairs = [[f"{longer}_{head}", f"{frontend}_{head}"] for head in ("stl", "mtl")]
             pairs = [pair for pair in pairs if set(pair) <= set(labels)]
-            if upper.endswith(f"_{frontend}") and pairs:
-                questions.append({"title": f"Does {upper} beat {frontend}?", "pairs": pairs})
+            if longer.endswith(f"_{frontend}") and pairs:
+                questions.append({"title": f"Does {longer} beat {frontend}?", "pairs": pairs})
     pairs = [[f"{f}_mtl", f"{f}_stl"] for f in frontends if {f"{f}_mtl", f"{f}_stl"} <= set(labels)]
-    return questions + ([{"title": "Does multitask beat single-task?", "pairs": pairs}] if pairs else [])
+    if pairs:
+        questions.append({"title": "Does multitask beat single-task?", "pairs": pairs})
+    return questions
 
 
-def ask(models, excluded, questions, main, metric):
+def ask(
+    models: Mapping[str, ModelPredictions],
+    excluded: Mapping[str, str],
+    questions: Sequence[Mapping[str, Any]],
+    main: str,
+    metric: str,
+) -> tuple[pd.DataFrame, list[Answer]]:
+    """Answer whether the first model of each pair is better than the second.
+
+    Parameters
+    ----------
+    models : dict of str to ModelPredictions
+    excluded : dict of str to str
+        Models that are not compared, with the reason.
+    questions : sequence of dict
+        ``{"title": str, "pairs": [[a, b], ...]}``.
+    main, metric : str
+        Task and metric.
+
+    Returns
+    -------
+    planned : pandas.DataFrame
+        See :attr:`korser.comparison.compare.Comparison.planned`.
+    answers : list of Answer
+    """
     rows, titles = [], []
     for question in questions:
-        if not isinstance(question, dict) or set(question) != {"title", "pairs"}:
-            raise UserError(f"questions: {question!r} is not understood: write {{title: ..., pairs: [[a, b], ...]}}")
-        for pair in question["pairs"]:
-            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-                raise UserError(f"questions: {pair!r} is no pair of models: write [a, b]")
+        for a, b in _pairs(question):
             titles.append(question["title"])
-            missing = [name for name in pair if name not in models]
-            partial = [name for name in pair if name in excluded]
-            if missing:
-                why = f"there is no complete run of {missing[0]}"
-                rows.append({**pair_row(*pair), "smallest_p": 1.0, "note": why})
-            elif partial:
-                rows.append({**pair_row(*pair), "smallest_p": 1.0, "note": excluded[partial[0]]})
+            reason = _why_not_compared(a, b, models, excluded)
+            if reason is None:
+                rows.append(pair_difference(models[a], models[b], main, metric))
             else:
-                rows.append(pair_difference(models[pair[0]], models[pair[1]], main, metric))
-    planned = corrected(rows)
+                rows.append(uncompared_pair(a, b, reason))
+    planned = correct(rows)
     planned.insert(0, "question", titles)
-    planned["verdict"] = [_verdict(row) for row in planned.to_dict("records")]
-    planned["lower_for"] = [
-        "" if pd.isna(row["difference"]) else lower_limits(models[row["model_a"]], models[row["model_b"]], main, metric)
-        for row in planned.to_dict("records")
-    ]
-    tested = int(planned["p"].notna().sum())
-    return planned, [_sentence(row, main, metric, tested) for row in planned.to_dict("records")]
+    records = planned.to_dict("records")
+    planned["verdict"] = [_verdict(row) for row in records]
+    planned["lower_for"] = [_lower_groups(row, models, main, metric) for row in records]
+    n_tests = int(planned["p"].notna().sum())
+    return planned, [_answer(row, f"{main} {TITLES[metric]}", n_tests) for row in planned.to_dict("records")]
 
 
-def _verdict(row):
+def _pairs(question: Any) -> list[Sequence[str]]:
+    if not isinstance(question, Mapping) or set(question) != {"title", "pairs"}:
+        raise UserError(f"questions: got {question!r}, expected {{title: ..., pairs: [[a, b], ...]}}")
+    for pair in question["pairs"]:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise UserError(f"questions: got {pair!r}, expected a pair of models [a, b]")
+    return question["pairs"]
+
+
+def _why_not_compared(a: str, b: str, models: Mapping, excluded: Mapping[str, str]) -> str | None:
+    for name in (a, b):
+        if name not in models:
+            return f"there is no complete run of {name}"
+    for name in (a, b):
+        if name in excluded:
+            return excluded[name]
+    return None
+
+
+def _verdict(row: Mapping[str, Any]) -> Verdict:
+    if pd.isna(row["difference"]):
+        return Verdict.NOT_COMPARED
     if not row["significant"]:
-        return "cannot be told"
-    return ("yes" if row["difference"] > 0 else "no, it is worse") + ", for one seed" * (row["n_seeds"] == 1)
+        return Verdict.INCONCLUSIVE
+    return Verdict.YES if row["difference"] > 0 else Verdict.NO_WORSE
 
 
-def lower_limits(a, b, task, metric):
-    """Groups of utterances on which ``a`` is worse than ``b``."""
+def _lower_groups(row: Mapping[str, Any], models: Mapping[str, ModelPredictions], task: str, metric: str) -> str:
+    """Return the groups of utterances on which ``model_a`` is worse than ``model_b``."""
+    if pd.isna(row["difference"]):
+        return ""
+    a, b = models[row["model_a"]], models[row["model_b"]]
     seeds = sorted(set(a.seeds) & set(b.seeds))
-    order = {name: task["classes"] for model in (a, b) for name, task in model.tasks.items()}
+    order = {name: about["classes"] for model in (a, b) for name, about in model.tasks.items()}
     lower = []
     for attribute, group, rows in groups_of(a, order):
         if attribute == "speaker":
             continue
-        one, other = (m.counts(task, rows=rows, seeds=seeds).sum(1) for m in (a, b))
-        change = (estimates.METRICS[metric](one) - estimates.METRICS[metric](other)).mean()
+        value_a, value_b = (METRICS[metric](m.counts(task, rows=rows, seeds=seeds).sum(1)) for m in (a, b))
+        change = (value_a - value_b).mean()
         if change < -1e-9:
-            lower.append(f"{attribute} {group} ({tables.number(change, sign=True)})")
+            lower.append(f"{attribute} {group} ({signed(change)})")
     return ", ".join(lower)
 
 
-def _sentence(row, main, metric, tested):
-    start = f"{row['question']} {row['model_a']} against {row['model_b']}: {row['verdict']}"
-    if pd.isna(row["difference"]):
-        return f"{start}: {row['note']}."
-    text = f"{start}: difference in {main} {tables.NAMES[metric]} {tables.number(row['difference'], sign=True)}"
-    if pd.isna(row["low"]):
-        text += f" (no interval: {row['note']})"
-    else:
-        text += f" [{tables.number(row['low'])}, {tables.number(row['high'])}]"
-    seeds = f"{row['n_seeds']:.0f} seed{'s' * (row['n_seeds'] != 1)}"
+# -- sentences --------------------------------------------------------------------------------------------------------
+def _answer(row: Mapping[str, Any], metric_title: str, n_tests: int) -> Answer:
+    about = {name: row[name] for name in ("question", "model_a", "model_b", "verdict")}
+    if row["verdict"] is Verdict.NOT_COMPARED:
+        return Answer(**about, result=row["note"] or "undefined")
+    details = [*_cautions(row, n_tests), *_where_lower(row)]
+    return Answer(**about, result=f"{metric_title} difference {_result(row)}", details=" ".join(details))
+
+
+def _result(row: Mapping[str, Any]) -> str:
+    interval = interval_text(row["low"], row["high"]) or f"(no interval: {row['note']})"
+    seeds = plural(row["n_seeds"], "seed")
+    text = f"{signed(row['difference'])} {interval}"
     if pd.isna(row["p"]):
-        return f"{text}, not tested, {seeds}."
-    n = f"{row['n_speakers']:.0f} speakers"
-    text += f", {tables.p_value(row['p'])} (Holm {tables.p_value(row['p_holm'], name='')}), "
-    text += f"{'exact' if row['exact'] else 'by random swaps'} over {n}, {seeds}."
+        return f"{text}, not tested, {seeds}"
+    how = "exact" if row["exact"] else "random swaps"
+    holm = f"Holm {p_value(row['p_holm'])}"
+    return f"{text}, {p_value(row['p'], 'p')} ({holm}; {how}, {plural(row['n_speakers'], 'speaker')}, {seeds})"
+
+
+def _cautions(row: Mapping[str, Any], n_tests: int) -> list[str]:
+    """Return sentences on what the result does not show."""
+    if pd.isna(row["p"]):
+        return []
+    found = []
+    p_is_small = row["p_holm"] <= ALPHA
     if row["n_seeds"] == 1:
-        text += " One seed says nothing of the variation between trainings."
-    elif row["p_holm"] <= estimates.ALPHA and not pd.isna(row["low"]) and not row["significant"]:
-        text += " These trained models differ, but with other seeds it might be otherwise: the interval holds 0."
-    if row["p_holm"] <= estimates.ALPHA and pd.isna(row["low"]):
-        text += " Without an interval nothing is known of other seeds and speakers: p alone does not tell."
+        found.append("One seed: the variation between trainings is unknown.")
+    elif p_is_small and not pd.isna(row["low"]) and not row["significant"]:
+        found.append("These trained models differ, but not reliably across seeds: the interval includes 0.")
+    if p_is_small and pd.isna(row["low"]):
+        found.append("Without an interval a small p is not sufficient: other seeds and speakers may differ.")
     if not row["can_reach"]:
-        smallest, corrected = row["smallest_p"], min(1.0, tested * row["smallest_p"])
-        text += f" With {n} the smallest p is {tables.number(smallest)}"
-        if smallest <= estimates.ALPHA:
-            text += f", after Holm's correction for {tested} tests {tables.number(corrected)}"
-        text += ": no difference, however large, could reach .05."
-    if row["speakers_lower"] > 0:
-        worst = tables.number(row["lowest_difference"], sign=True)
-        text += f" It is lower for {row['speakers_lower']:.0f} of {n}, most for {row['lowest_speaker']} ({worst})"
-        text += f", and for {row['lower_for']}." if row["lower_for"] else "."
-    return text
+        smallest = row["smallest_p"]
+        text = f"With {plural(row['n_speakers'], 'speaker')} the smallest possible p is {number(smallest)}"
+        if smallest <= ALPHA:
+            text += f", {number(min(1.0, n_tests * smallest))} after Holm's correction for {n_tests} tests"
+        found.append(f"{text}: no difference could be significant.")
+    return found
+
+
+def _where_lower(row: Mapping[str, Any]) -> list[str]:
+    if pd.isna(row["p"]) or pd.isna(row["speakers_lower"]) or row["speakers_lower"] == 0:
+        return []
+    worst = f"most for {row['lowest_speaker']} ({signed(row['lowest_difference'])})"
+    text = f"It is lower for {row['speakers_lower']:.0f} of {plural(row['n_speakers'], 'speaker')}, {worst}"
+    return [f"{text}, and for {row['lower_for']}." if row["lower_for"] else f"{text}."]

@@ -1,23 +1,40 @@
-"""Tables of robustness: the metric under each condition beside that on clean audio."""
+"""Results on degraded audio, and their difference from those on the original audio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from korser.comparison import tables
-from korser.inference.robustness import FOLDER
+from korser.comparison.tables import footnotes, interval_over, main_title, model_titles
+from korser.data.degradations import Condition
 from korser.metrics import estimates
-from korser.runs.pool import pool, require_same_utterances
+from korser.runs.directory import condition_split
+from korser.runs.load import Run
+from korser.runs.pool import ModelPredictions, pool
 from korser.utils.errors import UserError
-from korser.utils.text import shorten
+from korser.utils.table import Table, TableCell
+from korser.utils.text import interval_text, number, shorten, signed
+
+if TYPE_CHECKING:
+    from korser.comparison.compare import Comparison
+
+__all__ = ["measured_robustness", "robustness_results", "robustness_table"]
 
 
-def robustness_table(models, conditions, task, metric="uar"):
-    """How each model does under each condition, and how much it loses.
+def robustness_table(
+    models: Mapping[str, ModelPredictions], conditions: Sequence[Condition], task: str, metric: str = "uar"
+) -> pd.DataFrame:
+    """Return the results of each model under each condition, and how much it loses.
 
     Parameters
     ----------
-    models : dict
-        ``{label: korser.runs.pool.ModelPredictions}``, such as :attr:`korser.comparison.compare.Comparison.models`.
-    conditions : list of korser.data.degradations.Condition
+    models : dict of str to korser.runs.pool.ModelPredictions
+        Such as :attr:`korser.comparison.compare.Comparison.models`.
+    conditions : sequence of korser.data.degradations.Condition
+        Under which all runs of the models were measured (:func:`korser.inference.robustness.measure`).
     task : str
         The main task.
     metric : str
@@ -26,21 +43,21 @@ def robustness_table(models, conditions, task, metric="uar"):
     Returns
     -------
     pandas.DataFrame
-        ``model, condition, kind, value, unit``; ``clean`` (the metric on the audio as it is), the metric under the
-        condition by its own name with ``..._low`` and ``..._high``; ``drop`` (clean minus degraded, utterance by
-        utterance the same ones) with ``drop_low`` and ``drop_high``; ``n_speakers, n_seeds, note``. Intervals are over
-        speakers and seeds, that of the drop is paired.
+        ``model, condition, kind, value, unit``; ``clean`` (the metric on the original audio), the metric under the
+        condition by its own name with ``..._low`` and ``..._high``; ``drop`` (clean minus degraded, paired by
+        utterance) with ``drop_low`` and ``drop_high``; ``n_speakers, n_seeds, note``. Intervals are over speakers and
+        seeds.
 
     Raises
     ------
     UserError
-        If degraded predictions are not of the utterances and seeds of the test, or not with its labels.
+        If degraded predictions are not of the utterances, labels and seeds of the test split.
     """
     rows = []
     for label, model in models.items():
         clean = model.counts(task)
         for condition in conditions:
-            degraded = _under(label, model, condition).counts(task)
+            degraded = _predictions_under(model, condition).counts(task)
             entry, drop = estimates.estimate(degraded, metric), estimates.difference(clean, degraded, metric)
             row = {"model": label, "condition": condition.name, "kind": condition.kind, "value": condition.value}
             row |= {"unit": condition.unit, "clean": estimates.estimate(clean, metric)["value"]}
@@ -52,31 +69,23 @@ def robustness_table(models, conditions, task, metric="uar"):
     return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
 
 
-def _under(label, model, condition):
-    """What a model predicted under a condition, of the utterances and seeds of its test."""
-    part = f"{FOLDER}/{condition.name}"
-    degraded = pool(f"{label} under {condition.name}", model.runs, part=part)
-    try:
-        require_same_utterances(model, degraded)
-        what = degraded.notes[0] if degraded.seeds != model.seeds else None
-    except UserError as error:
-        what = str(error).rpartition(": ")[0]  # without its advice
-    if what is not None:
-        files = [run.path / f"{part}.csv" for run in model.runs if not _same_utterances(run, part, model.tasks)]
-        raise UserError(f"{what}: delete {shorten(files)} and measure again")
-    return degraded
+def measured_robustness(comparison: Comparison) -> pd.DataFrame | None:
+    """Return :func:`robustness_table` for the conditions under which all runs of a model were measured.
+
+    Models may have different conditions. None if nothing was measured.
+    """
+    tables = []
+    for label, model in comparison.models.items():
+        listed = [{entry["name"]: entry for entry in run.directory.conditions()} for run in model.runs]
+        names = [name for name in listed[0] if all(name in other for other in listed)]
+        if names:
+            conditions = [SimpleNamespace(**listed[0][name]) for name in names]
+            tables.append(robustness_table({label: model}, conditions, comparison.main, comparison.metric))
+    return pd.concat(tables, ignore_index=True) if tables else None
 
 
-def _same_utterances(run, part, tasks):
-    clean, degraded = (
-        table.reindex(columns=["id", "speaker", *tasks]).sort_values("id", ignore_index=True).fillna("")
-        for table in (run.predictions(), run.predictions(part))
-    )
-    return clean.equals(degraded)
-
-
-def robustness_markdown(table, comparison):
-    """The table with a row for each condition and a column for each model.
+def robustness_results(table: pd.DataFrame, comparison: Comparison) -> Table:
+    """Return a table with one row per condition and one column per model.
 
     Parameters
     ----------
@@ -84,24 +93,50 @@ def robustness_markdown(table, comparison):
         From :func:`robustness_table`.
     comparison : korser.comparison.compare.Comparison
         Of the same models, by the same metric.
-
-    Returns
-    -------
-    str
     """
-    models = {model: rows.set_index("condition") for model, rows in table.groupby("model", sort=False)}
-    metric, name = comparison.metric, tables.NAMES[comparison.metric]
-    rows = [["condition", *(tables.escape_markdown(model) + tables.name_mark(comparison, model) for model in models)]]
-    rows += [["---"] * len(rows[0]), ["none", *(tables.number(own["clean"].iloc[0]) for own in models.values())]]
+    labels = list(dict.fromkeys(table["model"]))
+    clean = table.drop_duplicates("model").set_index("model")["clean"]
+    rows = [["clean", *(TableCell(clean[label], format=number) for label in labels)]]
+    found = {(row["condition"], row["model"]): row for row in table.to_dict("records")}
     for condition in dict.fromkeys(table["condition"]):
-        cells = []
-        for own in models.values():
-            row = own.loc[condition]
-            change = tables.number(0 - row["drop"], sign=True)
-            reach = [tables.number(0 - row[column], sign=True) for column in ("drop_high", "drop_low")]
-            cells.append(f"{tables.number(row[metric])} ({change}{f' [{reach[0]}, {reach[1]}]' * bool(reach[0])})")
-        rows.append([tables.escape_markdown(condition), *cells])
-    lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    legend = f"{name}, and in brackets its change from the audio as it is, with the 95 % interval of that change "
-    legend += f"{tables.interval_over(table['n_seeds'])}, on the same utterances."
-    return "\n".join([*lines, "", tables.escape_markdown(" ".join([legend, *tables.explained(comparison)]))])
+        cells = [_result_cell(found.get((condition, label)), comparison.metric) for label in labels]
+        rows.append([condition, *cells])
+    title = main_title(comparison)
+    legend = (
+        f"{title[0].upper()}{title[1:]}, and its change from the clean audio with the 95 % interval of that change "
+        f"{interval_over(table['n_seeds'])}, paired by utterance."
+    )
+    columns = ["condition", *model_titles(comparison, labels)]
+    return Table(f"Degraded audio, {title}", columns, rows, notes=[legend, *footnotes(comparison)])
+
+
+def _result_cell(row: Mapping[str, Any] | None, metric: str) -> TableCell:
+    if row is None:
+        return TableCell()
+    change = [signed(0 - row["drop"]), interval_text(0 - row["drop_high"], 0 - row["drop_low"])]
+    return TableCell(row[metric], format=number, detail=" ".join(filter(None, change)))
+
+
+def _predictions_under(model: ModelPredictions, condition: Condition) -> ModelPredictions:
+    """Return the predictions of a model under a condition, for the utterances and seeds of its test split."""
+    split = condition_split(condition.name)
+    degraded = pool(f"{model.label} under {condition.name}", model.runs, part=split)
+    same = degraded.seeds == model.seeds
+    for seed in model.seeds if same else ():
+        same = same and _labels(degraded.tables[seed], model).equals(_labels(model.tables[seed], model))
+    if not same:
+        files = [run.directory.predictions_file(split) for run in model.runs if not _same_labels(run, split, model)]
+        raise UserError(
+            f"{degraded.label}: utterances, speakers or labels differ from those of the test split: delete "
+            f"{shorten(files)} and measure again"
+        )
+    return degraded
+
+
+def _same_labels(run: Run, split: str, model: ModelPredictions) -> bool:
+    return _labels(run.predictions(split), model).equals(_labels(run.predictions(), model))
+
+
+def _labels(predictions: pd.DataFrame, model: ModelPredictions) -> pd.DataFrame:
+    columns = ["id", "speaker", *model.tasks]
+    return predictions.reindex(columns=columns).sort_values("id", ignore_index=True).fillna("")

@@ -28,6 +28,7 @@ from korser.comparison.plan import make_plan
 from korser.comparison.robustness import robustness_markdown, robustness_table
 from korser.data import degradations
 from korser.inference.robustness import measure
+from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import load_runs
 from korser.utils.errors import UserError
@@ -94,7 +95,7 @@ def write_tables(settings, plan, failed=None):
     folder = Path(settings.output_folder) / "compare"
     complete = {planned.job.run_dir: planned for planned in plan if planned.job.run_dir not in failed}
     runs = load_runs([*complete, *settings.runs])
-    elsewhere = [read_json(file) for file in find_below(settings.runs, "comparison.json")]
+    elsewhere = [read_json(file) for file in find_below(settings.runs, COMPARISON_FILE)]
     mark_searched(runs, elsewhere)
     planned = {Path(run_dir).resolve(): run for run_dir, run in complete.items()}
     for run in runs:
@@ -109,10 +110,10 @@ def write_tables(settings, plan, failed=None):
     write_text(folder / "answers.md", "".join([*aloud, *(f"- {answer}\n" for answer in comparison.answers)]))
     about = _about(settings, plan, failed, comparison)
     own = {run["run"] for run in about["runs"]}
-    earlier = read_json(folder / "comparison.json")["runs"] if (folder / "comparison.json").exists() else []
+    earlier = read_json(folder / COMPARISON_FILE)["runs"] if (folder / COMPARISON_FILE).exists() else []
     # runs of another comparison that lie here too stay marked
     about["runs"] += [r for r in earlier if r["searched_on_tested_speakers"] and r["run"] not in own]
-    write_json(folder / "comparison.json", about)
+    write_json(folder / COMPARISON_FILE, about)
     text = comparison.to_markdown()
     for name in ("robustness.csv", "robustness.md"):  # of an earlier call
         (folder / name).unlink(missing_ok=True)

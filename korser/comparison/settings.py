@@ -19,8 +19,8 @@ from korser.config.fields import (
     require_unique,
     show,
 )
-from korser.config.layers import SHIPPED  # noqa: F401  for the example
 from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
+from korser.config.shipped import SHIPPED  # noqa: F401  for the example
 from korser.data.degradations import conditions
 from korser.metrics.estimates import METRICS
 from korser.utils.text import did_you_mean

@@ -1,28 +1,42 @@
-"""Subgroups of speakers, and calibration."""
+"""Results of subgroups of utterances and of speakers, and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from korser.comparison.estimates import cell_text, estimate_of
+from korser.comparison.estimates import estimate_of, reason_of
 from korser.data.splits import ATTRIBUTES
-from korser.metrics.scores import BINS
+from korser.metrics.scores import BINS, TITLES
+from korser.runs.pool import ModelPredictions
+
+__all__ = ["calibration_table", "groups_of", "missing_classes_note", "subgroups_table"]
 
 AGE_BANDS = {"<30": (0, 30), "30-39": (30, 40), "40-49": (40, 50), "50+": (50, np.inf)}
+COLUMNS = (
+    *("model", "attribute", "group", "n_utterances", "n_speakers", "n_seeds"),
+    *("missing_classes", "worst", "note"),
+)
 
 
-def groups_of(model, order=None):
-    """Subgroups of a model's utterances.
+def groups_of(
+    model: ModelPredictions, order: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield subgroups of a model's utterances.
 
     Parameters
     ----------
     model : korser.runs.pool.ModelPredictions
     order : dict of str to sequence of str, optional
-        ``{attribute: classes}`` in their order, such as that of intensity; what is not listed comes behind.
+        ``{attribute: classes}`` in their order, such as that of intensity; other values come last.
 
     Yields
     ------
     attribute, group : str
-        ``gender``, ``age`` (in bands where it is a number), ``intensity`` and ``speaker``, as far as known.
+        ``gender``, ``age`` (in bands if all are numbers), ``intensity`` and ``speaker``, as far as known.
     rows : np.ndarray
         ``(N,)`` bool.
     """
@@ -30,50 +44,96 @@ def groups_of(model, order=None):
         if attribute not in model.table:
             continue
         values = model.table[attribute]
-        numbers = pd.to_numeric(values, errors="coerce") if attribute == "age" else None
-        if numbers is not None and numbers.notna().equals(values.notna()):
-            groups = {band: (numbers >= low) & (numbers < high) for band, (low, high) in AGE_BANDS.items()}
-        else:
+        groups = _age_bands(values) if attribute == "age" else None
+        if groups is None:
             known = {name: i for i, name in enumerate((order or {}).get(attribute, ()))}
             names = sorted(values.dropna().unique(), key=lambda value: (known.get(str(value), len(known)), str(value)))
             groups = {str(value): values == value for value in names}
-        yield from ((attribute, name, rows.to_numpy()) for name, rows in groups.items() if rows.any())
+        for name, rows in groups.items():
+            if rows.any():
+                yield attribute, name, rows.to_numpy()
     for speaker in model.speakers:
         yield "speaker", speaker, (model.table["speaker"] == speaker).to_numpy()
 
 
-def subgroups_table(models, main, metric):
+def _age_bands(values: pd.Series) -> dict[str, pd.Series] | None:
+    """Return the rows of each band, None if an age is not a number."""
+    ages = pd.to_numeric(values, errors="coerce")
+    if not ages.notna().equals(values.notna()):
+        return None
+    return {band: (ages >= low) & (ages < high) for band, (low, high) in AGE_BANDS.items()}
+
+
+def subgroups_table(models: Mapping[str, ModelPredictions], main: str, metric: str) -> pd.DataFrame:
+    """Return the results of every subgroup, see :attr:`korser.comparison.compare.Comparison.subgroups`."""
     order = {name: task["classes"] for model in models.values() for name, task in model.tasks.items()}
-    parts = []
+    tables = []
     for label, model in models.items():
-        classes = np.array(model.tasks[main]["classes"])
-        everything = model.counts(main).sum((0, 1, 3)) > 0  # classes that occur at all
-        rows = []
-        for attribute, group, mask in groups_of(model, order):
-            counts = model.counts(main, rows=mask)
-            if not counts.size:
-                continue
-            total = counts.sum(1)
-            row = {"model": label, "attribute": attribute, "group": group, "n_utterances": int(total[0].sum())}
-            row |= {"n_speakers": counts.shape[1] if model.speakers else 0, "n_seeds": len(model.seeds)}
-            lacking = classes[everything & (total[0].sum(1) == 0)]
-            notes = [f"no {', '.join(lacking)}"] if len(lacking) else []
-            for name in dict.fromkeys(("accuracy", "uar", metric)):
-                entry = estimate_of(model, counts, name)
-                row |= {name: entry["value"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
-                notes += [text for text in cell_text(entry) if text not in notes]
-            rows.append({**row, "worst": False, "note": "; ".join(notes)})
-        table = pd.DataFrame(rows)
-        if len(table) and (table["attribute"] == "speaker").any():
+        groups = [
+            _subgroup(model, attribute, group, counts, main, metric)
+            for attribute, group, rows in groups_of(model, order)
+            if (counts := model.counts(main, rows=rows)).size
+        ]
+        table = pd.DataFrame(groups)
+        if len(table):
+            table.insert(0, "model", label)
             of_speakers = table.loc[table["attribute"] == "speaker", metric].astype(float).dropna()
             table.loc[of_speakers.index[of_speakers == of_speakers.min()][:1], "worst"] = True
-        parts.append(table)
-    columns = ["model", "attribute", "group", "n_utterances", "n_speakers", "n_seeds", "worst", "note", metric]
-    parts = [part for part in parts if len(part)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*COLUMNS, metric])
 
 
-def calibration_table(models, main):
+def _subgroup(
+    model: ModelPredictions, attribute: str, group: str, counts: np.ndarray, main: str, metric: str
+) -> dict[str, Any]:
+    truth = counts[0].sum((0, 2))  # (K,) utterances of each class
+    occurs = model.counts(main)[0].sum((0, 2)) > 0
+    missing = ", ".join(np.array(model.tasks[main]["classes"])[occurs & (truth == 0)])
+    notes = [f"no {missing}"] if missing else []
+    row = {
+        "attribute": attribute,
+        "group": group,
+        "n_utterances": int(truth.sum()),
+        "n_speakers": counts.shape[1] if model.speakers else 0,
+        "n_seeds": len(model.seeds),
+        "missing_classes": missing,
+    }
+    for name in dict.fromkeys(("accuracy", "uar", metric)):
+        entry = estimate_of(model, counts, name)
+        row |= {name: entry["value"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
+        notes.append(reason_of(entry))
+    return {**row, "worst": False, "note": "; ".join(dict.fromkeys(filter(None, notes)))}
+
+
+def missing_classes_note(table: pd.DataFrame, metric: str) -> list[str]:
+    """Return a note on the groups that lack classes, if ``metric`` is a mean over classes.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of :attr:`korser.comparison.compare.Comparison.subgroups`.
+    metric : str
+
+    Returns
+    -------
+    list of str
+        One sentence or none: ``UAR is the mean over the classes present in a group (speaker 3: no fear).``
+    """
+    if metric not in ("uar", "macro_f1"):
+        return []
+    # of the model with most utterances: others may have been tested on a subset of them
+    rows = table.loc[table.groupby(["attribute", "group"], sort=False)["n_utterances"].idxmax()]
+    groups = {}
+    for row in rows[rows["missing_classes"] != ""].itertuples():
+        groups.setdefault(row.missing_classes, []).append(f"{row.attribute} {row.group}")
+    if not groups:
+        return []
+    details = "; ".join(f"{', '.join(names)}: no {missing}" for missing, names in groups.items())
+    return [f"{TITLES[metric]} is the mean over the classes present in a group ({details})."]
+
+
+def calibration_table(models: Mapping[str, ModelPredictions], main: str) -> pd.DataFrame:
+    """Return the reliability diagrams, see :attr:`korser.comparison.compare.Comparison.calibration`."""
     edges = np.arange(BINS + 1) / BINS
     parts = []
     for label, model in models.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,9 +15,11 @@ from korser.config.layers import Layers, merge_layers
 from korser.config.names import find_unknown_names, find_unused_keys
 from korser.config.nodes import compose, get_value
 from korser.config.schema import WITHOUT_EFFECT
+from korser.config.sources import named_sources
 from korser.utils.errors import UserError
+from korser.utils.fingerprint import digest
 
-__all__ = ["HParams", "build", "load_hparams", "load_resolved", "resolve", "run_name", "settings_digest"]
+__all__ = ["HParams", "build", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
 
 
 class HParams(dict):
@@ -32,6 +33,9 @@ class HParams(dict):
         Folders of the file and of its bases: modules in them can be imported.
     text : str
         The layers merged and all references resolved, as YAML: loading it builds the same objects again.
+    sources : dict
+        Digests of the plugins' code and of the files that the settings name
+        (:func:`korser.config.sources.named_sources`).
     """
 
     def __init__(self, values: Mapping[str, Any], *, name: str, folders: list[str], text: str) -> None:
@@ -39,46 +43,26 @@ class HParams(dict):
         self.name = name
         self.folders = folders
         self.text = text
+        self.sources = named_sources(text)  # now: an editor may change the files while this process runs
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run's directory: the model's name and the digest."""
+        return f"{self.name}-{self.digest()}"
 
     def digest(self) -> str:
-        """Return eight hexadecimal digits that identify these settings, without those that have no effect."""
-        return settings_digest(self.text)
+        """Return eight hexadecimal digits that identify the settings and the code and files that they name."""
+        return digest([self.settings_digest(), self.sources], length=8)
 
-
-def settings_digest(text: str) -> str:
-    """Return what :meth:`HParams.digest` does for a resolved YAML text, of which nothing is built."""
-    root = compose(text, "the settings")
-    root.value = [(key, value) for key, value in root.value if key.value not in WITHOUT_EFFECT]
-    return hashlib.sha256(yaml.serialize(root).encode()).hexdigest()[:8]
-
-
-def resolve(path: str | Path, overrides: Mapping[str, Any] | None = None) -> tuple[str, list[str]]:
-    """Merge the layers of a YAML file and resolve its references; nothing is imported or built.
-
-    Parameters
-    ----------
-    path, overrides
-        See :func:`load_hparams`. Names are not checked.
-
-    Returns
-    -------
-    text : str
-        As :attr:`HParams.text`.
-    folders : list of str
-        As :attr:`HParams.folders`.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read or a key cannot be set.
-    """
-    layers = merge_layers(Path(path), overrides)
-    _raise_all(layers.errors)
-    return _resolve(layers.text, layers.path), layers.folders
+    def settings_digest(self) -> str:
+        """Return the digest of the settings, without those that have no effect on the results."""
+        root = compose(self.text, self.name)
+        root.value = [(key, value) for key, value in root.value if key.value not in WITHOUT_EFFECT]
+        return digest(yaml.serialize(root))
 
 
 def run_name(path: str | Path, overrides: Mapping[str, Any] | None = None) -> str:
-    """Return the name of a run's folder, as :func:`korser.runs.directory.run_folder` does, without building objects.
+    """Return the name of a run's folder, as :attr:`HParams.run_name`, without building objects.
 
     Parameters
     ----------
@@ -90,7 +74,36 @@ def run_name(path: str | Path, overrides: Mapping[str, Any] | None = None) -> st
     str
         The model's name and the digest of the settings.
     """
-    return f"{Path(path).stem}-{settings_digest(resolve(path, overrides)[0])}"
+    return resolve_hparams(path, overrides).run_name
+
+
+def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, keys: Iterable[str] = ()) -> HParams:
+    """Resolve the settings and build only the objects of some keys: fast, and no weights are loaded.
+
+    Parameters
+    ----------
+    path, overrides
+        See :func:`load_hparams`. Names are not checked.
+    keys : iterable of str
+        Top-level keys to build.
+
+    Returns
+    -------
+    HParams
+        With these keys only; ``text`` and ``digest`` are those of all settings.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read or a key cannot be set.
+    """
+    layers = merge_layers(Path(path), overrides)
+    _raise_all(layers.errors)
+    text = _resolve(layers.text, layers.path)
+    part = compose(text, layers.path)
+    part.value = [(key, value) for key, value in part.value if key.value in keys]
+    values = load_hyperpyyaml(yaml.serialize(part, allow_unicode=True)) if part.value else {}
+    return HParams(values, name=layers.path.stem, folders=layers.folders, text=text)
 
 
 def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -> HParams:

@@ -16,12 +16,11 @@ import yaml
 from korser.config.imports import make_importable
 from korser.config.nodes import Dumper, compose, get_value, keys_of, references, set_value, target_of
 from korser.config.overrides import override, override_node
+from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
 from korser.utils.text import closest_name
 
-__all__ = ["SHIPPED", "Layers", "merge_layers"]
-
-SHIPPED = Path(__file__).parents[2] / "hparams"  # searched for bases that are not next to the file
+__all__ = ["Layers", "merge_layers"]
 
 
 @dataclass(frozen=True)

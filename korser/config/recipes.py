@@ -12,8 +12,9 @@ from pydantic import ValidationInfo
 
 from korser.config.fields import Settings, complete_error, is_plain
 from korser.config.hparams import HParams, build
-from korser.config.layers import SHIPPED, merge_layers
+from korser.config.layers import merge_layers
 from korser.config.nodes import keys_of
+from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 

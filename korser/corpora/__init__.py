@@ -1,89 +1,110 @@
-"""Corpora: each module turns a folder of speech into one table.
+"""Speech corpora: one module per corpus turns a folder into one table.
 
-A corpus adapter is a module with
+**Adding a corpus.** Write one module with a function ``prepare`` and the classes. It can be anywhere on the Python path
+(``corpus: my_package.my_corpus``); in this package it is found by its name (``corpus: ravdess``). ``emodb.py`` is a
+complete example of 60 lines; :mod:`korser.corpora.table` has helpers.
 
-- ``TASKS``: ``{task: classes in the order of the logits}``;
-- ``SYNTHETIC``: true if no human speaks in it (optional, false by default);
-- ``prepare(data_folder, **options)``: a :class:`pandas.DataFrame` with ``id`` (unique), ``path`` (absolute),
-  ``speaker``, one column per task (a class, or None where the label is missing) and whatever else is known (``age``,
-  ``sentence``). Where the classes depend on the folder, ``data.attrs["tasks"]`` takes the place of ``TASKS``, and
-  ``data.attrs["sorted_tasks"]`` lists the tasks whose classes were merely found there, so that nobody stated an order.
-  Where the rows come from one file, ``data.attrs["file"]`` and ``data.attrs["rows"]``, ``{id: its row there}``, let
-  messages name it.
+1. The docstring states *Source* (paper, address), *Licence*, *Layout* of the folder, and *Labels*: classes, missing
+   labels, known errors of the corpus.
+2. ``TASKS`` maps each task to its classes in the order of the logits. Use the names emotion, gender and intensity
+   (:data:`LABELS`) where they apply; an ordinal task lists its classes from low to high.
+3. ``prepare(data_folder, **options)`` returns a :class:`pandas.DataFrame` with one row per utterance: ``id`` (unique),
+   ``path`` (absolute), ``speaker`` (None if unknown), one column per task (a class, or None without a label) and
+   whatever else is known: ``age``, ``sentence`` (the same value for the same words, so that sentences can be held out),
+   ``split`` or ``fold``. Options are keywords that users set by ``corpus_options``.
+4. Read file names and tables only, no audio. Raise :class:`korser.UserError` in one line that names the file and the
+   fix. Leave out files that are known to be broken or copies, and log it.
+5. Write a test with empty files under the official names.
 
-It may lie anywhere: ``load_corpus("ravdess", ...)`` finds the ones that come with korser, ``load_corpus("my.corpus",
-...)`` a researcher's own by its import path.
+Optional:
+
+- ``SYNTHETIC = True``: no human speaks; all tables and figures say so.
+- ``IDENTIFIED_BY_FOLDER = True``: the module reads any corpus, so corpora are identified by their folder, not by the
+  module's name, and the same speaker name in two folders does not mean the same person.
+- ``data.attrs["tasks"]`` replaces ``TASKS`` if the classes depend on the folder; ``data.attrs["sorted_tasks"]`` lists
+  the tasks whose classes were taken from the data, so that their order has no meaning.
+- ``data.attrs["file"]`` and ``data.attrs["rows"]`` (``{id: row}``) let messages name the row of a table.
 """
+
+from __future__ import annotations
 
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pandas as pd
 
 from korser.corpora import synthetic
-from korser.corpora.table import apply_label_map, check_labels, in_order, warn_of_slips
+from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order, warn_of_typos
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 
-__all__ = ["Corpus", "corpus_names", "load_corpus"]
+__all__ = ["LABELS", "Corpus", "corpus_names", "load_corpus"]
+
+NOT_ADAPTERS = ("synthetic", "table")  # other modules of this package
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus as korser uses it.
+    """A loaded corpus.
 
     Parameters
     ----------
     name : str
     data : pandas.DataFrame
-        A row per utterance: ``id``, ``path``, ``speaker``, a column per task, extras. Missing labels are None.
+        One row per utterance: ``id``, ``path``, ``speaker``, one column per task, extras. Missing labels are None.
     classes : dict of str to tuple of str
         The classes of each task, in the order of the logits.
     synthetic : bool
-        Whether its speech is synthetic; tables and figures say so.
+        Whether the speech is synthetic.
     sorted_tasks : tuple of str
-        Tasks whose order nobody stated: their classes are sorted, as numbers if all are, else as text.
+        Tasks whose classes were taken from the data and sorted, as numbers if all are numbers.
+    identified_by_folder : bool
+        Whether the name says nothing about the corpus, since its adapter reads any.
+    selectable_tasks : bool
+        Whether the option ``tasks`` of the adapter selects the label columns.
     """
 
     name: str
     data: pd.DataFrame
-    classes: dict
-    synthetic: bool
-    sorted_tasks: tuple = ()
+    classes: dict[str, tuple[str, ...]]
+    synthetic: bool = False
+    sorted_tasks: tuple[str, ...] = ()
+    identified_by_folder: bool = False
+    selectable_tasks: bool = False
 
 
-def corpus_names():
-    """Names of the corpora that come with korser."""
+def corpus_names() -> tuple[str, ...]:
+    """Return the names of the corpora in this package."""
     return tuple(sorted(_modules()))
 
 
-def _modules():
-    """The module of each adapter by the corpus's name."""
-    folders = {__name__: __path__, synthetic.__name__: synthetic.__path__}
-    names = ((package, module.name) for package, path in folders.items() for module in pkgutil.iter_modules(path))
-    return {
-        name: f"{package}.{name}" for package, name in names if name not in ("synthetic", "table") and name[0] != "_"
-    }
-
-
-def load_corpus(corpus, data_folder, *, label_map=None, corpus_options=None):
-    """Read a corpus's table.
+def load_corpus(
+    corpus: str,
+    data_folder: str | Path | None,
+    *,
+    label_map: Mapping[str, Any] | None = None,
+    corpus_options: Mapping[str, Any] | None = None,
+) -> Corpus:
+    """Load the table of a corpus.
 
     Parameters
     ----------
     corpus : str
-        A name in :mod:`korser.corpora`, or the import path of a module of one's own.
+        A name in :mod:`korser.corpora`, or the import path of another adapter.
     data_folder : str or Path
-        Where the corpus lies, as its module's docstring describes.
+        The corpus's folder, as described in the docstring of its module.
     label_map : dict, optional
-        ``{task: {old: new}}`` renames classes on the way in, ``{"emotion": {"기쁨": "joy"}}``; two that get one name
-        become one class; null drops a label, so that it is masked out of that task's loss and metrics (the utterance
-        stays, with its other labels). The order of the classes stays as it was; where none was stated
-        (:attr:`Corpus.sorted_tasks`), the new names are sorted.
+        ``{task: {old: new}}`` renames classes, ``{"emotion": {"기쁨": "joy"}}``. Two classes with the same new name are
+        merged; null drops a label: the utterance stays, without that label. The order of the classes is kept; if it has
+        no meaning (:attr:`Corpus.sorted_tasks`), the new names are sorted.
     corpus_options : dict, optional
-        Passed to the module's ``prepare``.
+        Keywords of the adapter's ``prepare``.
 
     Returns
     -------
@@ -92,55 +113,74 @@ def load_corpus(corpus, data_folder, *, label_map=None, corpus_options=None):
     Raises
     ------
     UserError
-        If the corpus is unknown, its folder does not hold it, an option or a label is unknown.
+        If the corpus, an option or a label is unknown, or the folder does not contain the corpus.
     """
     module = _find_adapter(str(corpus))
-    options = dict(corpus_options or {})
-    accepted = list(inspect.signature(module.prepare).parameters.values())[1:]
-    names = [p.name for p in accepted]
-    for option in options:
-        if option not in names and not any(p.kind is p.VAR_KEYWORD for p in accepted):
-            raise UserError(f"corpus_options: corpus '{corpus}' has no option '{option}'{did_you_mean(option, names)}")
-
-    data = module.prepare(data_folder, **options)
+    parameters = list(inspect.signature(module.prepare).parameters.values())[1:]
+    accepted = [p.name for p in parameters]
+    for option in corpus_options or {}:
+        if option not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            raise UserError(
+                f"corpus_options: corpus '{corpus}' has no option '{option}'{did_you_mean(option, accepted)}"
+            )
+    data = module.prepare(data_folder, **(corpus_options or {}))
     tasks = data.attrs.get("tasks", module.TASKS)
     sorted_tasks = tuple(data.attrs.get("sorted_tasks", ()))
     file, rows = data.attrs.get("file", data_folder), data.attrs.pop("rows", {})  # pandas would copy it at every step
-    for column in ("id", "path", "speaker", *tasks):
-        if column not in data:
-            raise UserError(f"corpus '{corpus}': the table that prepare() returns has no column '{column}': add it")
-        data[column] = data[column].astype(object).where(data[column].notna(), None)
-    twice = data["id"][data["id"].duplicated()]
-    if len(twice):
-        raise UserError(f"corpus '{corpus}': id '{twice.iloc[0]}' is used twice in {data_folder}: ids must be unique")
+    _check_columns(data, corpus, tasks)
     classes = apply_label_map(data, {task: tuple(classes) for task, classes in tasks.items()}, label_map)
     classes.update({task: in_order(classes[task]) for task in sorted_tasks})
 
-    def where(*found):
-        numbers = [str(rows[row["id"]]) for row in found if row["id"] in rows]
-        return f"{file} row{'s' * (len(numbers) > 1)} {', '.join(numbers)}" if numbers else found[0]["path"]
+    def locate(*ids: str) -> str:
+        numbers = [str(rows[i]) for i in ids if i in rows]
+        if not numbers:
+            return data.loc[data["id"] == ids[0], "path"].iloc[0]
+        return f"{file} {'row' if len(numbers) == 1 else 'rows'} {', '.join(numbers)}"
 
-    check_labels(data, classes, where)
-    warn_of_slips(data, classes, sorted_tasks)
+    check_labels(data, classes, locate)
+    warn_of_typos(data, classes, sorted_tasks)
     return Corpus(
         name=str(corpus).rpartition(".")[2],
         data=data.reset_index(drop=True),
         classes=classes,
         synthetic=bool(getattr(module, "SYNTHETIC", False)),
         sorted_tasks=sorted_tasks,
+        identified_by_folder=bool(getattr(module, "IDENTIFIED_BY_FOLDER", False)),
+        selectable_tasks="tasks" in accepted,
     )
 
 
-def _find_adapter(corpus):
+def _modules() -> dict[str, str]:
+    """Return ``{corpus name: import path}`` of the adapters in this package."""
+    modules = {}
+    for package, folders in ((__name__, __path__), (synthetic.__name__, synthetic.__path__)):
+        for module in pkgutil.iter_modules(folders):
+            if module.name not in NOT_ADAPTERS and not module.name.startswith("_"):
+                modules[module.name] = f"{package}.{module.name}"
+    return modules
+
+
+def _find_adapter(corpus: str) -> ModuleType:
     path = _modules().get(corpus, corpus)
-    fix = f"name one of korser's{did_you_mean(corpus, corpus_names())} or the import path of a module of your own"
+    fix = f"use a name in korser.corpora{did_you_mean(corpus, corpus_names())} or the import path of another adapter"
     try:
         module = importlib.import_module(path)
     except (ModuleNotFoundError, ValueError, TypeError) as error:
         missing = getattr(error, "name", None) or path
         if not (path == missing or path.startswith(f"{missing}.")):
-            raise  # the module is there; what it imports is not
+            raise  # the module exists, but one that it imports does not
         raise UserError(f"unknown corpus '{corpus}': {fix}") from error
     if not (hasattr(module, "prepare") and hasattr(module, "TASKS")):
         raise UserError(f"corpus '{corpus}': module {module.__name__} has no prepare() and TASKS: {fix}")
     return module
+
+
+def _check_columns(data: pd.DataFrame, corpus: str, tasks: Mapping[str, Any]) -> None:
+    """Check the table of an adapter, and replace missing values by None."""
+    for column in ("id", "path", "speaker", *tasks):
+        if column not in data:
+            raise UserError(f"corpus '{corpus}': the table that prepare() returns has no column '{column}': add it")
+        data[column] = data[column].astype(object).where(data[column].notna(), None)
+    repeated = data["id"][data["id"].duplicated()]
+    if len(repeated):
+        raise UserError(f"corpus '{corpus}': id '{repeated.iloc[0]}' is used twice: ids must be unique")

@@ -6,12 +6,14 @@ https://github.com/CheyneyComputerScience/CREMA-D (the audio is in Git LFS).
 Licence: Open Database License 1.0, its contents under the Database Contents License 1.0.
 
 Layout: ``AudioWAV/1001_DFA_ANG_XX.wav`` (actor, sentence, emotion, intensity) at any depth below the folder, and
-``VideoDemographics.csv`` beside or above it, without which gender and age are unknown.
+``VideoDemographics.csv`` in that folder or above it, without which gender and age are unknown.
 
-Labels: emotion (6, as acted), gender, intensity (low, medium, high). The name has an intensity only where a sentence
-was recorded at several (XX elsewhere, and for all neutral speech), so most intensity labels are missing. Extras:
-``age``, ``sentence``. 91 actors, 7438 utterances: the four known to be broken (no audio, or many takes) are left out.
+Labels: emotion (6, as acted), gender, intensity (low, medium, high). Intensity is stated only for sentences that were
+recorded at several (XX otherwise, and for all neutral speech), so most intensity labels are missing. Extras: ``age``,
+``sentence``. 91 actors, 7438 utterances; four broken recordings (no audio, or several takes) are left out.
 """
+
+from __future__ import annotations
 
 import logging
 import re
@@ -19,13 +21,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from korser.corpora.table import code, find_files, make_table
+from korser.corpora.table import find_files, lookup_code, make_table
 from korser.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 EMOTIONS = {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "ANG": "angry", "FEA": "fearful", "DIS": "disgust"}
-# X is a slip of one file's name, 1040_ITH_SAD_X.wav
+# X: a typo in the name of one file, 1040_ITH_SAD_X.wav
 INTENSITIES = {"LO": "low", "MD": "medium", "HI": "high", "XX": None, "X": None}
 TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male"), "intensity": ("low", "medium", "high")}
 BROKEN = ("1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX")
@@ -34,8 +36,8 @@ LAYOUT = "CREMA-D, AudioWAV/1001_DFA_ANG_XX.wav (or .flac) and so on, and VideoD
 _NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})\.(?:wav|flac)", re.IGNORECASE)
 
 
-def prepare(data_folder):
-    """See :mod:`korser.corpora`."""
+def prepare(data_folder: str | Path) -> pd.DataFrame:
+    """Return the table of the corpus; see :mod:`korser.corpora`."""
     files = find_files(data_folder, _NAME, layout=LAYOUT)
     actors = _demographics(Path(data_folder).expanduser().resolve())
     rows = []
@@ -49,9 +51,9 @@ def prepare(data_folder):
                 "id": path.stem,
                 "path": str(path),
                 "speaker": actor,
-                "emotion": code(EMOTIONS, emotion.upper(), path, "emotion"),
+                "emotion": lookup_code(EMOTIONS, emotion.upper(), path, "emotion"),
                 "gender": gender,
-                "intensity": code(INTENSITIES, intensity.upper(), path, "intensity"),
+                "intensity": lookup_code(INTENSITIES, intensity.upper(), path, "intensity"),
                 "age": age,
                 "sentence": sentence.upper(),
             }
@@ -59,8 +61,8 @@ def prepare(data_folder):
     return make_table(rows)
 
 
-def _demographics(folder):
-    """``{actor: (gender, age)}``, None where a cell is empty."""
+def _demographics(folder: Path) -> dict[str, tuple[str | None, int | None]]:
+    """Return ``{actor: (gender, age)}``, None for empty cells."""
     for table in (folder / "VideoDemographics.csv", folder.parent / "VideoDemographics.csv"):
         if table.is_file():
             try:
@@ -70,9 +72,11 @@ def _demographics(folder):
                     for actor, gender, age in zip(people["ActorID"], people["Sex"], people["Age"])
                 }
             except KeyError as error:
-                raise UserError(f"{table} has no column {error}: take the one of the CREMA-D repository") from error
-            except ValueError as error:  # pandas' own (an empty file, no table) and ages that are no numbers
-                why = " ".join(str(error).split())
-                raise UserError(f"{table} cannot be read ({why}): take the one of the CREMA-D repository") from error
-    logger.warning("%s has no VideoDemographics.csv, so gender is unknown: it is in the CREMA-D repository", folder)
+                raise UserError(f"{table} has no column {error}: use the file of the CREMA-D repository") from error
+            except ValueError as error:  # an empty file, not a table, or an age that is not a number
+                reason = " ".join(str(error).split())
+                raise UserError(f"{table} cannot be read ({reason}): use the file of the CREMA-D repository") from error
+    logger.warning(
+        "%s has no VideoDemographics.csv, so gender and age are unknown: it is in the CREMA-D repository", folder
+    )
     return {}

@@ -9,9 +9,14 @@ Layout: ``wav/03a01Fa.wav`` (speaker, text, emotion's German initial, version) a
 Labels: emotion (7), gender. Extras: ``age``, ``sentence``. 10 actors, 535 utterances.
 """
 
-import re
+from __future__ import annotations
 
-from korser.corpora.table import code, find_files, make_table
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from korser.corpora.table import find_files, lookup_code, make_table
 
 # Wut, Langeweile, Ekel, Angst, Freude, Trauer
 EMOTIONS = {
@@ -41,18 +46,18 @@ LAYOUT = "EmoDB, wav/03a01Fa.wav (or .flac) and so on"
 _NAME = re.compile(r"(\d\d)([ab]\d\d)([A-Z])[a-z]?\.(?:wav|flac)")
 
 
-def prepare(data_folder):
-    """See :mod:`korser.corpora`."""
+def prepare(data_folder: str | Path) -> pd.DataFrame:
+    """Return the table of the corpus; see :mod:`korser.corpora`."""
     rows = []
     for path, match in find_files(data_folder, _NAME, layout=LAYOUT):
         speaker, sentence, emotion = match.groups()
-        gender, age = code(ACTORS, speaker, path, "speaker")
+        gender, age = lookup_code(ACTORS, speaker, path, "speaker")
         rows.append(
             {
                 "id": path.stem,
                 "path": str(path),
                 "speaker": speaker,
-                "emotion": code(EMOTIONS, emotion, path, "emotion"),
+                "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
                 "gender": gender,
                 "age": age,
                 "sentence": sentence,

@@ -1,23 +1,28 @@
-"""emotiontts_open_db: Korean emotional speech, its emotional-to-emotional part.
+"""emotiontts_open_db: Korean emotional speech, the emotional-to-emotional part.
 
 Source: Selvas AI and KAIST, https://github.com/emotiontts/emotiontts_open_db (5 of the 100 sentences per emotion are
-public; the whole on application).
+public; the rest on application).
 
-Licence: CC BY-NC-SA 4.0; for research, with the acknowledgement that its README asks for.
+Licence: CC BY-NC-SA 4.0; for research, with the acknowledgement that its README requires.
 
 Layout: ``nea/wav/nea00001.wav`` and so on, WAV or FLAC, at any depth below the folder (in the repository under
 ``Dataset/SpeechCorpus/Emotional/emotional-to-emotional``). Speakers nea to nee are female, nek to neo male. The
-plain-to-emotional part (ema to emh) is not read: whether its labels have the fault below is not known.
+plain-to-emotional part (ema to emh) is not read: it is unknown whether its labels have the error below.
 
 Labels: emotion (4), by sentence number: 1-100 neutral, 101-200 happy, 201-300 sad, 301-400 angry; gender. The README
-has the last two the other way round, but the sentences and two independently trained classifiers say otherwise, so its
-labels are corrected here; ``corpus_options={"labels": "readme"}`` takes them as they are.
+swaps the last two, but the sentences and two independently trained classifiers contradict it, so its labels are
+corrected here; ``corpus_options={"labels": "readme"}`` uses those of the README.
 
-Each sentence (``sentence``) belongs to one emotion and is read by all ten speakers, so that the words alone give the
-emotion away: hold out sentences as well as speakers where that matters (``hold_out: sentence``, :mod:`korser.data.splits`).
+Each sentence (``sentence``) belongs to one emotion and is read by all ten speakers, so the words alone reveal the
+emotion: hold out sentences as well as speakers (``hold_out: sentence``, :mod:`korser.data.splits`).
 """
 
+from __future__ import annotations
+
 import re
+from pathlib import Path
+
+import pandas as pd
 
 from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
@@ -29,27 +34,27 @@ LAYOUT = "emotiontts_open_db, emotional-to-emotional/nea/wav/nea00001.wav (or .f
 _NAME = re.compile(r"(ne([a-ek-o]))(\d{5})\.(?:wav|flac)", re.IGNORECASE)
 
 
-def prepare(data_folder, labels="corrected"):
-    """See :mod:`korser.corpora`.
+def prepare(data_folder: str | Path, labels: str = "corrected") -> pd.DataFrame:
+    """Return the table of the corpus; see :mod:`korser.corpora`.
 
     Parameters
     ----------
     data_folder : str or Path
     labels : {"corrected", "readme"}
-        Whose emotion labels.
+        Which emotion labels to use.
     """
     if labels not in ORDERS:
-        raise UserError(f"corpus_options.labels is '{labels}': write 'corrected' or 'readme'")
+        raise UserError(f"corpus_options.labels={labels}: expected corrected or readme")
     rows = []
     for path, match in find_files(data_folder, _NAME, layout=LAYOUT):
         speaker, letter, number = match.groups()
         if not 1 <= int(number) <= 400:
-            raise UserError(f"{path}: sentence {number} is not one of the corpus's 00001 to 00400: remove the file")
+            raise UserError(f"{path}: unknown sentence {number}, expected 00001 to 00400: remove the file")
         rows.append(
             {
                 "id": path.stem,
                 "path": str(path),
-                "speaker": speaker.lower(),  # NEA and nea are one person
+                "speaker": speaker.lower(),  # NEA and nea are the same person
                 "emotion": ORDERS[labels][(int(number) - 1) // 100],
                 "gender": "female" if letter.lower() <= "e" else "male",
                 "sentence": number,

@@ -5,21 +5,26 @@ https://zenodo.org/records/1188976, file ``Audio_Speech_Actors_01-24.zip``.
 
 Licence: CC BY-NC-SA 4.0.
 
-Layout: ``Actor_01/03-01-05-02-01-01-01.wav`` to ``Actor_24``, under the folder or any parent of it, WAV or FLAC. The
-name's fields: modality (03 audio-only), vocal channel (01 speech, 02 song), emotion, intensity, statement, repetition,
-actor. Video and song files are passed over.
+Layout: ``Actor_01/03-01-05-02-01-01-01.wav`` to ``Actor_24``, at any depth below the folder, WAV or FLAC. The fields of
+a name: modality (03 audio-only), vocal channel (01 speech, 02 song), emotion, intensity, statement, repetition, actor.
+Video and song files are ignored.
 
 Labels: emotion (8); gender (odd actors are male); intensity (normal, strong). Neutral speech exists only at normal
-intensity, so its intensity label is left out: it would tell the emotion. ``sentence`` is the statement, 1 or 2.
+intensity, so its intensity label is left out: it would reveal the emotion. ``sentence`` is the statement, 1 or 2.
 
-``03-01-03-01-02-01-07`` and ``03-01-03-01-02-02-07`` hold the same audio; the first is kept, which leaves 1439
+``03-01-03-01-02-01-07`` and ``03-01-03-01-02-02-07`` are the same audio; the first is kept, which leaves 1439
 utterances of 24 actors.
 """
 
+from __future__ import annotations
+
 import logging
 import re
+from pathlib import Path
 
-from korser.corpora.table import code, find_files, make_table
+import pandas as pd
+
+from korser.corpora.table import find_files, lookup_code, make_table
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +46,13 @@ LAYOUT = "RAVDESS speech, Actor_01/03-01-05-02-01-01-01.wav (or .flac) and so on
 _NAME = re.compile(r"03-01-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)\.(?:wav|flac)", re.IGNORECASE)
 
 
-def prepare(data_folder):
-    """See :mod:`korser.corpora`."""
+def prepare(data_folder: str | Path) -> pd.DataFrame:
+    """Return the table of the corpus; see :mod:`korser.corpora`."""
     rows = []
     for path, match in find_files(data_folder, _NAME, layout=LAYOUT):
         emotion, intensity, statement, _, actor = match.groups()[:5]
-        emotion = code(EMOTIONS, emotion, path, "emotion")
-        intensity = code(INTENSITIES, intensity, path, "intensity")
+        emotion = lookup_code(EMOTIONS, emotion, path, "emotion")
+        intensity = lookup_code(INTENSITIES, intensity, path, "intensity")
         rows.append(
             {
                 "id": path.stem,
@@ -62,5 +67,5 @@ def prepare(data_folder):
     data = make_table(rows)
     copies = data["id"].isin([second for second, first in SAME_AUDIO.items() if first in set(data["id"])])
     if copies.any():
-        logger.info("left out, the same audio as another file: %s", ", ".join(data["id"][copies]))
+        logger.info("left out, since another file has the same audio: %s", ", ".join(data["id"][copies]))
     return data[~copies].reset_index(drop=True)

@@ -1,36 +1,46 @@
-"""What corpus adapters share: finding files, one table, label maps. Not a corpus itself."""
+"""Find files, build and check tables: helpers of corpus adapters."""
+
+from __future__ import annotations
 
 import difflib
 import logging
 import os
 import re
 import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean
+from korser.utils.text import did_you_mean, shorten
+
+__all__ = [
+    "LABELS",
+    "apply_label_map",
+    "check_labels",
+    "closest_label",
+    "find_files",
+    "in_order",
+    "lookup_code",
+    "make_table",
+    "nfc",
+    "warn_of_typos",
+]
 
 logger = logging.getLogger(__name__)
 
+LABELS = ("emotion", "gender", "intensity")  # label columns that every part of korser knows
 
-def nfc(text):
-    """Text in Unicode's composed form: macOS writes Hangul names decomposed, others do not."""
+
+def nfc(text: str) -> str:
+    """Return text in Unicode's composed form; macOS writes Hangul names decomposed, others do not."""
     return unicodedata.normalize("NFC", text)
 
 
-def in_order(labels):
-    """Labels sorted, by value if all are numbers.
-
-    Parameters
-    ----------
-    labels : iterable of str
-
-    Returns
-    -------
-    tuple of str
-    """
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return labels sorted, as numbers if all are numbers."""
     labels = sorted(labels)
     try:
         return tuple(sorted(labels, key=float))
@@ -38,14 +48,14 @@ def in_order(labels):
         return tuple(labels)
 
 
-def find_files(data_folder, pattern, *, layout):
-    """All files below a folder whose names match.
+def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> list[tuple[Path, re.Match]]:
+    """Return all files below a folder whose names match.
 
     Parameters
     ----------
     data_folder : str or Path
     pattern : re.Pattern
-        Has to match the whole file name.
+        Must match the full file name.
     layout : str
         The expected layout, for the error.
 
@@ -61,24 +71,24 @@ def find_files(data_folder, pattern, *, layout):
     """
     folder = Path(data_folder).expanduser().resolve() if data_folder else None
     if folder is None or not folder.is_dir():
-        raise UserError(f"data_folder '{data_folder}' is not a folder: it should hold {layout}")
+        raise UserError(f"data_folder={data_folder}: not a folder; expected {layout}")
     found = []
     for root, _, names in os.walk(folder, followlinks=True):
         found += [(Path(root) / name, match) for name in names if (match := pattern.fullmatch(nfc(name)))]
     if not found:
-        raise UserError(f"data_folder '{folder}' does not hold the expected files: {layout}")
-    return sorted(found, key=lambda f: f[0])
+        raise UserError(f"data_folder={folder}: does not contain the expected files: {layout}")
+    return sorted(found, key=lambda item: item[0])
 
 
-def make_table(rows):
-    """Rows as a table sorted by id, missing values None.
+def make_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows as a table sorted by id, with None for missing values.
 
-    Of rows with the same id the first is kept: archives that hold a folder twice are common.
+    Of rows with the same id the first is kept: archives that contain a folder twice are common.
 
     Parameters
     ----------
-    rows : list of dict
-        ``id``, ``path``, ``speaker``, tasks, extras.
+    rows : sequence of mapping
+        ``id``, ``path``, ``speaker``, labels, extras.
 
     Returns
     -------
@@ -88,30 +98,31 @@ def make_table(rows):
     data = data.where(data.notna(), None)
     copies = data["id"].duplicated()
     if copies.any():
-        logger.warning("%d files lie there twice; the first of each is used", copies.sum())
+        logger.warning("%d duplicate ids; keeping the first file of each", copies.sum())
     return data[~copies].sort_values("id", ignore_index=True)
 
 
-def code(table, value, path, what):
-    """Look up a code of a file name.
-
-    Raises
-    ------
-    UserError
-        If the code is unknown, naming the file.
-    """
+def lookup_code(table: Mapping[str, Any], value: str, path: Path, what: str) -> Any:
+    """Return the meaning of a code in a file name; raise a UserError that names the file if it is unknown."""
     if value not in table:
-        raise UserError(f"{path}: unknown {what} code '{value}' in its name (known: {', '.join(table)}): remove it")
+        raise UserError(
+            f"{path}: unknown {what} code '{value}' in the file name (known: {', '.join(table)}): remove the file"
+        )
     return table[value]
 
 
-def closest_label(label, known):
-    """As :func:`korser.utils.text.nearest`, but only a label spelt nearly the same: 'hapiness' is not 'sadness'."""
+def closest_label(label: str, known: Iterable[str]) -> str:
+    """Return " (did you mean ...?)" for a label spelt almost the same, or the known labels.
+
+    Stricter than :func:`korser.utils.text.did_you_mean`: 'hapiness' must not suggest 'sadness'.
+    """
     match = difflib.get_close_matches(str(label), known, n=1, cutoff=0.8)
     return f" (did you mean '{match[0]}'?)" if match else f" (known: {', '.join(known)})"
 
 
-def apply_label_map(data, classes, label_map):
+def apply_label_map(
+    data: pd.DataFrame, classes: Mapping[str, tuple[str, ...]], label_map: Mapping[str, Any] | None
+) -> dict[str, tuple[str, ...]]:
     """Rename labels in place.
 
     Parameters
@@ -125,7 +136,7 @@ def apply_label_map(data, classes, label_map):
     Returns
     -------
     dict of str to tuple of str
-        The classes after renaming, in the old order; names that replace labels outside the scheme come last.
+        The classes after renaming, in the old order; names for labels that were no classes come last.
 
     Raises
     ------
@@ -137,91 +148,91 @@ def apply_label_map(data, classes, label_map):
         if task not in classes:
             raise UserError(f"label_map: the corpus has no task '{task}'{did_you_mean(task, classes)}")
         if not isinstance(renames, dict):
-            raise UserError(f"label_map.{task}: write old: new pairs, not {renames!r}")
+            raise UserError(f"label_map.{task}={renames!r}: expected pairs {{old: new}}")
         renames = {nfc(str(old)): None if new is None else nfc(str(new)) for old, new in renames.items()}
         known = dict.fromkeys([*classes[task], *data[task].dropna().unique()])
         for old in renames:
             if old not in known:
                 raise UserError(f"label_map.{task}: there is no label '{old}'{closest_label(old, known)}")
-        data[task] = data[task].map(lambda label: renames.get(label, label)).astype(object)
-        data[task] = data[task].where(data[task].notna(), None)
+        data[task] = pd.Series([renames.get(label, label) for label in data[task]], index=data.index, dtype=object)
         renamed = [renames.get(c, c) for c in classes[task]] + list(renames.values())
         classes[task] = tuple(dict.fromkeys(c for c in renamed if c is not None))
     return classes
 
 
-def check_labels(data, classes, where):
-    """Refuse labels outside the scheme, and a file that has two labels.
+def check_labels(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], locate: Callable[..., str]) -> None:
+    """Refuse labels that are no classes, and files with two labels.
 
     Parameters
     ----------
     data : pandas.DataFrame
     classes : dict of str to tuple of str
-    where : callable
-        ``where(*rows)`` says where rows of the table were found.
+    locate : callable
+        ``locate(*ids)`` describes where these utterances were found.
 
     Raises
     ------
     UserError
-        Names the place, the label and the way out.
+        Names the place, the label and the fix.
     """
     copies = data[data["path"].duplicated(keep=False)].groupby("path", sort=False)
     for task, known in classes.items():
-        odd = data[data[task].notna() & ~data[task].isin(known)]
-        if len(odd):
-            row = odd.iloc[0]
+        unknown = data[data[task].notna() & ~data[task].isin(known)]
+        if len(unknown):
+            label = unknown[task].iloc[0]
             raise UserError(
-                f"{where(row)}: unknown {task} label '{row[task]}' in {len(odd)} of {len(data)} utterances (known: "
-                f"{', '.join(known)}): rename it with label_map={{{task}: {{{row[task]}: ...}}}}, or drop it with null"
+                f"{locate(unknown['id'].iloc[0])}: unknown {task} label '{label}' in {len(unknown)} of {len(data)} "
+                f"utterances (known: {', '.join(known)}): rename it by label_map={{{task}: {{{label}: ...}}}}, or drop "
+                "it with null"
             )
         for path, rows in copies:
             rows = rows[rows[task].notna()].drop_duplicates(task)
             if len(rows) > 1:
-                one, other = rows.iloc[0], rows.iloc[1]
+                ids, labels = rows["id"].tolist(), rows[task].tolist()
                 raise UserError(
-                    f"{where(one, other)}: '{one['id']}' and '{other['id']}' are the same file, {path}, with the "
-                    f"{task} {one[task]} here and {other[task]} there: keep the one that is right"
+                    f"{locate(*ids[:2])}: '{ids[0]}' and '{ids[1]}' are the same file, {path}, labelled {task} "
+                    f"{labels[0]} and {labels[1]}: keep the correct one"
                 )
 
 
-def warn_of_slips(data, classes, found):
-    """Say which classes and speakers look like another one misspelt, and which classes are not there.
+def warn_of_typos(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], sorted_tasks: Sequence[str]) -> None:
+    """Warn of classes and speakers whose names are nearly the same, and of classes without utterances.
 
     Parameters
     ----------
     data : pandas.DataFrame
     classes : dict of str to tuple of str
-    found : sequence of str
-        Tasks whose classes are what the corpus holds, and were stated by nobody.
+    sorted_tasks : sequence of str
+        Tasks whose classes were taken from the data.
     """
     for task, labels in classes.items():
         counts = data[task].value_counts()
-        if task not in found:
+        if task not in sorted_tasks:
             absent = [label for label in labels if label not in counts]
             if absent and len(counts):
-                logger.warning("no utterance has the %s %s, which is among the classes", task, ", ".join(absent))
+                logger.warning("classes of %s without utterances: %s", task, ", ".join(absent))
             continue
         labels = sorted(labels, key=lambda label: (-counts.get(label, 0), label != label.lower()))
-        renames = [f"{label}: {first}" for first, *others in _alike(labels) for label in others]
+        renames = [f"{label}: {first}" for first, *others in _similar(labels) for label in others]
         if renames:
             logger.warning(
-                "classes of %s differ in capitals, spaces or leading zeros alone; if they are meant to be one: "
+                "classes of %s differ only in capitals, spaces or leading zeros; to merge them: "
                 "--label_map='{%s: {%s}}'",
                 task,
                 task,
                 ", ".join(renames),
             )
-    speakers = [" and ".join(names) for names in _alike(map(str, data["speaker"].dropna().unique())) if len(names) > 1]
+    speakers = [" and ".join(names) for names in _similar(map(str, data["speaker"].dropna().unique())) if names[1:]]
     if speakers:
         logger.warning(
-            "speakers %s differ in capitals, spaces or leading zeros alone, and count as different people, who may be "
-            "in different parts of a split; if they are one, spell them alike",
-            ", ".join(speakers[:3]) + (f" (and {len(speakers) - 3} more)" if len(speakers) > 3 else ""),
+            "speakers %s differ only in capitals, spaces or leading zeros and count as different people, who may be in "
+            "different splits; if they are the same person, use one name",
+            shorten(speakers),
         )
 
 
-def _alike(names):
-    """Names in groups that differ in capitals, spaces, leading zeros (Excel drops them) or forms of a character."""
+def _similar(names: Iterable[str]) -> list[list[str]]:
+    """Group names that differ only in capitals, spaces, leading zeros (Excel drops them) or Unicode forms."""
     groups = {}
     for name in names:
         plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())

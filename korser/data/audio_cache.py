@@ -1,130 +1,263 @@
-"""Audio decoded once.
+"""Decode every audio file once and store its samples.
 
-Every utterance that training reads is decoded once for all runs, epochs and trials, into few large files read by
-memory map (:mod:`korser.data.store`), as 16-bit integers where they are exactly its samples, else as float32. Milliseconds
-to get 4.5 s as float32 from a file in the disk's cache, one thread of a CPU on which others worked too, all in one run
-(medians of three passes over 200 files):
+:func:`scan_audio` checks, measures and decodes the files of a corpus; :class:`AudioStore` reads them afterwards. Both
+use ``<cache_folder>/audio``: the samples in few large files read by memory map (:mod:`korser.data.store`), as 16-bit
+integers where these are exact and float32 otherwise, and ``files.csv``, the list of checked files. The folder may be
+deleted at any time.
 
-=============================================== ======
-Ogg Vorbis, by read_audio                        5.9
-MP3                                              4.3
-FLAC                                             3.2
-WAV                                              1.4
-the store                                        0.07
-the store, for the first time (checksum)         0.17
-=============================================== ======
-
-So it pays for WAV too, in every run of a grid.
+Shape legend: ``T`` time in samples.
 """
 
-import hashlib
+from __future__ import annotations
+
+import logging
 import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 
-from korser.data.audio import DIGEST_LENGTH
-from korser.data.batches import FULL_SCALE, to_float
+from korser.data.audio import audio_digest, read_audio, to_compact, to_float
 from korser.data.store import ArrayStore
+from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.files import atomic
+from korser.utils.text import shorten
 
-SHARD = 2**26  # samples: what a kill loses at most, and what is in memory at once (256 MiB as float32)
+__all__ = ["AudioStore", "scan_audio"]
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "audio"  # in the cache folder
+FILES = "files.csv"  # in FOLDER
+KEY_COLUMNS = ["path", "size", "mtime_ns"]  # of FILES: which file
+AUDIO_COLUMNS = ["samples", "peak", "digest"]  # of FILES: its audio
+SHARD_SAMPLES = 2**26  # decoded between two writes: at most 256 MiB in memory, and lost by a kill
+AHEAD = 4  # decoded files per thread that may wait to be collected
+SILENCE_PEAK = 1e-4  # 3 steps of 16 bit
+SHORT_SECONDS = 0.1
+SHOWN_ERRORS = 3
 
 
 class AudioStore:
-    """Decoded audio on disk; the key is the digest of the samples, so what is in it is never stale.
+    """Decoded audio on disk; keys are digests of the samples, so an entry is never out of date.
 
     Parameters
     ----------
-    folder : str or Path
-        Root of the cache; shards lie in ``samples``.
-    read_audio : callable
-        ``path -> (T,)`` waveform, float32; called by several threads.
+    cache_folder : str or Path
+        Root of the cache.
 
     Attributes
     ----------
     store : korser.data.store.ArrayStore
     """
 
-    def __init__(self, folder, read_audio):
-        self.store = ArrayStore(Path(folder) / "samples")
-        self.read_audio = read_audio
+    def __init__(self, cache_folder: str | Path) -> None:
+        self.store = ArrayStore(Path(cache_folder) / FOLDER)
 
-    def read(self, audio_path, audio_digest):
-        """Samples of one utterance; from its file if they are not in the store or damaged there.
+    def read(self, path: str, digest: str) -> torch.Tensor:
+        """Return the samples of one utterance; decode its file if the store does not have them.
+
+        Parameters
+        ----------
+        path : str
+        digest : str
+            Of the samples, from :func:`scan_audio`.
 
         Returns
         -------
         torch.Tensor
-            ``(T,)``, int16 or float32, to be treated as read-only; :func:`to_float` of it is what ``read_audio`` gives.
+            ``(T,)`` int16 or float32, read-only.
+
+        Raises
+        ------
+        UserError
+            If the file has to be decoded and cannot be read or holds other audio.
         """
         try:
-            return self.store.read(audio_digest)
+            return self.store.read(digest)
         except KeyError:
-            return self._decode(audio_path, audio_digest)
+            return _decode_known((path, digest)).samples
 
-    def fill(self, audio, progressbar=True):
-        """Decode what is missing; one process at a time, so that several that start together share the work's result.
+    def waveform(self, path: str, digest: str) -> torch.Tensor:
+        """Return the ``(T,)`` float32 waveform of one utterance, equal to ``read_audio(path)``; see :meth:`read`."""
+        return to_float(self.read(path, digest))
+
+    def fill(self, audio: pd.DataFrame, progressbar: bool = True) -> int:
+        """Decode and store missing utterances, such as those of damaged or deleted shards.
+
+        Only one process at a time fills a store; others wait and use its result.
 
         Parameters
         ----------
         audio : pandas.DataFrame
-            With ``audio_path``, ``digest`` and ``samples``.
+            With ``path`` and ``digest``.
         progressbar : bool
 
         Returns
         -------
         int
-            How many utterances were decoded.
+            Number of decoded utterances.
 
         Raises
         ------
         UserError
-            If the folder cannot be written in, or a file has changed since it was digested.
+            If the folder cannot be written, or a file has changed since it was scanned.
         """
         if not self.store.missing(audio["digest"]):
             return 0
         with self.store.lock():
             missing = audio[audio["digest"].isin(self.store.missing(audio["digest"]))].drop_duplicates("digest")
-            shards = missing.groupby((missing["samples"].cumsum() - 1) // SHARD)
-            shown = progressbar and len(missing)
-            with (
-                tqdm(total=len(missing), desc="decoding audio", disable=not shown, dynamic_ncols=True) as bar,
-                ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-            ):
-                for _, shard in shards:
-                    decoded = pool.map(self._decode, shard["audio_path"], shard["digest"])
-                    self.store.write(zip(shard["digest"], decoded))
-                    bar.update(len(shard))
+            files = list(zip(missing["path"], missing["digest"]))
+            for shard in _decode_in_shards(_decode_known, files, progressbar=progressbar):
+                self.store.write((decoded.digest, decoded.samples) for decoded in shard)
         return len(missing)
 
-    def _decode(self, audio_path, audio_digest):
-        audio = self.read_audio(audio_path)
-        if hashlib.sha256(audio.numpy().tobytes()).hexdigest()[:DIGEST_LENGTH] != audio_digest:
-            raise UserError(f"{audio_path} has changed since it was checked: start again")
-        return to_compact(audio)
 
+def scan_audio(paths: Sequence[str | Path], cache_folder: str | Path) -> pd.DataFrame:
+    """Check and measure audio files; decode those that are new or changed into the store.
 
-def to_compact(audio):
-    """16-bit samples where they are exactly the audio, bit by bit; else the audio as it is.
+    A file is known by its absolute path, size and modification time. The log reports silent and very short files.
 
     Parameters
     ----------
-    audio : torch.Tensor
-        ``(T,)`` float32 in [-1, 1].
+    paths : sequence of str or Path
+    cache_folder : str or Path
+        Created if missing; may be shared by runs and corpora.
 
     Returns
     -------
-    torch.Tensor
-        ``(T,)`` int16 or float32.
+    pandas.DataFrame
+        Indexed by ``paths`` as given: ``path`` (absolute), ``samples`` (int, at 16 kHz), ``duration`` (s), ``digest``
+        (hexadecimal, see :func:`korser.data.audio.audio_digest`).
 
-    Example
-    -------
-    >>> to_compact(torch.tensor([0.5, -1.0])), to_compact(torch.tensor([0.1]))
-    (tensor([ 16384, -32768], dtype=torch.int16), tensor([0.1000]))
+    Raises
+    ------
+    UserError
+        If files cannot be used (one error for all, naming the first few), or the cache cannot be written.
     """
-    compact = (audio * FULL_SCALE).to(torch.int16)
-    same = to_float(compact).view(torch.int32).equal(audio.view(torch.int32))  # as bits: -0.0 is not 0.0
-    return compact if same else audio
+    paths = [str(path) for path in paths]
+    keys, errors = {}, []
+    for path in dict.fromkeys(paths):
+        try:
+            stat = os.stat(path)
+            keys[path] = os.path.abspath(path), stat.st_size, stat.st_mtime_ns
+        except OSError as error:
+            errors.append(f"{path}: cannot be read ({error.strerror})")
+    store = AudioStore(cache_folder).store
+    known = _load_files(store.folder)
+    if any(key not in known for key in keys.values()):
+        with store.lock():
+            known = _load_files(store.folder)  # another process may have scanned the same files
+            new = [path for path, key in keys.items() if key not in known]
+            for shard in _decode_in_shards(_decode_new, new, progressbar=len(new) >= 1000):
+                good = [decoded for decoded in shard if decoded.error is None]
+                errors += [decoded.error for decoded in shard if decoded.error is not None]
+                samples = {decoded.digest: decoded.samples for decoded in good}
+                store.write((digest, samples[digest]) for digest in store.missing(samples))
+                for decoded in good:
+                    known[keys[decoded.path]] = len(decoded.samples), decoded.peak, decoded.digest
+                _save_files(store.folder, known)
+    if errors:
+        more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
+        raise UserError(
+            f"{len(errors)} of {len(set(paths))} audio files cannot be used: {'; '.join(errors[:SHOWN_ERRORS])}{more}. "
+            "Fix them or remove them from the corpus"
+        )
+    table = pd.DataFrame([known[keys[path]] for path in paths], index=paths, columns=AUDIO_COLUMNS)
+    _report_suspects(table[~table.index.duplicated()])
+    table["duration"] = table["samples"] / SAMPLE_RATE
+    table["path"] = [keys[path][0] for path in paths]
+    return table[["path", "samples", "duration", "digest"]]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A decoded file, or why it cannot be used."""
+
+    path: str
+    digest: str = ""
+    samples: torch.Tensor = torch.empty(0)
+    peak: float = 0.0
+    error: str | None = None
+
+
+def _decode(path: str) -> _Decoded:
+    audio = read_audio(path)
+    return _Decoded(path, audio_digest(audio), to_compact(audio), float(audio.abs().max()))
+
+
+def _decode_new(path: str) -> _Decoded:
+    try:
+        return _decode(path)
+    except UserError as error:
+        return _Decoded(path, error=str(error))
+
+
+def _decode_known(file: tuple[str, str]) -> _Decoded:
+    path, digest = file
+    decoded = _decode(path)
+    if decoded.digest != digest:
+        raise UserError(f"{path}: the audio has changed since it was scanned: restore the file, or start again")
+    return decoded
+
+
+def _decode_in_shards(
+    decode: Callable[..., _Decoded], files: Iterable, *, progressbar: bool
+) -> Iterator[list[_Decoded]]:
+    """Decode files in several threads; yield results in order, in lists of about ``SHARD_SAMPLES`` samples."""
+    files = list(files)
+    n_threads = min(8, os.cpu_count() or 1)
+    disable = None if progressbar else True  # None: shown in terminals only
+    with (
+        ThreadPoolExecutor(n_threads) as pool,
+        tqdm(total=len(files), desc="decoding audio", unit="file", disable=disable, dynamic_ncols=True) as bar,
+    ):
+        remaining = iter(files)
+        pending = deque(pool.submit(decode, file) for file in islice(remaining, AHEAD * n_threads))
+        shard, n_samples = [], 0
+        while pending:
+            shard.append(pending.popleft().result())
+            pending.extend(pool.submit(decode, file) for file in islice(remaining, 1))
+            bar.update()
+            n_samples += len(shard[-1].samples)
+            if n_samples >= SHARD_SAMPLES or not pending:
+                yield shard
+                shard, n_samples = [], 0
+
+
+def _load_files(folder: Path) -> dict[tuple[str, int, int], tuple[int, float, str]]:
+    """Return ``{(absolute path, size, mtime_ns): (samples, peak, digest)}`` of all files scanned so far."""
+    try:
+        table = pd.read_csv(
+            folder / FILES,
+            dtype={"path": str, "digest": str},
+            keep_default_na=False,
+            encoding_errors="surrogateescape",  # file names in an encoding that is not the system's
+        )
+        keys, values = (zip(*(table[column] for column in names)) for names in (KEY_COLUMNS, AUDIO_COLUMNS))
+    except (OSError, ValueError, KeyError):  # no scan yet, or damaged: scan again
+        return {}
+    return dict(zip(keys, values))
+
+
+def _save_files(folder: Path, known: dict) -> None:
+    table = pd.DataFrame([(*key, *values) for key, values in known.items()], columns=KEY_COLUMNS + AUDIO_COLUMNS)
+    with atomic(folder / FILES) as temporary:
+        table.to_csv(temporary, index=False, errors="surrogateescape")
+
+
+def _report_suspects(table: pd.DataFrame) -> None:
+    suspects = {
+        "silent": table.index[table["peak"] < SILENCE_PEAK],
+        f"shorter than {SHORT_SECONDS} s": table.index[table["samples"] < SHORT_SECONDS * SAMPLE_RATE],
+    }
+    for reason, paths in suspects.items():
+        if len(paths):
+            logger.warning("%d of %d audio files: %s (%s)", len(paths), len(table), reason, shorten(paths, 1))

@@ -1,7 +1,12 @@
-"""From a manifest to batches.
+"""Make datasets and batches from a manifest.
 
 Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -9,34 +14,31 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
+from korser.data.audio import to_float
 from korser.nn.losses import MISSING
 
-FULL_SCALE = 32768  # of 16-bit samples: the value that stands for 1
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
 
+    from korser.data.audio_cache import AudioStore
+    from korser.data.feature_cache import FeatureCache
+    from korser.nn.tasks import Task
 
-def to_float(x):
-    """Samples or features as they are kept, as float32: int16 is audio, the rest are the values themselves.
-
-    Parameters
-    ----------
-    x : torch.Tensor
-        Of dtype int16, float16, bfloat16 or float32.
-
-    Returns
-    -------
-    torch.Tensor
-        float32, of the same shape.
-
-    Example
-    -------
-    >>> to_float(torch.tensor([16384, -32768], dtype=torch.int16))
-    tensor([ 0.5000, -1.0000])
-    """
-    return torch.div(x, FULL_SCALE) if x.dtype == torch.int16 else x.float()  # exact: a power of two
+__all__ = [
+    "BucketSampler",
+    "CachedReader",
+    "bucketed_batches",
+    "class_index",
+    "collate",
+    "make_dataset",
+    "sorted_batches",
+]
 
 
 class CachedReader:
-    """Read each utterance once and keep it as it is stored, compact or over the memory map, as long as it fits.
+    """Read each utterance once from a store, and keep it in memory while it fits.
+
+    Utterances are kept as stored: compact, or as views of the memory map.
 
     Parameters
     ----------
@@ -44,61 +46,61 @@ class CachedReader:
     max_bytes : int
     """
 
-    def __init__(self, stored, max_bytes):
+    def __init__(self, stored: AudioStore | FeatureCache, max_bytes: int) -> None:
         self.stored = stored
-        self.left = max_bytes
+        self.bytes_left = max_bytes
         self.kept = {}
 
-    def __call__(self, audio_path, digest):
-        """``(T,)`` or ``(T, C)`` float32."""
+    def __call__(self, path: str, digest: str) -> torch.Tensor:
+        """Return an utterance as ``(T,)`` or ``(T, C)`` float32."""
         x = self.kept.get(digest)
         if x is None:
-            x = self.stored.read(audio_path, digest)
-            if x.nbytes <= self.left:
-                self.left -= x.nbytes
+            x = self.stored.read(path, digest)
+            if x.nbytes <= self.bytes_left:
+                self.bytes_left -= x.nbytes
                 self.kept[digest] = x
         return to_float(x)
 
 
-def make_dataset(manifest, tasks, read):
-    """A SpeechBrain dataset of one split, which reads an utterance at a time.
+def make_dataset(
+    manifest: pd.DataFrame, tasks: Sequence[Task], read: Callable[[str, str], torch.Tensor]
+) -> DynamicItemDataset:
+    """Make a SpeechBrain dataset of one split that reads one utterance at a time.
 
     Parameters
     ----------
     manifest : pandas.DataFrame
-        With ``id``, ``audio_path``, ``digest``, ``samples`` and a column for each task.
-    tasks : list of korser.Task
+        With ``id``, ``path``, ``digest``, ``samples`` and one column per task.
+    tasks : sequence of korser.Task
         With their classes.
     read : callable
-        ``(audio_path, digest) -> torch.Tensor``, ``(T,)`` or ``(T, C)``.
+        ``(path, digest) -> torch.Tensor``, ``(T,)`` or ``(T, C)``.
 
     Returns
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
-        Items ``id``, ``x``, ``frames`` (the length of ``x``) and an int for each task (``MISSING`` where there is no
-        label).
+        Items ``id``, ``x``, ``frames`` (the length of ``x``) and one int per task (``MISSING`` without a label).
     """
     entries = {}
     for row in manifest.to_dict("records"):
         labels = {task.name: class_index(task, row.get(task.name)) for task in tasks}
-        entries[row["id"]] = {**{k: row[k] for k in ("audio_path", "digest", "samples")}, **labels}
+        entries[row["id"]] = {"path": row["path"], "digest": row["digest"], "samples": row["samples"], **labels}
     dataset = DynamicItemDataset(entries)
-    dataset.add_dynamic_item(read, takes=["audio_path", "digest"], provides="x")
+    dataset.add_dynamic_item(read, takes=["path", "digest"], provides="x")
     dataset.add_dynamic_item(len, takes="x", provides="frames")
     dataset.set_output_keys(["id", "x", "frames", *(task.name for task in tasks)])
     return dataset
 
 
-def class_index(task, label):
-    """Index of a label among its task's classes; ``MISSING`` for None and NaN."""
+def class_index(task: Task, label: str | None) -> int:
+    """Return the index of a label among its task's classes; ``MISSING`` for None and NaN."""
     return MISSING if pd.isna(label) else task.classes.index(label)
 
 
 class BucketSampler(torch.utils.data.Sampler):
-    """Batches of utterances of about the same length, newly drawn in each epoch from (seed, epoch).
+    """Batches of utterances of similar length, drawn anew in each epoch from (seed, epoch).
 
-    These are the batches of SpeechBrain's ``DynamicBatchSampler``, drawn in a fiftieth of its time (6 ms in place of
-    0.3 s for an epoch of 52,000 utterances in batches of 128).
+    Draws the same batches as SpeechBrain's ``DynamicBatchSampler``, 50 times faster for large corpora.
 
     Parameters
     ----------
@@ -106,51 +108,52 @@ class BucketSampler(torch.utils.data.Sampler):
         Lengths of all utterances.
     batch_size : int
     n_buckets : int
-        How many groups of equal size the lengths are cut into.
+        Number of buckets, of about equal size, into which lengths are divided.
     seed : int
     """
 
-    def __init__(self, samples, *, batch_size, n_buckets, seed):
+    def __init__(self, samples: Sequence[int], *, batch_size: int, n_buckets: int, seed: int) -> None:
         samples = np.asarray(samples)
         inner = np.quantile(samples, np.linspace(0, 1, n_buckets + 1)[1:-1], method="higher")
         self.bucket = np.searchsorted(np.unique([*inner, samples.max()]), samples)  # (N,)
         self.batch_size = batch_size
-        self.seed = seed * 100_003  # the epoch is added: keep neighbouring seeds apart
+        self.seed = seed * 100_003  # the epoch is added: keeps neighbouring seeds apart
         self.set_epoch(0)
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Draw the batches of an epoch."""
         order = torch.randperm(len(self.bucket), generator=self._generator(epoch)).numpy()
         bucket = self.bucket[order]
-        full, rest = [], []
+        full, incomplete = [], []
         for b in range(self.bucket.max() + 1):
-            where = np.flatnonzero(bucket == b)  # positions in the order
-            n = len(where) // self.batch_size * self.batch_size
-            full += list(where[:n].reshape(-1, self.batch_size))
-            rest += [where[n:]] if n < len(where) else []
-        full.sort(key=lambda where: where[-1])  # as they would fill up one after another
-        batches = [order[where].tolist() for where in [*full, *rest]]
+            positions = np.flatnonzero(bucket == b)  # in the order
+            n = len(positions) // self.batch_size * self.batch_size
+            full += list(positions[:n].reshape(-1, self.batch_size))
+            if n < len(positions):
+                incomplete.append(positions[n:])
+        full.sort(key=lambda positions: positions[-1])  # the order in which they fill up
+        batches = [order[positions].tolist() for positions in [*full, *incomplete]]
         shuffled = torch.randperm(len(batches), generator=self._generator(epoch)).tolist()
         self.batches = [batches[i] for i in shuffled]
 
-    def _generator(self, epoch):
+    def _generator(self, epoch: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed + epoch)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.batches)
 
 
-def bucketed_batches(dataset, *, batch_size, n_buckets, seed):
-    """The :class:`BucketSampler` of a split's dataset."""
+def bucketed_batches(dataset: Dataset, *, batch_size: int, n_buckets: int, seed: int) -> BucketSampler:
+    """Return the :class:`BucketSampler` of a split's dataset."""
     samples = [dataset.data[i]["samples"] for i in dataset.data_ids]
     return BucketSampler(samples, batch_size=batch_size, n_buckets=n_buckets, seed=seed)
 
 
-def sorted_batches(dataset, batch_size, num_workers=0):
-    """Loader over all utterances by length, for evaluation."""
+def sorted_batches(dataset: Dataset, batch_size: int, num_workers: int = 0) -> torch.utils.data.DataLoader:
+    """Return a loader over all utterances sorted by length, for evaluation."""
     by_length = sorted(range(len(dataset)), key=lambda i: dataset.data[dataset.data_ids[i]]["samples"])
     batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     return torch.utils.data.DataLoader(
@@ -158,6 +161,6 @@ def sorted_batches(dataset, batch_size, num_workers=0):
     )
 
 
-def collate(dataset):
-    """What makes a batch of a dataset's items."""
+def collate(dataset: Dataset) -> Callable[[list], Any]:
+    """Return the function that makes a batch from items of a dataset."""
     return getattr(dataset, "collate", PaddedBatch)

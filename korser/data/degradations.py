@@ -40,6 +40,7 @@ from scipy import fft, signal
 from korser.data.audio import read_audio
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.fingerprint import digest
 from korser.utils.text import did_you_mean
 
 DEFAULT = (
@@ -161,7 +162,7 @@ def _from_folder(entry):
     if not files:
         raise UserError(f"robustness: the folder {folder} holds no audio: name one with files of noise")
     listing = "".join(f"{path.relative_to(folder)} {path.stat().st_size};" for path in files)
-    made_from = hashlib.sha256(listing.encode()).hexdigest()[:16]
+    made_from = digest(listing)
     name = folder.resolve().name
     return Condition(
         f"{name}_{entry['snr']}dB", name, entry["snr"], "dB SNR", _Noise("files", entry["snr"], tuple(files)), made_from

@@ -1,192 +1,174 @@
-"""The cache of the frozen prefix.
+"""The cache of frozen features.
 
 The leading frozen stages of a frontend are a pure function of the audio, so their output is computed once for each
-utterance and read ever after. The folder ``features/<digest>`` is named by all that its content depends on but for the
-audio: the stages' code, configuration and weights, the versions of the libraries they call, the precision in which it
-is computed and the dtype in which it is kept; the digest of the audio is the key in it (:mod:`korser.data.store`). So
-nothing is ever cleared by hand: what is stale is never found again.
+utterance. The folder ``features/<digest>`` is named by everything that its content depends on except for the audio
+(:mod:`korser.data.fingerprint`), and by the precision and dtype, the kind of device and the seconds of audio in a batch,
+which change bits. The key of an entry is the digest of the audio (:mod:`korser.data.store`). Nothing has to be cleared:
+what is stale is never found again. The folder may be deleted at any time.
 
-All of it may be deleted at any time, to free space or because it is stale: what is needed is computed again. (Up to
-version 0.1.0 each utterance had a file of its own, ``features/<digest>/<two digits>/<digest>.npy``: no longer read.)
+The number of threads and the model of the GPU change bits as well, but are not in the name: runs with the same name share
+one entry, computed once, so that models are compared on the same features. Each shard records what it was computed with,
+and the log reports a difference.
 
 Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import pandas as pd
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from korser.data.fingerprint import digest
+from korser.data.fingerprint import stages_digest
+from korser.data.frozen_prefix import OTHER_DTYPE, FrozenPrefix
 from korser.data.store import ArrayStore
-from korser.frontend.base import SAMPLE_RATE, Chain
+from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.utils.errors import UserError
 from korser.utils.gpu import gpu_is_full
 
+__all__ = ["FeatureCache"]
+
 logger = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-PRECISIONS = ("fp32", "bf16")
-
-
-OTHER_DTYPE = "set cache_dtype to bfloat16 or float32 (float16 ends at 65504)"
-
-
-SHARD_BYTES = 256 * 2**20  # what a kill can lose, at most
-
-
+SHARD_BYTES = 256 * 2**20  # what a kill can lose at most
 SHARD_ARRAYS = 2048
-
-
-AHEAD = 2  # batches that are loaded while one is computed
-
-
-class FrozenPrefix(Chain):
-    """Frozen stages in a row, computed and rounded as the cache does it; float32 comes out.
-
-    What was trained on cached features is to be used behind this.
-
-    Parameters
-    ----------
-    *stages : korser.Frontend
-        At least one; all frozen.
-    dtype : str
-        ``float32``, ``float16`` or ``bfloat16``: what the output is rounded to.
-    precision : str
-        ``fp32``, or ``bf16`` for autocast.
-
-    Raises
-    ------
-    UserError
-        If there is no such dtype or precision.
-    """
-
-    def __init__(self, *stages, dtype="float32", precision="fp32"):
-        if dtype not in DTYPES:
-            raise UserError(f"cache_dtype: '{dtype}' is none of {', '.join(DTYPES)}")
-        if precision not in PRECISIONS:
-            raise UserError(f"extraction_precision: '{precision}' is none of {', '.join(PRECISIONS)}")
-        super().__init__(*stages)
-        self.dtype = DTYPES[dtype]
-        self.precision = precision
-
-    def forward(self, x, lengths):
-        """See :meth:`korser.frontend.base.Frontend.forward`; a UserError if the output does not fit into the dtype."""
-        x, lengths = self.rounded(x, lengths)
-        if x.isinf().any():
-            raise UserError(f"frozen features exceed {x.dtype}: {OTHER_DTYPE}, and train again")
-        return x.float(), lengths
-
-    def rounded(self, x, lengths):
-        """As :meth:`forward`, in the dtype itself, and without the check, which would wait for a GPU."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            x, lengths = super().forward(x, lengths)
-        return x.to(self.dtype), lengths
+PREFETCH_BATCHES = 2
+BATCH_SECONDS = {"cpu": 32, "cuda": 1200}
 
 
 class FeatureCache:
-    """What the frozen prefix gives for each utterance, on disk.
+    """The output of the frozen stages for each utterance, on disk.
 
     Parameters
     ----------
     stages : list of korser.Frontend
-        The frozen prefix; at least one. Computed where their parameters are.
+        At least one. They are computed on the device of their parameters.
     folder : str or Path
-        Root of the cache; shards lie in ``features/<digest of the stages, dtype and precision>``.
+        Root of the cache.
     read_audio : callable
-        ``path -> (T,)`` waveform, float32; called by several threads.
+        ``(path, digest) -> (T,)`` waveform, float32; called by several threads.
     dtype, precision : str
-        See :class:`FrozenPrefix`. With float16 a value beyond 65504 is an error.
+        See :class:`korser.data.frozen_prefix.FrozenPrefix`. With float16 a value beyond 65504 is an error.
     seconds : float, optional
-        Of audio, padding included, in a batch; 32 by default, on a GPU 1200.
+        Seconds of audio in a batch, padding included; by default :data:`BATCH_SECONDS`.
+
+    Raises
+    ------
+    korser.data.fingerprint.FingerprintError
+        If a stage has an attribute whose content cannot be read.
     """
 
-    def __init__(self, stages, folder, read_audio, dtype="float32", precision="fp32", seconds=None):
+    def __init__(
+        self,
+        stages: list[Frontend],
+        folder: str | Path,
+        read_audio: Callable[[str, str], torch.Tensor],
+        dtype: str = "float32",
+        precision: str = "fp32",
+        seconds: float | None = None,
+    ) -> None:
         self.prefix = FrozenPrefix(*stages, dtype=dtype, precision=precision).eval()
-        self.store = ArrayStore(Path(folder) / "features" / digest(stages, dtype, precision))
         self.read_audio = read_audio
         self.device = next((x.device for x in (*self.prefix.parameters(), *self.prefix.buffers())), torch.device("cpu"))
-        self.seconds = seconds or (1200 if self.device.type == "cuda" else 32)
+        self.seconds = seconds or BATCH_SECONDS.get(self.device.type, BATCH_SECONDS["cpu"])
+        name = stages_digest(
+            stages, dtype=dtype, precision=precision, device=self.device.type, batch_seconds=float(self.seconds)
+        )
+        self.store = ArrayStore(Path(folder) / "features" / name)
 
-    def read(self, audio_path, audio_digest):
-        """Features of one utterance, computed and stored if they are not there or damaged.
+    def computed_with(self) -> dict[str, Any]:
+        """Return what changes bits and is not in the name, as each shard records it."""
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return {"device": device, "threads": torch.get_num_threads()}
+
+    def read(self, path: str, audio_digest: str) -> torch.Tensor:
+        """Return the features of one utterance; compute and store them if they are missing or damaged.
 
         Returns
         -------
         torch.Tensor
-            ``(T', C')`` of the cache's dtype, to be treated as read-only.
+            ``(T', C')`` of the cache's dtype; must not be changed.
         """
         try:
             return self.store.read(audio_digest)
         except KeyError:
-            return self.compute(audio_path, audio_digest)
+            return self._compute_one(path, audio_digest)
 
-    def compute(self, audio_path, audio_digest):
-        """Compute and store the features of one utterance; as :meth:`read`."""
-        x = self.read_audio(audio_path)
-        row = SimpleNamespace(audio_path=audio_path, digest=audio_digest)
+    def _compute_one(self, path: str, audio_digest: str) -> torch.Tensor:
+        x = self.read_audio(path, audio_digest)
+        row = SimpleNamespace(path=path, digest=audio_digest)
         self._write([_Computed(self, [row], x[None], torch.tensor([len(x)]))])
         return self.store.read(audio_digest)
 
-    def fill(self, audio, progressbar=True):
-        """Compute what is missing; one process at a time, so that several that start together share the work's result.
+    def fill(self, audio: pd.DataFrame, progressbar: bool = True) -> int:
+        """Compute what is missing, in one process at a time.
 
-        What is missing, from the longest utterance to the shortest, is cut into shards and each shard into batches, so
-        that little is padded and memory runs out at once or never. Whole shards are stored, in this order: what is
-        missing after an interruption is cut at the same places, and its features are the same bit by bit.
+        Missing utterances are sorted from the longest to the shortest and cut into shards, and each shard into batches,
+        so that there is little padding and memory runs out at once or never. Shards are stored in this order. After an
+        interruption the rest is cut at the same places, and its features are the same to the bit.
 
         Parameters
         ----------
         audio : pandas.DataFrame
-            With ``audio_path``, ``digest`` and ``samples``.
+            With ``path``, ``digest`` and ``samples``.
         progressbar : bool
 
         Returns
         -------
         int
-            How many utterances were computed.
+            Number of utterances that were computed.
 
         Raises
         ------
         UserError
-            If the folder cannot be written in, the features are not finite in the cache's dtype, a file is no longer
-            as long as it was, or the GPU's memory does not hold a single utterance.
+            If the folder cannot be written in, the features are not finite in the cache's dtype, the length of a file
+            has changed, or the GPU's memory does not hold a single utterance.
         """
-        if not self.store.missing(audio["digest"]):
+        missing = self.store.missing(audio["digest"])
+        others = [about for about in self.store.about() if about != self.computed_with()]
+        if others:
+            logger.info("frozen features in %s were computed with %s", self.store.folder, others[0])
+        if not missing:
             return 0
         with self.store.lock():
-            columns = audio[["audio_path", "digest", "samples"]].drop_duplicates("digest")
+            columns = audio[["path", "digest", "samples"]].drop_duplicates("digest")
             missing = columns[columns["digest"].isin(self.store.missing(columns["digest"]))]
             rows = list(missing.sort_values(["samples", "digest"], ascending=[False, True]).itertuples())
-            with ExitStack() as stack:
-                hidden = not (progressbar and rows)
-                bar = tqdm(total=len(rows), desc="frozen features", disable=hidden, dynamic_ncols=True)
-                stack.enter_context(bar)
-                n_readers = min(8, os.cpu_count() or 1)
-                readers, loaders, writer = (stack.enter_context(ThreadPoolExecutor(n)) for n in (n_readers, AHEAD, 1))
-                computed, written = [], None
-                for batch, last, x, lengths in self._loaded(self._batches(rows), readers, loaders):
-                    computed += self._compute(batch, x, lengths)
-                    bar.update(len(batch))
-                    if last:
-                        if written:  # so that at most two shards are in memory
-                            written.result()
-                        written, computed = writer.submit(self._write, computed), []
-                if written:
-                    written.result()
+            with tqdm(
+                total=len(rows), desc="frozen features", disable=not progressbar or not rows, dynamic_ncols=True
+            ) as bar:
+                self._fill(rows, bar)
         return len(rows)
 
-    def _batches(self, rows):
-        """Cut rows into batches, each with whether it is the last of its shard."""
+    def _fill(self, rows: list[Any], bar: tqdm) -> None:
+        with ExitStack() as stack:
+            sizes = (min(8, os.cpu_count() or 1), PREFETCH_BATCHES, 1)
+            readers, loaders, writer = (stack.enter_context(ThreadPoolExecutor(n)) for n in sizes)
+            computed: list[_Computed] = []
+            written: Future | None = None
+            for batch, last, x, lengths in self._loaded(self._batches(rows), readers, loaders):
+                computed += self._compute(batch, x, lengths)
+                bar.update(len(batch))
+                if last:
+                    if written:  # so that at most two shards are in memory
+                        written.result()
+                    written, computed = writer.submit(self._write, computed), []
+            if written:
+                written.result()
+
+    def _batches(self, rows: list[Any]) -> Iterator[tuple[list[Any], bool]]:
+        """Cut rows into batches; yield each with whether it is the last of its shard."""
         for shard in self._shards(rows):
             start = 0
             while start < len(shard):
@@ -194,7 +176,7 @@ class FeatureCache:
                 start += n
                 yield shard[start - n : start], start >= len(shard)
 
-    def _shards(self, rows):
+    def _shards(self, rows: list[Any]) -> Iterator[list[Any]]:
         """Cut rows into lists of at most ``SHARD_BYTES`` of features and ``SHARD_ARRAYS`` utterances."""
         frames = self.prefix.output_lengths(torch.tensor([row.samples for row in rows])).tolist() if rows else []
         shard, size = [], 0
@@ -208,73 +190,81 @@ class FeatureCache:
         if shard:
             yield shard
 
-    def _loaded(self, batches, readers, loaders):
-        """Batches with their waveforms ``(B, T)`` and lengths ``(B,)``; some are loaded while one is computed."""
+    def _loaded(
+        self, batches: Iterable[tuple[list[Any], bool]], readers: Executor, loaders: Executor
+    ) -> Iterator[tuple[list[Any], bool, torch.Tensor, torch.Tensor]]:
+        """Yield batches with their waveforms ``(B, T)`` and lengths ``(B,)``; load some while one is computed."""
         ahead = deque()
         for batch, last in batches:
             ahead.append((batch, last, loaders.submit(self._load, batch, readers)))
-            if len(ahead) > AHEAD:
+            if len(ahead) > PREFETCH_BATCHES:
                 batch, last, loaded = ahead.popleft()
                 yield batch, last, *loaded.result()
         for batch, last, loaded in ahead:
             yield batch, last, *loaded.result()
 
-    def _load(self, batch, readers):
-        waveforms = list(readers.map(self.read_audio, [row.audio_path for row in batch]))
+    def _load(self, batch: list[Any], readers: Executor) -> tuple[torch.Tensor, torch.Tensor]:
+        waveforms = list(readers.map(self.read_audio, *zip(*((row.path, row.digest) for row in batch))))
         for row, waveform in zip(batch, waveforms):
             if len(waveform) != row.samples:
-                raise UserError(f"{row.audio_path} has changed since it was checked: start again")
+                raise UserError(f"{row.path} has changed since it was checked: run the command again")
         x, lengths = pad_sequence(waveforms, batch_first=True), torch.tensor([len(waveform) for waveform in waveforms])
         return (x.pin_memory(), lengths.pin_memory()) if self.device.type == "cuda" else (x, lengths)
 
-    def _compute(self, batch, x, lengths):
-        """List of computed batches, in this order: one, or more if the GPU's memory does not hold it."""
+    def _compute(self, batch: list[Any], x: torch.Tensor, lengths: torch.Tensor) -> list[_Computed]:
+        """Compute a batch, in parts if the GPU's memory does not hold it."""
         try:
             return [_Computed(self, batch, x, lengths)]
         except RuntimeError as error:
             if not gpu_is_full(error):
                 raise
             n, seconds = len(batch), x.shape[1] / SAMPLE_RATE
-        # behind the except clause, which would keep what is in memory alive
+        # after the except clause, which would keep the memory allocated
         if n == 1:
-            path = batch[0].audio_path
-            raise UserError(f"{path}: {seconds:.0f} s do not fit into the GPU's memory: cut it, or take device=cpu")
+            path = batch[0].path
+            raise UserError(
+                f"{path}: {seconds:.0f} s do not fit into the GPU's memory: split the file, or set device=cpu"
+            )
         torch.cuda.empty_cache()
         half = n // 2
-        if n * seconds <= self.seconds:  # and not a batch that was cut when more was allowed
+        if n * seconds <= self.seconds:  # else the batch was cut before the limit was lowered
             self.seconds = half * seconds
-            logger.warning("GPU memory is short: frozen features in batches of %.0f s from here on", self.seconds)
+            logger.warning("GPU memory is short: frozen features are now computed in batches of %.0f s", self.seconds)
         first = self._compute(batch[:half], x[:half], lengths[:half])
         return first + self._compute(batch[half:], x[half:, : lengths[half]], lengths[half:])
 
-    def _write(self, computed):
-        self.store.write(item for batch in computed for item in batch.items())
+    def _write(self, computed: list[_Computed]) -> None:
+        self.store.write((item for batch in computed for item in batch.items()), about=self.computed_with())
 
 
 class _Computed:
-    """Features on their way from the device: computing goes on while they are copied."""
+    """Features of a batch, copied from the device while the next batch is computed."""
 
     @torch.no_grad()
-    def __init__(self, cache, batch, x, lengths):
+    def __init__(self, cache: FeatureCache, batch: list[Any], x: torch.Tensor, lengths: torch.Tensor) -> None:
         prefix, device = cache.prefix, cache.device
         self.batch = batch
-        # the frames as the stages declare them: to ask the device would be to wait for it
+        # as the stages declare them: reading them from the device would wait for it
         self.frames = prefix.output_lengths(lengths).tolist()
         x, _ = prefix.rounded(x.to(device, non_blocking=True), lengths.to(device, non_blocking=True))
         x = torch.cat([utterance[:n] for utterance, n in zip(x, self.frames)])  # (all T', C')
         self.finite = x.isfinite().all().to("cpu", non_blocking=True)
         self.features = x.to("cpu", non_blocking=True)  # into pinned memory
-        # of this device, which need not be the current one
+        # on this device, which need not be the current one
         self.copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
-    def items(self):
-        """Digests and ``(T', C')`` in order, when all has arrived; a UserError if a value is not finite."""
+    def items(self) -> list[tuple[str, torch.Tensor]]:
+        """Wait for the features and return digests and ``(T', C')`` in order; UserError if a value is not finite."""
         if self.copied:
             self.copied.synchronize()
         items = [(row.digest, x) for row, x in zip(self.batch, self.features.split(self.frames))]
         if not self.finite:
-            path, x = next((row.audio_path, x) for row, (_, x) in zip(self.batch, items) if not x.isfinite().all())
-            if x.isnan().any():
-                raise UserError(f"{path}: its frozen features are no numbers (NaN): check the frontend's frozen stages")
-            raise UserError(f"{path}: its frozen features exceed {x.dtype}: {OTHER_DTYPE}")
+            self._refuse(items)
         return items
+
+    def _refuse(self, items: list[tuple[str, torch.Tensor]]) -> None:
+        for row, (_, x) in zip(self.batch, items):
+            if x.isnan().any():
+                raise UserError(f"{row.path}: frozen features are NaN: check the frontend's frozen stages")
+            if x.isinf().any():
+                raise UserError(f"{row.path}: frozen features exceed {x.dtype}: {OTHER_DTYPE}")

@@ -1,225 +1,220 @@
-"""Digests of what frozen features depend on: code, settings, weights and libraries."""
+"""Digests of models: what the output of frozen stages depends on, except for the audio.
 
-import ast
+The digest of a stage covers
+
+- its state: arguments of the constructor and the content of files that these name; parameters, buffers and hooks; every
+  other attribute of all its modules (also those that begin with ``_``), down to tensors, NumPy arrays, nested objects
+  and the variables that functions have captured;
+- the code of its classes and functions (:mod:`korser.utils.fingerprint`), where they are plugins;
+- the modules of korser that compute (:data:`COMPUTING`), and the versions of the libraries that plugins import.
+
+Files that a stage opens under a name of its own count by what it keeps of them. An attribute whose content cannot be
+read, such as a lock or an open file, raises :class:`FingerprintError`: such a stage is not cached. An object that keeps
+temporary results can leave them out by ``__getstate__``, as for pickling.
+"""
+
+from __future__ import annotations
+
+import enum
 import functools
-import hashlib
-import importlib.util
-import inspect
-import json
-import sys
+import itertools
+import os
+import types
+from collections.abc import Iterable, Iterator
 from importlib.metadata import packages_distributions, version
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from korser.frontend.base import Frontend
-from korser.utils.user_code import is_user_code
+from korser.utils.fingerprint import digest, imported_code, module_digest, named_path_digest
+
+__all__ = ["FingerprintError", "encoder_configs", "stages_digest", "weights_digest"]
 
 LIBRARIES = ("torch", "torchaudio", "transformers")
-
-
-HOUSES = ("korser", "plugins")  # korser's own packages
-
-
+COMPUTING = (
+    "korser.data.frozen_prefix",
+    "korser.frontend.base",
+    "korser.frontend.lengths",
+    "korser.frontend.pcen",
+)
+NOT_STATE = {*vars(nn.Module()), "name_or_path"}  # torch's own bookkeeping, and where a checkpoint was read from
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 NOT_OF_A_CONFIG = ("_name_or_path", "transformers_version", "architectures")
+LITERALS = (torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype, range, slice, complex)
+NAMED = (type, types.ModuleType, types.MethodDescriptorType, np.ufunc)
+CONTAINERS = (list, tuple, dict, set, frozenset)
+
+distributions = functools.cache(packages_distributions)  # reads the metadata of everything that is installed
 
 
-distributions = functools.cache(packages_distributions)  # it reads the metadata of all that is installed
+class FingerprintError(Exception):
+    """A stage has an attribute whose content cannot be read; the message names it."""
 
 
-def digest(stages, dtype="float32", precision="fp32"):
-    """Digest of all that the output of frozen stages depends on, but for the audio.
+def stages_digest(stages: Iterable[Frontend], **computed_with: Any) -> str:
+    """Return a digest of everything that the output of frozen stages depends on, except for the audio.
 
     Parameters
     ----------
     stages : list of korser.Frontend
-    dtype, precision : str
-        See :class:`FrozenPrefix`.
+    **computed_with
+        What else the output depends on, such as the precision, as JSON.
 
-    Returns
-    -------
-    str
-        Sixteen hexadecimal digits.
+    Raises
+    ------
+    FingerprintError
     """
-    described = [{**_described(stage), "weights": weights_digest(stage)} for stage in stages]
-    called = set().union(*(imported_code(part)[1] for stage in stages for part in {type(stage), *own_classes(stage)}))
-    described.append({name: version(name) for name in sorted(called.union(LIBRARIES))})
-    described.append([dtype, precision])
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _described(stage):
-    return {
-        "class": f"{type(stage).__module__}.{type(stage).__qualname__}",
-        "code": code_digest(type(stage)),
-        "config": _plain(stage.config),
-        "state": _state(stage),
-    }
-
-
-def _state(module):
-    """What the output of a module may depend on beside arguments and tensors: the plain attributes of all its parts."""
-    own = own_classes(module)
-    return {
-        name: {
-            "class": f"{type(part).__module__}.{type(part).__qualname__}",
-            "code": code_digest(type(part)) if type(part) in own else None,
-            "attributes": {
-                key: _plain(value)
-                for key, value in vars(part).items()
-                if not (key.startswith("_") or key in ("training", "name_or_path")) and _is_plain(value)
-            },
+    description = _Description()
+    states = [description.of(stage, type(stage).__name__) for stage in stages]
+    code = [imported_code(module) for module in sorted(description.modules)]
+    imported = set().union(*(each.libraries for each in code if each.modules))
+    names = {name for module in imported for name in distributions().get(module, ())}
+    return digest(
+        {
+            "states": states,
+            "code": [each.modules for each in code if each.modules],
+            "korser": {name: module_digest(name) for name in COMPUTING},
+            "libraries": {name: version(name) for name in sorted({*names, *LIBRARIES} - {"korser"})},
+            "computed_with": computed_with,
         }
-        for name, part in module.named_modules()
-    } | {"configs": encoder_configs(module)}
+    )
 
 
-def encoder_configs(module):
-    """The transformers configurations of a module and its parts, without what tells only where they come from.
+def weights_digest(module: nn.Module) -> str:
+    """Return a digest of a module's parameters and buffers, names included."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return digest({name: _tensor(tensor) for name, tensor in tensors.items()})
 
-    Parameters
-    ----------
-    module : torch.nn.Module
+
+def encoder_configs(module: nn.Module) -> dict[str, Any]:
+    """Return the transformers configurations of a module and its parts, without where they come from.
 
     Returns
     -------
     dict
-        ``{name of the part: {key: value}}``, as JSON.
+        ``{name of the part: {key: value}}``.
     """
     configs = {name: getattr(part, "config", None) for name, part in module.named_modules()}
-    return {
-        name: {k: v for k, v in _plain(config.to_diff_dict()).items() if k not in NOT_OF_A_CONFIG}
-        for name, config in configs.items()
-        if hasattr(config, "to_diff_dict")
-    }
+    return {name: _config(config) for name, config in configs.items() if hasattr(config, "to_diff_dict")}
 
 
-def own_classes(module):
-    """The classes of a module's parts that the user wrote.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    Returns
-    -------
-    set of type
-    """
-
-    def file(cls):
-        return getattr(sys.modules.get(cls.__module__), "__file__", None)
-
-    classes = {type(part) for part in module.modules()}
-    return {c for c in classes if _package(c.__module__) not in HOUSES and file(c) and is_user_code(file(c))}
+def _config(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in config.to_diff_dict().items() if key not in NOT_OF_A_CONFIG}
 
 
-def weights_digest(module):
-    """Digest of a module's parameters and buffers, names included; sixteen hexadecimal digits."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted({**dict(module.named_parameters()), **dict(module.named_buffers())}.items()):
-        tensor = tensor.detach().cpu().contiguous()
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return sha.hexdigest()[:16]
+def _tensor(tensor: torch.Tensor) -> list[Any]:
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise FingerprintError(f"a tensor of layout {tensor.layout}")
+    values = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+    return [str(tensor.dtype), list(tensor.shape), digest(values.numpy().data)]
 
 
-def code_digest(cls, korser=True):
-    """Digest of the source of a class and of all that it imports, from korser too, except from installed libraries.
+class _Description:
+    """Describes objects as JSON and collects the modules of their classes and functions."""
 
-    Follows the import statements, so a helper beside the stage counts, and an edit anywhere in that closure makes the
-    cache stale; :func:`digest` counts libraries by their version. What is imported by need counts whether it has been
-    needed or not.
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self.seen: dict[int, tuple[int, Any]] = {}  # id: (number, the object itself, which keeps the id in use)
+        self.numbers = itertools.count()
 
-    Parameters
-    ----------
-    cls : type
-    korser : bool
-        Whether korser's own modules count.
+    def of(self, value: Any, where: str) -> Any:
+        """Describe a value; ``where`` names it in errors."""
+        if value is None or (isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum)):
+            return value
+        if isinstance(value, (float, *LITERALS)):
+            return [type(value).__name__, repr(value)]
+        if isinstance(value, (bytes, bytearray)):
+            return ["bytes", digest(bytes(value))]
+        if isinstance(value, os.PathLike):
+            return ["path", os.fspath(value)]
+        if isinstance(value, NAMED):
+            return self._name(value)
+        if id(value) in self.seen:
+            return ["seen", self.seen[id(value)][0]]
+        self.seen[id(value)] = next(self.numbers), value
+        try:
+            described = self._object(value, where)
+        except FingerprintError:
+            raise
+        except Exception as error:  # whatever a class raises when it is asked for its state
+            raise FingerprintError(f"{where} is a {type(value).__name__} ({error})") from error
+        if type(value) in CONTAINERS:  # Python shares equal ones as it likes
+            del self.seen[id(value)]
+        return described
 
-    Returns
-    -------
-    str
-        Sixteen hexadecimal digits.
-    """
-    sources, _ = imported_code(cls, korser)
-    return hashlib.sha256("\0".join(sources[name] for name in sorted(sources)).encode()).hexdigest()[:16]
+    def _object(self, value: Any, where: str) -> Any:
+        kind = type(value).__name__
+        if isinstance(value, torch.Tensor):
+            return ["tensor", *_tensor(value)]
+        if isinstance(value, (np.ndarray, np.generic)) and not value.dtype.hasobject:
+            return ["array", str(value.dtype), list(value.shape), digest(value.tobytes())]
+        if isinstance(value, nn.Module):
+            return self._module(value, where)
+        if type(value) in (list, tuple):
+            return [kind, *(self.of(item, f"{where}[{i}]") for i, item in enumerate(value))]
+        if type(value) in (set, frozenset):
+            return [kind, *sorted((self.of(item, where) for item in value), key=repr)]
+        if type(value) is dict:
+            items = [[self.of(k, where), self.of(v, f"{where}[{k!r}]")] for k, v in value.items()]
+            return [kind, *sorted(items, key=lambda item: repr(item[0]))]
+        if isinstance(value, types.FunctionType):
+            return self._function(value, where)
+        if isinstance(value, (types.MethodType, types.BuiltinMethodType)):
+            return [kind, value.__qualname__, self.of(value.__self__, where)]
+        if isinstance(value, torch.Generator):
+            return [kind, *_tensor(value.get_state())]
+        if hasattr(value, "to_diff_dict"):  # a configuration of transformers
+            return ["config", self._name(type(value)), self.of(_config(value), where)]
+        return self._pickled(value, where)
+
+    def _module(self, module: nn.Module, where: str) -> Any:
+        if isinstance(module, torch.jit.ScriptModule):
+            raise FingerprintError(f"{where} is a TorchScript module")
+        state = {name: value for name, value in vars(module).items() if name not in NOT_STATE}
+        state |= {name: list(vars(module)[name].values()) for name in HOOKS}
+        state |= dict(module.named_parameters(recurse=False))
+        state |= dict(module.named_buffers(recurse=False))
+        state |= dict(module.named_children())
+        files = _named_files(module.config) if isinstance(module, Frontend) else {}
+        described = {name: self.of(value, f"{where}.{name}") for name, value in state.items()}
+        return ["module", self._name(type(module)), described, files]
+
+    def _function(self, function: types.FunctionType, where: str) -> Any:
+        compiled = getattr(function, "_torchdynamo_orig_callable", None)
+        if compiled is not None:
+            return ["compiled", self.of(compiled, where)]
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        captured = [*cells, *(function.__defaults__ or ()), function.__kwdefaults__]
+        return [
+            self._name(function),
+            *(self.of(item, f"{where}, captured by {function.__name__},") for item in captured),
+        ]
+
+    def _pickled(self, value: Any, where: str) -> Any:
+        """Describe any other object by what pickle would keep of it."""
+        reduced = value.__reduce_ex__(4)
+        if not isinstance(reduced, str):
+            reduced = [list(part) if isinstance(part, Iterator) else part for part in reduced]
+        return ["object", self._name(type(value)), self.of(reduced, where)]
+
+    def _name(self, value: Any) -> str:
+        """Return the name of a module, class or function, and note where its code is."""
+        name = getattr(value, "__qualname__", None) or value.__name__
+        module = getattr(value, "__module__", None)
+        if module is None:
+            return name
+        self.modules.add(module)
+        return f"{module}.{name}"
 
 
-def _package(name):
-    """The top-level package of a module; korser's own plugins count as a package of their own."""
-    return "plugins" if f"{name}.".startswith("korser.plugins.") else name.partition(".")[0]
-
-
-@functools.cache  # as the sources are
-def imported_code(cls, korser=True):
-    """Sources of the modules that a class needs, and the distributions that those which are not korser's import."""
-    own = _package(cls.__module__)
-    sources, called, todo = {}, set(), [(base.__module__, own) for base in cls.__mro__]
-    while todo:
-        name, by = todo.pop()
-        spec = None if name in sources else _find(name)
-        if spec is None:
-            continue
-        package = _package(name)
-        is_own = package == own or (package not in HOUSES and is_user_code(spec.origin or "/"))
-        if not (korser if package == "korser" else is_own or (korser and package in HOUSES)):
-            if by not in HOUSES and package not in HOUSES:
-                called.update(distributions().get(package, ()))
-            continue
-        sources[name] = _source(name, sys.modules.get(name))
-        for node in ast.walk(ast.parse(sources[name])):
-            if isinstance(node, ast.Import):
-                todo += [(alias.name, package) for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                origin = importlib.util.resolve_name("." * node.level + (node.module or ""), spec.parent)
-                todo += [(n, package) for n in (origin, *(f"{origin}.{alias.name}" for alias in node.names))]
-    return sources, called
-
-
-def _find(name):
-    """Where a module comes from, imported or not; None where there is none of this name. Nothing is imported."""
-    module = sys.modules.get(name)
-    if module is not None:
-        spec = importlib.machinery.ModuleSpec(name, None, origin=getattr(module, "__file__", None))
-        spec.submodule_search_locations = getattr(module, "__path__", None)  # so that it knows its parent
-        return spec
-    parent = name.rpartition(".")[0]
-    if parent and not hasattr(sys.modules.get(parent), "__path__"):
-        return None  # a name in a module; or nobody has needed the package
-    try:
-        return importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-
-
-@functools.cache  # what this process runs, not what an editor has made of the file since
-def _source(name, module):
-    try:
-        if module is not None:
-            return inspect.getsource(module)
-        return importlib.util.find_spec(name).loader.get_source(name) or ""
-    except (OSError, TypeError, AttributeError):  # an interactive session has no source, nor has what is compiled
-        return ""
-
-
-def _is_plain(value):
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (str, int, float, bool))
-
-
-def _plain(value):
-    """A constructor's arguments as JSON; the tensors of a module among them are in the weights."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(v) for v in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    if isinstance(value, Frontend):
-        return _described(value)
-    if isinstance(value, nn.Module):
-        return _state(value)
-    return repr(value)  # with an address in it the entry is never found again: slow, but never stale
+def _named_files(arguments: Any) -> dict[str, str]:
+    """Return the digests of the files and folders that the arguments of a constructor name."""
+    if isinstance(arguments, dict):
+        arguments = list(arguments.values())
+    if isinstance(arguments, (list, tuple)):
+        return {path: content for item in arguments for path, content in _named_files(item).items()}
+    content = named_path_digest(arguments) if isinstance(arguments, (str, os.PathLike)) else None
+    return {os.fspath(arguments): content} if content else {}

@@ -1,12 +1,24 @@
-"""Load a corpus and divide it."""
+"""Load a corpus and assign its splits."""
 
-from korser.corpora import load_corpus
+from __future__ import annotations
 
-SPLITS = ("train", "valid", "test")
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from korser.corpora import Corpus, load_corpus
+
+if TYPE_CHECKING:
+    from korser.config.hparams import HParams
+
+__all__ = ["load_split"]
 
 
-def load_split(hparams):
-    """The corpus, and its rows that take part, each with its split; no audio is read."""
+def load_split(hparams: HParams) -> tuple[Corpus, pd.DataFrame]:
+    """Return the corpus, and the rows of its table that take part with their ``split``; read no audio.
+
+    Without ``evaluate_test`` the table has no test split.
+    """
     corpus = load_corpus(
         hparams["corpus"],
         hparams["data_folder"],
@@ -15,5 +27,5 @@ def load_split(hparams):
     )
     manifest = hparams["split"](corpus.data.reset_index(drop=True)).reset_index(drop=True)
     if not hparams["evaluate_test"]:
-        manifest = manifest[manifest["split"] != "test"].reset_index(drop=True)  # nothing of it is read
+        manifest = manifest[manifest["split"] != "test"].reset_index(drop=True)
     return corpus, manifest

@@ -23,7 +23,7 @@ import torch
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
-from korser.data.batches import to_float
+from korser.data.audio import to_float
 from korser.utils.errors import UserError
 
 GPU_SHARE = 0.6  # of its free memory; the rest is for the model and its activations
@@ -186,17 +186,14 @@ class Batch:
         ``(B,)`` int64 each.
     ready : torch.cuda.Event, optional
         Until which it is still being copied.
-    draws : tuple of torch.Tensor, optional
-        For the augmentation, where they were drawn beforehand (:mod:`korser.training.cuda_graphs`).
     """
 
-    def __init__(self, id, x, frames, labels, ready=None, draws=None):
+    def __init__(self, id, x, frames, labels, ready=None):
         self.id = id
         self.x = x
         self.frames = frames
         self.labels = labels
         self.ready = ready
-        self.draws = draws
 
     def __getitem__(self, task):
         return self.labels[task]
@@ -244,7 +241,7 @@ def read_all(stored, rows):
     ----------
     stored : korser.data.audio_cache.AudioStore or korser.data.feature_cache.FeatureCache
     rows : list of dict
-        With ``audio_path``, ``digest`` and ``samples``.
+        With ``path`` and ``digest``.
 
     Returns
     -------

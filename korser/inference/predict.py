@@ -1,145 +1,91 @@
-"""A trained model from its run directory, and what it says about audio."""
+"""Load the model of a run directory and predict audio with it."""
 
-import hashlib
-import json
+from __future__ import annotations
+
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import safetensors
 import safetensors.torch
 import torch
-from tqdm import tqdm
 
-from korser.config.hparams import load_resolved
-from korser.corpora import load_corpus
-from korser.corpora.table import closest_label
-from korser.data.audio import read_audio, scan_audio
-from korser.data.feature_cache import FrozenPrefix
+from korser.config.hparams import HParams, load_resolved
+from korser.data.audio import read_audio
+from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
-from korser.metrics.evaluate import evaluate_predictions
+from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
-from korser.runs.provenance import provenance
-from korser.training.build import build_model, predictions_table
+from korser.runs.directory import RunDirectory
+from korser.runs.provenance import changed_sources, provenance
+from korser.training.build import build_model
 from korser.utils.errors import UserError
-from korser.utils.files import read_csv, read_json, write_csv, write_json
+from korser.utils.notes import Note
+
+__all__ = ["TrainedModel", "load_trained_model"]
 
 logger = logging.getLogger(__name__)
 
 
 class TrainedModel:
-    """The model of a complete run directory.
+    """A trained model that predicts waveforms and files.
 
     Parameters
     ----------
-    run_dir : str or Path
-    device : str
-
-    Attributes
-    ----------
-    model : korser.nn.model.SpeechEmotionModel
-        In eval mode; its frozen prefix rounds as the cache did that it was trained on.
-    tasks : list of korser.Task
+    model : SpeechEmotionModel
+        With its trained weights.
+    tasks : list of Task
+        With their classes.
+    min_length : int
+        The shortest input, in samples.
+    directory : RunDirectory
     info : dict
         The contents of ``run.json``.
-    warnings : list of str
-        What a reader of the predictions must know: which of the model's parts have other code than in training.
-
-    Raises
-    ------
-    UserError
-        If the run is not complete, its code or its weights are not at hand, or the frozen weights are no longer those
-        it was trained with.
+    warnings : list of Note
+        What a reader of the predictions must know; code ``changed_code``.
+    cache_folder : str
+        Where the run kept decoded audio.
+    device : str
     """
 
-    def __init__(self, run_dir, device="cpu"):
-        run_dir = Path(run_dir)
-        self.info = read_json(run_dir / "run.json")
-        read_json(run_dir / "metrics.json")  # written last: without it the run is not complete
-        self.run_dir = run_dir
-        hparams = load_resolved(
-            (run_dir / "hparams.yaml").read_text(encoding="utf-8"),
-            name=self.info["model"],
-            folders=self.info["yaml_folders"],
-        )
-        self.tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in self.info["tasks"]]
-        self.model = build_model(hparams, self.tasks)
-        self.min_length = hparams["frontend"].min_length
-        now = provenance(hparams)
-        if len(now["frozen"]) != len(self.info["frozen"]):
-            raise UserError(
-                f"the frozen stages are not those that {run_dir} was trained with ({len(self.info['frozen'])}, now "
-                f"{len(now['frozen'])}): restore the code, or train again"
-            )
-        for stage, recorded in zip(now["frozen"], self.info["frozen"]):
-            if stage["weights"] != recorded["weights"]:
-                raise UserError(
-                    f"the frozen weights of {recorded['stage']} from '{recorded['source']}' are not those that "
-                    f"{run_dir} was trained with: restore them, or train again"
-                )
-        recorded = self.info["frozen"] + self.info.get("initialised_from", [])
-        for stage, old in zip(now["frozen"] + now["initialised_from"], recorded):
-            if stage["checkpoint"] != old.get("checkpoint", stage["checkpoint"]):
-                raise UserError(
-                    f"config.json or preprocessor_config.json of '{old['source']}' is not what {run_dir} was trained "
-                    "with: restore it, or train again"
-                )
-        changed = [name for name, code in now["code"].items() if self.info.get("code", {}).get(name, code) != code]
-        self.warnings = []
-        if changed:  # not refused: the edit may be harmless
-            self.warnings.append(
-                f"CHANGED CODE: {', '.join(changed)} changed after {run_dir} was trained, so these may not be its "
-                "figures: restore the code, or train again"
-            )
-            logger.warning("!!! %s", self.warnings[0])
-        if (
-            len(self.model.frozen_stages) and hparams["use_cache"] and hparams["wav_augment"] is None
-        ):  # as training read it
-            kept = {
-                "dtype": hparams.get("cache_dtype", "float32"),  # runs of before there was a choice
-                "precision": hparams.get("extraction_precision", "fp32"),
-            }
-            self.model.frozen_stages = torch.nn.ModuleList([FrozenPrefix(*self.model.frozen_stages, **kept)])
-        try:
-            state = safetensors.torch.load_file(run_dir / "model.safetensors")
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"cannot read {run_dir / 'model.safetensors'} ({error}): train again") from error
-        try:
-            self.model.load_trained_state(state)
-        except RuntimeError as error:
-            why = " ".join(str(error).split())
-            raise UserError(
-                f"the weights of {run_dir} do not fit what its code now makes: restore the code, or train again "
-                f"({why[:300]})"
-            ) from error
-        self.model.eval().to(device)
+    def __init__(
+        self,
+        *,
+        model: SpeechEmotionModel,
+        tasks: list[Task],
+        min_length: int,
+        directory: RunDirectory,
+        info: dict[str, Any],
+        warnings: list[Note],
+        cache_folder: str = "cache",
+        device: str = "cpu",
+    ):
+        self.model = model.eval().to(device)
+        self.tasks = tasks
+        self.min_length = min_length
+        self.directory = directory
+        self.cache_folder = cache_folder
+        self.info = info
+        self.warnings = warnings
         self.device = device
 
     @torch.no_grad()
-    def probabilities(self, waveform):
-        """Probabilities of every task for one utterance.
-
-        Parameters
-        ----------
-        waveform : torch.Tensor
-            ``(T,)`` at 16 kHz in [-1, 1].
-
-        Returns
-        -------
-        dict of str to numpy.ndarray
-            ``{task: (K,)}``.
-        """
+    def probabilities(self, waveform: torch.Tensor) -> dict[str, np.ndarray]:
+        """Compute the probabilities ``{task: (K,)}`` of one waveform ``(T,)`` at 16 kHz in [-1, 1]."""
         x = waveform[None].to(self.device)
         logits, _ = self.model(x, torch.tensor([x.shape[1]], device=self.device))
         return {name: scores[0].float().softmax(-1).cpu().numpy() for name, scores in logits.items()}
 
-    def predict_files(self, paths):
-        """Classes and probabilities for audio files.
+    def predict_files(self, paths: Sequence[str | Path]) -> pd.DataFrame:
+        """Predict classes and probabilities of audio files.
 
         Parameters
         ----------
         paths : list of str or Path
-            Anything that :func:`korser.data.audio.read_audio` reads.
+            Files in any format that :func:`korser.data.audio.read_audio` reads.
 
         Returns
         -------
@@ -153,111 +99,113 @@ class TrainedModel:
         """
         waveforms = [read_audio(path) for path in paths]
         for path, waveform in zip(paths, waveforms):
-            self._require_length(path, len(waveform))
+            self.require_length(path, len(waveform))
+        classes = {task.name: task.classes for task in self.tasks}
         rows = []
         for path, waveform in zip(paths, waveforms):
             row = {"path": str(path)}
             for name, p in self.probabilities(waveform).items():
-                classes = next(task.classes for task in self.tasks if task.name == name)
-                row[f"{name}_pred"] = classes[p.argmax()]
-                row |= {f"{name}_prob_{label}": float(value) for label, value in zip(classes, p)}
+                row[f"{name}_pred"] = classes[name][p.argmax()]
+                row |= {f"{name}_prob_{label}": float(value) for label, value in zip(classes[name], p)}
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def evaluate_corpus(self, *, corpus, data_folder, label_map=None, corpus_options=None, cache_folder="cache", out):
-        """Measure the model on a whole corpus that it was not trained on.
-
-        Parameters
-        ----------
-        corpus, data_folder, label_map, corpus_options
-            See :func:`korser.corpora.load_corpus`; labels are mapped to the model's classes.
-        cache_folder : str or Path
-            For converted audio.
-        out : str or Path
-            Folder for predictions (CSV) and metrics (JSON), named by the corpus and a digest of folder and options.
-
-        Returns
-        -------
-        metrics, info : dict
-            For :func:`korser.metrics.evaluate.summary_table`.
-
-        Raises
-        ------
-        UserError
-            If the corpus has a label that the model does not know, or shares no task with it.
-        """
-        loaded = load_corpus(corpus, data_folder, label_map=label_map, corpus_options=corpus_options)
-        manifest = loaded.data.reset_index(drop=True)
-        for task in self.tasks:
-            if task.name not in manifest:
-                manifest[task.name] = None
-            for label in manifest[task.name].dropna().unique():
-                if label not in task.classes:
-                    raise UserError(
-                        f"corpus '{loaded.name}' has {task.name} '{label}', which the model does not know"
-                        f"{closest_label(label, task.classes)}: map it, --label_map='{{{task.name}: {{{label}: ...}}}}', "
-                        "or leave it out by null"
-                    )
-        if not manifest[[task.name for task in self.tasks]].notna().any().any():
-            raise UserError(f"corpus '{loaded.name}' has no label of any of the model's tasks")
-        audio = scan_audio(manifest["path"].tolist(), cache_folder)
-        columns = ["audio_path", "digest", "samples", "duration"]
-        manifest[columns] = audio[columns].to_numpy()
-        manifest["split"] = "test"
-        for row in manifest.itertuples():
-            self._require_length(row.path, row.samples)
-        probabilities = {
-            row.id: self.probabilities(read_audio(row.audio_path))
-            for row in tqdm(list(manifest.itertuples()), desc="predict", dynamic_ncols=True)
-        }
-        table = predictions_table(manifest, self.tasks, probabilities)
-        metrics = evaluate_predictions(table, self.tasks)
-        seen = read_csv(self.run_dir / "manifest.csv")
-        seen = seen[seen["split"].isin(["train", "valid"])]
-        shared = int(manifest["digest"].isin(seen["digest"]).sum())
-        warnings = list(self.warnings)
-        if shared:
-            warnings.append(
-                f"{shared} of {len(manifest)} recordings were used in training or validation: these are no figures for "
-                "new data"
-            )
-            logger.warning("%s", warnings[-1])
-        elif known := self._known(manifest, seen, loaded.name):
-            warnings.append(known)
-            logger.warning("%s", known)
-        info = {
-            **self.info,
-            "corpus": loaded.name,
-            "data_folder": str(data_folder),
-            "synthetic": loaded.synthetic,
-            "protocol": f"trained on {self.info['corpus']}",
-            "speaker_independent": len(warnings) == len(self.warnings),
-            "lexical_leakage": False,
-            "recordings_trained_on": shared,
-            "warnings": warnings,
-            "label_map": label_map,
-        }
-        which = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)
-        name = f"{loaded.name}-{hashlib.sha256(which.encode()).hexdigest()[:8]}"
-        write_csv(Path(out) / f"{name}.csv", table)
-        write_json(Path(out) / f"{name}.json", {"info": info, "metrics": metrics})
-        return metrics, info
-
-    def _require_length(self, path, samples):
+    def require_length(self, path: str | Path, samples: int) -> None:
+        """Raise a UserError if a file is too short for the model."""
         if samples < self.min_length:
             raise UserError(
-                f"{path} is too short: {samples / SAMPLE_RATE:.3f} s, and the model needs "
+                f"{path} is too short: {samples / SAMPLE_RATE:.3f} s, but the model needs "
                 f"{self.min_length / SAMPLE_RATE:.3f} s"
             )
 
-    def _known(self, manifest, seen, corpus):
-        """What to say where names of training come back with other recordings, such as degraded copies of the same."""
-        ids = int(manifest["id"].isin(seen["id"]).sum())
-        speakers = set(manifest["speaker"].dropna())
-        known = speakers & set(seen["speaker"].dropna())
-        if corpus != self.info["corpus"] or not (ids or known) or (corpus == "csv" and not ids):
-            return None  # any corpus may be read as csv, and in each there may be a speaker 1
-        return (
-            f"{ids} of {len(manifest)} utterances have the ids, and {len(known)} of {len(speakers)} speakers the "
-            "names, of some in training or validation: if they are the same, these are no figures for new data"
+
+def load_trained_model(run_dir: str | Path, device: str = "cpu") -> TrainedModel:
+    """Load the model of a complete run directory.
+
+    Its frozen stages round their output as the cache did in training, so that the test predictions are reproduced.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+    device : str
+
+    Raises
+    ------
+    UserError
+        If the run is not complete, its code or weights are missing, or the frozen weights have changed since training.
+    """
+    run_dir = Path(run_dir)
+    directory = RunDirectory(run_dir)
+    info = directory.info()
+    directory.metrics()  # written last: without it the run is not complete
+    text = directory.settings_text()
+    hparams = load_resolved(text, name=info["model"], folders=info["yaml_folders"])
+    tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in info["tasks"]]
+    model = build_model(hparams, tasks)
+    warnings = _verify(info, provenance(hparams), run_dir)
+    for warning in warnings:
+        logger.warning("!!! %s", warning)
+    _round_as_in_training(model, hparams)
+    _load_weights(model, run_dir)
+    return TrainedModel(
+        model=model,
+        tasks=tasks,
+        min_length=hparams["frontend"].min_length,
+        directory=directory,
+        info=info,
+        warnings=warnings,
+        cache_folder=hparams["cache_folder"],
+        device=device,
+    )
+
+
+def _verify(trained: dict[str, Any], now: dict[str, Any], run_dir: Path) -> list[Note]:
+    """Refuse frozen stages other than those of the training; return a warning if other code has changed."""
+    if len(now["frozen"]) != len(trained["frozen"]):
+        raise UserError(
+            f"{run_dir} was trained with {len(trained['frozen'])} frozen stages, now there are {len(now['frozen'])}: "
+            "restore the code, or train again"
         )
+    for stage, recorded in zip(now["frozen"], trained["frozen"]):
+        if stage["weights"] != recorded["weights"]:
+            raise UserError(
+                f"the frozen weights of {recorded['stage']} from '{recorded['source']}' have changed since "
+                f"{run_dir} was trained: restore them, or train again"
+            )
+    recorded_stages = trained["frozen"] + trained["initialised_from"]
+    for stage, recorded in zip(now["frozen"] + now["initialised_from"], recorded_stages):
+        if stage["config"] != recorded["config"]:
+            raise UserError(
+                f"config.json or preprocessor_config.json of '{recorded['source']}' has changed since {run_dir} was "
+                "trained: restore it, or train again"
+            )
+    changed = changed_sources(trained, now)
+    if not changed:
+        return []
+    text = (
+        f"CHANGED CODE OR FILES: {changed} changed after {run_dir} was trained, so its results may not be "
+        "reproduced: restore what changed, or train again"
+    )
+    return [Note("changed_code", text)]  # not an error: the change may be harmless
+
+
+def _round_as_in_training(model: SpeechEmotionModel, hparams: HParams) -> None:
+    if len(model.frozen_stages) and hparams["use_cache"] and hparams["wav_augment"] is None:
+        frozen = FrozenPrefix(
+            *model.frozen_stages, dtype=hparams["cache_dtype"], precision=hparams["extraction_precision"]
+        )
+        model.frozen_stages = torch.nn.ModuleList([frozen])
+
+
+def _load_weights(model: SpeechEmotionModel, run_dir: Path) -> None:
+    file = RunDirectory(run_dir).weights_file
+    try:
+        model.load_trained_state(safetensors.torch.load_file(file))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"cannot read {file} ({error}): train again") from error
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"the weights in {run_dir} do not fit the model that its code builds ({reason}): restore the code, or "
+            "train again"
+        ) from error

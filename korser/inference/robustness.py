@@ -7,30 +7,24 @@ weights and of the way the audio was degraded, by which it is known what has to 
 these files alone.
 """
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from korser.corpora import LABELS
 from korser.data import degradations
-from korser.data.audio import read_audio
-from korser.data.fingerprint import digest
+from korser.data.audio_cache import AudioStore
+from korser.data.fingerprint import FingerprintError, stages_digest
 from korser.frontend.base import SAMPLE_RATE
-from korser.inference.predict import TrainedModel
-from korser.runs.load import LABELS
-from korser.training.build import predictions_table
+from korser.inference.predict import load_trained_model
+from korser.runs.directory import RunDirectory, condition_split
+from korser.training.results import predictions_table
 from korser.utils.errors import UserError
-from korser.utils.files import read_csv, read_json, write_csv, write_json
-
-FOLDER = "robustness"  # in a run directory
-
-
-LIST = "conditions.json"
-
+from korser.utils.files import write_csv, write_json
+from korser.utils.fingerprint import digest, file_digest, module_digest
 
 BATCH = 16  # utterances; predictions do not depend on it
 
@@ -68,19 +62,20 @@ def measure(runs, conditions, *, device=None, progress=True):
         todo = _todo(run.path, conditions)
         if todo:
             rows = _test_rows(run)
-            key = tuple(zip(rows["id"], rows["digest"], rows["audio_path"]))
+            key = tuple(zip(rows["id"], rows["digest"], rows["path"]))
             groups.setdefault(key, {})[run.path] = (rows, todo)
     n_tasks = sum(len({name for _, todo in group.values() for name in todo}) for group in groups.values())
     with tqdm(total=n_tasks, desc="robustness", disable=not (progress and n_tasks), dynamic_ncols=True) as bar:
         for group in groups.values():
-            models = {path: TrainedModel(path, device) for path in group}
+            models = {path: load_trained_model(path, device) for path in group}
             prefixes = _share_prefixes(models)
             rows = next(iter(group.values()))[0]
+            audio = AudioStore(next(iter(models.values())).cache_folder)
             for condition in conditions:
                 wanted = {path: models[path] for path, (_, todo) in group.items() if condition.name in todo}
                 if wanted:
                     bar.set_postfix_str(condition.name)
-                    predictions = _predict(rows, condition, wanted, prefixes, device)
+                    predictions = _predict(rows, audio, condition, wanted, prefixes, device)
                     for path, model in wanted.items():
                         table = predictions_table(group[path][0], model.tasks, predictions[path])
                         _record(path, condition, group[path][1][condition.name], table)
@@ -89,38 +84,34 @@ def measure(runs, conditions, *, device=None, progress=True):
 
 
 def _test_rows(run):
-    manifest = read_csv(run.path / "manifest.csv", dict.fromkeys([*LABELS, *run.tasks]))
+    manifest = run.directory.manifest([*LABELS, *run.tasks])
     return manifest[manifest["split"] == "test"].reset_index(drop=True)
 
 
 def _todo(run_dir, conditions):
     """``{name: digest of what it is made from}`` of the conditions that are missing or out of date."""
-    weights = run_dir / "model.safetensors"
+    directory = RunDirectory(run_dir)
+    weights = directory.weights_file
     if not weights.exists():
         raise UserError(f"robustness: {run_dir} has no {weights.name}: train again, or write robustness: null")
-    files = (weights, Path(degradations.__file__))
-    common = " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
-    done = {entry["name"]: entry.get("made_from") for entry in _listed(run_dir)}
+    common = [file_digest(weights), module_digest(degradations.__name__)]
+    done = {entry["name"]: entry["made_from"] for entry in directory.conditions()}
     todo = {}
     for condition in conditions:
-        made_from = hashlib.sha256(f"{common} {condition.name} {condition.made_from}".encode()).hexdigest()[:16]
-        if done.get(condition.name) != made_from or not (run_dir / FOLDER / f"{condition.name}.csv").exists():
+        made_from = digest([*common, condition.name, condition.made_from])
+        if done.get(condition.name) != made_from or not directory.has_predictions(condition_split(condition.name)):
             todo[condition.name] = made_from
     return todo
 
 
-def _listed(run_dir):
-    path = run_dir / FOLDER / LIST
-    return read_json(path) if path.exists() else []
-
-
 def _record(run_dir, condition, made_from, table):
     """Write predictions, then their entry: without one they count for nothing."""
-    write_csv(run_dir / FOLDER / f"{condition.name}.csv", table)
+    directory = RunDirectory(run_dir)
+    write_csv(directory.predictions_file(condition_split(condition.name)), table)
     entry = {"name": condition.name, "kind": condition.kind, "value": condition.value, "unit": condition.unit}
-    others = [old for old in _listed(run_dir) if old["name"] != condition.name]
+    others = [old for old in directory.conditions() if old["name"] != condition.name]
     others.append({**entry, "made_from": made_from})
-    write_json(run_dir / FOLDER / LIST, sorted(others, key=lambda e: (e["kind"], e["value"] or 0, e["name"])))
+    write_json(directory.conditions_file, sorted(others, key=lambda e: (e["kind"], e["value"] or 0, e["name"])))
 
 
 def _share_prefixes(models):
@@ -128,14 +119,18 @@ def _share_prefixes(models):
     prefixes = {}
     for path, model in models.items():
         stages = list(model.model.frozen_stages)
-        shared, paths = prefixes.setdefault(digest(stages) if stages else "", (model.model.frozen_stages, []))
+        try:
+            key = stages_digest(stages) if stages else ""
+        except FingerprintError:  # not known to be equal to another model's
+            key = path
+        shared, paths = prefixes.setdefault(key, (model.model.frozen_stages, []))
         model.model.frozen_stages = shared
         paths.append(path)
     return prefixes
 
 
 @torch.no_grad()
-def _predict(rows, condition, models, prefixes, device):
+def _predict(rows, audio, condition, models, prefixes, device):
     """``{run directory: {id: {task: (K,) probabilities}}}`` under one condition."""
     longest = max(model.min_length for model in models.values())
     probabilities = {path: {} for path in models}
@@ -143,7 +138,7 @@ def _predict(rows, condition, models, prefixes, device):
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(rows), BATCH):
             batch = list(rows.iloc[start : start + BATCH].itertuples())
-            waveforms = list(threads.map(lambda row: _degraded(row, condition, longest), batch))
+            waveforms = list(threads.map(lambda row: _degraded(row, audio, condition, longest), batch))
             lengths = torch.tensor([len(x) for x in waveforms], device=device)
             waveform = pad_sequence(waveforms, batch_first=True).to(device)  # (B, T)
             for shared, paths in prefixes.values():
@@ -159,9 +154,8 @@ def _predict(rows, condition, models, prefixes, device):
     return probabilities
 
 
-def _degraded(row, condition, min_length):
-    converted = Path(row.audio_path)  # in the cache, which may have been cleared; the original gives the same samples
-    x = condition.degrade(read_audio(converted if converted.exists() else row.path), row.id)
+def _degraded(row, audio, condition, min_length):
+    x = condition.degrade(audio.waveform(row.path, row.digest), row.id)
     if len(x) < min_length:
         raise UserError(
             f"robustness: {row.path} is too short under {condition.name}: {len(x) / SAMPLE_RATE:.3f} s, and a model "

@@ -1,0 +1,15 @@
+"""Metrics from confusion counts, with intervals over speakers and seeds, and tests between models.
+
+================  ===========================================================
+``scores``        metrics, and the table of their names
+``intervals``     intervals over speakers
+``estimates``     metrics and differences with intervals over speakers and seeds
+``significance``  permutation tests
+``evaluate``      metrics of one run from its predictions
+================  ===========================================================
+"""
+
+from korser.metrics.evaluate import evaluate_predictions, summary_table
+from korser.metrics.scores import METRICS, Metric
+
+__all__ = ["METRICS", "Metric", "evaluate_predictions", "summary_table"]

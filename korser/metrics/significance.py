@@ -1,32 +1,31 @@
-"""Between models: intervals over speakers and seeds, and paired permutation tests over speakers.
+"""Paired permutation tests over speakers, and Holm's correction.
 
-Everything is computed from arrays of counts with the leading axes ``(S, n)``, one confusion matrix for each seed and
-speaker; what is computed of a seed is computed of the sum over its speakers, so that folds are pooled and a speaker
-who is rarely heard weighs little.
+Confusion counts are ``(S, n, K, K)``, one matrix for each seed and speaker.
 
-``S`` seeds, ``n`` speakers, ``K`` classes.
+``S`` seeds, ``n`` speakers, ``K`` classes, ``m`` swaps.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from korser.metrics.estimates import LINEAR, METRICS, TOLERANCE, _diagonal, _present
+from korser.metrics.scores import METRICS, Metric, present_classes
+
+__all__ = ["holm", "permutation_test", "smallest_p"]
 
 DRAWS = 100_000  # of the Monte Carlo test
-
-
-EXACT_LINEAR = 40  # speakers up to which every one of the 2^n swaps is counted: 2^(n / 2) sums are kept
-
-
-EXACT_GENERAL = 18  # the same where each swap has to be evaluated
-
-
+MAX_EXACT_LINEAR = 40  # speakers up to which all 2^n swaps are counted; 2^(n / 2) sums are kept
+MAX_EXACT_GENERAL = 18  # the same if each swap has to be evaluated
 CHUNK = 4096  # swaps evaluated at a time
+TOLERANCE = 1e-9  # of the statistic's range: swaps that give the same value except for rounding count as ties
 
 
-def smallest_p(n_speakers):
-    """The smallest two-sided p that swapping ``n`` speakers can give: two of ``2^n`` swaps are as extreme as can be.
+def smallest_p(n_speakers: int) -> float:
+    """Return the smallest two-sided p that swapping speakers can give: two of ``2^n`` swaps are most extreme.
 
     Example
     -------
@@ -36,43 +35,37 @@ def smallest_p(n_speakers):
     return min(1.0, 2.0 ** (1 - n_speakers))
 
 
-def permutation_test(a, b, metric, *, draws=DRAWS, seed=0):
+def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Test whether two models differ, by swapping their predictions speaker by speaker.
 
-    If they did not differ, it would be chance which of the two gave which of a speaker's predictions; all of a
-    speaker's utterances and seeds are swapped together, since they are not independent (the exchangeable unit of Good
+    All utterances and seeds of a speaker are swapped together, since they are not independent (exchangeable units, Good
     2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, ch. 3). The statistic is the difference of the
-    metric's mean over seeds; two-sided, so that the p is the share of swaps with as large an absolute difference, that
-    of no swap among them.
+    metric's mean over seeds; p is two-sided.
 
-    It is exact where that can be computed: for accuracy and UAR, which are sums over speakers, up to 40 speakers
-    (all ``2^n`` swaps are counted by sorting the sums of one half of the speakers and looking up those of the other,
-    Horowitz and Sahni 1974); for macro-F1 and kappa up to 18. With more it draws at random, always the same draws,
-    and estimates ``p = (b + 1) / (m + 1)`` (Phipson and Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9, 39), of which
-    the smallest is .00001. With fewer than 6 speakers p cannot fall to .05 (:func:`smallest_p`).
+    The test is exact up to 40 speakers for accuracy and UAR, which are sums over speakers (all swaps are counted by
+    sorting the sums of one half of the speakers and searching those of the other; Horowitz and Sahni 1974), and up to
+    18 for other metrics. With more it draws at random with a fixed seed, and ``p = (b + 1) / (m + 1)`` (Phipson and
+    Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9, 39).
 
-    It asks whether these trained models differ for other speakers, not whether other trainings would: seeds are not
-    swapped. Simulated with 18 speakers (2,000 comparisons each) it rejects .04 to .05 of equal models where seeds do
-    not matter, but .16, .14 and .11 (1, 3 and 5 seeds) where they have a standard deviation of .02. The interval of the
-    difference (:func:`difference`) knows of the seeds; p <= .05 and an interval without 0 together are true of .16, .03
-    and .03 (6 speakers: .04, .01 and .01). So :mod:`korser.comparison.compare` calls a difference significant if both are.
+    Seeds are not swapped: the test is about these trained models, not about other trainings. Therefore
+    :mod:`korser.comparison` calls a difference significant only if its interval, which includes the variance between
+    seeds, excludes 0 too.
 
     Parameters
     ----------
     a, b : np.ndarray
         ``(S, n, K, K)`` confusion counts of the same utterances, seeds and speakers.
     metric : str
-        ``accuracy``, ``uar``, ``macro_f1`` or ``qwk``.
+        A key of :data:`korser.metrics.scores.METRICS`.
     draws : int
-        Random swaps where it is not exact.
+        Random swaps if the test is not exact.
     seed : int
         Of the draws.
 
     Returns
     -------
     dict
-        ``p`` (None with no speaker, or where the metric is undefined), ``exact``, ``smallest`` (the smallest p that
-        can come out).
+        ``p`` (None without speakers, or if the metric is undefined), ``exact``, ``smallest`` (the smallest possible p).
 
     Raises
     ------
@@ -89,32 +82,33 @@ def permutation_test(a, b, metric, *, draws=DRAWS, seed=0):
     """
     if a.shape != b.shape or (a.sum(-1) != b.sum(-1)).any():
         raise ValueError("the counts of the two models are not of the same utterances")
-    n = a.shape[1]
-    function = METRICS[metric]
-    present = _present(a.sum(1))
+    n, function = a.shape[1], METRICS[metric]
+    present = present_classes(a.sum(1))
     observed = function(a.sum(1), present).mean() - function(b.sum(1), present).mean()
     if not n or not np.isfinite(observed):
         return {"p": None, "exact": True, "smallest": smallest_p(n)}
-    if metric in LINEAR:
-        effects = _effects(a, b, metric)
+
+    if function.linear:
+        effects = _speaker_effects(a, b, metric)
         threshold = abs(observed) - TOLERANCE * max(np.abs(effects).sum(), 1e-300)
-        if n <= EXACT_LINEAR:
-            return {"p": _count_all(effects, threshold), "exact": True, "smallest": smallest_p(n)}
-        swapped = (np.abs(_signs(s) @ effects) for s in _random_swaps(n, draws, seed))
+        if n <= MAX_EXACT_LINEAR:
+            return {"p": _count_all_sign_changes(effects, threshold), "exact": True, "smallest": smallest_p(n)}
+
+        def difference(swaps: np.ndarray) -> np.ndarray:
+            return (1.0 - 2.0 * swaps) @ effects
     else:
         threshold = abs(observed) - TOLERANCE
-        exact = n <= EXACT_GENERAL
-        swaps = _all_swaps(n) if exact else _random_swaps(n, draws, seed)
-        swapped = (np.abs(_swapped_difference(a, b, s, function, present)) for s in swaps)
-        if exact:  # swaps and their opposites differ in the sign alone: one half is looked at
-            return {"p": _share(swapped, threshold), "exact": True, "smallest": smallest_p(n)}
-    hits = sum(int((d >= threshold).sum()) for d in swapped)
+        difference = _swapped_difference(a, b, function, present)
+        if n <= MAX_EXACT_GENERAL:
+            hits = _count_extreme(_half_of_all_swaps(n), difference, threshold)
+            return {"p": hits / 2 ** (n - 1), "exact": True, "smallest": smallest_p(n)}
+    hits = _count_extreme(_random_swaps(n, draws, seed), difference, threshold)
     return {"p": (hits + 1) / (draws + 1), "exact": False, "smallest": max(smallest_p(n), 1 / (draws + 1))}
 
 
-def _effects(a, b, metric):
-    """What each speaker adds to the difference of a linear metric, ``(n,)``."""
-    right = (_diagonal(a) - _diagonal(b)).mean(0)  # (n, K)
+def _speaker_effects(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
+    """Return how much each speaker adds to the difference of a linear metric, ``(n,)``."""
+    right = np.diagonal(a - b, axis1=-2, axis2=-1).mean(0)  # (n, K)
     truth = a.sum(-1).sum(1).mean(0)  # (K,), the same for every seed
     if metric == "accuracy":
         return right.sum(1) / truth.sum()
@@ -122,68 +116,74 @@ def _effects(a, b, metric):
     return (right[:, present] / truth[present]).mean(1)
 
 
-def _signs(swaps):
-    return 1.0 - 2.0 * swaps
+def _count_all_sign_changes(effects: np.ndarray, threshold: float) -> float:
+    """Return the proportion of the ``2^n`` sign changes whose sum is at least ``threshold`` from 0.
 
-
-def _count_all(effects, threshold):
-    """Share of the ``2^n`` sign changes whose sum is at least ``threshold`` from 0.
-
-    The first sign stays: the opposite of each sum is as far from 0.
+    The first sign is fixed: the opposite of each sum has the same absolute value.
     """
+    if threshold <= 0:
+        return 1.0
     first, *rest = effects
     half = len(rest) // 2
-    left, right = first + _sums(rest[:half]), np.sort(_sums(rest[half:]))
+    left, right = first + _signed_sums(rest[:half]), np.sort(_signed_sums(rest[half:]))
     above = len(right) - np.searchsorted(right, threshold - left, side="left")
     below = np.searchsorted(right, -threshold - left, side="right")
-    total = len(left) * len(right)
-    return 1.0 if threshold <= 0 else float((above.sum() + below.sum()) / total)
+    return float((above.sum() + below.sum()) / (len(left) * len(right)))
 
 
-def _sums(effects):
-    """All sums of ``-/+ effects``, ``(2^len,)``."""
+def _signed_sums(effects: Sequence[float]) -> np.ndarray:
+    """Return all sums of ``-/+ effects``, ``(2^len,)``."""
     sums = np.zeros(1)
     for effect in effects:
         sums = np.concatenate([sums + effect, sums - effect])
     return sums
 
 
-def _all_swaps(n):
-    """Every choice of speakers without the first, ``(<= CHUNK, n)`` bool at a time."""
+def _swapped_difference(
+    a: np.ndarray, b: np.ndarray, function: Metric, present: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from ``(m, n)`` swaps to ``(m,)`` differences of the metric."""
+    n_seeds, n, n_classes, _ = a.shape
+    change = np.moveaxis(b - a, 1, 0).reshape(n, -1).astype(float)
+    unswapped, both = a.sum(1).reshape(-1), (a + b).sum(1)
+
+    def difference(swaps: np.ndarray) -> np.ndarray:
+        counts = swaps.astype(float) @ change + unswapped
+        counts = counts.reshape(len(swaps), n_seeds, n_classes, n_classes)
+        return (function(counts, present) - function(both - counts, present)).mean(1)
+
+    return difference
+
+
+def _half_of_all_swaps(n: int) -> Iterator[np.ndarray]:
+    """Yield every choice of speakers without the first, ``(<= CHUNK, n)`` bool at a time.
+
+    The other half are their opposites, which differ in the sign of the statistic only.
+    """
     for start in range(0, 2 ** (n - 1), CHUNK):
         index = np.arange(start, min(start + CHUNK, 2 ** (n - 1)))
         yield (index[:, None] >> np.arange(n)[::-1]) % 2 == 1
 
 
-def _random_swaps(n, draws, seed):
+def _random_swaps(n: int, draws: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     for start in range(0, draws, CHUNK):
         yield rng.random((min(CHUNK, draws - start), n)) < 0.5
 
 
-def _share(values, threshold):
-    hits = total = 0
-    for chunk in values:
-        hits, total = hits + int((chunk >= threshold).sum()), total + len(chunk)
-    return hits / total
+def _count_extreme(
+    swaps: Iterable[np.ndarray], difference: Callable[[np.ndarray], np.ndarray], threshold: float
+) -> int:
+    return sum(int((np.abs(difference(chunk)) >= threshold).sum()) for chunk in swaps)
 
 
-def _swapped_difference(a, b, swaps, function, present):
-    n_seeds, n, n_classes, _ = a.shape
-    change = np.moveaxis(b - a, 1, 0).reshape(n, -1).astype(float)
-    counts = swaps.astype(float) @ change + a.sum(1).reshape(-1)
-    counts = counts.reshape(len(swaps), n_seeds, n_classes, n_classes)
-    both = (a + b).sum(1)
-    return (function(counts, present) - function(both - counts, present)).mean(1)
-
-
-def holm(p):
-    """Adjust p values for their number (Holm 1979, Scandinavian Journal of Statistics 6, 65).
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Adjust p values for multiple tests (Holm 1979, Scandinavian Journal of Statistics 6, 65).
 
     Parameters
     ----------
     p : sequence of float or None
-        None (or NaN) stands for a test that could not be made; it is not counted.
+        None or NaN is a test that could not be made; it is not counted.
 
     Returns
     -------

@@ -1,14 +1,21 @@
-"""The whole model: frontend -> backbone -> one head per task.
+"""The model: frontend -> backbone -> one head per task.
 
 Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels, ``K`` classes.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
 from torch import nn
 
-from korser.frontend.base import split_frozen
+from korser.frontend.base import Frontend, split_frozen
 from korser.frontend.lengths import mask_padding
 
-PREFIX = "frozen_stages."  # of the names of frozen weights in the model's state
+__all__ = ["SpeechEmotionModel"]
+
+FROZEN_PREFIX = "frozen_stages."  # of the names of frozen weights in the state dict
 
 
 class SpeechEmotionModel(nn.Module):
@@ -17,41 +24,49 @@ class SpeechEmotionModel(nn.Module):
     Parameters
     ----------
     frontend : korser.Frontend
-        Its leading frozen stages become :attr:`prefix`, whose output can be cached.
+        Its leading frozen stages become :attr:`frozen_stages`, whose output can be cached, the others
+        :attr:`trainable_stages`.
     backbone : torch.nn.Module
         ``forward(features (B, T, C), lengths (B,)) -> (B, E)``.
     head : torch.nn.Module
-        ``forward(embedding (B, E)) -> {task: (B, K)}`` and ``loss``.
+        ``forward(embedding (B, E)) -> {task: (B, K)}`` and ``loss(logits, labels, mix)``.
     """
 
-    def __init__(self, *, frontend, backbone, head):
+    def __init__(self, *, frontend: Frontend, backbone: nn.Module, head: nn.Module):
         super().__init__()
-        prefix, rest = split_frozen(frontend)
-        self.frozen_stages = nn.ModuleList(prefix)
-        self.trainable_stages = nn.ModuleList(rest)
+        frozen, trainable = split_frozen(frontend)
+        self.frozen_stages = nn.ModuleList(frozen)
+        self.trainable_stages = nn.ModuleList(trainable)
         self.backbone = backbone
         self.head = head
 
-    def forward(self, x, lengths, *, skip_frozen=False, augment=None):
-        """Logits of every task.
+    def forward(
+        self,
+        x: torch.Tensor,
+        lengths: torch.Tensor,
+        *,
+        skip_frozen: bool = False,
+        augment: Callable | None = None,
+    ) -> tuple[dict[str, torch.Tensor], tuple[torch.Tensor, torch.Tensor] | None]:
+        """Compute the logits of every task.
 
         Parameters
         ----------
         x : torch.Tensor
-            ``(B, T)`` waveform, or ``(B, T, C)`` output of the frozen prefix if ``skip_frozen``.
+            ``(B, T)`` waveform, or the ``(B, T, C)`` output of the frozen stages if ``skip_frozen``.
         lengths : torch.Tensor
             ``(B,)`` int64, in samples or frames.
         skip_frozen : bool
-            Whether the frozen prefix has been applied already.
+            Whether the frozen stages have been applied already.
         augment : callable, optional
-            ``(features, lengths) -> (features, lengths, mix)``, applied to what the frontend gives.
+            ``(features, lengths) -> (features, lengths, mix)``, applied to the output of the frontend.
 
         Returns
         -------
         logits : dict of str to torch.Tensor
             ``(B, K)`` for each task.
         mix : tuple or None
-            What ``augment`` says about the labels.
+            How ``augment`` mixed the labels, see :func:`korser.nn.losses.joint_loss`.
         """
         x, lengths = self.features(x, lengths, skip_frozen=skip_frozen)
         mix = None
@@ -59,8 +74,10 @@ class SpeechEmotionModel(nn.Module):
             x, lengths, mix = augment(x, lengths)
         return self.head(self.backbone(x, lengths)), mix
 
-    def features(self, x, lengths, *, skip_frozen=False):
-        """What the frontend gives: ``(B, T', C')`` and ``(B,)``."""
+    def features(
+        self, x: torch.Tensor, lengths: torch.Tensor, *, skip_frozen: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the output of the frontend, ``(B, T', C')``, and its lengths ``(B,)``."""
         x = mask_padding(x, lengths, look_first=True)
         if not skip_frozen:
             for stage in self.frozen_stages:
@@ -69,19 +86,19 @@ class SpeechEmotionModel(nn.Module):
             x, lengths = stage(x, lengths)
         return x, lengths
 
-    def train(self, mode=True):
-        """Set the training mode; frozen stages stay in eval."""
+    def train(self, mode: bool = True) -> SpeechEmotionModel:
+        """Set the training mode; frozen stages stay in eval mode."""
         super().train(mode)
         for stage in (*self.frozen_stages, *self.trainable_stages):
             stage.train(mode)
         return self
 
-    def trained_state(self):
-        """State without the frozen prefix, whose weights come from their own source."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith(PREFIX)}
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """Return the state without the frozen stages, whose weights come from their own source."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(FROZEN_PREFIX)}
 
-    def load_trained_state(self, state):
-        """Load what :meth:`trained_state` gave.
+    def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Load the output of :meth:`trained_state`.
 
         Raises
         ------
@@ -89,13 +106,11 @@ class SpeechEmotionModel(nn.Module):
             If a name or a shape does not fit.
         """
         missing, unexpected = self.load_state_dict(state, strict=False)
-        missing = [k for k in missing if not k.startswith(PREFIX)]
+        missing = [k for k in missing if not k.startswith(FROZEN_PREFIX)]
         if missing or unexpected:
             raise RuntimeError(f"the saved weights do not fit the model: missing {missing}, unexpected {unexpected}")
 
-    def count_parameters(self):
-        """Number of parameters, all and trained ones."""
-        return (
-            sum(p.numel() for p in self.parameters()),
-            sum(p.numel() for p in self.parameters() if p.requires_grad),
-        )
+    def count_parameters(self) -> tuple[int, int]:
+        """Return the number of all parameters and of the trained ones."""
+        parameters = list(self.parameters())
+        return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)

@@ -1,8 +1,10 @@
-"""What is predicted about an utterance."""
+"""What the model predicts about an utterance."""
 
 from dataclasses import dataclass
 
 from korser.utils.errors import UserError
+
+__all__ = ["Task"]
 
 
 @dataclass(frozen=True)
@@ -12,20 +14,25 @@ class Task:
     Parameters
     ----------
     name : str
-        The manifest's column: ``emotion``, ``gender``, ``intensity`` or a researcher's own.
+        A column of the manifest: ``emotion``, ``gender``, ``intensity`` or one of your own.
     weight : float
-        Weight of the task in the joint loss.
+        Weight in the joint loss.
     ordinal : bool
-        Whether the order of the classes means something (intensity), so that ordinal metrics are reported too.
+        Whether the classes are ordered (as those of intensity), so that ordinal metrics are reported too.
     classes : tuple of str
-        In the order of the logits; taken from the corpus when empty.
+        In the order of the logits; taken from the corpus if empty.
+
+    Raises
+    ------
+    UserError
+        If the weight is negative.
     """
 
     name: str
     weight: float = 1.0
     ordinal: bool = False
-    classes: tuple = ()
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.weight >= 0:
-            raise UserError(f"the weight of task '{self.name}' is {self.weight}: it must be 0 or more")
+            raise UserError(f"weight of task '{self.name}' is {self.weight!r}: expected a number >= 0")

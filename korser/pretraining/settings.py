@@ -117,4 +117,4 @@ def check_settings(hparams: HParams) -> None:
 
 def pretrain_folder(hparams: HParams) -> Path:
     """Return the folder of a pretraining under ``output_folder/pretrain``: its name and a digest of its settings."""
-    return Path(hparams["output_folder"]) / "pretrain" / f"{hparams.name}-{hparams.digest()}"
+    return Path(hparams["output_folder"]) / "pretrain" / hparams.run_name

@@ -4,10 +4,8 @@ Shape legend: ``N`` utterances, ``D`` features.
 """
 
 import functools
-import hashlib
 import itertools
 import warnings
-from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -19,7 +17,6 @@ from korser.metrics.scores import confusion_counts
 from korser.probing.encoders import ALL, CHOSEN
 
 ROUGH = 1e-3  # tolerance of the fits by which C is chosen: half the time
-CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # of what this process runs
 
 
 def probe(layers, y, groups, parts, *, C, inner_folds):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from korser.corpora import load_corpus
-from korser.data.audio import scan_audio
+from korser.data.audio_cache import scan_audio
 from korser.data.split_checks import check_splits
 from korser.data.splits import assign_splits
 from korser.utils.errors import UserError
@@ -23,7 +23,7 @@ class Division:
     Parameters
     ----------
     table : pandas.DataFrame
-        The utterances that take part, with ``audio_path``, ``digest`` and ``samples``; indexed from 0.
+        The utterances that take part, with ``path``, ``digest`` and ``samples``; indexed from 0.
     parts : list of (np.ndarray, np.ndarray)
         Rows that are trained on, and rows that are tested; no row is tested twice.
     classes : dict of str to tuple of str
@@ -83,12 +83,12 @@ def divide(material, tasks, cache_folder):
 
     used = sorted(set().union(*(table.index for table in tables)))
     data = corpus.data.loc[used]
-    columns = ["audio_path", "digest", "samples"]
+    columns = ["digest", "samples"]
     data = data.assign(**scan_audio(data["path"].tolist(), cache_folder)[columns].set_axis(data.index))
     classes = _labelled(corpus, data, tables, tasks)
     for table in tables:
         checked = table.join(data["digest"])
-        check_splits(checked, protocol, tasks=list(classes), parts=("train", "test"))
+        check_splits(checked, protocol, tasks=list(classes), required=("train", "test"))
     place = pd.Series(np.arange(len(data)), index=data.index)
     parts = [
         tuple(place[table.index[table["split"] == part]].to_numpy() for part in ("train", "test")) for table in tables

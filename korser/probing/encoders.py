@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from korser.data.fingerprint import digest
+from korser.data.fingerprint import FingerprintError, stages_digest
 from korser.frontend.base import Frontend
 from korser.probing.settings import require_waveforms
 from korser.utils.errors import UserError
@@ -59,7 +59,14 @@ def make_encoders(settings):
             raise UserError(f"floor.{label} and the source {source} have one name: rename the former")
         stages[label] = settings.encoder(source=source)
         require_waveforms(stages[label], "encoder")
-    return [Encoder(label, stage.eval(), digest([stage])) for label, stage in stages.items()]
+    return [Encoder(label, stage.eval(), _digest(label, stage)) for label, stage in stages.items()]
+
+
+def _digest(label, stage):
+    try:
+        return stages_digest([stage])
+    except FingerprintError as error:
+        raise UserError(f"{label}: cannot recognise its features again, since {error}: take it out") from error
 
 
 def short_names(sources):

@@ -3,7 +3,6 @@
 Shape legend: ``N`` utterances, ``B`` of them in a batch, ``T`` time, ``L`` layers, ``C`` channels.
 """
 
-import hashlib
 import itertools
 from pathlib import Path
 
@@ -12,13 +11,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from korser.data.audio import read_audio
+from korser.data.audio_cache import AudioStore
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import masked_mean_std
+from korser.utils.fingerprint import digest, module_digest
 
 SHARD = 500  # utterances between two writes to the cache
-CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # of what this process runs
 
 
 def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu", progressbar=False):
@@ -28,7 +27,7 @@ def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu",
     ----------
     encoder : Encoder
     audio : pandas.DataFrame
-        ``audio_path``, ``digest`` and ``samples`` of ``N`` utterances.
+        ``path``, ``digest`` and ``samples`` of ``N`` utterances.
     cache_folder : str or Path
         They are kept in ``probe/<digest of the encoder and of this file>`` there, under the audio's digest.
     seconds : float
@@ -41,15 +40,14 @@ def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu",
     np.ndarray
         ``(N, L, 2 C)`` float32: the means, then the standard deviations.
     """
-    store = ArrayStore(
-        Path(cache_folder) / "probe" / hashlib.sha256(f"{encoder.digest} {CODE}".encode()).hexdigest()[:16]
-    )
+    store = ArrayStore(Path(cache_folder) / "probe" / digest([encoder.digest, module_digest(__name__)]))
     while True:
         if store.missing(audio["digest"]):
             with store.lock():
                 todo = audio[audio["digest"].isin(store.missing(audio["digest"]))].drop_duplicates("digest")
                 todo = todo.sort_values(["samples", "digest"], ascending=False)
-                computed = _compute(encoder, todo, seconds, device, progressbar)
+                waveform = AudioStore(cache_folder).waveform
+                computed = _compute(encoder, todo, waveform, seconds, device, progressbar)
                 while shard := list(itertools.islice(computed, SHARD)):
                     store.write(shard)
         try:
@@ -59,17 +57,17 @@ def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu",
 
 
 @torch.no_grad()
-def _compute(encoder, audio, seconds, device, progressbar):
+def _compute(encoder, audio, waveform, seconds, device, progressbar):
     """Yield ``(digest, (L, 2 C) statistics)``, longest first: what does not fit into memory is known at once."""
     torch.backends.cudnn.allow_tf32 = False  # a GPU gives the CPU's numbers
     stage = encoder.stage.to(device)
-    rows = list(audio[["audio_path", "digest", "samples"]].itertuples(index=False))
+    rows = list(audio[["path", "digest", "samples"]].itertuples(index=False))
     title = f"features of {encoder.label}"
     with tqdm(total=len(rows), desc=title, unit="file", disable=not progressbar, dynamic_ncols=True) as bar:
         while rows:
             size = max(1, int(seconds * SAMPLE_RATE // rows[0].samples))
             batch, rows = rows[:size], rows[size:]
-            x = pad_sequence([read_audio(row.audio_path) for row in batch], batch_first=True)
+            x = pad_sequence([waveform(row.path, row.digest) for row in batch], batch_first=True)
             lengths = torch.tensor([row.samples for row in batch])
             features, lengths = stage(x.to(device), lengths.to(device))  # (B, T', L C)
             pooled = torch.cat(

@@ -1,8 +1,6 @@
 """All of a probe: encoders x corpora, from what is there already as far as it holds."""
 
-import hashlib
 import itertools
-import json
 import logging
 import re
 import time
@@ -19,9 +17,10 @@ from korser.probing.divisions import divide
 from korser.probing.encoders import ALL, make_encoders
 from korser.probing.features import pooled_statistics
 from korser.probing.report import differences_table, markdown, scores_table
-from korser.runs.directory import environment
+from korser.runs.provenance import environment
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, write_csv, write_json, write_text
+from korser.utils.fingerprint import digest, module_digest
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ def _probed(encoder, division, settings, folder):
     layers = {name: pooled[:, i] for i, name in enumerate(encoder.layers)}
     if ALL in encoder.probed:
         layers[ALL] = pooled.reshape(len(pooled), -1)
-    predictions = division.table.drop(columns=["audio_path", "digest", "samples"])
+    predictions = division.table.drop(columns=["digest", "samples"])
     tested = np.zeros(len(predictions), dtype=bool)
     for i, (_, test) in enumerate(division.parts):
         predictions.loc[test, "division"], tested[test] = i, True
@@ -137,6 +136,5 @@ def _depends_on(encoder, division, settings):
         [[part.tolist() for part in parts] for parts in division.parts],
     ]
     groups = division.table[division.hold_out].tolist() if division.hold_out else None
-    how = [settings.C, settings.inner_folds, groups, classifier.CODE, sklearn.__version__]
-    sha = {"data": json.dumps(data), "settings": json.dumps(how)}
-    return {"encoder": encoder.digest, **{k: hashlib.sha256(v.encode()).hexdigest()[:16] for k, v in sha.items()}}
+    how = [settings.C, settings.inner_folds, groups, module_digest(classifier.__name__), sklearn.__version__]
+    return {"encoder": encoder.digest, "data": digest(data), "settings": digest(how)}

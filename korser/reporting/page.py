@@ -16,13 +16,14 @@ from markupsafe import Markup, escape
 from korser.comparison import tables
 from korser.data.splits import speaker_independent
 from korser.reporting.cells import Table, metric_cell, plain_cell
-from korser.reporting.figures.study import gather
+from korser.reporting.figures.group import gather
 from korser.reporting.results import answers, costs, pairs, results, robustness, subgroups
 from korser.reporting.settings import details, environments, runs_table, settings_tables
 from korser.reporting.wrong import MEGABYTE, WRONG, Clips, most_wrong
+from korser.runs.directory import COMPARISON_FILE, SEARCH_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import load_runs
-from korser.search.report import verdict
+from korser.search.summary import verdict_lines
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json, write_text
 from korser.utils.text import shorten
@@ -66,10 +67,10 @@ def write_report(folders, out, *, metric=None, audio=True, audio_megabytes=8, n_
     """
     out = Path(out)
     folders = [Path(f) for f in ([folders] if isinstance(folders, (str, Path)) else folders)]
-    searches = [_search(file) for file in find_below(folders, "search.json")]
+    searches = [_search(file) for file in find_below(folders, SEARCH_FILE)]
     runs = _tested(folders, searches or find_below(folders, "probe.csv"))
     clips = Clips(audio, audio_megabytes * MEGABYTE)
-    asked = [read_json(file) for file in find_below(folders, "comparison.json")]
+    asked = [read_json(file) for file in find_below(folders, COMPARISON_FILE)]
     mark_searched(runs, asked)
     found = gather(runs, metric, asked)
     parts = [_study(study.name, study.comparison, folders, clips, n_wrong) for study in found]
@@ -89,7 +90,7 @@ def write_report(folders, out, *, metric=None, audio=True, audio_megabytes=8, n_
 def _tested(folders, others):
     """Complete runs with test predictions; there may be none of them beside others, searches or probes."""
     try:
-        runs = [run for run in load_runs(folders) if (run.path / "test.csv").exists()]
+        runs = [run for run in load_runs(folders) if run.directory.has_predictions()]
     except UserError:
         if not others:
             raise
@@ -167,7 +168,7 @@ def _search(file):
         corpus=about["corpus"],
         badges=badges,
         complete=about["complete"],
-        verdict=verdict(about),
+        verdict=verdict_lines(about),
         trials=Table(f"All {len(trials)} trials of {about['model']}", columns, rows, folded=True),
     )
 

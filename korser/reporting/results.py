@@ -6,10 +6,8 @@ import pandas as pd
 
 from korser.comparison import tables
 from korser.comparison.robustness import robustness_table
-from korser.inference.robustness import FOLDER, LIST
+from korser.comparison.subgroups import missing_classes_note
 from korser.reporting.cells import NONE, Table, TableCell, count_cell, metric_cell, or_empty
-from korser.reporting.figures.subgroups import lacking
-from korser.utils.files import read_json
 
 COUNTED = ("parameters", "trainable_parameters", "macs_per_second")
 
@@ -125,7 +123,7 @@ def subgroups(comparison):
             n = max(r["n_utterances"] for r in own if r)
             cells = [metric_cell(r, metric, "worst" * bool(r["worst"])) if r else TableCell(NONE) for r in own]
             rows.append([TableCell(group if of_speakers else f"{attribute} {group}"), count_cell(n), *cells])
-        notes = [*lacking(table, metric), *tables.explained(comparison)]
+        notes = [*missing_classes_note(table, metric), *tables.explained(comparison)]
         notes += ["In red each model's worst speaker."] if of_speakers else []
         columns = ["speaker" if of_speakers else "group", "utterances", *_marked(comparison, comparison.models)]
         found.append(Table(caption, columns, rows, folded=of_speakers, notes=notes))
@@ -136,7 +134,7 @@ def robustness(comparison):
     """A row a condition, a column a model; None where nothing was measured."""
     metric, parts = comparison.metric, []
     for label, model in comparison.models.items():
-        lists = [read_json(f) for run in model.runs if (f := run.path / FOLDER / LIST).exists()]
+        lists = [listed for run in model.runs if (listed := run.directory.conditions())]
         if len(lists) == len(model.runs):
             shared = set.intersection(*({entry["name"] for entry in entries} for entries in lists))
             conditions = [SimpleNamespace(**entry) for entry in lists[0] if entry["name"] in shared]

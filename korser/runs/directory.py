@@ -1,80 +1,171 @@
 """The run directory: everything a figure or a table needs, as plain files.
 
-==================== ====================================================================================
-hparams.yaml         the resolved settings; loading it builds the same objects again
-manifest.csv         every utterance: id, path, duration, speaker, labels, split
-log.csv              one row an epoch: losses of every task, validation metrics, learning rate, seconds
-model.safetensors    the trained weights of the best epoch (frozen ones are not copied, see run.json)
-valid.csv, test.csv  predictions with probabilities, one row an utterance
-test_embeddings.npy  float16 (utterances of test.csv, E): what the backbone gives to the head
-interpretable_parameters.json         what frontend stages say of their parameters, before and after training
-cost.json            parameters, operations, training time, peak memory
-worker.log           what was printed while it was made, where a search or a comparison made it
-metrics.json         what was measured, with intervals; written last: a directory that has it is complete
-run.json             corpus, protocol, tasks and classes, frozen stages with their source and digest, environment
-==================== ====================================================================================
+============================== ======================================================================================
+hparams.yaml                   the resolved settings; loading it builds the same objects again
+manifest.csv                   every utterance: id, path, duration, speaker, labels, split
+log.csv                        one row per epoch: losses of every task, validation metrics, learning rate, seconds
+model.safetensors              the trained weights of the best epoch (frozen ones are not copied, see run.json)
+valid.csv, test.csv            predictions with probabilities, one row per utterance
+test_embeddings.npy            float16 (utterances of test.csv, E): output of the backbone
+interpretable_parameters.json  parameters of the frontend in physical units, before and after training
+cost.json                      parameters, operations, training time, peak memory
+worker.log                     output of the run, if a search or a comparison made it
+robustness/                    predictions on degraded audio, and conditions.json, which lists them
+evaluations/                   predictions and metrics on other corpora
+run.json                       corpus, protocol, tasks and classes, provenance, environment
+metrics.json                   metrics with intervals; written last: a directory that has it is complete
+checkpoints/                   state to resume from; removed at the end
+============================== ======================================================================================
 
-Every file is written under another name and then renamed, so that none is ever seen half-written.
+Every file is written under a temporary name and then renamed, so that no reader sees a partial file.
 """
 
-import functools
-import hashlib
-import platform
-import sys
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
+
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+import pandas as pd
 
+from korser.config.hparams import HParams
 from korser.config.schema import check_settings
 from korser.data.split_checks import LEXICAL_LEAKAGE
+from korser.utils.errors import UserError
+from korser.utils.files import read_csv, read_json
 
-LIBRARIES = ("korser", "torch", "torchaudio", "speechbrain", "transformers", "numpy", "pandas", "scikit-learn")
+__all__ = ["COMPARISON_FILE", "SEARCH_FILE", "RunDirectory", "condition_split", "headline", "run_folder"]
+
+SEARCH_FILE = "search.json"  # result of a search, in its folder, next to the YAML with the best settings
+COMPARISON_FILE = "comparison.json"  # settings and runs of a comparison, in its folder
 
 
-def run_folder(hparams):
-    """The folder of a run: the model's name and a digest of its settings, under ``output_folder``."""
+class RunDirectory:
+    """Names and reads the files of one run.
+
+    Readers raise :class:`korser.UserError` if a file is missing or damaged, unless they state a default.
+
+    Parameters
+    ----------
+    path : str or Path
+        Need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.info_file = self.path / "run.json"
+        self.settings_file = self.path / "hparams.yaml"
+        self.manifest_file = self.path / "manifest.csv"
+        self.log_file = self.path / "log.csv"
+        self.weights_file = self.path / "model.safetensors"
+        self.embeddings_file = self.path / "test_embeddings.npy"
+        self.parameters_file = self.path / "interpretable_parameters.json"
+        self.cost_file = self.path / "cost.json"
+        self.metrics_file = self.path / "metrics.json"
+        self.conditions_file = self.path / "robustness" / "conditions.json"
+        self.worker_log = self.path / "worker.log"
+        self.stop_file = self.path / "stop"  # asks the run to stop after the current epoch
+        self.checkpoints = self.path / "checkpoints"
+        self.evaluations = self.path / "evaluations"
+        self.tensorboard = self.path / "tensorboard"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Name of the model and digest of settings and code."""
+        return self.path.name
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has finished."""
+        return self.metrics_file.exists()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run was interrupted and can be resumed."""
+        return self.info_file.exists() and any(self.checkpoints.glob("*"))
+
+    def has_predictions(self, split: str = "test") -> bool:
+        """Whether predictions of a split were written."""
+        return self.predictions_file(split).exists()
+
+    def predictions_file(self, split: str = "test") -> Path:
+        """Return the path of ``valid``, ``test`` or a degraded test split (:func:`condition_split`)."""
+        return self.path / f"{split}.csv"
+
+    def info(self) -> dict[str, Any]:
+        """Read ``run.json``."""
+        return read_json(self.info_file)
+
+    def metrics(self) -> dict[str, Any]:
+        """Read ``metrics.json``."""
+        return read_json(self.metrics_file)
+
+    def cost(self) -> dict[str, Any]:
+        """Read ``cost.json``; empty if the file is missing."""
+        return read_json(self.cost_file) if self.cost_file.exists() else {}
+
+    def settings_text(self) -> str:
+        """Read ``hparams.yaml`` as text."""
+        try:
+            return self.settings_file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot read {self.settings_file}: {error.strerror}; train again") from error
+
+    def manifest(self, text_columns: Iterable[str] = ()) -> pd.DataFrame:
+        """Read ``manifest.csv``; see :func:`korser.utils.files.read_csv`."""
+        return read_csv(self.manifest_file, text_columns)
+
+    def log(self) -> pd.DataFrame:
+        """Read ``log.csv``."""
+        return read_csv(self.log_file)
+
+    def predictions(self, split: str = "test", text_columns: Iterable[str] = ()) -> pd.DataFrame:
+        """Read the predictions of a split; see :func:`korser.utils.files.read_csv`."""
+        return read_csv(self.predictions_file(split), text_columns)
+
+    def embeddings(self) -> np.ndarray | None:
+        """Read ``test_embeddings.npy``, ``(N, E)`` float16; None if the file is missing."""
+        return np.load(self.embeddings_file) if self.embeddings_file.exists() else None
+
+    def interpretable_parameters(self) -> list[dict[str, Any]]:
+        """Read ``interpretable_parameters.json``; empty if the file is missing."""
+        return read_json(self.parameters_file) if self.parameters_file.exists() else []
+
+    def conditions(self) -> list[dict[str, Any]]:
+        """Read the list of conditions with predictions on degraded audio; empty if there are none."""
+        return read_json(self.conditions_file) if self.conditions_file.exists() else []
+
+
+def condition_split(condition: str) -> str:
+    """Return the name under which the predictions of a degraded test split are read."""
+    return f"robustness/{condition}"
+
+
+def run_folder(hparams: HParams) -> Path:
+    """Check the settings and return the folder of their run, below ``output_folder``."""
     check_settings(hparams)
-    return Path(hparams["output_folder"]) / f"{hparams.name}-{hparams.digest()}"
+    return Path(hparams["output_folder"]) / hparams.run_name
 
 
-def headline(info, part="test"):
-    """What a summary says above its figures, from ``run.json``; for :func:`korser.metrics.evaluate.summary_table`."""
+def headline(info: dict[str, Any], split: str = "test") -> dict[str, Any]:
+    """Return the arguments of :func:`korser.metrics.evaluate.summary_table` that describe a run.
+
+    Parameters
+    ----------
+    info : dict
+        The contents of ``run.json``.
+    split : str
+    """
     return {
-        "title": info["model"] if part == "test" else f"{info['model']}, {part} part",
+        "title": info["model"] if split == "test" else f"{info['model']}, {split} split",
         "corpus": info["corpus"],
         "protocol": info["protocol"],
         "synthetic": info["synthetic"],
         "random_split": not info["speaker_independent"],
         "pretrained": info["pretrained"],
-        "warnings": [LEXICAL_LEAKAGE] * info.get("lexical_leakage", False),
+        "warnings": [LEXICAL_LEAKAGE] if info.get("lexical_leakage") else [],
     }
-
-
-def environment():
-    """Versions and machine, for ``run.json``."""
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": versions,
-        "korser_source": _source_digest(),
-    }
-
-
-@functools.cache  # an editor may change the files while this process runs
-def _source_digest():
-    """Sixteen hexadecimal digits of all of korser's modules: its version stays the same between commits."""
-    folder = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]

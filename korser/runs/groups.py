@@ -58,8 +58,7 @@ def _study(run):
         "corpus": run.info["corpus"],
         "protocol": run.info["protocol"],
         **{k: v for k, v in run.split.items() if k not in ("split", "split.protocol")},
-        # the name csv says nothing: any corpus may be read by it
-        **({"data_folder": run.settings["data_folder"]} if run.info["corpus"] == "csv" else {}),
+        **({"data_folder": run.settings["data_folder"]} if run.info["identified_by_folder"] else {}),
         "classes": f"{main}: {', '.join(task['classes'])}",
     }
 

@@ -1,26 +1,41 @@
 """Load complete run directories."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
+from korser.corpora import LABELS
 from korser.data.splits import speaker_independent
+from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
-from korser.utils.files import find_below, read_csv, read_json
+from korser.utils.files import find_below
 from korser.utils.text import shorten
+
+__all__ = ["Run", "load_runs"]
 
 logger = logging.getLogger(__name__)
 
-LABELS = ("emotion", "gender", "intensity")  # columns that stay text in a model that was not trained on them too
-
-
-FOLDED = ("speaker_kfold", "manifest", "manifest_random")  # protocols that read split.fold
+PROTOCOLS_WITH_FOLDS = ("speaker_kfold", "manifest", "manifest_random")
+REQUIRED_INFO = (
+    "model",
+    "corpus",
+    "identified_by_folder",
+    "tasks",
+    "protocol",
+    "seed",
+    "code",
+    "frozen",
+    "environment",
+)
 
 
 @dataclass(eq=False)
@@ -31,102 +46,111 @@ class Run:
     ----------
     path : Path
     info, metrics, cost : dict
-        ``run.json``, ``metrics.json`` and ``cost.json`` (empty where there is none).
+        ``run.json``, ``metrics.json`` and ``cost.json`` (empty if the file is missing).
     hparams : str
         Text of ``hparams.yaml``.
     label : str, optional
-        The model's name in tables, where it shall not be worked out from the settings: runs with the same label are
-        pooled although their settings differ, such as settings searched for each fold.
+        The model's name in tables. By default it is derived from the settings. Runs with the same label are pooled
+        although their settings differ, such as settings that were searched for each fold.
     searched_on : list of str
         Speakers on whom the settings were searched.
     """
 
     path: Path
-    info: dict
-    metrics: dict
-    cost: dict
+    info: dict[str, Any]
+    metrics: dict[str, Any]
+    cost: dict[str, Any]
     hparams: str
     label: str | None = None
-    searched_on: list = field(default_factory=list)
+    searched_on: list[str] = field(default_factory=list)
 
     @property
-    def model(self):
-        """Name of the model, that of its YAML file."""
+    def directory(self) -> RunDirectory:
+        """Files of the run."""
+        return RunDirectory(self.path)
+
+    @property
+    def model(self) -> str:
+        """Name of the model: that of its YAML file."""
         return self.info["model"]
 
     @property
-    def tasks(self):
-        """``{task: {"classes": list of str, "ordinal": bool}}``, the main one first."""
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """``{task: {"classes": list of str, "ordinal": bool}}``, the main task first."""
         return {t["name"]: {"classes": list(t["classes"]), "ordinal": t["ordinal"]} for t in self.info["tasks"]}
 
     @cached_property
-    def settings(self):
+    def settings(self) -> dict[str, str]:
         """Every setting by its dotted name, as text."""
-        return _flat(yaml.compose(self.hparams, Loader=yaml.SafeLoader))
+        return _flatten(yaml.compose(self.hparams, Loader=yaml.SafeLoader))
 
     @property
-    def seed(self):
-        return int(self.info.get("seed", self.settings.get("seed", 0)))
+    def seed(self) -> int:
+        """Seed of the training."""
+        return int(self.info["seed"])
 
     @property
-    def fold(self):
-        """Number or name of the fold that is tested; None where the protocol has none."""
-        if self.info["protocol"] not in FOLDED:
+    def fold(self) -> int | str | None:
+        """Number or name of the test fold; None if the protocol has no folds."""
+        if self.info["protocol"] not in PROTOCOLS_WITH_FOLDS:
             return None
         fold = self.settings.get("split.fold", "0")
         return int(fold) if fold.isdecimal() else fold
 
     @cached_property
-    def split(self):
-        """Arguments of the split without the fold, as text."""
+    def split(self) -> dict[str, str]:
+        """Arguments of the split except the fold, as text."""
         return {k: v for k, v in self.settings.items() if k.startswith("split.") and k != "split.fold"}
 
     @cached_property
-    def recordings(self):
-        """``digest`` of the samples and ``split`` of every utterance, by id; None where the manifest is not at hand."""
-        path = self.path / "manifest.csv"
-        manifest = read_csv(path) if path.exists() else pd.DataFrame()
-        return manifest.set_index("id")[["digest", "split"]] if "digest" in manifest else None
+    def recordings(self) -> pd.DataFrame | None:
+        """``digest`` of the samples and ``split`` of every utterance, by id; None if the manifest is missing."""
+        if not self.directory.manifest_file.exists():
+            return None
+        return self.directory.manifest().set_index("id")[["digest", "split"]]
 
-    def predictions(self, part="test"):
-        """The predictions of ``valid``, ``test`` or another table of the run, such as ``robustness/snr_10``.
+    def predictions(self, split: str = "test") -> pd.DataFrame:
+        """Read the predictions of ``valid``, ``test`` or another table of the run, such as ``robustness/snr_10``.
 
         Returns
         -------
         pandas.DataFrame
-            As described in :mod:`korser.metrics.evaluate`. Read anew at each call; labels, ids and speakers are text.
+            As described in :mod:`korser.metrics.evaluate`. Labels, ids and speakers are text.
         """
-        return read_csv(self.path / f"{part}.csv", dict.fromkeys([*LABELS, *self.tasks]))
+        return self.directory.predictions(split, [*LABELS, *self.tasks])
 
 
-def _flat(node, name=""):
-    """Scalars of a YAML tree by dotted name; a tag counts as a value, since it names a class."""
+def _flatten(node: yaml.Node, name: str = "") -> dict[str, str]:
+    """Return the scalars of a YAML tree by dotted name; a tag counts as a value, since it names a class."""
     flat = {}
     if not node.tag.startswith("tag:yaml.org"):
         flat[name] = node.tag.partition(":")[2]
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            flat.update(_flat(value, f"{name}.{key.value}" if name else key.value))
+            flat.update(_flatten(value, f"{name}.{key.value}" if name else key.value))
     elif isinstance(node, yaml.SequenceNode):
         if all(isinstance(value, yaml.ScalarNode) for value in node.value):
             flat[name] = f"{flat.get(name, '')}[{', '.join(value.value for value in node.value)}]"
         else:
             for i, value in enumerate(node.value):
-                flat.update(_flat(value, f"{name}.{i}"))
-    elif node.value or name not in flat:
-        flat[name] = " ".join([flat[name], node.value]) if name in flat else _canonical(node)
+                flat.update(_flatten(value, f"{name}.{i}"))
+    elif name in flat:
+        if node.value:
+            flat[name] = f"{flat[name]} {node.value}"
+    else:
+        flat[name] = _canonical(node)
     return flat
 
 
-def _canonical(node):
-    """1e-3 and 0.001 are one setting."""
+def _canonical(node: yaml.ScalarNode) -> str:
+    """Write equal numbers alike: ``1e-3`` and ``0.001``."""
     with contextlib.suppress(ValueError):
-        if node.style is None and np.isfinite(float(node.value)):
+        if node.style is None and math.isfinite(float(node.value)):
             return f"{float(node.value):.12g}"
     return node.value
 
 
-def load_runs(folders):
+def load_runs(folders: str | Path | list[str | Path]) -> list[Run]:
     """Find every complete run below some folders.
 
     Parameters
@@ -137,7 +161,7 @@ def load_runs(folders):
     Returns
     -------
     list of Run
-        In the order of their paths. Runs that are not complete are left out, and the log says so.
+        In the order of their paths. Incomplete runs are left out and listed in the log.
 
     Raises
     ------
@@ -145,36 +169,36 @@ def load_runs(folders):
         If a folder is missing, a file is damaged, or there is no complete run.
     """
     folders = [Path(f) for f in ([folders] if isinstance(folders, (str, Path)) else folders)]
-    runs, incomplete = [], []
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is no folder: name the one that holds the run directories")
-    for file in find_below(folders, "run.json"):
-        if (file.parent / "metrics.json").exists():
-            runs.append(file.parent)
-        else:
-            incomplete.append(file.parent)
+            raise UserError(f"{folder} is not a folder: give the one that holds the run directories")
+    found = [RunDirectory(file.parent) for file in find_below(folders, RunDirectory(".").info_file.name)]
+    complete = [directory for directory in found if directory.complete]
+    incomplete = [directory.path for directory in found if not directory.complete]
     if incomplete:
-        logger.warning("left out, since not complete: %s", shorten(incomplete))
-    if not runs:
-        raise UserError(
-            f"{shorten(folders)}: no complete run below"
-            + (f" ({len(incomplete)} incomplete: train them to the end)" if incomplete else ": train a model first")
-        )
-    return [_load(path) for path in runs]
+        logger.warning("incomplete runs are left out: %s", shorten(incomplete))
+    if not complete:
+        advice = f" ({len(incomplete)} incomplete: resume their training)" if incomplete else ": train a model first"
+        raise UserError(f"{shorten(folders)}: no complete run below{advice}")
+    return [_load(directory) for directory in complete]
 
 
-def _load(path):
-    cost = read_json(path / "cost.json") if (path / "cost.json").exists() else {}
-    info = read_json(path / "run.json")
+def _load(directory: RunDirectory) -> Run:
+    info, text = directory.info(), directory.settings_text()
+    missing = [key for key in REQUIRED_INFO if key not in info]
+    if missing:
+        raise UserError(f"{directory.info_file} has no '{missing[0]}': delete the run directory and train again")
+    speaker_independent(info["protocol"])  # refuses an unknown protocol
     try:
-        text = (path / "hparams.yaml").read_text(encoding="utf-8")
         yaml.compose(text, Loader=yaml.SafeLoader)
-        speaker_independent(info["protocol"])
-        info["model"], info["corpus"], info["tasks"]
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}/hparams.yaml cannot be read ({' '.join(str(error).split())}): train again") from error
-    except KeyError as error:
-        raise UserError(f"{path}/run.json has no {error}: delete the run directory and train again") from error
-    metrics = read_json(path / "metrics.json")
-    return Run(path=path, info=info, metrics=metrics, cost=cost, hparams=text, searched_on=info.get("searched_on", []))
+    except yaml.YAMLError as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"cannot read {directory.settings_file}: {why}; train again") from error
+    return Run(
+        path=directory.path,
+        info=info,
+        metrics=directory.metrics(),
+        cost=directory.cost(),
+        hparams=text,
+        searched_on=info.get("searched_on", []),
+    )

@@ -1,148 +1,311 @@
-"""What a run was made from, and whether it is still the same."""
+"""What a run was made from, and whether that is still the same.
 
-import hashlib
-import json
+=================================== ==============================================================================
+settings, code of plugins, files    named by the YAML; they are in the digest of the run's name, so that a change
+named by arguments                  gives a new run directory next to the old one. Comments, docstrings and format do
+                                    not count (:mod:`korser.utils.fingerprint`).
+checkpoints of encoders             recorded in ``run.json``. If one changes under the same name, the run is neither
+                                    reported nor resumed: an error says which.
+data                                ``manifest.csv`` holds labels, split and a digest of every recording; a change is
+                                    an error, too. If the corpus is missing, the log says that it was not verified.
+korser and libraries                recorded as the environment; a run is resumed by other versions with a warning
+=================================== ==============================================================================
+
+A complete run is verified without building its model or reading weights: checkpoint folders are hashed file by file.
+"""
+
+from __future__ import annotations
+
 import logging
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from korser.data.audio import scan_audio
-from korser.data.fingerprint import code_digest, encoder_configs, own_classes, weights_digest
+import pandas as pd
+import torch
+from huggingface_hub import try_to_load_from_cache
+from torch import nn
+
+from korser.config.hparams import HParams, resolve_hparams
+from korser.data.audio_cache import scan_audio
+from korser.data.fingerprint import encoder_configs, weights_digest
 from korser.data.load_split import load_split
 from korser.data.splits import ATTRIBUTES
-from korser.frontend.base import split_frozen
+from korser.frontend.base import Frontend, split_frozen
+from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
-from korser.utils.files import read_csv, read_json
+from korser.utils.fingerprint import digest, korser_digest, named_path_digest
+from korser.utils.text import shorten
+
+if TYPE_CHECKING:
+    from korser.corpora import Corpus
+
+__all__ = [
+    "changed_sources",
+    "checkpoints_of",
+    "environment",
+    "find_complete_run",
+    "log_changes",
+    "provenance",
+    "require_same_checkpoints",
+    "require_same_data",
+    "require_same_sources",
+    "searched_speakers",
+    "verify_provenance",
+]
 
 logger = logging.getLogger(__name__)
 
+LIBRARIES = ("korser", "torch", "torchaudio", "speechbrain", "transformers", "numpy", "pandas", "scikit-learn")
+DATA_KEYS = ("corpus", "data_folder", "label_map", "corpus_options", "split", "evaluate_test")
+FOLDER_KEYS = ("output_folder", "cache_folder")
 
-def searched_speakers(search, corpus, data_folder, table):
-    """Speakers of the test part on whom settings were searched.
+
+def environment() -> dict[str, Any]:
+    """Return versions and machine, for ``run.json``."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions,
+        "korser_source": korser_digest(),
+    }
+
+
+def provenance(hparams: HParams) -> dict[str, Any]:
+    """Return what a run's numbers depend on besides the data, for ``run.json``.
+
+    Returns
+    -------
+    dict
+        ``settings``, ``code`` and ``files``: digests, as in the run's name. ``frozen``: for each frozen stage its class,
+        source, weights and configuration. ``initialised_from``: source and configuration of each trained stage that
+        begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of files, or a commit of the hub)
+        of each checkpoint.
+    """
+    frozen, trainable = split_frozen(hparams["frontend"])
+    return {
+        "settings": hparams.settings_digest(),
+        **hparams.sources,
+        "frozen": [
+            {
+                "stage": f"{type(stage).__module__}.{type(stage).__qualname__}",
+                "weights": weights_digest(stage),
+                **_source(stage),
+            }
+            for stage in frozen
+        ],
+        "initialised_from": [_source(stage) for stage in trainable if getattr(stage, "source", None)],
+        "checkpoints": [
+            checkpoint
+            for stage in (*frozen, *trainable)
+            for checkpoint in checkpoints_of(stage, stage.config.get("revision"))
+        ],
+    }
+
+
+def _source(stage: Frontend) -> dict[str, str | None]:
+    """Return where a stage's weights come from, and a digest of the configuration that came with them."""
+    source = getattr(stage, "source", None)
+    described = [encoder_configs(stage), getattr(stage, "do_normalize", None)]
+    return {"source": None if source is None else str(source), "config": digest(described)}
+
+
+def checkpoints_of(module: nn.Module, revision: str | None) -> list[dict[str, str | None]]:
+    """Return name, revision and version of the checkpoints that transformers has read for a module."""
+    configs = [getattr(part, "config", None) for part in module.modules()]
+    commits = {c._name_or_path: getattr(c, "_commit_hash", None) for c in configs if getattr(c, "_name_or_path", None)}
+    return [
+        {"name": name, "revision": revision, "version": commit or named_path_digest(name)}
+        for name, commit in commits.items()
+    ]
+
+
+def _current_version(checkpoint: Mapping[str, str | None]) -> str | None:
+    """Return the version of a checkpoint as it is on this machine now; None if it is not there."""
+    if Path(checkpoint["name"]).is_dir():
+        return named_path_digest(checkpoint["name"])
+    if Path(checkpoint["name"]).is_absolute():
+        return None
+    file = try_to_load_from_cache(checkpoint["name"], "config.json", revision=checkpoint["revision"])
+    return Path(file).parent.name if isinstance(file, str) else None
+
+
+def changed_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """Describe which code and files differ between two records of :func:`provenance`; empty if none does."""
+    names = {}
+    for kind in ("code", "files"):
+        then, now = recorded[kind], current[kind]
+        names[kind] = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
+    parts = [f"the code of {shorten(names['code'])}"] if names["code"] else []
+    return " and ".join([*parts, *([shorten(names["files"])] if names["files"] else [])])
+
+
+def log_changes(hparams: HParams, run_dir: Path) -> None:
+    """Log why a new run begins although there is one with the same settings: its code or files have changed."""
+    settings, earlier = hparams.settings_digest(), []
+    for file in run_dir.parent.glob(f"{hparams.name}-*/{RunDirectory(run_dir).info_file.name}"):
+        info = RunDirectory(file.parent).info()
+        if info.get("settings") == settings and (changed := changed_sources(info, hparams.sources)):
+            earlier.append((file.stat().st_mtime_ns, file.parent, changed))
+    if earlier:
+        _, folder, changed = max(earlier)
+        logger.info("%s changed since %s: training a new run, %s", changed, folder, run_dir)
+
+
+def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any], run_dir: Path) -> None:
+    """Refuse to continue or report a run whose directory was given by name but belongs to other code or checkpoints.
+
+    Parameters
+    ----------
+    recorded : dict
+        ``run.json``.
+    current : dict
+        From :func:`provenance`, or at least ``code`` and ``files``, such as :attr:`HParams.sources`.
+    run_dir : Path
+    """
+    changed = changed_sources(recorded, current)
+    if changed:
+        raise UserError(
+            f"{changed} changed since {run_dir} was begun: train in another directory (korser.runs.directory.run_folder "
+            "names one by settings and code)"
+        )
+    require_same_checkpoints(recorded, run_dir)
+    for then, now in zip(recorded["frozen"], current.get("frozen", ())):
+        if then["weights"] != now["weights"]:
+            raise UserError(
+                f"the frozen weights of {now['stage']} have changed since {run_dir} was begun: restore them, or change "
+                "output_folder to train with the new ones"
+            )
+
+
+def require_same_checkpoints(recorded: Mapping[str, Any], run_dir: Path) -> None:
+    """Refuse to continue or report a run if one of its checkpoints has changed on this machine."""
+    for checkpoint in recorded["checkpoints"]:
+        if _current_version(checkpoint) not in (None, checkpoint["version"]):
+            raise UserError(
+                f"the checkpoint {checkpoint['name']} has changed since {run_dir} was begun: restore it, or change "
+                "output_folder to train with the new one"
+            )
+
+
+def require_same_data(manifest: pd.DataFrame, run_dir: Path, tasks: Iterable[str], columns: Iterable[str] = ()) -> None:
+    """Refuse data that differ from those of a run.
+
+    Parameters
+    ----------
+    manifest : pandas.DataFrame
+        The data as they are now.
+    run_dir : Path
+    tasks : iterable of str
+        Columns with labels.
+    columns : iterable of str
+        Further columns to compare, such as ``digest``.
+    """
+    tasks = list(dict.fromkeys([*tasks, *(name for name in ATTRIBUTES if name in manifest)]))
+    columns = ["id", "split", "speaker", *tasks, *columns]
+    old = RunDirectory(run_dir).manifest(tasks)
+    comparable = set(columns) <= set(old) and set(columns) <= set(manifest)
+    if not comparable or not _as_text(old[columns]).equals(_as_text(manifest[columns])):
+        raise UserError(f"the data have changed since {run_dir} was begun: change output_folder to train on them")
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype(object).where(table.notna(), "").astype(str).reset_index(drop=True)
+
+
+def verify_provenance(hparams: HParams, run_dir: Path) -> None:
+    """Refuse to report a complete run that other code, files, checkpoints or data made.
+
+    Parameters
+    ----------
+    hparams : korser.config.hparams.HParams
+        At least with :data:`DATA_KEYS` and :data:`FOLDER_KEYS`; no model is needed.
+    run_dir : Path
+
+    Raises
+    ------
+    UserError
+        Names what has changed. If the corpus is missing, the log says that the data were not verified.
+    """
+    info = RunDirectory(run_dir).info()
+    require_same_sources(info, hparams.sources, run_dir)
+    tasks = [task["name"] for task in info["tasks"]]
+    try:
+        manifest = load_split(hparams)[1]
+    except UserError as error:
+        logger.warning("cannot verify that the data match %s: %s", run_dir, error)
+        return
+    require_same_data(manifest, run_dir, tasks)
+    try:
+        manifest["digest"] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])["digest"].to_numpy()
+    except UserError as error:
+        logger.warning("cannot verify that the recordings match %s: %s", run_dir, error)
+        return
+    require_same_data(manifest, run_dir, tasks, ["digest"])
+
+
+def find_complete_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunDirectory | None:
+    """Find and verify the complete run of some settings, without building the model.
+
+    Parameters
+    ----------
+    path, overrides
+        As :func:`korser.config.hparams.load_hparams` takes them.
+
+    Returns
+    -------
+    RunDirectory or None
+        None if the run is not complete.
+
+    Raises
+    ------
+    UserError
+        See :func:`verify_provenance`.
+    """
+    hparams = resolve_hparams(path, overrides, (*DATA_KEYS, *FOLDER_KEYS))
+    if "output_folder" not in hparams:
+        return None
+    directory = RunDirectory(Path(hparams["output_folder"]) / hparams.run_name)
+    if not directory.complete:
+        return None
+    verify_provenance(hparams, directory.path)
+    return directory
+
+
+def searched_speakers(
+    search: Mapping[str, Any], corpus: Corpus, data_folder: str | Path, table: pd.DataFrame
+) -> list[str]:
+    """Return the speakers of the test split on whom settings were searched.
 
     Parameters
     ----------
     search : dict
         The search's ``search.json``.
-    corpus : str
+    corpus : korser.corpora.Corpus
     data_folder : str or Path
     table : pandas.DataFrame
         With ``speaker`` and ``split``.
-
-    Returns
-    -------
-    list of str
     """
-
-    def home(path):  # a manifest may be named, or the folder that it lies in
-        path = Path(path).resolve()
-        return path.parent if path.suffix == ".csv" else path
-
-    if search["corpus"] != corpus:
+    if search["corpus"] != corpus.name:
         return []
-    if corpus == "csv" and home(search["data"]["data_folder"]) != home(data_folder):
-        return []  # the name says nothing, any corpus may be read by it
+    if corpus.identified_by_folder and _home(search["data"]["data_folder"]) != _home(data_folder):
+        return []
     return sorted(set(table.loc[table["split"] == "test", "speaker"].dropna()) & set(search["speakers"]))
 
 
-def require_same_data(manifest, run_dir, names, columns=()):
-    names = list(dict.fromkeys([*names, *(name for name in ATTRIBUTES if name in manifest)]))
-    columns = ["id", "split", "speaker", *names, *columns]
-    old = read_csv(run_dir / "manifest.csv", names)
-    if not (set(columns) <= set(old) and set(columns) <= set(manifest)) or not _as_text(old[columns]).equals(
-        _as_text(manifest[columns])
-    ):
-        raise UserError(f"the data have changed since {run_dir} was begun: delete it or change output_folder")
-
-
-def provenance(hparams):
-    """What a run's numbers depend on beside its settings: code that is not korser's own, and frozen weights."""
-    prefix, rest = split_frozen(hparams["frontend"])
-    head = getattr(hparams["head"], "func", hparams["head"])
-    parts = (*prefix, *rest, hparams["backbone"])
-    classes = {head}.union(*({type(part), *own_classes(part)} for part in parts))
-    return {
-        "code": {f"{c.__module__}.{c.__qualname__}": code_digest(c, korser=False) for c in sorted(classes, key=str)},
-        "frozen": [
-            {
-                "stage": f"{type(stage).__module__}.{type(stage).__qualname__}",
-                "source": getattr(stage, "source", None),
-                "weights": weights_digest(stage),
-                "checkpoint": _checkpoint_digest(stage),
-            }
-            for stage in prefix
-        ],
-        "initialised_from": [
-            {"source": str(stage.source), "files": _files_digest(stage.source), "checkpoint": _checkpoint_digest(stage)}
-            for stage in rest
-            if getattr(stage, "source", None)
-        ],
-    }
-
-
-def _files_digest(source):
-    """Digest of the files of a checkpoint that is trained on; None where it is no folder (a hub's is its revision)."""
-    if not Path(source).is_dir():
-        return None
-    sha = hashlib.sha256()
-    for path in sorted(p for p in Path(source).iterdir() if p.suffix in (".json", ".safetensors", ".bin")):
-        sha.update(f"{path.name} {path.stat().st_size};".encode() + path.read_bytes())
-    return sha.hexdigest()[:16]
-
-
-def _checkpoint_digest(stage):
-    """Digest of what a checkpoint's JSON files say, which its tensors do not tell."""
-    said = json.dumps([encoder_configs(stage), getattr(stage, "do_normalize", None)], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
-
-
-def verify_provenance(hparams, run_dir, made=None):
-    """Refuse to report a complete run that other code, other frozen weights or other data made.
-
-    Parameters
-    ----------
-    hparams : korser.config.hparams.HParams
-    run_dir : Path
-    made : dict, optional
-        What :func:`made_by` gives, where it is known already.
-
-    Raises
-    ------
-    UserError
-        Names what has changed. Where the corpus is not at hand, nothing is known of the data, and the run says so.
-    """
-    info = read_json(run_dir / "run.json")
-    require_same_code(info, run_dir, made or provenance(hparams))
-    names = [task["name"] for task in info["tasks"]]
-    try:
-        manifest = load_split(hparams)[1]
-    except UserError as error:
-        logger.warning("whether the data are those of the run cannot be told: %s", error)
-        return
-    require_same_data(manifest, run_dir, names)
-    try:
-        manifest["digest"] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])["digest"].to_numpy()
-    except UserError as error:
-        logger.warning("whether the recordings are those of the run cannot be told: %s", error)
-        return
-    require_same_data(manifest, run_dir, names, ["digest"])
-
-
-def require_same_code(begun, run_dir, now):
-    for name, code in now["code"].items():
-        if begun["code"].get(name) != code:
-            raise UserError(
-                f"the code of {name} has changed since {run_dir} was begun: delete it or change output_folder"
-            )
-    same = len(begun["frozen"]) == len(now["frozen"])
-    # older runs do not say all of it
-    same &= all(old.items() <= new.items() for old, new in zip(begun["frozen"], now["frozen"]))
-    same &= begun.get("initialised_from", now["initialised_from"]) == now["initialised_from"]
-    if not same:
-        raise UserError(
-            f"the encoder's weights or configuration have changed since {run_dir} was begun: delete it or change "
-            "output_folder"
-        )
-
-
-def _as_text(table):
-    return table.astype(object).where(table.notna(), "").astype(str).reset_index(drop=True)
+def _home(path: str | Path) -> Path:
+    """Return the folder of a manifest, which may be given by its file or its folder."""
+    path = Path(path).resolve()
+    return path.parent if path.suffix == ".csv" else path

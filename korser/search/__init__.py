@@ -1,14 +1,19 @@
-"""Search for the settings of a model that give the best validation UAR.
+"""Search for the settings of a model with the best validation UAR.
 
 ==================== =================================================================================
-``settings``         ``hparams/search.yaml``, read and checked
-``space``            the searched settings, their values, and which run a choice of values is
-``coordinator``      asks Optuna, gives jobs to workers, tells Optuna
-``report``           table of trials, the best settings as YAML, winner against runner-up
+``settings``         reads and checks ``hparams/search.yaml``
+``space``            searched settings and their values
+``check``            one training step with every value, before the first trial
+``plan``             all that the search of one model needs
+``configuration``    one combination of values and the result of its run
+``searcher``         asks Optuna for trials, gives runs to workers, tells Optuna the results
+``storage``          Optuna's study and its storage
+``report``           table of trials, best settings as YAML, comparison of the two best trials
+``summary``          text for the terminal and the report page
 ==================== =================================================================================
 """
 
-from korser.search.coordinator import search
+from korser.search.searcher import search
 from korser.search.settings import load_settings
 
 __all__ = ["load_settings", "search"]

@@ -1,17 +1,28 @@
-"""What the search of one model will do, checked before the first trial."""
+"""The plan of a search: everything that it needs, checked before the first trial."""
 
-import hashlib
-import json
+from __future__ import annotations
+
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from korser.config.hparams import load_hparams, run_name
+import pandas as pd
+
+from korser.config.hparams import HParams, load_hparams, run_name
 from korser.config.schema import check_settings
 from korser.data.load_split import load_split
-from korser.search.space import check_values, grid_cells, has_effect, make_axis
-from korser.training.prepare import labelled_tasks, pretrained
+from korser.nn.tasks import Task
+from korser.search.check import check_values
+from korser.search.settings import SearchSettings
+from korser.search.space import SearchDimension, grid_configurations, has_effect, read_dimension
+from korser.training.prepare import has_pretrained_encoders
+from korser.training.tasks import labelled_tasks
 from korser.utils.errors import UserError
+from korser.utils.fingerprint import digest
+
+__all__ = ["SearchPlan", "make_plan"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,57 +31,70 @@ logger = logging.getLogger(__name__)
 class SearchPlan:
     """The search of one model.
 
-    Parameters
+    Attributes
     ----------
     yaml : Path
         The model's YAML file.
     folder : Path
-        Of the search: storage, tables, and the runs' folders under ``runs``.
+        Folder of the search: storage, tables, and the run directories in ``runs``.
     overrides : dict
         What the user set for all trials.
     fixed : dict
-        The same with what the search itself sets.
-    axes : list of korser.search.space.Axis
+        The same, with the settings of the search itself.
+    dimensions : list of korser.search.space.SearchDimension
+        The searched settings.
     main_task : str
-        Whose validation UAR is the objective.
+        Its validation UAR is the objective.
     corpus : dict
-        ``corpus``, ``synthetic``, ``pretrained``, ``data`` (what divided it), ``speakers`` (of the training and validation parts).
+        ``corpus``, ``synthetic``, ``pretrained``, ``data`` (folder, options and split), ``speakers`` (of the training
+        and validation splits).
     study : str
-        The study's name in the storage; another space, model, sampler or code is another study.
+        Name of the study in the storage; another space, model, sampler or code gives another study.
     """
 
     yaml: Path
     folder: Path
-    overrides: dict
-    fixed: dict
-    axes: list
+    overrides: dict[str, Any]
+    fixed: dict[str, Any]
+    dimensions: list[SearchDimension]
     main_task: str
-    corpus: dict
+    corpus: dict[str, Any]
     study: str
 
     @property
-    def model(self):
+    def model(self) -> str:
+        """Return the name of the model."""
         return self.yaml.stem
 
-    def run(self, values):
-        """The name of the run's folder with some values of the axes."""
+    @property
+    def best_yaml(self) -> Path:
+        """Return the path of the YAML file with the best settings."""
+        return self.folder / f"{self.model}-best.yaml"
+
+    def run_dir(self, run: str) -> Path:
+        """Return the run directory with a name."""
+        return self.folder / "runs" / run
+
+    def run_name(self, values: Mapping[str, Any]) -> str:
+        """Return the name of the run with some values of the searched settings."""
         return run_name(self.yaml, {**self.fixed, **values})
 
-    def cells(self):
-        """Every cell of the grid, as ``{run: values}``; cells that are the same run are there once."""
+    def grid(self) -> dict[str, dict[str, Any]]:
+        """Return the values of every configuration of the grid by run; configurations that are one run occur once."""
         runs = {}
-        for values in grid_cells(self.axes):
-            runs.setdefault(self.run(values), values)
+        for values in grid_configurations(self.dimensions):
+            runs.setdefault(self.run_name(values), values)
         return runs
 
 
-def make_plan(settings, yaml):
+def make_plan(settings: SearchSettings, yaml: Path) -> SearchPlan:
     """Check everything that the search of a model needs.
 
     Parameters
     ----------
     settings : korser.search.settings.SearchSettings
     yaml : Path
+        The model's YAML file.
 
     Returns
     -------
@@ -79,7 +103,7 @@ def make_plan(settings, yaml):
     Raises
     ------
     UserError
-        If a setting of the space is unknown or one of its values cannot be, or there is nothing to validate on.
+        If a searched setting is unknown or one of its values is invalid, or the validation split is empty.
     """
     fixed = {
         "seed": settings.seed,
@@ -92,49 +116,55 @@ def make_plan(settings, yaml):
     hparams = load_hparams(yaml, fixed)
     check_settings(hparams)
     corpus, tasks, table = _read_corpus(hparams)
-    axes = [make_axis(name, values) for name, values in settings.space.items()]
     trained = [task.name for task in tasks]
-    idle = [axis.name for axis in axes if not has_effect(axis.name, hparams, trained)]
-    if idle:
-        logger.info("%s is searched without %s: it trains %s alone", yaml.stem, ", ".join(idle), ", ".join(trained))
-    axes = [axis for axis in axes if axis.name not in idle]
-    if not axes:
-        raise UserError(f"space: {yaml.stem} has nothing to search, since it trains {', '.join(trained)} alone")
-    made = check_values(yaml, fixed, axes, {task.name: task.classes for task in tasks})
+    dimensions = _dimensions(settings, hparams, yaml.stem, trained)
+    provenance = check_values(yaml, fixed, dimensions, {task.name: task.classes for task in tasks})
     if settings.sampler is None:
-        for axis in axes:
-            axis.grid()  # refuses a range without steps
-    space = {axis.name: repr(axis.distribution) for axis in axes}
+        for dimension in dimensions:
+            dimension.grid()  # refuses a range without steps
+    space = {dimension.name: repr(dimension.distribution) for dimension in dimensions}
     data = table[["id", "speaker", "split", *trained]].to_csv(index=False)
-    identity = [hparams.digest(), made, data, space, settings.method, settings.seed]
-    if settings.storage is not None:  # the lock is that of the folder
+    identity = [hparams.digest(), provenance, data, space, settings.method, settings.seed]
+    if settings.storage is not None:  # a shared storage may hold studies of other folders
         identity.append(str(Path(settings.output_folder).resolve()))
     return SearchPlan(
         yaml=yaml,
         folder=Path(settings.output_folder) / "search" / yaml.stem,
         overrides=dict(settings.overrides),
         fixed=fixed,
-        axes=axes,
+        dimensions=dimensions,
         main_task=trained[0],
         corpus=corpus,
-        study=f"{yaml.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}",
+        study=f"{yaml.stem}-{digest(identity, length=8)}",
     )
 
 
-def _read_corpus(hparams):
-    """What a search's results say about the corpus, and the tasks that can be trained on it; no audio is read."""
-    corpus, table = load_split(hparams)  # a search does not evaluate the test part, so it is not there
+def _dimensions(settings: SearchSettings, hparams: HParams, model: str, trained: list[str]) -> list[SearchDimension]:
+    """Return the searched settings that change a run of the model."""
+    dimensions = [read_dimension(name, values) for name, values in settings.space.items()]
+    used = [dimension for dimension in dimensions if has_effect(dimension.name, hparams, trained)]
+    unused = ", ".join(dimension.name for dimension in dimensions if dimension not in used)
+    if not used:
+        raise UserError(f"space: {unused} has no effect on {model}, which only trains {', '.join(trained)}")
+    if unused:
+        logger.info("%s: %s is not searched, since the model only trains %s", model, unused, ", ".join(trained))
+    return used
+
+
+def _read_corpus(hparams: HParams) -> tuple[dict[str, Any], list[Task], pd.DataFrame]:
+    """Return the description of the corpus, the tasks with labels, and the utterances; no audio is read."""
+    corpus, table = load_split(hparams)  # without the test split, since evaluate_test is false
     protocol = hparams["split"].keywords["protocol"]
     if not (table["split"] == "valid").any():
         raise UserError(
-            f"split protocol {protocol}: the validation part is empty, and a search chooses by validation UAR: "
-            "--overrides.split.valid=0.15, or another protocol"
+            f"split protocol {protocol}: the validation split is empty, but a search needs it: set "
+            "--overrides.split.valid=0.15, or choose another protocol"
         )
     tasks = labelled_tasks(hparams["tasks"], corpus, table)
     described = {
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
-        "pretrained": pretrained(hparams["frontend"]),
+        "pretrained": has_pretrained_encoders(hparams["frontend"]),
         "data": {
             "data_folder": hparams["data_folder"],
             "corpus_options": hparams["corpus_options"],

@@ -1,166 +1,179 @@
-"""What a search leaves behind: a table of its trials, the best settings as a YAML file, winner against runner-up."""
+"""Files of a search: a table of its trials, the best settings as YAML, and the two best trials compared."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from korser.config.layers import SHIPPED
-from korser.data.splits import speaker_independent
+from korser.config.shipped import SHIPPED
 from korser.metrics.estimates import difference
-from korser.metrics.evaluate import NAMES
-from korser.metrics.scores import confusion_counts
-from korser.utils.files import read_csv, write_csv, write_json, write_text
+from korser.metrics.scores import speaker_confusion_counts
+from korser.runs.directory import SEARCH_FILE, RunDirectory
+from korser.search.configuration import Configuration
+from korser.utils.files import write_csv, write_json, write_text
 
-SHOWN = 12  # trials in the printed table; all are in trials.csv
-RESULTS = ("valid_uar", "low", "high", "best_epoch")
+if TYPE_CHECKING:
+    from korser.search.plan import SearchPlan
+
+__all__ = ["BestVerdict", "best_yaml", "compare_best_two", "rank", "speaker_counts", "trials_table", "write_results"]
+
+RESULT_COLUMNS = ("valid_uar", "low", "high", "best_epoch")
 
 
-def write_results(plan, cells, *, complete):
-    """Write ``trials.csv``, ``search.json`` and ``<model>-best.yaml``, each whole or not at all.
+class BestVerdict(str, Enum):
+    """Whether the best trial is better than the second best, by a 95 % interval over the validation speakers."""
+
+    BETTER = "better"
+    INCONCLUSIVE = "inconclusive"  # the interval includes 0
+    UNTESTED = "untested"  # there is no interval
+
+
+def write_results(plan: SearchPlan, configurations: Sequence[Configuration], *, complete: bool) -> dict[str, Any]:
+    """Write ``trials.csv``, ``search.json`` and ``<model>-best.yaml``.
 
     Parameters
     ----------
     plan : korser.search.plan.SearchPlan
-    cells : list of korser.search.coordinator.Cell
+    configurations : list of Configuration
         In the order of the table.
     complete : bool
-        Whether every trial has been made.
+        Whether all trials have ended.
 
     Returns
     -------
     dict
-        What ``search.json`` holds.
+        The content of ``search.json``.
     """
-    write_csv(plan.folder / "trials.csv", trials_table(plan, cells))
-    ranked = rank(cells)
+    write_csv(plan.folder / "trials.csv", trials_table(plan, configurations))
+    ranked = rank(configurations)
+    best = ranked[0] if ranked else None
     results = {
         "model": plan.model,
         "yaml": str(plan.yaml),
         **plan.corpus,
         "objective": f"validation UAR of {plan.main_task}",
         "overrides": plan.overrides,
-        "space": [axis.name for axis in plan.axes],
-        "best": ranked[0].values if ranked else {},
-        "run_dir": f"runs/{ranked[0].run}" if ranked else None,
-        **{name: ranked[0].result[name] if ranked else None for name in RESULTS},
-        "runner_up": runner_up(plan, ranked),
+        "space": [dimension.name for dimension in plan.dimensions],
+        "best": best.values if best else {},
+        "run_dir": f"runs/{best.run}" if best else None,
+        **{name: getattr(best.result, name) if best else None for name in RESULT_COLUMNS},
+        "runner_up": compare_best_two(plan, ranked),
         "n_complete": len(ranked),
-        "n_trials": len(cells),
+        "n_trials": len(configurations),
         "complete": complete,
     }
-    if ranked:
-        write_text(plan.folder / f"{plan.model}-best.yaml", best_yaml(plan, results))
+    if best:
+        write_text(plan.best_yaml, best_yaml(plan, results))
     else:
-        (plan.folder / f"{plan.model}-best.yaml").unlink(missing_ok=True)  # of another space or corpus
-    write_json(plan.folder / "search.json", results)
+        plan.best_yaml.unlink(missing_ok=True)  # of another space or corpus
+    write_json(plan.folder / SEARCH_FILE, results)
     return results
 
 
-def rank(cells):
-    """Complete cells, the best first; of equal ones the first in the table."""
-    done = [cell for cell in cells if cell.state == "complete"]
-    return sorted(done, key=lambda cell: (-cell.result["valid_uar"], cell.index))
+def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
+    """Return the complete configurations, the best first; equal ones in the order of the table."""
+    complete = [c for c in configurations if c.state == "complete"]
+    return sorted(complete, key=lambda c: (-c.result.valid_uar, c.index))
 
 
-def trials_table(plan, cells):
-    """A row a trial, without anything that depends on when or by whom it was made, but for the last column.
-
-    Parameters
-    ----------
-    plan : korser.search.plan.SearchPlan
-    cells : list of korser.search.coordinator.Cell
+def trials_table(plan: SearchPlan, configurations: Sequence[Configuration]) -> pd.DataFrame:
+    """Return one row per configuration; only the last column depends on when and where it was run.
 
     Returns
     -------
     pandas.DataFrame
-        ``trial``, ``state``, a column for each searched setting, ``valid_uar`` with its interval over speakers ``low``
-        and ``high``, ``best_epoch``, ``run_dir`` (in the search's folder), ``message``, ``seconds`` (of training).
+        ``trial``, ``state``, one column per searched setting, ``valid_uar`` with its interval over speakers ``low`` and
+        ``high``, ``best_epoch``, ``run_dir`` (in the search's folder), ``message``, ``seconds`` (training time).
     """
-    names = [axis.name for axis in plan.axes]
-    columns = ["trial", "state", *names, *RESULTS, "run_dir", "message", "seconds"]
+    names = [dimension.name for dimension in plan.dimensions]
     rows = [
-        [
-            cell.index,
-            cell.state,
-            *(cell.values[name] for name in names),
-            *(cell.result.get(name) for name in RESULTS),
-            f"runs/{cell.run}",
-            cell.message,
-            cell.result.get("seconds"),
-        ]
-        for cell in cells
+        {
+            "trial": c.index,
+            "state": c.state,
+            **{name: c.values[name] for name in names},
+            **{name: getattr(c.result, name, None) for name in RESULT_COLUMNS},
+            "run_dir": f"runs/{c.run}",
+            "message": c.message,
+            "seconds": getattr(c.result, "seconds", None),
+        }
+        for c in configurations
     ]
+    columns = ["trial", "state", *names, *RESULT_COLUMNS, "run_dir", "message", "seconds"]
     table = pd.DataFrame(rows, columns=columns, dtype=object)
     table["best_epoch"] = table["best_epoch"].astype("Int64")
     return table
 
 
-def best_yaml(plan, results):
-    """The best settings as a model's YAML file, for ``recipes/train.py``."""
-    n = results["n_complete"]
-    shared = {name: plan.fixed.get(name) for name in ("seed", *plan.overrides) if name not in results["best"]}
+def best_yaml(plan: SearchPlan, results: dict[str, Any]) -> str:
+    """Return the best settings as the YAML file of a model."""
+    best = results["best"]
+    shared = {name: plan.fixed.get(name) for name in ("seed", *plan.overrides) if name not in best}
+    base = Path(os.path.relpath(plan.yaml.resolve(), plan.folder.resolve())).as_posix()
+    if plan.yaml.resolve().parent == SHIPPED.resolve():
+        base = plan.yaml.name  # a shipped file is found by its name
     lines = [
-        f"# Found by recipes/search.py: the best of {n} settings of {plan.model} on {results['corpus']},",
-        f"# {results['objective']} {results['valid_uar']:.4f} (optimistic, being the best of them)."
+        f"# Found by korser search: the best of {results['n_complete']} trials of {plan.model} on {results['corpus']},",
+        f"# {results['objective']} {results['valid_uar']:.4f} (optimistic: the best of all trials)."
         f"{'' if results['complete'] else ' The search has not ended.'}",
-        f"base: {_base(plan)}",
+        f"base: {base}",
         "# the same for all trials",
-        *(f"{name}: {_text(value)}" for name, value in shared.items()),
+        *(f"{name}: {_yaml_text(value)}" for name, value in shared.items()),
         "# searched",
-        *(f"{name}: {_text(value)}" for name, value in results["best"].items()),
+        *(f"{name}: {_yaml_text(value)}" for name, value in best.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _base(plan):
-    """How a file in the search's folder names the model's: korser's own by name, others by relative path."""
-    if plan.yaml.resolve().parent == SHIPPED.resolve():
-        return plan.yaml.name
-    return Path(os.path.relpath(plan.yaml.resolve(), plan.folder.resolve())).as_posix()
-
-
-def _text(value):
-    """A value as an override gives it: text is YAML already."""
+def _yaml_text(value: Any) -> str:
+    """Return a value as an override states it: text is YAML already."""
     if isinstance(value, str):
         return value
-    return (
-        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=np.inf).removesuffix("...\n").strip()
-    )
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=np.inf)
+    return text.removesuffix("...\n").strip()
 
 
-# -- winner and runner-up ----------------------------------------------------------------------------------------------
-def runner_up(plan, ranked):
-    """The second best, and by how much it is worse, with a 95 % interval over the validation speakers.
+def compare_best_two(plan: SearchPlan, ranked: Sequence[Configuration]) -> dict[str, Any] | None:
+    """Compare the best trial with the second best, with a 95 % interval over the validation speakers.
 
-    Paired: what makes a speaker hard for both does not widen the interval (:func:`korser.metrics.estimates.difference`). Seeds
-    are not in it: each setting was trained once.
+    The difference is paired by speaker (:func:`korser.metrics.estimates.difference`). It does not include the variance
+    between seeds: each configuration was trained once.
 
     Returns
     -------
     dict or None
-        ``settings``, ``valid_uar``, ``run_dir``, ``difference`` (winner less runner-up), ``low``, ``high``,
-        ``n_speakers``, ``note`` where there is no interval; None with fewer than two complete trials.
+        ``settings``, ``valid_uar`` and ``run_dir`` of the second best; ``difference`` (best minus second best),
+        ``low``, ``high``, ``n_speakers``; ``verdict`` (a :class:`BestVerdict`); ``note`` (why there is no interval).
+        None if there are fewer than two complete trials.
     """
     if len(ranked) < 2:
         return None
-    tables = [read_csv(plan.folder / "runs" / cell.run / "valid.csv", [plan.main_task]) for cell in ranked[:2]]
-    entry = difference(*(speaker_counts(table, tables[0], plan.main_task) for table in tables), "uar")
-    value = ranked[0].result["valid_uar"] - ranked[1].result["valid_uar"]
+    best, second = ranked[:2]
+    task = plan.main_task
+    tables = [RunDirectory(plan.run_dir(c.run)).predictions("valid", [task]) for c in (best, second)]
+    entry = difference(*(speaker_counts(table, tables[0], task) for table in tables), "uar")
+    verdict = BestVerdict.UNTESTED
+    if entry["low"] is not None:
+        verdict = BestVerdict.BETTER if entry["low"] > 0 else BestVerdict.INCONCLUSIVE
     return {
-        "settings": ranked[1].values,
-        "valid_uar": ranked[1].result["valid_uar"],
-        "run_dir": f"runs/{ranked[1].run}",
-        "difference": value,
+        "settings": second.values,
+        "valid_uar": second.result.valid_uar,
+        "run_dir": f"runs/{second.run}",
+        "difference": best.result.valid_uar - second.result.valid_uar,
         **{name: entry[name] for name in ("low", "high", "n_speakers")},
-        "note": "" if entry["low"] is not None else entry["note"],
+        "verdict": verdict,
+        "note": entry["note"] if entry["low"] is None else "",
     }
 
 
-def speaker_counts(table, reference, task):
-    """Confusion counts of each speaker.
+def speaker_counts(table: pd.DataFrame, reference: pd.DataFrame, task: str) -> np.ndarray:
+    """Return the confusion counts of each speaker.
 
     Parameters
     ----------
@@ -171,103 +184,13 @@ def speaker_counts(table, reference, task):
     Returns
     -------
     np.ndarray
-        ``(1, n, K, K)``: one seed, the ``n`` speakers with a labelled utterance (none if a speaker is not known).
+        ``(1, n, K, K)``: one seed, the ``n`` speakers with a labelled utterance (0 if a speaker is unknown).
     """
     prefix = f"{task}_prob_"
     classes = [column.removeprefix(prefix) for column in reference if column.startswith(prefix)]
     table, reference = (each[each[task].notna()] for each in (table, reference))
+    if table["speaker"].isna().any():
+        return np.zeros((1, 0, len(classes), len(classes)), dtype=int)
     truth, predicted = (table[column].map(classes.index).to_numpy() for column in (task, f"{task}_pred"))
-    speakers = [] if table["speaker"].isna().any() else sorted(reference["speaker"].unique())
-    groups = [(table["speaker"] == speaker).to_numpy() for speaker in speakers]
-    counts = [confusion_counts(truth[g], predicted[g], len(classes)) for g in groups]
-    return np.array(counts, dtype=int).reshape(1, len(groups), len(classes), len(classes))
-
-
-def verdict(results):
-    """In words, whether the winner can be told from the runner-up.
-
-    Parameters
-    ----------
-    results : dict
-        What ``search.json`` holds.
-
-    Returns
-    -------
-    list of str
-    """
-    if not results["best"]:
-        return ["No trial is complete: see the messages in trials.csv."]
-    second = results["runner_up"]
-    tied = " (the first of those with this score)" if second and not second["difference"] else ""
-    lines = [f"Best: {_written(results['best'])}, {results['objective']} {results['valid_uar']:.3f}{tied}"]
-    if second is not None:
-        low, high, n = second["low"], second["high"], second["n_speakers"]
-        line = f"Runner-up: {_written(second['settings'])}, {second['valid_uar']:.3f}"
-        line += f"; difference {second['difference']:+.3f}, "
-        if low is None:
-            line += f"no interval: {second['note']}"
-        else:
-            apart = "more than" if low > 0 or high < 0 else "not to be told apart from"
-            line += f"95 % interval over the {n} validation speakers [{low:+.3f}, {high:+.3f}]: {apart} noise"
-        lines += [
-            f"{line}.",
-            f"The winner's score is optimistic, being the best of {results['n_complete']}: what it is worth is seen",
-            "on the test part, which no trial has read.",
-        ]
-    return lines
-
-
-def summary(plan, cells, results, storage):
-    """What is printed at the end: the best trials, the verdict, and where everything is.
-
-    Parameters
-    ----------
-    plan : korser.search.plan.SearchPlan
-    cells : iterable of korser.search.coordinator.Cell
-    results : dict
-        From :func:`write_results`.
-    storage : str
-        Its URL, without a password.
-
-    Returns
-    -------
-    str
-    """
-    cells = sorted(cells, key=lambda cell: cell.index)
-    failed = [cell for cell in cells if cell.state not in ("complete", "pruned")]
-    table = trials_table(plan, rank(cells)[:SHOWN])
-    protocol = results["data"]["split"]["protocol"]
-    corpus = f"{results['corpus']}{' (SYNTHETIC speech)' if results['synthetic'] else ''}"
-    lines = [
-        f"{plan.model} on {corpus}: {results['objective']}, {results['n_complete']} of {len(cells)} trials complete",
-        *(["!!! RANDOM SPLIT: training and validation share speakers"] if not speaker_independent(protocol) else []),
-        *(["!!! pretrained: false -- the encoder's weights are random"] if results["pretrained"] is False else []),
-        "",
-    ]
-    if len(table):
-        shown = table[["trial", *(axis.name for axis in plan.axes), *RESULTS]].rename(
-            columns={"valid_uar": NAMES["uar"]}
-        )
-        lines.append(
-            shown.to_string(index=False, float_format=_short, formatters=dict.fromkeys(["low", "high"], _short))
-        )
-        if results["n_complete"] > len(table):
-            lines.append(f"({results['n_complete'] - len(table)} more in trials.csv)")
-        lines.append("")
-    lines += verdict(results)
-    if failed:
-        counts = pd.Series([cell.state for cell in failed]).value_counts()
-        said = ", ".join(f"{n} {state}" for state, n in counts.items())
-        lines.append(f"Without a result: {said} (trials.csv says why); the same command tries them again.")
-    if results["best"]:
-        lines += ["", f"Train it:   python recipes/train.py {plan.folder / f'{plan.model}-best.yaml'}"]
-    lines += [f"Look at it: optuna-dashboard {storage}", f"Everything is in {plan.folder}"]
-    return "\n".join(lines)
-
-
-def _short(value):
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _written(values):
-    return ", ".join(f"{name}={value}" for name, value in values.items())
+    speaker = table["speaker"].map(sorted(reference["speaker"].unique()).index).to_numpy()
+    return speaker_confusion_counts(truth, predicted, speaker, len(classes))[None]

@@ -12,9 +12,9 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from korser.config.fields import Folder, NonNegativeInt, PositiveInt, Settings, check, complete_error, require_some
-from korser.config.layers import SHIPPED  # noqa: F401  for the example
 from korser.config.nodes import compose, get_value
 from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
+from korser.config.shipped import SHIPPED  # noqa: F401  for the example
 
 __all__ = ["SearchSettings", "load_settings"]
 

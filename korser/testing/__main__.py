@@ -24,7 +24,12 @@ def main(arguments):
     """
     if not arguments or arguments[0].startswith("-"):
         raise UserError("name the YAML whose frontend to check: python -m korser.testing hparams/my_frontend.yaml")
-    path, overrides = arguments[0], parse_overrides(arguments[1:])
+    check_settings_file(arguments[0], parse_overrides(arguments[1:]))
+
+
+def check_settings_file(path, overrides):
+    """Print the result of every check of the ``frontend`` of a YAML file; exit with 1 if one failed."""
+    path = str(path)
     if path.endswith(".py"):
         raise UserError(f"{path} is Python: give the YAML whose frontend it is, {path[:-3]}.yaml")
 

@@ -1,9 +1,14 @@
-"""Checkpoints that are whole or not there."""
+"""Checkpoints that are either complete or absent."""
+
+from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.torch
+import torch
 from speechbrain.utils.checkpoints import (
     Checkpoint,
     Checkpointer,
@@ -17,36 +22,44 @@ from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from korser.utils.errors import UserError
 from korser.utils.files import read_json, write_json
 
-register_checkpoint_hooks(EpochCounterWithStopper)  # SpeechBrain forgets it: patience would start anew at each resume
+__all__ = ["AtomicCheckpointer", "History", "TrainedState"]
 
-UNFINISHED = "unfinished-"  # not SpeechBrain's prefix, so that such a folder is never taken for a checkpoint
+register_checkpoint_hooks(EpochCounterWithStopper)  # missing in SpeechBrain: a resumed run would forget its patience
+
+UNFINISHED = "unfinished-"  # not SpeechBrain's prefix, so that such a folder is never read as a checkpoint
 
 
 class AtomicCheckpointer(Checkpointer):
-    """SpeechBrain's Checkpointer, with saving made atomic.
+    """SpeechBrain's Checkpointer with atomic saving.
 
-    The stock one writes CKPT.yaml first and the rest after, so a save that is cut in half makes the next recovery
-    fail. Here a checkpoint is saved under another name and then renamed.
+    The original writes CKPT.yaml before the other files, so after an interrupted save recovery fails. Here a checkpoint
+    is saved under another name and then renamed.
     """
 
-    def __init__(self, checkpoints_dir, recoverables=None, **kwargs):
-        super().__init__(checkpoints_dir, recoverables, **kwargs)
+    def __init__(self, checkpoints_dir: str | Path, **options: Any):
+        super().__init__(checkpoints_dir, **options)
         if if_main_process():
             for leftover in self.checkpoints_dir.glob(f"{UNFINISHED}*"):
                 shutil.rmtree(leftover)
 
-    def _new_checkpoint_dirpath(self):
+    def _new_checkpoint_dirpath(self) -> Path:
         path = super()._new_checkpoint_dirpath()
         return path.with_name(UNFINISHED + path.name)
 
-    def save_checkpoint(self, *args, **kwargs):
-        """See :meth:`speechbrain.utils.checkpoints.Checkpointer.save_checkpoint`."""
+    def save_checkpoint(self, *args: Any, **options: Any) -> Checkpoint | None:
+        """Save a checkpoint, see :meth:`speechbrain.utils.checkpoints.Checkpointer.save_checkpoint`.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written.
+        """
         try:
-            checkpoint = super().save_checkpoint(*args, **kwargs)
+            checkpoint = super().save_checkpoint(*args, **options)
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch and safetensors wrap the OSError
             raise UserError(
-                f"cannot write a checkpoint in {self.checkpoints_dir} ({' '.join(str(error).split())}): free some space; "
-                "the same command goes on from the last one"
+                f"cannot write a checkpoint in {self.checkpoints_dir} ({' '.join(str(error).split())}): free some "
+                "space; the same command resumes from the last checkpoint"
             ) from error
         ddp_barrier()
         if checkpoint is not None:  # the main process
@@ -54,74 +67,84 @@ class AtomicCheckpointer(Checkpointer):
             checkpoint.path.rename(final)
             files = {name: final / path.name for name, path in checkpoint.paramfiles.items()}
             checkpoint = Checkpoint(final, checkpoint.meta, files)
-        ddp_barrier()  # all processes list the same checkpoints when old ones are deleted, one broadcast each
+        ddp_barrier()  # all processes must list the same checkpoints when old ones are deleted
         return checkpoint
+
+
+class HasTrainedState(Protocol):
+    """A model that knows which of its weights are trained."""
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """Return the trained weights."""
+
+    def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Load them."""
 
 
 @register_checkpoint_hooks
 class TrainedState:
-    """The model's trained weights as a recoverable; frozen ones are not copied into every checkpoint.
+    """The trained weights of a model as a recoverable; frozen ones are not copied into checkpoints.
 
     Parameters
     ----------
-    model : korser.nn.model.SpeechEmotionModel
+    model : HasTrainedState
     """
 
-    def __init__(self, model):
+    def __init__(self, model: HasTrainedState):
         self.model = model
 
     @mark_as_saver
-    def save(self, path):
+    def save(self, path: Path) -> None:
         """Write the weights as safetensors."""
         if if_main_process():
             safetensors.torch.save_file({k: v.contiguous() for k, v in self.model.trained_state().items()}, str(path))
 
     @mark_as_loader
-    def load(self, path, end_of_epoch):
-        """Read them back."""
+    def load(self, path: Path, end_of_epoch: bool) -> None:
+        """Load the weights."""
         self.model.load_trained_state(safetensors.torch.load_file(str(path)))
 
 
 @register_checkpoint_hooks
 class History:
-    """What has been logged so far, so that a resumed run continues the same log.
+    """The log so far, which a resumed run continues.
 
     Attributes
     ----------
     epochs : list of dict
-        One row an epoch.
+        One row per epoch.
     sums : dict of str to [float, int]
-        Running sum and count of each training loss in the epoch under way.
+        Running sum and count of each training loss in the current epoch.
     """
 
     def __init__(self):
-        self.epochs = []
-        self.sums = {}
+        self.epochs: list[dict[str, float]] = []
+        self.sums: dict[str, list] = {}
 
-    def add(self, losses):
-        """Add a batch's losses; non-finite ones are left out, as SpeechBrain does in its average."""
+    def add(self, losses: dict[str, float]) -> None:
+        """Add the losses of a batch; those that are not finite are skipped, as in SpeechBrain's average."""
         for name, loss in losses.items():
             total = self.sums.setdefault(name, [0.0, 0])
             if abs(loss) < float("inf"):
                 total[0] += loss
                 total[1] += 1
 
-    def counted(self, name):
-        """From how many batches a loss is known so far."""
+    def counted(self, name: str) -> int:
+        """Return the number of batches in the mean of a loss."""
         return self.sums[name][1]
 
-    def means(self):
-        """Mean of each loss over the batches so far."""
+    def means(self) -> dict[str, float]:
+        """Return the mean of each loss over the batches of the epoch so far."""
         return {name: total / max(count, 1) for name, (total, count) in self.sums.items()}
 
     @mark_as_saver
-    def save(self, path):
-        """Write the log as JSON (which keeps every bit of a float)."""
+    def save(self, path: Path) -> None:
+        """Write the log as JSON, which keeps every bit of a float."""
         if if_main_process():
             write_json(path, {"epochs": self.epochs, "sums": self.sums})
 
     @mark_as_loader
-    def load(self, path, end_of_epoch):
-        """Read it back."""
+    def load(self, path: Path, end_of_epoch: bool) -> None:
+        """Load the log."""
         state = read_json(path)
         self.epochs, self.sums = state["epochs"], state["sums"]

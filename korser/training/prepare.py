@@ -1,161 +1,154 @@
 """Check the data of a run and write its header."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import logging
-import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from korser.data.audio import scan_audio
-from korser.data.load_split import SPLITS, load_split
+import pandas as pd
+
+from korser.corpora import LABELS, Corpus
+from korser.data.audio_cache import scan_audio
+from korser.data.load_split import load_split
 from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leakage
 from korser.data.splits import speaker_independent
-from korser.frontend.base import SAMPLE_RATE
-from korser.runs.directory import environment
-from korser.runs.provenance import provenance, require_same_code, require_same_data, searched_speakers
+from korser.frontend.base import SAMPLE_RATE, Frontend
+from korser.nn.tasks import Task
+from korser.runs.directory import SEARCH_FILE, RunDirectory
+from korser.runs.provenance import (
+    environment,
+    log_changes,
+    provenance,
+    require_same_data,
+    require_same_sources,
+    searched_speakers,
+)
+from korser.training.tasks import labelled_tasks, recorded_tasks
 from korser.utils.errors import UserError
 from korser.utils.files import read_json, write_csv, write_json, write_text
 from korser.utils.text import shorten
 
+if TYPE_CHECKING:
+    from korser.config.hparams import HParams
+
+__all__ = ["has_pretrained_encoders", "load_prepared", "prepare_data"]
+
 logger = logging.getLogger(__name__)
 
-MOST_LEVELS = 20  # of a scale with fractions, such as ratings in halves
 
-
-def prepare(hparams, run_dir):
+def prepare_data(hparams: HParams, run_dir: Path) -> None:
     """Check the data and write ``manifest.csv``, ``hparams.yaml`` and ``run.json``.
-
-    Parameters
-    ----------
-    hparams : korser.config.hparams.HParams
-    run_dir : Path
 
     Raises
     ------
     UserError
-        If anything about the data is at fault, or the data have changed since an interrupted run began.
+        If the data are invalid, or data or code have changed since an interrupted run began.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    split = hparams["split"].keywords
-    protocol = split["protocol"]
+    directory = RunDirectory(run_dir)
+    directory.path.mkdir(parents=True, exist_ok=True)
     corpus, manifest = load_split(hparams)
-    columns = ["audio_path", "digest", "samples", "duration"]
+    columns = ["digest", "samples", "duration"]
     manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
-    validates = (manifest["split"] == "valid").any()  # or the last epoch is kept, as when all was chosen before
-    parts = ("train", *(["valid"] if validates else []), *(["test"] if hparams["evaluate_test"] else []))
-    check_splits(manifest, protocol, tasks=[task.name for task in tasks], parts=parts)
-    _check_durations(manifest, hparams["frontend"])
-    # a search leaves its best settings beside its record
-    searches = [read_json(file) for folder in hparams.folders if (file := Path(folder) / "search.json").exists()]
-    where = (corpus.name, hparams["data_folder"])
-    info = {
+    _check_data(hparams, manifest, tasks)
+    info = _run_info(hparams, corpus, manifest, tasks)
+    _warn(info)
+    # Without a checkpoint nothing is lost by starting again, so the cause of a failure may have been fixed.
+    if directory.has_checkpoint:
+        _require_same_run(run_dir, manifest, info)
+    elif not directory.info_file.exists():
+        log_changes(hparams, run_dir)
+    write_csv(directory.manifest_file, manifest)
+    write_text(directory.settings_file, hparams.text)
+    write_json(directory.info_file, info)
+
+
+def load_prepared(hparams: HParams, run_dir: Path) -> tuple[pd.DataFrame, list[Task]]:
+    """Read the manifest and the tasks that :func:`prepare_data` recorded."""
+    directory = RunDirectory(run_dir)
+    info = directory.info()
+    tasks = recorded_tasks(hparams, info)
+    labels = [*LABELS, *(task.name for task in tasks)]  # labels that are not trained are in the tables too
+    return directory.manifest(labels), tasks
+
+
+def has_pretrained_encoders(frontend: Frontend) -> bool | None:
+    """Return whether all encoders of a frontend are pretrained; None if it has none."""
+    flags = [module.pretrained for module in frontend.modules() if hasattr(module, "pretrained")]
+    return all(flags) if flags else None
+
+
+def _check_data(hparams: HParams, manifest: pd.DataFrame, tasks: list[Task]) -> None:
+    required = ["train"]
+    if (manifest["split"] == "valid").any():  # optional: without it the last epoch is kept
+        required.append("valid")
+    if hparams["evaluate_test"]:
+        required.append("test")
+    protocol = hparams["split"].keywords["protocol"]
+    check_splits(manifest, protocol, tasks=[task.name for task in tasks], required=required)
+    shortest = hparams["frontend"].min_length
+    short = manifest[manifest["samples"] < shortest]
+    if len(short):
+        raise UserError(
+            f"{short.iloc[0]['path']} is too short: {short.iloc[0]['duration']:.3f} s, but the frontend needs "
+            f"{shortest / SAMPLE_RATE:.3f} s ({len(short)} such files): remove them from the corpus"
+        )
+
+
+def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: list[Task]) -> dict[str, Any]:
+    """Return the contents of ``run.json``."""
+    split = hparams["split"].keywords
+    protocol = split["protocol"]
+    return {
         "model": hparams.name,
         "yaml_folders": hparams.folders,
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
+        "identified_by_folder": corpus.identified_by_folder,
         "protocol": protocol,
         "speaker_independent": speaker_independent(protocol),
-        "searched_on": sorted({s for search in searches for s in searched_speakers(search, *where, manifest)}),
+        "searched_on": _searched_on(hparams, corpus, manifest),
         "lexical_leakage": lexical_leakage(manifest, tasks[0].name),
         "split": json.loads(json.dumps(split)),
         "seed": hparams["seed"],
         "fold": split.get("fold", 0) if protocol == "speaker_kfold" else split.get("fold"),
         "tasks": json.loads(json.dumps([dataclasses.asdict(task) for task in tasks])),
-        "pretrained": pretrained(hparams["frontend"]),
+        "pretrained": has_pretrained_encoders(hparams["frontend"]),
         "dry_run": hparams["dry_run"],
         **provenance(hparams),
         "environment": environment(),
     }
+
+
+def _searched_on(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame) -> list[str]:
+    """Return the test speakers on whom the settings were searched; a search saves its best settings in its folder."""
+    speakers = set()
+    for folder in hparams.folders:
+        file = Path(folder) / SEARCH_FILE
+        if file.exists():
+            speakers.update(searched_speakers(read_json(file), corpus, hparams["data_folder"], manifest))
+    return sorted(speakers)
+
+
+def _warn(info: dict[str, Any]) -> None:
     if info["searched_on"]:
-        logger.warning("!!! settings searched on speakers whom this run tests (%s)", shorten(info["searched_on"]))
+        logger.warning("!!! settings were searched on speakers of the test split (%s)", shorten(info["searched_on"]))
     if info["lexical_leakage"]:
         logger.warning("!!! %s", LEXICAL_LEAKAGE)
     if info["pretrained"] is False:
         logger.warning("NOT PRETRAINED: the wav2vec encoder of this run has random weights")
-    # without a checkpoint nothing is lost by beginning anew, so what was at fault may have been mended
-    if (run_dir / "run.json").exists() and any((run_dir / "checkpoints").glob("*")):
-        begun = read_json(run_dir / "run.json")
-        require_same_data(manifest, run_dir, [task.name for task in tasks], ["digest"])
-        if begun["tasks"] != info["tasks"]:
-            raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
-        require_same_code(begun, run_dir, info)
-        then, now = begun.get("environment", {}), info["environment"]
-        if any(then.get(key) != now[key] for key in ("versions", "korser_source")):
-            logger.warning("!!! %s was begun by another version of korser or of its libraries", run_dir)
-    write_csv(run_dir / "manifest.csv", manifest)
-    write_text(run_dir / "hparams.yaml", hparams.text)
-    write_json(run_dir / "run.json", info)
 
 
-def labelled_tasks(tasks, corpus, manifest):
-    """The tasks that can be trained on a corpus, with their classes.
-
-    A task that the corpus has no labels for is left out, and the run says so.
-
-    Raises
-    ------
-    UserError
-        If the main task, the first, has no labels to train or to choose the best epoch by.
-    """
-    labelled = []
-    for task in tasks:
-        if task.name in manifest and task.name not in corpus.classes:
-            known = ", ".join([*corpus.classes, task.name])
-            how = "leave it out" if corpus.name != "csv" else f"name it by --corpus_options='{{tasks: [{known}]}}'"
-            raise UserError(f"'{task.name}' is a column of corpus '{corpus.name}', but none of its tasks: {how}")
-        missing = [
-            split
-            for split in SPLITS[:2]
-            if task.name not in manifest
-            or ((part := manifest["split"] == split).any() and not manifest.loc[part, task.name].notna().any())
-        ]
-        if missing and not labelled:
-            raise UserError(
-                f"corpus '{corpus.name}' has no labels for the main task '{task.name}' in its {missing[0]} split: name "
-                f"another task first in 'tasks', or fill the column (there are {', '.join(corpus.classes)})"
-            )
-        if "train" in missing:
-            logger.warning("corpus '%s' has no labels for task '%s': it is left out", corpus.name, task.name)
-        else:
-            classes = corpus.classes[task.name]
-            if len(classes) > MOST_LEVELS and _numbers(classes) and any(float(c) % 1 for c in classes):
-                raise UserError(
-                    f"{task.name} has {len(classes)} different numbers, and korser classifies: give each a class, in "
-                    "the corpus or by label_map"
-                )
-            if task.ordinal and task.name in corpus.sorted_tasks and len(classes) > 2 and not _numbers(classes):
-                raise UserError(
-                    f"the order of {task.name} ({', '.join(classes)}) is not known: give it, lowest first, by "
-                    f"--corpus_options='{{classes: {{{task.name}: [...]}}}}'"
-                )
-            labelled.append(dataclasses.replace(task, classes=tuple(corpus.classes[task.name])))
-    return labelled
-
-
-def tasks_of(hparams, info):
-    """The tasks that are trained, with their classes, as ``run.json`` recorded them."""
-    classes = {task["name"]: tuple(task["classes"]) for task in info["tasks"]}
-    return [dataclasses.replace(task, classes=classes[task.name]) for task in hparams["tasks"] if task.name in classes]
-
-
-def _numbers(classes):
-    try:
-        return all(math.isfinite(float(name)) for name in classes)
-    except ValueError:
-        return False
-
-
-def _check_durations(manifest, frontend):
-    short = manifest[manifest["samples"] < frontend.min_length]
-    if len(short):
-        raise UserError(
-            f"{short.iloc[0]['path']} is too short: {short.iloc[0]['duration']:.3f} s, and the frontend needs "
-            f"{frontend.min_length / SAMPLE_RATE:.3f} s ({len(short)} such files): take them out of the corpus"
-        )
-
-
-def pretrained(frontend):
-    """Whether the frontend's encoders are pretrained; None if it has none."""
-    flags = [m.pretrained for m in frontend.modules() if hasattr(m, "pretrained")]
-    return all(flags) if flags else None
+def _require_same_run(run_dir: Path, manifest: pd.DataFrame, info: dict[str, Any]) -> None:
+    """Refuse to resume a run with other data, classes or code; warn of other versions of libraries."""
+    begun = RunDirectory(run_dir).info()
+    require_same_data(manifest, run_dir, [task["name"] for task in info["tasks"]], ["digest"])
+    if begun["tasks"] != info["tasks"]:
+        raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
+    require_same_sources(begun, info, run_dir)
+    then, now = begun["environment"], info["environment"]
+    if any(then[key] != now[key] for key in ("versions", "korser_source")):
+        logger.warning("!!! %s was begun with another version of korser or of its libraries", run_dir)

@@ -1,20 +1,141 @@
-"""Text for messages."""
+"""Text of messages and number formats."""
+
+from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = [
+    "closest_name",
+    "did_you_mean",
+    "first_line",
+    "interval_text",
+    "is_missing",
+    "number",
+    "p_value",
+    "plain",
+    "plural",
+    "quantity",
+    "shorten",
+    "signed",
+]
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def did_you_mean(name, known):
-    """``" (did you mean 'x'?)"`` for the known name most like ``name``, or the list of the few there are."""
+# -- names in messages ------------------------------------------------------------------------------------------------
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest known name, else the list of known names."""
     known = [str(k) for k in known]
     return closest_name(name, known) or (f" (known: {', '.join(known)})" if known else "")
 
 
-def closest_name(name, known):
+def closest_name(name: object, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest known name, ``""`` if none is similar."""
     match = difflib.get_close_matches(str(name), known, n=1)
     return f" (did you mean '{match[0]}'?)" if match else ""
 
 
-def shorten(names, n=3):
-    """The first ``n`` of many names, and how many more there are."""
+def shorten(names: Iterable[object], n: int = 3) -> str:
+    """Return the first ``n`` names, and how many more there are."""
     names = [str(name) for name in names]
     return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
+
+
+def plural(n: float, noun: str) -> str:
+    """Return the number with its noun.
+
+    Example
+    -------
+    >>> plural(1, "seed"), plural(3, "speaker")
+    ('1 seed', '3 speakers')
+    """
+    return f"{n:.0f} {noun}{'' if n == 1 else 's'}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, without the full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+def is_missing(value: Any) -> bool:
+    """Return whether a scalar is None, NaN or pandas.NA."""
+    if value is None:
+        return True
+    try:
+        return bool(value != value)
+    except TypeError:  # pandas.NA
+        return True
+
+
+def number(value: float | None, *, sign: bool = False) -> str:
+    """Return three decimals without the leading zero.
+
+    Example
+    -------
+    >>> number(0.5421), number(-0.01, sign=True), number(1), number(-0.0004), number(None)
+    ('.542', '-.010', '1.000', '.000', '')
+    """
+    if is_missing(value):
+        return ""
+    text = f"{value:{'+' if sign else ''}.3f}"
+    return ".000" if float(text) == 0 else re.sub(r"^([-+]?)0\.", r"\1.", text)
+
+
+def signed(value: float | None) -> str:
+    """Return three decimals with the sign, for differences."""
+    return number(value, sign=True)
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """Return ``[.368, .568]``, or ``""`` if there is no interval."""
+    return "" if is_missing(low) else f"[{number(low)}, {number(high)}]"
+
+
+def p_value(value: float | None, name: str = "") -> str:
+    """Return a p value, ``< .001`` below that.
+
+    Example
+    -------
+    >>> p_value(0.0117), p_value(0.0001), p_value(0.0117, "p"), p_value(0.0001, "p")
+    ('.012', '< .001', 'p = .012', 'p < .001')
+    """
+    if is_missing(value):
+        return ""
+    small = value < 0.0005
+    text = "< .001" if small else number(value)
+    if not name:
+        return text
+    return f"{name} {text}" if small else f"{name} = {text}"
+
+
+def quantity(value: float | None, unit: str = "") -> str:
+    """Return a large number with three digits and a prefix.
+
+    Example
+    -------
+    >>> quantity(94_371_712), quantity(6.9e9, "B"), quantity(None)
+    ('94.4 M', '6.9 GB', '')
+    """
+    if is_missing(value):
+        return ""
+    for factor, prefix in _UNITS:
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def plain(value: Any) -> str:
+    """Return text unchanged, whole numbers without decimals, others with six digits.
+
+    Example
+    -------
+    >>> plain("mel"), plain(3), plain(3.0), plain(0.012345678), plain(None)
+    ('mel', '3', '3', '0.0123457', '')
+    """
+    if is_missing(value):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)

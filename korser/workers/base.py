@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
 
-from korser.workers.job import STOP, JobResult
+from korser.runs.directory import RunDirectory
+from korser.workers.job import JobResult
 
 MAX_ATTEMPTS = 3  # of a job whose worker dies
 
@@ -73,7 +74,7 @@ class Workers(ABC):
         """Ask a pending job to stop after its current epoch; its outcome comes from ``next`` like any other."""
         if job in self._pending:
             Path(job.run_dir).mkdir(parents=True, exist_ok=True)
-            (Path(job.run_dir) / STOP).touch()
+            RunDirectory(job.run_dir).stop_file.touch()
 
     def _died(self, job, how):
         """The outcome of a job whose worker died, or None if it is to be run again."""
@@ -123,4 +124,4 @@ def ended_by(exit_code):
 
 def _withdraw_stop(job):
     with contextlib.suppress(OSError):  # no such run directory yet
-        (Path(job.run_dir) / STOP).unlink()
+        RunDirectory(job.run_dir).stop_file.unlink()

@@ -14,15 +14,14 @@ from pathlib import Path
 import filelock
 import torch
 
-from korser.cli import CHATTY
 from korser.config.hparams import load_hparams
+from korser.runs.directory import RunDirectory
 from korser.training.brain import Pruned
 from korser.training.train import train
 from korser.utils.errors import UserError
 from korser.utils.gpu import gpu_is_full
+from korser.utils.logs import is_for_users
 
-STOP = "stop"  # a file of this name in the run directory asks the run to stop after its current epoch
-LOG = "worker.log"  # in the run directory: whatever the run prints, logs and warns
 LOCK_PATIENCE = 30  # seconds; a run directory stays locked until the last process of a killed worker has gone
 FULL = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -74,8 +73,10 @@ class JobResult:
 def train_job(job, on_epoch):
     """Make the run of a job, or go on with it."""
     hparams = load_hparams(job.yaml, {"noprogressbar": True, **job.overrides})
-    name, planned = f"{hparams.name}-{hparams.digest()}", Path(job.run_dir).name
-    if planned.startswith(f"{hparams.name}-") and planned != name:  # named by settings that are no longer those
+    planned = Path(job.run_dir).name
+    if (
+        planned.startswith(f"{hparams.name}-") and planned != hparams.run_name
+    ):  # named by settings that are no longer those
         raise UserError(f"{job.yaml}, or what it builds on, was changed after this began: give the command again")
     train(hparams, job.run_dir, on_epoch=on_epoch)
 
@@ -97,7 +98,7 @@ def perform(job, target=train_job, patience=LOCK_PATIENCE):
     """
     run_dir = Path(job.run_dir)
     try:
-        with _output_to(run_dir / LOG):
+        with _output_to(RunDirectory(run_dir).worker_log):
             logger.info("worker: process %d on %s", os.getpid(), platform.node())
             outcome = _attempt(job, target, patience)
     except OSError as error:
@@ -111,7 +112,7 @@ def perform(job, target=train_job, patience=LOCK_PATIENCE):
 
 
 def _attempt(job, target, patience):
-    stop = Path(job.run_dir) / STOP
+    stop = RunDirectory(job.run_dir).stop_file
     try:
         _wait_until_free(Path(job.run_dir), patience)
         target(job, lambda epoch, score: stop.exists())
@@ -161,7 +162,7 @@ def _output_to(path):
     with open(path, "a", encoding="utf-8", buffering=1) as log:
         handler = logging.StreamHandler(log)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        handler.addFilter(lambda record: record.levelno >= logging.WARNING or not record.name.startswith(CHATTY))
+        handler.addFilter(is_for_users)
         root = logging.getLogger()
         level = root.level
         _flush()

@@ -266,7 +266,7 @@ def test_default_questions_need_both_models():
         ({"synthetic": True}, "SYNTHETIC speech"),
         ({"protocol": "random_stratified"}, "RANDOM SPLIT"),
         ({"pretrained": False}, "NOT PRETRAINED"),
-        ({"lexical_leakage": True}, "THE WORDS TELL"),
+        ({"lexical_leakage": True}, "LEXICAL LEAKAGE"),
     ],
 )
 def test_what_is_no_result_is_said_in_every_table(tmp_path, about, text):

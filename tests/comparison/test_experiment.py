@@ -5,7 +5,6 @@
 makes the comparison once undisturbed and once with KILLS kills at random moments, and compares the tables.
 """
 
-import importlib.util
 import json
 import os
 import random
@@ -198,7 +197,7 @@ class TestPlan:
     @pytest.mark.parametrize(
         "more, said",
         [
-            ({"folds": "7"}, "n_folds is 7"),
+            ({"folds": "7"}, "n_folds=7"),
             ({"overrides.lr": "fast"}, "lr=fast: expected a number"),
             ({"overrides.lrr": "1"}, "unknown setting 'lrr'"),
             ({"overrides.batch_size": "0"}, "batch_size=0: expected an integer >= 1"),
@@ -365,7 +364,7 @@ def test_a_complete_run_of_other_code_is_refused(copy):
     info = read_json(path)
     info["code"] = dict.fromkeys(info["code"], "another")
     path.write_text(json.dumps(info), encoding="utf-8")
-    with pytest.raises(UserError, match="has changed since"):
+    with pytest.raises(UserError, match="the code of .* changed since"):
         make_plan(load_settings(COMPARE, copy))
 
 
@@ -395,11 +394,7 @@ def test_insisting_on_searched_speakers_marks_the_model_in_every_table(copy, tmp
 
 # -- the recipe ------------------------------------------------------------------------------------------------------
 def recipe(monkeypatch, *arguments):
-    spec = importlib.util.spec_from_file_location("recipe_compare", ROOT / "recipes" / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
-    cli.run(module.main)
+    cli.main(["compare", *map(str, arguments)])
 
 
 def test_the_recipe_on_complete_runs(made, monkeypatch, capsys):

@@ -38,7 +38,7 @@ def test_names_and_demographics(tmp_path):
     assert load_corpus("crema_d", tmp_path / "AudioWAV").data["gender"].notna().sum() == 5
 
 
-def test_without_demographics_gender_is_unknown_and_that_is_said(tmp_path, caplog):
+def test_without_demographics_gender_is_unknown_and_reported(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert load_corpus("crema_d", make(tmp_path)).data["gender"].isna().all()
     assert "VideoDemographics.csv" in caplog.text

@@ -20,7 +20,7 @@ def make(folder, text, files=("a.wav", "b.wav", "c.wav"), encoding="utf-8"):
     return folder
 
 
-def test_paths_alone_are_enough(tmp_path):
+def test_a_column_of_paths_is_enough(tmp_path):
     corpus = load_corpus("csv", make(tmp_path, "path\nsub/a.wav\nb.wav\n", files=("sub/a.wav", "b.wav")))
     assert corpus.data["id"].tolist() == ["sub/a", "b"]
     assert corpus.data["path"].tolist() == [str(tmp_path / "sub/a.wav"), str(tmp_path / "b.wav")]
@@ -41,14 +41,14 @@ def test_columns(tmp_path):
     assert data["gender"].tolist() == ["male", None, "female"] and data["note"].tolist() == ["hi", None, None]
 
 
-def test_what_spreadsheets_leave_behind(tmp_path):
+def test_empty_rows_and_cells_of_spreadsheets(tmp_path):
     text = "path,speaker\na.wav,01,\nb.wav,02,\n\n,,\nc.wav\n"
     data = load_corpus("csv", make(tmp_path, text)).data
     assert data["id"].tolist() == ["a", "b", "c"] and data["speaker"].tolist() == ["01", "02", None]
 
 
 @pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=|", "sep=\t"])
-def test_the_line_that_tells_excel_the_separator(tmp_path, line):
+def test_the_line_that_states_the_separator_for_excel(tmp_path, line):
     text = "path,speaker\na.wav,01\nb.wav,02\n,03\n".replace(",", line.strip('"')[-1])
     make(tmp_path, f"{line}\n{text}", encoding="utf-8-sig")
     with pytest.raises(UserError, match="row 4: the path is empty"):  # Excel does not count the line
@@ -58,7 +58,7 @@ def test_the_line_that_tells_excel_the_separator(tmp_path, line):
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_separators_and_capitals_are_found_out(tmp_path, separator):
+def test_separators_and_capitals_are_detected(tmp_path, separator):
     lines = ['id,"Path",SPEAKER, Emotion ,Valence,Note', 'x,a.wav,01,joy,low,"1,5; or\t2\nmore"', "y,b.wav,02,anger,,"]
     text = "".join(f"{line}\n" for line in lines)
     if separator != ",":
@@ -70,12 +70,12 @@ def test_separators_and_capitals_are_found_out(tmp_path, separator):
     assert corpus.data["Note"].tolist() == ["1,5; or\t2\nmore" if separator == "," else "1\nmore", None]
 
 
-def test_a_column_as_it_is_documented_goes_before_one_in_capitals(tmp_path):
+def test_a_documented_column_name_takes_precedence_over_other_capitals(tmp_path):
     data = load_corpus("csv", make(tmp_path, "path,Emotion,emotion\na.wav,angry,joy\n")).data
     assert data["emotion"].tolist() == ["joy"] and data["Emotion"].tolist() == ["angry"]
 
 
-def test_capitals_tell_further_columns_and_the_id_apart(tmp_path):
+def test_case_matters_for_further_columns_and_the_id(tmp_path):
     data = load_corpus("csv", make(tmp_path, "path,ID,Age,AGE\na.wav,p1,30,x\nb.wav,p1,31,y\n")).data
     assert data["id"].tolist() == ["a", "b"] and data["ID"].tolist() == ["p1", "p1"]
     assert data["Age"].tolist() == ["30", "31"] and data["AGE"].tolist() == ["x", "y"]
@@ -86,10 +86,10 @@ def test_a_long_cell(tmp_path):
     assert len(load_corpus("csv", make(tmp_path, text)).data["note"].iloc[0]) == 200_000
     with pytest.raises(UserError, match="row 3: a quotation mark is never closed"):
         load_corpus("csv", make(tmp_path, f'path,note\na.wav,b\nb.wav,"joy\n{"c.wav,joy" * 20_000}\n'))
-    assert csv.field_size_limit() < 200_000  # it is everyone's, and left as it was
+    assert csv.field_size_limit() < 200_000  # a global setting, restored
 
 
-def test_one_file_twice_with_labels_that_agree(tmp_path):
+def test_a_file_listed_twice_needs_equal_labels(tmp_path):
     make(tmp_path, "path,id,emotion,gender\na.wav,x,Joy,\na.wav,y,joy,male\n")
     label_map = {"emotion": {"Joy": "joy"}}
     assert load_corpus("csv", tmp_path, label_map=label_map).data["emotion"].tolist() == ["joy", "joy"]
@@ -97,7 +97,7 @@ def test_one_file_twice_with_labels_that_agree(tmp_path):
         load_corpus("csv", tmp_path)
 
 
-def test_classes_that_look_like_one_are_told(tmp_path, caplog):
+def test_similar_classes_are_reported(tmp_path, caplog):
     files = [f"{i}.wav" for i in range(5)]
     labels = ["joy", "Joy ", "joy", "very sad", "very  Sad"]
     make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
@@ -107,11 +107,11 @@ def test_classes_that_look_like_one_are_told(tmp_path, caplog):
     load_corpus("csv", tmp_path, label_map={"emotion": {"Joy": "joy", "very  Sad": "very sad"}})
     assert not caplog.messages
     options = {"classes": {"emotion": ["joy", "Joy", "very sad", "very  Sad", "calm"]}}
-    load_corpus("csv", tmp_path, corpus_options=options)  # whoever lists both means both
-    assert caplog.messages == ["no utterance has the emotion calm, which is among the classes"]
+    load_corpus("csv", tmp_path, corpus_options=options)  # listed classes are meant
+    assert caplog.messages == ["classes of emotion without utterances: calm"]
 
 
-def test_numbers_with_zeros_behind_the_point_are_not_alike(tmp_path, caplog):
+def test_decimals_with_zeros_are_not_similar(tmp_path, caplog):
     files = [f"{i}.wav" for i in range(3)]
     labels = ["1.2", "1.02", "01.2"]
     make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
@@ -120,13 +120,13 @@ def test_numbers_with_zeros_behind_the_point_are_not_alike(tmp_path, caplog):
     assert "{1.2: 01.2}" in message or "{01.2: 1.2}" in message
 
 
-def test_speakers_that_look_like_one_are_told(tmp_path, caplog):
+def test_similar_speakers_are_reported(tmp_path, caplog):
     files = [f"{i}.wav" for i in range(8)]
     speakers = ["01", "1", "10", "100", "kim a", "KimA", "ａ", ""]
     make(tmp_path, "path,speaker\n" + "".join(f"{f},{s}\n" for f, s in zip(files, speakers)), files=files)
     load_corpus("csv", tmp_path)
     assert len(caplog.messages) == 1 and caplog.text.count(" and ") == 3
-    assert "speakers 01 and 1, kim a and KimA differ in capitals" in caplog.text
+    assert "speakers 01 and 1, kim a and KimA differ only in capitals" in caplog.text
 
 
 def test_the_csv_itself_absolute_and_windows_paths(tmp_path):
@@ -147,7 +147,7 @@ def test_further_tasks_and_the_order_of_classes(tmp_path):
         load_corpus("csv", tmp_path, corpus_options={"classes": {"valence": ["low", "high"]}})
 
 
-def test_an_order_that_nobody_stated_is_told(tmp_path):
+def test_classes_from_the_data_are_sorted_and_listed_as_such(tmp_path):
     make(tmp_path, "path,emotion,intensity\na.wav,joy,low\nb.wav,joy,high\nc.wav,joy,medium\n")
     corpus = load_corpus("csv", tmp_path)
     assert corpus.sorted_tasks == ("emotion", "intensity") and corpus.classes["intensity"] == ("high", "low", "medium")
@@ -156,7 +156,7 @@ def test_an_order_that_nobody_stated_is_told(tmp_path):
     assert corpus.sorted_tasks == ("emotion",) and corpus.classes["intensity"] == ("low", "medium", "high")
 
 
-def test_the_names_of_a_label_map_are_sorted_where_no_order_was_stated(tmp_path):
+def test_new_names_are_sorted_unless_an_order_was_stated(tmp_path):
     make(tmp_path, "path,intensity\na.wav,약\nb.wav,중\nc.wav,강\n")
     label_map = {"intensity": {"약": 1, "중": 2, "강": 10}}
     corpus = load_corpus("csv", tmp_path, label_map=label_map)
@@ -169,19 +169,19 @@ def test_the_names_of_a_label_map_are_sorted_where_no_order_was_stated(tmp_path)
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"tasks": [5, ["emotion"]]}, "no column '5', which corpus_options name"),
-        ({"tasks": 5}, "corpus_options.tasks is 5: write a list"),
-        ({"tasks": "emotion"}, "corpus_options.tasks is 'emotion': write a list"),
-        ({"classes": ["joy"]}, "corpus_options.classes is .'joy'.: write a list for each task"),
-        ({"classes": {"emotion": 3}}, "corpus_options.classes.emotion is 3: write a list"),
-        ({"classes": {"emotion": "joy"}}, "corpus_options.classes.emotion is 'joy': write a list"),
-        ({"classes": {"emotion": None}}, "corpus_options.classes.emotion is None: write a list"),
+        ({"tasks": [5, ["emotion"]]}, "no column '5', named by corpus_options"),
+        ({"tasks": 5}, "corpus_options.tasks=5: expected a list"),
+        ({"tasks": "emotion"}, "corpus_options.tasks='emotion': expected a list"),
+        ({"classes": ["joy"]}, "corpus_options.classes=.'joy'.: expected one list per task"),
+        ({"classes": {"emotion": 3}}, "corpus_options.classes.emotion=3: expected a list"),
+        ({"classes": {"emotion": "joy"}}, "corpus_options.classes.emotion='joy': expected a list"),
+        ({"classes": {"emotion": None}}, "corpus_options.classes.emotion=None: expected a list"),
         ({"classes": {"emotion": ["joy", "calm", "joy"]}}, "corpus_options.classes.emotion lists 'joy' more than once"),
         ({"classes": {"emotion": [1, "1"]}}, "corpus_options.classes.emotion lists '1' more than once"),
     ],
     ids=str,
 )
-def test_options_that_are_no_lists(tmp_path, options, message):
+def test_invalid_options(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         load_corpus("csv", make(tmp_path, "path,emotion\na.wav,joy\n"), corpus_options=options)
 
@@ -204,7 +204,7 @@ def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
     label_map = {"emotion": {unicodedata.normalize(on_disk, "기쁨"): "joy"}}
     corpus = load_corpus("csv", tmp_path, label_map=label_map)
     assert all(os.path.exists(path) for path in corpus.data["path"])
-    assert corpus.data["id"].tolist() == [name[:-4] for name in names]  # the same whatever the disk does
+    assert corpus.data["id"].tolist() == [name[:-4] for name in names]  # independent of the disk
     assert corpus.classes["emotion"] == ("joy",)
 
 
@@ -224,14 +224,14 @@ def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
         (f"path\n{'x' * 300}.wav\n", "row 2: there is no file xxx"),
         (f"path\n{'x' * 300}/a.wav\n", "row 2: there is no file xxx"),
         ("path,emotion\n", "no rows"),
-        ("", "no CSV table"),
+        ("", "not a CSV table"),
         ('path,emotion\na.wav,joy\nb.wav,"joy\nc.wav,joy\n', "row 3: a quotation mark is never closed"),
-        ("path\na.wav\nb.wav,b,c\n", "row 3 has 3 cells, and the header 1: .*a comma in quotation marks"),
-        ("path;emotion\na.wav;joy;b\n", "row 2 has 3 cells, and the header 2: .*a semicolon in quotation marks"),
+        ("path\na.wav\nb.wav,b,c\n", "row 3 has 3 cells, the header has 1: .*a comma in quotation marks"),
+        ("path;emotion\na.wav;joy;b\n", "row 2 has 3 cells, the header has 2: .*a semicolon in quotation marks"),
         ("emotion,path\njoy,a.wav\njoy\n", "row 3: the path is empty"),
         (
             "path,id,emotion\na.wav,x,joy\nb.wav,y,joy\na.wav,z,anger\n",
-            "rows 2, 4: 'x' and 'z' are the same file, .*a.wav, with the emotion joy here and anger there",
+            "rows 2, 4: 'x' and 'z' are the same file, .*a.wav, labelled emotion joy and anger",
         ),
         ("path,emotion\na.wav,joy\n\n,\nnone.wav,joy\n", "row 5: there is no file none.wav"),
     ],

@@ -26,7 +26,7 @@ def test_labels_follow_sentence_numbers_and_letters(tmp_path):
     assert data.loc["nek00200", ["speaker", "sentence"]].tolist() == ["nek", "00200"]
 
 
-def test_the_case_of_a_files_name_makes_no_other_speaker(tmp_path):
+def test_the_case_of_file_names_does_not_make_another_speaker(tmp_path):
     data = load_corpus("emotiontts", make(tmp_path, ["nea00001", "NEA00002", "Nea00003"])).data
     assert set(data["speaker"]) == {"nea"} and len(data) == 3
 
@@ -39,11 +39,11 @@ def test_the_readmes_own_labels(tmp_path):
         load_corpus("emotiontts", tmp_path, corpus_options={"labels": "theirs"})
 
 
-def test_the_plain_part_is_passed_over_and_odd_numbers_are_refused(tmp_path):
+def test_the_plain_part_is_ignored_and_unknown_sentences_are_refused(tmp_path):
     make(tmp_path, ["nea00001", "ema00001", "nej00001"])
     assert load_corpus("emotiontts", tmp_path).data["id"].tolist() == ["nea00001"]
     make(tmp_path, ["nea00401"])
-    with pytest.raises(UserError, match="nea00401.wav: sentence 00401"):
+    with pytest.raises(UserError, match="nea00401.wav: unknown sentence 00401"):
         load_corpus("emotiontts", tmp_path)
 
 

@@ -23,26 +23,26 @@ def prepare(data_folder, labels=("joy", "anger", "calm", None)):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A researcher's own corpus module, importable as ``own_corpus``."""
+    """An adapter outside korser, importable as ``own_corpus``."""
     (tmp_path / "own_corpus.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_corpus", raising=False)
     return "own_corpus"
 
 
-def test_names_are_those_that_users_type():
+def test_names_of_the_corpora():
     assert {"ravdess", "emotiontts", "crema_d", "emodb", "csv", "espeak"} <= set(corpus_names())
     assert "manifest" not in corpus_names() and not any(name.startswith("_") for name in corpus_names())
 
 
 @pytest.mark.parametrize("name", ["ravdess", "emotiontts", "crema_d", "emodb", "csv", "espeak"])
-def test_every_docstring_tells_what_a_user_needs(name):
+def test_every_docstring_has_the_required_parts(name):
     text = corpora._find_adapter(name).__doc__
     for word in ("Columns",) if name == "csv" else ("Source", "Licence", "Layout", "Labels"):
         assert word in text
 
 
-def test_a_corpus_of_ones_own(own):
+def test_a_corpus_outside_korser(own):
     corpus = load_corpus(own, None)
     assert corpus.name == "own_corpus" and corpus.synthetic
     assert corpus.classes == {"emotion": ("joy", "anger", "calm"), "gender": ("female", "male")}
@@ -69,8 +69,11 @@ def test_label_map_keeps_the_order_of_classes(own):
     [
         ({"emotoin": {"joy": "happy"}}, "no task 'emotoin'.*'emotion'"),
         ({"emotion": {"angre": "angry"}}, r"no label 'angre' \(did you mean 'anger'"),
-        ({"emotion": {"clam": "sad"}}, r"no label 'clam' \(known: joy, anger, calm\)"),  # no guess at what is far off
-        ({"emotion": "joy"}, "old: new"),
+        (
+            {"emotion": {"clam": "sad"}},
+            r"no label 'clam' \(known: joy, anger, calm\)",
+        ),  # too different for a suggestion
+        ({"emotion": "joy"}, "expected pairs {old: new}"),
     ],
 )
 def test_label_map_mistakes(own, label_map, message):
@@ -93,7 +96,7 @@ def test_unknown_corpus(name):
         load_corpus(name, None)
 
 
-def test_a_corpus_module_that_itself_fails_to_import_says_so(tmp_path, monkeypatch):
+def test_an_adapter_that_fails_to_import_raises_its_own_error(tmp_path, monkeypatch):
     (tmp_path / "broken_corpus.py").write_text("import surely_not_installed")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
@@ -112,7 +115,7 @@ def test_ids_must_be_unique(tmp_path, monkeypatch):
         load_corpus("twice_corpus", None)
 
 
-@pytest.mark.parametrize("name", ["ravdess", "emotiontts", "crema_d", "emodb", "csv"])
+@pytest.mark.parametrize("name", ["ravdess", "csv"])
 @pytest.mark.parametrize("kind", ["missing", "empty", "other", None])
 def test_a_wrong_folder_names_it_and_the_layout(name, kind, tmp_path):
     folder = tmp_path / "there"
@@ -126,7 +129,7 @@ def test_a_wrong_folder_names_it_and_the_layout(name, kind, tmp_path):
     assert str(folder) in str(error.value) and ("manifest.csv" if name == "csv" else ".wav") in str(error.value)
 
 
-def test_missing_labels_are_none_whatever_the_adapter_used(tmp_path, monkeypatch):
+def test_missing_labels_become_none(tmp_path, monkeypatch):
     (tmp_path / "nan_corpus.py").write_text(OWN.replace("list(labels)", "[float('nan'), 'joy', pd.NA, None]"))
     monkeypatch.syspath_prepend(tmp_path)
     data = load_corpus("nan_corpus", None).data
@@ -134,7 +137,7 @@ def test_missing_labels_are_none_whatever_the_adapter_used(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("column", ["id", "path", "speaker", "gender"])
-def test_a_column_that_an_adapter_forgets(tmp_path, monkeypatch, column):
+def test_a_missing_column_of_an_adapter(tmp_path, monkeypatch, column):
     (tmp_path / "short_corpus.py").write_text(OWN.replace(f'"{column}": [', '"other": ['))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "short_corpus", raising=False)
@@ -142,5 +145,5 @@ def test_a_column_that_an_adapter_forgets(tmp_path, monkeypatch, column):
         load_corpus("short_corpus", None)
 
 
-def test_an_order_that_was_stated_is_not_sorted(own):
+def test_stated_classes_are_not_sorted(own):
     assert load_corpus(own, None).sorted_tasks == ()

@@ -1,137 +1,226 @@
-import hashlib
+"""Scanning a corpus's files into the store, and reading them from it."""
+
+import os
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 import torch
+from test_audio import bad_files, tone, write
 
-from korser.data.audio import read_audio, scan_audio
-from korser.data.audio_cache import AudioStore, to_compact
-from korser.data.batches import to_float
+from korser.data import audio_cache
+from korser.data.audio import audio_digest, read_audio
+from korser.data.audio_cache import AudioStore, scan_audio
+from korser.data.split_checks import check_splits
 from korser.utils.errors import UserError
-
-
-def write(path, x, rate=16000, **kwargs):
-    soundfile.write(path, x, rate, **kwargs)
-    return str(path)
 
 
 def noise(n, seed=0):
     return np.random.default_rng(seed).uniform(-0.9, 0.9, n)
 
 
+def bits(audio):
+    return audio.view(torch.int32)
+
+
 @pytest.fixture
-def audio(tmp_path):
-    """One recording in every kind of file that matters, and what the store is given for them."""
-    files = {
-        "pcm16.wav": {"subtype": "PCM_16"},
-        "pcm24.wav": {"subtype": "PCM_24"},
-        "float.wav": {"subtype": "FLOAT"},
-        "a.flac": {"subtype": "PCM_16"},
-        "b.flac": {"subtype": "PCM_24"},
-        "a.ogg": {},
-        "48k.wav": {"rate": 48000},
-        "stereo.wav": {"x": np.stack([noise(5000), noise(5000, 1)], 1)},
-    }
+def paths(tmp_path):
+    """Utterances in every kind of file: encoding, container, rate, channels."""
     paths = [
-        write(tmp_path / name, settings.pop("x", noise(4000 + 100 * i, i)), **settings)
-        for i, (name, settings) in enumerate(files.items())
+        write(tmp_path / "pcm16.wav", noise(4000)),
+        write(tmp_path / "pcm24.wav", noise(4100), subtype="PCM_24"),
+        write(tmp_path / "float.wav", noise(4200), subtype="FLOAT"),
+        write(tmp_path / "a.flac", noise(4300)),
+        write(tmp_path / "a.ogg", noise(4400), subtype="VORBIS"),
+        write(tmp_path / "48k.flac", tone(0.25, 48000), 48000),
+        write(tmp_path / "stereo.wav", np.stack([noise(4500), noise(4500, 1)], 1)),
+        tmp_path / "raw.pcm",
     ]
-    return scan_audio(paths, tmp_path / "cache")
+    paths[-1].write_bytes((tone() * 32767).astype("<i2").tobytes())
+    return paths
 
 
-def test_what_comes_out_is_what_read_audio_gives_to_the_bit(audio, tmp_path):
-    store = AudioStore(tmp_path / "cache", read_audio)
-    assert store.fill(audio, progressbar=False) == len(audio)
-    store.read_audio = None  # from here on nothing is decoded
-    kinds = {}
-    for original, row in audio.iterrows():
-        x = store.read(row["audio_path"], row["digest"])
-        kinds[original.rpartition("/")[2]] = x.dtype
-        assert torch.equal(to_float(x).view(torch.int32), read_audio(original).view(torch.int32)), original
-    assert {name for name, dtype in kinds.items() if dtype == torch.int16} == {"pcm16.wav", "a.flac"}
-    assert set(kinds.values()) == {torch.int16, torch.float32}
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the files that are decoded from now on."""
+    names = []
+    monkeypatch.setattr(
+        audio_cache, "read_audio", lambda path: names.append(os.path.basename(path)) or read_audio(path)
+    )
+    return names
 
 
-def test_every_16_bit_value_is_kept_and_nothing_else_is_rounded():
-    every = torch.arange(-32768, 32768).float() / 32768
-    assert to_compact(every).dtype == torch.int16 and torch.equal(to_float(to_compact(every)), every)
-    for value in (1.0, -0.0, 0.5 / 32768, 1e-30, 1 - 2**-24):
-        x = torch.tensor([0.25, value])
-        assert to_compact(x) is x, value
+def test_the_scan_measures_and_the_store_returns_the_same_bits_without_decoding(tmp_path, paths, decoded):
+    table = scan_audio(paths, tmp_path / "cache")
+    assert list(table.index) == list(table["path"]) == [str(path) for path in paths]
+    assert list(table["samples"]) == [4000, 4100, 4200, 4300, 4400, 4000, 4500, 8000]
+    assert (table["duration"] == table["samples"] / 16000).all()
+    assert sorted(decoded) == sorted(path.name for path in paths)
+    store, dtypes = AudioStore(tmp_path / "cache"), {}
+    for path, row in zip(paths, table.itertuples()):
+        expected = read_audio(path)
+        assert row.digest == audio_digest(expected)
+        assert bits(store.waveform(row.path, row.digest)).equal(bits(expected)), path
+        dtypes[path.name] = store.read(row.path, row.digest).dtype
+    assert {name for name, dtype in dtypes.items() if dtype == torch.int16} == {"pcm16.wav", "a.flac", "raw.pcm"}
+    assert len(decoded) == len(paths)
 
 
-def test_a_second_process_and_a_second_time_decode_nothing(audio, tmp_path):
-    AudioStore(tmp_path / "cache", read_audio).fill(audio, progressbar=False)
-    assert AudioStore(tmp_path / "cache", None).fill(audio, progressbar=False) == 0
+def test_nothing_is_written_beside_the_store(tmp_path, paths):
+    table = scan_audio(paths, tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["audio"]
+    (samples,) = (tmp_path / "cache" / "audio").glob("*.bin")
+    sizes = [2 if path.name in ("pcm16.wav", "a.flac", "raw.pcm") else 4 for path in paths]  # bytes
+    assert 0 <= samples.stat().st_size - (sizes * table["samples"]).sum() < 64 * len(paths)
 
 
-def test_the_same_recording_twice_is_decoded_once(tmp_path):
+def test_only_new_and_changed_files_are_decoded(tmp_path, decoded):
+    paths = [write(tmp_path / f"{i}.wav", tone(frequency=100 + i), 8000) for i in range(4)]
+    first = scan_audio(paths, tmp_path / "cache")
+    decoded.clear()
+    assert scan_audio(paths, tmp_path / "cache").equals(first) and decoded == []
+
+    write(paths[1], tone(0.25), 8000)
+    os.utime(paths[2], (1, 1))
+    paths.append(write(tmp_path / "new.wav", tone(), 8000))
+    second = scan_audio(paths, tmp_path / "cache")
+    assert sorted(decoded) == ["1.wav", "2.wav", "new.wav"]
+    assert second["samples"].tolist() == [16000, 8000, 16000, 16000, 16000]
+    assert second.iloc[[0, 2, 3]].equals(first.iloc[[0, 2, 3]])
+    for row in second.itertuples():  # both recordings of 1.wav have entries
+        assert AudioStore(tmp_path / "cache").waveform(row.path, row.digest).equal(read_audio(row.path))
+
+
+def test_the_same_recording_is_stored_once(tmp_path):
     x = (noise(3000) * 32768).astype(np.int16)
-    audio = scan_audio([write(tmp_path / "a.wav", x), write(tmp_path / "a.flac", x)], tmp_path / "cache")
-    assert AudioStore(tmp_path / "cache", read_audio).fill(audio, progressbar=False) == 1
+    paths = [write(tmp_path / name, x) for name in ("a.wav", "a.flac", "b.wav")]
+    table = scan_audio(paths, tmp_path / "cache")
+    assert table["digest"].nunique() == 1
+    (samples,) = (tmp_path / "cache" / "audio").glob("*.bin")
+    assert samples.stat().st_size < 2 * 3000 + 64
 
 
-def test_other_audio_under_an_old_name_is_another_entry(tmp_path):
-    store, seen = AudioStore(tmp_path / "cache", read_audio), []
-    for seed in (0, 1):
-        path = write(tmp_path / "a.wav", noise(3000 + seed, seed))
-        (row,) = scan_audio([path], tmp_path / "cache").to_dict("records")
-        store.fill(pd.DataFrame([row]), progressbar=False)
-        seen.append(to_float(store.read(path, row["digest"])))
-        assert torch.equal(seen[-1], read_audio(path))
-    assert not torch.equal(seen[0][:3000], seen[1][:3000])
+def test_a_recording_in_two_containers_is_a_leak(tmp_path):
+    paths = [write(tmp_path / name, (32767 * tone()).astype("<i2")) for name in ("a.wav", "a.flac")]
+    paths.append(write(tmp_path / "b.wav", tone(frequency=300)))
+    data = scan_audio(paths, tmp_path / "cache").assign(split=["train", "test", "valid"])
+    with pytest.raises(UserError, match="a.wav, .*a.flac are the same audio"):
+        check_splits(data, "random_stratified")
 
 
-def test_a_file_that_changes_between_the_check_and_the_decoding_is_refused(tmp_path):
-    path = write(tmp_path / "a.wav", noise(3000))
-    audio = scan_audio([path], tmp_path / "cache")
-    write(path, noise(3000, 1))
-    store = AudioStore(tmp_path / "cache", read_audio)
-    with pytest.raises(UserError, match="a.wav has changed since it was checked"):
-        store.fill(audio, progressbar=False)
-    assert store.store.missing(audio["digest"]) == audio["digest"].tolist()
+def test_silent_and_very_short_files_are_reported(tmp_path, caplog):
+    paths = [write(tmp_path / "a.wav", tone()), write(tmp_path / "quiet.wav", tone(peak=0.001))]
+    scan_audio(paths, tmp_path / "cache")
+    assert not caplog.messages
+    paths += [write(tmp_path / f"silent{i}.flac", np.zeros(9600 + i), 8000) for i in range(2)]
+    paths.append(write(tmp_path / "short.wav", tone(0.09)))
+    for _ in range(2):  # the second scan reads the list of known files
+        caplog.clear()
+        scan_audio([*paths, paths[0]], tmp_path / "cache")
+        assert caplog.messages == [
+            f"2 of 5 audio files: silent ({paths[2]} and 1 more)",
+            f"1 of 5 audio files: shorter than 0.1 s ({paths[4]})",
+        ]
 
 
-def test_an_interrupted_fill_keeps_its_whole_shards(audio, tmp_path, monkeypatch):
-    monkeypatch.setattr("korser.data.audio_cache.SHARD", 5000)  # samples: one or two files a shard
-    decoded = []
+@pytest.mark.parametrize("text", ["", "path,size\na", "\x00\x00", 'path\n"a'])
+def test_a_damaged_list_of_files_is_replaced(tmp_path, text):
+    path = write(tmp_path / "a.wav", tone())
+    first = scan_audio([path], tmp_path / "cache")
+    files = tmp_path / "cache" / "audio" / audio_cache.FILES
+    files.write_text(text)
+    assert scan_audio([path], tmp_path / "cache").equals(first)
+    assert len(files.read_text().splitlines()) == 2
+
+
+def test_any_file_name(tmp_path, decoded):
+    names = ["한글.wav", 'a "quoted", name.wav', os.fsdecode(b"\xb0\xa1.wav")]  # the last in CP949
+    paths = [write(tmp_path / "a.wav", tone()).rename(tmp_path / name) for name in names]
+    first = scan_audio(paths, tmp_path / "cache")
+    decoded.clear()
+    assert scan_audio(paths, tmp_path / "cache").equals(first) and decoded == []
+
+
+def test_all_bad_files_are_reported_together_and_good_ones_kept(tmp_path, decoded):
+    good = write(tmp_path / "good.wav", tone())
+    bad = [tmp_path / name for name in bad_files(tmp_path)]
+    with pytest.raises(UserError) as error:
+        scan_audio([bad[0], good, *bad[1:]], tmp_path / "cache")
+    message = str(error.value)
+    assert f"{len(bad)} of {len(bad) + 1} audio files" in message and f"and {len(bad) - 3} more" in message
+    assert "\n" not in message and str(good) not in message
+    decoded.clear()
+    assert len(scan_audio([good], tmp_path / "cache")) == 1 and decoded == []
+
+
+def test_an_interrupted_scan_keeps_its_complete_shards(tmp_path, paths, monkeypatch):
+    monkeypatch.setattr(audio_cache, "SHARD_SAMPLES", 8000)  # two files
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    names = []
 
     def interrupted(path):
-        if len(decoded) == 5:
+        if len(names) == 5:
             raise KeyboardInterrupt
-        decoded.append(path)
+        names.append(path)
         return read_audio(path)
 
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
-    with pytest.raises(KeyboardInterrupt):
-        AudioStore(tmp_path / "cache", interrupted).fill(audio, progressbar=False)
-    store = AudioStore(tmp_path / "cache", read_audio)
-    left = store.store.missing(audio["digest"])
-    assert 0 < len(left) < len(audio)
-    assert store.fill(audio, progressbar=False) == len(left)
-    assert not store.store.missing(audio["digest"])
+    with monkeypatch.context() as patch:
+        patch.setattr(audio_cache, "read_audio", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scan_audio(paths, tmp_path / "cache")
+    kept = [path for path in paths if AudioStore(tmp_path / "cache").store.has(audio_digest(read_audio(path)))]
+    assert kept == paths[:4]
+    monkeypatch.setattr(audio_cache, "read_audio", lambda path: names.append(path) or read_audio(path))
+    names.clear()
+    scan_audio(paths, tmp_path / "cache")
+    assert names == [str(path) for path in paths[4:]]
 
 
-def test_a_damaged_shard_does_not_come_out(audio, tmp_path):
-    AudioStore(tmp_path / "cache", read_audio).fill(audio, progressbar=False)
-    for shard in (tmp_path / "cache" / "samples").glob("*.bin"):
-        data = bytearray(shard.read_bytes())
-        data[len(data) // 2] ^= 1
-        shard.write_bytes(data)
-    store = AudioStore(tmp_path / "cache", read_audio)
-    for row in audio.itertuples():
-        assert torch.equal(to_float(store.read(row.audio_path, row.digest)), read_audio(row.audio_path))
-
-
-def test_a_cache_folder_that_cannot_be_written_in(audio, tmp_path):
+def test_a_cache_folder_that_cannot_be_written(tmp_path, paths, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write in"):
-        AudioStore(tmp_path / "file", read_audio).fill(audio, progressbar=False)
+    with pytest.raises(UserError, match="cannot write in .*file.*cache_folder"):
+        scan_audio(paths, tmp_path / "file")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="cannot write in .*No space left"):
+        scan_audio(paths, tmp_path / "cache")
 
 
-def test_the_digest_is_that_of_the_scan(tmp_path):
-    path = write(tmp_path / "a.flac", noise(2000))
-    expected = hashlib.sha256(read_audio(path).numpy().tobytes()).hexdigest()
-    assert expected.startswith(scan_audio([path], tmp_path / "cache")["digest"].iloc[0])
+def test_a_cleared_cache_is_filled_again_or_decoded_on_reading(tmp_path, paths, decoded):
+    table = scan_audio(paths, tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache")
+    store, row = AudioStore(tmp_path / "cache"), table.iloc[1]
+    decoded.clear()
+    assert store.waveform(row["path"], row["digest"]).equal(read_audio(row["path"]))
+    assert decoded == ["pcm24.wav"]
+    assert store.fill(pd.concat([table, table]), progressbar=False) == len(table)
+    decoded.clear()
+    assert AudioStore(tmp_path / "cache").fill(table, progressbar=False) == 0
+    assert store.read(row["path"], row["digest"]).dtype == torch.float32 and decoded == []
+
+
+def test_a_damaged_shard_is_not_used(tmp_path, paths):
+    table = scan_audio(paths, tmp_path / "cache")
+    (shard,) = (tmp_path / "cache" / "audio").glob("*.bin")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    store = AudioStore(tmp_path / "cache")
+    for row in table.itertuples():
+        assert bits(store.waveform(row.path, row.digest)).equal(bits(read_audio(row.path)))
+
+
+def test_a_file_that_changed_after_the_scan_is_refused(tmp_path):
+    path = write(tmp_path / "a.wav", noise(3000))
+    table = scan_audio([path], tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache")
+    write(path, noise(3000, 1))
+    store = AudioStore(tmp_path / "cache")
+    for read in (lambda: store.fill(table, progressbar=False), lambda: store.read(str(path), table["digest"].iloc[0])):
+        with pytest.raises(UserError, match="a.wav: the audio has changed since it was scanned"):
+            read()
+    assert store.store.missing(table["digest"])

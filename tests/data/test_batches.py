@@ -7,7 +7,8 @@ import torch
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from torch.utils.data import DataLoader
 
-from korser.data.batches import BucketSampler, CachedReader, collate, make_dataset, sorted_batches, to_float
+from korser.data.audio import to_float
+from korser.data.batches import BucketSampler, CachedReader, collate, make_dataset, sorted_batches
 from korser.data.resident import InMemorySplit, MemoryBudget, PrefetchLoader, read_all
 from korser.data.store import ArrayStore
 from korser.nn.losses import MISSING
@@ -28,7 +29,7 @@ class Stored:
         self.arrays = arrays
         self.filled = 0
 
-    def read(self, audio_path, digest):
+    def read(self, path, digest):
         return self.store.read(digest)
 
     def fill(self, audio, progressbar=True):
@@ -51,7 +52,7 @@ def made(folder, kinds, n=13):
             x = torch.randn(length, *channels, generator=generator).to(dtype)
         arrays[f"d{i}"] = x
         labels = {"emotion": ["joy", "anger", None][i % 3], "gender": ["f", "m"][i % 2]}
-        rows.append({"id": f"u{i}", "audio_path": f"{i}.wav", "digest": f"d{i}", "samples": length, **labels})
+        rows.append({"id": f"u{i}", "path": f"{i}.wav", "digest": f"d{i}", "samples": length, **labels})
     stored = Stored(folder, arrays)
     manifest = pd.DataFrame(rows)
     stored.fill(manifest)

@@ -33,7 +33,7 @@ def corpus(n_speakers=18, per_class=5, classes=("joy", "sadness", "neutral", "an
     return pd.DataFrame(rows, dtype=object)
 
 
-def parts(data):
+def splits(data):
     return data.set_index("id")["split"].sort_index()
 
 
@@ -53,17 +53,16 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_every_division_is_valid_and_the_same_for_any_row_order(settings, seed):
+def test_every_protocol_is_valid_and_independent_of_the_row_order(settings):
     data = corpus()
     data.insert(0, "digest", data["id"])
-    split = assign_splits(data, seed=seed, **settings)
+    split = assign_splits(data, seed=1, **settings)
     check_splits(split, settings["protocol"])
-    assert "split" not in data  # the input is left alone
-    shuffled = data.sample(frac=1, random_state=seed)
-    again = assign_splits(shuffled, seed=seed, **settings)
-    assert parts(again).equals(parts(split))
+    assert "split" not in data  # the input is not modified
+    shuffled = data.sample(frac=1, random_state=0)
+    again = assign_splits(shuffled, seed=1, **settings)
+    assert splits(again).equals(splits(split))
     assert list(again["id"]) == [i for i in shuffled["id"] if i in set(again["id"])]  # the order of the rows is kept
     if speaker_independent(settings["protocol"]):
         train, valid, test = (speakers(split, part) for part in ("train", "valid", "test"))
@@ -73,12 +72,12 @@ def test_every_division_is_valid_and_the_same_for_any_row_order(settings, seed):
 @pytest.mark.parametrize("protocol", ["speaker_holdout", "speaker_kfold", "random_stratified"])
 def test_the_seed_matters(protocol):
     data = corpus()
-    assert len({tuple(parts(assign_splits(data, protocol=protocol, seed=s))) for s in range(5)}) > 1
+    assert len({tuple(splits(assign_splits(data, protocol=protocol, seed=s))) for s in range(2)}) > 1
 
 
 def test_holdout_sizes_and_balance():
     data = corpus(n_speakers=20)
-    for seed in range(5):
+    for seed in range(2):
         split = assign_splits(data, protocol="speaker_holdout", test=0.2, valid=4, seed=seed)
         for part, n in (("train", 12), ("valid", 4), ("test", 4)):
             assert len(speakers(split, part)) == n
@@ -102,8 +101,8 @@ def test_speakers_by_name():
     assert speakers(split, "test") == {"13", "14", "15"} and speakers(split, "valid") == {"01"}
     split = assign_splits(data, protocol="speaker_holdout", test_speakers=list(range(13, 19)), valid=0)
     assert speakers(split, "test") == {f"{s}" for s in range(13, 19)} and speakers(split, "valid") == set()
-    check_splits(split, "speaker_holdout", parts=("train", "test"))
-    with pytest.raises(UserError, match="valid part is empty"):
+    check_splits(split, "speaker_holdout", required=("train", "test"))
+    with pytest.raises(UserError, match="valid split is empty"):
         check_splits(split, "speaker_holdout")
     with pytest.raises(UserError, match="test_speakers: the corpus has no speaker '19' .it has 01, 02"):
         assign_splits(data, protocol="speaker_holdout", test_speakers=[18, 19])
@@ -111,7 +110,7 @@ def test_speakers_by_name():
         assign_splits(data, protocol="speaker_holdout", test_speakers=[1, 2], valid_speakers=[2])
 
 
-def test_a_number_that_fits_two_speakers_names_neither():
+def test_an_ambiguous_number_matches_no_speaker():
     data = corpus(3)
     data["speaker"] = data["speaker"].replace({"02": "1"})  # beside 01
     with pytest.raises(UserError, match="no speaker '001'"):
@@ -138,7 +137,7 @@ def test_every_speaker_is_tested_once_by_k_fold():
     assert validated == tested[1:] + tested[:1]
 
 
-def test_choosing_on_some_speakers_leaves_the_others_out():
+def test_excluded_speakers_are_in_no_fold():
     data = corpus()
     seen = set()
     for fold in range(4):
@@ -167,7 +166,7 @@ def test_folds_without_validation_train_on_all_others():
     assert len(speakers(split, "train")) == 15
 
 
-def test_consecutive_counts_as_people_do():
+def test_consecutive_folds_sort_numbers_by_value():
     data = corpus(12)
     data["speaker"] = "s" + data["speaker"].astype(int).astype(str)  # s2 comes before s10
     split = assign_splits(data, protocol="speaker_kfold", n_folds=4, folds="consecutive", fold=0)
@@ -231,35 +230,44 @@ def test_three_speakers_are_enough():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"protocol": "speaker_hold"}, "unknown split protocol 'speaker_hold'.*'speaker_holdout'"),
-        ({"protocol": ["speaker_holdout"]}, "unknown split protocol"),
-        ({"protocol": None}, "unknown split protocol 'None'"),
-        ({"protocol": "speaker_holdout", "seed": -1}, "split.seed is -1"),
-        ({"protocol": "speaker_kfold", "seed": 2**32}, "split.seed is 4294967296"),
-        ({"protocol": "random_stratified", "seed": 1.5}, "split.seed is 1.5"),
-        ({"protocol": "speaker_kfold", "seed": None}, "split.seed is None"),
-        ({"protocol": "speaker_holdout", "hold_out": ["sentence"]}, "hold_out is .'sentence'.: write the name of one"),
+        ({"protocol": "speaker_hold"}, "split.protocol=speaker_hold: unknown protocol .did you mean 'speaker_holdout'"),
+        ({"protocol": ["speaker_holdout"]}, "split.protocol=.'speaker_holdout'.: unknown protocol"),
+        ({"protocol": None}, "split.protocol=None: unknown protocol"),
+        ({"protocol": "speaker_holdout", "seed": -1}, "split.seed=-1: expected an integer from 0 to 4294967295"),
+        ({"protocol": "speaker_kfold", "seed": 2**32}, "split.seed=4294967296: expected"),
+        ({"protocol": "random_stratified", "seed": 1.5}, "split.seed=1.5: expected"),
+        ({"protocol": "speaker_kfold", "seed": None}, "split.seed=None: expected"),
+        (
+            {"protocol": "speaker_holdout", "hold_out": ["sentence"]},
+            "split.hold_out=.'sentence'.: expected the name of one column",
+        ),
         ({"protocol": "speaker_holdout", "test_speakers": ["²"]}, "no speaker '²'"),
-        ({"protocol": "speaker_holdout", "test": 1.0}, "test is 1.0"),
-        ({"protocol": "speaker_holdout", "test": 18}, "test is 18"),
-        ({"protocol": "speaker_holdout", "test": -1}, "test is -1"),
-        ({"protocol": "speaker_holdout", "test": 0}, "there has to be a test part"),
-        ({"protocol": "speaker_holdout", "test": "2000/17000"}, "write a fraction"),
-        ({"protocol": "speaker_holdout", "valid": True}, "valid is True"),
+        ({"protocol": "speaker_holdout", "test": 1.0}, "split.test=1.0: expected a fraction"),
+        ({"protocol": "speaker_holdout", "test": 18}, "split.test=18: expected .* integer < 18"),
+        ({"protocol": "speaker_holdout", "test": -1}, "split.test=-1: expected"),
+        ({"protocol": "speaker_holdout", "test": 0}, "split.test=0: the test split must not be empty"),
+        ({"protocol": "speaker_holdout", "test": "2000/17000"}, "split.test='2000/17000': expected a fraction"),
+        ({"protocol": "speaker_holdout", "valid": True}, "split.valid=True: expected"),
         ({"protocol": "speaker_holdout", "test": 0.6, "valid": 0.6}, "no speaker is left to train on"),
         ({"protocol": "speaker_holdout", "exclude_speakers": [99]}, "exclude_speakers: .*'99'"),
-        ({"protocol": "speaker_kfold", "n_folds": 2}, "n_folds is 2"),
-        ({"protocol": "speaker_kfold", "n_folds": 19}, "n_folds is 19.*18"),
-        ({"protocol": "speaker_kfold", "fold": 5}, "fold is 5: there are 5 folds, 0 to 4"),
-        ({"protocol": "speaker_kfold", "folds": "consecutif"}, "folds is 'consecutif'"),
-        ({"protocol": "speaker_kfold", "folds": 5}, "folds is 5: write balanced, consecutive or a list"),
+        ({"protocol": "speaker_kfold", "n_folds": 2}, "split.n_folds=2: expected"),
+        ({"protocol": "speaker_kfold", "n_folds": 19}, "split.n_folds=19: .*18"),
+        ({"protocol": "speaker_kfold", "fold": 5}, "split.fold=5: expected an integer from 0 to 4"),
+        ({"protocol": "speaker_kfold", "folds": "consecutif"}, "split.folds=consecutif: expected balanced"),
+        ({"protocol": "speaker_kfold", "folds": 5}, "split.folds=5: expected balanced, consecutive or a list"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2]]}, "at least 3"),
-        ({"protocol": "speaker_kfold", "folds": [[1], [2], [3]]}, "leaves out 04"),
+        ({"protocol": "speaker_kfold", "folds": [[1], [2], [3]]}, "does not list 04"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2], [1, 3]]}, "01 more than once"),
-        ({"protocol": "random_stratified", "stratify": "emotoin"}, "no column 'emotoin'.*'emotion'"),
-        ({"protocol": "random_stratified", "stratify": ["emotion"]}, "stratify is .'emotion'.: write the name of one"),
-        ({"protocol": "random_stratified", "stratify": None}, "stratify is None"),
-        ({"protocol": "random_stratified", "test": 90}, "test is 90.*utterances of emotion"),
+        (
+            {"protocol": "random_stratified", "stratify": "emotoin"},
+            "split.stratify=emotoin: .* no such column .did you mean 'emotion'",
+        ),
+        (
+            {"protocol": "random_stratified", "stratify": ["emotion"]},
+            "split.stratify=.'emotion'.: expected the name of one column",
+        ),
+        ({"protocol": "random_stratified", "stratify": None}, "split.stratify=None: expected"),
+        ({"protocol": "random_stratified", "test": 90}, "split.test=90: .* integer < 90 .*utterances of emotion"),
         ({"protocol": "random_stratified", "test": 50, "valid": 40}, "all 90 utterances of emotion anger.*anger: [.]"),
         ({"protocol": "manifest"}, "neither a column 'split' nor"),
     ],
@@ -302,7 +310,7 @@ def test_the_manifests_own_folds():
     split = assign_splits(data, protocol="manifest", fold=3)  # the fold called 4
     assert speakers(split, "test") == {"03", "07"} and speakers(split, "valid") == {"04", "08"}
     check_splits(split, "manifest")
-    with pytest.raises(UserError, match="fold is 4"):
+    with pytest.raises(UserError, match="split.fold=4: expected"):
         assign_splits(data, protocol="manifest", fold=4)
 
 
@@ -310,7 +318,7 @@ def test_the_manifests_own_folds():
 def test_a_shared_speaker_is_refused_by_name(protocol):
     data = with_split(corpus(), thirds)
     data.loc[data["id"].isin(["007-joy-0", "011-joy-1"]), "split"] = "train"
-    with pytest.raises(UserError, match="2 speakers are in more than one part .07, 11.*manifest_random"):
+    with pytest.raises(UserError, match="2 speakers are in more than one split .07, 11.*manifest_random"):
         check_splits(data, protocol)
     check_splits(data, "manifest_random")
     check_splits(data, "random_stratified")
@@ -331,15 +339,15 @@ def test_the_same_audio_with_two_labels_is_refused():
     data = with_split(corpus(), thirds)
     data["digest"] = data["id"]
     data.loc[data["id"] == "001-joy-0", "digest"] = "001-anger-0"
-    words = "001-joy-0.wav and /data/001-anger-0.wav are the same audio, with the emotion joy here and anger there"
+    words = "001-joy-0.wav and /data/001-anger-0.wav are the same audio, labelled emotion joy and anger"
     with pytest.raises(UserError, match=words):
         check_splits(data, "manifest")
     check_splits(data, "manifest", tasks=["gender"])
-    data.loc[data["id"] == "001-joy-0", "emotion"] = None  # nothing is said against the other
+    data.loc[data["id"] == "001-joy-0", "emotion"] = None  # no conflict
     check_splits(data, "manifest")
 
 
-def test_a_column_that_the_protocol_does_not_use_is_told_once(caplog):
+def test_an_unused_column_is_reported_once(caplog):
     warn_once.cache_clear()
     data = with_split(corpus(), thirds)
     data.attrs["file"] = "my/manifest.csv"
@@ -350,13 +358,13 @@ def test_a_column_that_the_protocol_does_not_use_is_told_once(caplog):
         "--split.protocol=manifest"
     ]
     assign_splits(data, protocol="manifest_random")
-    assign_splits(data.assign(split=None), protocol="random_stratified")  # an empty one has nothing to say
+    assign_splits(data.assign(split=None), protocol="random_stratified")  # an empty column
     assert len(caplog.messages) == 1
     assign_splits(data.rename(columns={"split": "fold"}), protocol="random_stratified")
     assert "has a column 'fold'" in caplog.messages[1]
 
 
-def test_classes_with_next_to_no_utterances_are_told(caplog):
+def test_classes_with_very_few_utterances_are_reported(caplog):
     warn_once.cache_clear()
     data = with_split(corpus(), thirds)
     check_splits(data, "manifest")
@@ -365,18 +373,21 @@ def test_classes_with_next_to_no_utterances_are_told(caplog):
     data.loc[(data["speaker"] == "06") & (data["emotion"] == "anger"), "emotion"] = "angry"
     check_splits(data, "manifest")
     (said,) = caplog.messages
-    assert "the emotion angry (5 utterances of one speaker: 006-anger-0, ...), joyy (1 utterance" in said
-    assert "003-joy-0) from" in said and "--label_map='{emotion: {angry: ...}}'" in said
+    assert (
+        "classes of emotion with very few utterances: angry (5 utterances of one speaker: 006-anger-0 and 4 more)"
+        in said
+    )
+    assert "joyy (1 utterance of one speaker: 003-joy-0)" in said and "--label_map='{emotion: {angry: ...}}'" in said
     caplog.clear()
     alone = data[data["speaker"] == "06"].assign(split="train")
-    check_splits(alone, "random_stratified", tasks=["emotion"], parts=("train",))
-    assert not caplog.messages  # where there is one speaker all are of one
+    check_splits(alone, "random_stratified", tasks=["emotion"], required=("train",))
+    assert not caplog.messages  # with a single speaker, that is no property of a class
 
 
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
 def test_an_empty_part_is_refused(part):
     data = with_split(corpus(), thirds)
-    with pytest.raises(UserError, match=f"the {part} part is empty"):
+    with pytest.raises(UserError, match=f"the {part} split is empty"):
         check_splits(data[data["split"] != part], "manifest")
 
 
@@ -410,7 +421,7 @@ def test_which_protocols_are_speaker_independent():
 
 
 @pytest.mark.skipif(not (SHARED / "ravdess").is_dir(), reason="needs the shared RAVDESS copy")
-def test_ravdess_chosen_on_actors_1_to_12_and_tested_on_13_to_18():
+def test_ravdess_tested_on_actors_13_to_18():
     data = load_corpus("ravdess", SHARED / "ravdess").data
     split = assign_splits(data, protocol="speaker_holdout", test_speakers=range_13_18(), valid=2)
     check_splits(split, "speaker_holdout")
@@ -432,7 +443,7 @@ def test_ravdess_chosen_on_actors_1_to_12_and_tested_on_13_to_18():
         assert speakers(split, "test") == {f"{3 * fold + i:02}" for i in (1, 2, 3)}
 
 
-def test_sentences_that_tell_the_label_are_noticed():
+def test_lexical_leakage_is_detected():
     data = corpus()  # each class has its own sentences
     assert lexical_leakage(assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")
     apart = assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2, hold_out="sentence")

@@ -282,7 +282,7 @@ def test_who_holds_the_lock_may_write_in_a_thread_though_a_shard_is_damaged(stor
     assert store.missing(["a0", "b0", "c0"]) == ["a0"]
 
 
-def test_waiting_is_said(store, caplog):
+def test_waiting_is_logged(store, caplog):
     other = ArrayStore(store.folder)
 
     def hold():
@@ -298,7 +298,7 @@ def test_waiting_is_said(store, caplog):
     with caplog.at_level(logging.INFO), store.lock():
         assert released.is_set()
     thread.join(10)
-    assert caplog.messages == [f"waiting for another process that fills {store.folder}"]
+    assert caplog.messages == [f"waiting for another process that is filling {store.folder}"]
 
 
 def test_many_read_while_one_writes(tmp_path):

@@ -90,7 +90,9 @@ def test_is_json():
     assert json.loads(json.dumps(got, allow_nan=False)) == got
 
 
-@pytest.mark.parametrize("n, words", [(1, "1 speaker, 3 are needed"), (2, "2 speakers, 3 are needed")])
+@pytest.mark.parametrize(
+    "n, words", [(1, "1 speaker, at least 3 are needed"), (2, "2 speakers, at least 3 are needed")]
+)
 def test_one_or_two_speakers_give_no_interval_and_say_so(n, words):
     metrics = evaluate_predictions(predictions(n), [EMOTION])
     assert metrics["emotion"]["uar"]["low"] is None and metrics["emotion"]["uar"]["note"] == words
@@ -101,7 +103,7 @@ def test_unknown_speakers_give_no_interval_and_say_so():
     table = predictions()
     table.loc[5, "speaker"] = ""
     got = evaluate_predictions(table, [EMOTION])["emotion"]
-    assert got["n"] == 240 and got["accuracy"]["low"] is None and "is not known" in got["accuracy"]["note"]
+    assert got["n"] == 240 and got["accuracy"]["low"] is None and "is unknown" in got["accuracy"]["note"]
 
 
 def test_a_class_of_a_single_speaker():
@@ -111,8 +113,11 @@ def test_a_class_of_a_single_speaker():
     got = evaluate_predictions(table, [EMOTION])["emotion"]
     assert got["accuracy"]["low"] is not None  # does not depend on the set of classes
     assert got["recall"]["joy"]["low"] is not None
-    assert got["recall"]["anger"]["n_speakers"] == 1 and "1 speaker, 3 are needed" == got["recall"]["anger"]["note"]
-    assert got["uar"]["low"] is None and "a class that a single speaker has" in got["uar"]["note"]
+    assert (
+        got["recall"]["anger"]["n_speakers"] == 1
+        and "1 speaker, at least 3 are needed" == got["recall"]["anger"]["note"]
+    )
+    assert got["uar"]["low"] is None and "a class that only one speaker has" in got["uar"]["note"]
     assert got["macro_f1"]["low"] is None
 
 
@@ -129,7 +134,7 @@ def test_a_task_without_labels_is_reported_as_absent(how):
     table = table.drop(columns="intensity") if how == "no column" else table.assign(intensity=None)
     metrics = evaluate_predictions(table, [EMOTION, INTENSITY])
     assert metrics["intensity"] == {"n": 0, "n_speakers": 0, "classes": ["0", "1", "2", "3"]}
-    assert "no labels in this set" in summary_table(metrics, title="m", corpus="c", protocol="p")
+    assert "no labels in this split" in summary_table(metrics, title="m", corpus="c", protocol="p")
 
 
 def test_a_table_read_back_from_csv_gives_the_same():
@@ -152,7 +157,7 @@ def test_classes_are_taken_from_the_columns_if_not_stated():
         ("emotion_prob_joy", np.nan, "u3: emotion_prob_joy = nan is not a finite number"),
         ("emotion_prob_joy", np.inf, "u3: emotion_prob_joy = inf is not a finite number"),
         ("emotion_prob_joy", -2.5, "u3: emotion_prob_joy = -2.5 is not between 0 and 1"),
-        ("emotion", "calm", "'calm' in the column emotion is none of the classes joy, sadness, neutral, anger"),
+        ("emotion", "calm", "'calm' in the column emotion is not one of the classes joy, sadness, neutral, anger"),
         ("emotion_pred", "calm", "'calm' in the column emotion_pred"),
         ("emotion_pred", None, "empty emotion_pred"),
     ],
@@ -190,9 +195,8 @@ def test_summary_names_what_it_stands_on():
     loud = summary_table(
         metrics, title="m", corpus="mini", protocol="random", synthetic=True, random_split=True, pretrained=False
     )
-    assert "mini (SYNTHETIC speech)" in loud
-    assert "RANDOM SPLIT" in loud and "pretrained: false" in loud
-    assert "pretrained" not in summary_table(metrics, title="m", corpus="c", protocol="p", pretrained=True)
+    assert all(f"!!! {caveat}" in loud for caveat in ("SYNTHETIC speech", "RANDOM SPLIT", "NOT PRETRAINED"))
+    assert "PRETRAINED" not in summary_table(metrics, title="m", corpus="c", protocol="p", pretrained=True)
 
 
 def test_classes_that_nobody_has_are_said():
@@ -203,7 +207,7 @@ def test_classes_that_nobody_has_are_said():
     text = summary_table(metrics, title="m", corpus="c", protocol="p")
     assert text.splitlines()[-2:] == [
         "(1) no value: no utterance of this class",
-        "emotion: UAR and macro-F1 are means over 3 of its 4 classes, for there is no utterance of anger",
+        "emotion: UAR and macro-F1 are means over 3 of 4 classes; there is no utterance of anger",
     ]
     assert "means over" not in summary_table(
         evaluate_predictions(predictions(), [EMOTION]), title="m", corpus="c", protocol="p"

@@ -30,7 +30,7 @@ def apply(x, lengths, seed=0, **options):
     augment = SpeechAugment(**options)
     torch.manual_seed(seed)
     drawn = augment.draw(len(x), "cpu")
-    return augment.apply(x, lengths, drawn), drawn
+    return augment.transform(x, lengths, drawn), drawn
 
 
 # What is done
@@ -49,8 +49,8 @@ def test_noise_has_the_drawn_ratio_and_colour(slope):
     augment = SpeechAugment(**{**NOTHING, "noise": 1.0, "reverb": 1.0, "gain": 1.0}, noise_slope=(slope, slope))
     torch.manual_seed(0)
     drawn = augment.draw(len(x), "cpu")
-    noisy = augment.apply(x, lengths, drawn)
-    clean = augment.apply(x, lengths, {**drawn, "noise": torch.zeros(6, dtype=torch.bool)})
+    noisy = augment.transform(x, lengths, drawn)
+    clean = augment.transform(x, lengths, {**drawn, "noise": torch.zeros(6, dtype=torch.bool)})
     speech = clean * ((noisy * clean).sum(1) / clean.square().sum(1))[:, None]  # as loud as it is beside the noise
     noise = noisy - speech
     measured = 10 * torch.log10(speech.square().sum(1) / noise.square().sum(1))
@@ -164,9 +164,11 @@ def test_an_utterance_is_the_same_alone():
     augment = SpeechAugment(equalise=1.0, reverb=1.0, noise=1.0, band_limit=1.0)
     x, _ = white(3, 20000 / RATE)
     drawn = augment.draw(3, "cpu")
-    together = augment.apply(x, lengths, drawn)
+    together = augment.transform(x, lengths, drawn)
     for i, length in enumerate(lengths):
-        alone = augment.apply(x[i : i + 1, :length], lengths[i : i + 1], {k: v[i : i + 1] for k, v in drawn.items()})
+        alone = augment.transform(
+            x[i : i + 1, :length], lengths[i : i + 1], {k: v[i : i + 1] for k, v in drawn.items()}
+        )
         torch.testing.assert_close(alone[0], together[i, :length], rtol=1e-4, atol=1e-6)
 
 
@@ -260,6 +262,6 @@ def test_a_gpu_does_the_same_and_nothing_waits_for_it():
         torch.cuda.set_sync_debug_mode("default")
     assert y.isfinite().all()
     drawn = augment.draw(4, "cuda")
-    expected = SpeechAugment().apply(x.cpu(), lengths.cpu(), {name: value.cpu() for name, value in drawn.items()})
-    torch.testing.assert_close(augment.apply(x, lengths, drawn).cpu(), expected, rtol=1e-3, atol=1e-5)
+    expected = SpeechAugment().transform(x.cpu(), lengths.cpu(), {name: value.cpu() for name, value in drawn.items()})
+    torch.testing.assert_close(augment.transform(x, lengths, drawn).cpu(), expected, rtol=1e-3, atol=1e-5)
     assert RelativeSpeechAugment()(x, torch.ones(4).cuda())[0].is_cuda

@@ -135,7 +135,7 @@ def test_a_complete_run_is_reported_as_long_as_data_and_source_are_those_of_it(o
     assert run(overrides)[0] == row
     weights = second / "checkpoint" / "model.safetensors"  # another one in the place of the source
     (first / "checkpoint" / "model.safetensors").write_bytes(weights.read_bytes())
-    with pytest.raises(UserError, match="the weights in source have changed"):
+    with pytest.raises(UserError, match="the checkpoint .* has changed"):
         run(overrides)
     overrides.pop("source")
     assert run(overrides)[0] == read_json(first / "metrics.json")

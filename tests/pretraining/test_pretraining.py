@@ -353,7 +353,8 @@ def test_validation_covers_each_utterance_once():
 
 
 def test_crops_are_the_audio_from_memory_and_from_disk(folder, tmp_path):
-    from korser.data.audio import read_audio, scan_audio
+    from korser.data.audio import read_audio
+    from korser.data.audio_cache import scan_audio
 
     paths = find_audio(folder)
     table = scan_audio(paths, tmp_path / "cache").reset_index(drop=True)

@@ -15,7 +15,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from korser.data.audio import read_audio, scan_audio
+from korser.data.audio import read_audio
+from korser.data.audio_cache import scan_audio
 from korser.probing import classifier, features, load_settings, run_probe
 from korser.probing.classifier import fit_predict, inner_divisions, probe
 from korser.probing.divisions import divide
@@ -90,7 +91,7 @@ def test_statistics_are_those_of_each_utterance_alone(encoder, audio, tmp_path):
     together = pooled_statistics(encoder, audio, tmp_path / "cache", seconds=2)
     assert together.shape == (16, 3, 32) and together.dtype == np.float32
     for row, got in zip(audio.itertuples(), together):
-        x = read_audio(row.audio_path)[None]
+        x = read_audio(row.path)[None]
         y, _ = encoder.stage(x, torch.tensor([x.shape[1]]))
         layers = y[0].unflatten(-1, (3, 16)).detach()
         expected = torch.cat([layers.mean(0), layers.std(0, correction=0)], -1).numpy()

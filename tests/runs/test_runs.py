@@ -22,7 +22,7 @@ def test_reads_every_complete_run_below(tmp_path, caplog):
     assert [run.model for run in runs] == ["mel_stl", "mel_mtl"]  # the first was named twice, and is there once
     assert runs[0].cost["parameters"] == 94_371_712 and runs[1].cost == {}
     assert list(runs[1].tasks) == ["emotion", "gender", "intensity"] and runs[1].tasks["intensity"]["ordinal"]
-    assert "not complete" in caplog.text and "leaf_stl" in caplog.text
+    assert "incomplete runs are left out" in caplog.text and "leaf_stl" in caplog.text
     table = runs[0].predictions()
     assert set(table["intensity"].dropna()) == {"1", "2"}  # text, though the model was not trained on it
 
@@ -38,14 +38,6 @@ def test_links_to_folders_are_followed_once(tmp_path):
     assert [run.path.parent for run in runs if run.model == "mel_stl"] == [tmp_path / "runs"]
 
 
-def test_reads_runs_made_before_run_json_had_seed_and_fold(tmp_path):
-    path = write_run(tmp_path, "mel_stl", seed=7, fold=2)
-    text = (path / "run.json").read_text().replace('"seed": 7, "fold": 2, ', "")
-    (path / "run.json").write_text(text)
-    (run,) = load_runs(path)
-    assert "seed" not in run.info and (run.seed, run.fold) == (7, 2)
-
-
 def test_folds_of_a_manifest_are_told_apart(tmp_path):
     for fold in (0, 1, 2):
         write_run(tmp_path, "mel_stl", fold=fold, protocol="manifest")
@@ -57,9 +49,9 @@ def test_folds_of_a_manifest_are_told_apart(tmp_path):
     [
         (lambda path: (path / "metrics.json").unlink(), "no complete run below .1 incomplete"),
         (lambda path: (path / "run.json").write_text("{"), "run.json is damaged"),
-        (lambda path: (path / "run.json").write_text("{}"), "run.json has no 'protocol'"),
-        (lambda path: (path / "hparams.yaml").write_text("a: ["), "hparams.yaml cannot be read"),
-        (lambda path: (path / "hparams.yaml").unlink(), "hparams.yaml cannot be read"),
+        (lambda path: (path / "run.json").write_text("{}"), "run.json has no 'model'"),
+        (lambda path: (path / "hparams.yaml").write_text("a: ["), "cannot read .*hparams.yaml"),
+        (lambda path: (path / "hparams.yaml").unlink(), "cannot read .*hparams.yaml"),
     ],
 )
 def test_bad_folders_are_named(tmp_path, spoil, message):
@@ -69,7 +61,7 @@ def test_bad_folders_are_named(tmp_path, spoil, message):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere is no folder"):
+    with pytest.raises(UserError, match="nowhere is not a folder"):
         load_runs([tmp_path, tmp_path / "nowhere"])
 
 

@@ -17,7 +17,7 @@ from korser.training import brain, cuda_graphs
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model
 from korser.training.cuda_graphs import Captured, StepGraphs, on_grid, why_not
-from korser.training.prepare import tasks_of
+from korser.training.tasks import recorded_tasks
 from korser.utils.files import read_csv
 
 CLASSES = {"emotion": ["joy", "anger", "neutral"], "gender": ["female", "male"], "intensity": ["1", "2"]}
@@ -82,7 +82,9 @@ def replays(monkeypatch):
 
 def make_brain(overrides=None, model="mel_mtl", skip_frozen=True):
     hparams = load_hparams(HPARAMS / f"{model}.yaml", {"device": "cpu", "noprogressbar": "true", **(overrides or {})})
-    tasks = tasks_of(hparams, {"tasks": [{"name": name, "classes": classes} for name, classes in CLASSES.items()]})
+    tasks = recorded_tasks(
+        hparams, {"tasks": [{"name": name, "classes": classes} for name, classes in CLASSES.items()]}
+    )
     brain = EmotionBrain(model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_frozen=skip_frozen)
     brain.device = "cuda"  # so it says
     return brain

@@ -1,27 +1,33 @@
-"""Whether a model is right as often as it says: reliability diagrams."""
+"""Reliability diagrams: accuracy against confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
-from korser.reporting.figures.study import Drawing
-from korser.reporting.figures.style import SMALL, grid, label_outer, wrap
+from korser.reporting.figures.group import ComparisonGroup, Drawing
+from korser.reporting.figures.style import SMALL_SIZE, Style, grid, label_outer, wrap
 
 
-def draw(study, style):
-    """A panel a model: accuracy by bin of confidence, the diagonal, and the calibration error (ECE)."""
-    table, column = study.comparison.calibration, f"{study.main}_ece"
-    results = study.comparison.table.set_index("model")
-    figure, axes = grid(style, len(study.models), wanted=1.03, height=1.3, sharex=True, sharey=True)
-    for ax, label in zip(axes, study.models):
-        own, look = table[(table["model"] == label) & (table["count"] > 0)], study.look(label)
+def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
+    """Draw one panel per model: accuracy per confidence bin, the diagonal, and the calibration error (ECE)."""
+    table, column = group.comparison.calibration, f"{group.main}_ece"
+    results = group.comparison.table.set_index("model")
+    figure, axes = grid(style, len(group.models), wanted=1.03, height=1.3, sharex=True, sharey=True)
+    for ax, label in zip(axes, group.models):
+        bins = table[(table["model"] == label) & (table["count"] > 0)]
+        fill = group.model_style(label).fill
         ax.plot([0, 1], [0, 1], color="grey", lw=0.7, ls="--", zorder=1)
-        ax.bar(own["low"], own["accuracy"], own["high"] - own["low"], align="edge", color=look.fill, ec="black", lw=0.4)
-        share = own["count"] / own["count"].sum()
-        ax.scatter(own["confidence"], own["accuracy"], s=3 + 60 * share, color="black", zorder=3, lw=0)
+        ax.bar(bins["low"], bins["accuracy"], bins["high"] - bins["low"], align="edge", color=fill, ec="black", lw=0.4)
+        proportion = bins["count"] / bins["count"].sum()
+        ax.scatter(bins["confidence"], bins["accuracy"], s=3 + 60 * proportion, color="black", zorder=3, lw=0)
         ece = results[column].loc[label]
         box = {"fc": "white", "ec": "none", "pad": 0.8, "alpha": 0.85}
         if ece is not None and np.isfinite(ece):
-            ax.text(0.05, 0.95, f"ECE {ece:.3f}", transform=ax.transAxes, fontsize=SMALL, va="top", bbox=box, zorder=4)
-        ax.set_title(wrap(label, 19), fontsize=SMALL + 0.5)
+            where = {"transform": ax.transAxes, "va": "top", "zorder": 4}
+            ax.text(0.05, 0.95, f"ECE {ece:.3f}", fontsize=SMALL_SIZE, bbox=box, **where)
+        ax.set_title(wrap(label, 19), fontsize=SMALL_SIZE + 0.5)
         ax.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         ax.set_xticklabels(["0", ".5", "1"])
         ax.set_yticklabels(["0", ".5", "1"])
@@ -29,8 +35,7 @@ def draw(study, style):
         ax.set(xlabel="confidence", ylabel="accuracy")
     label_outer(axes)
     caption = (
-        f"Reliability of the predicted probabilities, task {study.main}: accuracy in bins of "
-        "confidence, over all seeds; the "
-        "larger a dot, the more predictions; dashed: perfect calibration."
+        f"Reliability diagram of the predicted probabilities, task {group.main}: accuracy per confidence bin, over all "
+        "seeds; larger dots: more predictions; dashed: perfect calibration."
     )
     yield Drawing("calibration", "Reliability diagram", caption, figure)

@@ -1,38 +1,44 @@
 """Confusion matrix of every task and model, pooled over folds and seeds."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
 import numpy as np
+from matplotlib.figure import Figure
 
-from korser.reporting.figures.study import Drawing, _count
-from korser.reporting.figures.style import SMALL, heat_map, new_figure, wrap
+from korser.reporting.figures.group import ComparisonGroup, Drawing
+from korser.reporting.figures.style import SMALL_SIZE, Style, heat_map, new_figure, wrap
+from korser.utils.text import plural
 
 
-def draw(study, style):
-    """A figure for each task of each model: shares of the true class, and counts beneath them."""
-    for label, model in study.models.items():
+def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
+    """Draw one figure per task and model: percentages of the true class, with the counts below."""
+    for label, model in group.models.items():
         for task, about in model.tasks.items():
             counts = model.counts(task).sum((0, 1))
-            if counts.any():
-                name, n = f"confusion-{task}-{label}", int(counts.sum()) // len(model.seeds)
-                caption = (
-                    f"Confusion matrix of {label}, task {task}: share of each true class in percent, "
-                    "number of predictions "
-                    f"beneath, pooled over {study.runs_of(label)} ({_count(n, 'labelled test utterance')})."
-                )
-                figure = _draw(counts, about["classes"], label, task, style)
-                yield Drawing(name, f"{label}: {task}", caption, figure, (label,))
+            if not counts.any():
+                continue
+            tested = plural(int(counts.sum()) // len(model.seeds), "labelled test utterance")
+            caption = (
+                f"Confusion matrix of {label}, task {task}: percentage of each true class, with the number of "
+                f"predictions below, pooled over {group.runs_of(label)} ({tested})."
+            )
+            figure = _draw(counts, about["classes"], label, task, style)
+            yield Drawing(f"confusion-{task}-{label}", f"{label}: {task}", caption, figure, (label,))
 
 
-def _draw(counts, classes, label, task, style):
-    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+def _draw(counts: np.ndarray, classes: Sequence[str], label: str, task: str, style: Style) -> Figure:
+    percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(style.width, 0.42 * len(classes) + 1.1)  # a small matrix does not fill a wide column
     figure = new_figure(style, max(1.7, side * 0.86))
     ax = figure.subplots()
     names = [wrap(name, 12) for name in classes]
-    size = min(SMALL + 1, 72 * 0.72 * side / len(classes) / 4.2)
-    text = [[f"{s:.0f}\n({c})" for s, c in zip(*row)] for row in zip(share, counts)]
+    size = min(SMALL_SIZE + 1, 72 * 0.72 * side / len(classes) / 4.2)
+    text = [[f"{p:.0f}\n({n})" for p, n in zip(*row)] for row in zip(percent, counts)]
     heat_map(
         ax,
-        share,
+        percent,
         vmin=0,
         vmax=100,
         square=True,
@@ -46,7 +52,7 @@ def _draw(counts, classes, label, task, style):
     ax.set(xlabel="predicted", ylabel="true")
     ax.set_title(wrap(f"{label}: {task}", 40))
     longest = max(len(line) for name in names for line in name.split("\n"))
-    crowded = longest * 0.65 * SMALL > 0.72 * side * 72 / len(classes)  # wider than a cell, points
+    crowded = longest * 0.65 * SMALL_SIZE > 0.72 * side * 72 / len(classes)  # wider than a cell, points
     ax.tick_params(axis="x", rotation=45 if crowded else 0)
     for tick in ax.get_xticklabels():
         tick.set(ha="right" if crowded else "center", rotation_mode="anchor" if crowded else "default")

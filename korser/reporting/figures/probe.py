@@ -1,22 +1,31 @@
-"""What a linear probe found in each layer of frozen encoders (:mod:`korser.probing`)."""
+"""Results of a linear probe for each layer of frozen encoders (:mod:`korser.probing`)."""
 
-import numpy as np
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
 
 from korser.probing.encoders import ALL, CHOSEN
-from korser.reporting.figures.study import Drawing
-from korser.reporting.figures.style import NothingToDraw, grid, legend_below, look
+from korser.reporting.figures.group import Drawing
+from korser.reporting.figures.style import (
+    ModelStyle,
+    NothingToDraw,
+    Style,
+    error_bar,
+    grid,
+    legend_below,
+    model_style,
+)
 from korser.utils.files import find_below, read_csv
 
-BESIDE = (ALL, CHOSEN)  # behind the layers
+UNNUMBERED_LAYERS = (ALL, CHOSEN)  # drawn to the right of the layers
 
 
-def find_probes(folders):
-    """Probes below some folders.
-
-    Returns
-    -------
-    list of (str, pandas.DataFrame)
-        The name of each probe's folder, and its ``probe.csv``.
+def find_probes(folders: str | Path | Sequence[str | Path]) -> list[tuple[str, pd.DataFrame]]:
+    """Return the name of the folder and the ``probe.csv`` of each probe below some folders.
 
     Raises
     ------
@@ -26,20 +35,16 @@ def find_probes(folders):
     return [(path.parent.name, read_csv(path, ["layer"])) for path in find_below(folders, "probe.csv")]
 
 
-def draw_probe(name, scores, style):
-    """Draw one probe: a panel a task, a line an encoder; an encoder of one layer, such as log-mel, is a level.
+def draw_probe(name: str, scores: pd.DataFrame, style: Style) -> Drawing:
+    """Draw one probe: one panel per task, one line per encoder; an encoder with one layer, as log-mel, is a level.
 
     Parameters
     ----------
     name : str
-        Of the probe.
+        Name of the probe.
     scores : pandas.DataFrame
         ``probe.csv``.
     style : Style
-
-    Returns
-    -------
-    Drawing
 
     Raises
     ------
@@ -50,63 +55,61 @@ def draw_probe(name, scores, style):
     if not (scores["layer"] == ALL).any():
         raise NothingToDraw(f"no encoder of the probe {name} has several layers")
     tasks, encoders = list(scores["task"].unique()), list(scores["encoder"].unique())
-    places = {**{str(layer): layer for layer in layers}, **{own: layers[-1] + 1 + i for i, own in enumerate(BESIDE)}}
+    positions = {str(layer): layer for layer in layers}
+    positions |= {layer: layers[-1] + i for i, layer in enumerate(UNNUMBERED_LAYERS, 1)}
+    step = max(1, round(len(layers) / 9))
+    ticks = [*map(str, layers[::step]), *UNNUMBERED_LAYERS]
     figure, axes = grid(style, len(tasks), wanted=style.width / min(len(tasks), 2), height=1.8)
     for ax, task in zip(axes, tasks):
         for i, encoder in enumerate(encoders):
             own = scores[(scores["task"] == task) & (scores["encoder"] == encoder)].set_index("layer")
-            shift = 0.12 * (i - (len(encoders) - 1) / 2)  # of points with intervals, so that they can be told apart
-            (_levels if ALL not in own.index else _line)(
-                ax, own.astype({"uar": float}), places, look(i), encoder, shift
-            )
+            own = own[["uar", "uar_low", "uar_high"]].astype(float)
+            shift = 0.12 * (i - (len(encoders) - 1) / 2)  # of points with intervals, so that they do not overlap
+            draw_encoder = _draw_line if ALL in own.index else _draw_level
+            draw_encoder(ax, own, positions, model_style(i), encoder, shift)
         ax.axhline(1 / scores.loc[scores["task"] == task, "n_classes"].iloc[0], color="black", ls=":", lw=0.8, zorder=0)
-        step = max(1, round(len(layers) / 9))
-        ticks = [str(layer) for layer in layers[::step]] + list(BESIDE)
-        ax.set_xticks([places[tick] for tick in ticks], ticks)
-        for label in ax.get_xticklabels()[-len(BESIDE) :]:
+        ax.set_xticks([positions[tick] for tick in ticks], ticks)
+        for label in ax.get_xticklabels()[-len(UNNUMBERED_LAYERS) :]:
             label.set(rotation=45, ha="right", rotation_mode="anchor")
         ax.set(xlabel="layer", ylabel=f"{task} UAR")
     legend_below(figure, *axes[0].get_legend_handles_labels())
     caption = (
-        f"Linear probe of frozen features on {name}: UAR of each layer (0: what enters the first) with 95 % intervals "
-        "over speakers, of all layers side by side, and of the layer chosen on the training speakers. Dotted: chance."
+        f"Linear probe of frozen features on {name}: UAR of each layer (0: the input of the first layer), of all "
+        "layers concatenated, and of the layer chosen on the training speakers, with 95 % confidence intervals over "
+        "speakers. Dotted: chance level."
     )
     return Drawing(f"probe-{name}", f"Linear probe: {name}", caption, figure)
 
 
-def _line(ax, own, places, look, label, shift):
-    by_layer = own.loc[[name for name in own.index if name not in BESIDE]]
-    x = [places[name] for name in by_layer.index]
-    ax.plot(x, by_layer["uar"], color=look.colour, ls=look.line, marker=look.marker, label=label)
-    low, high = by_layer["uar_low"].astype(float), by_layer["uar_high"].astype(float)
-    ax.fill_between(x, low, high, color=look.colour, alpha=0.15, lw=0)
-    for name in BESIDE:
-        value, low, high = own.loc[name, ["uar", "uar_low", "uar_high"]].astype(float)
-        reach = None if np.isnan(low) else [[value - low], [high - value]]
-        ax.errorbar(places[name] + shift, value, yerr=reach, color=look.colour, marker=look.marker, capsize=2, lw=0.8)
+def _draw_line(
+    ax: Axes, own: pd.DataFrame, positions: Mapping[str, int], marks: ModelStyle, label: str, shift: float
+) -> None:
+    by_layer = own.drop(index=[*UNNUMBERED_LAYERS])
+    x = [positions[name] for name in by_layer.index]
+    ax.plot(x, by_layer["uar"], color=marks.colour, ls=marks.line, marker=marks.marker, label=label)
+    ax.fill_between(x, by_layer["uar_low"], by_layer["uar_high"], color=marks.colour, alpha=0.15, lw=0)
+    for name in UNNUMBERED_LAYERS:
+        _draw_point(ax, positions[name] + shift, own.loc[name], marks)
 
 
-def _levels(ax, own, places, look, label, shift):
-    value, low, high = own.loc[CHOSEN, ["uar", "uar_low", "uar_high"]].astype(float)
-    ax.axhline(value, color=look.colour, ls=look.line, label=label)
-    if not np.isnan(low):
-        x = places[CHOSEN] + shift
-        ax.errorbar(
-            x, value, yerr=[[value - low], [high - value]], color=look.colour, marker=look.marker, capsize=2, lw=0.8
-        )
+def _draw_level(
+    ax: Axes, own: pd.DataFrame, positions: Mapping[str, int], marks: ModelStyle, label: str, shift: float
+) -> None:
+    row = own.loc[CHOSEN]
+    ax.axhline(row["uar"], color=marks.colour, ls=marks.line, label=label)
+    if pd.notna(row["uar_low"]):
+        _draw_point(ax, positions[CHOSEN] + shift, row, marks)
 
 
-def probe_notes(scores):
-    """What must be said under the figure: synthetic speech, random weights.
+def _draw_point(ax: Axes, x: float, row: pd.Series, marks: ModelStyle) -> None:
+    bar = error_bar(*row[["uar", "uar_low", "uar_high"]])
+    ax.errorbar(x, row["uar"], yerr=bar, color=marks.colour, marker=marks.marker, capsize=2, lw=0.8)
 
-    Parameters
-    ----------
-    scores : pandas.DataFrame
 
-    Returns
-    -------
-    list of str
-    """
+def probe_notes(scores: pd.DataFrame) -> list[str]:
+    """Return what a figure of a probe must state: synthetic speech, random weights."""
     notes = ["SYNTHETIC speech: no result for human speech"] if scores["synthetic"].any() else []
     random = scores.loc[scores["pretrained"].astype(str) == "False", "encoder"].unique()
-    return notes + ([f"NOT PRETRAINED, random weights: {', '.join(random)}"] if len(random) else [])
+    if len(random):
+        notes.append(f"NOT PRETRAINED, random weights: {', '.join(random)}")
+    return notes

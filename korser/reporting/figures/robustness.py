@@ -1,108 +1,122 @@
-"""What is left of a model on degraded audio."""
+"""Results on degraded audio."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 
 from korser.comparison import tables
 from korser.comparison.robustness import robustness_table
-from korser.inference.robustness import FOLDER, LIST
-from korser.reporting.figures.study import Drawing
-from korser.reporting.figures.style import NothingToDraw, grid, legend_below, wrap
-from korser.utils.files import read_json
+from korser.reporting.figures.group import ComparisonGroup, Drawing
+from korser.reporting.figures.style import NothingToDraw, Style, grid, legend_below, wrap
+from korser.runs.directory import RunDirectory, condition_split
+from korser.runs.pool import ModelPredictions
 
 
-def conditions_of(study):
-    """Conditions under which all runs of at least one model were tested, and those models.
+def conditions_of(group: ComparisonGroup) -> tuple[dict[str, ModelPredictions], list[SimpleNamespace]]:
+    """Return the models whose runs were all tested on degraded audio, and the conditions that they have in common.
 
     Returns
     -------
-    dict, list
-        ``{label: korser.runs.pool.ModelPredictions}`` and conditions with ``name``, ``kind``, ``value`` and ``unit``.
+    dict of str to korser.runs.pool.ModelPredictions
+        By label.
+    list
+        Conditions with ``name``, ``kind``, ``value`` and ``unit``.
+
+    Raises
+    ------
+    NothingToDraw
+        If there are none.
     """
     by_model = {}
-    for label, model in study.models.items():
-        listed = []
-        for run in model.runs:
-            path = run.path / FOLDER / LIST
-            entries = read_json(path) if path.exists() else []
-            listed.append({e["name"]: e for e in entries if (path.parent / f"{e['name']}.csv").exists()})
+    for label, model in group.models.items():
+        listed = [_tested_conditions(run.directory) for run in model.runs]
         common = {name: entry for name, entry in listed[0].items() if all(name in other for other in listed)}
         if common:
             by_model[label] = common
     if not by_model:
         raise NothingToDraw("no model has all its runs tested on degraded audio (RUN_DIR/robustness)")
-    shared = [e for name, e in next(iter(by_model.values())).items() if all(name in own for own in by_model.values())]
+    first = next(iter(by_model.values()))
+    shared = [entry for name, entry in first.items() if all(name in own for own in by_model.values())]
     if not shared:
         raise NothingToDraw("the models were tested on different degradations of the audio")
     conditions = [SimpleNamespace(**{k: e.get(k) for k in ("name", "kind", "value", "unit")}) for e in shared]
-    return {label: study.models[label] for label in by_model}, conditions
+    return {label: group.models[label] for label in by_model}, conditions
 
 
-def draw(study, style):
-    """A curve for each kind of degradation that has several strengths, and one panel for those that have one."""
-    models, conditions = conditions_of(study)
-    table = robustness_table(models, conditions, study.main, study.metric)
-    numbers = table["value"].notna()
-    strengths = table[numbers].groupby("kind")["value"].nunique()
+def _tested_conditions(directory: RunDirectory) -> dict[str, dict]:
+    entries = {entry["name"]: entry for entry in directory.conditions()}
+    return {name: entry for name, entry in entries.items() if directory.has_predictions(condition_split(name))}
+
+
+def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
+    """Draw a curve per kind of degradation with several strengths, and one panel for all kinds with one strength."""
+    models, conditions = conditions_of(group)
+    table = robustness_table(models, conditions, group.main, group.metric)
+    strengths = table[table["value"].notna()].groupby("kind")["value"].nunique()
     curved = [kind for kind in dict.fromkeys(table["kind"]) if strengths.get(kind, 0) > 1]
     single = table[~table["kind"].isin(curved)]
-    n = len(curved) + bool(len(single))
-    figure, axes = grid(style, n, wanted=2.2, height=1.9, sharey=True)
+    figure, axes = grid(style, len(curved) + (1 if len(single) else 0), wanted=2.2, height=1.9, sharey=True)
     for ax, kind in zip(axes, curved):
-        _curves(ax, table[table["kind"] == kind], study)
+        _draw_curves(ax, table[table["kind"] == kind], group)
     if len(single):
-        _steps(axes[-1], single, study)
+        _draw_single(axes[-1], single, group)
     for ax in axes:
         if ax.get_subplotspec().is_first_col():
-            ax.set_ylabel(study.metric_name)
-    handles, labels = axes[0].get_legend_handles_labels()
-    legend_below(figure, handles, labels)
+            ax.set_ylabel(group.metric_name)
+    legend_below(figure, *axes[0].get_legend_handles_labels())
     caption = (
-        f"{study.metric_name} on degraded audio, the models trained on the audio as it is: "
-        f"mean over seeds with 95 % interval {tables.interval_over(table['n_seeds'])}."
+        f"{group.metric_title} on degraded audio of models trained on the original audio: mean over seeds with 95 % "
+        f"confidence interval {tables.interval_over(table['n_seeds'])}."
     )
-    yield Drawing("robustness", "Robustness", caption[0].upper() + caption[1:], figure)
+    yield Drawing("robustness", "Robustness", caption, figure)
 
 
-def _line(ax, x, rows, study, label, **kwargs):
-    look, metric = study.look(label), study.metric
+def _draw_line(ax: Axes, x: list[float], rows: pd.DataFrame, group: ComparisonGroup, label: str, line: object) -> None:
+    model, metric = group.model_style(label), group.metric
     y, low, high = (rows[f"{metric}{end}"].astype(float).to_numpy() for end in ("", "_low", "_high"))
-    reach = np.nan_to_num([y - low, high - y])
-    ax.errorbar(
-        x, y, reach, color=look.colour, marker=look.marker, label=label, lw=1, elinewidth=0.5, capsize=1, **kwargs
-    )
+    marks = {"color": model.colour, "marker": model.marker, "ls": line}
+    ax.errorbar(x, y, np.nan_to_num([y - low, high - y]), label=label, lw=1, elinewidth=0.5, capsize=1, **marks)
 
 
-def _curves(ax, table, study):
-    """Lines over the strength, with the clean audio at the end where nothing is done to it."""
+def _draw_clean(ax: Axes, x: float, rows: pd.DataFrame, group: ComparisonGroup, label: str) -> None:
+    model = group.model_style(label)
+    ax.plot(x, rows["clean"].iloc[0], marker=model.marker, color=model.colour, mec="black", mew=0.6)
+
+
+def _draw_curves(ax: Axes, table: pd.DataFrame, group: ComparisonGroup) -> None:
+    """Draw lines over the strength of one kind of degradation, with the clean audio at the end."""
     values = sorted(table["value"].unique())
-    unit = table["unit"].iloc[0] or ""
     n = table["model"].nunique()
     for i, (label, own) in enumerate(table.groupby("model", sort=False)):
-        own, look, shift = own.sort_values("value"), study.look(label), (i - (n - 1) / 2) * 0.04
-        _line(ax, [values.index(v) + shift for v in own["value"]], own, study, label, ls=look.line)
-        ax.plot(len(values) + shift, own["clean"].iloc[0], marker=look.marker, color=look.colour, mec="black", mew=0.6)
-    ax.set_xticks(range(len(values) + 1), [*(f"{v:g}" for v in values), "clean"])
-    ax.set_xlabel(unit)
+        own, shift = own.sort_values("value"), (i - (n - 1) / 2) * 0.04
+        x = [values.index(value) + shift for value in own["value"]]
+        _draw_line(ax, x, own, group, label, group.model_style(label).line)
+        _draw_clean(ax, len(values) + shift, own, group, label)
+    ax.set_xticks(range(len(values) + 1), [*(f"{value:g}" for value in values), "clean"])
+    ax.set_xlabel(table["unit"].iloc[0] or "")
     ax.set_title(table["kind"].iloc[0])
 
 
-def _steps(ax, table, study):
-    """Conditions side by side, the clean audio first."""
+def _draw_single(ax: Axes, table: pd.DataFrame, group: ComparisonGroup) -> None:
+    """Draw conditions side by side, the clean audio first."""
     names = list(dict.fromkeys(table["condition"]))
-    labels = list(dict.fromkeys(table["model"]))
+    n = table["model"].nunique()
     for i, (label, own) in enumerate(table.groupby("model", sort=False)):
-        shift = (i - (len(labels) - 1) / 2) * 0.7 / len(labels)
-        look = study.look(label)
-        ax.plot(shift, own["clean"].iloc[0], marker=look.marker, color=look.colour, mec="black", mew=0.6)
-        _line(ax, [1 + names.index(name) + shift for name in own["condition"]], own, study, label, ls="")
-    ax.set_xticks(range(len(names) + 1), ["clean", *(wrap(_said(table, name), 9) for name in names)])
+        shift = (i - (n - 1) / 2) * 0.7 / n
+        _draw_clean(ax, shift, own, group, label)
+        _draw_line(ax, [1 + names.index(name) + shift for name in own["condition"]], own, group, label, "")
+    titles = [_condition_title(table[table["condition"] == name].iloc[0]) for name in names]
+    ax.set_xticks(range(len(names) + 1), ["clean", *(wrap(title, 9) for title in titles)])
     ax.set_title("one strength each")
 
 
-def _said(table, name):
-    """A condition in words, ``MP3 32 kbit/s``."""
-    row = table[table["condition"] == name].iloc[0]
-    strength = [] if row["value"] is None or np.isnan(row["value"]) else [f"{row['value']:g}", row["unit"] or ""]
-    return " ".join([row["kind"], *strength]).strip()
+def _condition_title(row: pd.Series) -> str:
+    """Return a condition as text, ``MP3 32 kbit/s``."""
+    if pd.isna(row["value"]):
+        return row["kind"]
+    return f"{row['kind']} {row['value']:g} {row['unit'] or ''}".rstrip()

@@ -1,70 +1,117 @@
-"""What a search of hyperparameters found: heat maps over pairs of grid axes."""
+"""Results of a hyperparameter search: heat maps over pairs of searched settings."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from korser.reporting.figures.study import Drawing
-from korser.reporting.figures.style import MAP, SMALL, NothingToDraw, grid, heat_map, wrap
+from korser.data.splits import speaker_independent
+from korser.reporting.figures.group import Drawing
+from korser.reporting.figures.style import COLOUR_MAP, SMALL_SIZE, NothingToDraw, Style, grid, heat_map, wrap
+from korser.runs.directory import SEARCH_FILE
+from korser.utils.errors import UserError
+from korser.utils.files import find_below, read_csv, read_json
 
-NOT_AXES = ("trial", "state", "valid_uar", "low", "high", "best_epoch", "seconds", "run_dir", "message")
-MOST = 12  # values that fit on an axis of a heat map; of a search at random, points are drawn instead
+MAX_HEAT_MAP_VALUES = 12  # on each axis; beyond it, as in a random search, points are drawn instead
 
 
-def draw_search(search, trials, style):
+def find_searches(folders: str | Path | Sequence[str | Path]) -> list[tuple[dict, pd.DataFrame]]:
+    """Return the ``search.json`` and the complete trials of ``trials.csv`` of each search below some folders.
+
+    Raises
+    ------
+    UserError
+        If a file is damaged.
+    """
+    found = []
+    for path in find_below(folders, SEARCH_FILE):
+        trials = read_csv(path.parent / "trials.csv")
+        missing = {"state", "valid_uar"} - set(trials)
+        if missing:
+            raise UserError(f"{path.parent}/trials.csv has no column {missing.pop()}: search again")
+        complete = trials[trials["state"] == "complete"].assign(valid_uar=lambda t: pd.to_numeric(t["valid_uar"]))
+        search = read_json(path)
+        settings = [name for name in search["space"] if name in complete]
+        values = complete[settings].astype(object)
+        complete[settings] = values.where(values.notna(), "null")  # written as an empty cell
+        found.append((search, complete))
+    return found
+
+
+def draw_search(search: dict, trials: pd.DataFrame, style: Style) -> Drawing:
     """Draw one search.
 
     Parameters
     ----------
     search : dict
-        ``search.json``.
+        The content of ``search.json``.
     trials : pandas.DataFrame
         Its complete trials.
     style : Style
 
-    Returns
-    -------
-    Drawing
-
     Raises
     ------
     NothingToDraw
-        If no trial is complete, or all have the same settings.
+        If there are no two complete trials with different settings.
     """
     model = search["model"]
-    axes_of = search.get("space") or [c for c in trials if c not in NOT_AXES]
-    varied = [axis for axis in axes_of if axis in trials and trials[axis].nunique() > 1]
+    varied = [name for name in search["space"] if name in trials and trials[name].nunique() > 1]
     if not varied:
         raise NothingToDraw(f"the search of {model} has no two complete trials with different settings")
-    pairs = list(combinations(varied, 2)) or [(varied[0], None)]
-    figure, axes = grid(style, len(pairs), wanted=1.55 if len(pairs) > 1 else 2.9, height=1.7, extra=0.4)
+    pairs = list(combinations(varied, 2))
+    figure, axes = grid(style, len(pairs) or 1, wanted=1.55 if len(pairs) > 1 else 2.9, height=1.7, extra=0.4)
+    if not pairs:
+        _draw_single(axes[0], trials, varied[0], search["best"])
     for ax, (x, y) in zip(axes, pairs):
-        if y is None or max(trials[x].nunique(), trials[y].nunique()) > MOST:
-            _points(ax, trials, x, y, search)
+        if max(trials[x].nunique(), trials[y].nunique()) > MAX_HEAT_MAP_VALUES:
+            _draw_points(ax, trials, x, y, search["best"])
         else:
-            _heat_map(ax, trials, x, y, search)
-    mapped = [ax.collections[0] for ax in axes if ax.collections]
-    if pairs[0][1] is not None:
+            _draw_heat_map(ax, trials, x, y, search["best"])
+    if pairs:
+        mapped = [ax.collections[0] for ax in axes if ax.collections]
         figure.colorbar(mapped[0], ax=axes, shrink=0.8, label="validation UAR", aspect=30)
-    title = f"search of {model}: validation UAR" + (", maximum over the other settings" if len(varied) > 2 else "")
-    figure.suptitle(wrap(title, int(style.width * 14)))
+    title = f"search of {model}: validation UAR"
     caption = f"Search of {model}: validation UAR of {len(trials)} complete trials"
-    caption += ", the highest over the other settings in each cell" if len(varied) > 2 else ""
-    best = ", ".join(f"{k} {v}" for k, v in search["best"].items())
-    caption += f". Framed: the best ({best})." if best else "."
+    if len(varied) > 2:
+        title += ", maximum over the other settings"
+        caption += ", in each cell the maximum over the other settings"
+    best = ", ".join(f"{name} {value}" for name, value in search["best"].items())
+    caption += f". Framed: the best trial ({best})." if best else "."
+    figure.suptitle(wrap(title, int(style.width * 14)))
     return Drawing(f"search-{model}", f"Search of {model}", caption, figure)
 
 
-def _ordered(values):
-    """Distinct values of an axis, numbers by size."""
+def search_notes(search: dict) -> list[str]:
+    """Return what a figure of a search must state: synthetic speech, a random split, random weights."""
+    notes = []
+    if search.get("synthetic"):
+        notes.append("SYNTHETIC speech: no result for human speech")
+    protocol = search.get("data", {}).get("split", {}).get("protocol")
+    if protocol and not speaker_independent(protocol):
+        notes.append(
+            "RANDOM SPLIT: training and validation share speakers; results do not generalise to unseen speakers"
+        )
+    if search.get("pretrained") is False:
+        notes.append("NOT PRETRAINED: the encoder's weights are random")
+    return notes
+
+
+def _ordered(values: pd.Series) -> list:
+    """Return the distinct values of a setting, numbers by size."""
     numbers = pd.to_numeric(values, errors="coerce")
-    return sorted(values.unique(), key=(lambda v: float(v)) if numbers.notna().all() else str)
+    return sorted(values.unique(), key=float if numbers.notna().all() else str)
 
 
-def _heat_map(ax, trials, x, y, search):
+def _draw_heat_map(ax: Axes, trials: pd.DataFrame, x: str, y: str, best: dict) -> None:
     table = trials.pivot_table(index=y, columns=x, values="valid_uar", aggfunc="max")
     table = table.reindex(index=_ordered(trials[y]), columns=_ordered(trials[x]))
+    columns, rows = [_text(value) for value in table.columns], [_text(value) for value in table.index]
     low, high = trials["valid_uar"].min(), trials["valid_uar"].max()
     heat_map(
         ax,
@@ -73,40 +120,47 @@ def _heat_map(ax, trials, x, y, search):
         vmax=max(high, low + 1e-6),
         annot=max(table.shape) <= 5,
         fmt=".2f",
-        annot_kws={"fontsize": SMALL},
-        xticklabels=[_text(v) for v in table.columns],
-        yticklabels=[_text(v) for v in table.index],
+        annot_kws={"fontsize": SMALL_SIZE},
+        xticklabels=columns,
+        yticklabels=rows,
     )
-    best = search["best"]
-    if x in best and y in best:
-        place = [[_text(v) for v in axis] for axis in (table.columns, table.index)]
-        if _text(best[x]) in place[0] and _text(best[y]) in place[1]:
-            corner = (place[0].index(_text(best[x])), place[1].index(_text(best[y])))
-            ax.add_patch(Rectangle(corner, 1, 1, fill=False, ec="black", lw=1.6, clip_on=False))
+    if x in best and y in best and _text(best[x]) in columns and _text(best[y]) in rows:
+        corner = (columns.index(_text(best[x])), rows.index(_text(best[y])))
+        ax.add_patch(Rectangle(corner, 1, 1, fill=False, ec="black", lw=1.6, clip_on=False))
     ax.set(xlabel=x, ylabel=y)
-    if sum(len(_text(v)) + 2 for v in table.columns) > 14:
+    if sum(len(column) + 2 for column in columns) > 14:
         ax.tick_params(axis="x", rotation=45)
 
 
-def _points(ax, trials, x, y, search):
-    """A point a trial: of two settings that were drawn at random, or of the only one."""
-    if y is None:
-        ax.scatter(trials[x], trials["valid_uar"], s=14, color="black")
-        if x in search["best"]:
-            ax.scatter(search["best"][x], trials["valid_uar"].max(), s=60, marker="s", fc="none", ec="black")
-        ax.set(xlabel=x, ylabel="validation UAR")
-    else:
-        ax.scatter(trials[x], trials[y], c=trials["valid_uar"], cmap=MAP, s=22, edgecolor="black", lw=0.4)
-        if x in search["best"] and y in search["best"]:
-            ax.scatter(search["best"][x], search["best"][y], s=70, marker="s", fc="none", ec="black")
-        ax.set(xlabel=x, ylabel=y)
-    for axis, name in (("x", x), ("y", y)):
-        values = pd.to_numeric(trials[name], errors="coerce") if name else pd.Series(dtype=float)
-        if len(values) and values.notna().all() and values.min() > 0 and values.max() / values.min() > 20:
-            getattr(ax, f"set_{axis}scale")("log")
+def _draw_points(ax: Axes, trials: pd.DataFrame, x: str, y: str, best: dict) -> None:
+    """Draw one point per trial at two of its settings."""
+    ax.scatter(trials[x], trials[y], c=trials["valid_uar"], cmap=COLOUR_MAP, s=22, edgecolor="black", lw=0.4)
+    if x in best and y in best:
+        ax.scatter(best[x], best[y], s=70, marker="s", fc="none", ec="black")
+    ax.set(xlabel=x, ylabel=y)
+    if _is_log(trials[x]):
+        ax.set_xscale("log")
+    if _is_log(trials[y]):
+        ax.set_yscale("log")
 
 
-def _text(value):
+def _draw_single(ax: Axes, trials: pd.DataFrame, name: str, best: dict) -> None:
+    """Draw the validation UAR over the only searched setting."""
+    ax.scatter(trials[name], trials["valid_uar"], s=14, color="black")
+    if name in best:
+        ax.scatter(best[name], trials["valid_uar"].max(), s=60, marker="s", fc="none", ec="black")
+    ax.set(xlabel=name, ylabel="validation UAR")
+    if _is_log(trials[name]):
+        ax.set_xscale("log")
+
+
+def _is_log(values: pd.Series) -> bool:
+    """Return whether values span more than a decade and are all positive numbers."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    return bool(numbers.notna().all() and numbers.min() > 0 and numbers.max() / numbers.min() > 20)
+
+
+def _text(value: Any) -> str:
     if value is None:
         return "null"
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

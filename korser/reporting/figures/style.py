@@ -1,17 +1,23 @@
-"""How every figure looks: the venue's width, fonts, and marks that do not rest on colour alone.
+"""Style of all figures: the width and fonts of the venue, and a colour, line, marker and hatch for each model.
 
-A model has the same colour, line style, marker and hatch in every figure, by its place in the list of models. Colours
-are those of Okabe and Ito (2008, "Color Universal Design"), told apart by colour-blind readers, in an order in which
-neighbours differ in lightness too (at least 16 of CIE L*), for print in grey.
+A model has the same style in every figure, given by its position in the list of models. The colours are those of Okabe
+and Ito (2008, "Color Universal Design"), distinguishable by colour-blind readers, in an order in which neighbours also
+differ in lightness (by at least 16 of CIE L*), for print in grey.
 """
+
+from __future__ import annotations
 
 import logging
 import math
 import re
 import textwrap
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
+import numpy as np
 import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,35 +26,44 @@ from matplotlib.figure import Figure
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "ModelStyle",
+    "NothingToDraw",
+    "Style",
+    "error_bar",
+    "finish",
+    "grid",
+    "heat_map",
+    "label_outer",
+    "legend_below",
+    "model_style",
+    "new_figure",
+    "with_hangul",
+    "wrap",
+]
+
 logger = logging.getLogger(__name__)
 
 # Width of a figure in inches, over one column and over two. IEEE: "Preparing figures", 3.5 and 7.16 in; ISCA: the
 # Interspeech paper kit, columns of 80 mm, 10 mm apart; Springer LNCS: text of 122 mm, in one column.
-WIDTHS = {
+VENUE_WIDTHS = {
     "ieee": {1: 3.5, 2: 7.16},
     "interspeech": {1: 80 / 25.4, 2: 170 / 25.4},
     "springer": {1: 122 / 25.4},
 }
 COLOURS = ("#009E73", "#000000", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#F0E442", "#CC79A7")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1)))
-MARKERS = (
-    "o",
-    "s",
-    "^",
-    "D",
-    "v",
-    "X",
-    "P",
-    "<",
-    "*",
-)  # one more than colours, so that a ninth model has a look of its own
+LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "X", "P", "<", "*")  # one more than colours, so that a ninth model differs
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "----", "++++", "oooo", "||||")
-MAP = "Blues"  # one hue, from light to dark: the same order in grey
+COLOUR_MAP = "Blues"  # one hue, from light to dark: the same order in grey
 DPI = 300
-TEXT = 7  # points
-SMALL = 6
+TEXT_SIZE = 7  # points
+SMALL_SIZE = 6
 HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
-HANGUL_FONTS = (  # with TrueType outlines first, which every PDF reader takes
+HANGUL_FONTS = (  # with TrueType outlines first, which every PDF reader supports
     "NanumGothic",
     "NanumBarunGothic",
     "Malgun Gothic",
@@ -58,27 +73,27 @@ HANGUL_FONTS = (  # with TrueType outlines first, which every PDF reader takes
     "Baekmuk Gulim",
     "Noto Sans KR",
     "Noto Sans CJK KR",
-    "Noto Sans CJK JP",  # holds all of Noto Sans CJK's glyphs
+    "Noto Sans CJK JP",  # contains all glyphs of Noto Sans CJK
     "Source Han Sans KR",
 )
 
 
 class NothingToDraw(Exception):
-    """The data of a figure is not there; the message is one line that says which."""
+    """The data of a figure is missing; the message is one line that names it."""
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelStyle:
     """How one model is drawn."""
 
     colour: str
-    line: object
+    line: Any
     marker: str
     hatch: str
 
     @property
-    def fill(self):
-        """The colour made lighter, so that a black hatch is seen on it."""
+    def fill(self) -> tuple:
+        """Return the colour made lighter, so that a black hatch is visible on it."""
         return sns.blend_palette(["white", self.colour], 5)[2]
 
 
@@ -91,46 +106,46 @@ class Style:
     venue : str
         ``ieee``, ``interspeech`` or ``springer``.
     columns : int
-        How many of the page's columns a figure spans, 1 or 2.
+        Number of columns of the page that a figure spans, 1 or 2.
+    fonts : tuple of str
+        Font families in order of preference.
 
     Raises
     ------
     UserError
-        If there is no such venue, or it has no such column width.
+        If the venue is unknown or does not have this number of columns.
     """
 
     venue: str = "ieee"
     columns: int = 1
-    fonts: tuple = field(default=("DejaVu Sans",), compare=False)
+    fonts: tuple[str, ...] = field(default=("DejaVu Sans",), compare=False)
 
-    def __post_init__(self):
-        if not isinstance(self.venue, str) or self.venue not in WIDTHS:
-            raise UserError(f"--venue={self.venue}: there is no such venue{did_you_mean(self.venue, WIDTHS)}")
-        if not isinstance(self.columns, int) or self.columns not in WIDTHS[self.venue]:
-            known = " or ".join(map(str, WIDTHS[self.venue]))
-            raise UserError(
-                f"--columns={self.columns}: a figure of {self.venue} spans {known} columns: write --columns=1"
-            )
+    def __post_init__(self) -> None:
+        if not isinstance(self.venue, str) or self.venue not in VENUE_WIDTHS:
+            raise UserError(f"--venue={self.venue}: unknown venue{did_you_mean(self.venue, VENUE_WIDTHS)}")
+        if not isinstance(self.columns, int) or self.columns not in VENUE_WIDTHS[self.venue]:
+            known = " or ".join(map(str, VENUE_WIDTHS[self.venue]))
+            raise UserError(f"--columns={self.columns}: expected {known} for the venue {self.venue}")
 
     @property
-    def width(self):
-        """Inches."""
-        return WIDTHS[self.venue][self.columns]
+    def width(self) -> float:
+        """Return the width of a figure in inches."""
+        return VENUE_WIDTHS[self.venue][self.columns]
 
-    def context(self):
-        """The settings of matplotlib that a figure is drawn and written with, as a context manager."""
+    def context(self) -> AbstractContextManager:
+        """Return a context manager with the matplotlib settings for drawing and saving a figure."""
         return matplotlib.rc_context(
             {
                 **sns.axes_style("ticks"),
                 "font.family": list(self.fonts),
-                "font.size": TEXT,
-                "axes.titlesize": TEXT,
-                "axes.labelsize": TEXT,
-                "figure.titlesize": TEXT + 1,
-                "xtick.labelsize": SMALL,
-                "ytick.labelsize": SMALL,
-                "legend.fontsize": SMALL,
-                "legend.handlelength": 3.2,  # long enough for a dash pattern to be recognised
+                "font.size": TEXT_SIZE,
+                "axes.titlesize": TEXT_SIZE,
+                "axes.labelsize": TEXT_SIZE,
+                "figure.titlesize": TEXT_SIZE + 1,
+                "xtick.labelsize": SMALL_SIZE,
+                "ytick.labelsize": SMALL_SIZE,
+                "legend.fontsize": SMALL_SIZE,
+                "legend.handlelength": 3.2,  # long enough to recognise a dash pattern
                 "legend.frameon": False,
                 "axes.linewidth": 0.6,
                 "xtick.major.width": 0.6,
@@ -151,43 +166,54 @@ class Style:
         )
 
 
-def look(index):
-    """The look of the model at a place in the list; the same place, the same look.
+def model_style(index: int) -> ModelStyle:
+    """Return the style of the model at a position in the list of models.
 
-    Example
-    -------
-    >>> look(0).marker, look(1).marker, look(0) == look(8)
+    Examples
+    --------
+    >>> model_style(0).marker, model_style(1).marker, model_style(0) == model_style(8)
     ('o', 's', False)
     """
-    return Look(
+    return ModelStyle(
         COLOURS[index % len(COLOURS)],
-        LINES[index % len(LINES)],
+        LINE_STYLES[index % len(LINE_STYLES)],
         MARKERS[index % len(MARKERS)],
         HATCHES[index % len(HATCHES)],
     )
 
 
-def new_figure(style, height):
-    """An empty figure of the venue's width and ``height`` inches, whose parts make room for one another."""
+def new_figure(style: Style, height: float) -> Figure:
+    """Return an empty figure with the venue's width and a height in inches, in constrained layout."""
     figure = Figure(figsize=(style.width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.05)  # inches
-    FigureCanvasAgg(figure)  # what text takes up can be asked for
+    FigureCanvasAgg(figure)  # the extent of text can be measured
     return figure
 
 
-def grid(style, n, *, wanted, height, extra=0.0, sharex=False, sharey=False):
-    """A figure with ``n`` panels in rows.
+def grid(
+    style: Style,
+    n: int,
+    *,
+    wanted: float,
+    height: float,
+    extra: float = 0.0,
+    sharex: bool = False,
+    sharey: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with ``n`` panels in rows.
 
     Parameters
     ----------
     style : Style
     n : int
     wanted : float
-        Width of a panel in inches that shows it well: as many go in a row as fit.
+        Desired width of a panel in inches; each row has as many panels as fit.
     height : float
-        Of a row, inches.
+        Height of a row in inches.
     extra : float
-        Inches for a title.
+        Additional height in inches, for a title.
+    sharex, sharey : bool
+        Whether the panels share an axis.
 
     Returns
     -------
@@ -204,8 +230,8 @@ def grid(style, n, *, wanted, height, extra=0.0, sharex=False, sharey=False):
     return figure, list(axes[:n])
 
 
-def label_outer(axes):
-    """Keep the labels of x in the lowest panel of each column, those of y in the first of each row."""
+def label_outer(axes: Sequence[Axes]) -> None:
+    """Keep the x labels in the lowest panel of each column and the y labels in the first of each row."""
     columns = axes[0].get_subplotspec().get_gridspec().ncols
     for i, ax in enumerate(axes):
         if i + columns < len(axes):
@@ -217,35 +243,40 @@ def label_outer(axes):
             ax.set_ylabel("")
 
 
-def heat_map(ax, table, **kwargs):
-    """``seaborn.heatmap`` without a colour bar, the names of rows and columns as given."""
+def error_bar(value: float, low: float | None, high: float | None) -> list[list[float]] | None:
+    """Return the lengths of an error bar as ``Axes.errorbar`` takes them; None if there is no interval."""
+    if low is None or np.isnan(low):
+        return None
+    return [[value - low], [high - value]]
+
+
+def heat_map(ax: Axes, table: Any, **kwargs: Any) -> None:
+    """Draw ``seaborn.heatmap`` without a colour bar, with the given names of rows and columns."""
     engine = ax.figure.get_layout_engine()
-    ax.figure.set_layout_engine(
-        "none"
-    )  # seaborn draws the figure to see whether names overlap: not laid out, it is fast
-    sns.heatmap(table, ax=ax, cmap=MAP, cbar=False, fmt=kwargs.pop("fmt", ""), **kwargs)
+    ax.figure.set_layout_engine("none")  # seaborn draws the figure to see whether names overlap: fast without layout
+    sns.heatmap(table, ax=ax, cmap=COLOUR_MAP, cbar=False, fmt=kwargs.pop("fmt", ""), **kwargs)
     ax.figure.set_layout_engine(engine)
     ax.tick_params(rotation=0, length=0)
 
 
-def legend_below(figure, handles, labels):
-    """One legend for all panels, under them, in as many columns as the longest label leaves."""
+def legend_below(figure: Figure, handles: Sequence, labels: Iterable[str]) -> None:
+    """Draw one legend for all panels below them, in as many columns as fit the longest label."""
     labels = [wrap(label, 34) for label in labels]
     longest = max(len(line) for label in labels for line in label.split("\n"))
-    entry = SMALL / 72 * (5.2 + 0.62 * longest)  # inches: the handle and the label
+    entry = SMALL_SIZE / 72 * (5.2 + 0.62 * longest)  # inches: the handle and the label
     columns = max(1, min(len(labels), int((figure.get_figwidth() - 0.1) / entry)))
     columns = math.ceil(len(labels) / math.ceil(len(labels) / columns))  # rows of equal length
     legend = figure.legend(handles, labels, loc="lower center", ncols=columns, columnspacing=1.0, borderaxespad=0.2)
-    legend.set_in_layout(False)  # room is made by `finish`
+    legend.set_in_layout(False)  # `finish` makes room for it
 
 
-def wrap(text, width):
-    """Break a name into lines, after a space, an underscore or a comma where there is one.
+def wrap(text: object, width: int) -> str:
+    r"""Break a name into lines, after a space, an underscore or a comma where possible.
 
-    Example
-    -------
+    Examples
+    --------
     >>> wrap("wav2vec_leaf_mtl", 12)
-    'wav2vec_\\nleaf_mtl'
+    'wav2vec_\nleaf_mtl'
     >>> wrap("mel_stl", 12)
     'mel_stl'
     """
@@ -258,10 +289,10 @@ def wrap(text, width):
     return "\n".join(lines)
 
 
-def finish(figure, notes, style):
-    """Write what a reader must know under a figure, make it higher by that and by its legend, and lay it out."""
-    lines = textwrap.wrap(notes, int(style.width * 72 / (SMALL * 0.58)))
-    note = len(lines) * SMALL * 1.25 / 72 + 0.05 * bool(lines)  # inches
+def finish(figure: Figure, notes: str, style: Style) -> None:
+    """Write notes below a figure, increase its height by them and by its legends, and lay it out."""
+    lines = textwrap.wrap(notes, int(style.width * 72 / (SMALL_SIZE * 0.58)))
+    note = len(lines) * SMALL_SIZE * 1.25 / 72 + (0.05 if lines else 0)  # inches
     legend = sum(legend.get_window_extent().height / figure.dpi for legend in figure.legends)
     width, height = figure.get_size_inches()
     height += note + legend
@@ -269,35 +300,23 @@ def finish(figure, notes, style):
     figure.get_layout_engine().set(rect=(0, (note + legend) / height, 1, 1 - (note + legend) / height))
     for one in figure.legends:
         one.set_bbox_to_anchor((0, note / height, 1, 1), transform=figure.transFigure)
-    figure.text(
-        0.03 / width, 0.04 / height, "\n".join(lines), fontsize=SMALL, va="bottom", linespacing=1.1, in_layout=False
-    )
+    position = (0.03 / width, 0.04 / height)
+    figure.text(*position, "\n".join(lines), fontsize=SMALL_SIZE, va="bottom", linespacing=1.1, in_layout=False)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # it is laid out; once is enough for all its files
 
 
-def with_hangul(style, texts):
-    """The style, with a font for Hangul behind its own if any text has Hangul.
+def with_hangul(style: Style, texts: Iterable[str]) -> Style:
+    """Return the style with a Hangul font behind its own fonts, if any text contains Hangul.
 
-    Where none is installed a warning says what to install, and the figures are drawn with boxes in its place.
-
-    Parameters
-    ----------
-    style : Style
-    texts : iterable of str
-
-    Returns
-    -------
-    Style
+    If none is installed, a warning names one, and the figures show boxes instead.
     """
     if not any(HANGUL.search(str(text)) for text in texts):
         return style
     installed = {font.name for font in font_manager.fontManager.ttflist}
     fonts = [name for name in HANGUL_FONTS if name in installed]
     if not fonts:
-        logger.warning(
-            "no font with Hangul is installed, so labels show boxes: install one (apt-get install fonts-nanum)"
-        )
+        logger.warning("no Hangul font is installed, so labels show boxes: install one (apt-get install fonts-nanum)")
         logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
         return style
     return Style(style.venue, style.columns, (*style.fonts, fonts[0]))

@@ -1,16 +1,15 @@
 """Reads a wav2vec 2.0, HuBERT, WavLM or data2vec-audio checkpoint, or says in one line why not."""
 
 import logging
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub.utils import logging as hub_logging
 from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
-from transformers.utils import logging as transformers_logging
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.huggingface import quiet_huggingface
+from korser.utils.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -28,24 +27,7 @@ WEIGHT_FILES = (
 )
 
 
-@contextmanager
-def quiet_libraries():
-    """No progress bars, no retries told one by one, no table of unused tensors; what matters is ours to report."""
-    levels = [(log, log.get_verbosity()) for log in (transformers_logging, hub_logging)]
-    bar = transformers_logging.is_progress_bar_enabled()
-    for log, _ in levels:
-        log.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log, level in levels:
-            log.set_verbosity(level)
-        if bar:
-            transformers_logging.enable_progress_bar()
-
-
-@quiet_libraries()
+@quiet_huggingface()
 def read_config(source, revision=None):
     """The config of a checkpoint, with everything switched off that acts at random on the time axis or the depth.
 
@@ -93,7 +75,7 @@ def read_config(source, revision=None):
     return config
 
 
-@quiet_libraries()
+@quiet_huggingface()
 def read_do_normalize(source, revision=None, do_normalize=None):
     """Whether the checkpoint wants its waveforms with zero mean and unit variance, by its preprocessor config.
 
@@ -131,7 +113,7 @@ def read_do_normalize(source, revision=None, do_normalize=None):
     return extractor.do_normalize if do_normalize is None else do_normalize
 
 
-@quiet_libraries()
+@quiet_huggingface()
 def read_model(source, config, revision=None):
     """The encoder in float32, without touching the global random state.
 
@@ -193,8 +175,3 @@ def local_folder(source):
     if path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2:
         raise UserError(f"{source}: no such folder; give a checkpoint's folder, a hub id, or {NANO!r}")
     return None
-
-
-def first_line(error):
-    """The first line of an exception's message, without the full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")

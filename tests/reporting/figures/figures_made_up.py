@@ -52,7 +52,14 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
     table = predictions(tasks, fold, n_folds, skill, rng)
     write_csv(path / "test.csv", table)
     run = {"model": model, "corpus": "made-up", "synthetic": False, "protocol": "speaker_kfold", "pretrained": None}
-    run |= {"speaker_independent": True, "seed": seed, "fold": fold, "code": {}, "frozen": []}
+    run |= {
+        "speaker_independent": True,
+        "seed": seed,
+        "fold": fold,
+        "code": {},
+        "frozen": [],
+        "identified_by_folder": False,
+    }
     run["environment"] = {"python": "3", "platform": "-", "device": "cpu", "threads": 1, "command": [], "versions": {}}
     described = [{"name": t.name, "weight": t.weight, "ordinal": t.ordinal, "classes": list(t.classes)} for t in tasks]
     write_json(path / "run.json", {**run, "tasks": described, **info})

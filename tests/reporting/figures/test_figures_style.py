@@ -10,8 +10,8 @@ import pytest
 from figures_made_up import write_run
 from matplotlib.colors import to_rgb
 
-import korser.reporting.figures as figures
-from korser.reporting.figures.style import COLOURS, Style, look, wrap
+import korser.reporting.figures.draw as figures
+from korser.reporting.figures.style import COLOURS, Style, model_style, wrap
 from korser.utils.errors import UserError
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, for linear RGB.
@@ -53,7 +53,7 @@ def test_colours_differ_for_colour_blind_readers(kind):
 
 
 def test_models_differ_in_more_than_colour():
-    looks = [look(i) for i in range(16)]
+    looks = [model_style(i) for i in range(16)]
     assert len({(one.colour, one.marker) for one in looks}) == 16
     for what in ("marker", "hatch", "line"):
         assert len({str(getattr(one, what)) for one in looks[:8]}) == 8, what
@@ -84,12 +84,12 @@ def plot():
 
 
 def test_recipe_draws(plot, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(figures, "KINDS", (figures.scores,))
+    monkeypatch.setattr(figures, "FIGURES", (figures.results,))
     write_run(tmp_path / "runs", "mel_stl")
     plot.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--venue=springer"])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "scores-emotion.pdf",
-        "scores-emotion.png",
+        "results-emotion.pdf",
+        "results-emotion.png",
         "figures.json",
         "report.html",
     }
@@ -99,7 +99,7 @@ def test_recipe_draws(plot, tmp_path, monkeypatch, capsys):
 def test_recipe_draws_runs_of_several_folders_and_linked_ones(plot, tmp_path, monkeypatch):
     seen = []
     kind = SimpleNamespace(__name__="kind", draw=lambda study, style: seen.extend(study.models) or [])
-    monkeypatch.setattr(figures, "KINDS", (kind,))
+    monkeypatch.setattr(figures, "FIGURES", (kind,))
     write_run(tmp_path / "one", "mel_stl")
     write_run(tmp_path / "disk", "leaf_stl")
     (tmp_path / "two").mkdir()
@@ -108,7 +108,7 @@ def test_recipe_draws_runs_of_several_folders_and_linked_ones(plot, tmp_path, mo
     plot.main([*folders, "--out", str(tmp_path / "out")])
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert sorted(seen) == ["leaf_stl", "mel_stl"] and all(model in page for model in seen)
-    with pytest.raises(UserError, match="three is no folder"):
+    with pytest.raises(UserError, match="three is not a folder"):
         plot.main([*folders, str(tmp_path / "three"), "--out", str(tmp_path / "out")])
 
 
@@ -128,5 +128,5 @@ def test_recipe_refuses_wrong_options(plot, tmp_path, option, said):
 
 
 def test_springer_has_one_column():
-    with pytest.raises(UserError, match="springer spans 1 columns"):
+    with pytest.raises(UserError, match="columns=2: expected 1 for the venue springer"):
         Style("springer", 2)

@@ -12,7 +12,7 @@ import transformers
 from helpers import run
 
 from korser.frontend.base import Chain
-from korser.inference.predict import TrainedModel
+from korser.inference.predict import load_trained_model
 from korser.plugins.frontends.wav2vec.wav2vec import LayerMix, Wav2Vec
 from korser.utils.errors import UserError
 
@@ -453,10 +453,10 @@ def test_a_changed_checkpoint_is_noticed(tiny, tmp_path, freeze):
     preprocessor.write_text(said.replace('"do_normalize": true', '"do_normalize": false'))
     with pytest.raises(UserError, match="weights or configuration have changed"):
         run(overrides, model="wav2vec_stl")
-    with pytest.raises(UserError, match="preprocessor_config.json of .* is not what"):
-        TrainedModel(run_dir)
+    with pytest.raises(UserError, match="preprocessor_config.json of .* has changed since"):
+        load_trained_model(run_dir)
     preprocessor.write_text(said)
-    TrainedModel(run_dir)
+    load_trained_model(run_dir)
     tensors = safetensors.torch.load_file(weights)
     safetensors.torch.save_file({k: v * 1.01 for k, v in tensors.items()}, weights, metadata={"format": "pt"})
     with pytest.raises(UserError, match="weights or configuration have changed"):

@@ -1,4 +1,4 @@
-"""Every figure, drawn from made-up run directories: what is in it, and whether it can be read."""
+"""Content and readability of every figure, drawn from made-up run directories."""
 
 import json
 import logging
@@ -8,54 +8,60 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from figures_made_up import EMOTIONS, NAMES, write_run, write_search, write_study
+from figures_made_up import EMOTIONS, write_run, write_search, write_study
 from PIL import Image
 
-import korser.reporting.figures as figures
-from korser.reporting.figures import Style, draw_all
-from korser.reporting.figures.search import draw_search
-from korser.reporting.figures.study import find_searches, gather
+import korser.reporting.figures.draw as figures
+from korser.comparison.tables import interval_over
+from korser.reporting.figures import NothingToDraw, Style, draw_all
+from korser.reporting.figures.group import gather
+from korser.reporting.figures.search import draw_search, find_searches
 from korser.reporting.figures.style import DPI, HANGUL_FONTS, finish, with_hangul
 from korser.runs.load import load_runs
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, write_csv, write_json
 
+MODELS = ["leaf_stl", "leaf_mtl", "wav2vec_stl", "wav2vec_leaf_mtl"]
+LONG = ["wav2vec2_xlsr_300m_layer_mix_leaf_attentive_pooling_mtl", "mel_stl"]
 STYLES = [Style("ieee", 1), Style("ieee", 2), Style("interspeech", 1), Style("springer", 1)]
 
 
-def drawings(folder, style=None, kinds=figures.KINDS):
-    """Every drawing of the only study below a folder, laid out as it is written."""
+def drawings(folder, style=None, kinds=figures.FIGURES):
+    """Return the only group below a folder and all its drawings by name, laid out as they are written."""
     style = style or Style()
-    (study,) = gather(load_runs(folder))
-    style = with_hangul(style, figures._texts(study))
+    (group,) = gather(load_runs(folder))
+    style = with_hangul(style, figures.user_texts(group))
     drawn = {}
     for kind in kinds:
         with style.context():
             try:
-                for drawing in kind.draw(study, style):
-                    finish(drawing.figure, "; ".join(study.notes(drawing.models)), style)
+                for drawing in kind.draw(group, style):
+                    finish(drawing.figure, "; ".join(group.notes(drawing.models)), style)
                     drawn[drawing.name] = drawing
-            except figures.NothingToDraw:
+            except NothingToDraw:
                 pass
     for search, trials in find_searches(folder):
         with style.context():
             drawing = draw_search(search, trials, style)
             finish(drawing.figure, "", style)
             drawn[drawing.name] = drawing
-    return study, drawn
+    return group, drawn
 
 
 @pytest.fixture(scope="module")
-def study_folder(tmp_path_factory):
+def eight_models(tmp_path_factory):
     """Eight models with two seeds and two folds each, and a search."""
-    folder = write_study(tmp_path_factory.mktemp("study"))
+    folder = write_study(tmp_path_factory.mktemp("runs"))
     write_search(folder / "search", "leaf_mtl")
     return folder
 
 
 @pytest.fixture(scope="module")
-def eight(study_folder):
-    return drawings(study_folder)
+def four_models(tmp_path_factory):
+    """Group and drawings of four models with two seeds and two folds each, and of a search."""
+    folder = write_study(tmp_path_factory.mktemp("runs"), MODELS)
+    write_search(folder / "search", "leaf_mtl")
+    return drawings(folder)
 
 
 def overlapping(one, other):
@@ -94,84 +100,71 @@ def require_readable(drawing):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES, ids=lambda s: f"{s.venue}{s.columns}")
-def test_eight_models_can_be_read(study_folder, style):
-    for drawing in drawings(study_folder, style)[1].values():
+def test_eight_models_are_readable(eight_models, style):
+    for drawing in drawings(eight_models, style)[1].values():
         require_readable(drawing)
 
 
-LONG = ["wav2vec2_xlsr_300m_layer_mix_leaf_attentive_pooling_mtl", "mel_stl"]
-
-
-WIDE = pytest.param(Style("ieee", 2), marks=pytest.mark.slow, id="ieee2")
-
-
-@pytest.mark.parametrize("style", [pytest.param(Style("interspeech", 1), id="interspeech1"), WIDE])
-@pytest.mark.parametrize("models", [LONG, ["leaf_mtl"]], ids=["long", "one"])
-def test_long_names_and_caveats_and_many_classes_can_be_read(tmp_path, style, models):
-    caveats = {"synthetic": True, "pretrained": False}
-    write_study(tmp_path, models, seeds=1, folds=1, classes=EMOTIONS if len(models) > 1 else EMOTIONS[:2], **caveats)
+@pytest.mark.parametrize(
+    "style, models, classes",
+    [
+        pytest.param(Style("interspeech", 1), LONG, EMOTIONS, id="long"),
+        pytest.param(Style("ieee", 2), LONG, EMOTIONS, id="long-two-columns", marks=pytest.mark.slow),
+        pytest.param(Style("interspeech", 1), ["leaf_mtl"], EMOTIONS[:2], id="one", marks=pytest.mark.slow),
+    ],
+)
+def test_long_names_notes_and_many_classes_are_readable(tmp_path, style, models, classes):
+    write_study(tmp_path, models, seeds=1, folds=1, classes=classes, synthetic=True, pretrained=False)
     _, drawn = drawings(tmp_path, style)
     for drawing in drawn.values():
         require_readable(drawing)
 
 
-def test_everything_is_drawn(eight):
-    _, drawn = eight
-    mtl = [name for name in NAMES if "mtl" in name]
+def test_everything_is_drawn(four_models):
+    _, drawn = four_models
+    mtl = [name for name in MODELS if "mtl" in name]
     assert set(drawn) == {
-        *("losses", "scores-emotion", "scores-gender", "scores-intensity", "ablation", "layers", "cost", "subgroups"),
+        *(
+            "losses",
+            "results-emotion",
+            "results-gender",
+            "results-intensity",
+            "ablation",
+            "layers",
+            "cost",
+            "subgroups",
+        ),
         *("speakers", "calibration", "robustness", "search-leaf_mtl"),
-        *(f"confusion-emotion-{name}" for name in NAMES),
+        *(f"confusion-emotion-{name}" for name in MODELS),
         *(f"confusion-{task}-{name}" for task in ("gender", "intensity") for name in mtl),
-        *(f"learned-leaf-{name}" for name in NAMES if "leaf" in name),
-        *(f"embeddings-{name}" for name in NAMES),
+        *(f"parameters-leaf-{name}" for name in MODELS if "leaf" in name),
+        *(f"embeddings-{name}" for name in MODELS),
     }
 
 
-def test_an_interval_from_zero_is_drawn(tmp_path, monkeypatch):
+def test_an_interval_from_zero_is_drawn(tmp_path):
     write_run(tmp_path, "mel_stl")
-    (study,) = gather(load_runs(tmp_path))
-    table = study.comparison.subgroups
+    (group,) = gather(load_runs(tmp_path))
+    table = group.comparison.subgroups
     table[["uar", "uar_low", "uar_high"]] = [0.3, 0.0, 0.7]
-    (drawing, *_) = figures.subgroups.draw(study, Style())
+    (drawing, *_) = figures.subgroups.draw(group, Style())
     for ax in drawing.figure.axes:
         assert len(ax.containers) >= 2 * len(ax.patches) > 0  # a bar and its whisker
         assert all(0 <= patch.get_x() + patch.get_width() <= len(ax.get_xticks()) for patch in ax.patches)
 
 
-@pytest.mark.parametrize(
-    "seeds, over",
-    [
-        ({"mel_stl": 1, "leaf_stl": 1}, dict.fromkeys(("scores", "ablation", "subgroups", "robustness"), "speakers")),
-        (
-            {"mel_stl": 2, "leaf_stl": 1},
-            {
-                **dict.fromkeys(
-                    ("scores", "subgroups", "robustness"),
-                    "speakers and seeds, over speakers alone where there is one seed",
-                ),
-                "ablation": "speakers",  # over the seed that both have
-            },
-        ),
-        (
-            {"mel_stl": 2, "leaf_stl": 2},
-            dict.fromkeys(("scores", "ablation", "subgroups", "robustness"), "speakers and seeds"),
-        ),
-    ],
-    ids=["one", "some", "two"],
-)
-def test_captions_say_what_intervals_are_over(tmp_path, seeds, over):
-    for model, n in seeds.items():
-        for seed in range(n):
+def test_captions_state_what_intervals_are_over(tmp_path):
+    for model, seeds in {"mel_stl": (0, 1), "leaf_stl": (0,)}.items():
+        for seed in seeds:
             write_run(tmp_path, model, seed=seed)
-    kinds = [getattr(figures, name) for name in over]
-    captions = {name: drawing.caption for name, drawing in drawings(tmp_path, kinds=kinds)[1].items()}
-    for kind, said in over.items():
-        caption = captions["scores-emotion" if kind == "scores" else kind]
-        assert re.search(rf"95 % interval over {said}(;|\.| \()", caption), caption
+    kinds = {"results-emotion": figures.results, "subgroups": figures.subgroups, "robustness": figures.robustness}
+    _, drawn = drawings(tmp_path, kinds=[*kinds.values(), figures.ablation])
+    for name in kinds:
+        assert f"95 % confidence interval {interval_over([2, 1])}" in drawn[name].caption
+    assert f"95 % confidence interval {interval_over([1])};" in drawn["ablation"].caption  # the seed that both have
 
 
-def test_what_has_no_label_is_not_counted_as_predicted(tmp_path):
+def test_utterances_without_a_label_are_not_counted(tmp_path):
     for seed in (1, 2):
         path = write_run(tmp_path, "mel_stl", seed=seed) / "test.csv"
         table = read_csv(path)
@@ -181,18 +174,18 @@ def test_what_has_no_label_is_not_counted_as_predicted(tmp_path):
     assert "(86 labelled test utterances)" in drawn["confusion-emotion-mel_stl"].caption
 
 
-def test_captions_say_which_classes_a_group_lacks(tmp_path):
+def test_captions_name_the_classes_that_a_group_lacks(tmp_path):
     path = write_run(tmp_path, "mel_stl") / "test.csv"
     table = read_csv(path, ["intensity"])
     joy = table["emotion"] == "joy"
     lacking = joy & (table["intensity"] == "2") | (table["emotion"] == "anger") & (table["speaker"] == "s3")
     write_csv(path, table[~lacking])
     _, drawn = drawings(tmp_path, kinds=[figures.subgroups])
-    said = "UAR is the mean over the classes that a group has"
-    assert f"{said} (intensity 2: no joy)." in drawn["subgroups"].caption
-    assert drawn["speakers"].caption.endswith(f"{said} (speaker s3: no anger).")
-    (study,) = gather(load_runs(tmp_path), "accuracy")
-    assert said not in next(figures.subgroups.draw(study, Style())).caption
+    text = "UAR is the mean over the classes present in a group"
+    assert f"{text} (intensity 2: no joy)." in drawn["subgroups"].caption
+    assert drawn["speakers"].caption.endswith(f"{text} (speaker s3: no anger).")
+    (group,) = gather(load_runs(tmp_path), "accuracy")
+    assert text not in next(figures.subgroups.draw(group, Style())).caption
 
 
 def test_models_are_compared_by_the_metric_of_their_comparison(tmp_path, caplog, monkeypatch):
@@ -203,7 +196,7 @@ def test_models_are_compared_by_the_metric_of_their_comparison(tmp_path, caplog,
         write_json(tmp_path / name / "comparison.json", about)
         return about
 
-    monkeypatch.setattr(figures, "KINDS", (figures.subgroups,))
+    monkeypatch.setattr(figures, "FIGURES", (figures.subgroups,))
     run = write_run(tmp_path / "runs", "mel_stl")
     one = made("a", "macro_f1", run)
     assert draw_all(tmp_path, tmp_path / "out")[0].caption.startswith("Emotion macro-F1")
@@ -216,58 +209,58 @@ def test_models_are_compared_by_the_metric_of_their_comparison(tmp_path, caplog,
     assert gather(runs, made=[{**other, "corpus": "another"}])[0].metric == "uar"
     other["runs"] = one["runs"]
     assert gather(runs, made=[one, other])[0].metric == "uar"
-    assert "compared by accuracy and by macro_f1" in caplog.text
+    assert "different metrics (accuracy, macro_f1)" in caplog.text
 
 
-def test_seeds_are_not_taken_for_epochs(tmp_path):
+def test_seeds_are_not_mistaken_for_epochs(tmp_path):
     for seed in (1, 2):  # which are epochs too
         write_run(tmp_path, "mel_stl", seed=seed)
-    (study,) = gather(load_runs(tmp_path))
-    table = figures.losses.curves(study.models["mel_stl"], "train_emotion_loss")
+    (group,) = gather(load_runs(tmp_path))
+    table = figures.losses.curves(group.models["mel_stl"], "train_emotion_loss")
     assert table.index.tolist() == [1, 2, 3, 4, 5] and table.columns.tolist() == [1, 2]
 
 
-def test_losses_are_means_over_folds_and_seeds_with_a_band(eight):
-    study, drawn = eight
+def test_losses_are_means_over_folds_and_seeds_with_a_band(four_models):
+    group, drawn = four_models
     train, valid = drawn["losses"].figure.axes
     assert [ax.get_title() for ax in (train, valid)] == ["training", "validation"]
     assert train.get_ylabel() == "emotion loss" and valid.get_xlabel() == "epoch"
     for ax, part in ((train, "train"), (valid, "valid")):
-        for label, model in study.models.items():
+        for label, model in group.models.items():
             (line,) = [line for line in ax.lines if line.get_label() == label]
             logs = [
                 np.genfromtxt(run.path / "log.csv", delimiter=",", names=True, encoding="utf-8-sig")
                 for run in model.runs
             ]
             np.testing.assert_allclose(line.get_ydata(), np.mean([log[f"{part}_emotion_loss"] for log in logs], 0))
-        assert len(ax.collections) == len(NAMES)  # bands
+        assert len(ax.collections) == len(MODELS)  # bands
 
 
-def test_bars_are_as_high_as_the_metrics_with_a_point_a_seed(eight):
-    study, drawn = eight
-    for ax, metric in zip(drawn["scores-emotion"].figure.axes, ("accuracy", "uar")):
+def test_results_bars_are_the_metrics_with_one_point_per_seed(four_models):
+    group, drawn = four_models
+    for ax, metric in zip(drawn["results-emotion"].figure.axes, ("accuracy", "uar")):
         bars = [patch.get_width() for patch in ax.patches]
-        np.testing.assert_allclose(bars, study.comparison.table[f"emotion_{metric}"].astype(float))
+        np.testing.assert_allclose(bars, group.comparison.table[f"emotion_{metric}"].astype(float))
         points = [c.get_offsets() for c in ax.collections if len(c.get_offsets()) == 2]
-        assert len(points) == len(NAMES)  # two seeds each
+        assert len(points) == len(MODELS)  # two seeds each
         np.testing.assert_allclose([p[:, 0].mean() for p in points], bars)
         assert ax.get_xlabel() == f"emotion {'UAR' if metric == 'uar' else 'accuracy'}"
-    names = [label.get_text().replace("\n", "") for label in drawn["scores-emotion"].figure.axes[0].get_yticklabels()]
-    assert names == list(study.models)
+    names = [label.get_text().replace("\n", "") for label in drawn["results-emotion"].figure.axes[0].get_yticklabels()]
+    assert names == list(group.models)
 
 
-def test_ablation_shows_the_planned_differences(eight):
-    study, drawn = eight
+def test_ablation_shows_the_planned_differences(four_models):
+    group, drawn = four_models
     (ax,) = drawn["ablation"].figure.axes
     drawn_at = [container.lines[0].get_xdata()[0] for container in ax.containers]
-    np.testing.assert_allclose(drawn_at, study.comparison.planned["difference"].astype(float))
-    assert len(drawn_at) == 8 - 2  # two frontends by two heads, four heads
+    np.testing.assert_allclose(drawn_at, group.comparison.planned["difference"].astype(float))
+    assert len(drawn_at) == 2  # one frontend, one head
 
 
-def test_confusion_has_shares_and_counts(eight):
-    study, drawn = eight
-    counts = study.models["mel_mtl"].counts("intensity").sum((0, 1))
-    (ax,) = drawn["confusion-intensity-mel_mtl"].figure.axes
+def test_confusion_matrix_shows_percentages_and_counts(four_models):
+    group, drawn = four_models
+    counts = group.models["leaf_mtl"].counts("intensity").sum((0, 1))
+    (ax,) = drawn["confusion-intensity-leaf_mtl"].figure.axes
     np.testing.assert_allclose(ax.collections[0].get_array(), 100 * counts / counts.sum(1, keepdims=True))
     texts = [text.get_text() for text in ax.texts]
     assert texts == [f"{100 * c / row.sum():.0f}\n({c})" for row in counts for c in row]
@@ -290,33 +283,33 @@ def test_search_shows_the_maximum_over_other_settings_and_frames_the_best(tmp_pa
     assert frame.get_xy() == best
 
 
-def test_learned_shows_what_moved(eight):
-    study, drawn = eight
-    *panels, moved = drawn["learned-leaf-leaf_stl"].figure.axes
+def test_parameters_show_initial_and_trained_values(four_models):
+    group, drawn = four_models
+    *panels, moved = drawn["parameters-leaf-leaf_stl"].figure.axes
     assert panels[0].get_title() == "centre frequency (Hz)" and len(panels) == 7
-    _, initial, trained = study.learned["leaf_stl"][("Leaf", "centre frequency")]
+    values = group.parameters["leaf_stl"]["Leaf", "centre frequency"]
     lines = {line.get_label(): line.get_ydata() for line in panels[0].lines}
-    np.testing.assert_allclose(lines["initial"], initial[0])
-    np.testing.assert_allclose(lines["trained"], np.mean(trained, 0))
+    np.testing.assert_allclose(lines["initial"], values.initial[0])
+    np.testing.assert_allclose(lines["trained"], values.trained.mean(0))
     bars = dict(zip((t.get_text() for t in moved.get_yticklabels()), (p.get_width() for p in moved.patches)))
     assert bars["centre frequency"] < 2 and bars["PCEN alpha"] > 10  # %
 
 
-def test_layers_cost_subgroups_and_robustness_show_the_tables(eight):
-    study, drawn = eight
-    table = study.comparison.table.set_index("model")
+def test_layers_cost_subgroups_and_robustness_show_the_tables(four_models):
+    group, drawn = four_models
+    table = group.comparison.table.set_index("model")
     lines = {line.get_label(): line for line in drawn["layers"].figure.axes[0].lines}
-    assert {name for name in NAMES if "wav2vec" in name} <= set(lines)
+    assert {name for name in MODELS if "wav2vec" in name} <= set(lines)
     np.testing.assert_allclose(lines["wav2vec_stl"].get_ydata().sum(), 1)
 
     for ax, name in zip(drawn["cost"].figure.axes, ("parameters", "macs_per_second")):
         marks = {c.get_label(): c.lines[0].get_xydata()[0] for c in ax.containers}
-        for label in NAMES:
+        for label in MODELS:
             np.testing.assert_allclose(marks[label], [table[name][label], table["emotion_uar"][label]])
         assert ax.get_xscale() == "log"
 
     gender = drawn["subgroups"].figure.axes[0]
-    groups = study.comparison.subgroups.query("attribute == 'gender'")
+    groups = group.comparison.subgroups.query("attribute == 'gender'")
     bars = [p.get_height() for p in gender.patches]
     np.testing.assert_allclose(bars, groups["uar"].astype(float))
     assert [t.get_text() for t in gender.get_xticklabels()] == ["female", "male"]
@@ -330,25 +323,25 @@ def test_layers_cost_subgroups_and_robustness_show_the_tables(eight):
         "MP3 32 kbit/s",
     ]
 
-    worst = study.comparison.subgroups.query("worst")["group"].tolist()
+    worst = group.comparison.subgroups.query("worst")["group"].tolist()
     assert [text.get_text() for text in drawn["speakers"].figure.axes[0].texts] == worst
 
 
-def test_reliability_diagram_bars_are_accuracies(eight):
-    study, drawn = eight
+def test_reliability_diagram_bars_are_accuracies(four_models):
+    group, drawn = four_models
     ax = drawn["calibration"].figure.axes[0]
-    first = study.comparison.calibration["model"] == next(iter(study.models))
-    own = study.comparison.calibration[first].query("count > 0")
+    first = group.comparison.calibration["model"] == next(iter(group.models))
+    own = group.comparison.calibration[first].query("count > 0")
     np.testing.assert_allclose([p.get_height() for p in ax.patches], own["accuracy"])
-    ece = study.comparison.table["emotion_ece"].iloc[0]
+    ece = group.comparison.table["emotion_ece"].iloc[0]
     assert ax.texts[0].get_text() == f"ECE {ece:.3f}"
 
 
-def test_embeddings_show_each_utterance_in_each_panel(eight):
-    study, drawn = eight
-    axes = drawn["embeddings-mel_stl"].figure.axes
+def test_embeddings_show_each_utterance_in_each_panel(four_models):
+    group, drawn = four_models
+    axes = drawn["embeddings-leaf_stl"].figure.axes
     assert [ax.get_title() for ax in axes] == ["emotion", "gender", "intensity"]
-    n = len(study.models["mel_stl"].runs[0].predictions())
+    n = len(group.models["leaf_stl"].runs[0].predictions())
     assert [sum(len(c.get_offsets()) for c in ax.collections) for ax in axes] == [n] * 3
 
 
@@ -365,11 +358,10 @@ def fonts_of(pdf):
     return everything, {kind for kind in (b"/Type3", b"/CIDFontType2", b"/TrueType") if kind in everything}
 
 
-def test_files_have_the_width_of_the_venue_embedded_fonts_and_an_index(tmp_path, caplog):
+def test_files_have_the_width_of_the_venue_embedded_fonts_and_an_index(tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr(figures, "FIGURES", (figures.losses, figures.confusion, figures.layers, figures.subgroups))
     write_study(tmp_path / "runs", ["mel_stl", "leaf_stl"], seeds=1, folds=1, synthetic=True)
-    for path in tmp_path.glob("runs/mel_stl*/interpretable_parameters.json"):
-        path.unlink()
     made = draw_all(tmp_path / "runs", tmp_path / "out", Style("interspeech", 1))
     index = json.loads((tmp_path / "out" / "figures.json").read_text(encoding="utf-8"))
     assert [entry["name"] for entry in index] == [figure.name for figure in made]
@@ -388,7 +380,7 @@ def test_files_have_the_width_of_the_venue_embedded_fonts_and_an_index(tmp_path,
         assert sum(text.startswith(f"{name}: not drawn") for text in said) == 1
 
 
-def test_caveats_are_in_the_picture(tmp_path):
+def test_notes_are_in_the_figure(tmp_path):
     write_run(
         tmp_path, "mel_stl", synthetic=True, pretrained=False, speaker_independent=False, protocol="random_stratified"
     )
@@ -398,14 +390,14 @@ def test_caveats_are_in_the_picture(tmp_path):
         assert caveat in text
 
 
-def test_hangul_labels_take_a_font_that_has_them(tmp_path):
+def test_hangul_labels_use_a_font_with_hangul(tmp_path):
     from matplotlib import font_manager
 
     if not {font.name for font in font_manager.fontManager.ttflist} & set(HANGUL_FONTS):
         pytest.skip("no font with Hangul is installed (apt-get install fonts-nanum)")
     write_run(tmp_path / "runs", "mel_stl", classes=["기쁨", "슬픔", "중립", "분노"])
     with pytest.MonkeyPatch.context() as patch, logging_of("matplotlib.font_manager") as said:
-        patch.setattr(figures, "KINDS", (figures.confusion,))
+        patch.setattr(figures, "FIGURES", (figures.confusion,))
         draw_all(tmp_path / "runs", tmp_path / "out")
     assert not [text for text in said if "Glyph" in text or "not found" in text]
     (pdf,) = (tmp_path / "out").glob("*.pdf")
@@ -432,16 +424,16 @@ class logging_of(logging.Handler):
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_without_a_hangul_font_one_line_says_what_to_install(tmp_path, monkeypatch, caplog):
+def test_without_a_hangul_font_one_warning_names_a_package(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("korser.reporting.figures.style.HANGUL_FONTS", ("no such font",))
-    monkeypatch.setattr(figures, "KINDS", (figures.scores, figures.confusion))
+    monkeypatch.setattr(figures, "FIGURES", (figures.results, figures.confusion))
     write_run(tmp_path / "runs", "mel_stl", classes=["기쁨", "슬픔"])
     assert draw_all(tmp_path / "runs", tmp_path / "out")
     lines = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert len([line for line in lines if "fonts-nanum" in line]) == 1
 
 
-def test_a_search_alone_is_drawn_and_nothing_at_all_is_refused(tmp_path):
+def test_a_search_without_runs_is_drawn_and_an_empty_folder_is_an_error(tmp_path):
     write_search(
         tmp_path / "search", "mel_stl", {"lr": [0.001, 0.01, 0.1]}, data={"split": {"protocol": "random_stratified"}}
     )
@@ -452,8 +444,8 @@ def test_a_search_alone_is_drawn_and_nothing_at_all_is_refused(tmp_path):
         draw_all(tmp_path / "empty", tmp_path / "out")
 
 
-def test_two_studies_are_not_mixed(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "KINDS", (figures.losses,))
+def test_two_corpora_give_separate_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "FIGURES", (figures.losses,))
     write_run(tmp_path / "a", "mel_stl")
     write_run(tmp_path / "b", "mel_stl", corpus="another")
     one, two = draw_all(tmp_path, tmp_path / "out")

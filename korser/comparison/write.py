@@ -1,0 +1,69 @@
+"""Write a comparison: text for the terminal, Markdown for reading, LaTeX for a paper, CSV for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from korser.comparison.tables import costs_table, description, family, pairs_table, results_table
+from korser.utils.document import Document
+from korser.utils.files import write_text
+
+if TYPE_CHECKING:
+    from korser.comparison.compare import Comparison
+
+__all__ = ["answers_document", "document", "latex", "write_comparison"]
+
+
+def document(comparison: Comparison) -> Document:
+    """Return the tables, answers and notes of a comparison."""
+    document = Document()
+    document.heading(description(comparison), level=1)
+    document.warnings(comparison.warnings)
+    document.table(results_table(comparison))
+    document.table(costs_table(comparison))
+    if comparison.answers:
+        document.heading("Answers")
+        document.bullets(comparison.answers)
+        document.paragraph(family(comparison))
+    if len(comparison.pairs):
+        table = pairs_table(comparison)
+        document.heading(table.title)
+        document.table(table)
+    if comparison.notes:
+        document.heading("Notes")
+        document.bullets(comparison.notes)
+    return document
+
+
+def answers_document(comparison: Comparison) -> Document:
+    """Return the warnings and answers of a comparison."""
+    document = Document()
+    document.warnings(comparison.all_warnings)
+    document.bullets(comparison.answers)
+    return document
+
+
+def latex(comparison: Comparison) -> str:
+    r"""Return two tables, results and costs, for ``\usepackage{booktabs}``.
+
+    Names in another script than Latin need XeLaTeX or LuaLaTeX and a font that has it.
+    """
+    results, costs = results_table(comparison, counts=False), costs_table(comparison, worst_speaker=False)
+    for table in (results, costs):
+        table.title += f"; {description(comparison)}"
+    lines = [r"% needs \usepackage{booktabs}"]
+    if not "".join(comparison.models).isascii():
+        lines.append("% and XeLaTeX or LuaLaTeX with a font for the models' names")
+    warnings = comparison.warnings
+    tables = [results.to_latex("tab:comparison", warnings), "", costs.to_latex("tab:costs", warnings), ""]
+    return "\n".join([*lines, *tables])
+
+
+def write_comparison(comparison: Comparison, folder: str | Path) -> None:
+    """Write the CSV files, ``comparison.md``, ``comparison.tex`` and ``answers.md``."""
+    folder = Path(folder)
+    comparison.to_csv(folder)
+    write_text(folder / "comparison.md", document(comparison).to_markdown())
+    write_text(folder / "comparison.tex", latex(comparison))
+    write_text(folder / "answers.md", answers_document(comparison).to_markdown())

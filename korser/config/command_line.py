@@ -1,0 +1,84 @@
+"""Command lines of a settings file, SpeechBrain's run options and overrides."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from korser.config.overrides import parse_overrides
+from korser.utils.errors import UserError
+
+__all__ = ["RUN_OPTIONS", "parse_arguments"]
+
+
+def _load_parser() -> type:
+    """Load the module of SpeechBrain's parser without SpeechBrain, whose import takes seconds."""
+    if "speechbrain" in sys.modules:
+        from speechbrain.utils.run_opts import RunOptions
+
+        return RunOptions
+    folder = Path(importlib.util.find_spec("speechbrain").origin).parent
+    spec = importlib.util.spec_from_file_location("korser_run_opts", folder / "utils" / "run_opts.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.RunOptions
+
+
+class _RunOptions(_load_parser()):
+    """SpeechBrain's command line parser, except that names are not abbreviated and overrides are left unparsed."""
+
+    @staticmethod
+    def _create_parser() -> argparse.ArgumentParser:
+        parser = super(_RunOptions, _RunOptions)._create_parser()
+        parser.allow_abbrev = parser.exit_on_error = False
+        return parser
+
+    @staticmethod
+    def _convert_to_yaml(overrides: list[str]) -> list[str]:
+        return overrides  # SpeechBrain splits them at every "=", also inside values
+
+
+RUN_OPTIONS = frozenset(field.name for field in fields(_RunOptions)) - {"param_file", "overridden_args"}
+_FLAGS = frozenset(name for name, value in _RunOptions().items() if value is False)
+
+
+def parse_arguments(arguments: list[str]) -> tuple[Path, dict[str, Any]]:
+    """Read a settings file and overrides from a command line, in the way of ``speechbrain.parse_arguments``.
+
+    Parameters
+    ----------
+    arguments : list of str
+        The file, SpeechBrain's run options (``--debug``, ``--grad_accumulation_factor=2``) and settings
+        (``--lr=0.001``, ``--backbone.dropout 0.3``). A flag may have a value: ``--skip_nonfinite_grads=false``.
+
+    Returns
+    -------
+    Path, dict of str to object
+        The file and the overrides, run options among them.
+
+    Raises
+    ------
+    UserError
+        If an argument is neither of these.
+
+    Examples
+    --------
+    >>> parse_arguments(["mel_stl.yaml", "--debug", "--debug_batches=1", "--lr", "0.01"])
+    (PosixPath('mel_stl.yaml'), {'debug': True, 'debug_batches': 1, 'lr': '0.01'})
+    """
+    flags = [argument for argument in arguments if _is_flag_with_value(argument)]
+    try:
+        path, options, settings = _RunOptions.from_command_line_args([a for a in arguments if a not in flags])
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
+    given = {name: options[name] for name in options if name in options.overridden_args}
+    return Path(path), {**given, **parse_overrides([*settings, *flags])}
+
+
+def _is_flag_with_value(argument: str) -> bool:
+    name, equals, _ = argument.removeprefix("--").partition("=")
+    return argument.startswith("--") and bool(equals) and name in _FLAGS

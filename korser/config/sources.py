@@ -1,0 +1,38 @@
+"""The code and files that settings name: what a run depends on besides the settings themselves."""
+
+from __future__ import annotations
+
+import yaml
+
+from korser.config.nodes import compose, nodes, target_of
+from korser.utils.fingerprint import code_digest, named_path_digest
+
+__all__ = ["named_sources"]
+
+
+def named_sources(text: str) -> dict[str, dict[str, str]]:
+    """Fingerprint the plugins and files that settings name; nothing is imported or built.
+
+    Parameters
+    ----------
+    text : str
+        Settings as YAML, references resolved.
+
+    Returns
+    -------
+    dict
+        ``code``: digest of the code of each plugin, by the import path in ``!new:``, ``!name:`` or ``!apply:``
+        (:mod:`korser.utils.fingerprint` says which code counts). ``files``: digest of each file, or of the files directly
+        in each folder, whose path is an argument of such an object.
+    """
+    code, files = {}, {}
+    for node in nodes(compose(text, "the settings")):
+        target = target_of(node)
+        if target is None:
+            continue
+        code[target] = code_digest(target)
+        for value in nodes(node):
+            if isinstance(value, yaml.ScalarNode) and value.tag == "tag:yaml.org,2002:str" and value.value not in files:
+                files[value.value] = named_path_digest(value.value)
+    found = {"code": code, "files": files}
+    return {kind: {name: content for name, content in each.items() if content} for kind, each in found.items()}

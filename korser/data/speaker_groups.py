@@ -1,0 +1,154 @@
+"""Choose the speakers (or sentences) of each split or fold."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from korser.corpora import LABELS
+from korser.utils.errors import UserError
+from korser.utils.text import shorten
+
+__all__ = ["divide_groups", "drawn_folds", "listed_folds", "match_names", "natural_order", "to_count"]
+
+FOLD_ORDERS = ("balanced", "consecutive")
+N_DRAWS = 2000  # random choices of groups, of which the best balanced is used
+
+
+def natural_order(name: Any) -> list[tuple[int, int, str]]:
+    """Return a sort key by which 2 comes before 10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", str(name))]
+
+
+def match_names(wanted: Any, speakers: pd.Series, setting: str) -> list[str]:
+    """Return the corpus's names of the speakers that a setting lists, 13 or "13" for "013"."""
+    speakers = sorted(speakers.unique(), key=natural_order)
+    by_number = {}
+    for name in speakers:
+        if name.isdecimal():
+            by_number.setdefault(int(name), []).append(name)
+    matched = []
+    for name in map(str, wanted if isinstance(wanted, (list, tuple, set)) else [wanted]):
+        if name in speakers:
+            matched.append(name)
+        elif name.isdecimal() and len(by_number.get(int(name), [])) == 1:
+            matched += by_number[int(name)]
+        else:
+            raise UserError(f"split.{setting}: the corpus has no speaker '{name}' (it has {shorten(speakers)})")
+    return list(dict.fromkeys(matched))
+
+
+def to_count(value: Any, n: int, setting: str, of: str) -> int:
+    """Return a count for a fraction of ``n`` (at least 1) or a count."""
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    if not (is_count and 0 <= value < n or isinstance(value, float) and 0 <= value < 1):
+        raise UserError(f"split.{setting}={value!r}: expected a fraction < 1 or an integer < {n} (the number of {of})")
+    if value == 0 and setting == "test":
+        raise UserError("split.test=0: the test split must not be empty")
+    if is_count:
+        return value
+    return max(1, round(value * n)) if value else 0
+
+
+def divide_groups(data, column, test, valid, seed, test_groups=None, valid_groups=None) -> dict[Any, str]:
+    """Return ``{group: split}`` for the groups (speakers or sentences) of a corpus."""
+    groups = sorted(data[column].unique(), key=natural_order)
+    if len(groups) < 3:
+        advice = ", or use the protocol random_stratified" if column == "speaker" else ""
+        raise UserError(
+            f"{column}-independent splits need at least 3 {column}s, got {len(groups)} ({shorten(groups)}): add some"
+            f"{advice}"
+        )
+    given = {"test": test_groups, "valid": valid_groups}
+    chosen = {
+        split: match_names(names, data[column], f"{split}_speakers")
+        for split, names in given.items()
+        if names is not None
+    }
+    both = sorted(set(chosen.get("test", [])) & set(chosen.get("valid", [])))
+    if both:
+        raise UserError(f"split.test_speakers and split.valid_speakers share {shorten(both)}: list each speaker once")
+    table = _class_counts(data, column, groups)
+    rng = np.random.default_rng(seed)
+    for split, size in (("test", test), ("valid", valid)):
+        if split not in chosen:
+            n = to_count(size, len(groups), split, f"{column}s")
+            free = [g for g in groups if not any(g in names for names in chosen.values())]
+            if n >= len(free):
+                raise UserError(f"split.{split}={size!r}: no {column} is left to train on: reduce it")
+            chosen[split] = _best_balanced(table, free, n, rng)
+    split_of = dict.fromkeys(groups, "train")
+    for split in ("test", "valid"):
+        split_of.update(dict.fromkeys(chosen[split], split))
+    return split_of
+
+
+def _class_counts(data: pd.DataFrame, column: str, groups: list) -> pd.DataFrame:
+    """Return one row per group: its utterances of each class of the labels, and in total."""
+    table = pd.DataFrame(index=groups)
+    for label in LABELS:
+        if label in data:
+            counts = pd.crosstab(data[column], data[label]).reindex(groups, fill_value=0)
+            table = table.join(counts.add_prefix(f"{label} "))
+    table["utterances"] = data[column].value_counts()
+    return table
+
+
+def _best_balanced(table: pd.DataFrame, free: list, n: int, rng: np.random.Generator) -> list:
+    """Return the ``n`` groups, of many random choices, whose class counts are closest to their expectation."""
+    counts = table.to_numpy(float)
+    target = counts.mean(0) * n
+    candidates = np.flatnonzero(table.index.isin(free))
+    best, least = [], np.inf
+    for _ in range(N_DRAWS if n else 0):
+        choice = rng.permutation(candidates)[:n]
+        distance = (((counts[choice].sum(0) - target) / np.maximum(target, 1)) ** 2).sum()
+        if distance < least:
+            best, least = choice, distance
+    return [table.index[i] for i in sorted(best)]
+
+
+def drawn_folds(data: pd.DataFrame, n_folds: int, order: str, seed: int) -> list[list[str]]:
+    """Return the speakers of each fold, balanced by class or in the order of their names."""
+    speakers = sorted(data["speaker"].unique(), key=natural_order)
+    if order not in FOLD_ORDERS:
+        raise UserError(f"split.folds={order}: expected balanced, consecutive or a list of lists of speakers")
+    if not isinstance(n_folds, int) or not 3 <= n_folds <= len(speakers):
+        raise UserError(
+            f"split.n_folds={n_folds!r}: expected an integer from 3 (train, valid, test) to the number of speakers "
+            f"({len(speakers)}); or use the protocol random_stratified"
+        )
+    if order == "consecutive":
+        return [list(group) for group in np.array_split(np.array(speakers, dtype=object), n_folds)]
+    data = data.sort_values("id")
+    strata = [" ".join(map(str, labels)) for labels in zip(*(data[c] for c in LABELS if c in data))]
+    if max(Counter(strata).values(), default=0) < n_folds:  # too few utterances to balance
+        strata = [""] * len(data)
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes rarer than folds cannot be in each
+        rows_of_folds = [rows for _, rows in splitter.split(data, strata, groups=data["speaker"])]
+    return [list(data["speaker"].iloc[rows].unique()) for rows in rows_of_folds]
+
+
+def listed_folds(data: pd.DataFrame, folds: Any) -> list[list[str]]:
+    """Return the speakers of each fold as a setting lists them."""
+    if not isinstance(folds, (list, tuple)):
+        raise UserError(f"split.folds={folds!r}: expected balanced, consecutive or a list of lists of speakers")
+    groups = [match_names(group, data["speaker"], "folds") for group in folds]
+    if len(groups) < 3:
+        raise UserError(f"split.folds: {len(groups)} groups: expected at least 3 (train, valid, test)")
+    counts = Counter(speaker for group in groups for speaker in group)
+    repeated = sorted((speaker for speaker, n in counts.items() if n > 1), key=natural_order)
+    if repeated:
+        raise UserError(f"split.folds lists {shorten(repeated)} more than once: each speaker belongs to one fold")
+    missing = sorted(set(data["speaker"]) - set(counts), key=natural_order)
+    if missing:
+        raise UserError(f"split.folds does not list {shorten(missing)}: list them or exclude them by exclude_speakers")
+    return groups

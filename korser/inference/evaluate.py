@@ -1,0 +1,144 @@
+"""Evaluate a trained model on a corpus that it was not trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from korser.corpora import Corpus, load_corpus
+from korser.corpora.table import closest_label
+from korser.data.audio_cache import AudioStore, scan_audio
+from korser.inference.predict import TrainedModel
+from korser.metrics.evaluate import evaluate_predictions
+from korser.training.results import predictions_table
+from korser.utils.errors import UserError
+from korser.utils.files import write_csv, write_json
+from korser.utils.fingerprint import digest
+from korser.utils.notes import Note
+
+__all__ = ["evaluate_corpus"]
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_corpus(
+    trained: TrainedModel,
+    *,
+    corpus: str,
+    data_folder: str | Path,
+    out: str | Path,
+    label_map: dict | None = None,
+    corpus_options: dict | None = None,
+    cache_folder: str | Path = "cache",
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Predict all utterances of a corpus and measure the predictions.
+
+    Parameters
+    ----------
+    trained : TrainedModel
+    corpus, data_folder, label_map, corpus_options
+        See :func:`korser.corpora.load_corpus`; ``label_map`` maps labels to the model's classes.
+    out : str or Path
+        Folder for predictions (CSV) and metrics (JSON), named by the corpus and a digest of folder and options.
+    cache_folder : str or Path
+        For decoded audio.
+
+    Returns
+    -------
+    metrics, info : dict
+        For :func:`korser.metrics.evaluate.summary_table`; ``info["warnings"]`` is a list of Note with the codes
+        ``changed_code``, ``trained_on_recordings`` and ``trained_on_names``.
+
+    Raises
+    ------
+    UserError
+        If the corpus has a label that the model does not know, or shares no task with it.
+    """
+    loaded = load_corpus(corpus, data_folder, label_map=label_map, corpus_options=corpus_options)
+    manifest = _test_manifest(trained, loaded, cache_folder)
+    rows = list(manifest.itertuples())
+    for row in rows:
+        trained.require_length(row.path, row.samples)
+    audio = AudioStore(cache_folder)
+    probabilities = {
+        row.id: trained.probabilities(audio.waveform(row.path, row.digest))
+        for row in tqdm(rows, desc="predict", dynamic_ncols=True)
+    }
+    table = predictions_table(manifest, trained.tasks, probabilities)
+    metrics = evaluate_predictions(table, trained.tasks)
+
+    n_trained_on, overlap = _overlap_with_training(trained, loaded, manifest)
+    for note in overlap:
+        logger.warning("%s", note)
+    info = {
+        **trained.info,
+        "corpus": loaded.name,
+        "data_folder": str(data_folder),
+        "synthetic": loaded.synthetic,
+        "protocol": f"trained on {trained.info['corpus']}",
+        "speaker_independent": not overlap,
+        "lexical_leakage": False,
+        "recordings_trained_on": n_trained_on,
+        "warnings": [*trained.warnings, *overlap],
+        "label_map": label_map,
+    }
+    options = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)
+    name = f"{loaded.name}-{digest(options, length=8)}"
+    write_csv(Path(out) / f"{name}.csv", table)
+    warnings = [dataclasses.asdict(note) for note in info["warnings"]]
+    write_json(Path(out) / f"{name}.json", {"info": {**info, "warnings": warnings}, "metrics": metrics})
+    return metrics, info
+
+
+def _test_manifest(trained: TrainedModel, corpus: Corpus, cache_folder: str | Path) -> pd.DataFrame:
+    """Return all utterances as a test split, with the labels of the model's tasks."""
+    manifest = corpus.data.reset_index(drop=True)
+    for task in trained.tasks:
+        if task.name not in manifest:
+            manifest[task.name] = None
+        for label in manifest[task.name].dropna().unique():
+            if label not in task.classes:
+                raise UserError(
+                    f"corpus '{corpus.name}' has {task.name} '{label}', which the model does not know"
+                    f"{closest_label(label, task.classes)}: map it by --label_map='{{{task.name}: {{{label}: ...}}}}' "
+                    "(null drops it)"
+                )
+    if not manifest[[task.name for task in trained.tasks]].notna().any().any():
+        raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
+    columns = ["digest", "samples", "duration"]
+    manifest[columns] = scan_audio(manifest["path"].tolist(), cache_folder)[columns].to_numpy()
+    manifest["split"] = "test"
+    return manifest
+
+
+def _overlap_with_training(trained: TrainedModel, corpus: Corpus, manifest: pd.DataFrame) -> tuple[int, list[Note]]:
+    """Return how many recordings the model was trained or validated on, and a warning about any overlap."""
+    seen = trained.directory.manifest()
+    seen = seen[seen["split"].isin(["train", "valid"])]
+    n_shared = int(manifest["digest"].isin(seen["digest"]).sum())
+    if n_shared:
+        text = (
+            f"{n_shared} of {len(manifest)} recordings were used in training or validation: the results do not "
+            "generalise to new data"
+        )
+        return n_shared, [Note("trained_on_recordings", text)]
+    # The same names with other recordings may be degraded copies of the same utterances.
+    n_ids = int(manifest["id"].isin(seen["id"]).sum())
+    speakers = set(manifest["speaker"].dropna())
+    n_speakers = len(speakers & set(seen["speaker"].dropna()))
+    same_names = n_ids or n_speakers
+    if corpus.identified_by_folder and not n_ids:
+        same_names = False  # two corpora may both have a speaker "1"
+    if corpus.name != trained.info["corpus"] or not same_names:
+        return 0, []
+    text = (
+        f"{n_ids} of {len(manifest)} utterances have the ids, and {n_speakers} of {len(speakers)} speakers the names, "
+        "of some in training or validation: if they are the same, the results do not generalise to new data"
+    )
+    return 0, [Note("trained_on_names", text)]

@@ -1,0 +1,193 @@
+"""Draw all figures of some run directories, searches and probes into a folder."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from korser.reporting.figures import (
+    ablation,
+    calibration,
+    confusion,
+    cost,
+    embeddings,
+    layers,
+    losses,
+    parameters,
+    probe,
+    results,
+    robustness,
+    search,
+    subgroups,
+)
+from korser.reporting.figures.group import ComparisonGroup, Drawing, gather
+from korser.reporting.figures.style import NothingToDraw, Style, finish, with_hangul
+from korser.runs.directory import COMPARISON_FILE
+from korser.runs.groups import mark_searched
+from korser.runs.load import Run, load_runs
+from korser.utils.errors import UserError
+from korser.utils.files import atomic, find_below, read_json, write_json
+
+__all__ = ["FIGURES", "Figure", "draw_all"]
+
+logger = logging.getLogger(__name__)
+
+FIGURES = (  # every figure of a comparison group; add your module here
+    losses,
+    results,
+    ablation,
+    confusion,
+    parameters,
+    layers,
+    embeddings,
+    cost,
+    subgroups,
+    calibration,
+    robustness,
+)
+INDEX_FILE = "figures.json"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure on disk.
+
+    Attributes
+    ----------
+    name : str
+        Name of its files, without extension.
+    title, caption : str
+        Plain text. The caption includes all notes: synthetic speech, a random split, random weights, ...
+    png, pdf : str
+        Names of its files, in the folder of ``figures.json``.
+    """
+
+    name: str
+    title: str
+    caption: str
+    png: str
+    pdf: str
+
+
+def draw_all(
+    folders: str | Path | Sequence[str | Path],
+    out: str | Path,
+    style: Style | None = None,
+    *,
+    metric: str | None = None,
+    runs: Sequence[Run] | None = None,
+) -> list[Figure]:
+    """Draw every figure whose data exists.
+
+    Parameters
+    ----------
+    folders : str, Path or list of them
+        Folders that contain run directories, searches and probes, at any depth.
+    out : str or Path
+        Output folder for PDF, PNG (300 dpi) and ``figures.json``. If there are several groups of comparable runs, the
+        names of their figures begin with the number of the group.
+    style : Style, optional
+    metric : str, optional
+        By which models are compared: ``uar``, ``accuracy``, ``macro_f1``. Default: that of the comparison
+        (``comparison.json``) below the folders, else ``uar``.
+    runs : list of korser.runs.load.Run, optional
+        Used instead of the runs below the folders.
+
+    Returns
+    -------
+    list of Figure
+        In the order of ``FIGURES``; searches and probes come last.
+
+    Raises
+    ------
+    UserError
+        If there is no complete run, search or probe, or a file is damaged.
+    """
+    style, out = style or Style(), Path(out)
+    searches, probes = search.find_searches(folders), probe.find_probes(folders)
+    try:
+        runs = load_runs(folders) if runs is None else runs
+    except UserError:
+        if not searches and not probes:
+            raise
+        runs = []
+    made = [read_json(path) for path in find_below(folders, COMPARISON_FILE)]
+    mark_searched(runs, made)
+    groups = gather(runs, metric, made)
+    if not groups:
+        logger.info("no complete run with test predictions: only searches and probes are drawn")
+    if not searches:
+        logger.info("search: not drawn, no search.json was found")
+    figures = []
+    for number, group in enumerate(groups, 1):
+        several = len(groups) > 1
+        figures += _draw_group(group, out, style, f"{number}-" if several else "", f"{group.name}: " if several else "")
+    figures += _draw_searches(searches, out, style) + _draw_probes(probes, out, style)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / INDEX_FILE, [asdict(figure) for figure in figures])
+    return figures
+
+
+def _draw_group(group: ComparisonGroup, out: Path, style: Style, prefix: str, where: str) -> list[Figure]:
+    style = with_hangul(style, user_texts(group))
+    figures = []
+    for module in FIGURES:
+        with style.context():
+            try:
+                for drawing in module.draw(group, style):
+                    figures.append(_save(drawing, out, group.notes(drawing.models), style, prefix, where))
+            except NothingToDraw as reason:
+                logger.info("%s%s: not drawn, %s", where, module.__name__.rpartition(".")[2], reason)
+    return figures
+
+
+def _draw_searches(searches: list[tuple[dict, pd.DataFrame]], out: Path, style: Style) -> list[Figure]:
+    figures, models = [], set()
+    for number, (found, trials) in enumerate(searches):
+        style = with_hangul(style, [found["model"]])
+        prefix = f"{number}-" if found["model"] in models else ""
+        models.add(found["model"])
+        with style.context():
+            try:
+                drawing = search.draw_search(found, trials, style)
+                figures.append(_save(drawing, out, search.search_notes(found), style, prefix))
+            except NothingToDraw as reason:
+                logger.info("search: not drawn, %s", reason)
+    return figures
+
+
+def _draw_probes(probes: list[tuple[str, pd.DataFrame]], out: Path, style: Style) -> list[Figure]:
+    figures = []
+    for name, scores in probes:
+        style = with_hangul(style, [name, *scores["encoder"]])
+        with style.context():
+            try:
+                figures.append(_save(probe.draw_probe(name, scores, style), out, probe.probe_notes(scores), style))
+            except NothingToDraw as reason:
+                logger.info("probe: not drawn, %s", reason)
+    return figures
+
+
+def user_texts(group: ComparisonGroup) -> Iterator[str]:
+    """Yield every text of a group that comes from the user's data."""
+    for label, model in group.models.items():
+        yield label
+        for task, about in model.tasks.items():
+            yield from (task, *about["classes"])
+    yield from group.comparison.subgroups["group"]
+
+
+def _save(drawing: Drawing, out: Path, notes: Iterable[str], style: Style, prefix: str = "", where: str = "") -> Figure:
+    finish(drawing.figure, "; ".join(notes), style)
+    name = prefix + re.sub(r"[^\w.-]+", "_", drawing.name).strip("_")
+    for ending in ("pdf", "png"):
+        with atomic(out / f"{name}.{ending}") as temporary:
+            metadata = {"CreationDate": None} if ending == "pdf" else None  # the same runs give the same file
+            drawing.figure.savefig(temporary, format=ending, metadata=metadata)
+    caption = " ".join([where + drawing.caption, *(f"{note}." for note in notes)])
+    return Figure(name, where + drawing.title, caption, f"{name}.png", f"{name}.pdf")

@@ -1,0 +1,217 @@
+"""The data that figures are drawn from: comparable runs with their comparison."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from korser.comparison.compare import compare
+from korser.comparison.warnings import warnings_about
+from korser.metrics.scores import TITLES
+from korser.reporting.figures.style import ModelStyle, model_style
+from korser.runs.groups import studies
+from korser.utils.text import plural
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from korser.comparison.compare import Comparison
+    from korser.runs.load import Run
+    from korser.runs.pool import ModelPredictions
+
+__all__ = ["ComparisonGroup", "Drawing", "ParameterValues", "gather", "recorded_metric"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Drawing:
+    """A figure in memory.
+
+    Attributes
+    ----------
+    name : str
+        Name of its files, without extension.
+    title, caption : str
+        Plain text.
+    figure : matplotlib.figure.Figure
+    models : tuple of str
+        Labels of the models that it shows; empty for all models of the group.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ParameterValues:
+    """Values of one interpretable quantity of a frontend, over all runs of a model.
+
+    Attributes
+    ----------
+    unit : str
+    initial, trained : np.ndarray
+        ``(n_runs, n_values)``.
+    """
+
+    unit: str
+    initial: np.ndarray
+    trained: np.ndarray
+
+
+@dataclass
+class ComparisonGroup:
+    """Runs on the same corpus and split protocol, with their comparison.
+
+    Attributes
+    ----------
+    name : str
+        Corpus and protocol.
+    comparison : korser.comparison.compare.Comparison
+    """
+
+    name: str
+    comparison: Comparison
+
+    @property
+    def models(self) -> dict[str, ModelPredictions]:
+        """Return the models by label."""
+        return self.comparison.models
+
+    @property
+    def main(self) -> str:
+        """Return the name of the main task."""
+        return self.comparison.main
+
+    @property
+    def metric(self) -> str:
+        """Return the metric by which models are compared."""
+        return self.comparison.metric
+
+    @property
+    def metric_name(self) -> str:
+        """Return the metric of the main task as an axis label, ``emotion UAR``."""
+        return f"{self.main} {TITLES[self.metric]}"
+
+    @property
+    def metric_title(self) -> str:
+        """Return the same as the beginning of a sentence, ``Emotion UAR``."""
+        return self.metric_name[0].upper() + self.metric_name[1:]
+
+    def model_style(self, label: str) -> ModelStyle:
+        """Return how a model is drawn, the same in every figure."""
+        return model_style(list(self.models).index(label))
+
+    @cached_property
+    def parameters(self) -> dict[str, dict[tuple[str, str], ParameterValues]]:
+        """Return ``{label: {(frontend, quantity): values}}`` from ``interpretable_parameters.json`` of all runs."""
+        found = {}
+        for label, model in self.models.items():
+            values = {}
+            for run in model.runs:
+                for key, unit, initial, trained in _read_parameters(run):
+                    entry = values.setdefault(key, (unit, [], []))
+                    entry[1].append(initial)
+                    entry[2].append(trained)
+            if values:
+                found[label] = {
+                    key: ParameterValues(unit, np.asarray(initial, float), np.asarray(trained, float))
+                    for key, (unit, initial, trained) in values.items()
+                }
+        return found
+
+    def runs_of(self, label: str) -> str:
+        """Return ``3 seeds, 6 folds``, for a caption."""
+        model = self.models[label]
+        return f"{plural(len(model.seeds), 'seed')}, {plural(len(model.folds), 'fold')}"
+
+    @property
+    def runs_of_all(self) -> str:
+        """Return the same for all models, once if they agree."""
+        counts = {label: self.runs_of(label) for label in self.models}
+        if len(set(counts.values())) == 1:
+            return next(iter(counts.values()))
+        return "; ".join(f"{label}: {text}" for label, text in counts.items())
+
+    def notes(self, labels: Iterable[str] = ()) -> list[str]:
+        """Return what a figure of some models must state: synthetic speech, a random split, random weights, ...
+
+        Parameters
+        ----------
+        labels : iterable of str
+            All models if empty.
+        """
+        models = {label: self.models[label] for label in labels or self.models}
+        searched = [f"{label}: {note}" for label, note in self.comparison.searched.items() if label in models]
+        excluded = [note for label, note in self.comparison.excluded.items() if label in models]
+        return [str(note) for note in warnings_about(models)] + searched + excluded
+
+
+def _read_parameters(run: Run) -> Iterator[tuple[tuple[str, str], str, list, list]]:
+    for frontend in run.directory.interpretable_parameters():
+        for quantity, values in frontend["quantities"].items():
+            yield (frontend["stage"], quantity), values["unit"], values["initial"], values["trained"]
+
+
+def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] = ()) -> list[ComparisonGroup]:
+    """Group runs by corpus and protocol, and compare the models of each group.
+
+    Parameters
+    ----------
+    runs : list of korser.runs.load.Run
+        Runs without test predictions (the trials of a search) are ignored.
+    metric : str, optional
+        By which models are compared; default: :func:`recorded_metric`.
+    made : list of dict
+        The contents of ``comparison.json`` files. If there is one group and one file, its questions are used.
+
+    Returns
+    -------
+    list of ComparisonGroup
+    """
+    tested = [run for run in runs if run.directory.has_predictions()]
+    groups = studies(tested)
+    questions = made[0]["settings"]["questions"] if len(made) == len(groups) == 1 else None
+    return [
+        ComparisonGroup(name, compare(own, metric=metric or recorded_metric(name, own, made), questions=questions))
+        for name, own in groups.items()
+    ]
+
+
+def recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str:
+    """Return the metric by which existing comparisons of a group were made.
+
+    Parameters
+    ----------
+    name : str
+        Name of the group, for the log.
+    runs : list of korser.runs.load.Run
+        Runs of the group.
+    made : list of dict
+        The contents of ``comparison.json`` files, also of other groups.
+
+    Returns
+    -------
+    str
+        ``uar`` if there is no comparison; also, with a warning, if several differ.
+    """
+    names = {run.path.name for run in runs}
+    group = (runs[0].info["corpus"], runs[0].info["protocol"])
+    own = [each for each in made if names & {entry["run"] for entry in each["runs"]}]
+    if not own:  # the compared runs may be in another folder
+        own = [each for each in made if (each.get("corpus"), each.get("protocol")) == group]
+    metrics = sorted({each["settings"].get("metric", "uar") for each in own}) or ["uar"]
+    if len(metrics) > 1:
+        logger.warning(
+            "%s: comparisons use different metrics (%s): using uar; choose one by --metric", name, ", ".join(metrics)
+        )
+        return "uar"
+    return metrics[0]

@@ -1,0 +1,78 @@
+"""Results of each model: bars with intervals, and a point for each seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from korser.comparison import tables
+from korser.metrics.scores import METRICS, TITLES
+from korser.reporting.figures.group import ComparisonGroup, Drawing
+from korser.reporting.figures.style import TEXT_SIZE, Style, error_bar, grid, new_figure, wrap
+
+
+def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
+    """Draw one figure per task; that of the main task has panels for accuracy and UAR."""
+    by_task = {}
+    for column, (task, metric) in group.comparison.columns.items():
+        if task != group.main or metric in ("accuracy", "uar", group.metric):
+            by_task.setdefault(task, []).append((column, metric))
+    for task, columns in by_task.items():
+        labels = [label for label, model in group.models.items() if task in model.tasks]
+        table = group.comparison.table.set_index("model").loc[labels]
+        chance = {"uar": 1 / len(group.models[labels[0]].tasks[task]["classes"]), "qwk": 0}
+        caption = (
+            f"Test results of the task {task}: mean over seeds with 95 % confidence interval "
+            f"{tables.interval_over(table['n_seeds'])}; one point per seed ({group.runs_of_all})."
+        )
+        if any(metric in chance for _, metric in columns):
+            caption += " Dotted: chance level."
+        figure = _draw(group, style, task, columns, table, chance)
+        yield Drawing(f"results-{task}", f"Results: {task}", caption, figure)
+
+
+def _draw(
+    group: ComparisonGroup,
+    style: Style,
+    task: str,
+    columns: list[tuple[str, str]],
+    table: pd.DataFrame,
+    chance: dict[str, float],
+) -> Figure:
+    height = 0.27 * len(table) + 0.55
+    if len(columns) == 1:
+        figure = new_figure(style, height)
+        axes = [figure.subplots()]
+    else:
+        figure, axes = grid(style, len(columns), wanted=style.width / len(columns), height=height, sharey=True)
+    for ax, (column, metric) in zip(axes, columns):
+        for i, label in enumerate(table.index):
+            entry = [float(table[f"{column}{end}"].astype(float).iloc[i]) for end in ("", "_low", "_high")]
+            per_seed = METRICS[metric](group.models[label].counts(task).sum(1))
+            _draw_bar(ax, i, group, label, entry, per_seed)
+        if metric in chance:
+            ax.axvline(chance[metric], color="black", ls=":", lw=0.8, zorder=3)
+        ax.set_xlabel(f"{task} {TITLES[metric]}")
+        ax.set_yticks(range(len(table)), [wrap(label, 24) for label in table.index], fontsize=TEXT_SIZE - 1)
+        ax.set_ylim(len(table) - 0.5, -0.5)
+        if metric == "qwk":
+            lowest = np.nanmin(table[[column, f"{column}_low"]].astype(float).to_numpy(), initial=0)
+            ax.set_xlim(min(0, lowest * 1.05), 1)
+        else:
+            ax.set_xlim(0, 1)
+        ax.label_outer()
+    return figure
+
+
+def _draw_bar(ax: Axes, i: int, group: ComparisonGroup, label: str, entry: list[float], per_seed: np.ndarray) -> None:
+    model, (value, low, high) = group.model_style(label), entry
+    ax.barh(i, value, height=0.72, color=model.fill, hatch=model.hatch, edgecolor="black", lw=0.5)
+    bar = error_bar(value, low, high)
+    if bar:
+        ax.errorbar(value, i, xerr=bar, color="black", capsize=2, lw=0.8, zorder=4)
+    shift = np.linspace(-0.2, 0.2, len(per_seed)) if len(per_seed) > 1 else np.zeros(1)
+    ax.scatter(per_seed, i + shift, s=9, color="white", edgecolor="black", lw=0.6, zorder=5)

@@ -1,0 +1,92 @@
+"""One combination of values of the searched settings, and the result of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from korser.runs.directory import RunDirectory
+
+__all__ = ["FINAL_STATES", "Configuration", "TrialResult", "read_epochs", "read_result", "values_text"]
+
+FINAL_STATES = ("complete", "pruned")  # not run again
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """Validation result of a complete run.
+
+    Attributes
+    ----------
+    valid_uar : float or None
+        UAR of the main task; None if it is undefined.
+    low, high : float or None
+        Its 95 % confidence interval over speakers.
+    best_epoch : int
+    seconds : float
+        Training time.
+    """
+
+    valid_uar: float | None
+    low: float | None
+    high: float | None
+    best_epoch: int
+    seconds: float
+
+
+@dataclass
+class Configuration:
+    """One combination of values of the searched settings.
+
+    Equal draws of a sampler are one configuration, and one run.
+
+    Attributes
+    ----------
+    index : int
+        Position in the grid, or number of the draw.
+    values : dict
+        Value of each searched setting.
+    run : str
+        Name of the run's folder.
+    state : str
+        ``waiting``, ``running``, or a state of :class:`korser.workers.JobResult`.
+    message : str
+        Reason of a state other than ``complete``.
+    result : TrialResult, optional
+        Of a complete one.
+    """
+
+    index: int
+    values: dict[str, Any]
+    run: str
+    state: str = "waiting"
+    message: str = ""
+    result: TrialResult | None = None
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """Return ``lr=0.001, batch_size=16``."""
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def read_result(run_dir: Path, main_task: str) -> TrialResult:
+    """Read the validation result of a complete run."""
+    directory = RunDirectory(run_dir)
+    metrics = directory.metrics()
+    uar = metrics["valid"][main_task]["uar"]
+    seconds = directory.cost()["train_seconds"]
+    return TrialResult(uar["value"], uar["low"], uar["high"], metrics["best_epoch"], seconds)
+
+
+def read_epochs(run_dir: Path, main_task: str) -> list[tuple[int, float]]:
+    """Read epoch and validation UAR of every logged epoch; empty before the first epoch has ended."""
+    directory = RunDirectory(run_dir)
+    if not directory.log_file.exists():
+        return []
+    log = directory.log()
+    rows = zip(log["epoch"].tolist(), log[f"valid_{main_task}_uar"].tolist())
+    return [(int(epoch), uar) for epoch, uar in rows if np.isfinite(uar)]

@@ -1,0 +1,113 @@
+"""Text about a finished search, for the terminal and the report page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from korser.data.splits import speaker_independent
+from korser.search.configuration import FINAL_STATES, Configuration, values_text
+from korser.search.report import BestVerdict, rank
+from korser.utils.notes import Note, caveats
+from korser.utils.table import Table, TableCell
+from korser.utils.text import number
+
+if TYPE_CHECKING:
+    from korser.search.plan import SearchPlan
+
+__all__ = ["search_caveats", "summary", "verdict_lines"]
+
+MAX_ROWS = 12  # of the printed table; trials.csv has all trials
+VERDICT_TEXTS = {
+    BestVerdict.BETTER: "more than noise",
+    BestVerdict.INCONCLUSIVE: "within noise (the interval includes 0)",
+}
+
+
+def search_caveats(results: Mapping[str, Any]) -> list[Note]:
+    """Return the warnings that the results of a search must show.
+
+    Parameters
+    ----------
+    results : dict
+        The content of ``search.json``.
+    """
+    random_split = not speaker_independent(results["data"]["split"]["protocol"])
+    return caveats(synthetic=results["synthetic"], random_split=random_split, pretrained=results["pretrained"])
+
+
+def verdict_lines(results: Mapping[str, Any]) -> list[str]:
+    """Return lines of text on the best trial, and on whether it is better than the second best.
+
+    Parameters
+    ----------
+    results : dict
+        The content of ``search.json``.
+    """
+    if not results["best"]:
+        return ["No trial is complete: see the messages in trials.csv."]
+    second = results["runner_up"]
+    tied = " (the first of those with this score)" if second and not second["difference"] else ""
+    lines = [f"Best: {values_text(results['best'])}, {results['objective']} {results['valid_uar']:.3f}{tied}"]
+    if second is None:
+        return lines
+    line = f"Runner-up: {values_text(second['settings'])}, {second['valid_uar']:.3f}; "
+    line += f"difference {second['difference']:+.3f}, "
+    verdict = BestVerdict(second["verdict"])
+    if verdict is BestVerdict.UNTESTED:
+        line += f"no interval: {second['note']}"
+    else:
+        interval = f"[{second['low']:+.3f}, {second['high']:+.3f}]"
+        line += f"95 % interval over {second['n_speakers']} validation speakers {interval}: {VERDICT_TEXTS[verdict]}"
+    return [
+        *lines,
+        f"{line}.",
+        f"The score of the best of {results['n_complete']} trials is optimistic: evaluate it on the test split, which",
+        "no trial has read.",
+    ]
+
+
+def summary(plan: SearchPlan, configurations: Iterable[Configuration], results: Mapping[str, Any], storage: str) -> str:
+    """Return the summary of a search: the best trials, the verdict, and where the files are.
+
+    Parameters
+    ----------
+    plan : korser.search.plan.SearchPlan
+    configurations : iterable of Configuration
+    results : dict
+        The content of ``search.json``.
+    storage : str
+        URL of the storage, without a password.
+    """
+    configurations = list(configurations)
+    lines = [
+        f"{plan.model} on {results['corpus']}: {results['objective']}, {results['n_complete']} of "
+        f"{len(configurations)} trials complete",
+        *(f"!!! {note}" for note in search_caveats(results)),
+        "",
+    ]
+    ranked = rank(configurations)
+    if ranked:
+        lines.append(_trials(plan, ranked[:MAX_ROWS]).to_text())
+        if len(ranked) > MAX_ROWS:
+            lines.append(f"({len(ranked) - MAX_ROWS} more in trials.csv)")
+        lines.append("")
+    lines += verdict_lines(results)
+    failed = Counter(c.state for c in configurations if c.state not in FINAL_STATES)
+    if failed:
+        counts = ", ".join(f"{n} {state}" for state, n in failed.items())
+        lines.append(f"Without a result: {counts} (see trials.csv); run the same command again to retry them.")
+    if results["best"]:
+        lines += ["", f"Train it:  korser train {plan.best_yaml}"]
+    lines += [f"Dashboard: optuna-dashboard {storage}", f"Files:     {plan.folder}"]
+    return "\n".join(lines)
+
+
+def _trials(plan: SearchPlan, ranked: Iterable[Configuration]) -> Table:
+    names = [dimension.name for dimension in plan.dimensions]
+    rows = []
+    for c in ranked:
+        uar = TableCell(c.result.valid_uar, c.result.low, c.result.high, format=number)
+        rows.append([c.index, *(c.values[name] for name in names), uar, c.result.best_epoch])
+    return Table(f"Trials of {plan.model}", ["trial", *names, "UAR", "best epoch"], rows)

@@ -1,0 +1,91 @@
+"""SpeechBrain's Brain with a log and checkpoints, shared by training and pretraining."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import speechbrain as sb
+from speechbrain.utils.distributed import if_main_process
+from torch import nn
+
+from korser.utils.errors import UserError
+from korser.utils.files import write_csv
+
+if TYPE_CHECKING:
+    from speechbrain.utils.train_logger import TensorboardLogger
+
+    from korser.training.checkpoints import AtomicCheckpointer, History
+
+__all__ = ["LoggedBrain"]
+
+
+class LoggedBrain(sb.Brain):
+    """A Brain that writes one row per epoch to ``log.csv`` and TensorBoard.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    hparams : dict
+        All settings, SpeechBrain's run options (``precision``, ``max_grad_norm``, ...) among them.
+    history : History, optional
+    log_file : Path, optional
+    checkpointer : AtomicCheckpointer, optional
+    tensorboard : TensorboardLogger, optional
+
+    Raises
+    ------
+    UserError
+        If a run option is invalid, such as a device that does not exist.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        hparams: Mapping[str, Any],
+        history: History | None = None,
+        log_file: Path | None = None,
+        checkpointer: AtomicCheckpointer | None = None,
+        tensorboard: TensorboardLogger | None = None,
+    ):
+        try:
+            super().__init__(modules={"model": model}, hparams=dict(hparams), checkpointer=checkpointer)
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise UserError(f"invalid run option: {' '.join(str(error).split())}") from error
+        self.history = history
+        self.log_file = log_file
+        self.tensorboard = tensorboard
+
+    @property
+    def raw_model(self) -> nn.Module:
+        """The model without the wrapper of distributed training."""
+        model = self.modules.model
+        return model.module if hasattr(model, "module") else model
+
+    def end_epoch(self, row: dict[str, float], *, step: int, meta: dict[str, Any], **keep: Any) -> None:
+        """Append a row to the log and save a checkpoint.
+
+        Parameters
+        ----------
+        row : dict of str to float
+        step : int
+            Position in TensorBoard.
+        meta : dict
+            Saved with the checkpoint.
+        **keep
+            Which checkpoints to keep, see SpeechBrain's ``Checkpointer.save_and_keep_only``.
+        """
+        self.history.epochs.append(row)
+        self.checkpointer.save_and_keep_only(meta=meta, **keep)
+        if if_main_process():
+            self.write_log()
+            if self.tensorboard is not None:
+                for name, value in row.items():
+                    self.tensorboard.writer.add_scalar(name, value, step)
+
+    def write_log(self) -> None:
+        """Write ``log.csv`` from the history."""
+        write_csv(self.log_file, pd.DataFrame(self.history.epochs))

@@ -1,0 +1,178 @@
+"""What a run leaves behind: predictions, metrics, costs and the trained weights."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from torch.utils.data import Dataset
+
+from korser.data.splits import SPLITS
+from korser.metrics.evaluate import evaluate_predictions
+from korser.nn.cost import macs_per_second
+from korser.nn.model import SpeechEmotionModel
+from korser.nn.tasks import Task
+from korser.runs.directory import RunDirectory
+from korser.training.datasets import evaluation_loader
+from korser.utils.files import atomic, write_csv, write_json
+from korser.utils.gpu import PeakMemory
+
+if TYPE_CHECKING:
+    from korser.training.brain import EmotionBrain
+
+__all__ = ["Results", "evaluate", "interpretable_parameters", "predictions_table", "training_cost", "write_results"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Predictions of the best epoch.
+
+    Parameters
+    ----------
+    predictions : dict of str to pandas.DataFrame
+        :func:`predictions_table` of the validation and test splits.
+    embeddings : dict of str to (dict of str to numpy.ndarray)
+        ``{split: {id: (E,)}}``, the output of the backbone.
+    metrics : dict
+        The contents of ``metrics.json``.
+    """
+
+    predictions: dict[str, pd.DataFrame]
+    embeddings: dict[str, dict[str, np.ndarray]]
+    metrics: dict[str, Any]
+
+
+def evaluate(brain: EmotionBrain, datasets: dict[str, Dataset], manifest: pd.DataFrame) -> Results:
+    """Load the best checkpoint, and predict and measure the validation and test splits."""
+    best = brain.checkpointer.find_checkpoint(max_key="score")
+    brain.raw_model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
+    logger.info("best epoch: %d", best.meta["epoch"])
+    predictions, embeddings, metrics = {}, {}, {}
+    for split in SPLITS[1:]:
+        if split in datasets:
+            probabilities, embeddings[split] = brain.predict(evaluation_loader(brain, datasets[split]))
+            rows = manifest[manifest["split"] == split]
+            predictions[split] = predictions_table(rows, brain.tasks, probabilities)
+            metrics[split] = evaluate_predictions(predictions[split], brain.tasks)
+    metrics["best_epoch"] = best.meta["epoch"]
+    return Results(predictions, embeddings, metrics)
+
+
+def predictions_table(
+    manifest: pd.DataFrame, tasks: list[Task], probabilities: dict[str, dict[str, np.ndarray]]
+) -> pd.DataFrame:
+    """Return one row per utterance with truth, prediction and probabilities of each task.
+
+    Parameters
+    ----------
+    manifest : pandas.DataFrame
+    tasks : list of Task
+    probabilities : dict
+        ``{id: {task: (K,)}}``, see :meth:`korser.training.brain.EmotionBrain.predict`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``id, path, speaker, split``, ``T``, ``T_pred``, ``T_prob_<class>`` for each task, and all other
+        columns of the manifest (age, labels of tasks that are not trained).
+    """
+    table = manifest.drop(columns=["digest", "samples"]).reset_index(drop=True)
+    for task in tasks:
+        p = [probabilities[name][task.name] for name in table["id"]]
+        table[f"{task.name}_pred"] = [task.classes[row.argmax()] for row in p]
+        for i, label in enumerate(task.classes):
+            table[f"{task.name}_prob_{label}"] = [float(row[i]) for row in p]
+    return table
+
+
+def interpretable_parameters(model: SpeechEmotionModel) -> list[tuple[str, dict[str, tuple[str, list[float]]]]]:
+    """Return :meth:`korser.frontend.base.Frontend.interpretable_parameters` of the trainable stages as numbers.
+
+    Returns
+    -------
+    list of (str, dict)
+        ``(class name, {quantity: (unit, values)})`` for each stage that has any.
+    """
+    found = []
+    for stage in model.trainable_stages:
+        quantities = stage.interpretable_parameters()
+        if quantities:
+            numbers = {k: (unit, v.detach().double().cpu().tolist()) for k, (unit, v) in quantities.items()}
+            found.append((type(stage).__name__, numbers))
+    return found
+
+
+def training_cost(brain: EmotionBrain, memory: PeakMemory, datasets: dict[str, Dataset]) -> dict[str, Any]:
+    """Return the contents of ``cost.json`` except for ``macs_per_second``; call it right after training."""
+    peak_memory, kind = memory.measure()
+    peak_memory -= sum(data.nbytes for data in datasets.values() if getattr(data, "place", None) == "device")
+    n_parameters, n_trained = brain.raw_model.count_parameters()
+    return {
+        "parameters": n_parameters,
+        "trainable_parameters": n_trained,
+        "train_seconds": round(sum(row["seconds"] for row in brain.history.epochs), 1),
+        "peak_memory_bytes": peak_memory,
+        "peak_memory_of": kind,
+        "device": torch.cuda.get_device_name() if brain.device.startswith("cuda") else "cpu",
+    }
+
+
+def write_results(
+    run_dir: Path, brain: EmotionBrain, results: Results, *, cost: dict[str, Any], initial_parameters: list
+) -> None:
+    """Write all files of a run that come after training; ``metrics.json``, which makes it complete, last.
+
+    Parameters
+    ----------
+    run_dir : Path
+    brain : EmotionBrain
+    results : Results
+    cost : dict
+        From :func:`training_cost`.
+    initial_parameters : list
+        :func:`interpretable_parameters` before training.
+    """
+    model, directory = brain.raw_model, RunDirectory(run_dir)
+    with atomic(directory.weights_file) as temporary:
+        safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in model.trained_state().items()}, temporary)
+    brain.write_log()
+    for split, table in results.predictions.items():
+        write_csv(directory.predictions_file(split), table)
+    if "test" in results.predictions:
+        embeddings = results.embeddings["test"]
+        rows = np.stack([embeddings[name] for name in results.predictions["test"]["id"]])
+        with atomic(directory.embeddings_file) as temporary, open(temporary, "wb") as file:
+            np.save(file, rows.astype(np.float16))
+    changes = _parameter_changes(initial_parameters, interpretable_parameters(model))
+    write_json(directory.parameters_file, changes)
+    write_json(directory.cost_file, {**cost, "macs_per_second": _macs_per_second(model.cpu())})
+    write_json(directory.metrics_file, results.metrics)
+
+
+def _parameter_changes(initial: list, trained: list) -> list[dict[str, Any]]:
+    """Return the contents of ``interpretable_parameters.json``."""
+    changes = []
+    for (name, before), (_, after) in zip(initial, trained):
+        quantities = {
+            quantity: {"unit": unit, "initial": before[quantity][1], "trained": values}
+            for quantity, (unit, values) in after.items()
+        }
+        changes.append({"stage": name, "quantities": quantities})
+    return changes
+
+
+def _macs_per_second(model: SpeechEmotionModel) -> float | None:
+    """Return None for a model that does not run on a CPU, which is not a reason to lose the run."""
+    try:
+        return macs_per_second(model)
+    except Exception as error:
+        logger.warning("operations cannot be counted on the CPU: %s", " ".join(str(error).split())[:200])
+        return None

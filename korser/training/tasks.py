@@ -1,0 +1,104 @@
+"""Which tasks a run trains, and their classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from korser.corpora import Corpus
+from korser.data.splits import SPLITS
+from korser.nn.tasks import Task
+from korser.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from korser.config.hparams import HParams
+
+__all__ = ["labelled_tasks", "recorded_tasks"]
+
+logger = logging.getLogger(__name__)
+
+MAX_FRACTIONAL_CLASSES = 20  # enough for a scale with fractions, such as ratings in halves
+
+
+def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) -> list[Task]:
+    """Return the tasks that can be trained on a corpus, with their classes.
+
+    A task without training labels is left out with a warning.
+
+    Parameters
+    ----------
+    tasks : list of Task
+        The first is the main task.
+    corpus : Corpus
+    manifest : pandas.DataFrame
+        Its rows with their splits.
+
+    Raises
+    ------
+    UserError
+        If the main task has no labels in the training or validation split, or a task cannot be classified.
+    """
+    labelled = []
+    for task in tasks:
+        if task.name in manifest and task.name not in corpus.classes:
+            declared = ", ".join([*corpus.classes, task.name])
+            declare = (
+                f", or declare it by --corpus_options='{{tasks: [{declared}]}}'" if corpus.selectable_tasks else ""
+            )
+            raise UserError(
+                f"'{task.name}' is a column of corpus '{corpus.name}' but not one of its tasks: remove it from "
+                f"'tasks'{declare}"
+            )
+        unlabelled = [split for split in SPLITS[:2] if not _has_labels(manifest, split, task.name)]
+        if unlabelled and not labelled:
+            raise UserError(
+                f"corpus '{corpus.name}' has no labels for the main task '{task.name}' in its {unlabelled[0]} split: "
+                f"put another task first in 'tasks', or fill the column (tasks: {', '.join(corpus.classes)})"
+            )
+        if "train" in unlabelled:
+            logger.warning("corpus '%s' has no labels for task '%s': it is left out", corpus.name, task.name)
+            continue
+        _require_classes(task, corpus)
+        labelled.append(dataclasses.replace(task, classes=tuple(corpus.classes[task.name])))
+    return labelled
+
+
+def recorded_tasks(hparams: HParams, info: dict[str, Any]) -> list[Task]:
+    """Return the tasks that a run trains, with their classes, as ``run.json`` records them."""
+    classes = {task["name"]: tuple(task["classes"]) for task in info["tasks"]}
+    return [dataclasses.replace(task, classes=classes[task.name]) for task in hparams["tasks"] if task.name in classes]
+
+
+def _has_labels(manifest: pd.DataFrame, split: str, task: str) -> bool:
+    """Return whether a split has labels of a task; an empty split needs none."""
+    if task not in manifest:
+        return False
+    rows = manifest[manifest["split"] == split]
+    return len(rows) == 0 or bool(rows[task].notna().any())
+
+
+def _require_classes(task: Task, corpus: Corpus) -> None:
+    """Refuse numbers that are not classes, and an ordinal task whose order nobody stated."""
+    classes = corpus.classes[task.name]
+    numeric = _are_numbers(classes)
+    if len(classes) > MAX_FRACTIONAL_CLASSES and numeric and any(float(c) % 1 for c in classes):
+        raise UserError(
+            f"{task.name} has {len(classes)} different numbers, but korser classifies: assign them to classes in the "
+            "corpus or by label_map"
+        )
+    if task.ordinal and task.name in corpus.sorted_tasks and len(classes) > 2 and not numeric:
+        raise UserError(
+            f"the order of {task.name} ({', '.join(classes)}) is unknown: state it, lowest first, by "
+            f"--corpus_options='{{classes: {{{task.name}: [...]}}}}'"
+        )
+
+
+def _are_numbers(classes: tuple[str, ...]) -> bool:
+    try:
+        return all(math.isfinite(float(name)) for name in classes)
+    except ValueError:
+        return False

@@ -1,0 +1,283 @@
+"""Digests of values, files and code: everything that korser recognises again by its content is hashed here.
+
+Code counts by its syntax tree without comments and docstrings, so that neither these nor a formatter change a digest.
+What counts is the code of *plugins*: the user's own files and everything below ``korser.plugins``. The digest of a
+plugin covers the module that defines it and the plugin modules that this one imports, directly or not, also inside
+functions. Nothing is imported to find them. korser's other modules and installed libraries are recorded by version.
+
+This module imports neither torch nor any plugin; :mod:`korser.data.fingerprint` adds digests of models.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, all_suffixes
+from pathlib import Path
+from typing import Any
+
+from korser.utils.user_code import is_user_code
+
+__all__ = [
+    "Code",
+    "code_digest",
+    "digest",
+    "file_digest",
+    "imported_code",
+    "korser_digest",
+    "module_digest",
+    "named_path_digest",
+    "path_digest",
+]
+
+LENGTH = 16  # hexadecimal digits
+PLUGINS = "korser.plugins"
+IGNORED_SUFFIXES = (".md",)  # in checkpoint folders
+WITHOUT_EFFECT = ("ctx", "kind", "type_comment")  # fields of syntax trees: implied by others, or a matter of style
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def digest(value: Any, *, length: int = LENGTH) -> str:
+    """Return the first hexadecimal digits of the SHA-256 of a value.
+
+    Parameters
+    ----------
+    value : bytes, str or JSON
+        Text is hashed as UTF-8; anything else as JSON with sorted keys.
+    length : int
+    """
+    if isinstance(value, str):
+        value = value.encode()
+    elif not isinstance(value, (bytes, memoryview)):
+        value = json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+    return hashlib.sha256(value).hexdigest()[:length]
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the digest of a file's content; a process reads a file again only if its size or time has changed."""
+    stat = os.stat(path)
+    return _file_digest(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _file_digest(path: str, size: int, mtime_ns: int) -> str:
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            sha.update(block)
+    return sha.hexdigest()[:LENGTH]
+
+
+def path_digest(path: str | Path) -> str:
+    """Return the digest of a file, or of the files directly in a folder, such as a checkpoint.
+
+    Hidden files and Markdown do not count.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return file_digest(path)
+    files = (p for p in path.iterdir() if p.is_file() and p.suffix not in IGNORED_SUFFIXES and p.name[0] != ".")
+    return digest({file.name: file_digest(file) for file in files})
+
+
+def named_path_digest(value: str | os.PathLike) -> str | None:
+    """Return the digest of the file or folder that an argument names; None if it does not name one.
+
+    ``.``, ``..`` and ``/`` are taken for text.
+    """
+    try:
+        path = Path(value).expanduser()
+        named = path.name not in ("", "..") and (path.is_file() or path.is_dir())
+        return path_digest(path) if named else None
+    except (OSError, ValueError, RuntimeError):  # no path at all, or one that cannot be read
+        return None
+
+
+@functools.cache  # files may be edited while this process runs
+def korser_digest() -> str:
+    """Return the digest of the source of korser's own modules, which tells commits of one version apart."""
+    folder = Path(__file__).parents[1]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
+    return digest({name: digest(source) for name, source in files.items()})
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code behind an import path.
+
+    Attributes
+    ----------
+    modules : dict of str to str
+        Digests of the plugin modules that it needs, by name.
+    libraries : set of str
+        Top-level names of the other modules that these import.
+    """
+
+    modules: dict[str, str]
+    libraries: set[str]
+
+
+def code_digest(import_path: str) -> str | None:
+    """Return the digest of a plugin's code; None for anything that is not a plugin.
+
+    Parameters
+    ----------
+    import_path : str
+        A module, or something in a module: ``my_frontend.Conv``.
+    """
+    code = imported_code(import_path)
+    return digest(code.modules) if code.modules else None
+
+
+def imported_code(import_path: str) -> Code:
+    """Collect the plugin modules behind an import path by following their import statements."""
+    modules: dict[str, str] = {}
+    libraries: set[str] = set()
+    todo, seen = [_defining_module(import_path)], set()
+    while todo:
+        name = todo.pop()
+        found = None if name in seen else _find(name)
+        seen.add(name)
+        if found is None:
+            continue
+        if not _is_plugin(name, found):
+            libraries.add(name.partition(".")[0])
+        elif found.file is not None:
+            source = _read(name, found)
+            modules[name] = source.digest
+            todo += source.imports
+    return Code(modules, libraries)
+
+
+def module_digest(name: str) -> str:
+    """Return the digest of the syntax tree of one module, without what it imports."""
+    found = _find(name)
+    if found is None or found.file is None:
+        raise ModuleNotFoundError(f"module '{name}' has no source file")
+    return _read(name, found).digest
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where a module is: its file (None for a namespace package), and its folders if it is a package."""
+
+    file: str | None
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Source:
+    spec: ModuleSpec | None
+    digest: str
+    imports: tuple[str, ...] = ()
+
+
+_sources: dict[str, _Source] = {}
+
+
+def _is_plugin(name: str, found: _Found) -> bool:
+    if name.partition(".")[0] == "korser":
+        return f"{name}.".startswith(f"{PLUGINS}.")
+    return found.file is None or is_user_code(found.file)
+
+
+def _find(name: str) -> _Found | None:
+    """Find a module, loaded or not, without importing it or its packages."""
+    module = sys.modules.get(name)
+    if module is not None:
+        return _Found(getattr(module, "__file__", None), tuple(getattr(module, "__path__", ())))
+    parent, _, last = name.rpartition(".")
+    if not parent or name == PLUGINS:  # which an editable installation maps to another folder
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            return None
+        return spec and _Found(spec.origin if spec.has_location else None, tuple(spec.submodule_search_locations or ()))
+    package = _find(parent)
+    for folder in package.folders if package else ():
+        base = os.path.join(folder, last)
+        for suffix in all_suffixes():
+            if os.path.isfile(os.path.join(base, f"__init__{suffix}")):
+                return _Found(os.path.join(base, f"__init__{suffix}"), (base,))
+            if os.path.isfile(base + suffix):
+                return _Found(base + suffix)
+        if os.path.isdir(base):
+            return _Found(None, (base,))
+    return None
+
+
+def _defining_module(import_path: str) -> str:
+    """Return the module that defines what an import path names, also where a package only re-exports it."""
+    name, attribute = import_path, ""
+    while (found := _find(name)) is None and "." in name:
+        name, _, attribute = name.rpartition(".")
+    if found is None or not found.folders or not _is_plugin(name, found):
+        return name
+    tree = _tree(found.file) if found.file else None
+    for node in tree.body if tree else ():
+        if isinstance(node, ast.ImportFrom) and (origin := _origin(node, name)) != name:
+            for alias in node.names:
+                if (alias.asname or alias.name) == attribute:
+                    return _defining_module(f"{origin}.{alias.name}")
+    return name
+
+
+def _read(name: str, found: _Found) -> _Source:
+    """Read a module's code; that of a loaded module once, since this process runs it as it was when it was loaded."""
+    module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)  # reloading makes a new one
+    known = _sources.get(name)
+    if module is not None and known is not None and known.spec is spec:
+        return known
+    _sources[name] = source = _parse(found, name, spec)
+    return source
+
+
+def _parse(found: _Found, name: str, spec: ModuleSpec | None) -> _Source:
+    tree = _tree(found.file)
+    if tree is None:
+        return _Source(spec, file_digest(found.file))
+    package = name if found.folders else name.rpartition(".")[0]
+    imports = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, package)
+            imports += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+    return _Source(spec, digest(_simplify(tree)), tuple(imports))
+
+
+def _tree(file: str) -> ast.Module | None:
+    """Return the syntax tree of a file; None if it is compiled or not valid Python."""
+    try:
+        return ast.parse(Path(file).read_bytes())
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _origin(node: ast.ImportFrom, package: str) -> str:
+    """Return the absolute name of the module in ``from ... import``."""
+    if not node.level:
+        return node.module or ""
+    parents = package.split(".")
+    return ".".join([*parents[: len(parents) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def _simplify(value: Any) -> Any:
+    """Return a syntax tree without docstrings as JSON; unlike ``ast.dump`` the same in every version of Python."""
+    if isinstance(value, list):
+        return [_simplify(item) for item in value]
+    if not isinstance(value, ast.AST):
+        return repr(value)
+    fields = {name: content for name, content in ast.iter_fields(value) if name not in WITHOUT_EFFECT}
+    if isinstance(value, DOCUMENTED) and ast.get_docstring(value, clean=False) is not None:
+        fields["body"] = fields["body"][1:]
+    present = {name: _simplify(content) for name, content in fields.items() if content is not None and content != []}
+    return [type(value).__name__, present]

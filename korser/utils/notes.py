@@ -1,0 +1,69 @@
+"""Warnings and notes as values: a code for programs, a sentence for readers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["NOT_PRETRAINED", "RANDOM_SPLIT", "SYNTHETIC_SPEECH", "Note", "caveats"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A warning or a note.
+
+    Parameters
+    ----------
+    code : str
+        Identifies the kind of note, such as ``random_split``. Programs compare codes and never read ``text``.
+    text : str
+        Sentence for the reader, without a full stop at the end.
+    """
+
+    code: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def label(self) -> str:
+        """Short form for badges: ``random split``."""
+        return self.code.replace("_", " ")
+
+
+SYNTHETIC_SPEECH = Note("synthetic_speech", "SYNTHETIC speech: results do not carry over to human speech")
+RANDOM_SPLIT = Note(
+    "random_split", "RANDOM SPLIT: training and test share speakers; results do not generalise to unseen speakers"
+)
+NOT_PRETRAINED = Note("not_pretrained", "NOT PRETRAINED: the encoder has random weights")
+
+
+def caveats(*, synthetic: bool = False, random_split: bool = False, pretrained: bool | None = None) -> list[Note]:
+    """Return the warnings that every table and figure of such results must show.
+
+    Parameters
+    ----------
+    synthetic : bool
+        Whether the corpus is synthetic speech.
+    random_split : bool
+        Whether speakers are shared between training and test.
+    pretrained : bool, optional
+        False if an encoder has random weights, None if there is no encoder.
+
+    Returns
+    -------
+    list of Note
+
+    Example
+    -------
+    >>> [note.label for note in caveats(synthetic=True, pretrained=False)]
+    ['synthetic speech', 'not pretrained']
+    """
+    found = []
+    if synthetic:
+        found.append(SYNTHETIC_SPEECH)
+    if random_split:
+        found.append(RANDOM_SPLIT)
+    if pretrained is False:
+        found.append(NOT_PRETRAINED)
+    return found

@@ -1,0 +1,310 @@
+"""A table of values, written as text, CSV, Markdown, LaTeX or HTML.
+
+Cells hold values (number, interval, mark); formatting and escaping happen in the writers only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup, escape
+
+from korser.utils.files import write_csv
+from korser.utils.text import interval_text, is_missing, number, p_value, plain, signed
+
+__all__ = [
+    "Mark",
+    "Table",
+    "TableCell",
+    "breakable",
+    "difference_cell",
+    "escape_latex",
+    "escape_markdown",
+    "metric_cell",
+    "p_cell",
+]
+
+Mark = Literal["", "best", "same", "untested", "worst"]
+MISSING = "\N{EN DASH}"
+_SYMBOLS = {"same": "*", "untested": "?"}  # behind a value; "best" is bold
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "\N{DAGGER}": r"\dag{}",
+    "\N{DOUBLE DAGGER}": r"\ddag{}",
+    MISSING: "--",
+}
+_HTML = """\
+{% if table.folded %}<details class="fold"><summary>{{ table.title }} <small>({{ table.rows|length }} rows)</small></summary>{% endif %}
+<div class="scroll" tabindex="0" role="region" aria-label="{{ table.title }}">
+<table class="{{ 'numbers' if table.numeric else 'words' }}">
+<caption><span class="held">{{ table.title }}{% for badge in badges %} <span class="badge">{{ badge }}</span>{% endfor %}</span></caption>
+<thead><tr>
+{% for title in table.columns %}
+<th scope="col" aria-sort="none"><button type="button">{{ title|breakable }}</button></th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr>
+{% for cell in row %}
+{% set tag = "th" if loop.first else "td" %}
+<{{ tag }}{% if loop.first %} scope="row"{% endif %}{% if cell.mark %} class="{{ cell.mark }}"{% endif %}{% if cell.sort_value is not none %} data-value="{{ cell.sort_value }}"{% endif %}>
+{{- (cell.text or missing)|breakable }}{{ symbols.get(cell.mark, "") }}{{ cell.symbols }}
+{%- for label in cell.tags %} <span class="badge">{{ label }}</span>{% endfor %}
+{%- if cell.small_text %}<small>{{ cell.small_text }}</small>{% endif %}</{{ tag }}>
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% for note in table.notes %}<p class="note">{{ note }}</p>
+{% endfor %}
+{% if table.folded %}</details>{% endif %}
+"""  # noqa: E501
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One cell.
+
+    Parameters
+    ----------
+    value : object
+        Number or text; None and NaN are missing.
+    low, high : float, optional
+        Interval of the value.
+    format : callable
+        Turns the value into text.
+    mark : str
+        ``best`` (bold), ``same`` (``*``), ``untested`` (``?``) or ``worst`` (red, in HTML only).
+    detail : str
+        Secondary text: small type in HTML, in brackets in text and Markdown, left out of LaTeX.
+    symbols : str
+        Footnote symbols behind the value.
+    tags : tuple of str
+        Badges, in HTML only.
+    """
+
+    value: Any = None
+    low: float | None = None
+    high: float | None = None
+    format: Callable[[Any], str] = plain
+    mark: Mark = ""
+    detail: str = ""
+    symbols: str = ""
+    tags: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The formatted value, ``""`` if it is missing."""
+        return "" if is_missing(self.value) else self.format(self.value)
+
+    @property
+    def interval(self) -> str:
+        """The formatted interval, ``""`` if there is none."""
+        return interval_text(self.low, self.high)
+
+    @property
+    def small_text(self) -> str:
+        """Interval and detail, as HTML shows them below the value."""
+        return " ".join(filter(None, [self.interval, self.detail]))
+
+    @property
+    def sort_value(self) -> float | None:
+        """The value if it is a number."""
+        if isinstance(self.value, str) or is_missing(self.value):
+            return None
+        return float(self.value)
+
+
+def metric_cell(row: Mapping[str, Any], column: str, mark: Mark = "") -> TableCell:
+    """Return a metric with its interval, from columns ``<column>``, ``<column>_low`` and ``<column>_high``."""
+    return TableCell(row[column], row[f"{column}_low"], row[f"{column}_high"], format=number, mark=mark)
+
+
+def difference_cell(value: float | None, low: float | None, high: float | None, **options: Any) -> TableCell:
+    """Return a signed difference with its interval."""
+    return TableCell(value, low, high, format=signed, **options)
+
+
+def p_cell(value: float | None, **options: Any) -> TableCell:
+    """Return a p value."""
+    return TableCell(value, format=p_value, **options)
+
+
+@dataclass
+class Table:
+    r"""A table.
+
+    Parameters
+    ----------
+    title : str
+    columns : sequence of str
+        Titles of the columns.
+    rows : sequence of sequence
+        Cells; what is not a :class:`TableCell` becomes one. The first cell of a row names it.
+    notes : sequence of str
+        Sentences below the table; in LaTeX part of the caption.
+    numeric : bool
+        False for tables of words, which are aligned to the left.
+    folded : bool
+        Whether HTML shows it only on request.
+
+    Example
+    -------
+    >>> uar = TableCell(0.5, 0.4, 0.6, format=number, mark="best")
+    >>> print(Table("Results", ["model", "UAR"], [["mel_stl", uar]]).to_markdown())
+    | model | UAR |
+    | --- | --- |
+    | mel\_stl | **.500** [.400, .600] |
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Iterable[Iterable[Any]]
+    notes: Sequence[str] = field(default_factory=list)
+    numeric: bool = True
+    folded: bool = False
+
+    def __post_init__(self) -> None:
+        self.rows = [[c if isinstance(c, TableCell) else TableCell(c) for c in row] for row in self.rows]
+
+    def _columns(self) -> Iterable[tuple[str, Sequence[TableCell]]]:
+        return zip(self.columns, list(zip(*self.rows)) or [()] * len(self.columns))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the values; intervals are in columns ``<title> low`` and ``<title> high``."""
+        columns: dict[str, list[Any]] = {}
+        for title, cells in self._columns():
+            columns[title] = [cell.value for cell in cells]
+            if any(cell.interval for cell in cells):
+                columns[f"{title} low"] = [cell.low for cell in cells]
+                columns[f"{title} high"] = [cell.high for cell in cells]
+        return pd.DataFrame(columns)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the values as a CSV file."""
+        write_csv(path, self.to_frame())
+
+    def to_text(self) -> str:
+        """Return aligned plain text with the notes below."""
+        columns = []
+        for title, cells in self._columns():
+            words = [title, *(_words(cell, bold="{} (best)", escape=str) for cell in cells)]
+            width = max(map(len, words))
+            right = bool(cells) and all(cell.sort_value is not None and not cell.interval for cell in cells)
+            aligned = [word.rjust(width) if right else word.ljust(width) for word in words]
+            columns.append([aligned[0], "-" * width, *aligned[1:]])
+        return "\n".join(["  ".join(row).rstrip() for row in zip(*columns)] + list(self.notes))
+
+    def to_markdown(self) -> str:
+        """Return a Markdown table with the notes below."""
+        rows = [[_words(cell, bold="**{}**", escape=escape_markdown) for cell in row] for row in self.rows]
+        rows = [[escape_markdown(title) for title in self.columns], ["---"] * len(self.columns), *rows]
+        lines = [f"| {' | '.join(row)} |" for row in rows]
+        if self.notes:
+            lines += ["", " ".join(map(escape_markdown, self.notes))]
+        return "\n".join(lines)
+
+    def to_latex(self, label: str, warnings: Iterable[object] = ()) -> str:
+        r"""Return a ``table*`` environment for ``\usepackage{booktabs}``.
+
+        Parameters
+        ----------
+        label : str
+            For ``\ref``.
+        warnings : iterable of Note or str
+            Set in bold at the start of the caption, which continues with the title and the notes.
+        """
+        bold = "".join(rf"\textbf{{{escape_latex(warning)}.}} " for warning in warnings)
+        caption = bold + escape_latex(" ".join([f"{self.title}.", *self.notes]))
+        return "\n".join(
+            [
+                r"\begin{table*}[t]",
+                r"\centering",
+                rf"\caption{{{caption}}}",
+                rf"\label{{{label}}}",
+                r"\small",
+                r"\setlength{\tabcolsep}{4pt}",
+                rf"\begin{{tabular}}{{@{{}}l{'c' * (len(self.columns) - 1)}@{{}}}}",
+                r"\toprule",
+                " & ".join(map(escape_latex, self.columns)) + r" \\",
+                r"\midrule",
+                *(" & ".join(map(_latex_cell, row)) + r" \\" for row in self.rows),
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table*}",
+            ]
+        )
+
+    def to_html(self, badges: Iterable[str] = ()) -> Markup:
+        """Return HTML with sortable headings, for the style sheet and script of the report page.
+
+        Parameters
+        ----------
+        badges : iterable of str
+            Short warnings beside the title.
+        """
+        return Markup(_html_template().render(table=self, badges=list(badges), symbols=_SYMBOLS, missing=MISSING))
+
+
+def _words(cell: TableCell, *, bold: str, escape: Callable[[str], str]) -> str:
+    """Return a cell in one line, for text and Markdown."""
+    value = escape(" ".join(cell.text.split()) + _SYMBOLS.get(cell.mark, ""))
+    if cell.mark == "best" and value:
+        value = bold.format(value)
+    detail = f"({escape(cell.detail)})" if cell.detail else ""
+    return " ".join(filter(None, [value + escape(cell.symbols), cell.interval, detail]))
+
+
+def _latex_cell(cell: TableCell) -> str:
+    value = escape_latex(cell.text)
+    if cell.mark == "best" and value:
+        value = rf"\textbf{{{value}}}"
+    elif cell.mark in _SYMBOLS:
+        value += rf"\rlap{{{_SYMBOLS[cell.mark]}}}"
+    value += escape_latex(cell.symbols)
+    return f"{value} {{\\scriptsize {cell.interval}}}" if cell.interval else value
+
+
+def escape_markdown(text: object) -> str:
+    """Return text with the characters of Markdown escaped."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", str(text))
+
+
+def escape_latex(text: object) -> str:
+    r"""Return text with the characters of LaTeX escaped.
+
+    Example
+    -------
+    >>> print(escape_latex("mel_stl (50 %)"))
+    mel\_stl (50 \%)
+    """
+    return "".join(_LATEX.get(c, c) for c in str(text))
+
+
+def breakable(text: object) -> Markup:
+    """Return HTML text whose names, like ``korser.plugins.mel``, may break after a dot or an underscore."""
+    return Markup(re.sub(r"(?<=[^\W\d_])([._])(?=[^\W\d_])", r"\1<wbr>", str(escape(text))))
+
+
+@cache
+def _html_template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["breakable"] = breakable
+    return environment.from_string(_HTML)

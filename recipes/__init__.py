@@ -1,0 +1,1 @@
+"""What a person runs: one script per command of ``korser``."""

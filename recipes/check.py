@@ -1,0 +1,22 @@
+"""Check that a frontend keeps its contract.
+
+    korser check my_frontend.yaml
+
+Builds the `frontend` of a settings file anew for every check and prints which pass, and the reason where one fails.
+Exit code 1: a check failed; 2: the frontend cannot be built.
+"""
+
+from korser import cli
+
+
+def main(arguments: list[str]) -> None:
+    """Check the frontend of a settings file."""
+    parser = cli.Parser("check", __doc__, usage="FILE.yaml [--key=value ...]")
+    path, overrides, _ = cli.parse_settings(parser, arguments)
+    from korser.testing.__main__ import check_settings_file
+
+    check_settings_file(path, overrides)
+
+
+if __name__ == "__main__":
+    cli.run(main)

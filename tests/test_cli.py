@@ -1,0 +1,102 @@
+"""The korser command: help, mistakes, and answers without waiting for imports."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import korser
+from korser import cli
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_of_a_command(call, command):
+    for arguments in ["--help"], ["-h"], ["something", "--out=figures", "--help"]:
+        code, out, err = call(command, *arguments)
+        assert (code, err) == (0, "")
+        assert out.startswith(f"usage: korser {command} ") and f"    korser {command} " in out
+    code, out, err = call(command)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.endswith(f"(see korser {command} --help)\n") and err.count("\n") == 1
+
+
+def test_commands_are_the_recipes(call):
+    assert sorted(cli.COMMANDS) == sorted(path.stem for path in (ROOT / "recipes").glob("[!_]*.py"))
+    code, out, _ = call("--help")
+    assert code == 0 and "  train     Train and evaluate one model.\n" in out
+    assert call() == (code, out, "")
+
+
+def test_version_and_unknown_command(call):
+    assert call("--version") == (0, f"korser {korser.__version__}\n", "")
+    assert call("tain", "mel_stl.yaml") == (2, "", "error: unknown command 'tain' (did you mean 'train'?)\n")
+
+
+def test_a_file_that_does_not_exist(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_model.yaml").touch()
+    assert call("train", "mel_slt.yaml")[2] == "error: mel_slt.yaml: no such file (did you mean 'mel_stl.yaml'?)\n"
+    assert call("train", "my_mode.yaml")[2] == "error: my_mode.yaml: no such file (did you mean 'my_model.yaml'?)\n"
+    assert call("train", "absent/mel_stl.yaml")[2].startswith("error: absent/mel_stl.yaml: no such file")
+
+
+def test_an_interrupted_command(capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(interrupted, [])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
+
+
+def test_several_mistakes_are_a_line_each(capsys):
+    def mistaken(arguments):
+        raise korser.UserError("lr=a: wrong\nseed=b: wrong")
+
+    with pytest.raises(SystemExit):
+        cli.run(mistaken, [])
+    assert capsys.readouterr().err == "error: lr=a: wrong\nerror: seed=b: wrong\n"
+
+
+SCRIPT = """
+import sys
+from korser import cli
+try:
+    cli.main(sys.argv[1:])
+finally:
+    print(*sorted({"torch", "speechbrain", "pandas", "transformers"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ("--help", "usage: korser COMMAND"),
+        ("train --help", "usage: korser train"),
+        ("trian mel_stl.yaml", "unknown command 'trian'"),
+        ("train nothing.yaml", "nothing.yaml: no such file"),
+        ("plot results --outt=figures", "unknown option --outt"),
+        ("train mel_stl.yaml --grad_accumulation_factor=two", "invalid int value: 'two'"),
+        ("train mel_stl.yaml --n_epoch=3", "unknown setting 'n_epoch' (did you mean 'n_epochs'?)"),
+        ("search search.yaml --modle=mel_stl.yaml", "unknown setting 'modle' (did you mean 'model'?)"),
+    ],
+)
+def test_quick_answers_import_nothing_large(arguments, answer, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments.split()], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert answer in done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1] == "", "imported: " + done.stderr.splitlines()[-1]
+
+
+def test_public_names():
+    assert sorted(korser.__all__) == sorted(korser._MODULES)
+    assert all(getattr(korser, name) is not None for name in korser.__all__)
+    assert set(korser.__all__) <= set(dir(korser))
+    with pytest.raises(AttributeError, match="no attribute 'Fronted'"):
+        _ = korser.Fronted
+    source = Path(korser.__file__).read_text()
+    assert [name for name in korser.__all__ if source.count(name) < 3] == [], "missing for type checkers"
