@@ -12,9 +12,9 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from korser.config.imports import describe_error, make_importable, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
-from korser.config.names import find_unknown_names, find_unused_keys
+from korser.config.names import find_unknown_names, find_unknown_overrides, find_unused_keys
 from korser.config.nodes import compose, get_value
-from korser.config.schema import WITHOUT_EFFECT
+from korser.config.schema import WITHOUT_EFFECT, TrainSettings
 from korser.config.sources import named_sources
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest
@@ -132,7 +132,8 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -
         If a file cannot be read or parsed, names are unknown (one line each), or an object cannot be built.
     """
     layers = merge_layers(Path(path), overrides)
-    return build(layers, layers.errors + find_unused_keys(layers, overrides))
+    unknown = find_unknown_overrides(layers, overrides, TrainSettings)
+    return build(layers, layers.errors + find_unused_keys(layers, overrides) + unknown)
 
 
 def load_resolved(text: str, *, name: str, folders: Iterable[str]) -> HParams:
