@@ -9,14 +9,21 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from made_runs import utterances, write_run
 
 from korser import cli
+from korser.comparison.compare import compare
+from korser.runs.load import load_runs
+from korser.utils.seeding import set_arithmetic
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever asks a hub fails at once
 
 ROOT = Path(__file__).parent.parent
 HPARAMS = ROOT / "hparams"
 PITCH = {"joy": 400, "sadness": 150, "neutral": 220, "anger": 300}  # Hz
+
+
+set_arithmetic()  # as every entry point does: a GPU's results are compared with a CPU's
 
 
 def pytest_collection_modifyitems(items):
@@ -59,14 +66,13 @@ def tiny_corpus(tmp_path_factory):
     return write_tiny_corpus(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture
-def tiny(tiny_corpus, tmp_path):
-    """Overrides that make a run on the tiny corpus take a second or two, in a folder of its own."""
+def tiny_overrides(tiny_corpus, folder):
+    """Overrides that make a run on the tiny corpus take about a second, with all its output in a folder."""
     return {
         "corpus": "csv",
         "data_folder": str(tiny_corpus),
-        "output_folder": str(tmp_path / "results"),
-        "cache_folder": str(tmp_path / "cache"),
+        "output_folder": str(folder / "results"),
+        "cache_folder": str(folder / "cache"),
         "n_epochs": "2",
         "batch_size": "8",
         "n_buckets": "2",
@@ -98,6 +104,12 @@ def yaml_folder(tmp_path):
 
 
 @pytest.fixture
+def tiny(tiny_corpus, tmp_path):
+    """See :func:`tiny_overrides`, in a folder of its own."""
+    return tiny_overrides(tiny_corpus, tmp_path)
+
+
+@pytest.fixture
 def call(monkeypatch, capsys):
     """Run the korser command in this process: ``call("train", "mel_stl.yaml")`` -> (exit code, stdout, stderr)."""
 
@@ -113,3 +125,20 @@ def call(monkeypatch, capsys):
         return code, out.out, out.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def four_models(tmp_path_factory):
+    """Runs of four models with three seeds, three folds and nine speakers; wav2vec_leaf is much better than leaf."""
+    folder = tmp_path_factory.mktemp("runs")
+    table = utterances(n_speakers=9)
+    for model, right in (("leaf_stl", 0.4), ("leaf_mtl", 0.42), ("wav2vec_leaf_stl", 0.85), ("wav2vec_leaf_mtl", 0.88)):
+        for seed in (1, 2, 3):
+            for fold in (0, 1, 2):
+                write_run(folder, model, seed=seed, fold=fold, right=right, table=table)
+    return load_runs(folder)
+
+
+@pytest.fixture(scope="session")
+def comparison(four_models):
+    return compare(four_models)

@@ -56,7 +56,7 @@ def prepare_data(hparams: HParams, run_dir: Path, transformer: Wav2Vec2ForPreTra
 
 
 def require_same_run(hparams: HParams, run_dir: Path) -> None:
-    """Raise a UserError if a complete run was made from another checkpoint or data; skip what is not there now."""
+    """Raise a UserError if the checkpoint or the data of a complete run have changed; skip data that are missing."""
     begun = RunDirectory(run_dir).info()
     require_same_checkpoints(begun, run_dir)
     try:

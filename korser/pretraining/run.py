@@ -3,7 +3,7 @@
 ===================== =====================================================================================
 hparams.yaml          the resolved settings
 manifest.csv          every utterance, with its split
-run.json              data (files, seconds, digest), digests of the initial weights and of user code, environment
+run.json              data (files, seconds, digest), digests of user code, initial checkpoint, environment
 log.csv               one row per round of ``valid_interval`` steps
 checkpoint/           the Hugging Face folder after the latest round
 metrics.json          the last row of the log; written last: a folder that has it is complete
@@ -76,15 +76,11 @@ def pretrain(hparams: HParams, run_dir: str | Path) -> dict[str, float]:
     directory = RunDirectory(run_dir)
     if directory.complete:
         if if_main_process():
-            _report_complete(hparams, run_dir)
+            require_same_run(hparams, run_dir)
+            logger.info("%s is complete", run_dir)
         return directory.metrics()
     with locked(run_dir) if if_main_process() else contextlib.nullcontext():
         return _pretrain(hparams, run_dir)
-
-
-def _report_complete(hparams: HParams, run_dir: Path) -> None:
-    require_same_run(hparams, run_dir)
-    logger.info("%s is complete", run_dir)
 
 
 def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:

@@ -381,7 +381,7 @@ def test_under_torchrun_each_process_has_a_gpu_of_its_own(monkeypatch, device):
     monkeypatch.setenv("RANK", "0")
     require_own_device(None)
     require_own_device("cpu")
-    with pytest.raises(UserError, match=f"'{device}': under torchrun leave it null"):
+    with pytest.raises(UserError, match=f"device={device}: must be null under torchrun"):
         require_own_device(device)
 
 
