@@ -84,12 +84,15 @@ def parse_settings(parser: Parser, arguments: list[str]) -> tuple[Path, dict[str
     """
     options, rest = parser.parse_known_args(arguments)
     from korser.config.command_line import parse_arguments
+    from korser.config.names import check_overrides
     from korser.config.shipped import find_settings_file
 
     if not rest:
         parser.error("expected a settings file")
     path, overrides = parse_arguments(rest)
-    return find_settings_file(path), overrides, options
+    path = find_settings_file(path)
+    check_overrides(path, overrides)  # here: before the recipe imports what it runs
+    return path, overrides, options
 
 
 def add_worker_options(parser: Parser) -> None:
