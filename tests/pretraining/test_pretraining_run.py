@@ -85,7 +85,7 @@ def test_a_pretraining_writes_log_and_checkpoint(reference):
     assert log["audio_seconds"].iloc[-1] == pytest.approx(12, rel=0.2)
     info = read_json(folder / "run.json")
     manifest = pd.read_csv(folder / "manifest.csv", encoding="utf-8-sig")
-    assert info["files"] == len(manifest) and set(manifest["split"]) == {"train", "valid"}
+    assert info["n_files"] == len(manifest) and set(manifest["split"]) == {"train", "valid"}
     parts = [set(part["speaker"]) for _, part in manifest.groupby("split")]
     assert parts[0].isdisjoint(parts[1])
     card = (folder / "checkpoint" / "README.md").read_text()
