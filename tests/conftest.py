@@ -9,14 +9,21 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from made_runs import utterances, write_run
 
 from korser import cli
+from korser.comparison.compare import compare
+from korser.runs.load import load_runs
+from korser.utils.seeding import set_arithmetic
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever asks a hub fails at once
 
 ROOT = Path(__file__).parent.parent
 HPARAMS = ROOT / "hparams"
 PITCH = {"joy": 400, "sadness": 150, "neutral": 220, "anger": 300}  # Hz
+
+
+set_arithmetic()  # as every entry point does: a GPU's results are compared with a CPU's
 
 
 def pytest_collection_modifyitems(items):
@@ -73,6 +80,29 @@ def tiny_overrides(tiny_corpus, folder):
     }
 
 
+BASE_YAML = """
+seed: 1
+__set_seed: !apply:torch.manual_seed [!ref <seed>]
+weights: {emotion: 1.0, gender: 0.5}
+label_map: {}
+output_folder: here
+layer: !new:torch.nn.Linear
+    in_features: 4
+    out_features: !ref <width>
+width: 3
+other: !ref <layer.out_features>
+function: !name:torch.nn.functional.dropout
+"""
+
+
+@pytest.fixture
+def yaml_folder(tmp_path):
+    """A folder with a small base.yaml and a model.yaml over it, which build layers of torch."""
+    (tmp_path / "base.yaml").write_text(BASE_YAML)
+    (tmp_path / "model.yaml").write_text("base: base.yaml\nwidth: 5\n")
+    return tmp_path
+
+
 @pytest.fixture
 def tiny(tiny_corpus, tmp_path):
     """See :func:`tiny_overrides`, in a folder of its own."""
@@ -95,3 +125,20 @@ def call(monkeypatch, capsys):
         return code, out.out, out.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def four_models(tmp_path_factory):
+    """Runs of four models with three seeds, three folds and nine speakers; wav2vec_leaf is much better than leaf."""
+    folder = tmp_path_factory.mktemp("runs")
+    table = utterances(n_speakers=9)
+    for model, right in (("leaf_stl", 0.4), ("leaf_mtl", 0.42), ("wav2vec_leaf_stl", 0.85), ("wav2vec_leaf_mtl", 0.88)):
+        for seed in (1, 2, 3):
+            for fold in (0, 1, 2):
+                write_run(folder, model, seed=seed, fold=fold, right=right, table=table)
+    return load_runs(folder)
+
+
+@pytest.fixture(scope="session")
+def comparison(four_models):
+    return compare(four_models)

@@ -24,6 +24,7 @@ from korser.runs.provenance import changed_sources, provenance
 from korser.training.build import build_model
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
+from korser.utils.seeding import set_arithmetic
 
 __all__ = ["TrainedModel", "load_trained_model"]
 
@@ -134,6 +135,7 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu") -> TrainedModel
     UserError
         If the run is not complete, its code or weights are missing, or the frozen weights have changed since training.
     """
+    set_arithmetic()
     run_dir = Path(run_dir)
     directory = RunDirectory(run_dir)
     info = directory.info()

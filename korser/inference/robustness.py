@@ -25,6 +25,7 @@ from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
 from korser.utils.fingerprint import digest, file_digest, module_digest
+from korser.utils.seeding import set_arithmetic
 
 BATCH = 16  # utterances; predictions do not depend on it
 
@@ -56,7 +57,7 @@ def measure(runs, conditions, *, device=None, progress=True):
         If audio or weights are not where the run left them, or an utterance becomes too short for a model.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cudnn.allow_tf32 = False  # as in training: differences come from the audio alone
+    set_arithmetic()
     groups = {}
     for run in runs:
         todo = _todo(run.path, conditions)

@@ -16,6 +16,7 @@ from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import masked_mean_std
 from korser.utils.fingerprint import digest, module_digest
+from korser.utils.seeding import set_arithmetic
 
 SHARD = 500  # utterances between two writes to the cache
 
@@ -59,7 +60,7 @@ def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu",
 @torch.no_grad()
 def _compute(encoder, audio, waveform, seconds, device, progressbar):
     """Yield ``(digest, (L, 2 C) statistics)``, longest first: what does not fit into memory is known at once."""
-    torch.backends.cudnn.allow_tf32 = False  # a GPU gives the CPU's numbers
+    set_arithmetic()
     stage = encoder.stage.to(device)
     rows = list(audio[["path", "digest", "samples"]].itertuples(index=False))
     title = f"features of {encoder.label}"

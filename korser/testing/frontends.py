@@ -32,6 +32,7 @@ from korser.testing.dry_run import (
     unit,
     unregistered,
 )
+from korser.utils.seeding import set_arithmetic
 from korser.utils.text import shorten
 from korser.utils.user_code import explain, is_reason, user_code_location
 
@@ -122,6 +123,7 @@ def check_frontend(factory):
     ... def test_energy(check):
     ...     check()
     """
+    set_arithmetic()
     for name, function in CHECKS.items():
         if name != "moves_to_gpu" or torch.cuda.is_available():
             yield Check(name, function, factory)

@@ -1,75 +1,76 @@
-"""GPU memory."""
+"""Memory and choice of GPUs."""
+
+from __future__ import annotations
 
 import os
 import re
 import resource
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from korser.utils.errors import UserError
 
-STATUS = Path("/proc/self/status")
+__all__ = ["PeakMemory", "gpu_is_full", "require_own_device"]
+
+PROCESS_STATUS = Path("/proc/self/status")
+RESET_PEAK = "5"  # proc(5), clear_refs: sets the peak resident set size to the current one
+ALLOCATION_FAILED = "_ALLOC_FAILED"  # in the RuntimeError of cuBLAS, cuFFT and cuDNN
 
 
-FORGET_PEAK = "5"  # proc(5), clear_refs: sets the peak resident set size back to the present one
-
-
-LIBRARY_FULL = "_ALLOC_FAILED"  # what cuBLAS, cuFFT and cuDNN say, in a plain RuntimeError
-
-
-def gpu_is_full(error):
-    """Whether an exception says that a GPU's memory has run out.
+def gpu_is_full(error: BaseException) -> bool:
+    """Return whether an exception means that a GPU ran out of memory.
 
     Example
     -------
     >>> gpu_is_full(RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")), gpu_is_full(RuntimeError("shapes do not fit"))
     (True, False)
     """
-    plain = isinstance(error, RuntimeError) and LIBRARY_FULL in str(error)
-    return plain or isinstance(error, torch.cuda.OutOfMemoryError)
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ALLOCATION_FAILED in str(error)
 
 
 class PeakMemory:
-    """The most memory in use from its making on.
+    """Peak memory since this object was made.
 
-    That of the GPU if ``device`` is one (what PyTorch allocated), otherwise the resident set of the process, which
-    holds Python and its libraries as well.
+    Of a GPU: what PyTorch allocated on it. Of a CPU: the resident set of the process, Python and libraries included.
 
     Parameters
     ----------
     device : str or torch.device
     """
 
-    def __init__(self, device):
+    def __init__(self, device: str | torch.device) -> None:
         self.device = torch.device(device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        elif STATUS.exists():
+        elif PROCESS_STATUS.exists():
             try:
-                STATUS.with_name("clear_refs").write_text(FORGET_PEAK)
-            except OSError:  # not allowed here: the peak since the process began
+                PROCESS_STATUS.with_name("clear_refs").write_text(RESET_PEAK)
+            except OSError:  # not permitted: the peak is that since the process started
                 return
 
-    def measure(self):
-        """Bytes, and of what: ``(int, "gpu" or "process")``."""
+    def measure(self) -> tuple[int, Literal["gpu", "process"]]:
+        """Return the peak in bytes, and what it is of."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device), "gpu"
-        if STATUS.exists():
-            match = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+        if PROCESS_STATUS.exists():
+            match = re.search(r"VmHWM:\s+(\d+) kB", PROCESS_STATUS.read_text())
             if match:
                 return int(match[1]) * 1024, "process"
         unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes elsewhere
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "process"
 
 
-def require_own_device(device):
-    """Refuse a GPU named under torchrun: SpeechBrain would put every process on that one, ``cuda`` on the first.
+def require_own_device(device: str | None) -> None:
+    """Refuse a GPU that is named under torchrun, since all processes would use that one.
 
     Raises
     ------
     UserError
     """
     if "RANK" in os.environ and str(device or "").startswith("cuda"):
-        raise UserError(f"device is {device!r}: under torchrun leave it null, and each process takes a GPU of its own")
+        raise UserError(f"device={device}: must be null under torchrun, which gives each process its own GPU")
