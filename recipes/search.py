@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
 
     settings = load_settings(path, overrides)
     with open_workers(**vars(options)) as workers:
-        search(settings, workers, say=print)
+        search(settings, workers, show=print)
 
 
 if __name__ == "__main__":

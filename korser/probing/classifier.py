@@ -1,51 +1,67 @@
-"""Logistic regression on every layer, and the choice of a layer and a penalty inside the training part.
+"""Logistic regression on every layer, with layer and penalty chosen within the training utterances.
 
 Shape legend: ``N`` utterances, ``D`` features.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from korser.metrics import estimates
-from korser.metrics.scores import confusion_counts
+from korser.metrics.scores import confusion_counts, uar
 from korser.probing.encoders import ALL, CHOSEN
 
-ROUGH = 1e-3  # tolerance of the fits by which C is chosen: half the time
+__all__ = ["fit_predict", "inner_folds_of", "probe"]
+
+TOLERANCE = 1e-4
+INNER_TOLERANCE = 1e-3  # of the fits by which C is chosen: half the time
+
+Rows = tuple[np.ndarray, np.ndarray]
 
 
-def probe(layers, y, groups, parts, *, C, inner_folds):
-    """Fit and test one task on every layer, and choose a layer and a penalty inside each training part.
+def probe(
+    layers: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    groups: Sequence[np.ndarray],
+    splits: Sequence[Rows],
+    *,
+    C: Sequence[float],
+    inner_folds: int,
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Fit and test one task on every layer, and choose a layer and a penalty within each training split.
 
     Parameters
     ----------
     layers : dict of str to np.ndarray
-        ``(N, D)`` features by the layer's name; one named ``all`` takes no part in the choice of a layer.
+        ``(N, D)`` features by the layer's name; the one named ``all`` is not a candidate for the chosen layer.
     y : np.ndarray
-        ``(N,)`` class indices, -1 where there is no label.
+        ``(N,)`` class indices, -1 for no label.
     groups : list of np.ndarray
-        ``(N,)`` each: the speakers, and whatever else is kept apart.
-    parts : list of (np.ndarray, np.ndarray)
-        Training and test rows of each division. Of the test rows' labels nothing is looked at.
+        ``(N,)`` each: the speakers, and other values that training and test must not share.
+    splits : list of (np.ndarray, np.ndarray)
+        Training and test rows of each split. The labels of test rows are not used.
     C : list of float
-        Inverse strengths of the L2 penalty; the one with the best UAR over the inner folds is taken for each layer, of
+        Inverse strengths of the L2 penalty; for each layer the one with the best UAR over the inner folds is used, of
         equal ones the strongest penalty, of equal layers the lowest.
     inner_folds : int
 
     Returns
     -------
     predictions : dict of str to np.ndarray
-        ``(N,)`` class indices by layer, and by ``chosen``; -1 where an utterance is never tested.
+        ``(N,)`` class indices by layer, and by ``chosen``; -1 for an utterance that is never tested.
     choices : list of dict
-        For each division ``layer``, ``C`` and ``uar`` (over the inner folds, at that ``C``), the latter two by layer.
+        For each split ``layer``, ``C`` and ``uar`` (over the inner folds, at that ``C``), the latter two by layer.
 
-    Example
-    -------
+    Examples
+    --------
     >>> rng = np.random.default_rng(0)
     >>> y, speakers = np.tile([0, 1], 40), np.repeat(np.arange(8), 10)
     >>> layers = {"0": rng.normal(size=(80, 4)), "1": rng.normal(size=(80, 4)) + 2 * y[:, None]}
@@ -55,27 +71,26 @@ def probe(layers, y, groups, parts, *, C, inner_folds):
     ('1', True)
     """
     strengths = sorted(C)
+    candidates = [name for name in layers if name != ALL]
     predictions = {name: np.full(len(y), -1) for name in (*layers, CHOSEN)}
     choices = []
-    for train, test in parts:
+    for train, test in splits:
         train = train[y[train] >= 0]
-        folds = inner_divisions(y[train], [group[train] for group in groups], inner_folds)
+        folds = inner_folds_of(y[train], [group[train] for group in groups], inner_folds)
         choice = {"layer": None, "C": {}, "uar": {}}
         for name, x in layers.items():
-            uar = _cross_validated(x[train], y[train], folds, strengths)
-            best = int(np.argmax(uar))
-            choice["C"][name], choice["uar"][name] = strengths[best], float(uar[best])
+            scores = _cross_validate(x[train], y[train], folds, strengths)
+            best = int(np.argmax(scores))
+            choice["C"][name], choice["uar"][name] = strengths[best], float(scores[best])
             predictions[name][test] = fit_predict(x[train], y[train], x[test], [strengths[best]])[0]
-        choice["layer"] = max(
-            (name for name in layers if name != ALL), key=choice["uar"].get
-        )  # the first of equal ones
+        choice["layer"] = max(candidates, key=choice["uar"].get)  # the first of equal ones
         predictions[CHOSEN][test] = predictions[choice["layer"]][test]
         choices.append(choice)
     return predictions, choices
 
 
-def inner_divisions(y, groups, n_folds):
-    """Rows to train on and to validate on, no value of any group in both; with several groups their folds are crossed.
+def inner_folds_of(y: np.ndarray, groups: Sequence[np.ndarray], n_folds: int) -> list[Rows]:
+    """Return training and validation rows that share no value of any group; folds of several groups are crossed.
 
     Parameters
     ----------
@@ -84,44 +99,43 @@ def inner_divisions(y, groups, n_folds):
     groups : list of np.ndarray
         ``(N,)`` each.
     n_folds : int
-        Of each group, as far as it has so many values.
-
-    Returns
-    -------
-    list of (np.ndarray, np.ndarray)
+        Per group, or the number of its values if that is smaller.
     """
     folds = []
     for group in groups:
         n = min(n_folds, len(np.unique(group)))
         strata = y if np.bincount(y).max() >= n else np.zeros_like(y)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # classes rarer than folds cannot be in each
+            warnings.simplefilter("ignore")  # classes rarer than folds
             splitter = StratifiedGroupKFold(n, shuffle=True, random_state=0)
             folds.append([test for _, test in splitter.split(y, strata, group)])
-    divisions = []
+    splits = []
     for tests in itertools.product(*folds):
         test = functools.reduce(np.intersect1d, tests)
         train = np.setdiff1d(np.arange(len(y)), np.concatenate(tests))
         if len(test) and len(train):
-            divisions.append((train, test))
-    return divisions
+            splits.append((train, test))
+    return splits
 
 
-def _cross_validated(x, y, folds, strengths):
-    """UAR over all inner folds together, ``(len(strengths),)``."""
-    counts = np.zeros((len(strengths), y.max() + 1, y.max() + 1), dtype=int)
+def _cross_validate(x: np.ndarray, y: np.ndarray, folds: Sequence[Rows], strengths: Sequence[float]) -> np.ndarray:
+    """Return the UAR over all inner folds together, ``(len(strengths),)``."""
+    n_classes = y.max() + 1
+    counts = np.zeros((len(strengths), n_classes, n_classes), dtype=int)
     for train, test in folds:
-        predictions = fit_predict(x[train], y[train], x[test], strengths, tol=ROUGH)
+        predictions = fit_predict(x[train], y[train], x[test], strengths, tol=INNER_TOLERANCE)
         for total, predicted in zip(counts, predictions):
-            total += confusion_counts(y[test], predicted, y.max() + 1)
-    return estimates.uar(counts)
+            total += confusion_counts(y[test], predicted, n_classes)
+    return uar(counts)
 
 
-def fit_predict(x, y, x_new, strengths, tol=1e-4):
-    """Standardise, fit a logistic regression for each strength of the penalty, predict.
+def fit_predict(
+    x: np.ndarray, y: np.ndarray, x_new: np.ndarray, strengths: Sequence[float], tol: float = TOLERANCE
+) -> list[np.ndarray]:
+    """Standardise, fit a logistic regression for each strength of the penalty, and predict.
 
-    Where there are more features than utterances they are turned into the space that the utterances span, which changes
-    nothing but the time: the penalty is the same in every direction, so that the weights lie in that space anyway.
+    If there are more features than utterances, they are rotated into the space that the utterances span. This only
+    saves time: the penalty is the same in every direction, so that the weights are in that space.
 
     Parameters
     ----------
@@ -141,7 +155,7 @@ def fit_predict(x, y, x_new, strengths, tol=1e-4):
     list of np.ndarray
         ``(M,)`` class indices each.
     """
-    if len(np.unique(y)) == 1:  # a fold may lack a class that belongs to the speaker
+    if len(np.unique(y)) == 1:  # a fold may lack the classes of some speakers
         return [np.full(len(x_new), y[0]) for _ in strengths]
     scaler = StandardScaler().fit(x.astype(np.float64))
     x, x_new = scaler.transform(x), scaler.transform(x_new)
@@ -149,8 +163,7 @@ def fit_predict(x, y, x_new, strengths, tol=1e-4):
         directions = np.linalg.qr(x.T)[0]  # (D, N), orthonormal
         x, x_new = x @ directions, x_new @ directions
     with warnings.catch_warnings():
-        # Under a strong penalty the line search may end at rounding before the gradient falls below tol
+        # under a strong penalty the line search may end by rounding before the gradient falls below tol
         warnings.filterwarnings("ignore", r"lbfgs failed to converge after \d+ iteration\(s\) \(status=2\)")
-        return [
-            LogisticRegression(C=strength, tol=tol, max_iter=2000).fit(x, y).predict(x_new) for strength in strengths
-        ]
+        models = [LogisticRegression(C=strength, tol=tol, max_iter=2000).fit(x, y) for strength in strengths]
+        return [model.predict(x_new) for model in models]

@@ -1,90 +1,103 @@
-"""What is probed: the checkpoints, and the floor beside them."""
+"""The encoders to probe."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from korser.data.fingerprint import FingerprintError, stages_digest
 from korser.frontend.base import Frontend
 from korser.probing.settings import require_waveforms
 from korser.utils.errors import UserError
 
-CHOSEN, ALL = "chosen", "all"  # among the names of layers: the one that was chosen, and all of them side by side
+if TYPE_CHECKING:
+    from korser.probing.settings import ProbeSettings
+
+__all__ = ["ALL", "CHOSEN", "Encoder", "make_encoders", "short_names"]
+
+CHOSEN, ALL = "chosen", "all"  # names besides those of layers: the chosen layer, and all layers concatenated
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Something whose frozen features are probed.
+    """An encoder whose frozen features are probed.
 
     Parameters
     ----------
     label : str
-        In tables and file names.
-    stage : korser.Frontend
+        Its name in tables and file names.
+    frontend : korser.Frontend
     digest : str
-        Of all that its features depend on, the audio apart.
+        Digest of everything that its features depend on, except for the audio.
     """
 
     label: str
-    stage: Frontend
+    frontend: Frontend
     digest: str
 
     @property
-    def layers(self):
-        """Names of its ``L`` layers."""
-        n = getattr(self.stage, "n_layers", 1)
-        return [str(i) for i in range(n)] if n > 1 else [str(getattr(self.stage, "layer", "features"))]
+    def layers(self) -> list[str]:
+        """Return the names of its ``L`` layers."""
+        n = getattr(self.frontend, "n_layers", 1)
+        return [str(i) for i in range(n)] if n > 1 else [str(getattr(self.frontend, "layer", "features"))]
 
     @property
-    def probed(self):
-        """Names of what is predicted from."""
-        return [*self.layers, *([ALL] if len(self.layers) > 1 else []), CHOSEN]
+    def probed(self) -> list[str]:
+        """Return the names of everything that labels are predicted from."""
+        return [*self.layers, ALL, CHOSEN] if len(self.layers) > 1 else [*self.layers, CHOSEN]
 
     @property
-    def pretrained(self):
-        """Whether its weights are pretrained; None if it has none that could be."""
-        return getattr(self.stage, "pretrained", None)
+    def pretrained(self) -> bool | None:
+        """Return whether its weights are pretrained; None if it has no weights to pretrain."""
+        return getattr(self.frontend, "pretrained", None)
 
 
-def make_encoders(settings):
-    """The floor and the encoders of all sources, loaded before anything is computed: a wrong name then costs nothing.
+def make_encoders(settings: ProbeSettings) -> list[Encoder]:
+    """Load the baseline frontends and the encoders of all sources.
 
     Raises
     ------
     UserError
-        If a checkpoint cannot be had.
+        If a checkpoint is missing or invalid.
     """
-    stages = dict(settings.floor)
+    frontends = dict(settings.floor)
     for label, source in zip(short_names(settings.sources), settings.sources):
-        if label in stages:
-            raise UserError(f"floor.{label} and the source {source} have one name: rename the former")
-        stages[label] = settings.encoder(source=source)
-        require_waveforms(stages[label], "encoder")
-    return [Encoder(label, stage.eval(), _digest(label, stage)) for label, stage in stages.items()]
+        if label in frontends:
+            raise UserError(f"floor.{label} and the source {source} have the same name: rename floor.{label}")
+        frontends[label] = settings.encoder(source=source)
+        require_waveforms(frontends[label], "encoder")
+    return [Encoder(label, frontend.eval(), _digest(label, frontend)) for label, frontend in frontends.items()]
 
 
-def _digest(label, stage):
+def _digest(label: str, frontend: Frontend) -> str:
     try:
-        return stages_digest([stage])
+        return stages_digest([frontend])
     except FingerprintError as error:
-        raise UserError(f"{label}: cannot recognise its features again, since {error}: take it out") from error
+        raise UserError(f"{label}: its features cannot be cached, since {error}: leave it out") from error
 
 
-def short_names(sources):
-    """Hub ids as they are, folders by as many of their last parts as tell them apart.
+def short_names(sources: Sequence[str]) -> list[str]:
+    """Return hub ids unchanged, and of each folder the fewest last parts that distinguish it from the others.
 
-    Example
-    -------
+    Examples
+    --------
     >>> short_names(["facebook/wav2vec2-base", "/a/first/last", "/a/second/last", "/b/nano"])
     ['facebook/wav2vec2-base', 'first/last', 'second/last', 'nano']
     """
-    paths = {
-        s: Path(s).expanduser().resolve().parts
-        for s in sources
-        if Path(s).expanduser().is_absolute() or Path(s).is_dir()
-    }
-    names = {s: s for s in sources}
-    for source, parts in paths.items():
-        others = [p for s, p in paths.items() if s != source]
-        n = next((n for n in range(1, len(parts)) if all(p[-n:] != parts[-n:] for p in others)), len(parts))
-        names[source] = "/".join(parts[-n:])
-    return [names[s] for s in sources]
+    folders = {}
+    for source in sources:
+        path = Path(source).expanduser()
+        if path.is_absolute() or Path(source).is_dir():
+            folders[source] = path.resolve().parts
+    return [_short_name(source, folders) if source in folders else source for source in sources]
+
+
+def _short_name(source: str, folders: dict[str, tuple[str, ...]]) -> str:
+    parts = folders[source]
+    others = [other for name, other in folders.items() if name != source]
+    n = 1
+    while n < len(parts) and any(other[-n:] == parts[-n:] for other in others):
+        n += 1
+    return "/".join(parts[-n:])

@@ -1,12 +1,16 @@
-"""The features of every layer, pooled over an utterance's frames and kept.
+"""The features of every layer, pooled over the frames of each utterance and cached.
 
 Shape legend: ``N`` utterances, ``B`` of them in a batch, ``T`` time, ``L`` layers, ``C`` channels.
 """
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
@@ -15,14 +19,25 @@ from korser.data.audio_cache import AudioStore
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import masked_mean_std
+from korser.probing.encoders import Encoder
 from korser.utils.fingerprint import digest, module_digest
 from korser.utils.seeding import set_arithmetic
 
-SHARD = 500  # utterances between two writes to the cache
+__all__ = ["pooled_statistics"]
+
+SHARD_SIZE = 500  # utterances between two writes to the cache
 
 
-def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu", progressbar=False):
-    """Mean and standard deviation over time of every layer's features, from the cache as far as they are there.
+def pooled_statistics(
+    encoder: Encoder,
+    audio: pd.DataFrame,
+    cache_folder: str | Path,
+    *,
+    seconds: float = 32,
+    device: str = "cpu",
+    progressbar: bool = False,
+) -> np.ndarray:
+    """Return mean and standard deviation over time of every layer's features, from the cache where possible.
 
     Parameters
     ----------
@@ -30,9 +45,9 @@ def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu",
     audio : pandas.DataFrame
         ``path``, ``digest`` and ``samples`` of ``N`` utterances.
     cache_folder : str or Path
-        They are kept in ``probe/<digest of the encoder and of this file>`` there, under the audio's digest.
+        The statistics are stored in ``probe/<digest of the encoder and of this module>`` there, by the audio's digest.
     seconds : float
-        Padded audio in a batch; longer utterances go alone.
+        Padded audio in a batch; a longer utterance is a batch of its own.
     device : str
     progressbar : bool
 
@@ -45,23 +60,30 @@ def pooled_statistics(encoder, audio, cache_folder, *, seconds=32, device="cpu",
     while True:
         if store.missing(audio["digest"]):
             with store.lock():
-                todo = audio[audio["digest"].isin(store.missing(audio["digest"]))].drop_duplicates("digest")
-                todo = todo.sort_values(["samples", "digest"], ascending=False)
+                missing = audio[audio["digest"].isin(store.missing(audio["digest"]))].drop_duplicates("digest")
+                missing = missing.sort_values(["samples", "digest"], ascending=False)
                 waveform = AudioStore(cache_folder).waveform
-                computed = _compute(encoder, todo, waveform, seconds, device, progressbar)
-                while shard := list(itertools.islice(computed, SHARD)):
+                computed = _compute(encoder, missing, waveform, seconds, device, progressbar)
+                while shard := list(itertools.islice(computed, SHARD_SIZE)):
                     store.write(shard)
         try:
             return np.stack([store.read(key).numpy() for key in audio["digest"]])
-        except KeyError:  # a shard was damaged, and is gone
+        except KeyError:  # a damaged shard was removed
             continue
 
 
 @torch.no_grad()
-def _compute(encoder, audio, waveform, seconds, device, progressbar):
-    """Yield ``(digest, (L, 2 C) statistics)``, longest first: what does not fit into memory is known at once."""
+def _compute(
+    encoder: Encoder,
+    audio: pd.DataFrame,
+    waveform: Callable[[str, str], torch.Tensor],
+    seconds: float,
+    device: str,
+    progressbar: bool,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield ``(digest, (L, 2 C) statistics)``, longest first, so that a lack of memory shows at once."""
     set_arithmetic()
-    stage = encoder.stage.to(device)
+    frontend = encoder.frontend.to(device)
     rows = list(audio[["path", "digest", "samples"]].itertuples(index=False))
     title = f"features of {encoder.label}"
     with tqdm(total=len(rows), desc=title, unit="file", disable=not progressbar, dynamic_ncols=True) as bar:
@@ -70,11 +92,10 @@ def _compute(encoder, audio, waveform, seconds, device, progressbar):
             batch, rows = rows[:size], rows[size:]
             x = pad_sequence([waveform(row.path, row.digest) for row in batch], batch_first=True)
             lengths = torch.tensor([row.samples for row in batch])
-            features, lengths = stage(x.to(device), lengths.to(device))  # (B, T', L C)
-            pooled = torch.cat(
-                [s.unflatten(-1, (len(encoder.layers), -1)) for s in masked_mean_std(features.float(), lengths, eps=0)],
-                -1,
-            )  # (B, L, 2 C)
+            features, lengths = frontend(x.to(device), lengths.to(device))  # (B, T', L C)
+            statistics = masked_mean_std(features.float(), lengths, eps=0)
+            by_layer = [s.unflatten(-1, (len(encoder.layers), -1)) for s in statistics]
+            pooled = torch.cat(by_layer, -1)  # (B, L, 2 C)
             yield from zip([row.digest for row in batch], pooled.cpu())
             bar.update(len(batch))
-    stage.to("cpu")
+    frontend.to("cpu")

@@ -1,96 +1,90 @@
-"""Scores and differences from predictions, as tables and for reading.
+"""Scores of and differences between encoders, from their predictions: as tables and as Markdown."""
 
-Shape legend: ``n`` speakers, ``K`` classes.
-"""
+from __future__ import annotations
 
 import itertools
-import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from korser.comparison.tables import number, p_value
 from korser.metrics import estimates, significance
-from korser.metrics.scores import confusion_counts
-from korser.probing.encoders import ALL, CHOSEN
+from korser.metrics.counts import table_confusion_counts
+from korser.probing.encoders import ALL, CHOSEN, Encoder
+from korser.probing.splits import ProbeSplits
+from korser.utils.notes import SYNTHETIC_SPEECH, Note
+from korser.utils.table import Table, difference_cell, escape_markdown, metric_cell, p_cell
+from korser.utils.text import p_value, plural
+
+__all__ = ["Probed", "differences_table", "markdown", "probe_notes", "scores_table"]
 
 
-def _counts(table, task, classes, column):
-    """Confusion counts of each speaker with a labelled utterance, ``(1, n, K, K)``: one seed."""
-    table = table[table[task].notna()]
-    index = {name: k for k, name in enumerate(classes)}
-    speakers = [(own[task].map(index), own[column].map(index)) for _, own in table.groupby("speaker")]
-    return np.array([[confusion_counts(truth, predicted, len(classes)) for truth, predicted in speakers]])
+class Probed(NamedTuple):
+    """The predictions of one encoder on one corpus, and the content of their JSON file."""
+
+    encoder: Encoder
+    predictions: pd.DataFrame
+    about: dict[str, Any]
 
 
-def scores_table(division, probed):
-    """``probe.csv``: UAR and accuracy of every encoder, task and layer.
-
-    Parameters
-    ----------
-    division : korser.probing.divisions.Division
-    probed : list of (korser.probing.encoders.Encoder, pandas.DataFrame, dict)
-        Predictions, and what was chosen.
-
-    Returns
-    -------
-    pandas.DataFrame
-    """
+def scores_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataFrame:
+    """Return ``probe.csv``: UAR and accuracy of every encoder, task and layer."""
     rows = []
     for encoder, table, about in probed:
-        for task, name in itertools.product(division.classes, encoder.probed):
-            classes, choices = division.classes[task], about["chosen"][task]
-            counts = _counts(table, task, classes, f"{task}_pred_{name}")
+        for task, layer in itertools.product(splits.classes, encoder.probed):
             row = {
-                "corpus": division.corpus.name,
-                "synthetic": division.corpus.synthetic,
-                "protocol": division.protocol,
+                "corpus": splits.corpus.name,
+                "synthetic": splits.corpus.synthetic,
+                "protocol": splits.protocol,
                 "encoder": encoder.label,
                 "pretrained": encoder.pretrained,
                 "task": task,
-                "layer": name,
-                "n_classes": len(classes),
+                "layer": layer,
+                "n_classes": len(splits.classes[task]),
             }
-            for metric in ("uar", "accuracy"):
-                entry = estimates.estimate(counts, metric)
-                row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
-            own = [choice["layer"] if name == CHOSEN else name for choice in choices]
-            row |= {
-                "cv_uar": float(np.mean([choice["uar"][layer] for choice, layer in zip(choices, own)])),
-                "chosen": _tally(own) if name == CHOSEN else "",
-                "C": _tally([choice["C"][layer] for choice, layer in zip(choices, own)]),
-                "n_utterances": int(counts.sum()),
-                "n_speakers": counts.shape[1],
-                "note": entry.get("note", "") if entry["low"] is None else "",
-            }
-            rows.append(row)
+            rows.append(row | _scores(table, task, splits.classes[task], layer, about["chosen"][task]))
     return pd.DataFrame(rows)
 
 
-def _tally(values):
-    """``2 (4 of 6), 3 (2 of 6)``, the most frequent first; the value alone if there is but one."""
+def _scores(
+    table: pd.DataFrame, task: str, classes: Sequence[str], layer: str, choices: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    counts = table_confusion_counts(table, task, classes, f"{task}_pred_{layer}")[None]
+    row = {}
+    for metric in ("uar", "accuracy"):
+        entry = estimates.estimate(counts, metric)
+        row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
+    layers = [choice["layer"] if layer == CHOSEN else layer for choice in choices]
+    return row | {
+        "cv_uar": float(np.mean([choice["uar"][name] for choice, name in zip(choices, layers)])),
+        "chosen": _tally(layers) if layer == CHOSEN else "",
+        "C": _tally([choice["C"][name] for choice, name in zip(choices, layers)]),
+        "n_utterances": int(counts.sum()),
+        "n_speakers": counts.shape[1],
+        "note": entry.get("note", "") if entry["low"] is None else "",
+    }
+
+
+def _tally(values: Sequence) -> str:
+    """Return ``2 (4 of 6), 3 (2 of 6)``, the most frequent first; without counts if there is only one value."""
     counts = pd.Series(values, dtype=object).value_counts(sort=False).sort_values(ascending=False, kind="stable")
     if len(counts) == 1:
         return str(counts.index[0])
     return ", ".join(f"{value} ({n} of {len(values)})" for value, n in counts.items())
 
 
-def differences_table(division, probed):
-    """``differences.csv``: at their chosen layers, each encoder minus those before it.
+def differences_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataFrame:
+    """Return ``differences.csv``: at their chosen layers, each encoder minus those before it.
 
-    Parameters
-    ----------
-    division, probed
-        As for :func:`scores_table`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``p_holm`` is corrected for all pairs of a task.
+    ``p_holm`` is corrected for all pairs of a task.
     """
     rows = []
-    for task, classes in division.classes.items():
-        counts = {encoder.label: _counts(table, task, classes, f"{task}_pred_{CHOSEN}") for encoder, table, _ in probed}
+    for task, classes in splits.classes.items():
+        counts = {
+            encoder.label: table_confusion_counts(table, task, classes, f"{task}_pred_{CHOSEN}")[None]
+            for encoder, table, _ in probed
+        }
         pairs = [(b, a) for a, b in itertools.combinations(counts, 2)]
         tests = [significance.permutation_test(counts[a], counts[b], "uar") for a, b in pairs]
         for (a, b), test, p in zip(pairs, tests, significance.holm([test["p"] for test in tests])):
@@ -112,91 +106,90 @@ def differences_table(division, probed):
     return pd.DataFrame(rows)
 
 
-def markdown(name, division, encoders, scores, differences):
-    """``probe.md``.
+def probe_notes(scores: pd.DataFrame) -> list[Note]:
+    """Return the warnings that the results of a probe must show.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        ``probe.csv``.
+    """
+    notes = [SYNTHETIC_SPEECH] if scores["synthetic"].any() else []
+    random = scores.loc[scores["pretrained"].astype(str) == "False", "encoder"].unique()  # None is text in a file
+    if len(random):
+        notes.append(Note("not_pretrained", f"NOT PRETRAINED: random weights in {', '.join(random)}"))
+    return notes
+
+
+def markdown(name: str, splits: ProbeSplits, scores: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """Return ``probe.md``.
 
     Parameters
     ----------
     name : str
-        Of the corpus's folder.
-    division, encoders
-        As for :func:`scores_table`.
+        Name of the corpus's folder.
+    splits : ProbeSplits
     scores, differences : pandas.DataFrame
-
-    Returns
-    -------
-    str
+        From :func:`scores_table` and :func:`differences_table`.
     """
-    corpus, n_parts = division.corpus, len(division.parts)
-    tested = np.concatenate([test for _, test in division.parts])
-    speakers = division.table["speaker"].iloc[tested].nunique()
-    lines = [f"# Linear probe of frozen features: {_text(name)}", ""]
-    lines += [
-        f"Corpus {_text(corpus.name)}{' (SYNTHETIC speech)' if corpus.synthetic else ''}, protocol "
-        f"{_text(division.protocol)}: {len(tested)} utterances of {speakers} speakers tested, {n_parts} "
-        f"division{'s' * (n_parts > 1)}. Mean and standard deviation of each layer's features, logistic regression; 95 "
-        "% intervals over speakers. Layer and penalty are chosen by cross-validation over the training speakers.",
-        "",
+    tested = np.concatenate([test for _, test in splits.rows])
+    counts = [
+        plural(len(tested), "test utterance"),
+        plural(splits.table["speaker"].iloc[tested].nunique(), "speaker"),
+        plural(len(splits.rows), "split"),
     ]
-    random = [encoder.label for encoder in encoders if encoder.pretrained is False]
-    if random:
-        lines += [f"**!!! NOT PRETRAINED, random weights: {_text(', '.join(random))}**", ""]
-    for task, classes in division.classes.items():
+    blocks = [
+        f"# Linear probe of frozen features: {escape_markdown(name)}",
+        f"Corpus {escape_markdown(splits.corpus.name)}, protocol {escape_markdown(splits.protocol)}: "
+        f"{', '.join(counts)}. Logistic regression on mean and standard deviation of each layer's features, with 95 % "
+        "intervals over speakers. Layer and penalty are chosen by cross-validation over the training speakers.",
+        *(f"**!!! {escape_markdown(note)}**" for note in probe_notes(scores)),
+    ]
+    for task, classes in splits.classes.items():
         own = scores[scores["task"] == task]
-        lines += [f"## {_text(task)} ({len(classes)} classes)", ""]
-        rows = [
-            [_text(r["encoder"]), _text(r["chosen"]), _interval(r, "uar"), _interval(r, "accuracy")]
-            for r in own[own["layer"] == CHOSEN].to_dict("records")
+        blocks.append(f"## {escape_markdown(task)} ({len(classes)} classes)")
+        blocks.append(_results(own).to_markdown())
+        if len(differences):
+            blocks.append(_pairs(differences[differences["task"] == task]).to_markdown())
+        if (own["layer"] == ALL).any():
+            blocks.append("UAR of every layer. Its best layer is selected on the test utterances: use the chosen one.")
+            blocks.append(_by_layer(own).to_markdown())
+    return "\n\n".join(blocks) + "\n"
+
+
+def _results(scores: pd.DataFrame) -> Table:
+    rows = [
+        [row["encoder"], row["chosen"], metric_cell(row, "uar"), metric_cell(row, "accuracy")]
+        for row in scores[scores["layer"] == CHOSEN].to_dict("records")
+    ]
+    notes = [f"No interval: {note}." for note in scores["note"].unique() if note]
+    return Table("Results", ["encoder", "chosen layer", "UAR", "accuracy"], rows, notes)
+
+
+def _pairs(pairs: pd.DataFrame) -> Table:
+    rows = [
+        [
+            f"{pair['encoder_a']} - {pair['encoder_b']}",
+            difference_cell(pair["uar_difference"], pair["low"], pair["high"]),
+            p_cell(pair["p"]),
+            p_cell(pair["p_holm"]),
         ]
-        lines += [*_table(["encoder", "chosen layer", "UAR", "accuracy"], rows), ""]
-        notes = dict.fromkeys(note for note in own["note"] if note)
-        lines += [f"No interval: {note}." for note in notes] + [""] * bool(notes)
-        lines += _pairs(differences[differences["task"] == task]) if len(differences) else []
-        lines += _by_layer(own, [encoder for encoder in encoders if ALL in encoder.probed])
-    return "\n".join(lines)
-
-
-def _pairs(pairs):
-    rows = []
-    for pair in pairs.to_dict("records"):
-        interval = "" if pd.isna(pair["low"]) else f" [{number(pair['low'])}, {number(pair['high'])}]"
-        p = [p_value(pair[name], name="").replace("<", "&lt;") for name in ("p", "p_holm")]
-        difference = number(pair["uar_difference"], sign=True) + interval
-        rows.append([f"{_text(pair['encoder_a'])} - {_text(pair['encoder_b'])}", difference, *p])
-    smallest, n = p_value(pairs["smallest_p"].min(), name=""), pairs["n_speakers"].min()
-    return [
-        *_table(["pair", "UAR difference", "p", "p (Holm)"], rows),
-        "",
-        f"Paired by speaker; p by swapping predictions speaker by speaker (the smallest that {n} speakers can give: "
-        f"{_text(smallest)}).",
-        "",
+        for pair in pairs.to_dict("records")
     ]
+    note = (
+        "Paired by speaker; p by a permutation test over speakers (the smallest possible p with "
+        f"{pairs['n_speakers'].min()} speakers: {p_value(pairs['smallest_p'].min())})."
+    )
+    return Table("Differences", ["pair", "UAR difference", "p", "p (Holm)"], rows, [note])
 
 
-def _by_layer(scores, encoders):
-    if not encoders:
-        return []
-    layers = list(dict.fromkeys(name for encoder in encoders for name in encoder.probed if name != CHOSEN))
-    layers = sorted(layers, key=lambda name: (name == ALL, int(name) if name != ALL else 0))
-    cells = {(r["encoder"], r["layer"]): _interval(r, "uar") for r in scores.to_dict("records")}
-    rows = [[layer, *(cells.get((encoder.label, layer), "") for encoder in encoders)] for layer in layers]
-    return [
-        "UAR of every layer (0: what enters the first; all: side by side). The best of them is chosen by the test:",
-        "",
-        *_table(["layer", *(_text(encoder.label) for encoder in encoders)], rows),
-        "",
+def _by_layer(scores: pd.DataFrame) -> Table:
+    """Return the UAR of every layer of the encoders with several layers."""
+    encoders = list(scores.loc[scores["layer"] == ALL, "encoder"])
+    cells = {(row["encoder"], row["layer"]): metric_cell(row, "uar") for row in scores.to_dict("records")}
+    layers = {layer for encoder, layer in cells if encoder in encoders and layer not in (ALL, CHOSEN)}
+    rows = [
+        [layer, *(cells.get((encoder, layer)) for encoder in encoders)] for layer in [*sorted(layers, key=int), ALL]
     ]
-
-
-def _interval(row, metric):
-    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-    return number(row[metric]) + ("" if pd.isna(low) else f" [{number(low)}, {number(high)}]")
-
-
-def _table(titles, rows):
-    return [f"| {' | '.join(cells)} |" for cells in [titles, ["---"] * len(titles), *rows]]
-
-
-def _text(text):
-    """Text with Markdown's own characters escaped."""
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", str(text))
+    notes = [f"Layer 0 is the input of the first layer; {ALL}: all layers concatenated."]
+    return Table("Layers", ["layer", *encoders], rows, notes)

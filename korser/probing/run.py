@@ -1,10 +1,14 @@
-"""All of a probe: encoders x corpora, from what is there already as far as it holds."""
+"""Probe encoders on corpora; results that exist and are still valid are reused."""
+
+from __future__ import annotations
 
 import itertools
 import logging
 import re
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,24 +17,23 @@ import sklearn
 from korser.frontend.base import SAMPLE_RATE
 from korser.probing import classifier
 from korser.probing.classifier import probe
-from korser.probing.divisions import divide
-from korser.probing.encoders import ALL, make_encoders
+from korser.probing.encoders import ALL, Encoder, make_encoders
 from korser.probing.features import pooled_statistics
-from korser.probing.report import differences_table, markdown, scores_table
+from korser.probing.report import Probed, differences_table, markdown, scores_table
+from korser.probing.settings import ProbeSettings
+from korser.probing.splits import ProbeSplits, make_splits
 from korser.runs.provenance import environment
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, write_csv, write_json, write_text
 from korser.utils.fingerprint import digest, module_digest
 
+__all__ = ["run_probe"]
+
 logger = logging.getLogger(__name__)
 
 
-def run_probe(settings):
-    """Probe every encoder on every corpus and write the tables; what is there already is not done again.
-
-    Parameters
-    ----------
-    settings : ProbeSettings
+def run_probe(settings: ProbeSettings) -> str:
+    """Probe every encoder on every corpus and write the tables.
 
     Returns
     -------
@@ -40,79 +43,59 @@ def run_probe(settings):
     Raises
     ------
     UserError
-        If a checkpoint, a corpus or its division is at fault; before anything is computed.
+        If a checkpoint, a corpus or its split is invalid; before anything is computed.
     """
-    divisions = [divide(material, settings.tasks, settings.cache_folder) for material in settings.corpora]
+    corpora = {m.name: make_splits(m, settings.tasks, settings.cache_folder) for m in settings.corpora}
     encoders = make_encoders(settings)
-    for division, encoder in itertools.product(divisions, encoders):
-        _require_long_enough(division.table, encoder)
+    for splits, encoder in itertools.product(corpora.values(), encoders):
+        _require_long_enough(splits.table, encoder)
     texts = []
-    for material, division in zip(settings.corpora, divisions):
-        folder = Path(settings.output_folder) / "probe" / material.name
-        probed = [(encoder, *_probed(encoder, division, settings, folder / "predictions")) for encoder in encoders]
-        scores, differences = scores_table(division, probed), differences_table(division, probed)
+    for name, splits in corpora.items():
+        folder = Path(settings.output_folder) / "probe" / name
+        probed = [_probe_encoder(encoder, splits, settings, folder / "predictions") for encoder in encoders]
+        scores, differences = scores_table(splits, probed), differences_table(splits, probed)
         write_csv(folder / "probe.csv", scores)
         write_csv(folder / "differences.csv", differences)
-        texts.append(markdown(material.name, division, encoders, scores, differences))
+        texts.append(markdown(name, splits, scores, differences))
         write_text(folder / "probe.md", texts[-1])
     return "\n".join(texts)
 
 
-def _require_long_enough(table, encoder):
-    short = table[table["samples"] < encoder.stage.min_length]
+def _require_long_enough(table: pd.DataFrame, encoder: Encoder) -> None:
+    short = table[table["samples"] < encoder.frontend.min_length]
     if len(short):
         first = short.iloc[0]
         raise UserError(
-            f"{first['path']} is too short: {first['samples'] / SAMPLE_RATE:.3f} s, and {encoder.label} needs "
-            f"{encoder.stage.min_length / SAMPLE_RATE:.3f} s ({len(short)} such files): take them out of the corpus"
+            f"{first['path']} is too short: {first['samples'] / SAMPLE_RATE:.3f} s, but {encoder.label} needs "
+            f"{encoder.frontend.min_length / SAMPLE_RATE:.3f} s ({len(short)} such files): remove them from the corpus"
         )
 
 
-def _probed(encoder, division, settings, folder):
-    """Predictions of one encoder on one corpus, and what was chosen; from its files if they are those of this call.
-
-    Returns
-    -------
-    pandas.DataFrame, dict
-        As the files hold them.
-    """
+def _probe_encoder(encoder: Encoder, splits: ProbeSplits, settings: ProbeSettings, folder: Path) -> Probed:
+    """Return the predictions of one encoder on one corpus, from their files if these are still valid."""
     name = re.sub(r"[^\w.-]+", "_", encoder.label)
     table_file, about_file = folder / f"{name}.csv", folder / f"{name}.json"
-    # Labels and predictions are text, also where the names of classes are numbers
-    text = [
-        f"{task}{end}" for task in division.classes for end in ("", *(f"_pred_{layer}" for layer in encoder.probed))
-    ]
-    depends_on = _depends_on(encoder, division, settings)
-    if table_file.exists() and about_file.exists() and (about := read_json(about_file))["depends_on"] == depends_on:
-        logger.info("%s: %s is there", encoder.label, table_file)
-        return read_csv(table_file, text), about
-    about_file.unlink(missing_ok=True)  # or a kill between the two writes would leave it to other predictions
-    begun = time.perf_counter()
+    endings = ("", *(f"_pred_{layer}" for layer in encoder.probed))
+    text_columns = [f"{task}{ending}" for task in splits.classes for ending in endings]  # a class may be a number
+    depends_on = _depends_on(encoder, splits, settings)
+    if table_file.exists() and about_file.exists():
+        about = read_json(about_file)
+        if about["depends_on"] == depends_on:
+            logger.info("%s: using %s", encoder.label, table_file)
+            return Probed(encoder, read_csv(table_file, text_columns), about)
+    about_file.unlink(missing_ok=True)  # a kill between the two writes must not leave it with other predictions
+    start = time.perf_counter()
     pooled = pooled_statistics(
         encoder,
-        division.table,
+        splits.table,
         settings.cache_folder,
         seconds=settings.extraction_seconds,
         device=settings.device,
         progressbar=not settings.noprogressbar,
     )
     extracted = time.perf_counter()
-    layers = {name: pooled[:, i] for i, name in enumerate(encoder.layers)}
-    if ALL in encoder.probed:
-        layers[ALL] = pooled.reshape(len(pooled), -1)
-    predictions = division.table.drop(columns=["digest", "samples"])
-    tested = np.zeros(len(predictions), dtype=bool)
-    for i, (_, test) in enumerate(division.parts):
-        predictions.loc[test, "division"], tested[test] = i, True
-    groups = [pd.factorize(predictions[name])[0] for name in ("speaker", division.hold_out) if name]
-    chosen = {}
-    for task, classes in division.classes.items():
-        y = np.array([classes.index(label) if pd.notna(label) else -1 for label in predictions[task]])
-        found, chosen[task] = probe(layers, y, groups, division.parts, C=settings.C, inner_folds=settings.inner_folds)
-        for name, predicted in found.items():
-            predictions[f"{task}_pred_{name}"] = [classes[k] if k >= 0 else None for k in predicted]
-    predictions = predictions[tested].astype({"division": int}).reset_index(drop=True)
-    seconds = {"features": round(extracted - begun, 2), "fits": round(time.perf_counter() - extracted, 2)}
+    predictions, chosen = _fit(encoder, splits, pooled, C=settings.C, inner_folds=settings.inner_folds)
+    seconds = {"features": round(extracted - start, 2), "fits": round(time.perf_counter() - extracted, 2)}
     logger.info("%s: features %.1f s, fits %.1f s", encoder.label, *seconds.values())
     about = {
         "encoder": encoder.label,
@@ -124,17 +107,36 @@ def _probed(encoder, division, settings, folder):
     }
     write_csv(table_file, predictions)
     write_json(about_file, about)
-    return read_csv(table_file, text), about
+    return Probed(encoder, read_csv(table_file, text_columns), about)
 
 
-def _depends_on(encoder, division, settings):
-    """Digests of what predictions depend on."""
-    table = division.table[["id", "digest", "speaker", *division.classes]].astype(str)
-    data = [
-        table.to_csv(index=False),
-        division.classes,
-        [[part.tolist() for part in parts] for parts in division.parts],
-    ]
-    groups = division.table[division.hold_out].tolist() if division.hold_out else None
-    how = [settings.C, settings.inner_folds, groups, module_digest(classifier.__name__), sklearn.__version__]
-    return {"encoder": encoder.digest, "data": digest(data), "settings": digest(how)}
+def _fit(
+    encoder: Encoder, splits: ProbeSplits, pooled: np.ndarray, *, C: Sequence[float], inner_folds: int
+) -> tuple[pd.DataFrame, dict[str, list[dict[str, Any]]]]:
+    """Fit all tasks; return the predictions of the tested utterances, and the choices of each task."""
+    layers = {layer: pooled[:, i] for i, layer in enumerate(encoder.layers)}
+    if ALL in encoder.probed:
+        layers[ALL] = pooled.reshape(len(pooled), -1)
+    table = splits.table.drop(columns=["digest", "samples"])
+    for i, (_, test) in enumerate(splits.rows):
+        table.loc[test, "fold"] = i
+    columns = ["speaker"] if splits.hold_out is None else ["speaker", splits.hold_out]
+    groups = [pd.factorize(table[column])[0] for column in columns]
+    chosen = {}
+    for task, classes in splits.classes.items():
+        y = pd.Categorical(table[task], categories=classes).codes.astype(int)  # -1: no label
+        predictions, chosen[task] = probe(layers, y, groups, splits.rows, C=C, inner_folds=inner_folds)
+        for layer, predicted in predictions.items():
+            table[f"{task}_pred_{layer}"] = [classes[k] if k >= 0 else None for k in predicted]
+    tested = table[table["fold"].notna()]
+    return tested.astype({"fold": int}).reset_index(drop=True), chosen
+
+
+def _depends_on(encoder: Encoder, splits: ProbeSplits, settings: ProbeSettings) -> Mapping[str, str]:
+    """Return digests of everything that predictions depend on."""
+    table = splits.table[["id", "digest", "speaker", *splits.classes]].astype(str)
+    rows = [[part.tolist() for part in split] for split in splits.rows]
+    data = [table.to_csv(index=False), splits.classes, rows]
+    groups = splits.table[splits.hold_out].tolist() if splits.hold_out else None
+    fit = [settings.C, settings.inner_folds, groups, module_digest(classifier.__name__), sklearn.__version__]
+    return {"encoder": encoder.digest, "data": digest(data), "settings": digest(fit)}

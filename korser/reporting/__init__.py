@@ -1,12 +1,11 @@
-"""The report: one HTML page that holds everything a reader asks for, and opens from disk without a network.
+"""The report: one HTML page with all results, readable from disk without a network.
 
-=============  =======================================================================
-``page``       ``write_report``: puts the page together
-``results``    tables and answers of a comparison
-``wrong``      the most confidently wrong utterances, with their audio
-``settings``   settings, environments and runs
-``cells``      tables as the template takes them (``korser/templates/report.html``)
-=============  =======================================================================
+==============  ==================================================================================
+``page``        ``write_report`` assembles the page from ``templates/report.html``
+``run_tables``  tables of settings, environments and runs
+``wrong``       utterances that are classified wrongly with the highest confidence, and their audio
+``figures``     the figures
+==============  ==================================================================================
 """
 
 from korser.reporting.page import write_report

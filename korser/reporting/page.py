@@ -1,58 +1,70 @@
-"""The page, from run directories and from the figures that lie beside it (``figures.json``).
+"""The report page, from run directories and from the figures in the output folder (``figures.json``).
 
-Pictures and audio are inside the page, and its own policy forbids it to load anything else.
+Pictures and audio are embedded, and the page's content security policy forbids loading anything else.
 """
+
+from __future__ import annotations
 
 import base64
 import io
-import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jinja2
 import PIL.Image
-from markupsafe import Markup, escape
 
-from korser.comparison import tables
-from korser.data.splits import speaker_independent
-from korser.reporting.cells import Table, metric_cell, plain_cell
+from korser.comparison.compare import Comparison
+from korser.comparison.robustness import measured_robustness, robustness_results
+from korser.comparison.tables import costs_table, description, family, pairs_table, results_table, subgroup_tables
 from korser.reporting.figures.group import gather
-from korser.reporting.results import answers, costs, pairs, results, robustness, subgroups
-from korser.reporting.settings import details, environments, runs_table, settings_tables
-from korser.reporting.wrong import MEGABYTE, WRONG, Clips, most_wrong
+from korser.reporting.run_tables import environments_table, run_details, runs_table, settings_tables
+from korser.reporting.wrong import MEGABYTE, N_WRONG, Clips, most_wrong
 from korser.runs.directory import COMPARISON_FILE, SEARCH_FILE
 from korser.runs.groups import mark_searched
-from korser.runs.load import load_runs
-from korser.search.summary import verdict_lines
+from korser.runs.load import Run, load_runs
+from korser.search.summary import search_caveats, verdict_lines
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json, write_text
+from korser.utils.table import Table, metric_cell
 from korser.utils.text import shorten
 
-PIXELS = 96  # to the inch, on a screen
-ENLARGED = 1.4  # figures are drawn for a printed column; read on a screen they are this much larger
+__all__ = ["write_report"]
+
+SCREEN_DPI = 96
+FIGURE_SCALE = 1.4  # figures are drawn for a printed column; on a screen they are enlarged
 
 
-def write_report(folders, out, *, metric=None, audio=True, audio_megabytes=8, n_wrong=WRONG):
+def write_report(
+    folders: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    metric: str | None = None,
+    audio: bool = True,
+    audio_megabytes: float = 8,
+    n_wrong: int = N_WRONG,
+) -> Path:
     """Write ``report.html``.
 
     Parameters
     ----------
-    folders : str, Path or list of them
-        Run directories, or folders above them. Searches below them are shown too; of a comparison there
-        (``comparison.json``) its questions are taken, and which settings were searched on speakers who are tested.
+    folders : str, Path or sequence of them
+        Run directories, or folders above them. Searches below them are included; the questions of a comparison
+        (``comparison.json``) are answered, and settings that it searched on tested speakers are marked.
     out : str or Path
-        Folder to write to. If ``figures.json`` is there, a list of ``{"name", "title", "caption", "png", "pdf"}`` with
-        paths relative to the folder, its figures are shown.
+        Output folder. The figures of its ``figures.json``, a list of ``{"name", "title", "caption", "png", "pdf"}``
+        with paths relative to the folder, are included.
     metric : str, optional
-        By which models are compared, see :func:`korser.comparison.compare.compare`. That of the comparison if not given,
-        ``uar`` without one.
+        By which models are compared, see :func:`korser.comparison.compare`. Default: that of the comparison, else
+        ``uar``.
     audio : bool
-        Whether to put the audio of the most confidently wrong utterances into the page, where the files are at hand.
-        False for a corpus that may not be passed on.
+        Whether to embed the audio of wrongly classified utterances, if the files exist. Use False for a corpus that
+        must not be redistributed.
     audio_megabytes : float
-        The most audio to put into the page (2**20 bytes, as FLAC).
+        Maximum amount of audio in the page (2**20 bytes, as FLAC).
     n_wrong : int
-        How many of each model's most confidently wrong utterances to show.
+        Number of wrongly classified utterances of each model.
 
     Returns
     -------
@@ -68,46 +80,47 @@ def write_report(folders, out, *, metric=None, audio=True, audio_megabytes=8, n_
     out = Path(out)
     folders = [Path(f) for f in ([folders] if isinstance(folders, (str, Path)) else folders)]
     searches = [_search(file) for file in find_below(folders, SEARCH_FILE)]
-    runs = _tested(folders, searches or find_below(folders, "probe.csv"))
+    runs = _tested_runs(folders, required=not searches and not find_below(folders, "probe.csv"))
     clips = Clips(audio, audio_megabytes * MEGABYTE)
-    asked = [read_json(file) for file in find_below(folders, COMPARISON_FILE)]
-    mark_searched(runs, asked)
-    found = gather(runs, metric, asked)
-    parts = [_study(study.name, study.comparison, folders, clips, n_wrong) for study in found]
+    comparisons = [read_json(file) for file in find_below(folders, COMPARISON_FILE)]
+    mark_searched(runs, comparisons)
+    studies = [
+        _study(group.name, group.comparison, folders, clips, n_wrong) for group in gather(runs, metric, comparisons)
+    ]
     page = _template().render(
-        studies=parts,
+        studies=studies,
         searches=searches,
         figures=_figures(out),
         clips=clips,
         n_runs=len(runs),
         n_wrong=n_wrong,
-        failed=_failed(runs, asked),
+        failed=_failed_runs(runs, comparisons),
     )
     write_text(out / "report.html", page)
     return out / "report.html"
 
 
-def _tested(folders, others):
-    """Complete runs with test predictions; there may be none of them beside others, searches or probes."""
+def _tested_runs(folders: Sequence[Path], *, required: bool) -> list[Run]:
+    """Return the complete runs with test predictions; there may be none unless they are ``required``."""
     try:
         runs = [run for run in load_runs(folders) if run.directory.has_predictions()]
     except UserError:
-        if not others:
+        if required:
             raise
-        runs = []
-    if not runs and not others:
-        raise UserError(f"{shorten(folders)}: no run has predictions of the test part: train with evaluate_test: true")
+        return []
+    if not runs and required:
+        raise UserError(f"{shorten(folders)}: no run has predictions of the test split: train with evaluate_test: true")
     return runs
 
 
-def _failed(runs, asked):
-    """Runs that a comparison could not make."""
-    there = {run.path.name for run in runs}
-    planned = [run for comparison in asked for run in comparison["runs"]]
-    return [run["run"] for run in planned if run["failed"] and run["run"] not in there]
+def _failed_runs(runs: Sequence[Run], comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the runs of comparisons that failed and are still missing."""
+    complete = {run.path.name for run in runs}
+    planned = [run for comparison in comparisons for run in comparison["runs"]]
+    return [run["run"] for run in planned if run["failed"] and run["run"] not in complete]
 
 
-def _template():
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -115,66 +128,58 @@ def _template():
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
     return environment.get_template("report.html")
 
 
-def _breakable(text):
-    """Names like ``korser.plugins.frontends.mel`` may be broken into lines after a dot or an underscore."""
-    return Markup(re.sub(r"(?<=[^\W\d_])([._])(?=[^\W\d_])", r"\1<wbr>", str(escape(text))))
-
-
-def _study(name, comparison, folders, clips, n_wrong):
-    """What the template needs of one comparison."""
+def _study(name: str, comparison: Comparison, folders: Sequence[Path], clips: Clips, n_wrong: int) -> SimpleNamespace:
+    """Return what the template needs of one comparison."""
+    robustness = measured_robustness(comparison)
     return SimpleNamespace(
         name=name,
-        what=tables.described(comparison),
+        description=description(comparison),
         warnings=comparison.warnings,
-        badges=list(dict.fromkeys(warning.split(":")[0] for warning in comparison.warnings if ":" in warning)),
-        answers=answers(comparison),
-        family=tables.family(comparison),
+        badges=list(dict.fromkeys(warning.label for warning in comparison.warnings)),
+        answers=comparison.answers,
+        family=family(comparison),
         notes=comparison.notes,
-        results=results(comparison),
-        costs=costs(comparison),
-        pairs=pairs(comparison),
-        subgroups=subgroups(comparison),
-        robustness=robustness(comparison),
+        results=[results_table(comparison), costs_table(comparison)],
+        pairs=pairs_table(comparison) if len(comparison.pairs) else None,
+        subgroups=subgroup_tables(comparison),
+        robustness=None if robustness is None else robustness_results(robustness, comparison),
         wrong=most_wrong(comparison, clips, n_wrong),
+        models=list(comparison.models),
         main=comparison.main,
         settings=settings_tables(comparison),
-        environments=environments(comparison),
+        environments=environments_table(comparison),
         runs=runs_table(comparison, folders),
-        details=details(comparison, folders),
+        details=run_details(comparison, folders),
     )
 
 
-def _search(file):
-    """A search's verdict and its table of trials."""
-    about = read_json(file)
+def _search(file: Path) -> SimpleNamespace:
+    """Return the verdict of a search and its table of trials."""
+    search = read_json(file)
     trials = read_csv(file.parent / "trials.csv")
+    columns = [column for column in trials if column not in ("low", "high", "run_dir")]
     rows = []
     for trial in trials.to_dict("records"):
-        best = trial["run_dir"] == about["run_dir"]
-        cells = {c: plain_cell(trial[c]) for c in trials if c not in ("low", "high", "run_dir")}
-        reach = {f"valid_uar_{bound}": trial[bound] for bound in ("low", "high")}
-        cells["valid_uar"] = metric_cell({"valid_uar": trial["valid_uar"], **reach}, "valid_uar", "best" * best)
-        rows.append(list(cells.values()))
-    badges = ["SYNTHETIC speech"] * about["synthetic"]
-    badges += ["RANDOM SPLIT"] * (not speaker_independent(about["data"]["split"]["protocol"]))
-    badges += ["NOT PRETRAINED"] * (about.get("pretrained") is False)
-    columns = ["validation UAR" if c == "valid_uar" else c for c in trials if c not in ("low", "high", "run_dir")]
+        interval = {"valid_uar_low": trial["low"], "valid_uar_high": trial["high"]}
+        mark = "best" if trial["run_dir"] == search["run_dir"] else ""
+        uar = metric_cell({**trial, **interval}, "valid_uar", mark)
+        rows.append([uar if column == "valid_uar" else trial[column] for column in columns])
+    titles = ["validation UAR" if column == "valid_uar" else column for column in columns]
     return SimpleNamespace(
-        model=about["model"],
-        corpus=about["corpus"],
-        badges=badges,
-        complete=about["complete"],
-        verdict=verdict_lines(about),
-        trials=Table(f"All {len(trials)} trials of {about['model']}", columns, rows, folded=True),
+        model=search["model"],
+        corpus=search["corpus"],
+        badges=[note.label for note in search_caveats(search)],
+        complete=search["complete"],
+        verdict=verdict_lines(search),
+        trials=Table(f"All {len(trials)} trials of {search['model']}", titles, rows, folded=True),
     )
 
 
-def _figures(out):
-    """Figures listed beside the page, with their pictures as ``data:`` addresses."""
+def _figures(out: Path) -> list[SimpleNamespace]:
+    """Return the figures of ``figures.json`` with their pictures as ``data:`` URLs."""
     if not (out / "figures.json").exists():
         return []
     found = []
@@ -184,12 +189,12 @@ def _figures(out):
             data = path.read_bytes()
             with PIL.Image.open(io.BytesIO(data)) as picture:
                 width, height = picture.size
-                dpi = picture.info.get("dpi", (PIXELS, PIXELS))[0]
+                dpi = picture.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))[0]
         except (OSError, PIL.UnidentifiedImageError) as error:
-            why = " ".join(str(error).split())
-            raise UserError(f"{path}: cannot be read ({why}); draw the figures again") from error
-        scale = ENLARGED * PIXELS / dpi
-        picture = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path}: cannot be read ({reason}); draw the figures again") from error
+        scale = FIGURE_SCALE * SCREEN_DPI / dpi
         size = {"width": round(width * scale), "height": round(height * scale)}
-        found.append(SimpleNamespace(**{**figure, **size, "png": picture}))
+        url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        found.append(SimpleNamespace(**{**figure, **size, "png": url}))
     return found

@@ -1,50 +1,73 @@
-"""The utterances that models are wrong about with the highest probability, and their audio."""
+"""Utterances that models classify wrongly with the highest probability, and their audio."""
+
+from __future__ import annotations
 
 import base64
 import io
-from types import SimpleNamespace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import soundfile
 
-from korser.comparison import tables
+from korser.comparison.compare import Comparison
 from korser.data.audio import read_audio
 from korser.frontend.base import SAMPLE_RATE
+from korser.runs.pool import ModelPredictions
 from korser.utils.errors import UserError
+from korser.utils.text import number
+
+__all__ = ["Clips", "confidently_wrong", "most_wrong"]
 
 MEGABYTE = 2**20
-WRONG = 6  # utterances shown of each model
-ABOUT = ("gender", "age", "intensity", "sentence")  # columns that say who spoke, and what, in this order
+N_WRONG = 6  # utterances of each model
+DETAILS = ("gender", "age", "intensity", "sentence")  # columns that describe an utterance, in this order
 
 
 class Clips:
-    """Audio for the page, each utterance once, up to a total size."""
+    """Audio for the page, each utterance once, up to a total size.
 
-    def __init__(self, wanted, limit):
+    Parameters
+    ----------
+    wanted : bool
+        Without audio, :meth:`get` returns None.
+    limit : float
+        Bytes.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of audio so far.
+    missing, left_out : int
+        Utterances whose file cannot be read, or that exceed the limit.
+    """
+
+    def __init__(self, wanted: bool, limit: float) -> None:
         self.wanted, self.limit = wanted, limit
-        self.size = 0
-        self.missing = 0
-        self.left_out = 0
-        self.found = {}
+        self.size = self.missing = self.left_out = 0
+        self._urls: dict[str, str | None] = {}
 
     @property
-    def megabytes(self):
+    def megabytes(self) -> str:
+        """The size as text."""
         return f"{self.size / MEGABYTE:.1f}"
 
     @property
-    def limit_megabytes(self):
+    def limit_megabytes(self) -> str:
+        """The limit as text."""
         return f"{self.limit / MEGABYTE:g}"
 
-    def get(self, path):
-        """A ``data:`` address of the audio as FLAC, or None."""
+    def get(self, path: str) -> str | None:
+        """Return a ``data:`` URL of the audio as FLAC, or None."""
         if not self.wanted:
             return None
-        if path not in self.found:
-            self.found[path] = self._encode(path)
-        return self.found[path]
+        if path not in self._urls:
+            self._urls[path] = self._encode(path)
+        return self._urls[path]
 
-    def _encode(self, path):
+    def _encode(self, path: str) -> str | None:
         try:
             samples = read_audio(path).numpy()
         except UserError:
@@ -52,68 +75,99 @@ class Clips:
             return None
         file = io.BytesIO()
         soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        size = len(file.getvalue())
-        if self.size + size > self.limit:
+        data = file.getvalue()
+        if self.size + len(data) > self.limit:
             self.left_out += 1
             return None
-        self.size += size
-        return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
+        self.size += len(data)
+        return f"data:audio/flac;base64,{base64.b64encode(data).decode()}"
 
 
-def confidently_wrong(model, task, n=WRONG):
-    """The utterances that a model takes for another class with the highest probability.
+def confidently_wrong(model: ModelPredictions, task: str, n: int | None = N_WRONG) -> pd.DataFrame:
+    """Return the utterances that a model classifies wrongly with the highest probability.
 
     Parameters
     ----------
     model : korser.runs.pool.ModelPredictions
     task : str
-    n : int
+    n : int, optional
+        Maximum number of utterances; None for all.
 
     Returns
     -------
     pandas.DataFrame
-        At most ``n`` rows of the model's table, with ``predicted`` and ``probability``: the class with the highest
-        probability, as a mean over seeds, where it is not the right one.
+        Rows of the model's table, with ``predicted`` and ``probability``: the class with the highest mean probability
+        over seeds.
     """
-    return _mistakes(model, task).head(n)
-
-
-def _mistakes(model, task):
     classes = model.tasks[task]["classes"]
     columns = [f"{task}_prob_{c}" for c in classes]
     p = np.mean([model.tables[seed][columns].to_numpy(float) for seed in model.seeds], axis=0)  # (N, K)
     table = model.table.assign(predicted=np.array(classes)[p.argmax(1)], probability=p.max(1))
     wrong = table[table[task].notna() & (table[task] != table["predicted"])]
-    return wrong.sort_values(["probability", "id"], ascending=[False, True])
+    return wrong.sort_values(["probability", "id"], ascending=[False, True]).head(len(wrong) if n is None else n)
 
 
-def most_wrong(comparison, clips, n):
-    """Utterances that are among the ``n`` worst of some model, with what every model took them for."""
+class Prediction(NamedTuple):
+    """A wrong prediction of one model."""
+
+    model: str
+    predicted: str
+    probability: float
+
+    @property
+    def text(self) -> str:
+        """The probability as text."""
+        return number(self.probability)
+
+
+@dataclass
+class WrongUtterance:
+    """An utterance that is among the worst of some models (``worst_of``), with all wrong predictions."""
+
+    row: Mapping[str, Any]
+    task: str
+    audio: str | None
+    worst_of: list[str] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+
+    @property
+    def truth(self) -> str:
+        """The true class."""
+        return self.row[self.task]
+
+    @property
+    def description(self) -> str:
+        """Speaker, duration and other labels."""
+        speaker = "unknown" if pd.isna(self.row["speaker"]) else self.row["speaker"]
+        return f"speaker {speaker}, {self.row['duration']:.1f} s"
+
+    @property
+    def details(self) -> str:
+        """Other labels of the utterance."""
+        known = [c for c in DETAILS if c in self.row and c != self.task and not pd.isna(self.row[c])]
+        return ", ".join(f"{c} {self.row[c]}" for c in known)
+
+
+def most_wrong(comparison: Comparison, clips: Clips, n: int) -> list[WrongUtterance]:
+    """Return the ``n`` worst utterances of each model, with the wrong predictions of all models, the worst first."""
     task = comparison.main
-    mistakes = {label: _mistakes(model, task) for label, model in comparison.models.items()}
-    chosen = {}
-    for label, table in mistakes.items():
+    wrong = {label: confidently_wrong(model, task, None) for label, model in comparison.models.items()}
+    chosen: dict[str, WrongUtterance] = {}
+    for label, table in wrong.items():
         for row in table.head(n).to_dict("records"):
-            chosen.setdefault(row["id"], SimpleNamespace(row=row, top_of=[], by=[])).top_of.append(label)
-    for label, table in mistakes.items():
+            if row["id"] not in chosen:
+                chosen[row["id"]] = WrongUtterance(row, task, None)
+            chosen[row["id"]].worst_of.append(label)
+    for label, table in wrong.items():
         for row in table[table["id"].isin(chosen)].to_dict("records"):
-            chosen[row["id"]].by.append((label, row["predicted"], row["probability"]))
-    utterances = sorted(chosen.values(), key=lambda u: -max(p for label, _, p in u.by if label in u.top_of))
-    shown = []
-    for utterance in utterances:
-        row = utterance.row
-        about = [f"{c} {row[c]}" for c in ABOUT if c in row and c != task and not pd.isna(row[c])]
-        speaker = "not known" if pd.isna(row["speaker"]) else row["speaker"]
-        shown.append(
-            SimpleNamespace(
-                id=row["id"],
-                speaker=speaker,
-                truth=row[task],
-                about=", ".join(about),
-                seconds=f"{row['duration']:.1f} s",
-                audio=clips.get(row["path"]),
-                top_of=utterance.top_of,
-                by=[(label, c, tables.number(p), p) for label, c, p in sorted(utterance.by, key=lambda b: -b[2])],
-            )
-        )
-    return SimpleNamespace(models=list(mistakes), utterances=shown)
+            chosen[row["id"]].predictions.append(Prediction(label, row["predicted"], row["probability"]))
+    for utterance in chosen.values():
+        utterance.predictions.sort(key=lambda p: -p.probability)
+
+    def highest(utterance: WrongUtterance) -> float:
+        return max(p.probability for p in utterance.predictions if p.model in utterance.worst_of)
+
+    utterances = sorted(chosen.values(), key=lambda utterance: -highest(utterance))
+    for utterance in utterances:  # the worst first, since the audio has a limit
+        utterance.audio = clips.get(utterance.row["path"])
+    return utterances

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from korser.metrics.scores import confidence_bins
+from korser.metrics.scores import confidence_bins, speaker_confusion_counts
 from korser.runs.load import Run
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
@@ -86,8 +86,7 @@ class ModelPredictions:
         k = len(self.tasks[task]["classes"])
 
         def count(seed, keep, truth, predicted, speaker, n):
-            cells = np.ravel_multi_index((speaker, truth, predicted), (n, k, k))
-            return np.bincount(cells, minlength=n * k * k).reshape(n, k, k)
+            return speaker_confusion_counts(truth, predicted, speaker, k)
 
         return self._per_speaker(task, rows, seeds, count)
 

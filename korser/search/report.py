@@ -13,8 +13,8 @@ import pandas as pd
 import yaml
 
 from korser.config.shipped import SHIPPED
+from korser.metrics.counts import table_confusion_counts
 from korser.metrics.estimates import difference
-from korser.metrics.scores import speaker_confusion_counts
 from korser.runs.directory import SEARCH_FILE, RunDirectory
 from korser.search.configuration import Configuration
 from korser.utils.files import write_csv, write_json, write_text
@@ -22,7 +22,7 @@ from korser.utils.files import write_csv, write_json, write_text
 if TYPE_CHECKING:
     from korser.search.plan import SearchPlan
 
-__all__ = ["BestVerdict", "best_yaml", "compare_best_two", "rank", "speaker_counts", "trials_table", "write_results"]
+__all__ = ["BestVerdict", "best_yaml", "compare_best_two", "rank", "trials_table", "write_results"]
 
 RESULT_COLUMNS = ("valid_uar", "low", "high", "best_epoch")
 
@@ -157,7 +157,9 @@ def compare_best_two(plan: SearchPlan, ranked: Sequence[Configuration]) -> dict[
     best, second = ranked[:2]
     task = plan.main_task
     tables = [RunDirectory(plan.run_dir(c.run)).predictions("valid", [task]) for c in (best, second)]
-    entry = difference(*(speaker_counts(table, tables[0], task) for table in tables), "uar")
+    prefix = f"{task}_prob_"
+    classes = [column.removeprefix(prefix) for column in tables[0] if column.startswith(prefix)]
+    entry = difference(*(table_confusion_counts(table, task, classes)[None] for table in tables), "uar")
     verdict = BestVerdict.UNTESTED
     if entry["low"] is not None:
         verdict = BestVerdict.BETTER if entry["low"] > 0 else BestVerdict.INCONCLUSIVE
@@ -170,27 +172,3 @@ def compare_best_two(plan: SearchPlan, ranked: Sequence[Configuration]) -> dict[
         "verdict": verdict,
         "note": entry["note"] if entry["low"] is None else "",
     }
-
-
-def speaker_counts(table: pd.DataFrame, reference: pd.DataFrame, task: str) -> np.ndarray:
-    """Return the confusion counts of each speaker.
-
-    Parameters
-    ----------
-    table, reference : pandas.DataFrame
-        Predictions of the same utterances; the reference gives the order of speakers and classes.
-    task : str
-
-    Returns
-    -------
-    np.ndarray
-        ``(1, n, K, K)``: one seed, the ``n`` speakers with a labelled utterance (0 if a speaker is unknown).
-    """
-    prefix = f"{task}_prob_"
-    classes = [column.removeprefix(prefix) for column in reference if column.startswith(prefix)]
-    table, reference = (each[each[task].notna()] for each in (table, reference))
-    if table["speaker"].isna().any():
-        return np.zeros((1, 0, len(classes), len(classes)), dtype=int)
-    truth, predicted = (table[column].map(classes.index).to_numpy() for column in (task, f"{task}_pred"))
-    speaker = table["speaker"].map(sorted(reference["speaker"].unique()).index).to_numpy()
-    return speaker_confusion_counts(truth, predicted, speaker, len(classes))[None]

@@ -40,7 +40,7 @@ MAX_FIRST_REFUSALS = 3  # configurations; if the first ones are all refused, the
 logger = logging.getLogger(__name__)
 
 
-def search(settings: SearchSettings, workers: Workers, say: Callable[[str], None] | None = None) -> list[str]:
+def search(settings: SearchSettings, workers: Workers, show: Callable[[str], None] | None = None) -> list[str]:
     """Search for the best settings of each model; completed trials of an interrupted search are kept.
 
     Parameters
@@ -48,7 +48,7 @@ def search(settings: SearchSettings, workers: Workers, say: Callable[[str], None
     settings : korser.search.settings.SearchSettings
     workers : korser.workers.Workers
         From :func:`korser.workers.open_workers`, without pending jobs.
-    say : callable, optional
+    show : callable, optional
         Receives the summary of a model when its search has ended.
 
     Returns
@@ -66,8 +66,8 @@ def search(settings: SearchSettings, workers: Workers, say: Callable[[str], None
     texts = []
     for searcher in searchers:
         texts.append(searcher.run())
-        if say is not None:
-            say(texts[-1] + "\n")
+        if show is not None:
+            show(texts[-1] + "\n")
     empty = [each.plan for each in searchers if not any(c.state == "complete" for c in each.configurations.values())]
     if empty:
         names = ", ".join(plan.model for plan in empty)

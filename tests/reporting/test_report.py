@@ -17,7 +17,7 @@ from made_runs import predict, utterances, write_run
 
 from korser import UserError
 from korser.comparison.compare import compare
-from korser.reporting import confidently_wrong, results, write_report
+from korser.reporting import confidently_wrong, write_report
 from korser.runs.load import load_runs
 
 ENVIRONMENT = {
@@ -77,10 +77,10 @@ def write_search(folder):
     folder.mkdir(parents=True)
     best = {"lr": 0.01}
     second = {"settings": {"lr": 0.001}, "valid_uar": 0.5, "run_dir": "runs/b", "difference": 0.1, "low": -0.1}
-    second |= {"high": 0.3, "n_speakers": 3, "note": ""}
+    second |= {"high": 0.3, "n_speakers": 3, "verdict": "inconclusive", "note": ""}
     about = {"model": "mel_stl", "corpus": "감정", "synthetic": True, "objective": "validation UAR of emotion"}
     about |= {"best": best, "valid_uar": 0.6, "low": 0.5, "high": 0.7, "run_dir": "runs/1", "runner_up": second}
-    about |= {"n_complete": 2, "complete": False, "data": {"split": {"protocol": "random_stratified"}}}
+    about |= {"n_complete": 2, "complete": False, "pretrained": None, "data": {"split": {"protocol": "random_stratified"}}}
     (folder / "search.json").write_text(json.dumps(about), encoding="utf-8")
     rows = [
         (0, "complete", 0.001, 0.5, 0.4, 0.6, "runs/0", ""),
@@ -143,22 +143,24 @@ def test_tables_say_what_the_comparison_says(made):
     costs = next(r for r in page.table("Size, cost") if r[0].startswith("mel_stl"))
     assert costs[1:6] == ["94.4 M", "120 k", "6.9 G", "115 s cpu", "1 GB process"]
     assert [r[0] for r in page.table("By speaker")[1:]] == [f"화자s{i}" for i in range(6)]
-    assert [r[0] for r in page.table("Under degraded audio")] == ["condition", "clean", "telephone"]
+    assert [r[0] for r in page.table("Degraded audio")] == ["condition", "clean", "telephone"]
     assert page.table("All 3 trials")[2][:4] == ["1", "complete", "0.01", ".600 [.500, .700]"]
     assert [r[1] for r in page.table("Runs")[1:]] == ["mel_mtl", "mel_mtl", "mel_stl", "mel_stl"]
     assert ["torch", "2.9.0"] in page.table("Machines")
     text = path.read_text(encoding="utf-8")
-    assert all(answer.split(": ")[-1] in text for answer in comparison.answers)
+    assert all(answer.result in text for answer in comparison.answers)
 
 
 def test_settings_that_differ_between_models_come_first(tmp_path):
     made_run(tmp_path, "mel_stl", lr=0.001)
     made_run(tmp_path, "leaf_stl", lr=0.01)
     page = Page(write_report(tmp_path, tmp_path, audio=False))
-    assert ["lr", "0.01", "0.001"] in page.table("What differs")
-    assert ["opt_class.weight_decay", "0.05"] in page.table("What is the same")
+    assert ["lr", "0.01", "0.001"] in page.table("Settings that differ")
+    assert ["opt_class.weight_decay", "0.05"] in page.table("Settings that are the same")
     captions = list(page.tables)
-    assert captions.index("What differs between models") < captions.index("What is the same in all models")
+    assert captions.index("Settings that differ between models") < captions.index(
+        "Settings that are the same for all models"
+    )
 
 
 def test_marks_are_at_the_top_and_in_every_table_of_results(made, tmp_path):
@@ -166,12 +168,12 @@ def test_marks_are_at_the_top_and_in_every_table_of_results(made, tmp_path):
     text, page = path.read_text(encoding="utf-8"), Page(path)
     assert text.index("SYNTHETIC speech:") < text.index("NOT PRETRAINED:") < text.index('id="results"')
     for caption in page.tables:
-        if not caption.startswith(("What ", "Machines")):
-            assert "SYNTHETIC speech" in caption, caption
+        if not caption.startswith(("Settings ", "Machines")):
+            assert "synthetic speech" in caption, caption
     assert all(row[0].endswith("not pretrained") for row in page.table("Results")[1:])
     made_run(tmp_path, "mel_stl", protocol="random_stratified")
     page = Page(write_report(tmp_path, tmp_path, audio=False))
-    assert any("RANDOM SPLIT" in caption for caption in page.tables if "Results" in caption)
+    assert any("random split" in caption for caption in page.tables if "Results" in caption)
 
 
 def test_settings_searched_on_test_speakers_are_marked(tmp_path):
@@ -181,23 +183,21 @@ def test_settings_searched_on_test_speakers_are_marked(tmp_path):
     (tmp_path / "comparison.json").write_text(json.dumps({"settings": {"questions": None}, "runs": [run, lost]}))
     page = write_report(tmp_path, tmp_path, audio=False)
     assert "searched on test speakers" in Page(page).table("Results")[1][0]
-    assert "could not be made are not in this report: mel_stl-lost." in page.read_text(encoding="utf-8")
+    assert "Failed runs are not included: mel_stl-lost." in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "verdict, kind",
-    [
-        ("yes", "yes"),
-        ("yes, for one seed", "yes"),
-        ("no, it is worse, for one seed", "no"),
-        ("cannot be told", "open"),
-        ("cannot be told, for one seed", "open"),
-    ],
-)
-def test_answers_have_the_colour_of_their_verdict(verdict, kind):
-    planned = pd.DataFrame({"question": ["A?"], "model_a": ["a"], "model_b": ["b"], "verdict": [verdict]})
-    comparison = SimpleNamespace(planned=planned, answers=[f"A? a against b: {verdict}: by .1"])
-    assert results.answers(comparison) == [(f"A? a against b: {verdict}", ": by .1", kind)]
+def test_answers_have_the_class_of_their_verdict(tmp_path):
+    table = utterances(n_speakers=9).assign(duration=0.5)
+    for model, right in (("leaf_stl", 0.1), ("leaf_mtl", 0.95), ("mel_stl", 0.5), ("mel_mtl", 0.5)):
+        for seed in (1, 2):
+            made_run(tmp_path, model, seed=seed, right=right, table=table)
+    text = write_report(tmp_path, tmp_path, audio=False).read_text(encoding="utf-8")
+    answers = re.findall(r'<li class="(\w+)"><b>(.*?)</b> (\w+ vs \w+): emotion UAR difference .*: <b>(.*?)</b>', text)
+    question = "Does multitask beat single-task?"
+    assert answers == [
+        ("yes", question, "leaf_mtl vs leaf_stl", "yes"),
+        ("inconclusive", question, "mel_mtl vs mel_stl", "inconclusive"),
+    ]
 
 
 def test_models_tested_on_a_part_are_marked_in_the_tables_of_groups_and_degradations(tmp_path):
@@ -212,13 +212,13 @@ def test_models_tested_on_a_part_are_marked_in_the_tables_of_groups_and_degradat
             (path / "robustness" / "conditions.json").write_text(json.dumps([condition]))
     path = write_report(tmp_path, tmp_path, audio=False)
     page, text = Page(path), path.read_text(encoding="utf-8")
-    groups, speakers, degraded = (page.table(start) for start in ("By subgroup", "By speaker", "Under degraded"))
+    groups, speakers, degraded = (page.table(start) for start in ("By subgroup", "By speaker", "Degraded"))
     for header in (groups[0], speakers[0], degraded[0]):
         assert header[-2:] == ["leaf_stl\N{DOUBLE DAGGER}", "mel_stl"]
     assert [row[1] for row in groups if row[0].startswith("gender")] == ["27", "27"]  # of mel_stl: of all folds
     assert text.count("\N{DOUBLE DAGGER}: leaf_stl was tested on 36 of 54 utterances") >= 4  # of results, too
-    assert re.search(r"UAR is the mean over the classes that a group has \([^)]*gender male[^)]*: no joy", text)
-    assert "95 % interval (paired, over speakers)." in text
+    assert re.search(r"UAR is the mean over the classes present in a group \([^)]*gender male[^)]*: no joy", text)
+    assert "95 % interval of that change over speakers, paired by utterance." in text
 
 
 def test_models_are_compared_by_the_metric_of_the_comparison_unless_another_is_asked_for(tmp_path):
@@ -233,10 +233,10 @@ def test_models_are_compared_by_the_metric_of_the_comparison_unless_another_is_a
 def test_a_search_alone_is_a_report(tmp_path):
     write_search(tmp_path / "search" / "mel_stl")
     path = write_report(tmp_path, tmp_path)
-    assert list(Page(path).tables) == ["All 3 trials of mel_stl SYNTHETIC speech RANDOM SPLIT"]
+    assert list(Page(path).tables) == ["All 3 trials of mel_stl synthetic speech random split"]
     text = path.read_text(encoding="utf-8")
     assert "Runner-up: lr=0.001, 0.500; difference +0.100" in text
-    assert "no complete run with test predictions yet" in text
+    assert "no complete runs with test predictions yet" in text
     assert text.count('class="best"') == 1
 
 
@@ -292,8 +292,8 @@ def test_audio_that_is_at_hand_is_in_the_page(one_model):
     path = write_report(folder, folder, n_wrong=100)
     players = [a for tag, a in Page(path).tags if tag == "audio"]
     assert len(players) == n_files and all(a["src"].startswith("data:audio/flac;base64,") for a in players)
-    assert f"The files of {n - n_files} utterances are not at hand." in path.read_text(encoding="utf-8")
-    assert len(Page(path).table("Confidently wrong")) == n + 1
+    assert f"The files of {n - n_files} utterances were not found." in path.read_text(encoding="utf-8")
+    assert len(Page(path).table("Confident errors")) == n + 1
 
 
 def test_audio_is_limited_left_out_or_missing_and_said(one_model):
@@ -301,13 +301,13 @@ def test_audio_is_limited_left_out_or_missing_and_said(one_model):
     one_file = 8000 * 2 / 2**20
     path = write_report(folder, folder, n_wrong=100, audio_megabytes=1.5 * one_file)
     assert sum(tag == "audio" for tag, _ in Page(path).tags) == 1
-    assert f"{n_files - 1} more utterances did not fit" in path.read_text(encoding="utf-8")
+    assert f"{n_files - 1} more utterances exceed the limit" in path.read_text(encoding="utf-8")
     path = write_report(folder, folder, audio=False)
     assert not any(tag == "audio" for tag, _ in Page(path).tags)
-    assert "Audio was left out of this page on request" in path.read_text(encoding="utf-8")
+    assert "Audio is not included, as requested" in path.read_text(encoding="utf-8")
     shutil.rmtree(folder / "audio")
     path = write_report(folder, folder)
-    assert "The audio is not at hand" in path.read_text(encoding="utf-8")
+    assert "Audio is not included: its files were not found" in path.read_text(encoding="utf-8")
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_mistakes_are_one_line(one_model):
     with pytest.raises(UserError, match="a.png: cannot be read .* draw the figures again"):
         write_report(folder, folder)
     next(folder.rglob("test.csv")).unlink()
-    with pytest.raises(UserError, match="no run has predictions of the test part"):
+    with pytest.raises(UserError, match="no run has predictions of the test split"):
         write_report(folder, folder)
 
 

@@ -1,14 +1,13 @@
 """The files and the summary of a search."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from made_up_search import FakeWorkers, folder_of, search_options, settings_of
 
 from korser import load_hparams
 from korser.metrics.intervals import jackknife_interval
 from korser.search import search
-from korser.search.report import BestVerdict, speaker_counts
+from korser.search.report import BestVerdict
 from korser.search.summary import verdict_lines
 from korser.utils.files import read_csv, read_json
 
@@ -51,18 +50,6 @@ def test_the_difference_is_paired_over_speakers(options):
     assert second["low"] == pytest.approx(float(low)) and second["high"] == pytest.approx(float(high))
     assert second["difference"] == pytest.approx(results["valid_uar"] - second["valid_uar"])
     assert second["verdict"] == (BestVerdict.BETTER if low > 0 else BestVerdict.INCONCLUSIVE)
-
-
-def test_speakers_without_a_label_are_not_counted():
-    n = 8
-    table = pd.DataFrame({"speaker": np.repeat(list("abcd"), n), "emotion": ["joy", "anger"] * 2 * n})
-    table[["emotion_pred", "emotion_prob_joy", "emotion_prob_anger"]] = ["joy", 0.6, 0.4]
-    counts = speaker_counts(table, table, "emotion")
-    assert counts.shape == (1, 4, 2, 2)
-    table.loc[table["speaker"] == "b", ["speaker", "emotion"]] = ["b", None]
-    np.testing.assert_array_equal(speaker_counts(table, table, "emotion"), counts[:, [0, 2, 3]])
-    table.loc[0, "speaker"] = None
-    assert speaker_counts(table, table, "emotion").shape == (1, 0, 2, 2)
 
 
 @pytest.mark.parametrize(

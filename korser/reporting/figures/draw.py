@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from korser.probing.report import probe_notes
 from korser.reporting.figures import (
     ablation,
     calibration,
@@ -30,26 +32,18 @@ from korser.reporting.figures.style import NothingToDraw, Style, finish, with_ha
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
+from korser.search.summary import search_caveats
 from korser.utils.errors import UserError
 from korser.utils.files import atomic, find_below, read_json, write_json
+from korser.utils.notes import Note
 
 __all__ = ["FIGURES", "Figure", "draw_all"]
 
 logger = logging.getLogger(__name__)
 
-FIGURES = (  # every figure of a comparison group; add your module here
-    losses,
-    results,
-    ablation,
-    confusion,
-    parameters,
-    layers,
-    embeddings,
-    cost,
-    subgroups,
-    calibration,
-    robustness,
-)
+# every figure of a comparison group; add your module here
+FIGURES = (losses, results, ablation, confusion, parameters, layers)
+FIGURES += (embeddings, cost, subgroups, calibration, robustness)
 INDEX_FILE = "figures.json"
 
 
@@ -137,12 +131,10 @@ def _draw_group(group: ComparisonGroup, out: Path, style: Style, prefix: str, wh
     style = with_hangul(style, user_texts(group))
     figures = []
     for module in FIGURES:
-        with style.context():
-            try:
-                for drawing in module.draw(group, style):
-                    figures.append(_save(drawing, out, group.notes(drawing.models), style, prefix, where))
-            except NothingToDraw as reason:
-                logger.info("%s%s: not drawn, %s", where, module.__name__.rpartition(".")[2], reason)
+        name = where + module.__name__.rpartition(".")[2]
+        with style.context(), _log_missing(name):
+            for drawing in module.draw(group, style):
+                figures.append(_save(drawing, out, group.notes(drawing.models), style, prefix, where))
     return figures
 
 
@@ -152,12 +144,9 @@ def _draw_searches(searches: list[tuple[dict, pd.DataFrame]], out: Path, style: 
         style = with_hangul(style, [found["model"]])
         prefix = f"{number}-" if found["model"] in models else ""
         models.add(found["model"])
-        with style.context():
-            try:
-                drawing = search.draw_search(found, trials, style)
-                figures.append(_save(drawing, out, search.search_notes(found), style, prefix))
-            except NothingToDraw as reason:
-                logger.info("search: not drawn, %s", reason)
+        with style.context(), _log_missing("search"):
+            drawing = search.draw_search(found, trials, style)
+            figures.append(_save(drawing, out, search_caveats(found), style, prefix))
     return figures
 
 
@@ -165,12 +154,18 @@ def _draw_probes(probes: list[tuple[str, pd.DataFrame]], out: Path, style: Style
     figures = []
     for name, scores in probes:
         style = with_hangul(style, [name, *scores["encoder"]])
-        with style.context():
-            try:
-                figures.append(_save(probe.draw_probe(name, scores, style), out, probe.probe_notes(scores), style))
-            except NothingToDraw as reason:
-                logger.info("probe: not drawn, %s", reason)
+        with style.context(), _log_missing("probe"):
+            figures.append(_save(probe.draw_probe(name, scores, style), out, probe_notes(scores), style))
     return figures
+
+
+@contextmanager
+def _log_missing(name: str) -> Iterator[None]:
+    """Log why a figure cannot be drawn."""
+    try:
+        yield
+    except NothingToDraw as reason:
+        logger.info("%s: not drawn, %s", name, reason)
 
 
 def user_texts(group: ComparisonGroup) -> Iterator[str]:
@@ -182,8 +177,10 @@ def user_texts(group: ComparisonGroup) -> Iterator[str]:
     yield from group.comparison.subgroups["group"]
 
 
-def _save(drawing: Drawing, out: Path, notes: Iterable[str], style: Style, prefix: str = "", where: str = "") -> Figure:
-    finish(drawing.figure, "; ".join(notes), style)
+def _save(
+    drawing: Drawing, out: Path, notes: Sequence[Note | str], style: Style, prefix: str = "", where: str = ""
+) -> Figure:
+    finish(drawing.figure, "; ".join(map(str, notes)), style)
     name = prefix + re.sub(r"[^\w.-]+", "_", drawing.name).strip("_")
     for ending in ("pdf", "png"):
         with atomic(out / f"{name}.{ending}") as temporary:

@@ -104,12 +104,3 @@ def _draw_level(
 def _draw_point(ax: Axes, x: float, row: pd.Series, marks: ModelStyle) -> None:
     bar = error_bar(*row[["uar", "uar_low", "uar_high"]])
     ax.errorbar(x, row["uar"], yerr=bar, color=marks.colour, marker=marks.marker, capsize=2, lw=0.8)
-
-
-def probe_notes(scores: pd.DataFrame) -> list[str]:
-    """Return what a figure of a probe must state: synthetic speech, random weights."""
-    notes = ["SYNTHETIC speech: no result for human speech"] if scores["synthetic"].any() else []
-    random = scores.loc[scores["pretrained"].astype(str) == "False", "encoder"].unique()
-    if len(random):
-        notes.append(f"NOT PRETRAINED, random weights: {', '.join(random)}")
-    return notes

@@ -3,60 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from korser.comparison import tables
-from korser.comparison.robustness import robustness_table
+from korser.comparison.robustness import measured_robustness
 from korser.reporting.figures.group import ComparisonGroup, Drawing
 from korser.reporting.figures.style import NothingToDraw, Style, grid, legend_below, wrap
-from korser.runs.directory import RunDirectory, condition_split
-from korser.runs.pool import ModelPredictions
-
-
-def conditions_of(group: ComparisonGroup) -> tuple[dict[str, ModelPredictions], list[SimpleNamespace]]:
-    """Return the models whose runs were all tested on degraded audio, and the conditions that they have in common.
-
-    Returns
-    -------
-    dict of str to korser.runs.pool.ModelPredictions
-        By label.
-    list
-        Conditions with ``name``, ``kind``, ``value`` and ``unit``.
-
-    Raises
-    ------
-    NothingToDraw
-        If there are none.
-    """
-    by_model = {}
-    for label, model in group.models.items():
-        listed = [_tested_conditions(run.directory) for run in model.runs]
-        common = {name: entry for name, entry in listed[0].items() if all(name in other for other in listed)}
-        if common:
-            by_model[label] = common
-    if not by_model:
-        raise NothingToDraw("no model has all its runs tested on degraded audio (RUN_DIR/robustness)")
-    first = next(iter(by_model.values()))
-    shared = [entry for name, entry in first.items() if all(name in own for own in by_model.values())]
-    if not shared:
-        raise NothingToDraw("the models were tested on different degradations of the audio")
-    conditions = [SimpleNamespace(**{k: e.get(k) for k in ("name", "kind", "value", "unit")}) for e in shared]
-    return {label: group.models[label] for label in by_model}, conditions
-
-
-def _tested_conditions(directory: RunDirectory) -> dict[str, dict]:
-    entries = {entry["name"]: entry for entry in directory.conditions()}
-    return {name: entry for name, entry in entries.items() if directory.has_predictions(condition_split(name))}
 
 
 def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
     """Draw a curve per kind of degradation with several strengths, and one panel for all kinds with one strength."""
-    models, conditions = conditions_of(group)
-    table = robustness_table(models, conditions, group.main, group.metric)
+    table = measured_robustness(group.comparison)
+    if table is None:
+        raise NothingToDraw("no model has all its runs tested on degraded audio (RUN_DIR/robustness)")
+    n_models = table["model"].nunique()
+    table = table[table.groupby("condition")["model"].transform("nunique") == n_models]
+    if not len(table):
+        raise NothingToDraw("the models were tested on different degradations of the audio")
     strengths = table[table["value"].notna()].groupby("kind")["value"].nunique()
     curved = [kind for kind in dict.fromkeys(table["kind"]) if strengths.get(kind, 0) > 1]
     single = table[~table["kind"].isin(curved)]

@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from korser.data.splits import speaker_independent
 from korser.reporting.figures.group import Drawing
 from korser.reporting.figures.style import COLOUR_MAP, SMALL_SIZE, NothingToDraw, Style, grid, heat_map, wrap
 from korser.runs.directory import SEARCH_FILE
@@ -85,21 +84,6 @@ def draw_search(search: dict, trials: pd.DataFrame, style: Style) -> Drawing:
     caption += f". Framed: the best trial ({best})." if best else "."
     figure.suptitle(wrap(title, int(style.width * 14)))
     return Drawing(f"search-{model}", f"Search of {model}", caption, figure)
-
-
-def search_notes(search: dict) -> list[str]:
-    """Return what a figure of a search must state: synthetic speech, a random split, random weights."""
-    notes = []
-    if search.get("synthetic"):
-        notes.append("SYNTHETIC speech: no result for human speech")
-    protocol = search.get("data", {}).get("split", {}).get("protocol")
-    if protocol and not speaker_independent(protocol):
-        notes.append(
-            "RANDOM SPLIT: training and validation share speakers; results do not generalise to unseen speakers"
-        )
-    if search.get("pretrained") is False:
-        notes.append("NOT PRETRAINED: the encoder's weights are random")
-    return notes
 
 
 def _ordered(values: pd.Series) -> list:

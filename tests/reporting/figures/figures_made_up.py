@@ -60,7 +60,15 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
         "frozen": [],
         "identified_by_folder": False,
     }
-    run["environment"] = {"python": "3", "platform": "-", "device": "cpu", "threads": 1, "command": [], "versions": {}}
+    run["environment"] = {
+        "python": "3",
+        "platform": "-",
+        "device": "cpu",
+        "threads": 1,
+        "command": [],
+        "versions": {},
+        "korser_source": "0",
+    }
     described = [{"name": t.name, "weight": t.weight, "ordinal": t.ordinal, "classes": list(t.classes)} for t in tasks]
     write_json(path / "run.json", {**run, "tasks": described, **info})
     split = f"{{protocol: speaker_kfold, n_folds: {n_folds}, fold: {fold}}}"
@@ -131,6 +139,9 @@ def write_search(folder, model, space=None, best=None, **info):
     entry = {
         "model": model,
         "corpus": "made-up",
+        "synthetic": False,
+        "pretrained": None,
+        "data": {"split": {"protocol": "speaker_holdout"}},
         "space": list(space),
         "best": best,
         "valid_uar": top["valid_uar"],

@@ -117,7 +117,7 @@ def test_recipe_draws_runs_of_several_folders_and_linked_ones(plot, tmp_path, mo
     [
         ("--venue=ieeee", "did you mean 'ieee'"),
         ("--columns=3", "columns"),
-        ("--venu=ieee", "did you mean 'venue'"),
+        ("--venu=ieee", "did you mean '--venue'"),
         ("--metric=f1", "macro_f1"),
     ],
 )
