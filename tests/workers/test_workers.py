@@ -22,7 +22,7 @@ from korser.utils.files import locked, read_csv
 from korser.workers import Job, open_workers, processes, run_jobs
 from korser.workers.job import perform, train_job
 
-# -- targets in place of training; the yaml of a job names one ---------------------------------------------------------------
+# -- targets in place of training; the yaml of a job names one ------------------------------------------------------
 
 
 def nothing(job, on_epoch):
@@ -342,7 +342,7 @@ def end_a_coordinator(tmp_path, sent, cluster="", patience=10):
     """Start a script whose job never ends, end it by a signal, and see that its run can be taken up at once."""
     script, run_dir = tmp_path / "coordinator.py", tmp_path / "run"
     script.write_text(COORDINATOR)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests/workers")])}
     with open(tmp_path / "said", "w+") as said:
         coordinator = subprocess.Popen(
             [sys.executable, script, run_dir, cluster], env=environment, stderr=said, start_new_session=True
