@@ -18,7 +18,7 @@ from stock import arithmetic, titled
 from timing import arguments, in_words, interleaved, report
 
 from korser import load_hparams
-from korser.config.layers import SHIPPED
+from korser.config.shipped import SHIPPED
 from korser.data.batches import CachedReader, make_dataset
 from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.training.brain import EmotionBrain

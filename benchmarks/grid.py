@@ -27,7 +27,7 @@ import torch
 from timing import append, arguments, figure, in_words, write
 
 import korser
-from korser.config.layers import SHIPPED
+from korser.config.shipped import SHIPPED
 from korser.corpora.synthetic import mini
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.feature_cache import FeatureCache

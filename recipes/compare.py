@@ -7,7 +7,6 @@ The file names models, seeds and folds; every key of it can be set on the comman
 when the command is given again: only missing runs are trained.
 """
 
-import re
 import sys
 
 from korser import cli
@@ -25,7 +24,7 @@ def main(arguments: list[str]) -> None:
     settings = load_settings(path, overrides)
     with open_workers(**vars(options)) as workers:
         text, failed = run_experiment(settings, workers)
-    print(re.sub(r"\\([\\`*_|<>\[\]])", r"\1", text))  # Markdown's escapes are for pages, not for terminals
+    print(text)
     print(f"\nEverything is in {settings.output_folder}/compare")
     if failed:
         print(f"\n{len(failed)} runs failed; the same command tries them again:", *failed, sep="\n", file=sys.stderr)

@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from made_runs import utterances, write_run
 
 from korser import cli
+from korser.comparison.compare import compare
+from korser.runs.load import load_runs
 from korser.utils.seeding import set_arithmetic
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever asks a hub fails at once
@@ -63,19 +66,47 @@ def tiny_corpus(tmp_path_factory):
     return write_tiny_corpus(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture
-def tiny(tiny_corpus, tmp_path):
-    """Overrides that make a run on the tiny corpus take a second or two, in a folder of its own."""
+def tiny_overrides(tiny_corpus, folder):
+    """Overrides that make a run on the tiny corpus take about a second, with all its output in a folder."""
     return {
         "corpus": "csv",
         "data_folder": str(tiny_corpus),
-        "output_folder": str(tmp_path / "results"),
-        "cache_folder": str(tmp_path / "cache"),
+        "output_folder": str(folder / "results"),
+        "cache_folder": str(folder / "cache"),
         "n_epochs": "2",
         "batch_size": "8",
         "n_buckets": "2",
         "noprogressbar": "true",
     }
+
+
+BASE_YAML = """
+seed: 1
+__set_seed: !apply:torch.manual_seed [!ref <seed>]
+weights: {emotion: 1.0, gender: 0.5}
+label_map: {}
+output_folder: here
+layer: !new:torch.nn.Linear
+    in_features: 4
+    out_features: !ref <width>
+width: 3
+other: !ref <layer.out_features>
+function: !name:torch.nn.functional.dropout
+"""
+
+
+@pytest.fixture
+def yaml_folder(tmp_path):
+    """A folder with a small base.yaml and a model.yaml over it, which build layers of torch."""
+    (tmp_path / "base.yaml").write_text(BASE_YAML)
+    (tmp_path / "model.yaml").write_text("base: base.yaml\nwidth: 5\n")
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(tiny_corpus, tmp_path):
+    """See :func:`tiny_overrides`, in a folder of its own."""
+    return tiny_overrides(tiny_corpus, tmp_path)
 
 
 @pytest.fixture
@@ -94,3 +125,20 @@ def call(monkeypatch, capsys):
         return code, out.out, out.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def four_models(tmp_path_factory):
+    """Runs of four models with three seeds, three folds and nine speakers; wav2vec_leaf is much better than leaf."""
+    folder = tmp_path_factory.mktemp("runs")
+    table = utterances(n_speakers=9)
+    for model, right in (("leaf_stl", 0.4), ("leaf_mtl", 0.42), ("wav2vec_leaf_stl", 0.85), ("wav2vec_leaf_mtl", 0.88)):
+        for seed in (1, 2, 3):
+            for fold in (0, 1, 2):
+                write_run(folder, model, seed=seed, fold=fold, right=right, table=table)
+    return load_runs(folder)
+
+
+@pytest.fixture(scope="session")
+def comparison(four_models):
+    return compare(four_models)

@@ -1,151 +1,158 @@
-"""A whole experiment: models x seeds x folds, trained where they are not yet, and laid side by side.
+"""Train what a comparison needs and is missing, and write its tables.
 
-A plan is made and checked first, whole; then runs are made by workers; then tables are made of the run directories
-alone (:mod:`korser.comparison.compare`), into ``<output_folder>/compare``:
+The plan is checked completely first; then workers train the missing runs; then tables are made from the run directories
+(:mod:`korser.comparison.compare`) and written to ``<output_folder>/compare``:
 
 =======================  ================================================================================
-models.csv               one row a model: metrics with intervals, cost
+models.csv               one row per model: metrics with intervals, cost
 pairs.csv                every pair of models: difference with interval, permutation test
-questions.csv            the pairs of the questions that were asked
-answers.md               their answers in words
+questions.csv            the pairs of the questions
+answers.md               answers to the questions
 subgroups.csv            by gender, age band, intensity and speaker
 calibration.csv          reliability diagram
-robustness.csv, .md      on degraded audio, where asked for
+robustness.csv, .md      on degraded audio, if asked for
 comparison.md, .tex      all tables for reading and for a paper
-comparison.json          settings, runs, searched settings, what failed
+comparison.json          settings, runs, searched settings, failures, warnings, answers
 =======================  ================================================================================
 
-Nothing in them depends on when or how often the command was started, but for the columns that are measured on the way:
-``train_seconds`` and ``peak_memory_bytes``, as each run's ``cost.json`` has them.
+The files do not depend on interruptions, except for the measured ``train_seconds`` and ``peak_memory_bytes``.
 """
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from korser.comparison import tables
-from korser.comparison.compare import compare
-from korser.comparison.plan import make_plan
-from korser.comparison.robustness import robustness_markdown, robustness_table
+from korser.comparison.compare import Comparison, compare
+from korser.comparison.plan import PlannedRun, make_plan
+from korser.comparison.robustness import robustness_results, robustness_table
 from korser.data import degradations
 from korser.inference.robustness import measure
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
-from korser.runs.load import load_runs
+from korser.runs.load import Run, load_runs
+from korser.utils.document import Document
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_json, write_csv, write_json, write_text
+from korser.utils.notes import Note
 from korser.utils.text import shorten
 from korser.workers import run_jobs
+
+if TYPE_CHECKING:
+    from korser.comparison.settings import CompareSettings
+    from korser.workers import Workers
+
+__all__ = ["run_experiment", "write_tables"]
 
 logger = logging.getLogger(__name__)
 
 
-def run_experiment(settings, workers):
-    """Make the runs that are missing, compare all there are, and write the tables.
-
-    Parameters
-    ----------
-    settings : CompareSettings
-    workers : korser.workers.Workers
+def run_experiment(settings: CompareSettings, workers: Workers) -> tuple[str, list[str]]:
+    """Train the missing runs, compare all, and write the tables.
 
     Returns
     -------
     text : str
-        Tables and answers as Markdown.
+        Tables and answers as plain text.
     failed : list of str
-        One line for each run that could not be made; the tables are without it.
+        One line per failed run; the tables are without these.
 
     Raises
     ------
     UserError
-        See :func:`make_plan`; or if there is no complete run at all.
+        See :func:`korser.comparison.plan.make_plan`; or if there is no complete run.
     """
     plan = make_plan(settings)
     todo = [planned for planned in plan if not planned.complete]
-    logger.info("%d runs: %d complete, %d to make", len(plan), len(plan) - len(todo), len(todo))
-    todo.sort(key=lambda planned: settings.seeds.index(planned.seed))  # so that all models can be seen early
-    outcomes = run_jobs([planned.job for planned in todo], workers, progress="runs") if todo else []
-    failed = {o.job.run_dir: f"{o.state}: {o.message}" for o in outcomes if o.state != "complete"}
-    lines = [f"{_called(planned)}: {failed[planned.job.run_dir]}" for planned in plan if planned.job.run_dir in failed]
+    logger.info("%d runs: %d complete, %d to train", len(plan), len(plan) - len(todo), len(todo))
+    todo.sort(key=lambda planned: settings.seeds.index(planned.seed))  # all models with the first seed come first
+    results = run_jobs([planned.job for planned in todo], workers, progress="runs") if todo else []
+    failed = {r.job.run_dir: f"{r.state}: {r.message}" for r in results if r.state != "complete"}
+    lines = [f"{planned}: {failed[planned.job.run_dir]}" for planned in plan if planned.job.run_dir in failed]
     if len(failed) == len(plan) and not settings.runs:
-        raise UserError(f"no run could be made; the first: {lines[0]}")
+        raise UserError(f"all runs failed; the first: {lines[0]}")
     return write_tables(settings, plan, failed), lines
 
 
-def _called(planned):
-    fold = "" if planned.fold is None else f", fold {planned.fold}"
-    return f"{planned.model}, seed {planned.seed}{fold} ({planned.job.run_dir})"
-
-
-def write_tables(settings, plan, failed=None):
-    """Compare the complete runs of a plan, and those made elsewhere, and write everything into ``compare``.
+def write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str] | None = None) -> str:
+    """Compare the complete runs of a plan and those in ``settings.runs``, and write all files.
 
     Parameters
     ----------
     settings : CompareSettings
-    plan : list of Planned
+    plan : sequence of PlannedRun
     failed : dict, optional
-        ``{run directory: why}`` of those that are not complete.
+        ``{run directory: reason}`` of those that are not complete.
 
     Returns
     -------
     str
-        Tables and answers as Markdown.
+        Tables and answers as plain text.
     """
     failed = failed or {}
     folder = Path(settings.output_folder) / "compare"
-    complete = {planned.job.run_dir: planned for planned in plan if planned.job.run_dir not in failed}
-    runs = load_runs([*complete, *settings.runs])
-    elsewhere = [read_json(file) for file in find_below(settings.runs, COMPARISON_FILE)]
-    mark_searched(runs, elsewhere)
-    planned = {Path(run_dir).resolve(): run for run_dir, run in complete.items()}
-    for run in runs:
-        if run.path.resolve() in planned:
-            run.searched_on = sorted({*run.searched_on, *planned[run.path.resolve()].searched_on})
-    comparison = compare(runs, metric=settings.metric, questions=settings.questions)
+    comparison = compare(_load(settings, plan, failed), metric=settings.metric, questions=settings.questions)
     if failed:
-        note = f"{len(failed)} of {len(plan)} runs could not be made ({shorten(Path(run).name for run in failed)})"
-        comparison.warnings.append(note)
+        names = shorten(Path(run).name for run in failed)
+        comparison.warnings.append(Note("failed_runs", f"{len(failed)} of {len(plan)} runs failed ({names})"))
     comparison.write(folder)
-    aloud = [f"**!!! {said}**\n\n" for said in comparison.all_warnings]
-    write_text(folder / "answers.md", "".join([*aloud, *(f"- {answer}\n" for answer in comparison.answers)]))
-    about = _about(settings, plan, failed, comparison)
-    own = {run["run"] for run in about["runs"]}
-    earlier = read_json(folder / COMPARISON_FILE)["runs"] if (folder / COMPARISON_FILE).exists() else []
-    # runs of another comparison that lie here too stay marked
-    about["runs"] += [r for r in earlier if r["searched_on_tested_speakers"] and r["run"] not in own]
-    write_json(folder / COMPARISON_FILE, about)
-    text = comparison.to_markdown()
+    _write_json(folder / COMPARISON_FILE, _about(settings, plan, failed, comparison))
     for name in ("robustness.csv", "robustness.md"):  # of an earlier call
         (folder / name).unlink(missing_ok=True)
+    text = comparison.to_text()
     if settings.robustness is not None:
-        text += f"\n{_robustness(settings, comparison, folder)}"
+        text += f"\n{_write_robustness(settings, comparison, folder)}"
     return text
 
 
-def _robustness(settings, comparison, folder):
+def _load(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> list[Run]:
+    """Return all complete runs, marked with the speakers on whom their settings were searched."""
+    complete = {planned.job.run_dir: planned for planned in plan if planned.job.run_dir not in failed}
+    runs = load_runs([*complete, *settings.runs])
+    mark_searched(runs, [read_json(file) for file in find_below(settings.runs, COMPARISON_FILE)])
+    searched_on = {Path(run_dir).resolve(): planned.searched_on for run_dir, planned in complete.items()}
+    for run in runs:
+        run.searched_on = sorted({*run.searched_on, *searched_on.get(run.path.resolve(), [])})
+    return runs
+
+
+def _write_robustness(settings: CompareSettings, comparison: Comparison, folder: Path) -> str:
     conditions = degradations.conditions(settings.robustness)
     runs = [run for model in comparison.models.values() for run in model.runs]
     device = settings.overrides.get("device")
     measure(runs, conditions, device=None if device == "null" else device)
     table = robustness_table(comparison.models, conditions, comparison.main, comparison.metric)
-    said = [
-        "; ".join(filter(None, [comparison.searched.get(m), comparison.excluded.get(m), n]))
-        for m, n in zip(table["model"], table["note"])
-    ]
-    write_csv(folder / "robustness.csv", table.assign(note=said, warnings="; ".join(comparison.warnings)))
-    title = f"{tables.column_title(comparison.main, comparison.metric)}, {comparison.corpus}, {comparison.protocol}"
-    lines = [f"## Robustness: {title}", "", *(f"**!!! {warning}**\n" for warning in comparison.warnings)]
-    lines += [robustness_markdown(table, comparison), ""]
-    text = "\n".join(lines)
-    write_text(folder / "robustness.md", text)
-    return text
+    marks = [(comparison.searched.get(model), comparison.excluded.get(model)) for model in table["model"]]
+    notes = ["; ".join(filter(None, [*of_model, note])) for of_model, note in zip(marks, table["note"])]
+    warnings = "; ".join(map(str, comparison.warnings))
+    write_csv(folder / "robustness.csv", table.assign(note=notes, warnings=warnings))
+
+    results = robustness_results(table, comparison)
+    document = Document()
+    document.heading(f"{results.title}, {comparison.corpus}, {comparison.protocol}")
+    document.warnings(comparison.warnings)
+    document.table(results)
+    write_text(folder / "robustness.md", document.to_markdown())
+    return document.to_text()
 
 
-def _about(settings, plan, failed, comparison):
-    """``comparison.json``; run directories by their names, since their folder may be moved."""
+def _write_json(path: Path, about: dict[str, Any]) -> None:
+    """Write ``comparison.json``; runs of another comparison in this folder stay marked as searched."""
+    own = {run["run"] for run in about["runs"]}
+    earlier = read_json(path)["runs"] if path.exists() else []
+    about["runs"] += [run for run in earlier if run["searched_on_tested_speakers"] and run["run"] not in own]
+    write_json(path, about)
+
+
+def _about(
+    settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str], comparison: Comparison
+) -> dict[str, Any]:
+    """Return the contents of ``comparison.json``; run directories by name, since their folder may be moved."""
     return {
-        "settings": {**asdict(settings), "models": [path.name for path in settings.models]},
+        "settings": {**settings.model_dump(), "models": [path.name for path in settings.models]},
         "corpus": comparison.corpus,
         "protocol": comparison.protocol,
         "runs": [
@@ -162,7 +169,7 @@ def _about(settings, plan, failed, comparison):
         ],
         "searched_on": comparison.searched,
         "not_compared": comparison.excluded,
-        "warnings": comparison.warnings,
-        "notes": comparison.notes,
-        "answers": comparison.answers,
+        "warnings": [asdict(note) for note in comparison.warnings],
+        "notes": [asdict(note) for note in comparison.notes],
+        "answers": [asdict(answer) for answer in comparison.answers],
     }

@@ -1,178 +1,146 @@
-"""Settings of a comparison."""
+"""Settings of a comparison (``hparams/compare.yaml``)."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
-from korser.config.hparams import is_plain, load_recipe
-from korser.config.layers import SHIPPED
-from korser.data import degradations
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+
+from korser.config.fields import (
+    Folder,
+    NonNegativeInt,
+    Settings,
+    Text,
+    check,
+    checked_by,
+    complete_error,
+    require_unique,
+    show,
+)
+from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
+from korser.config.shipped import SHIPPED  # noqa: F401  for the example
+from korser.data.degradations import conditions
 from korser.metrics.estimates import METRICS
-from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 
-FREE = "overrides"  # a mapping whose keys are the models', not the comparison's
+__all__ = ["FOLD", "CompareSettings", "load_settings"]
 
-
-OWN = {  # what the comparison says about every run itself, and where
-    "seed": "list the seeds in 'seeds'",
+SET_BY_COMPARISON = {  # settings of the models that a comparison sets itself, and what to use in their place
+    "seed": "list the seeds in seeds",
     "output_folder": "set output_folder of the comparison",
     "cache_folder": "set cache_folder of the comparison",
-    "evaluate_test": "models are compared by their test part",
+    "evaluate_test": "models are compared on their test split",
 }
+FOLD = ("split.protocol", "split.n_folds", "split.fold")  # what folds sets
+QUESTION = "{title: ..., pairs: [[a, b], ...]}"
+
+Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 
 
-FOLD = ("split.protocol", "split.n_folds", "split.fold")  # what 'folds' sets
+def _check_conditions(robustness: Any) -> None:
+    if robustness is not None:
+        conditions(robustness)
 
 
-@dataclass(frozen=True)
-class CompareSettings:
-    """Checked settings of a comparison; ``hparams/compare.yaml`` says what each means.
+class CompareSettings(Settings):
+    """Checked settings of a comparison; ``hparams/compare.yaml`` describes each."""
 
-    Parameters
-    ----------
-    models : list of Path
-    seeds : list of int
-    folds : int or None
-    overrides : dict
-    search : str or None
-    allow_searched_speakers : bool
-    runs : list of str
-    metric : str
-    questions : list or None
-    robustness : str, list or None
-    output_folder, cache_folder : str
-    """
+    base_file = "compare.yaml"
 
-    models: list
-    seeds: list
-    folds: int | None
-    overrides: dict
-    search: str | None
+    models: Annotated[list[Path], BeforeValidator(find_models)]
+    seeds: Annotated[list[NonNegativeInt], AfterValidator(require_unique), Field(description="a list of integers >= 0")]
+    folds: Folds | None
+    overrides: Annotated[dict, AfterValidator(require_plain)]
+    search: Folder | None
     allow_searched_speakers: bool
-    runs: list
-    metric: str
-    questions: list | None
-    robustness: str | list | None
-    output_folder: str
-    cache_folder: str
+    runs: Annotated[list[Text], Field(description="a list of folders ([] for none)")]
+    metric: Text
+    questions: Any
+    robustness: Annotated[Any, checked_by(_check_conditions)]
+    output_folder: Folder
+    cache_folder: Folder
+
+    @field_validator("runs")
+    @classmethod
+    def _require_runs(cls, runs: list[str], info: ValidationInfo) -> list[str]:
+        nothing = any(info.data.get(key) == [] for key in ("models", "seeds"))
+        if nothing and not runs:
+            raise ValueError("nothing to compare: list models and seeds, or folders in runs")
+        return runs
+
+    @field_validator("metric")
+    @classmethod
+    def _require_metric(cls, metric: str) -> str:
+        if metric not in METRICS:
+            raise ValueError(f"expected one of {', '.join(METRICS)}{did_you_mean(metric, METRICS)}")
+        return metric
+
+    @field_validator("overrides")
+    @classmethod
+    def _require_free(cls, overrides: dict, info: ValidationInfo) -> dict:
+        folds = info.data.get("folds")
+        for key in overrides:
+            if key in SET_BY_COMPARISON:
+                raise complete_error(f"overrides.{key} is not allowed: {SET_BY_COMPARISON[key]}")
+            if folds is not None and key in FOLD:
+                raise complete_error(f"overrides.{key} is not allowed: it is set by folds={folds}")
+        return overrides
+
+    @field_validator("questions")
+    @classmethod
+    def _require_questions(cls, questions: Any, info: ValidationInfo) -> Any:
+        if questions is None:
+            return questions
+        if not isinstance(questions, list):
+            raise ValueError(f"expected null or a list of {QUESTION}")
+        names = [] if info.data.get("runs") else [path.stem for path in info.data.get("models", [])]
+        for question in questions:
+            _check_question(question, names)
+        return questions
 
 
-def load_settings(path, overrides=None):
-    """Read a comparison's YAML file, with overrides over it.
+def _check_question(question: Any, names: list[str]) -> None:
+    """Check one question; models must be among ``names`` if there are any."""
+    if not isinstance(question, dict) or set(question) != {"title", "pairs"} or not isinstance(question["pairs"], list):
+        raise ValueError(f"expected {QUESTION}, got {show(question)}")
+    for pair in question["pairs"]:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+            raise ValueError(f"expected a pair of models [a, b], got {show(pair)}")
+        for name in pair:
+            if names and name not in names:
+                raise ValueError(f"'{name}' is not one of the models{did_you_mean(name, names)}")
+
+
+def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> CompareSettings:
+    """Load the YAML file of a comparison, with overrides over it.
 
     Parameters
     ----------
     path : str or Path
         Such as ``hparams/compare.yaml``, or a file with ``base: compare.yaml``.
     overrides : dict of str to str, optional
-        From the command line; ``overrides.NAME`` sets what all runs share.
-
-    Returns
-    -------
-    CompareSettings
+        ``overrides.NAME`` sets a setting that all runs share.
 
     Raises
     ------
     UserError
-        If a key is unknown or missing, or a value cannot be.
+        If keys are unknown or missing, or values invalid.
 
     Example
     -------
     >>> settings = load_settings(SHIPPED / "compare.yaml", {"seeds": "[1]", "overrides.n_epochs": "3"})
     >>> len(settings.models), settings.seeds, settings.overrides
-    (8, [1], {'n_epochs': '3'})
+    (8, [1], {'n_epochs': 3})
     """
     path, overrides = Path(path), dict(overrides or {})
-    known = list(CompareSettings.__dataclass_fields__)
-    shared = {key[len(FREE) + 1 :]: overrides.pop(key) for key in list(overrides) if key.startswith(f"{FREE}.")}
-    for key in overrides:
-        if key not in known:
-            raise UserError(
-                f"unknown setting '{key}' of the comparison{did_you_mean(key, known)}; one of the models' is set by "
-                f"--overrides.{key}=..."
-            )
-    hint = f"name it in the 'models' of a comparison, --models='[{path}]'"
-    values = load_recipe(path, overrides, known, base="compare.yaml", hint=hint)
-    settings = dict(values)
-    if not isinstance(settings[FREE], dict):
-        raise UserError(f"overrides is {settings[FREE]!r}: write a mapping, {{NAME: value}}")
-    settings[FREE] = {**settings[FREE], **shared}
-    for key, value in settings[FREE].items():
-        if not is_plain(value):  # runs, which are made in other processes, build their own from the text
-            raise UserError(f'overrides.{key} holds an object: write it in quotes, as in "!name:torch.optim.SGD"')
-    settings["models"] = find_models(settings["models"], path.parent)
-    _check(settings)
-    return CompareSettings(**settings)
-
-
-def find_models(models, folder):
-    """Paths of the models' YAML files: beside the comparison's, from here, or among korser's own."""
-    if not isinstance(models, list) or not all(isinstance(model, str) and model for model in models):
-        raise UserError(f"models is {models!r}: list the models' YAML files")
-    found = []
-    for model in models:
-        path = next((p for p in (folder / model, Path(model), SHIPPED / model) if p.is_file()), None)
-        if path is None:
-            names = [file.name for file in sorted(folder.glob("*.yaml"))]
-            raise UserError(f"models: there is no file {model}{did_you_mean(model, names)}")
-        found.append(path)
-    twice = _twice([path.stem for path in found])
-    if twice:
-        raise UserError(f"models: two files are called {twice}, and a model is known by its file's name: rename one")
-    return found
-
-
-def _check(settings):
-    def require(key, right, should):
-        if not right:
-            raise UserError(f"{key} is {settings[key]!r}: {should}")
-
-    def whole(value, least):
-        return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-    seeds, folds, robustness = settings["seeds"], settings["folds"], settings["robustness"]
-    require("seeds", isinstance(seeds, list) and all(whole(s, 0) for s in seeds), "list whole numbers, [1, 2, 3]")
-    require("seeds", _twice(seeds) is None, "name each seed once")
-    require("folds", folds is None or whole(folds, 3), "write null, or a whole number of at least 3")
-    require("allow_searched_speakers", isinstance(settings["allow_searched_speakers"], bool), "write true or false")
-    for key in ("output_folder", "cache_folder"):
-        require(key, isinstance(settings[key], str) and settings[key], "name a folder")
-    require("search", settings["search"] is None or isinstance(settings["search"], str), "name a folder, or write null")
-    runs = settings["runs"]
-    require("runs", isinstance(runs, list) and all(isinstance(r, str) for r in runs), "list folders, [] for none")
-    if not runs and not (settings["models"] and seeds):
-        raise UserError("there is nothing to compare: list 'models' and 'seeds', or folders in 'runs'")
-    metric = settings["metric"]
-    if not isinstance(metric, str) or metric not in METRICS:
-        raise UserError(f"metric is {metric!r}: write one of {', '.join(METRICS)}{did_you_mean(metric, METRICS)}")
-    for key in settings[FREE]:
-        if key in OWN:
-            raise UserError(f"overrides.{key}: {OWN[key]}")
-        if folds is not None and key in FOLD:
-            raise UserError(f"overrides.{key} is set by folds: {folds}: take it out, or write folds: null")
-    if robustness is not None:
-        degradations.conditions(robustness)
-    _check_questions(settings)
-
-
-def _check_questions(settings):
-    questions = settings["questions"]
-    if questions is None:
-        return
-    if not isinstance(questions, list):
-        raise UserError(f"questions is {questions!r}: write null or a list of {{title: ..., pairs: [[a, b], ...]}}")
-    names = [path.stem for path in settings["models"]]
-    for question in questions:
-        named = isinstance(question, dict) and set(question) == {"title", "pairs"}
-        if not named or not isinstance(question["pairs"], list):
-            raise UserError(f"questions: {question!r} is not understood: write {{title: ..., pairs: [[a, b], ...]}}")
-        for pair in question["pairs"]:
-            if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-                raise UserError(f"questions: {pair!r} is no pair of models: write [a, b]")
-            unknown = [name for name in pair if name not in names]
-            if unknown and not settings["runs"]:
-                raise UserError(f"questions: '{unknown[0]}' is none of the models{did_you_mean(unknown[0], names)}")
-
-
-def _twice(names):
-    return next((name for name in names if names.count(name) > 1), None)
+    own = {key: value for key, value in overrides.items() if key.partition(".")[0] != "overrides"}
+    values = load_recipe(
+        path,
+        own,
+        CompareSettings,
+        hint=f"name it in the models of a comparison, --models='[{path}]'",
+        more="; one of the models' is set by --overrides.{key}=...",
+    )
+    return check(CompareSettings, merge_free_overrides(values, overrides, ("overrides",)), path, folder=path.parent)

@@ -26,7 +26,7 @@ def warnings_about(models: Models) -> list[Note]:
         random_split=not all(run.info["speaker_independent"] for run in runs),
     )
     if any(run.info.get("lexical_leakage") for run in runs):
-        found.append(Note("lexical_leakage", LEXICAL_LEAKAGE))
+        found.append(LEXICAL_LEAKAGE)
     unchecked = _labels(models, lambda run: run.info.get("dry_run") is False)
     if unchecked:
         text = f"NOT CHECKED: the frontend of {unchecked} was not checked; results may depend on padding"

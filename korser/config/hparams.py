@@ -1,59 +1,44 @@
-"""HyperPyYAML files in layers: a thin model file over a base, and overrides from the command line over both.
+"""Load the YAML file of a model: layers merged, names checked, objects built by HyperPyYAML."""
 
-HyperPyYAML cannot layer files: overriding a base's ``frontend: !new:Mel`` by ``!new:Other`` keeps Mel without a word.
-So the layers are merged here, as YAML nodes, and HyperPyYAML loads the result.
-"""
+from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
-from korser.config.layers import layer_files, merge_layers
-from korser.config.names import check_arguments, check_used, describe_error, make_importable, refuse_namesakes
-from korser.config.nodes import Dumper, compose
+from korser.config.imports import describe_error, make_importable, refuse_namesakes
+from korser.config.layers import Layers, merge_layers
+from korser.config.names import find_unknown_names, find_unused_keys
+from korser.config.nodes import compose, get_value
+from korser.config.schema import WITHOUT_EFFECT
 from korser.config.sources import named_sources
-from korser.frontend.validation import check_frontend
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest
-from korser.utils.text import did_you_mean
 
-# Where something is written, or how fast, but not what comes out: two runs that differ in these alone are the same run.
-NOT_SETTINGS = (
-    "output_folder",
-    "cache_folder",
-    "num_workers",
-    "resident",
-    "cuda_graphs",
-    "dry_run",
-    "extraction_seconds",
-    "device",
-    "distributed_backend",
-    "noprogressbar",
-    "tensorboard",
-    "ckpt_interval_minutes",
-    "ckpt_interval_steps",
-)
+__all__ = ["HParams", "build", "load_hparams", "load_resolved", "resolve", "resolve_hparams", "run_name"]
 
 
 class HParams(dict):
-    """What a YAML file describes, its objects built.
+    """The settings of a YAML file, with its objects built.
 
     Attributes
     ----------
     name : str
-        The file's name without its ending: the model's name in tables and figures.
+        The file's name without its ending: the name of the model in tables and figures.
     folders : list of str
-        Of the file and of those that it builds on: a frontend that lies beside one of them can be imported.
+        Folders of the file and of its bases: modules in them can be imported.
     text : str
-        The layers merged and every reference resolved, as YAML: loading it gives the same objects again.
+        The layers merged and all references resolved, as YAML: loading it builds the same objects again.
     sources : dict
         Digests of the plugins' code and of the files that the settings name
         (:func:`korser.config.sources.named_sources`).
     """
 
-    def __init__(self, values, *, name, folders, text):
+    def __init__(self, values: Mapping[str, Any], *, name: str, folders: list[str], text: str) -> None:
         super().__init__(values)
         self.name = name
         self.folders = folders
@@ -61,118 +46,53 @@ class HParams(dict):
         self.sources = named_sources(text)  # now: an editor may change the files while this process runs
 
     @property
-    def run_name(self):
+    def run_name(self) -> str:
         """Name of the run's directory: the model's name and the digest."""
         return f"{self.name}-{self.digest()}"
 
-    def digest(self):
-        """Return eight hexadecimal digits that name these settings and the code and files that they name."""
+    def digest(self) -> str:
+        """Return eight hexadecimal digits that identify the settings and the code and files that they name."""
         return digest([self.settings_digest(), self.sources], length=8)
 
-    def settings_digest(self):
-        """Return the digest of the settings, without those that do not change the numbers."""
-        root = yaml.compose(self.text, Loader=yaml.SafeLoader)
-        root.value = [(k, v) for k, v in root.value if k.value not in NOT_SETTINGS]
+    def settings_digest(self) -> str:
+        """Return a digest of the settings, without those that have no effect on results."""
+        root = compose(self.text, "the settings")
+        root.value = [(key, value) for key, value in root.value if key.value not in WITHOUT_EFFECT]
         return digest(yaml.serialize(root))
 
 
-def load_hparams(path, overrides=None):
-    """Load a model YAML over its base, with overrides over both.
-
-    A file may name the one it builds on as ``base: other.yaml`` (beside it, or in korser's ``hparams/``); a top-level
-    key of the upper layer replaces that of the lower one whole, never merges. A dotted key (``frontend.n_mels: 80``)
-    replaces one value inside. An override's key is either, too. Names are checked at every depth: keys against the
-    base, the arguments of ``!new:`` and ``!name:`` against the signature of what they call. A new key must be used, by
-    a ``!ref``, an alias or korser, be ``!apply:`` or ``description``, a note, or begin with an underscore. Those of a
-    base need not be: it may be the base of others that use them.
-
-    Parameters
-    ----------
-    path : str or Path
-        The model's YAML file.
-    overrides : dict, optional
-        ``{name: value}``; a string value is read as YAML (``"3"`` is a number, ``"!new:my.Class {a: 1}"`` an object).
-
-    Returns
-    -------
-    HParams
-
-    Raises
-    ------
-    UserError
-        If a file is missing or no YAML, a name is unknown, or an object cannot be built.
-    """
-    path = Path(path)
-    check_used(layer_files(path), overrides)
-    return _load_layers(path, overrides)
-
-
-def _load_layers(path, overrides):
-    root, folders = merge_layers(path, overrides)
-    check_arguments(root, path, folders)
-    text = yaml.serialize(root, Dumper=Dumper, allow_unicode=True)
-    return _load(text, name=path.stem, folders=folders, source=path)
-
-
-def load_recipe(path, overrides, known, *, base, hint):
-    """Load the YAML file of a recipe that makes many runs, such as a search: exactly the keys that are known.
+def resolve(path: str | Path, overrides: Mapping[str, Any] | None = None) -> tuple[str, list[str]]:
+    """Merge the layers of a YAML file and resolve its references; nothing is imported or built.
 
     Parameters
     ----------
     path, overrides
-        As :func:`load_hparams` takes them.
-    known : sequence of str
-    base : str
-        The file that states them all.
-    hint : str
-        What to do with a model's YAML file, should it be given one.
+        See :func:`load_hparams`. Names are not checked.
 
     Returns
     -------
-    HParams
+    text : str
+        As :attr:`HParams.text`.
+    folders : list of str
+        As :attr:`HParams.folders`.
 
     Raises
     ------
     UserError
-        If a key is unknown or missing.
+        If a file cannot be read or a key cannot be set.
     """
-    values = _load_layers(Path(path), overrides)
-    if "frontend" in values:
-        raise UserError(f"{path} is a model's YAML: {hint}")
-    for key in values:
-        if key not in known:
-            raise UserError(f"{path}: unknown setting '{key}'{did_you_mean(key, known)}")
-    for key in known:
-        if key not in values:
-            raise UserError(f"{path} has no '{key}': begin it with 'base: {base}'")
-    return values
+    layers = merge_layers(Path(path), overrides)
+    _raise_all(layers.errors)
+    return _resolve(layers.text, layers.path), layers.folders
 
 
-def is_plain(value):
-    """Whether a value holds no objects, so that it can be written as YAML."""
-    try:
-        yaml.safe_dump(value)
-    except yaml.YAMLError:
-        return False
-    return True
-
-
-def load_resolved(text, *, name, folders):
-    """Load what :attr:`HParams.text` recorded."""
-    source = f"{name} (recorded settings)"
-    for folder in folders:
-        make_importable(folder)
-    check_arguments(compose(text, source), source, folders)  # what is imported may have been moved since
-    return _load(text, name=name, folders=folders, source=source)
-
-
-def run_name(path, overrides=None):
-    """The name of a run's folder, as :func:`korser.runs.directory.run_folder` gives it, without building any object.
+def run_name(path: str | Path, overrides: Mapping[str, Any] | None = None) -> str:
+    """Return the name of a run's folder, as :func:`korser.runs.directory.run_folder` does, without building objects.
 
     Parameters
     ----------
     path, overrides
-        As :func:`load_hparams` takes them.
+        See :func:`load_hparams`.
 
     Returns
     -------
@@ -182,7 +102,7 @@ def run_name(path, overrides=None):
     return resolve_hparams(path, overrides).run_name
 
 
-def resolve_hparams(path, overrides=None, keys=()):
+def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, keys: Iterable[str] = ()) -> HParams:
     """Resolve the settings and build only the objects of some keys: fast, and no weights are loaded.
 
     Parameters
@@ -197,41 +117,95 @@ def resolve_hparams(path, overrides=None, keys=()):
     HParams
         With these keys only; ``text`` and ``digest`` are those of all settings.
     """
-    path = Path(path)
-    root, folders = merge_layers(path, overrides)
-    text = resolve_references(io.StringIO(yaml.serialize(root, Dumper=Dumper, allow_unicode=True))).getvalue()
-    part = yaml.compose(text, Loader=yaml.SafeLoader)
+    text, folders = resolve(path, overrides)
+    part = compose(text, path)
     part.value = [(key, value) for key, value in part.value if key.value in keys]
     values = load_hyperpyyaml(yaml.serialize(part, allow_unicode=True)) if part.value else {}
-    return HParams(values, name=path.stem, folders=folders, text=text)
+    return HParams(values, name=Path(path).stem, folders=folders, text=text)
 
 
-def _load(text, *, name, folders, source):
+def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -> HParams:
+    """Load the YAML file of a model over its base, with overrides over both.
+
+    A file names the one it builds on as ``base: other.yaml``, next to it or in korser's ``hparams/``. A top-level key
+    of the upper layer replaces that of the lower one completely; a dotted key (``frontend.n_mels: 80``) replaces one
+    value in it. Names are checked at every depth: keys against the base and korser's settings, arguments of ``!new:``
+    and ``!name:`` against signatures. A new key must be used by a ``!ref`` or an alias, be ``!apply:`` or
+    ``description``, or begin with an underscore.
+
+    Parameters
+    ----------
+    path : str or Path
+    overrides : dict, optional
+        ``{key: value}``; keys may be dotted, and strings are read as YAML (``"3"`` is a number,
+        ``"!new:my.Class {a: 1}"`` an object).
+
+    Returns
+    -------
+    HParams
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read or parsed, names are unknown (one line each), or an object cannot be built.
+    """
+    layers = merge_layers(Path(path), overrides)
+    return build(layers, layers.errors + find_unused_keys(layers, overrides))
+
+
+def load_resolved(text: str, *, name: str, folders: Iterable[str]) -> HParams:
+    """Load what :attr:`HParams.text` recorded."""
+    source, folders = f"{name} (recorded settings)", list(folders)
     for folder in folders:
         make_importable(folder)
-    resolved = None
+    _raise_all(find_unknown_names(compose(text, source), source, folders))  # code may have been moved since
+    return _load(text, name=name, folders=folders, source=source)
+
+
+def build(layers: Layers, errors: list[str]) -> HParams:
+    """Build the objects of merged layers, unless there are errors or names that do not exist."""
+    _raise_all(errors + find_unknown_names(layers.root, layers.path, layers.folders))
+    return _load(layers.text, name=layers.path.stem, folders=layers.folders, source=layers.path)
+
+
+def _raise_all(errors: list[str]) -> None:
+    if errors:
+        raise UserError("\n".join(errors))
+
+
+def _resolve(text: str, source: Path | str) -> str:
     try:
-        resolved = resolve_references(io.StringIO(text)).getvalue()
+        return resolve_references(io.StringIO(text)).getvalue()
+    except Exception as error:  # whatever ruamel or a reference's arithmetic raises
+        raise UserError(f"{source}: {describe_error(error)}") from error
+
+
+def _load(text: str, *, name: str, folders: list[str], source: Path | str) -> HParams:
+    resolved = _resolve(text, source)
+    try:
         values = load_hyperpyyaml(resolved)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a constructor raised: the user's settings led to it
+    except Exception as error:  # whatever a constructor raises, the settings caused it
         cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
         if isinstance(cause, UserError):
             raise cause from error
-        _blame_frontend(resolved, source)
+        _refuse_invalid_frontend(resolved, source)
         raise UserError(f"{source}: {describe_error(error)}") from error
-    refuse_namesakes(folders)  # what has only now been imported may come from another model's folder
+    refuse_namesakes(folders)  # among the modules that were imported only now
     return HParams(values, name=name, folders=folders, text=resolved)
 
 
-def _blame_frontend(resolved, source):
-    """Refuse a frontend that is none: what is built upon it fails too, in words of its own."""
+def _refuse_invalid_frontend(resolved: str, source: Path | str) -> None:
+    """Report an invalid frontend itself rather than the error of an object built upon it."""
+    from korser.frontend.validation import check_frontend  # here: runs are named without torch
+
+    root = compose(resolved, source)
+    node = get_value(root, "frontend")
+    if node is None:
+        return
+    root.value = [(key, value) for key, value in root.value if value is node]
     try:
-        root = yaml.compose(resolved, Loader=yaml.SafeLoader)
-        root.value = [(k, v) for k, v in root.value if k.value == "frontend"]
         frontend = load_hyperpyyaml(yaml.serialize(root, allow_unicode=True))["frontend"]
-    except Exception:  # it cannot be built at all, or there is none: then that is what is reported
+    except Exception:  # it cannot be built: the caller reports that
         return
     try:
         check_frontend(frontend)

@@ -1,96 +1,143 @@
-"""Merge the YAML files that a model's file builds on."""
+"""Merge a settings file with the files that it builds on and with overrides.
 
+HyperPyYAML cannot do this: overriding a base's ``frontend: !new:Mel`` by ``!new:Other`` silently keeps Mel.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import yaml
 
-from korser.config.names import make_importable
-from korser.config.nodes import compose, references, replace_key, target_of
+from korser.config.imports import make_importable
+from korser.config.nodes import Dumper, compose, get_value, keys_of, references, set_value, target_of
 from korser.config.overrides import override, override_node
 from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
 from korser.utils.text import closest_name
 
+__all__ = ["SHIPPED", "Layers", "merge_layers"]
 
-def _read(path):
+
+@dataclass(frozen=True)
+class Layers:
+    """A settings file merged with its bases and with overrides; nothing is imported or built.
+
+    Parameters
+    ----------
+    path : Path
+        The file itself.
+    files : list of (Path, yaml.MappingNode)
+        The file and its bases, the lowest last, as written.
+    folders : list of str
+        Folders of the files, without korser's own: modules in them can be imported.
+    root : yaml.MappingNode
+        All layers merged.
+    errors : list of str
+        Keys that cannot be set and values of a wrong type.
+    """
+
+    path: Path
+    files: list[tuple[Path, yaml.MappingNode]]
+    folders: list[str]
+    root: yaml.MappingNode
+    errors: list[str]
+
+    @property
+    def text(self) -> str:
+        """The merged layers as YAML, references unresolved."""
+        return yaml.serialize(self.root, Dumper=Dumper, allow_unicode=True)
+
+
+def merge_layers(path: Path, overrides: Mapping[str, Any] | None) -> Layers:
+    """Merge a file with its bases and overrides.
+
+    A top-level key of an upper layer replaces that of the lower one completely; a dotted key replaces one value in it.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read or parsed.
+    """
+    files = _read_files(path)
+    folders = list(dict.fromkeys(str(file.resolve().parent) for file, _ in files))
+    folders = [folder for folder in folders if folder != str(SHIPPED.resolve())]
+    root, *uppers = copy.deepcopy([root for _, root in reversed(files)])  # files keeps what is written
+    errors = []
+    for (file, _), upper in zip(reversed(files[:-1]), uppers):
+        for key, value in upper.value:
+            if "." in key.value:
+                errors += [f"{file}: {error}" for error in override_node(root, key.value, value)]
+            else:
+                set_value(root, key.value, value)
+    for name, value in (overrides or {}).items():
+        errors += override(root, name, value)
+    _keep_braces(root)
+    return Layers(path, files, folders, root, errors)
+
+
+def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:
+    """Read a file and its bases, the lowest last, each without its key ``base``."""
+    files: list[tuple[Path, yaml.MappingNode]] = []
+    while True:
+        if path.resolve() in [file.resolve() for file, _ in files]:
+            raise UserError(f"{files[-1][0]}: circular 'base'")
+        make_importable(path.resolve().parent)
+        root = compose(_read(path), path)
+        keys = keys_of(root)
+        duplicates = [f"{path}: duplicate key '{key}'" for key in dict.fromkeys(keys) if keys.count(key) > 1]
+        if duplicates:
+            raise UserError("\n".join(duplicates))
+        base = get_value(root, "base")
+        root.value = [(key, value) for key, value in root.value if key.value != "base"]
+        files.append((path, root))
+        if base is None:
+            return files
+        path = _base_of(path, base.value)
+
+
+def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def merge_layers(path, overrides):
-    """The layers of a file with overrides on top, and the folders of the layers."""
-    files = layer_files(path)
-    folders = list(dict.fromkeys(str(file.resolve().parent) for file, _ in files))
-    folders = [folder for folder in folders if folder != str(SHIPPED.resolve())]
-    _, root = files[-1]
-    for _, upper in reversed(files[:-1]):
-        for key, value in upper.value:
-            if "." in key.value:
-                override_node(root, key.value, value)
-            else:
-                replace_key(root, key, value)
-    for key, value in (overrides or {}).items():
-        names = [k.value for k, _ in root.value]
-        if (
-            len(files) == 1
-            and "frontend" in names
-            and key.partition(".")[0] not in names
-            and not closest_name(key, names)
-        ):
-            raise UserError(f"{path} has no '{key}': add 'base: base.yaml' to it")
-        override(root, key, value)
-    _keep_braces(root)
-    return root, folders
+def _base_of(path: Path, name: str) -> Path:
+    for file in (path.parent / name, SHIPPED / name):
+        if file.exists():
+            return file
+    near = closest_name(name, [file.name for folder in (path.parent, SHIPPED) for file in folder.glob("*.yaml")])
+    raise UserError(f"{path}: base '{name}' is neither in {path.parent} nor a file of korser{near}")
 
 
-def _keep_braces(root):
+def _keep_braces(root: yaml.MappingNode) -> None:
     """Write in block style what holds a list of objects with a single argument.
 
-    In ``[!new:my.Class {a: 1}]`` ruamel, which resolves references, drops the braces of a mapping of one pair, and
-    HyperPyYAML takes the object for one without arguments.
+    ruamel, which resolves references, drops the braces of a mapping of one pair in ``[!new:my.Class {a: 1}]``, and
+    HyperPyYAML then builds the object without arguments.
     """
-    single = {k.value for k, v in root.value if isinstance(v, yaml.MappingNode) and target_of(v) and len(v.value) == 1}
+    single = {key.value for key, value in root.value if _has_one_argument(value)}
 
-    def walk(node):
-        children = node.value if isinstance(node, yaml.SequenceNode) else ()
+    def visit(node: yaml.Node) -> bool:
+        children = []
         if isinstance(node, yaml.MappingNode):
-            children = [v for _, v in node.value]
-        within = [walk(child) for child in children]  # all of them
+            children = [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        found = [visit(child) for child in children]  # a list: all children are visited
         if isinstance(node, yaml.SequenceNode):
-            within += [
-                isinstance(child, yaml.MappingNode) and target_of(child) is not None and len(child.value) == 1
-                for child in children
-            ] + [bool(single & set(references(child))) for child in children]
-        if any(within):
+            found += [_has_one_argument(child) or bool(single.intersection(references(child))) for child in children]
+        if any(found):
             node.flow_style = False
-        return any(within)
+        return any(found)
 
-    walk(root)
-
-
-def layer_files(path):
-    """A file and those that it builds on: ``[(path, its mapping without 'base')]``, the lowest last."""
-    files = []
-    while path is not None:
-        if path.resolve() in [file.resolve() for file, _ in files]:
-            raise UserError(f"{files[-1][0]}: 'base' goes round in a circle")
-        make_importable(path.resolve().parent)
-        root = compose(_read(path), path)
-        keys = [k.value for k, _ in root.value]
-        twice = next((k for k in keys if keys.count(k) > 1), None)
-        if twice is not None:
-            raise UserError(f"{path}: the key '{twice}' stands there twice")
-        base = next((v.value for k, v in root.value if k.value == "base"), None)
-        root.value = [(k, v) for k, v in root.value if k.value != "base"]
-        files.append((path, root))
-        path = None if base is None else _base_of(path, base)
-    return files
+    visit(root)
 
 
-def _base_of(path, name):
-    beside, shipped = path.parent / name, SHIPPED / name
-    if not beside.exists() and not shipped.exists():
-        near = closest_name(name, [file.name for folder in (path.parent, SHIPPED) for file in folder.glob("*.yaml")])
-        raise UserError(f"{path}: its base '{name}' is neither in {path.parent} nor one of korser's own{near}")
-    return beside if beside.exists() else shipped
+def _has_one_argument(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.MappingNode) and target_of(node) is not None and len(node.value) == 1

@@ -1,29 +1,64 @@
-"""YAML nodes: how HyperPyYAML's tags look before anything is built."""
+"""YAML nodes: a settings file as a tree, before any object is built."""
+
+from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from korser.utils.errors import UserError
 
+__all__ = [
+    "Dumper",
+    "compose",
+    "get_value",
+    "import_paths",
+    "keys_of",
+    "nodes",
+    "references",
+    "replace_node",
+    "set_value",
+    "target_of",
+    "value_node",
+]
+
+NULL = "tag:yaml.org,2002:null"
+TARGET_TAGS = ("!new:", "!name:", "!apply:")
+
 
 class Dumper(yaml.Dumper):
-    ANCHOR_TEMPLATE = "alias%03d"  # HyperPyYAML calls those of its references id001, ...
+    """PyYAML's dumper with names for anchors that HyperPyYAML does not use itself (id001, ...)."""
+
+    ANCHOR_TEMPLATE = "alias%03d"
 
 
-def compose(text, source):
+def compose(text: str, source: Path | str) -> yaml.MappingNode:
+    """Parse YAML into a mapping node; ``source`` is named in errors."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        why = " ".join(str(error).split()).replace('in "<unicode string>", line', "in line")
-        raise UserError(f"{source} is not valid YAML: {why}") from error
+        reason = " ".join(str(error).split()).replace('in "<unicode string>", line', "in line")
+        raise UserError(f"{source} is not valid YAML: {reason}") from error
     if not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{source} holds no 'key: value' lines")
+        raise UserError(f"{source} is not a settings file: expected lines 'key: value'")
     return root
 
 
-def nodes(node):
-    """A YAML node and all inside it."""
+def value_node(key: str, value: Any) -> yaml.Node:
+    """Return the node of an override's value; a string is read as YAML."""
+    if not isinstance(value, str):
+        value = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True)
+    try:
+        return yaml.compose(value, Loader=yaml.SafeLoader) or yaml.ScalarNode(NULL, "null")
+    except yaml.YAMLError as error:
+        raise UserError(f"--{key}: '{value}' is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def nodes(node: yaml.Node) -> Iterator[yaml.Node]:
+    """Yield a node and all nodes inside it."""
     yield node
     if isinstance(node, yaml.MappingNode):
         for _, value in node.value:
@@ -33,33 +68,70 @@ def nodes(node):
             yield from nodes(value)
 
 
-def references(node):
-    """The top-level keys that a ``!ref`` names: ``a`` of ``<a>``, ``<a.b>`` and ``<a[b]>``."""
+def keys_of(node: yaml.Node) -> list[str]:
+    """Return the keys of a mapping node, and none for any other node."""
+    return [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+
+
+def get_value(node: yaml.Node, name: str) -> yaml.Node | None:
+    """Return the value of a key of a mapping node, None if there is none."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == name:
+                return value
+    return None
+
+
+def set_value(mapping: yaml.MappingNode, name: str, value: yaml.Node) -> None:
+    """Set the value of a key; an existing key keeps its place, so that objects are built in the order of the base."""
+    for i, (key, _) in enumerate(mapping.value):
+        if key.value == name:
+            mapping.value[i] = (key, value)
+            return
+    mapping.value.append((yaml.ScalarNode("tag:yaml.org,2002:str", name), value))
+
+
+def replace_node(root: yaml.Node, old: yaml.Node, new: yaml.Node) -> None:
+    """Replace a node wherever it occurs; a YAML alias is the same node in several places."""
+    for node in nodes(root):
+        if isinstance(node, yaml.MappingNode):
+            node.value = [(key, new if value is old else value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            node.value = [new if value is old else value for value in node.value]
+
+
+def references(node: yaml.Node) -> list[str]:
+    """Return the top-level keys that a ``!ref`` names: ``a`` of ``<a>``, ``<a.b>`` and ``<a[b]>``."""
     if isinstance(node, yaml.ScalarNode) and node.tag in ("!ref", "!copy"):
         return re.findall(r"<([^>.\[]+)", node.value)
     return []
 
 
-def replace_key(root, key, value):
-    """Put a top-level value in the place of the one of that name: the order of construction stays the base's."""
-    for i, (known, _) in enumerate(root.value):
-        if known.value == key.value:
-            root.value[i] = (known, value)
-            return
-    root.value.append((key, value))
-
-
-def value_node(key, value):
-    if not isinstance(value, str):
-        value = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True)
-    try:
-        return yaml.compose(value, Loader=yaml.SafeLoader) or yaml.ScalarNode("tag:yaml.org,2002:null", "null")
-    except yaml.YAMLError as error:
-        raise UserError(f"--{key}: '{value}' is not valid YAML: {' '.join(str(error).split())}") from error
-
-
-def target_of(node):
-    for prefix in ("!new:", "!name:", "!apply:"):
+def target_of(node: yaml.Node) -> str | None:
+    """Return the import path that a ``!new:``, ``!name:`` or ``!apply:`` node names."""
+    for prefix in TARGET_TAGS:
         if node.tag.startswith(prefix):
             return node.tag[len(prefix) :]
     return None
+
+
+def import_paths(text: str) -> list[str]:
+    r"""Return the import paths that a YAML text names by ``!new:``, ``!name:`` and ``!apply:``, without importing them.
+
+    Parameters
+    ----------
+    text : str
+        Such as :attr:`korser.config.hparams.HParams.text`.
+
+    Returns
+    -------
+    list of str
+        Each path once, in the order of the text.
+
+    Example
+    -------
+    >>> import_paths("a: !new:my.Net {b: !name:torch.nn.ReLU {}}\nc: !new:my.Net {}")
+    ['my.Net', 'torch.nn.ReLU']
+    """
+    targets = (target_of(node) for node in nodes(compose(text, "the settings")))
+    return list(dict.fromkeys(target for target in targets if target is not None))

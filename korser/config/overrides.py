@@ -1,130 +1,137 @@
-"""Settings that are overridden, on the command line or by a search."""
+"""Settings that replace those of a file: dotted keys of an upper layer, of the command line or of a search."""
+
+from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import yaml
 
-from korser.config.names import settable_names
-from korser.config.nodes import references, target_of, value_node
+from korser.config.nodes import get_value, keys_of, references, replace_node, set_value, target_of, value_node
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 
+__all__ = ["override", "override_node", "parse_overrides", "parse_value"]
 
-def parse_overrides(arguments):
+MAPPING = "tag:yaml.org,2002:map"
+
+
+def parse_overrides(arguments: Iterable[str]) -> dict[str, str]:
     """Read ``--key=value`` and ``--key value`` from a command line.
-
-    Parameters
-    ----------
-    arguments : list of str
-
-    Returns
-    -------
-    dict of str to str
 
     Raises
     ------
     UserError
-        If an argument is not of either form.
+        If an argument has neither form.
     """
     overrides = {}
     arguments = list(arguments)
     while arguments:
         argument = arguments.pop(0)
         if not argument.startswith("--") or argument == "--":
-            raise UserError(f"argument '{argument}' is not understood: write settings as --key=value")
+            raise UserError(f"unexpected argument '{argument}': write settings as --key=value")
         key, equals, value = argument[2:].partition("=")
         if not equals:
             if not arguments or arguments[0].startswith("--"):
-                raise UserError(f"--{key} has no value: write --{key}=value")
+                raise UserError(f"--{key} has no value: write --{key}=VALUE")
             value = arguments.pop(0)
         overrides[key] = value
     return overrides
 
 
-def parse_value(key, text):
-    """Read one plain value (no objects) as YAML.
-
-    Raises
-    ------
-    UserError
-        If it is no YAML.
-    """
+def parse_value(key: str, text: str) -> Any:
+    """Read one plain value (no objects) as YAML; ``key`` is named in the error."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--{key}: '{text}' is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def override(root, key, value):
-    override_node(root, key, value_node(key, value))
+def override(root: yaml.MappingNode, key: str, value: Any) -> list[str]:
+    """Set a value, dotted key or not, as :func:`override_node`; a string is read as YAML."""
+    return override_node(root, key, value_node(key, value))
 
 
-def override_node(root, key, node):
-    mapping, done = root, ""
-    *path, last = key.split(".")
-    for part in path:
-        mapping = _child(mapping, part, done, key)
-        done += part + "."
-    names = settable_names(mapping)
-    if last not in names:
-        raise UserError(f"unknown setting '{done}{last}'{did_you_mean(last, names)}")
-    if not isinstance(mapping, yaml.MappingNode):  # `!new:x.Y` without arguments
-        mapping.__class__ = yaml.MappingNode
-        mapping.value, mapping.flow_style = [], True
-    for i, (known, old) in enumerate(mapping.value):
-        if known.value == last:
-            _check_value(old, node, key)
-            mapping.value[i] = (known, node)
-            return
-    mapping.value.append((yaml.ScalarNode("tag:yaml.org,2002:str", last), node))
+def override_node(root: yaml.MappingNode, key: str, node: yaml.Node) -> list[str]:
+    """Set the node of a key such as ``frontend.n_mels``.
+
+    Top-level keys and arguments of objects are added where they are missing: whether they exist is checked by
+    :mod:`korser.config.names`, which imports what they belong to.
+
+    Returns
+    -------
+    list of str
+        What is wrong with the key or the type of its value; empty if it was set.
+    """
+    *parents, name = key.split(".")
+    mapping: yaml.Node = root
+    for i, parent in enumerate(parents):
+        child = get_value(mapping, parent)
+        if child is None:
+            missing = ".".join(parents[: i + 1])
+            known = did_you_mean(parent, keys_of(mapping))
+            return [f"unknown setting '{key}': there is no '{missing}'{known}"]
+        mapping = child
+    if mapping is not root and target_of(mapping) is None and name not in keys_of(mapping):
+        return [f"unknown setting '{key}'{did_you_mean(name, keys_of(mapping))}"]
+    if not isinstance(mapping, yaml.MappingNode):
+        if isinstance(mapping, yaml.SequenceNode):
+            return [f"unknown setting '{key}': the arguments of {mapping.tag} are a list, so replace it completely"]
+        with_arguments = yaml.MappingNode(mapping.tag, [], flow_style=True)  # in place of `!new:x.Y` without any
+        replace_node(root, mapping, with_arguments)
+        mapping = with_arguments
+    old = get_value(mapping, name)
+    errors = [] if old is None else _check_replacement(old, node, key)
+    if not errors:
+        set_value(mapping, name, node)
+    return errors
 
 
-def _child(mapping, name, done, key):
-    if isinstance(mapping, yaml.MappingNode):
-        for known, value in mapping.value:
-            if known.value == name:
-                return value
-    raise UserError(f"unknown setting '{key}': there is no '{done}{name}'{did_you_mean(name, settable_names(mapping))}")
+def _check_replacement(old: yaml.Node, new: yaml.Node, key: str) -> list[str]:
+    """Check that a value has the type of the one it replaces, and known keys, at every depth."""
+    if references(new):  # its type is known only once it is resolved
+        return []
+    if "." not in key and isinstance(new, yaml.ScalarNode) and _plain_type(new) is None:
+        return []  # null, which only the check of all settings can judge, or an object
+    expected = _plain_type(old)
+    if expected in ("a number", "true or false") and _plain_type(new) != expected:
+        return [f"{key}={_shown(new)}: expected {expected}, such as {old.value}"]
+    if target_of(old) is not None and isinstance(new, yaml.ScalarNode) and _plain_type(new) is not None:
+        return [
+            f"{key}={new.value}: expected an object, as {old.tag} is: give it with !new: or !name:, or change one "
+            f"argument with {key}.NAME=VALUE"
+        ]
+    if not (isinstance(old, yaml.MappingNode) and isinstance(new, yaml.MappingNode) and old.tag == new.tag == MAPPING):
+        return []
+    errors = []
+    for name, value in new.value:
+        known = get_value(old, name.value)
+        if known is not None:
+            errors += _check_replacement(known, value, f"{key}.{name.value}")
+        elif old.value:  # an empty mapping, such as label_map, leaves its keys open
+            errors.append(f"unknown setting '{key}.{name.value}'{did_you_mean(name.value, keys_of(old))}")
+    return errors
 
 
-def _kind(node):
-    """What a plain scalar is in YAML 1.2, which HyperPyYAML reads (PyYAML takes 1e-3 for text)."""
+def _plain_type(node: yaml.Node) -> str | None:
+    """Return the type of a plain scalar in YAML 1.2, which HyperPyYAML reads (PyYAML reads 1e-3 as text)."""
     if not isinstance(node, yaml.ScalarNode) or node.tag.startswith("!"):
         return None
-    if node.style is None:
-        if node.value in ("", "~", "null"):
-            return None
-        if node.value.lower() in ("true", "false"):
-            return "true or false"
-        with contextlib.suppress(ValueError):
-            if math.isfinite(float(node.value)):
-                return "a number"
+    if node.style is not None:
+        return "text"
+    if node.value in ("", "~", "null"):
+        return None
+    if node.value.lower() in ("true", "false"):
+        return "true or false"
+    with contextlib.suppress(ValueError):
+        if math.isfinite(float(node.value)):
+            return "a number"
     return "text"
 
 
-def _check_value(old, new, key):
-    """Refuse a value of another type than the one that it replaces, and unknown keys of a mapping, at every depth."""
-    if references(new):  # what it is shows when it is resolved
-        return
-    if "." not in key and isinstance(new, yaml.ScalarNode) and _kind(new) is None:  # null, where the key admits it
-        return
-    if _kind(old) in ("a number", "true or false") and _kind(new) != _kind(old):
-        raise UserError(
-            f"'{key}' must be {_kind(old)} (it is {old.value} by default), not '{getattr(new, 'value', '')}'"
-        )
-    if target_of(old) is not None and isinstance(new, yaml.ScalarNode) and not new.tag.startswith("!") and _kind(new):
-        raise UserError(
-            f"'{key}' is an object ({old.tag}), not '{new.value}': give another with !new: or !name:, or change one of "
-            f"its settings with --{key}.NAME=VALUE{did_you_mean('', settable_names(old))}"
-        )
-    plain = "tag:yaml.org,2002:map"
-    if not (isinstance(old, yaml.MappingNode) and isinstance(new, yaml.MappingNode) and old.tag == new.tag == plain):
-        return
-    known = {k.value: v for k, v in old.value}
-    for k, value in new.value:
-        if not known:  # an empty mapping of the base says nothing about its keys (label_map)
-            return
-        if k.value not in known:
-            raise UserError(f"unknown setting '{key}.{k.value}'{did_you_mean(k.value, known)}")
-        _check_value(known[k.value], value, f"{key}.{k.value}")
+def _shown(node: yaml.Node) -> str:
+    if isinstance(node, yaml.ScalarNode) and not node.tag.startswith("!"):
+        return node.value or "null"
+    return yaml.serialize(node, width=math.inf).strip().removesuffix("\n...")

@@ -1,139 +1,185 @@
-"""What a run needs of its settings, checked before anything is read or written."""
+"""The settings of a model's YAML file: the only place, besides the default in base.yaml, that declares them."""
 
-import math
-from numbers import Real
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from korser.frontend.base import SAMPLE_RATE
-from korser.frontend.validation import check_frontend
-from korser.nn.tasks import Task
+from pydantic import AfterValidator, ConfigDict, ValidationInfo
+
+from korser.config.fields import (
+    Device,
+    Effect,
+    Factory,
+    FiniteNumber,
+    Folder,
+    NonNegativeInt,
+    NonNegativeNumber,
+    PositiveInt,
+    PositiveNumber,
+    Proportion,
+    Settings,
+    Text,
+    check,
+    checked_by,
+    keys_with,
+)
 from korser.utils.errors import UserError
 
-WHOLE = {  # the least value of each
-    "seed": 0,
-    "batch_size": 1,
-    "n_epochs": 1,
-    "patience": 1,
-    "n_buckets": 1,
-    "num_workers": 0,
-    "ckpt_interval_steps": 0,
+if TYPE_CHECKING:
+    from korser.config.hparams import HParams
+
+__all__ = [
+    "SAME_MODEL",
+    "UNSUPPORTED_RUN_OPTIONS",
+    "WITHOUT_EFFECT",
+    "RunOptions",
+    "TrainSettings",
+    "check_settings",
+]
+
+
+def _require_one_interval(steps: int, info: ValidationInfo) -> int:
+    if steps and info.data.get("ckpt_interval_minutes"):
+        raise ValueError("expected 0, since ckpt_interval_minutes is set: set only one of them")
+    return steps
+
+
+class RunOptions(Settings):
+    """SpeechBrain's run options (:class:`speechbrain.RunOptions`), which its Brain reads.
+
+    Those without a default are stated by korser's base files; the defaults of the others are SpeechBrain's.
+    """
+
+    device: Annotated[Device | None, Effect.NONE]
+    distributed_backend: Annotated[Literal["nccl", "gloo", "mpi"], Effect.NONE]
+    precision: Literal["fp32", "fp16", "bf16"]
+    max_grad_norm: FiniteNumber  # negative: no clipping
+    nonfinite_patience: NonNegativeInt
+    noprogressbar: Annotated[bool, Effect.NONE]
+    ckpt_interval_minutes: Annotated[NonNegativeNumber, Effect.NONE]
+    ckpt_interval_steps: Annotated[NonNegativeInt, Effect.NONE, AfterValidator(_require_one_interval)]
+
+    debug: bool = False
+    debug_batches: PositiveInt = 2
+    debug_epochs: PositiveInt = 2
+    debug_persistently: Annotated[bool, Effect.NONE] = False
+    find_unused_parameters: bool = False
+    jit: bool = False
+    jit_module_keys: list[Text] | None = None
+    compile: bool = False
+    compile_module_keys: list[Text] | None = None
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    compile_using_fullgraph: bool = False
+    compile_using_dynamic_shape_tracing: bool = False
+    eval_precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    skip_nonfinite_grads: bool = False
+    grad_accumulation_factor: PositiveInt = 1
+    optimizer_step_limit: PositiveInt | None = None
+    tqdm_colored_bar: Annotated[bool, Effect.NONE] = False
+    tqdm_barcolor: Annotated[dict[str, str] | None, Effect.NONE] = None
+
+
+# run options that korser does not pass on to SpeechBrain, and what to use in their place
+UNSUPPORTED_RUN_OPTIONS = {
+    "test_only": "evaluate a trained run with `korser evaluate`",
+    "data_parallel_backend": "train on several GPUs with torchrun",
+    "data_parallel_count": "train on several GPUs with torchrun",
+    "distributed_launch": "it is set by torchrun",
+    "auto_mix_prec": "write precision: fp16",
+    "bfloat16_mix_prec": "write precision: bf16",
+    "remove_vector_weight_decay": "vectors never have weight decay",
+    "log_config": "korser configures logging itself",
+    "profile_training": "use torch.profiler",
+    "profile_warmup": "use torch.profiler",
+    "profile_steps": "use torch.profiler",
 }
 
 
-REAL = {  # the least and the greatest value
-    "lr": (0, math.inf),
-    "warmup": (0, 1),
-    "memory_gb": (0, math.inf),
-    "label_smoothing": (0, 1),
-    "max_grad_norm": (-math.inf, math.inf),  # negative: no clipping
-    "ckpt_interval_minutes": (0, math.inf),
-}
+def _require_frontend(frontend: Any) -> None:
+    from korser.frontend.base import SAMPLE_RATE  # here: settings are declared and named without torch
+    from korser.frontend.validation import check_frontend
+
+    check_frontend(frontend)
+    if frontend.in_channels is not None:
+        raise UserError(
+            f"frontend takes features at {frontend.input_rate:g} Hz: expected one that takes waveforms at "
+            f"{SAMPLE_RATE} Hz, the rate of all audio"
+        )
 
 
-FOLDERS = ("data_folder", "output_folder", "cache_folder")
+def _require_tasks(tasks: list) -> list:
+    from korser.nn.tasks import Task
+
+    if not tasks or not all(isinstance(task, Task) for task in tasks):
+        raise ValueError("expected a list of korser.Task objects, such as [!ref <emotion>, !ref <gender>]")
+    return tasks
 
 
-CALLABLE = ("split", "head", "opt_class", "lr_scheduler", "augment", "backbone")
+class TrainSettings(RunOptions):
+    """The settings of a model's YAML file, which may state keys of its own, too."""
+
+    model_config = ConfigDict(extra="ignore")
+    base_file = "base.yaml"
+
+    seed: Annotated[NonNegativeInt, Effect.SAME_MODEL]
+
+    # data
+    corpus: Text
+    data_folder: Annotated[Folder, Effect.SAME_MODEL]
+    corpus_options: dict
+    label_map: dict
+    split: Annotated[Factory, Effect.SAME_MODEL]
+    evaluate_test: Annotated[bool, Effect.SAME_MODEL]
+    output_folder: Annotated[Folder, Effect.NONE]
+    cache_folder: Annotated[Folder, Effect.NONE]
+
+    # tasks
+    tasks: Annotated[list, AfterValidator(_require_tasks)]
+    class_weights: Literal["balanced"] | None
+    label_smoothing: Proportion
+
+    # model
+    frontend: Annotated[Any, checked_by(_require_frontend)]
+    backbone: Factory
+    head: Factory
+
+    # training
+    batch_size: PositiveInt
+    lr: NonNegativeNumber
+    n_epochs: PositiveInt
+    patience: PositiveInt
+    warmup: Proportion
+    n_buckets: PositiveInt
+    opt_class: Factory
+    lr_scheduler: Factory | None  # null: a constant learning rate
+    epoch_counter: Any
+    augment: Factory | None
+    wav_augment: Factory | None
+
+    # how it runs
+    dry_run: Annotated[bool, Effect.NONE]
+    num_workers: Annotated[NonNegativeInt, Effect.NONE]
+    memory_gb: Annotated[NonNegativeNumber, Effect.SAME_MODEL]
+    cuda_graphs: Annotated[bool, Effect.NONE]
+    resident: Annotated[bool, Effect.NONE]
+    use_cache: Annotated[bool, Effect.SAME_MODEL]
+    cache_dtype: Literal["float32", "float16", "bfloat16"]
+    extraction_precision: Literal["fp32", "bf16"]
+    extraction_seconds: Annotated[PositiveNumber | None, Effect.NONE]
+    tensorboard: Annotated[bool, Effect.NONE]
 
 
-OPTIONAL = ("lr_scheduler", "augment")  # null: a constant rate, no augmentation of features
+WITHOUT_EFFECT = keys_with(TrainSettings, Effect.NONE)
+# what may differ between runs of one model; __set_seed is the key of base.yaml that seeds the initial weights
+SAME_MODEL = keys_with(TrainSettings, Effect.NONE, Effect.SAME_MODEL) | {"__set_seed"}
 
 
-MAPPINGS = ("label_map", "corpus_options")
-
-
-CHOICES = {
-    "cache_dtype": ("float32", "float16", "bfloat16"),
-    "extraction_precision": ("fp32", "bf16"),
-    "class_weights": (None, "balanced"),
-}
-
-
-OTHERS = (
-    "corpus",
-    "tasks",
-    "frontend",
-    "epoch_counter",
-    "wav_augment",
-    "extraction_seconds",
-    "resident",
-    "cuda_graphs",
-    "dry_run",
-    "device",
-    "distributed_backend",
-    "noprogressbar",
-    "use_cache",
-    "evaluate_test",
-    "tensorboard",
-)
-
-
-KEYS = (*WHOLE, *REAL, *FOLDERS, *CALLABLE, *MAPPINGS, *CHOICES, *OTHERS)
-
-
-def check_settings(hparams):
-    """Refuse settings that no run can be made with.
-
-    Parameters
-    ----------
-    hparams : korser.config.hparams.HParams
+def check_settings(hparams: HParams) -> None:
+    """Check the values of all settings of a model's YAML file.
 
     Raises
     ------
     UserError
-        Names the key and what it must be.
+        All that is wrong, one line each.
     """
-    for key in KEYS:
-        if key not in hparams:
-            raise UserError(f"{hparams.name}.yaml has no '{key}': begin it with 'base: base.yaml'")
-    for key, least in WHOLE.items():
-        value = hparams[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"{key} is {value!r}: it must be a whole number of at least {least}")
-    for key, (least, most) in REAL.items():
-        value = hparams[key]
-        if not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= most or math.isinf(value):
-            raise UserError(f"{key} is {value!r}: it must be a number from {least} to {most}")
-    if hparams["ckpt_interval_minutes"] and hparams["ckpt_interval_steps"]:
-        raise UserError("ckpt_interval_minutes and ckpt_interval_steps cannot both be set: make one of them 0")
-    for key in FOLDERS:
-        if not isinstance(hparams[key], str) or not hparams[key]:
-            raise UserError(f"{key} is {hparams[key]!r}: name a folder")
-    for key in CALLABLE:
-        if isinstance(hparams[key], dict):
-            inside = ", ".join(f"'{key}.{name}: {value}'" for name, value in hparams[key].items())
-            raise UserError(
-                f"{key} is {hparams[key]!r}: it must be an object, as in base.yaml; to change settings of the one that "
-                f"is there write {inside or f'{key}.NAME: VALUE'}"
-            )
-        if hparams[key] is None and key in OPTIONAL:
-            continue
-        if not callable(hparams[key]):
-            raise UserError(f"{key} is {hparams[key]!r}: it must be an object, as in base.yaml, such as !new:my.Class")
-    for key in MAPPINGS:
-        if not isinstance(hparams[key], dict):
-            raise UserError(f"{key} is {hparams[key]!r}: write a mapping, {{}} if there is nothing to say")
-    frontend = hparams["frontend"]
-    check_frontend(frontend)
-    if frontend.in_channels is not None:
-        raise UserError(
-            f"frontend takes features at {frontend.input_rate:g} Hz: it must take waveforms at {SAMPLE_RATE} Hz, which "
-            "all audio is brought to"
-        )
-    tasks = hparams["tasks"]
-    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, Task) for task in tasks):
-        raise UserError("tasks must be a list of korser.Task objects, such as [!ref <emotion>, !ref <gender>]")
-    if hparams["device"] is not None:
-        try:
-            torch.empty(0, device=hparams["device"])
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device is {hparams['device']!r}: {' '.join(str(error).split())}") from error
-    for key, choices in CHOICES.items():
-        if hparams[key] not in choices:
-            names = ", ".join("null" if choice is None else choice for choice in choices)
-            raise UserError(f"{key} is {hparams[key]!r}: it must be one of {names}")
-    seconds = hparams["extraction_seconds"]
-    number = isinstance(seconds, Real) and not isinstance(seconds, bool) and 0 < seconds < math.inf
-    if seconds is not None and not number:
-        raise UserError(f"extraction_seconds is {seconds!r}: it must be null or a number above 0")
+    check(TrainSettings, hparams, f"{hparams.name}.yaml")

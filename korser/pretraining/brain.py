@@ -1,104 +1,109 @@
 """The pretraining loop, on SpeechBrain's Brain."""
 
+from __future__ import annotations
+
 import logging
 import math
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
-import pandas as pd
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from korser.frontend.base import SAMPLE_RATE
+from korser.pretraining.data import AudioPool
 from korser.pretraining.masking import draw_masks, draw_negatives, masked_frames
-from korser.pretraining.model import perplexity
+from korser.pretraining.model import PretrainingModel, PretrainingOutput, perplexity
+from korser.training.logged_brain import LoggedBrain
 from korser.training.optimizers import make_scheduler
 from korser.utils.errors import UserError
-from korser.utils.files import write_csv
 from korser.utils.seeding import seed_everything
+
+__all__ = ["PretrainBrain"]
 
 logger = logging.getLogger(__name__)
 
 LOGGED = ("loss", "contrastive_loss", "diversity_loss", "reconstruction_loss", "accuracy", "perplexity", "grad_norm")
-VALIDATION = 1  # tells the draws of validation from those of training
+TRAINING_DRAWS, VALIDATION_DRAWS = 0, 1  # part of the seeds
 
 
-class Steps(Sampler):
-    """The steps of the round under way: from where the brain stands to the round's end."""
+class RemainingSteps(Sampler):
+    """The steps of the current round that are left."""
 
-    def __init__(self, brain):
+    def __init__(self, brain: PretrainBrain):
         self.brain = brain
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         first, last = self.brain.round_limits()
         return iter(range(first + self.brain.step, last))
 
-    def __len__(self):
+    def __len__(self) -> int:
         first, last = self.brain.round_limits()
         return last - first
 
 
-class PretrainBrain(sb.Brain):
+class PretrainBrain(LoggedBrain):
     """Fit a :class:`korser.pretraining.model.PretrainingModel`.
 
-    What SpeechBrain calls an epoch is here a round of ``valid_interval`` steps: after each comes validation, a row of
-    the log and a checkpoint.
+    An epoch of SpeechBrain is here a round of ``valid_interval`` steps, which ends with validation, a row of the log
+    and a checkpoint.
 
     Parameters
     ----------
-    model : korser.pretraining.model.PretrainingModel
-    pool : korser.pretraining.data.AudioPool
+    model : PretrainingModel
+    hparams : HParams
+    pool : AudioPool
     do_normalize : bool
-        Whether waveforms get zero mean and unit variance.
-    hparams : korser.config.hparams.HParams
-    history : korser.training.checkpoints.History
-    log_file : Path
-    checkpointer : korser.training.checkpoints.AtomicCheckpointer
-    tensorboard : speechbrain.utils.train_logger.TensorboardLogger or None
+        Whether to scale waveforms to zero mean and unit variance.
     on_round : callable
-        Called on the main process after each round, with its row of the log.
+        Called in the main process after each round, with its row of the log.
+    **options
+        ``history``, ``log_file``, ``checkpointer`` and ``tensorboard``, see
+        :class:`~korser.training.logged_brain.LoggedBrain`.
     """
 
-    def __init__(self, *, model, pool, do_normalize, hparams, history, log_file, checkpointer, tensorboard, on_round):
-        run_options = {k: v for k, v in hparams.items() if k in sb.RunOptions.__dataclass_fields__}
-        run_options["eval_precision"] = hparams["precision"]
-        try:
-            super().__init__(modules={"model": model}, hparams=run_options, checkpointer=checkpointer)
-        except (ValueError, RuntimeError, AssertionError) as error:  # a precision or a device that cannot be
-            raise UserError(f"a run option is wrong: {' '.join(str(error).split())}") from error
+    def __init__(
+        self,
+        *,
+        model: PretrainingModel,
+        hparams: Mapping[str, Any],
+        pool: AudioPool,
+        do_normalize: bool,
+        on_round: Callable[[dict[str, float]], None],
+        **options: Any,
+    ):
+        super().__init__(model=model, hparams={**hparams, "eval_precision": hparams["precision"]}, **options)
         self.core = model
         self.pool = pool
         self.do_normalize = do_normalize
-        self.settings = hparams
-        self.augment = hparams["augment"]
+        self.augment = self.hparams.augment
         if isinstance(self.augment, torch.nn.Module):
             self.augment.to(self.device)
-        self.history = history
-        self.log_file = log_file
-        self.tensorboard = tensorboard
         self.on_round = on_round
         self.round = 1
 
-    def train(self, plan, valid_batches, rounds):
+    def fit_plan(self, plan: Dataset, valid_batches: list, rounds: Iterable[int]) -> None:
         """Run the steps that are left."""
-        loader = DataLoader(plan, sampler=Steps(self), batch_size=None)
+        loader = DataLoader(plan, sampler=RemainingSteps(self), batch_size=None)
         valid = DataLoader(list(enumerate(valid_batches)), batch_size=None) if valid_batches else None
         self.validates = valid is not None
         self.fit(rounds, loader, valid)
 
-    def round_limits(self):
-        """First step of the round under way, and the one behind its last."""
-        first = (self.round - 1) * self.settings["valid_interval"]
-        return first, min(first + self.settings["valid_interval"], self.settings["n_steps"])
+    def round_limits(self) -> tuple[int, int]:
+        """Return the first step of the current round, and the one after its last."""
+        first = (self.round - 1) * self.hparams.valid_interval
+        return first, min(first + self.hparams.valid_interval, self.hparams.n_steps)
 
     # -- a batch -----------------------------------------------------------------------------------------------------
-    def compute_forward(self, batch, stage):
+    def compute_forward(self, batch: tuple, stage: sb.Stage) -> PretrainingOutput:
         """Draw crops, augmentation, masks and negatives; compute the losses."""
         config = self.core.model.config
         if stage != sb.Stage.TRAIN:
             number, batch = batch
-            seed_everything(self.settings["seed"], VALIDATION, number)
+            seed_everything(self.hparams.seed, VALIDATION_DRAWS, number)
         utterances, offsets, samples = batch
         x = self.pool.crops(utterances, offsets, samples)
         if stage == sb.Stage.TRAIN and self.augment is not None:
@@ -111,53 +116,53 @@ class PretrainBrain(sb.Brain):
         self.batch_samples = x.numel()
         return self.modules.model(x, mask, negatives)
 
-    def compute_objectives(self, outcome, batch, stage):
-        """Loss of a masked frame, equation 2: contrastive and weighted diversity; and the auxiliary loss."""
+    def compute_objectives(self, outcome: PretrainingOutput, batch: tuple, stage: sb.Stage) -> torch.Tensor:
+        """Return the loss per masked frame (equation 2), with the auxiliary loss added."""
         frames = outcome.frames.float()
-        if stage == sb.Stage.TRAIN and self.distributed_launch:  # a process with more masked frames counts for more
+        if stage == sb.Stage.TRAIN and self.distributed_launch:  # weight processes by their number of masked frames
             frames = frames.clone()
             torch.distributed.all_reduce(frames)
             frames /= torch.distributed.get_world_size()
         own = outcome.frames / frames
         others = self.core.model.config.diversity_loss_weight * outcome.diversity
-        others = others + self.settings["reconstruction_weight"] * outcome.reconstruction
+        others = others + self.hparams.reconstruction_weight * outcome.reconstruction
         return outcome.contrastive / frames + own * others
 
     # -- optimisation ------------------------------------------------------------------------------------------------
-    def init_optimizers(self):
-        """One optimizer for all, as gradients are clipped by their norm as a whole."""
+    def init_optimizers(self) -> None:
+        """Create one optimizer for all parameters, whose gradients are clipped by their joint norm."""
+        hparams = self.hparams
         parameters = [p for p in self.core.parameters() if p.requires_grad]
         try:
-            optimizer = self.settings["opt_class"](parameters, lr=self.settings["lr"])
+            optimizer = hparams.opt_class(parameters, lr=hparams.lr)
         except (TypeError, ValueError) as error:
-            raise UserError(f"opt_class: it cannot be made an optimizer of ({' '.join(str(error).split())})") from error
-        warmup = round(self.settings["warmup"] * self.settings["n_steps"])
-        self.scheduler = make_scheduler(
-            self.settings["lr_scheduler"], self.settings["lr"], warmup, self.settings["n_steps"]
-        )
+            reason = " ".join(str(error).split())
+            raise UserError(f"opt_class: cannot create an optimizer ({reason})") from error
+        warmup = round(hparams.warmup * hparams.n_steps)
+        self.scheduler = make_scheduler(hparams.lr_scheduler, hparams.lr, warmup, hparams.n_steps)
         self.optimizers_dict = {"optimizer": optimizer}
         self.checkpointer.add_recoverables({"optimizer": optimizer, "scheduler": self.scheduler})
 
-    def on_fit_batch_start(self, batch, should_step):
-        """Every draw of a step comes from (seed, step, rank), so a resumed run draws what an uninterrupted one does."""
+    def on_fit_batch_start(self, batch: tuple, should_step: bool) -> None:
+        """Seed from (seed, step, rank), so that a resumed run draws what an uninterrupted one does; set the rates."""
         step = self.round_limits()[0] + self.step
-        seed_everything(self.settings["seed"], 0, step, self.rank if self.distributed_launch else 0)
-        first, last = self.settings["gumbel_temperature"]
-        self.core.model.set_gumbel_temperature(first * (last / first) ** (step / self.settings["n_steps"]))
+        seed_everything(self.hparams.seed, TRAINING_DRAWS, step, self.rank if self.distributed_launch else 0)
+        first, last = self.hparams.gumbel_temperature
+        self.core.model.set_gumbel_temperature(first * (last / first) ** (step / self.hparams.n_steps))
         self.scheduler(self.optimizers_dict["optimizer"])
 
-    def optimizers_step(self):
-        """Leave out a step whose gradient is not finite; remember the norm."""
+    def optimizers_step(self) -> None:
+        """Skip a step whose gradient is not finite; keep the norm for the log."""
         gradients = [p.grad for p in self.core.parameters() if p.grad is not None]
         self.grad_norm = float(torch.nn.utils.get_total_norm(gradients))
         if not math.isfinite(self.grad_norm):
-            logger.warning("a step is left out: its gradient is not finite")
+            logger.warning("the gradient is not finite: the step is skipped")
             self.zero_grad(set_to_none=True)
             return
         super().optimizers_step()
 
-    def check_loss_isfinite(self, loss):
-        """Stop after ``nonfinite_patience`` losses that are not finite."""
+    def check_loss_isfinite(self, loss: torch.Tensor) -> None:
+        """Raise a UserError after more than ``nonfinite_patience`` losses that are not finite."""
         try:
             super().check_loss_isfinite(loss)
         except ValueError as error:
@@ -166,8 +171,8 @@ class PretrainBrain(sb.Brain):
                 "precision to fp32"
             ) from error
 
-    def on_fit_batch_end(self, batch, outcome, loss, should_step):
-        """Add up what the log reports."""
+    def on_fit_batch_end(self, batch: tuple, outcome: PretrainingOutput, loss: torch.Tensor, should_step: bool) -> None:
+        """Add to the sums that the log reports."""
         measured = {
             "loss": loss,
             "contrastive_loss": outcome.contrastive / outcome.frames,
@@ -188,8 +193,8 @@ class PretrainBrain(sb.Brain):
         self.clock = time.time()
 
     # -- rounds ------------------------------------------------------------------------------------------------------
-    def on_stage_start(self, stage, epoch=None):
-        """Start the clock and the sums; those of a round resumed in its middle go on."""
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Start the clock and the sums; a round that resumes midway keeps its sums."""
         if stage == sb.Stage.TRAIN:
             self.round, self.clock = epoch, time.time()
             if self.step == 0:
@@ -197,7 +202,7 @@ class PretrainBrain(sb.Brain):
         else:
             self.total = None
 
-    def evaluate_batch(self, batch, stage):
+    def evaluate_batch(self, batch: tuple, stage: sb.Stage) -> torch.Tensor:
         """Add up a validation batch."""
         with self.evaluation_ctx:
             outcome = self.compute_forward(batch, stage)
@@ -206,11 +211,11 @@ class PretrainBrain(sb.Brain):
         self.total = sums if self.total is None else tuple(a + b for a, b in zip(self.total, sums))
         return (outcome.contrastive / outcome.frames).detach().cpu()
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log the round, keep a checkpoint."""
+    def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
+        """End the round: after validation, or after training if there is none."""
         if stage == sb.Stage.TRAIN:
             if not self.validates:
-                self.step, self.avg_train_loss = 0, 0.0  # SpeechBrain does so after this: too late for the checkpoint
+                self.step, self.avg_train_loss = 0, 0.0  # SpeechBrain resets them too late for the checkpoint
                 self.end_round({})
         else:
             contrastive, frames, correct, usage, reconstruction = self.total
@@ -223,8 +228,8 @@ class PretrainBrain(sb.Brain):
                 }
             )
 
-    def end_round(self, measured):
-        """Log the round; keep its checkpoint."""
+    def end_round(self, validation: dict[str, float]) -> None:
+        """Log the round and save its checkpoint."""
         sums = self.history.sums
         means = self.history.means()
         before = self.history.epochs[-1] if self.history.epochs else {"seconds": 0.0, "audio_seconds": 0.0}
@@ -235,13 +240,8 @@ class PretrainBrain(sb.Brain):
             "audio_seconds": round(before["audio_seconds"] + processes * sums["batch_seconds"][0], 3),
             "lr": self.optimizers_dict["optimizer"].param_groups[0]["lr"],
             **{f"train_{name}": means[name] for name in LOGGED},
-            **measured,
+            **validation,
         }
-        self.history.epochs.append(row)
-        self.checkpointer.save_and_keep_only(meta={"step": row["step"]}, num_to_keep=1)
+        self.end_epoch(row, step=row["step"], meta={"step": row["step"]}, num_to_keep=1)
         if if_main_process():
-            write_csv(self.log_file, pd.DataFrame(self.history.epochs))
-            if self.tensorboard is not None:
-                for name, value in row.items():
-                    self.tensorboard.writer.add_scalar(name, value, row["step"])
             self.on_round(row)

@@ -1,8 +1,18 @@
 """The model card of a pretrained checkpoint."""
 
+from __future__ import annotations
+
 import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import Wav2Vec2FeatureExtractor
+
+    from korser.config.hparams import HParams
+
+__all__ = ["model_card"]
 
 CARD = """---
 license: {licence}
@@ -20,41 +30,44 @@ wav2vec 2.0 ({parameters:.2f} M parameters{quantizer}), pretrained by korser's `
 | | |
 |---|---|
 | speech | {description} |
-| amount | {hours:.2f} h in {files} files{synthetic}; {held:.2f} h of them held out for validation{held_speakers} |
+| amount | {hours:.2f} h in {files} files{synthetic}; {held:.2f} h of them for validation{held_speakers} |
 | sources | {sources} |
 | objective | contrastive with {n_negatives} negatives + {diversity:g} x diversity{auxiliary} |
 | augmentation | {augment} |
-| steps | {step} of {n_steps}, {batch_seconds:g} s of audio a batch{processes}, {audio_hours:.1f} h of audio in all |
+| steps | {step} of {n_steps}, {batch_seconds:g} s of audio per batch{processes}, {audio_hours:.1f} h of audio |
 | compute | {compute_hours:.2f} h of steps on {device}, {precision} |
 | validation | {validation} |
 | licence | {licence} |
 
-Made by
+Created by
 
     {command}
 
-with korser {korser}, transformers {transformers} and torch {torch}; `log.csv` and `hparams.yaml` of the run hold the
-rest. Waveforms at 16 kHz{normalized}. As a frontend of korser: `--wav2vec_source=<this folder>`.
+with korser {korser}, transformers {transformers} and torch {torch}; see `log.csv` and `hparams.yaml` of the run.
+Waveforms at 16 kHz{normalized}. As a frontend of korser: `--wav2vec_source=<this folder>`.
 """
 
 
-def model_card(hparams, info, row, *, parameters, preprocessor):
-    """Markdown with what went into a checkpoint.
+def model_card(
+    hparams: HParams,
+    info: dict[str, Any],
+    row: dict[str, float],
+    *,
+    parameters: int,
+    preprocessor: Wav2Vec2FeatureExtractor,
+) -> str:
+    """Return Markdown that describes how a checkpoint was created.
 
     Parameters
     ----------
-    hparams : korser.config.hparams.HParams
+    hparams : HParams
     info : dict
-        ``run.json``.
+        The contents of ``run.json``.
     row : dict
-        Of the log, at the step of the checkpoint.
+        The row of the log at the step of the checkpoint.
     parameters : int
-        Of what is exported.
+        Number of exported parameters.
     preprocessor : transformers.Wav2Vec2FeatureExtractor
-
-    Returns
-    -------
-    str
     """
     versions, processes = info["environment"]["versions"], info["processes"]
     program, *arguments = info["environment"]["command"]
@@ -63,13 +76,13 @@ def model_card(hparams, info, row, *, parameters, preprocessor):
     if program != "pretrain.py":
         command = "korser.pretraining.pretrain with the settings in hparams.yaml"
     weight = hparams["reconstruction_weight"]
-    auxiliary = f" + {weight:g} x log-mel reconstruction (an auxiliary task of korser's, no part of wav2vec 2.0)"
+    auxiliary = f" + {weight:g} x log-mel reconstruction (an auxiliary task of korser, not part of wav2vec 2.0)"
     n_negatives = info["n_negatives"]
     validation = "none"
     if "valid_accuracy" in row:
         validation = (
-            f"the right one of {n_negatives + 1} told for {100 * row['valid_accuracy']:.1f} % of masked frames (by "
-            f"chance {100 / (n_negatives + 1):.1f} %, or more where negatives are alike or its own copies); "
+            f"the right one of {n_negatives + 1} candidates chosen for {100 * row['valid_accuracy']:.1f} % of masked "
+            f"frames (chance: at least {100 / (n_negatives + 1):.1f} %, more where candidates are equal); "
             f"{row['valid_perplexity']:.0f} of {info['entries']} codebook entries in use"
         )
     return CARD.format(
@@ -81,8 +94,8 @@ def model_card(hparams, info, row, *, parameters, preprocessor):
         description=hparams["description"],
         hours=info["seconds"] / 3600,
         held=info["held_seconds"] / 3600,
-        held_speakers=", of speakers that are not trained on" if info["speakers_held"] else "",
-        sources="; ".join(map(_source, hparams["sources"])),
+        held_speakers=", of other speakers than those of training" if info["speakers_held"] else "",
+        sources="; ".join(map(_describe_source, hparams["sources"])),
         n_negatives=n_negatives,
         diversity=info["diversity_loss_weight"],
         auxiliary=auxiliary if weight else "",
@@ -104,12 +117,12 @@ def model_card(hparams, info, row, *, parameters, preprocessor):
     )
 
 
-def _source(source):
-    """One source in words: its folder's name, and what was read of it."""
-    told = [str(source["corpus"])] if source.get("corpus") else []
+def _describe_source(source: dict[str, Any]) -> str:
+    """Return the name of a source's folder and what was read of it."""
+    details = [str(source["corpus"])] if source.get("corpus") else []
     for key in ("corpus_options", "split", "weight"):
         if source.get(key):
-            told.append(f"{key} {json.dumps(source[key], ensure_ascii=False)}")
+            details.append(f"{key} {json.dumps(source[key], ensure_ascii=False)}")
     if source.get("split"):
-        told.append("its training part alone")
-    return Path(source["data_folder"]).name + (f" ({', '.join(told)})" if told else "")
+        details.append("training split only")
+    return Path(source["data_folder"]).name + (f" ({', '.join(details)})" if details else "")

@@ -1,28 +1,32 @@
 """Masks and negatives of wav2vec 2.0, drawn on the device.
 
-transformers draws both in numpy, utterance by utterance, on the CPU; here the whole batch is drawn at once by torch,
-from its global generators. The distributions are the same.
+The distributions are those of transformers, which draws both in NumPy on the CPU, utterance by utterance; here torch's
+global generators draw a batch at once.
 
-Shape legend: ``B`` utterances, ``T`` frames, ``M`` masked frames of the utterance that has most, ``K`` negatives.
+Shape legend: ``B`` utterances, ``T`` frames, ``M`` masked frames of the utterance with most of them, ``K`` negatives.
 """
+
+from __future__ import annotations
 
 import torch
 
+__all__ = ["draw_masks", "draw_negatives", "masked_frames"]
 
-def draw_masks(batch, frames, probability, length, device=None):
-    """Choose spans of frames to be masked (Baevski et al. 2020, section 3.1).
 
-    Distributed as the masks of transformers' ``_compute_mask_indices``.
+def draw_masks(
+    batch: int, frames: int, probability: float, length: int, device: torch.device | None = None
+) -> torch.Tensor:
+    """Draw spans of masked frames (Baevski et al. 2020, section 3.1), as transformers' ``_compute_mask_indices``.
 
     Parameters
     ----------
     batch, frames : int
         ``B`` and ``T``.
     probability : float
-        The share of the frames that the spans would cover if they did not overlap: ``probability * T / length`` spans,
-        rounded up or down at random, at least one.
+        Share of frames that the spans would cover if they did not overlap: ``probability * T / length`` spans, rounded
+        up or down at random, at least one.
     length : int
-        Frames of a span, at most ``T``.
+        Frames per span, at most ``T``.
     device : torch.device, optional
 
     Returns
@@ -42,8 +46,8 @@ def draw_masks(batch, frames, probability, length, device=None):
     return torch.zeros(batch, frames, dtype=torch.bool, device=device).scatter_(1, index, True)
 
 
-def masked_frames(mask):
-    """Where the masked frames of each utterance are.
+def masked_frames(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the positions of the masked frames of each utterance.
 
     Parameters
     ----------
@@ -53,7 +57,7 @@ def masked_frames(mask):
     Returns
     -------
     index : torch.Tensor
-        ``(B, M)`` int64, the masked frames in order, then others to fill up.
+        ``(B, M)`` int64, the masked frames in order, filled up with others.
     valid : torch.Tensor
         ``(B, M)`` bool, which of them are masked.
     """
@@ -63,8 +67,8 @@ def masked_frames(mask):
     return index, torch.arange(n, device=mask.device) < counts[:, None]
 
 
-def draw_negatives(valid, n_negatives):
-    """For each masked frame draw others of the same utterance, as transformers' ``_sample_negative_indices``.
+def draw_negatives(valid: torch.Tensor, n_negatives: int) -> torch.Tensor:
+    """Draw other frames of the utterance for each masked frame, as transformers' ``_sample_negative_indices``.
 
     Parameters
     ----------

@@ -1,27 +1,31 @@
-"""An auxiliary task that a small model learns at once: the log-mel energies of each frame.
+"""An auxiliary task that helps small models: reconstruction of the log-mel energies of each frame.
 
-wav2vec 2.0 starts slowly. The codes of an untrained stack of convolutions follow the phase of the waveform, which no
-context can tell, and only after many steps of many minutes of audio do they come to say what sounds. Linear maps that
-read the log-mel energies off the convolutions' output, and off the transformer's where frames are masked, teach both
-from the first step on. Masked prediction of spectra as in TERA (Liu et al. 2021, arXiv 2007.06028), beside the
-contrastive task.
+The contrastive task of wav2vec 2.0 starts slowly: the codes of untrained convolutions follow the phase of the waveform,
+which no context can predict. Linear maps that predict log-mel energies from the output of the convolutions, and from
+that of the transformer where frames are masked, teach both from the first step on. Masked prediction of spectra as in
+TERA (Liu et al. 2021, arXiv 2007.06028), in addition to the contrastive task.
 
-No part of wav2vec 2.0: ``reconstruction_weight`` is its weight in the loss (0: without), and the model card names it.
-Its two linear maps serve training alone and are not exported.
+Not part of wav2vec 2.0: ``reconstruction_weight`` is its weight in the loss (0: not used), and the model card names it.
+The linear maps are not exported.
 
 Shape legend: ``B`` utterances, ``S`` samples, ``T`` frames, ``C`` channels.
 """
+
+from __future__ import annotations
 
 import math
 
 import torch
 import torchaudio
 from torch import nn
+from transformers import Wav2Vec2Config
 
 from korser.frontend.base import SAMPLE_RATE
 
+__all__ = ["Reconstruction"]
+
 N_MELS = 40
-FLOOR = 1e-3  # of the power in a band of a waveform of variance 1: keeps silence from shouting
+FLOOR = 1e-3  # of the power in a band of a waveform of variance 1: limits the influence of silence
 
 
 class Reconstruction(nn.Module):
@@ -32,10 +36,10 @@ class Reconstruction(nn.Module):
     config : transformers.Wav2Vec2Config
     """
 
-    def __init__(self, config):
+    def __init__(self, config: Wav2Vec2Config):
         super().__init__()
         self.stride = math.prod(config.conv_stride)
-        size = 1  # of what a frame sees
+        size = 1  # receptive field of a frame
         for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
             size = (size - 1) * stride + kernel
         self.n_fft = 2 ** math.ceil(math.log2(size))
@@ -45,7 +49,7 @@ class Reconstruction(nn.Module):
         self.from_latent = nn.Linear(config.conv_dim[-1], N_MELS)
         self.from_context = nn.Linear(config.hidden_size, N_MELS)
 
-    def forward(self, x, latent, context, mask):
+    def forward(self, x: torch.Tensor, latent: torch.Tensor, context: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Compute the loss.
 
         Parameters
@@ -53,23 +57,23 @@ class Reconstruction(nn.Module):
         x : torch.Tensor
             ``(B, S)`` waveforms of any level, at 16 kHz.
         latent, context : torch.Tensor
-            ``(B, T, C)``, the convolutions' output and the transformer's.
+            ``(B, T, C)``, output of the convolutions and of the transformer.
         mask : torch.Tensor
             ``(B, T)`` bool.
 
         Returns
         -------
         torch.Tensor
-            The sum of both errors: of all frames from the latents, of masked frames from the context.
+            Scalar: the error of all frames from the latents plus that of masked frames from the context.
         """
         with torch.autocast(x.device.type, enabled=False):
             target = self.target(x)
-            heard = (self.from_latent(latent.float()) - target).abs().mean()
-            guessed = (self.from_context(context.float()) - target).abs().mean(-1)
-            return heard + (guessed * mask).sum() / mask.sum()
+            all_frames = (self.from_latent(latent.float()) - target).abs().mean()
+            masked = (self.from_context(context.float()) - target).abs().mean(-1)
+            return all_frames + (masked * mask).sum() / mask.sum()
 
-    def target(self, x):
-        """``(B, T, N_MELS)``: of each frame what the convolutions see of the waveform."""
+    def target(self, x: torch.Tensor) -> torch.Tensor:
+        """Return standardised log-mel energies ``(B, T, N_MELS)`` of the receptive field of each frame."""
         x = x / (x.std(dim=1, keepdim=True) + 1e-5)  # not every checkpoint's preprocessor does it
         frames = x.unfold(1, len(self.window), self.stride) * self.window
         power = torch.fft.rfft(frames, n=self.n_fft).abs().square() @ self.mels

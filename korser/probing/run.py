@@ -42,12 +42,12 @@ def run_probe(settings):
     UserError
         If a checkpoint, a corpus or its division is at fault; before anything is computed.
     """
-    divisions = [divide(material, settings.tasks, settings.cache_folder) for material in settings.materials]
+    divisions = [divide(material, settings.tasks, settings.cache_folder) for material in settings.corpora]
     encoders = make_encoders(settings)
     for division, encoder in itertools.product(divisions, encoders):
         _require_long_enough(division.table, encoder)
     texts = []
-    for material, division in zip(settings.materials, divisions):
+    for material, division in zip(settings.corpora, divisions):
         folder = Path(settings.output_folder) / "probe" / material.name
         probed = [(encoder, *_probed(encoder, division, settings, folder / "predictions")) for encoder in encoders]
         scores, differences = scores_table(division, probed), differences_table(division, probed)

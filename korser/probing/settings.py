@@ -1,198 +1,190 @@
-"""What a probe is asked for: ``hparams/probe.yaml``, read and checked."""
+"""Settings of a probe (``hparams/probe.yaml``)."""
+
+from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
-import numpy as np
 import torch
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from korser.config.hparams import load_recipe
+from korser.config.fields import (
+    Device,
+    Factory,
+    Folder,
+    PositiveNumber,
+    Settings,
+    Text,
+    check,
+    checked_by,
+    complete_error,
+    require_some,
+    require_unique,
+    show,
+)
+from korser.config.recipes import load_recipe
 from korser.data.splits import assign_splits, speaker_independent
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean
 
-SECONDS = {"cpu": 32, "cuda": 320}  # of padded audio in a batch
-OF_A_CORPUS = (
+__all__ = ["Material", "ProbeSettings", "load_settings", "require_waveforms"]
+
+EXTRACTION_SECONDS = {"cpu": 32, "cuda": 320}  # of padded audio in a batch
+CORPUS_KEYS = (
     "corpus",
     "data_folder",
     "corpus_options",
     "label_map",
     "split",
     "folds",
-)  # what one of several may state
+)  # an entry of corpora may state
+
+Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 
 
-@dataclass(frozen=True)
-class Material:
-    """One corpus as the probe uses it; ``hparams/probe.yaml`` says what each means.
+def _require_speaker_independent(split: functools.partial) -> None:
+    protocol = split.keywords.get("protocol")
+    if not speaker_independent(protocol):
+        raise UserError(f"split.protocol={protocol}: expected one that shares no speakers between splits")
 
-    Parameters
-    ----------
-    name : str
-        Of its folder.
-    corpus, data_folder : str
-    corpus_options, label_map : dict
-    split : functools.partial
-        Of :func:`korser.data.splits.assign_splits`.
-    folds : int or None
-    """
 
-    name: str
-    corpus: str
-    data_folder: str
+class Material(Settings):
+    """One corpus of a probe; ``hparams/probe.yaml`` describes the settings."""
+
+    base_file = "probe.yaml"
+
+    name: Text  # of its folder
+    corpus: Text
+    data_folder: Folder
     corpus_options: dict
     label_map: dict
-    split: functools.partial
-    folds: int | None
+    split: Annotated[Factory, checked_by(_require_speaker_independent)]
+    folds: Folds | None
 
 
-@dataclass(frozen=True)
-class ProbeSettings:
-    """Checked settings of a probe; ``hparams/probe.yaml`` says what each means.
+def require_waveforms(frontend: Any, key: str) -> None:
+    """Refuse what is not a frontend that takes waveforms; ``key`` is named in the error."""
+    takes = isinstance(frontend, Frontend) and frontend.in_channels is None and frontend.input_rate == SAMPLE_RATE
+    if not takes:
+        raise UserError(f"{key}={show(frontend)}: expected a korser.Frontend that takes waveforms at {SAMPLE_RATE} Hz")
 
-    Parameters
-    ----------
-    sources : list of str
-    encoder : callable
-        ``encoder(source=...)`` makes a :class:`korser.Frontend`.
-    floor : dict of str to Frontend
-    materials : list of Material
-    tasks : list of str
-    C : list of float
-    inner_folds : int
-    device : str
-    extraction_seconds : float
-    output_folder, cache_folder : str
-    noprogressbar : bool
-    """
 
-    sources: list
-    encoder: object
-    floor: dict
-    materials: list
-    tasks: list
-    C: list
-    inner_folds: int
-    device: str
-    extraction_seconds: float
-    output_folder: str
-    cache_folder: str
+def _require_frontends(floor: dict | None) -> None:
+    for name, frontend in (floor or {}).items():
+        require_waveforms(frontend, f"floor.{name}")
+
+
+def _require_source(encoder: Callable) -> Callable:
+    if "source" not in inspect.signature(encoder).parameters:
+        raise ValueError("expected !name: of a class with an argument source, such as Wav2Vec")
+    return encoder
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _default_device(device: Any) -> Any:
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class ProbeSettings(Settings):
+    """Checked settings of a probe; ``hparams/probe.yaml`` describes each."""
+
+    base_file = "probe.yaml"
+
+    sources: Annotated[list[Text], AfterValidator(require_unique), Field(description="a list of hub ids or folders")]
+    encoder: Annotated[Factory, AfterValidator(_require_source)]
+    floor: Annotated[dict | None, checked_by(_require_frontends)]
+    corpus: Text
+    data_folder: Folder
+    corpus_options: dict
+    label_map: dict
+    split: Factory
+    folds: Folds | None
+    corpora: list[dict] | None  # checked: a list of Material
+    tasks: Annotated[
+        list[Text],
+        AfterValidator(require_some),
+        AfterValidator(require_unique),
+        Field(description="a list of tasks, such as [emotion, gender]"),
+    ]
+    C: Annotated[
+        list[PositiveNumber],
+        BeforeValidator(_as_list),
+        AfterValidator(require_some),
+        Field(description="a number > 0 or a list of them"),
+    ]
+    inner_folds: Annotated[int, Field(ge=2, description="an integer >= 2")]
+    device: Annotated[Device, BeforeValidator(_default_device)]
+    extraction_seconds: PositiveNumber | None
+    output_folder: Folder
+    cache_folder: Folder
     noprogressbar: bool
 
+    @field_validator("floor")
+    @classmethod
+    def _require_something(cls, floor: dict | None, info: ValidationInfo) -> dict:
+        if not floor and info.data.get("sources") == []:
+            raise ValueError("nothing to probe: list sources, or a frontend in floor")
+        return floor or {}
 
-KEYS = [*(f for f in ProbeSettings.__dataclass_fields__ if f != "materials"), *OF_A_CORPUS, "corpora"]
+    @field_validator("corpora")
+    @classmethod
+    def _complete(cls, corpora: list[dict] | None, info: ValidationInfo) -> list[Material]:
+        default = {key: info.data[key] for key in CORPUS_KEYS if key in info.data}
+        if len(default) < len(CORPUS_KEYS):  # wrong, which is reported
+            return []
+        materials, errors = [], []
+        for i, entry in enumerate(corpora or [{}]):
+            try:
+                materials.append(_make_material(entry, default, f"corpora[{i}]" if corpora else "the corpus"))
+            except UserError as error:
+                errors.append(str(error))
+        if errors:
+            raise complete_error("\n".join(errors))
+        names = [material.name for material in materials]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two corpora are called {name}: give each its own name")
+        return materials
+
+    @field_validator("extraction_seconds")
+    @classmethod
+    def _default_seconds(cls, seconds: float | None, info: ValidationInfo) -> float:
+        kind = info.data.get("device", "cpu").partition(":")[0]
+        return seconds or EXTRACTION_SECONDS.get(kind, EXTRACTION_SECONDS["cpu"])
 
 
-def load_settings(path, overrides=None):
-    """Read a probe's YAML file, with overrides over it.
+def _make_material(entry: dict, default: dict, source: str) -> Material:
+    """Complete an entry of ``corpora`` by the settings that it does not state."""
+    split = entry.get("split", {})
+    accepted = list(inspect.signature(assign_splits).parameters)[1:]
+    wrong = [key for key in split if key not in accepted] if isinstance(split, dict) else [split]
+    if wrong:
+        raise UserError(f"{source}: split={show(split)}: expected a mapping of {', '.join(accepted)}")
+    values = {**default, **entry}
+    values["split"] = functools.partial(default["split"].func, **{**default["split"].keywords, **split})
+    values.setdefault("name", str(values["corpus"]).rpartition(".")[2])
+    return check(Material, values, source)
+
+
+def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ProbeSettings:
+    """Load the YAML file of a probe, with overrides over it.
 
     Parameters
     ----------
     path : str or Path
         Such as ``hparams/probe.yaml``, or a file with ``base: probe.yaml``.
     overrides : dict of str to str, optional
-        From the command line.
-
-    Returns
-    -------
-    ProbeSettings
 
     Raises
     ------
     UserError
-        If a key is unknown or missing, or a value cannot be.
+        If keys are unknown or missing, or values invalid.
     """
-    hint = "probe its encoder by recipes/probe.py hparams/probe.yaml --sources='[...]'"
-    values = dict(load_recipe(path, overrides, KEYS, base="probe.yaml", hint=hint))
-    values["floor"] = values["floor"] or {}
-    if isinstance(values["C"], (int, float)) and not isinstance(values["C"], bool):
-        values["C"] = [values["C"]]
-    _check(values)
-    values["device"] = _device(values["device"])
-    values["extraction_seconds"] = values["extraction_seconds"] or SECONDS.get(values["device"].split(":")[0], 32)
-    one = {key: values.pop(key) for key in OF_A_CORPUS}
-    materials = [_material(stated, one) for stated in values.pop("corpora") or [{}]]
-    twice = _twice([material.name for material in materials])
-    if twice:
-        raise UserError(f"corpora: two are called {twice}, and their tables would be one: give each a 'name'")
-    return ProbeSettings(materials=materials, **values)
-
-
-def _check(values):
-    def require(key, right, should):
-        if not right:
-            raise UserError(f"{key} is {values[key]!r}: {should}")
-
-    def positive(value):
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < np.inf
-
-    def whole(value, least):
-        return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-    sources, floor, tasks = values["sources"], values["floor"], values["tasks"]
-    names = isinstance(sources, list) and all(isinstance(s, str) and s for s in sources)
-    require("sources", names and _twice(sources) is None, "list Hugging Face ids or folders, each once")
-    takes = inspect.signature(values["encoder"]).parameters if callable(values["encoder"]) else {}
-    require("encoder", "source" in takes, "it must be given by !name:, and take a `source`, as Wav2Vec does")
-    require("floor", isinstance(floor, dict), "write a mapping, {log-mel: !new:korser.plugins.frontends.mel.Mel}")
-    for name, stage in floor.items():
-        require_waveforms(stage, f"floor.{name}")
-    if not sources and not floor:
-        raise UserError("there is nothing to probe: list 'sources', or a frontend in 'floor'")
-    named = isinstance(tasks, list) and tasks and all(isinstance(task, str) for task in tasks)
-    require("tasks", named and _twice(tasks) is None, "list labels, such as [emotion, gender]")
-    strengths = values["C"]
-    require("C", isinstance(strengths, list) and strengths and all(map(positive, strengths)), "write numbers above 0")
-    require("inner_folds", whole(values["inner_folds"], 2), "write a whole number of at least 2")
-    seconds = values["extraction_seconds"]
-    require("extraction_seconds", seconds is None or positive(seconds), "write seconds of audio, or null")
-    for key in ("output_folder", "cache_folder"):
-        require(key, isinstance(values[key], str) and values[key], "name a folder")
-    corpora = values["corpora"]
-    mappings = isinstance(corpora, list) and corpora and all(isinstance(stated, dict) for stated in corpora)
-    require("corpora", corpora is None or mappings, "write null or a list, [{corpus: ..., data_folder: ...}]")
-
-
-def _material(stated, one):
-    """What an entry of ``corpora`` states, over what stands beside it."""
-    known = ("name", *OF_A_CORPUS)
-    for key in stated:
-        if key not in known:
-            raise UserError(f"corpora: unknown setting '{key}'{did_you_mean(key, known)}")
-    both = {**one, **stated}
-    own = stated.get("split", {})
-    accepted = list(inspect.signature(assign_splits).parameters)[1:]
-    for key in own if isinstance(own, dict) else [None]:
-        if key not in accepted:
-            raise UserError(f"corpora: split is {own!r}: write a mapping of {', '.join(accepted)}")
-    both["split"] = functools.partial(one["split"].func, **{**one["split"].keywords, **own})
-    protocol = both["split"].keywords.get("protocol")
-    if not speaker_independent(protocol):
-        raise UserError(f"split protocol {protocol} shares speakers, and a probe is tested on others: take another")
-    folds = both["folds"]
-    if folds is not None and (not isinstance(folds, int) or isinstance(folds, bool) or folds < 3):
-        raise UserError(f"folds is {folds!r}: write null, or a whole number of at least 3")
-    return Material(**{"name": str(both["corpus"]).rpartition(".")[2], **both})
-
-
-def _device(device):
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device is {device!r}: {' '.join(str(error).split())}") from error
-    return device
-
-
-def require_waveforms(stage, key):
-    """Raise a UserError unless ``stage`` is a Frontend that takes waveforms; ``key`` is where it stands."""
-    if not isinstance(stage, Frontend) or stage.in_channels is not None or stage.input_rate != SAMPLE_RATE:
-        raise UserError(
-            f"{key} is a {type(stage).__name__}: it must be a korser.Frontend that takes waveforms at 16 kHz"
-        )
-
-
-def _twice(names):
-    return next((name for name in names if names.count(name) > 1), None)
+    hint = "probe its encoder with korser probe probe.yaml --sources='[...]'"
+    return check(ProbeSettings, load_recipe(path, overrides, ProbeSettings, hint=hint), path)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import yaml
 
 from korser.comparison import tables
+from korser.config.schema import SAME_MODEL
 from korser.reporting.cells import NONE, Table, TableCell, count_cell, metric_cell
-from korser.runs.groups import NOT_THE_MODEL
 
 
 def settings_tables(comparison):
@@ -18,7 +18,7 @@ def settings_tables(comparison):
             frozen = run.info["frozen"]
             stages = {f"frozen {s['stage']}": f"{s['source'] or 'no weights'} ({s['weights']})" for s in frozen}
             settings = readable_settings(run.hparams)
-            kept = {k: v for k, v in settings.items() if k.split(".")[0] not in NOT_THE_MODEL}
+            kept = {k: v for k, v in settings.items() if k.split(".")[0] not in SAME_MODEL}
             for key, value in {**kept, **stages, **run.split}.items():
                 values.setdefault(key, {}).setdefault(label, {})[value] = None
     differing, same = [], []

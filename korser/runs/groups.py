@@ -4,11 +4,7 @@ Runs of a *model* differ in the seed and in the fold alone; they are pooled. Run
 protocol and the classes in common, so that models can be compared; nothing is ever pooled across studies.
 """
 
-from korser.config.hparams import NOT_SETTINGS
-
-# What may differ between runs of one model: the seed, the fold, and where things lie.
-NOT_THE_MODEL = (*NOT_SETTINGS, "seed", "__set_seed", "split", "data_folder", "evaluate_test", "memory_gb", "use_cache")
-
+from korser.config.schema import SAME_MODEL
 
 SHOWN = 3
 
@@ -85,7 +81,7 @@ def label_runs(runs):
             by_name.setdefault(run.model, []).append(run)
     labels = {}
     for name, members in by_name.items():
-        settings = [{k: v for k, v in run.settings.items() if k.split(".")[0] not in NOT_THE_MODEL} for run in members]
+        settings = [{k: v for k, v in run.settings.items() if k.split(".")[0] not in SAME_MODEL} for run in members]
         details = _differences(settings)
         all_details = _differences([{**own, **_code_and_weights(run)} for own, run in zip(settings, members)])
         if len(set(all_details)) > len(set(details)):  # settings alone do not tell the models apart

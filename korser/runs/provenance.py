@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -39,6 +39,9 @@ from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest, korser_digest, named_path_digest
 from korser.utils.text import shorten
+
+if TYPE_CHECKING:
+    from korser.corpora import Corpus
 
 __all__ = [
     "changed_sources",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from korser.config.layers import SHIPPED
+from korser.config.shipped import SHIPPED
 from korser.metrics.estimates import difference
 from korser.metrics.scores import speaker_confusion_counts
 from korser.runs.directory import SEARCH_FILE, RunDirectory

@@ -1,83 +1,123 @@
-"""What a search is asked for: ``hparams/search.yaml``, read and checked."""
+"""Settings of a search (``hparams/search.yaml``)."""
+
+from __future__ import annotations
 
 import inspect
-import io
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
 import optuna
 import yaml
-from hyperpyyaml import load_hyperpyyaml
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
-from korser.config.hparams import is_plain, load_recipe
-from korser.config.layers import SHIPPED
-from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean
+from korser.config.fields import Folder, NonNegativeInt, PositiveInt, Settings, check, complete_error, require_some
+from korser.config.nodes import compose, get_value
+from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
+from korser.config.shipped import SHIPPED  # noqa: F401  for the example
 
-FREE = ("space", "overrides")  # mappings whose keys are the model's, not the search's
-OWN = {  # what the search says about every run itself, and where
+__all__ = ["SearchSettings", "load_settings"]
+
+FREE = ("space", "overrides")  # mappings whose keys are settings of the model
+SET_BY_SEARCH = {  # settings of the model that a search sets itself, and what to use in their place
     "output_folder": "set output_folder of the search",
     "cache_folder": "set cache_folder of the search",
-    "evaluate_test": "a search never reads the test part",
+    "evaluate_test": "a search never reads the test split",
 }
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """Checked settings of a search.
+class SearchSettings(Settings):
+    """Checked settings of a search; ``hparams/search.yaml`` describes each."""
 
-    Parameters
-    ----------
-    models : list of Path
-        YAML files, each with a study of its own.
-    overrides : dict
-        Settings that every trial shares.
-    space : dict
-        ``{setting: list of values or {low, high, step, log}}``.
-    sampler : callable or None
-        ``sampler(seed=...)`` makes an Optuna sampler; None stands for every cell of the grid.
-    n_trials : int or None
-        How many settings the sampler draws.
-    pruner : optuna.pruners.BasePruner or None
-    storage : str or None
-        URL of an Optuna storage; None is SQLite in the search's folder.
-    seed : int
-    output_folder, cache_folder : str
-    method : str
-        Sampler and pruner as written, by which studies are told apart.
-    """
+    base_file = "search.yaml"
 
-    models: list
-    overrides: dict
-    space: dict
-    sampler: object = None
-    n_trials: int = None
-    pruner: object = None
-    storage: str = None
-    seed: int = 1
-    output_folder: str = "results"
-    cache_folder: str = "cache"
-    method: str = field(default="", repr=False)
+    model: Any  # the file of one model, in place of models
+    models: Annotated[list[Path], BeforeValidator(find_models), AfterValidator(require_some)]
+    space: Annotated[dict, AfterValidator(require_plain), AfterValidator(require_some)]
+    overrides: Annotated[dict, AfterValidator(require_plain)]
+    sampler: Any
+    n_trials: PositiveInt | None
+    pruner: Any
+    storage: Annotated[str, Field(pattern="://", description="a URL, postgresql://USER:PASSWORD@HOST/DATABASE")] | None
+    seed: NonNegativeInt
+    output_folder: Folder
+    cache_folder: Folder
+    _method: str = PrivateAttr("")
+
+    def model_post_init(self, context: dict) -> None:
+        """Keep what the fields do not state."""
+        self._method = context["method"]
+
+    @property
+    def method(self) -> str:
+        """Sampler and pruner as written: another one makes another study."""
+        return self._method
+
+    @field_validator("overrides")
+    @classmethod
+    def _require_free(cls, overrides: dict, info: ValidationInfo) -> dict:
+        for key in overrides:
+            if key in SET_BY_SEARCH:
+                raise complete_error(f"overrides.{key} is not allowed: {SET_BY_SEARCH[key]}")
+            if key in info.data.get("space", {}):
+                raise complete_error(f"{key} is in overrides and in space: remove one of them")
+        return overrides
+
+    @field_validator("sampler")
+    @classmethod
+    def _require_sampler(cls, sampler: Any) -> Any:
+        if sampler is not None:
+            _check_sampler(sampler)
+        return sampler
+
+    @field_validator("n_trials")
+    @classmethod
+    def _require_trials(cls, n_trials: int | None, info: ValidationInfo) -> int | None:
+        sampler = info.data.get("sampler")
+        if n_trials is None and sampler is not None:
+            raise ValueError("expected the number of settings that the sampler draws, such as 50")
+        if n_trials is not None and "sampler" in info.data and sampler is None:
+            raise ValueError("expected null for the complete grid; a number needs a sampler")
+        return n_trials
+
+    @field_validator("pruner")
+    @classmethod
+    def _require_pruner(cls, pruner: Any) -> Any:
+        if pruner is not None and not isinstance(pruner, optuna.pruners.BasePruner):
+            raise ValueError("expected a pruner, such as !new:optuna.pruners.MedianPruner")
+        return pruner
 
 
-def load_settings(path, overrides=None):
-    """Read a search's YAML file, with overrides over it.
+def _check_sampler(sampler: Callable) -> None:
+    if not callable(sampler):
+        raise ValueError("expected !name:, as in !name:optuna.samplers.TPESampler {multivariate: true}")
+    make = getattr(sampler, "func", sampler)
+    if "seed" not in inspect.signature(make).parameters:
+        raise ValueError(f"{make.__name__} takes no seed; for the complete grid write null")
+    try:
+        made = sampler(seed=0)
+    except Exception as error:  # an argument that it refuses, or a package that it needs
+        raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+    if not isinstance(made, optuna.samplers.BaseSampler):
+        raise ValueError("expected one of optuna.samplers")
+    if isinstance(made, optuna.samplers.BruteForceSampler):  # needs study.optimize, which is not used here
+        raise ValueError("for the complete grid write null")
+
+
+def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> SearchSettings:
+    """Load the YAML file of a search, with overrides over it.
 
     Parameters
     ----------
     path : str or Path
         Such as ``hparams/search.yaml``, or a file with ``base: search.yaml``.
     overrides : dict of str to str, optional
-        From the command line; ``overrides.NAME`` and ``space.NAME`` set what the model shares and what is searched.
-
-    Returns
-    -------
-    SearchSettings
+        ``overrides.NAME`` sets a setting that all trials share, ``space.NAME`` one that is searched.
 
     Raises
     ------
     UserError
-        If a key is unknown or missing, or a value cannot be.
+        If keys are unknown or missing, or values invalid.
 
     Example
     -------
@@ -86,119 +126,17 @@ def load_settings(path, overrides=None):
     (['mel_stl.yaml'], [0.001, 0.01])
     """
     path, overrides = Path(path), dict(overrides or {})
-    known = ["model", *(name for name in SearchSettings.__dataclass_fields__ if name != "method")]
-    for key in overrides:
-        if key.partition(".")[0] not in known:
-            near = did_you_mean(key, known)
-            raise UserError(f"unknown setting '{key}' of the search{near}; one of the model's: --overrides.{key}=...")
     own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE}
-    hint = f"search it by recipes/search.py hparams/search.yaml --model={path}"
-    values = load_recipe(path, own, known, base="search.yaml", hint=hint)
-    settings = dict(values)
-    for key, text in overrides.items():
-        name, dot, inner = key.partition(".")
-        if name in FREE:
-            value = _read(key, text)
-            if name == "overrides" and dot and not is_plain(value):
-                value = text  # an object: runs build it from the text
-            settings[name] = {**_mapping(settings, name), inner: value} if dot else value
-    for name in FREE:
-        for key, value in _mapping(settings, name).items():
-            if not is_plain(value):  # runs, which are made in other processes, build their own from the text
-                raise UserError(f'{name}.{key} holds an object: write it in quotes, as in "!name:torch.optim.SGD"')
-    model, models = settings.pop("model"), settings["models"]
-    settings["models"] = _find_models(model if models is None else models, path.parent)
-    settings["method"] = _written(values.text, "sampler") + _written(values.text, "pruner")
-    _check(settings)
-    return SearchSettings(**settings)
-
-
-def _read(key, text):
-    if not isinstance(text, str):
-        return text
-    try:
-        return load_hyperpyyaml(io.StringIO(f"value: {text}"))["value"]
-    except Exception as error:  # whatever the parser, or an object's constructor, raises
-        raise UserError(f"--{key}: '{text}' cannot be read: {' '.join(str(error).split())}") from error
-
-
-def _mapping(settings, name):
-    if not isinstance(settings[name], dict):
-        raise UserError(f"{name} is {settings[name]!r}: write a mapping, {{NAME: ...}}")
-    return settings[name]
-
-
-def _find_models(models, folder):
-    """Paths of the models' YAML files: beside the search's, from here, or among korser's own."""
-    models = models if isinstance(models, list) else [models]
-    found = []
-    for model in models:
-        if not isinstance(model, str) or not model:
-            raise UserError(f"model is {model!r}: name a model's YAML file, or a list of them")
-        places = [folder / model, Path(model), SHIPPED / model]
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            names = [file.name for file in sorted(folder.glob("*.yaml"))]
-            raise UserError(f"model: there is no file {model}{did_you_mean(model, names)}")
-        found.append(path)
-    if not found:
-        raise UserError("model is an empty list: name a model's YAML file")
-    names = [path.stem for path in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise UserError(f"model: two files are called {twice}: a search's folder is named by its model, so rename one")
-    return found
-
-
-def _written(text, key):
-    """A setting as it is written in resolved YAML."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    return next(yaml.serialize(value) for known, value in root.value if known.value == key)
-
-
-def _check(settings):
-    for key in ("output_folder", "cache_folder"):
-        if not isinstance(settings[key], str) or not settings[key]:
-            raise UserError(f"{key} is {settings[key]!r}: name a folder")
-    if not isinstance(settings["seed"], int) or isinstance(settings["seed"], bool) or settings["seed"] < 0:
-        raise UserError(f"seed is {settings['seed']!r}: it must be a whole number of at least 0")
-    if settings["storage"] is not None and not (isinstance(settings["storage"], str) and "://" in settings["storage"]):
-        raise UserError(
-            f"storage is {settings['storage']!r}: write a URL such as postgresql://USER:PASSWORD@HOST/DATABASE"
-        )
-    if not settings["space"]:
-        raise UserError("space is empty: name a setting and its values, such as {lr: [0.001, 0.003]}")
-    for key in settings["overrides"]:
-        if key in OWN:
-            raise UserError(f"overrides.{key}: {OWN[key]}")
-        if key in settings["space"]:
-            raise UserError(f"{key} is in overrides and in space: take it out of one")
-    _check_method(settings)
-
-
-def _check_method(settings):
-    sampler, pruner, n_trials = settings["sampler"], settings["pruner"], settings["n_trials"]
-    if n_trials is not None and (not isinstance(n_trials, int) or isinstance(n_trials, bool) or n_trials < 1):
-        raise UserError(f"n_trials is {n_trials!r}: it must be a whole number of at least 1")
-    if sampler is None and n_trials is not None:
-        raise UserError("n_trials goes with a sampler: leave it null for the whole grid, or name a sampler")
-    if sampler is not None:
-        if not callable(sampler):
-            raise UserError(
-                "sampler must be given by !name:, as in !name:optuna.samplers.TPESampler {multivariate: true}"
-            )
-        make = getattr(sampler, "func", sampler)
-        if "seed" not in inspect.signature(make).parameters:
-            raise UserError(f"sampler {make.__name__} takes no seed: for the whole grid write sampler: null")
-        try:
-            made = sampler(seed=0)
-        except Exception as error:  # its own refusal of an argument, or a package that it needs
-            raise UserError(f"sampler: {type(error).__name__}: {' '.join(str(error).split())}") from error
-        if not isinstance(made, optuna.samplers.BaseSampler):
-            raise UserError(f"sampler makes a {type(made).__name__}: name one of optuna.samplers")
-        if isinstance(made, optuna.samplers.BruteForceSampler):  # it stops a study.optimize, which there is not
-            raise UserError("sampler BruteForceSampler is the whole grid: write sampler: null")
-        if n_trials is None:
-            raise UserError("n_trials is null: say how many settings the sampler tries, --n_trials=50")
-    if pruner is not None and not isinstance(pruner, optuna.pruners.BasePruner):
-        raise UserError("pruner must be given by !new:, as in !new:optuna.pruners.MedianPruner")
+    values = load_recipe(
+        path,
+        own,
+        SearchSettings,
+        hint=f"search it with korser search search.yaml --model={path}",
+        more="; one of the model's is set by --overrides.{key}=...",
+    )
+    settings = merge_free_overrides(values, overrides, FREE)
+    if settings["models"] is None:
+        settings["models"] = settings["model"] if isinstance(settings["model"], list) else [settings["model"]]
+    root = compose(values.text, path)
+    method = "".join(yaml.serialize(get_value(root, key)) for key in ("sampler", "pruner"))
+    return check(SearchSettings, settings, path, folder=path.parent, method=method)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from korser.config.hparams import NOT_SETTINGS
+from korser.config.schema import WITHOUT_EFFECT
 from korser.nn.tasks import Task
 from korser.utils.errors import UserError
 
@@ -99,7 +99,7 @@ def read_dimension(name: str, values: list | dict) -> SearchDimension:
             f"space.{name}: changes the validation utterances or labels, so that results are not comparable: run one "
             "search per value"
         )
-    if root in NOT_SETTINGS:
+    if root in WITHOUT_EFFECT:
         raise UserError(f"space.{name}: does not change the results of a run: set it in overrides")
     if isinstance(values, dict):
         return SearchDimension(name, _read_range(name, values))

@@ -257,7 +257,7 @@ def test_folds_of_speakers_and_sentences_are_crossed(overrides, csv_corpus):
     folder, _ = csv_corpus
     more = {"data_folder": str(folder), "folds": "3", "split.hold_out": "sentence", "sources": "[]", "C": "0.1"}
     settings = settings_of(overrides, **more)
-    division = divide(settings.materials[0], ["emotion"], settings.cache_folder)
+    division = divide(settings.corpora[0], ["emotion"], settings.cache_folder)
     assert len(division.parts) == 9
     for train, test in division.parts:
         for column in ("speaker", "sentence"):
@@ -276,19 +276,19 @@ def test_a_single_value_to_train_on_is_refused(overrides, csv_corpus):
     more = {"data_folder": str(folder), "split.hold_out": "take", "split.test": "2", "sources": "[]"}
     settings = settings_of(overrides, **more)
     with pytest.raises(UserError, match="one training take"):
-        divide(settings.materials[0], ["emotion"], settings.cache_folder)
+        divide(settings.corpora[0], ["emotion"], settings.cache_folder)
 
 
 def test_what_is_set_aside_for_validation_is_trained_on(overrides):
     settings = settings_of(overrides, **{"split.valid": "0.4"})
-    [(train, test)] = divide(settings.materials[0], ["emotion"], settings.cache_folder).parts
+    [(train, test)] = divide(settings.corpora[0], ["emotion"], settings.cache_folder).parts
     assert len(train) == len(test) == 24
 
 
 def test_it_is_where_folds_are_crossed_too(overrides, csv_corpus):
     more = {"data_folder": str(csv_corpus[0]), "folds": "3", "split.hold_out": "sentence", "split.valid": "0.4"}
     settings = settings_of(overrides, **more)
-    division = divide(settings.materials[0], ["emotion"], settings.cache_folder)
+    division = divide(settings.corpora[0], ["emotion"], settings.cache_folder)
     for train, test in division.parts:
         held = [division.table[c].isin(division.table[c].iloc[test]) for c in ("speaker", "sentence")]
         assert train.tolist() == np.flatnonzero(~held[0] & ~held[1]).tolist()
@@ -296,7 +296,7 @@ def test_it_is_where_folds_are_crossed_too(overrides, csv_corpus):
 
 def test_several_corpora_state_what_differs(overrides, tiny_corpus, tmp_path):
     corpora = "[{name: a, split: {test_speakers: [s0, s1, s2]}}, {folds: 3}]"
-    first, second = settings_of(overrides, corpora=corpora).materials
+    first, second = settings_of(overrides, corpora=corpora).corpora
     assert (first.name, first.folds, second.name, second.folds) == ("a", None, "csv", 3)
     assert first.split.keywords["test_speakers"] == ["s0", "s1", "s2"] and first.split.keywords["valid"] == 0
     assert second.split.keywords["test_speakers"] == ["s3", "s4", "s5"] and first.data_folder == str(tiny_corpus)
@@ -370,23 +370,35 @@ def test_a_task_that_some_lack_is_masked(overrides, tmp_path):
 MISTAKES = {
     "no such folder": ({"sources": "[/no/such/folder]"}, "/no/such/folder: no such folder"),
     "not a checkpoint": ({"sources": f"[{ROOT / 'recipes'}]"}, "has no config.json"),
-    "twice": ({"sources": "[nano-random, nano-random]"}, "each once"),
+    "twice": ({"sources": "[nano-random, nano-random]"}, "duplicate nano-random"),
     "nothing": ({"sources": "[]", "floor": "{}"}, "nothing to probe"),
-    "encoder without source": ({"encoder": "!name:korser.plugins.frontends.mel.Mel"}, "take a `source`"),
+    "encoder without source": (
+        {"encoder": "!name:korser.plugins.frontends.mel.Mel"},
+        "a class with an argument source",
+    ),
     "encoder option": ({"encoder.layr": "all"}, "did you mean 'layer'"),
     "unknown key": ({"sorces": "[a]"}, "did you mean 'sources'"),
     "task": ({"tasks": "[valence]"}, "no labels of 'valence'"),
-    "random split": ({"split.protocol": "random_stratified"}, "shares speakers"),
-    "folds": ({"folds": "2"}, "at least 3"),
+    "random split": (
+        {"split.protocol": "random_stratified"},
+        "split.protocol=random_stratified: expected one that shares no speakers",
+    ),
+    "folds": ({"folds": "2"}, "folds=2: expected an integer >= 3"),
     "no such column": ({"folds": "3", "split.hold_out": "sentence"}, "not every utterance has a 'sentence'"),
     "too few to hold out": ({"folds": "3", "split.hold_out": "gender"}, "folds of it need at least 3"),
-    "C": ({"C": "[0.1, -1]"}, "C is [0.1, -1]"),
-    "inner folds": ({"inner_folds": "1"}, "at least 2"),
-    "device": ({"device": "gpu0"}, "device is 'gpu0'"),
+    "C": ({"C": "[0.1, -1]"}, "C=[0.1, -1]: expected a number > 0"),
+    "inner folds": ({"inner_folds": "1"}, "inner_folds=1: expected an integer >= 2"),
+    "device": ({"device": "gpu0"}, "device=gpu0: cannot use this device"),
     "one training speaker": ({"split.exclude_speakers": "[s1, s2]", "tasks": "[emotion]"}, "is one training speaker"),
-    "corpora of one name": ({"corpora": "[{folds: 3}, {folds: 4}]"}, "give each a 'name'"),
+    "corpora of one name": (
+        {"corpora": "[{folds: 3}, {folds: 4}]"},
+        "two corpora are called csv: give each its own name",
+    ),
     "corpora's key": ({"corpora": "[{data_foldr: x}]"}, "did you mean 'data_folder'"),
-    "corpora's split": ({"corpora": "[{split: {test_speaker: [s1]}}]"}, "corpora: split is"),
+    "corpora's split": (
+        {"corpora": "[{split: {test_speaker: [s1]}}]"},
+        "corpora[0]: split={test_speaker: [s1]}: expected a mapping of protocol",
+    ),
 }
 
 
@@ -406,7 +418,7 @@ def test_an_utterance_too_short_for_an_encoder(overrides, csv_corpus):
 
 
 def test_a_model_yaml_is_refused():
-    with pytest.raises(UserError, match="is a model's YAML"):
+    with pytest.raises(UserError, match="is the YAML file of a model"):
         load_settings(HPARAMS / "mel_stl.yaml")
 
 

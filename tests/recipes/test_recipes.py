@@ -150,7 +150,7 @@ def test_predict_with_the_frontend_moved_away(call, spoilt, data):
     run = spoilt("hparams.yaml", lambda text: text.replace("korser.plugins.frontends.mel.Mel", "moved_away.Conv"))
     code, _, err = call("predict", run, data / "s0_joy_1.wav")
     assert code == 2 and err.count("\n") == 1
-    assert f"'frontend' names moved_away.Conv, but there is no module 'moved_away' (looked for in {data} and" in err
+    assert f"'frontend': cannot import moved_away.Conv: there is no module 'moved_away' (searched in {data} and" in err
 
 
 # -- evaluate --------------------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ MISTAKES = {
     "negative seed": (setting(seed="-1"), "seed"),
     "no such device": (setting(device="gpu"), "device"),
     "tasks by name": (setting(tasks="[emotion]"), "tasks"),
-    "a name for an object": (setting(split="speaker_kfold"), "--split.NAME=VALUE"),
+    "a name for an object": (setting(split="speaker_kfold"), "change one argument with split.NAME=VALUE"),
     "a word for a mapping": (setting(label_map="foo"), "label_map"),
     "typo in class_weights": (setting(class_weights="balancd"), "class_weights"),
     "a scheduler that needs more": (setting(lr_scheduler="!name:torch.optim.lr_scheduler.StepLR"), "lr_scheduler"),

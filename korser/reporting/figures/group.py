@@ -181,9 +181,7 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
     groups = studies(tested)
     questions = made[0]["settings"]["questions"] if len(made) == len(groups) == 1 else None
     return [
-        ComparisonGroup(
-            name, compare(own, metric=metric or recorded_metric(name, own, made), questions=questions)
-        )
+        ComparisonGroup(name, compare(own, metric=metric or recorded_metric(name, own, made), questions=questions))
         for name, own in groups.items()
     ]
 

@@ -1,4 +1,4 @@
-"""Pretraining as a whole: from a folder of audio to a checkpoint."""
+"""Complete pretrainings: from a folder of audio to a checkpoint."""
 
 import os
 import shutil
@@ -12,11 +12,12 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import HPARAMS, ROOT, write_tiny_corpus
-from helpers import TINY_WAV2VEC
+from helpers import TINY_WAV2VEC, Killed, kill_at
 
 from korser.pretraining import load_settings, pretrain, pretrain_folder
-from korser.pretraining.run import find_trouble
-from korser.pretraining.weights import export
+from korser.pretraining.brain import PretrainBrain
+from korser.pretraining.progress import find_problem
+from korser.pretraining.run import Output
 from korser.utils.errors import UserError
 from korser.utils.files import read_json
 
@@ -27,14 +28,20 @@ SIZES["architecture"] = {k: v for k, v in TINY_WAV2VEC.items() if k.startswith(S
 TIMES = ["seconds"]  # columns of the log that a clock fills
 
 
-@pytest.fixture
-def overrides(tiny_corpus, tmp_path):
+class Noise(torch.nn.Module):
+    """An augmentation with draws of its own."""
+
+    def forward(self, x, lengths):
+        return x + 0.01 * torch.randn_like(x)
+
+
+def overrides_in(folder, tiny_corpus):
     """A pretraining of six steps that takes a second."""
     return {
         "data_folder": str(tiny_corpus),
         "corpus": "csv",
-        "output_folder": str(tmp_path / "results"),
-        "cache_folder": str(tmp_path / "cache"),
+        "output_folder": str(folder / "results"),
+        "cache_folder": str(folder / "cache"),
         **{f"{key}.{name}": str(value) for key, part in SIZES.items() for name, value in part.items()},
         "n_steps": "6",
         "valid_interval": "3",
@@ -48,22 +55,19 @@ def overrides(tiny_corpus, tmp_path):
         "device": "cpu",
         "noprogressbar": "true",
         "ckpt_interval_minutes": "0",
+        "augment": f"!new:{Noise.__module__}.Noise {{}}",
     }
 
 
-class Interrupts(torch.nn.Module):
-    """An augmentation with draws of its own, that stops everything at its ``n``-th call."""
+@pytest.fixture
+def overrides(tiny_corpus, tmp_path):
+    return overrides_in(tmp_path, tiny_corpus)
 
-    def __init__(self, n=None):
-        super().__init__()
-        self.left = n
 
-    def forward(self, x, lengths):
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise KeyboardInterrupt
-        return x + 0.01 * torch.randn_like(x)
+@pytest.fixture(scope="module")
+def reference(tiny_corpus, tmp_path_factory):
+    """The result and folder of an uninterrupted run."""
+    return run(overrides_in(tmp_path_factory.mktemp("reference"), tiny_corpus))
 
 
 def run(overrides, **changes):
@@ -72,8 +76,8 @@ def run(overrides, **changes):
     return pretrain(hparams, folder), folder
 
 
-def test_a_pretraining_leaves_log_and_checkpoint(overrides):
-    row, folder = run(overrides)
+def test_a_pretraining_writes_log_and_checkpoint(reference):
+    row, folder = reference
     log = pd.read_csv(folder / "log.csv", encoding="utf-8-sig")
     assert log["step"].tolist() == [3, 6] and read_json(folder / "metrics.json") == row
     for column in ("train_loss", "valid_accuracy", "valid_perplexity", "train_grad_norm", "lr", "audio_seconds"):
@@ -85,31 +89,40 @@ def test_a_pretraining_leaves_log_and_checkpoint(overrides):
     parts = [set(part["speaker"]) for _, part in manifest.groupby("split")]
     assert parts[0].isdisjoint(parts[1])
     card = (folder / "checkpoint" / "README.md").read_text()
-    assert "| steps | 6 of 6, 2 s of audio a batch" in card and "license: unknown" in card
-    assert "+ 0.1 x diversity + 0.5 x log-mel reconstruction (an auxiliary task of korser's, no part of wav2vec" in card
-    assert "of speakers that are not trained on" in card and "| augmentation | none |" in card
-    assert "recipes/pretrain.py hparams" not in card and "on cpu, fp32" in card  # not begun by the recipe, on no GPU
+    assert "| steps | 6 of 6, 2 s of audio per batch" in card and "license: unknown" in card
+    assert "+ 0.1 x diversity + 0.5 x log-mel reconstruction (an auxiliary task of korser, not part of wav2vec" in card
+    assert "of other speakers than those of training" in card and "| augmentation | Noise |" in card
+    assert "recipes/pretrain.py hparams" not in card and "on cpu, fp32" in card  # not begun by the recipe, not on a GPU
     assert not (folder / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("at", [1, 3, 4])
-def test_interrupted_and_resumed_it_ends_in_the_same_numbers(overrides, tmp_path, at):
-    augment = "!new:tests.pretraining.test_pretrain_recipe.Interrupts {}"
-    whole, folder = run(overrides, augment=augment)
-    overrides = {**overrides, "output_folder": str(tmp_path / "other"), "ckpt_interval_steps": "1"}
-    hparams = load_settings(YAML, {**overrides, "augment": augment})
-    hparams["augment"].left = at
-    broken = pretrain_folder(hparams)
-    assert broken.name == folder.name
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(hparams, broken)
-    again, _ = run(overrides, augment=augment)
-    logs = [pd.read_csv(f / "log.csv", encoding="utf-8-sig").drop(columns=TIMES) for f in (folder, broken)]
+def assert_same_pretraining(one, two):
+    """All numbers equal to the bit, except for clocks."""
+    logs = [pd.read_csv(f / "log.csv", encoding="utf-8-sig").drop(columns=TIMES) for f in (one, two)]
     pd.testing.assert_frame_equal(*logs, check_exact=True)
-    weights = [safetensors.torch.load_file(f / "checkpoint" / "model.safetensors") for f in (folder, broken)]
+    weights = [safetensors.torch.load_file(f / "checkpoint" / "model.safetensors") for f in (one, two)]
     assert weights[0].keys() == weights[1].keys()
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
-    assert again["valid_accuracy"] == whole["valid_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "method", "call"),
+    [
+        (PretrainBrain, "on_fit_batch_start", 3),  # within the first round
+        (PretrainBrain, "on_fit_batch_start", 4),  # between two rounds
+        (Output, "write_checkpoint", 2),  # the last round is in the resumable state but not in its files
+    ],
+)
+def test_an_interrupted_pretraining_gives_the_same_results(reference, overrides, monkeypatch, cls, method, call):
+    overrides = {**overrides, "ckpt_interval_steps": "1"}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, cls, method, call)
+        run(overrides)
+    again, folder = run(overrides)
+    assert folder.name == reference[1].name
+    assert_same_pretraining(folder, reference[1])
+    assert again["valid_accuracy"] == reference[0]["valid_accuracy"]
+    assert "6 of 6" in (folder / "checkpoint" / "README.md").read_text()
 
 
 def test_other_seeds_and_settings_have_other_folders(overrides):
@@ -118,17 +131,17 @@ def test_other_seeds_and_settings_have_other_folders(overrides):
     assert folders[0] != folders[1] and folders[0] == folders[2]
 
 
-def test_a_checkpoint_is_gone_on_from(overrides):
-    _, first = run(overrides)
+def test_training_continues_from_a_checkpoint(reference, overrides):
+    _, first = reference
     row, second = run(overrides, source=str(first / "checkpoint"), lr="0", n_steps="1", valid_share="0")
     weights = [safetensors.torch.load_file(f / "checkpoint" / "model.safetensors") for f in (first, second)]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
     assert "valid_accuracy" not in row
 
 
-def test_a_complete_run_is_reported_as_long_as_data_and_source_are_those_of_it(overrides, tmp_path):
+def test_a_complete_run_is_reported_while_data_and_source_match(overrides, tmp_path):
     corpus = write_tiny_corpus(tmp_path / "corpus")
-    overrides = {**overrides, "data_folder": str(corpus), "n_steps": "3", "valid_share": "0"}
+    overrides = {**overrides, "data_folder": str(corpus), "n_steps": "2", "valid_share": "0"}
     _, first = run(overrides)
     overrides["source"] = str(first / "checkpoint")
     row, second = run(overrides)
@@ -146,32 +159,11 @@ def test_a_complete_run_is_reported_as_long_as_data_and_source_are_those_of_it(o
     assert run(overrides)[0] == read_json(first / "metrics.json")  # nothing can be known of the data
 
 
-def test_killed_between_the_last_rounds_state_and_its_files_it_writes_them(overrides, tmp_path, monkeypatch):
-    whole, folder = run(overrides)
-    overrides["output_folder"] = str(tmp_path / "other")
-    with monkeypatch.context() as patch:
-        calls = iter(range(9))
-
-        def killed(*args, **kwargs):
-            if next(calls) == 1:  # of the second, last round
-                raise KeyboardInterrupt
-            export(*args, **kwargs)
-
-        patch.setattr("korser.pretraining.run.export", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(overrides)
-    again, broken = run(overrides)
-    weights = [safetensors.torch.load_file(f / "checkpoint" / "model.safetensors") for f in (folder, broken)]
-    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
-    assert "6 of 6" in (broken / "checkpoint" / "README.md").read_text()
-    assert again["valid_accuracy"] == whole["valid_accuracy"]
-
-
-def test_changed_data_are_refused_when_resuming(overrides, tmp_path):
+def test_changed_data_are_refused_when_resuming(overrides, tmp_path, monkeypatch):
     corpus = write_tiny_corpus(tmp_path / "corpus")
-    augment = "!new:tests.pretraining.test_pretrain_recipe.Interrupts {n: 4}"
-    overrides = {**overrides, "data_folder": str(corpus), "augment": augment}
-    with pytest.raises(KeyboardInterrupt):
+    overrides = {**overrides, "data_folder": str(corpus)}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, PretrainBrain, "on_fit_batch_start", 4)
         run(overrides)
     write_tiny_corpus(tmp_path / "more", n_speakers=7)
     (corpus / "manifest.csv").write_bytes((tmp_path / "more" / "manifest.csv").read_bytes())
@@ -184,26 +176,26 @@ def test_changed_data_are_refused_when_resuming(overrides, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"n_steps": "0"}, "n_steps is 0"),
+        ({"n_steps": "0"}, "n_steps=0: expected an integer >= 1"),
         ({"n_step": "3"}, "unknown setting 'n_step' .did you mean 'n_steps'"),
         ({"architecture.hiden_size": "3"}, "hidden_size"),
         ({"min_seconds": "5", "max_seconds": "9"}, "all 48 audio files are shorter than min_seconds"),
         ({"min_seconds": "0.11", "max_seconds": "0.2", "config.mask_time_length": "20"}, "a masked span has 20"),
-        ({"max_seconds": "0.1"}, "max_seconds is less than min_seconds"),
-        ({"precision": "fp16"}, "precision is 'fp16'"),
-        ({"gumbel_temperature": "2"}, "gumbel_temperature is 2"),
-        ({"source": "./nowhere"}, "is no folder"),
-        ({"corpus": "null", "data_folder": "korser"}, "holds no audio files"),
-        ({"augment": "3"}, "augment is 3"),
-        ({"licence": ""}, "licence is"),
-        ({"lr": "-1"}, "lr is -1: it must be a number from 0 up"),
-        ({"max_grad_norm": "-1"}, "max_grad_norm is -1: it must be a number from 0.001 up"),
-        ({"nonfinite_patience": "-2"}, "nonfinite_patience is -2"),
-        ({"opt_class": "!name:torch.nn.Linear {}"}, "opt_class: it cannot be made an optimizer of"),
+        ({"max_seconds": "0.1"}, "max_seconds=0.1: expected at least min_seconds"),
+        ({"precision": "fp16"}, "precision=fp16: expected fp32 or bf16"),
+        ({"gumbel_temperature": "2"}, "gumbel_temperature=2: expected the first and the last"),
+        ({"source": "./nowhere"}, "is not a folder"),
+        ({"corpus": "null", "data_folder": "korser"}, "has no audio files"),
+        ({"augment": "3"}, "augment=3: expected an object"),
+        ({"licence": ""}, "licence=null: expected text"),
+        ({"lr": "-1"}, "lr=-1: expected a number >= 0"),
+        ({"max_grad_norm": "-1"}, "max_grad_norm=-1: expected a number >= 0.001"),
+        ({"nonfinite_patience": "-2"}, "nonfinite_patience=-2: expected an integer >= 0"),
+        ({"opt_class": "!name:torch.nn.Linear {}"}, "opt_class: cannot create an optimizer"),
         ({"lr": "1e30", "nonfinite_patience": "0"}, "the loss was not finite"),
     ],
 )
-def test_a_users_mistake_is_said_in_one_line(overrides, changes, message, monkeypatch):
+def test_a_mistake_is_reported_in_one_line(overrides, changes, message, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match=message) as error:
         run(overrides, **changes)
@@ -211,14 +203,17 @@ def test_a_users_mistake_is_said_in_one_line(overrides, changes, message, monkey
 
 
 def test_a_models_yaml_is_refused():
-    with pytest.raises(UserError, match="is a model's YAML"):
+    with pytest.raises(UserError, match="is the YAML file of a model"):
         load_settings(HPARAMS / "mel_stl.yaml")
 
 
 @pytest.mark.parametrize("name", ["pretrain_wav2vec", "pretrain_nano", "pretrain_nano_continued"])
-def test_the_settings_that_come_with_korser_are_whole(name):
+def test_shipped_settings_are_complete(name):
     hparams = load_settings(HPARAMS / f"{name}.yaml")
     assert hparams.name == name and all("data_folder" in source for source in hparams["sources"])
+
+
+PROGRESS, INFO = {"warmup": 0.08, "n_steps": 100}, {"entries": 256, "n_negatives": 50}
 
 
 def row(**changes):
@@ -226,22 +221,29 @@ def row(**changes):
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    "changes, code, text",
     [
-        ({}, None),
-        ({"valid_perplexity": 12.0}, "COLLAPSE at step 100: 12 of 256 codebook entries"),
-        ({"valid_accuracy": 0.02}, "NOTHING LEARNT by step 100: contrastive accuracy 0.020, chance is 0.020"),
-        ({"valid_perplexity": 12.0, "step": 9}, None),
+        ({"valid_perplexity": 12.0}, "collapse", "COLLAPSE at step 100: 12 of 256 codebook entries"),
+        (
+            {"valid_accuracy": 0.02},
+            "nothing_learnt",
+            "NOTHING LEARNT by step 100: contrastive accuracy 0.020, chance is 0.020",
+        ),
     ],
 )
-def test_collapse_is_said(changes, said):
-    trouble = find_trouble(row(**changes), {"warmup": 0.08, "n_steps": 100}, {"entries": 256, "n_negatives": 50})
-    assert (trouble or "").startswith(said or "") and (trouble is None) == (said is None)
+def test_problems_are_reported(changes, code, text):
+    problem = find_problem(row(**changes), PROGRESS, INFO)
+    assert problem.code == code and problem.text.startswith(text)
+
+
+@pytest.mark.parametrize("changes", [{}, {"valid_perplexity": 12.0, "step": 9}])
+def test_without_a_problem_nothing_is_reported(changes):
+    assert find_problem(row(**changes), PROGRESS, INFO) is None
 
 
 def test_tensorboard_gets_the_log(overrides):
     pytest.importorskip("tensorboard")
-    _, folder = run(overrides, tensorboard="true")
+    _, folder = run(overrides, tensorboard="true", n_steps="1")
     assert any((folder / "tensorboard").rglob("events*"))
 
 
@@ -254,14 +256,14 @@ def environment():
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def test_the_recipe_says_mistakes_in_one_line_and_exits_with_2(call, overrides):  # noqa: F811
+def test_the_recipe_reports_a_mistake_in_one_line_and_exits_with_2(call, overrides):
     arguments = [f"--{key}={value}" for key, value in {**overrides, "n_steps": "none"}.items()]
     code, _, err = call("pretrain", YAML, *arguments)
     assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_a_killed_recipe_goes_on_to_the_same_numbers(overrides, tmp_path):
+def test_a_killed_recipe_resumes_to_the_same_numbers(overrides, tmp_path):
     overrides = {**overrides, "n_steps": "60", "valid_interval": "20", "ckpt_interval_steps": "2"}
     whole, folder = run(overrides)
     overrides["output_folder"] = str(tmp_path / "killed")

@@ -1,0 +1,227 @@
+"""Declare settings: a class per kind of YAML, whose annotated fields give type, range and effect of each setting.
+
+All errors of a file are reported together, one line each::
+
+    my.yaml: batch_size=0: expected an integer >= 1
+    my.yaml: unknown setting 'n_epoch' (did you mean 'n_epochs'?)
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from korser.utils.errors import UserError
+from korser.utils.text import did_you_mean
+
+__all__ = [
+    "Device",
+    "Effect",
+    "Factory",
+    "FiniteNumber",
+    "Folder",
+    "NonNegativeInt",
+    "NonNegativeNumber",
+    "PositiveInt",
+    "PositiveNumber",
+    "Proportion",
+    "Settings",
+    "Text",
+    "check",
+    "checked_by",
+    "complete_error",
+    "is_plain",
+    "keys_with",
+    "require_some",
+    "require_unique",
+    "show",
+]
+
+USER_ERROR = "user_error"  # the type of a pydantic error whose message is complete
+
+
+class Effect(Enum):
+    """How a setting affects a run; one that is declared without an effect changes results and makes another model."""
+
+    NONE = "where something is written, or how fast: not part of a run's name"
+    SAME_MODEL = "another run of the same model, such as another seed"
+
+
+class Settings(BaseModel):
+    """Base of the classes that declare the settings of a kind of YAML file."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    base_file: ClassVar[str]  # the shipped file that states them all
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+
+# -- validators --------------------------------------------------------------------------------------------------------
+def checked_by(function: Callable[[Any], Any]) -> AfterValidator:
+    """Return a validator that calls a function which raises a :class:`UserError` for a wrong value."""
+
+    def validate(value: Any) -> Any:
+        try:
+            function(value)
+        except UserError as error:
+            raise complete_error(str(error)) from error
+        return value
+
+    return AfterValidator(validate)
+
+
+def complete_error(message: str) -> PydanticCustomError:
+    """Return an error for a validator to raise whose lines already name the setting."""
+    return PydanticCustomError(USER_ERROR, "{message}", {"message": message})
+
+
+def require_unique(values: list) -> list:
+    """Refuse a list with duplicates."""
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ValueError(f"duplicate {show(value)}")
+    return values
+
+
+def require_some(values: typing.Sized) -> typing.Sized:
+    """Refuse an empty list or mapping."""
+    if not values:
+        raise ValueError("expected at least one entry")
+    return values
+
+
+def _require_object(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, dict):
+        arguments = " and ".join(f"'{info.field_name}.{key}: {show(v)}'" for key, v in value.items())
+        change = arguments or f"'{info.field_name}.NAME: VALUE'"
+        raise ValueError(f"expected an object, as in base.yaml; to change arguments of that one write {change}")
+    return value
+
+
+def _require_device(device: str) -> str:
+    import torch  # here: settings are declared and named without torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"cannot use this device: {' '.join(str(error).split())}") from error
+    return device
+
+
+# -- types of settings; a description is what an error says is expected ------------------------------------------------
+PositiveInt = Annotated[int, Field(ge=1, description="an integer >= 1")]
+NonNegativeInt = Annotated[int, Field(ge=0, description="an integer >= 0")]
+FiniteNumber = Annotated[float, Field(allow_inf_nan=False, description="a number")]
+NonNegativeNumber = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number >= 0")]
+PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number > 0")]
+Proportion = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
+Text = Annotated[str, Field(min_length=1, description="text")]
+Folder = Annotated[str, Field(min_length=1, description="the path of a folder")]
+Device = Annotated[str, Field(min_length=1, description="a device such as cuda:1"), AfterValidator(_require_device)]
+Factory = Annotated[
+    Callable,
+    BeforeValidator(_require_object),
+    Field(description="an object (!new:my.Class) or a function (!name:my.function)"),
+]
+
+
+# -- checks ------------------------------------------------------------------------------------------------------------
+def keys_with(schema: type[Settings], *effects: Effect) -> frozenset[str]:
+    """Return the settings that are declared with one of some effects."""
+    return frozenset(
+        key for key, field in schema.model_fields.items() if any(effect in field.metadata for effect in effects)
+    )
+
+
+def check(schema: type[SettingsType], values: Mapping[str, Any], source: Path | str, **context: Any) -> SettingsType:
+    """Check the values of a settings file.
+
+    Parameters
+    ----------
+    schema : subclass of Settings
+    values : mapping
+    source : Path or str
+        The file, named in errors.
+    **context
+        For the validators of the schema.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    UserError
+        All that is wrong, one line each.
+    """
+    try:
+        return schema.model_validate(dict(values), context=context)
+    except ValidationError as error:
+        lines = _error_lines(schema, values, error)
+        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from error
+
+
+def _error_lines(schema: type[Settings], values: Mapping[str, Any], error: ValidationError) -> list[str]:
+    """Return one line per setting at fault."""
+    annotations = typing.get_type_hints(schema, include_extras=True)
+    lines: dict[str, str] = {}
+    missing = []
+    for item in error.errors(include_url=False):
+        key = str(item["loc"][0])
+        given = f"{key}={show(values.get(key))}"
+        if item["type"] == "missing" and len(item["loc"]) == 1:
+            missing.append(key)
+        elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            lines[key] = f"unknown setting '{key}'{did_you_mean(key, schema.model_fields)}"
+        elif item["type"] == USER_ERROR:
+            lines.setdefault(key, item["ctx"]["message"])
+        elif item["type"] == "value_error":
+            lines.setdefault(key, f"{given}: {item['ctx']['error']}")
+        else:
+            lines.setdefault(key, f"{given}: expected {_describe(annotations[key])}")
+    if missing:
+        lines[missing[0]] = f"missing {', '.join(missing)}: add 'base: {schema.base_file}'"
+    return [line for message in lines.values() for line in message.splitlines()]
+
+
+def _describe(annotation: Any) -> str:
+    """Describe the values that a type allows."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        fields = [item for item in annotation.__metadata__ if isinstance(item, FieldInfo) and item.description]
+        return fields[-1].description if fields else _describe(arguments[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_describe, arguments))
+    if origin is Literal:
+        return " or ".join(map(show, arguments))
+    names = {bool: "true or false", type(None): "null", list: "a list", dict: "a mapping ({} for none)"}
+    return names[origin or annotation]
+
+
+def show(value: Any) -> str:
+    """Return a value as YAML in one line; the type of an object."""
+    if not is_plain(value):
+        return getattr(value, "__name__", type(value).__name__)
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    text = " ".join(text.removesuffix("...\n").split())
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether a value holds no objects, so that it can be written as YAML."""
+    try:
+        yaml.safe_dump(value)
+    except yaml.YAMLError:
+        return False
+    return True

@@ -1,0 +1,132 @@
+"""Import what a settings file names, and explain what cannot be imported."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pydoc
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from korser.utils.errors import UserError
+from korser.utils.text import closest_name
+from korser.utils.user_code import is_user_code
+
+__all__ = ["accepted_arguments", "describe_error", "locate", "make_importable", "refuse_namesakes"]
+
+
+def make_importable(folder: Path | str) -> None:
+    """Let modules next to a YAML file be imported; appended, so that they cannot shadow what is installed."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def locate(target: str, folders: Iterable[str]) -> Any:
+    """Import what an import path names.
+
+    Parameters
+    ----------
+    target : str
+        Such as ``torch.nn.Linear``.
+    folders : iterable of str
+        Folders of the settings files, for the error.
+
+    Raises
+    ------
+    UserError
+        If there is nothing of that name, or its module cannot be imported.
+    """
+    module, _, name = target.rpartition(".")
+    try:
+        found = pydoc.locate(target)
+        members = list(vars(importlib.import_module(module))) if found is None and module else []
+    except pydoc.ErrorDuringImport as error:
+        raise UserError(f"cannot import {target}: {describe_error(error.value)}") from error
+    except ImportError as error:
+        _refuse_hidden(target, error.name or module, folders)
+        searched = " and in ".join([*folders, "what is installed"])
+        raise UserError(
+            f"cannot import {target}: there is no module '{error.name}' (searched in {searched}); if it was moved, "
+            "add its folder to PYTHONPATH"
+        ) from error
+    if found is not None:
+        return found
+    if not module:
+        raise UserError(f"cannot import {target}: its module is missing: write FILE.{name}, where FILE.py defines it")
+    _refuse_hidden(target, module, folders)
+    raise UserError(f"cannot import {target}: {module} has no '{name}'{closest_name(name, members)}")
+
+
+def accepted_arguments(function: Any) -> list[str] | None:
+    """Return the names of the arguments that a class or function takes, None if it takes any."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def refuse_namesakes(folders: Iterable[str]) -> None:
+    """Refuse a module next to a YAML file if Python has already imported another one of its name."""
+    for folder in filter(Path.is_dir, map(Path, folders)):  # recorded folders may have been moved
+        local = {path.stem for path in folder.iterdir()} - {"__main__"}
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] not in local:  # others are not touched: SpeechBrain has lazy modules
+                continue
+            imported = getattr(module, "__file__", None)
+            if not imported or not is_user_code(imported):
+                continue
+            path = folder.joinpath(*name.split("."))
+            for file in path / "__init__.py", path.with_name(path.name + ".py"):
+                if file.is_file() and file.read_bytes() != Path(imported).read_bytes():
+                    raise UserError(
+                        f"{imported} and {file} are both the module '{name}', of which Python imports only one: "
+                        "rename one"
+                    )
+
+
+def describe_error(error: BaseException) -> str:
+    """Describe an exception in one line, with the place in the user's code that led to it."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
+    missing = _missing_init_arguments(error)
+    if missing is None:
+        message = f"{type(error).__name__}: {' '.join(_message(error).split())}"
+    else:
+        message = f"call super().__init__({missing}) first"
+    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if is_user_code(f.filename)]
+    return f"{message} ({places[-1][0]}, line {places[-1][1]})" if places else message
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, TypeError) and len(error.args) > 1:  # HyperPyYAML puts the class before the reason
+        return ": ".join(map(str, error.args))
+    return str(error)
+
+
+def _missing_init_arguments(error: BaseException) -> str | None:
+    """Return the arguments of the missing ``super().__init__`` if a module was used before it, else None."""
+    from torch import nn  # here: settings are merged and named without torch
+
+    from korser.frontend.base import Frontend
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = frames[-1].f_locals.get("self") if frames else None
+    if not isinstance(module, nn.Module) or "_parameters" in vars(module):
+        return None
+    return "output_size=..., frame_rate=..." if isinstance(module, Frontend) else ""
+
+
+def _refuse_hidden(target: str, module: str, folders: Iterable[str]) -> None:
+    """Refuse a module next to the YAML file that an installed module or package of its name hides."""
+    package = sys.modules.get(module.partition(".")[0])
+    hides = getattr(package, "__file__", None)
+    for folder in folders:
+        file = Path(folder).joinpath(*module.split(".")).with_suffix(".py")
+        if hides and file.is_file() and Path(folder) not in Path(hides).parents:
+            raise UserError(f"cannot import {target}: {file} is hidden by {hides}: rename it or its folder")

@@ -1,0 +1,122 @@
+"""Load the YAML files of searches, comparisons, probes and pretrainings, which state exactly the keys of a schema."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hyperpyyaml import load_hyperpyyaml
+from pydantic import ValidationInfo
+
+from korser.config.fields import Settings, complete_error, is_plain
+from korser.config.hparams import HParams, build
+from korser.config.layers import merge_layers
+from korser.config.nodes import keys_of
+from korser.config.shipped import SHIPPED
+from korser.utils.errors import UserError
+from korser.utils.text import did_you_mean
+
+__all__ = ["find_models", "load_recipe", "merge_free_overrides", "require_plain"]
+
+
+def load_recipe(
+    path: str | Path, overrides: Mapping[str, Any] | None, schema: type[Settings], *, hint: str, more: str = ""
+) -> HParams:
+    """Load a YAML file that states exactly the keys of a schema; values are not checked.
+
+    Parameters
+    ----------
+    path, overrides
+        See :func:`korser.config.hparams.load_hparams`.
+    schema : subclass of Settings
+    hint : str
+        What to do with the YAML file of a model, in its error.
+    more : str
+        What else a key may be, in the error of an unknown override; ``{key}`` is replaced.
+
+    Raises
+    ------
+    UserError
+        If it is the YAML file of a model, or keys are unknown or missing (all of them, one line each).
+    """
+    layers = merge_layers(Path(path), overrides)
+    given = {key for _, root in layers.files for key in keys_of(root)}
+    if "frontend" in given:
+        raise UserError(f"{path} is the YAML file of a model: {hint}")
+    known = schema.model_fields
+    errors = list(layers.errors)
+    for key in keys_of(layers.root):
+        if key not in known and key in given:
+            errors.append(f"{path}: unknown setting '{key}'{did_you_mean(key, known)}")
+        elif key not in known:
+            errors.append(f"unknown setting '{key}'{did_you_mean(key, known)}{more.format(key=key)}")
+    missing = [key for key, field in known.items() if field.is_required() and key not in keys_of(layers.root)]
+    if missing:
+        errors.append(f"{path}: missing {', '.join(missing)}: add 'base: {schema.base_file}'")
+    return build(layers, errors)
+
+
+def merge_free_overrides(values: dict[str, Any], overrides: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Set overrides of mappings whose keys are settings of a model, such as ``space.lr``.
+
+    Parameters
+    ----------
+    values : dict
+        Settings of the file.
+    overrides : dict
+        Those whose first part is one of ``keys``; text is read as YAML.
+    keys : tuple of str
+        The mappings.
+    """
+    values = dict(values)
+    for key, text in overrides.items():
+        name, dot, inner = key.partition(".")
+        if name not in keys:
+            continue
+        value = _read(key, text)
+        if name == "overrides" and dot and not is_plain(value):
+            value = text  # an object: runs build it from the text
+        if dot and isinstance(values[name], dict):
+            values[name] = {**values[name], inner: value}
+        elif not dot:
+            values[name] = value
+    return values
+
+
+def require_plain(values: dict, info: ValidationInfo) -> dict:
+    """Refuse objects in a mapping of a model's settings: runs are made in other processes and build their own."""
+    for key, value in values.items():
+        if not is_plain(value):
+            raise complete_error(
+                f'{info.field_name}.{key} holds an object: write it in quotes, as in "!name:torch.optim.SGD"'
+            )
+    return values
+
+
+def find_models(models: Any, info: ValidationInfo) -> list[Path]:
+    """Find the YAML files of models next to the file that names them, from here, or among korser's own."""
+    if not isinstance(models, list) or not all(isinstance(model, (str, Path)) and str(model) for model in models):
+        raise ValueError("expected a list of YAML files of models")
+    folder, found = info.context["folder"], []
+    for model in models:
+        files = [file for file in (folder / model, Path(model), SHIPPED / model) if file.is_file()]
+        if not files:
+            names = [file.name for file in sorted(folder.glob("*.yaml"))]
+            raise ValueError(f"there is no file {model}{did_you_mean(model, names)}")
+        found.append(files[0])
+    stems = [path.stem for path in found]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise ValueError(f"two files are called {stem}, and models are named by their files: rename one")
+    return found
+
+
+def _read(key: str, text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        return load_hyperpyyaml(io.StringIO(f"value: {text}"))["value"]
+    except Exception as error:  # whatever the parser or an object's constructor raises
+        raise UserError(f"--{key}: cannot read '{text}': {' '.join(str(error).split())}") from error

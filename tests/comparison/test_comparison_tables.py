@@ -1,0 +1,75 @@
+"""Tables as Markdown, LaTeX and CSV."""
+
+import re
+
+import pandas as pd
+from made_runs import utterances, write_run
+
+from korser.comparison.compare import compare
+from korser.runs.load import load_runs
+
+
+def test_the_legend_says_which_column_cannot_tell(tmp_path):
+    table = utterances(n_speakers=8)
+    for model in ("a_stl", "b_stl", "c_stl", "d_stl", "e_stl", "f_mtl", "g_mtl"):  # 21 pairs, and one of gender
+        write_run(tmp_path, model, table=table)
+    text = compare(load_runs(tmp_path)).to_markdown()
+    assert "no difference in emotion accuracy, emotion UAR, emotion macro-F1 could be significant" in text
+
+
+def test_the_family_is_of_the_tests_that_were_made(tmp_path, four_models):
+    text = compare(
+        four_models, questions=[{"title": "Q?", "pairs": [["leaf_stl", "wav2vec_leaf_stl"], ["leaf_stl", "x"]]}]
+    )
+    assert "Holm's correction is for" not in text.to_markdown()
+    assert "Holm's correction is for the 4 tests" in compare(four_models).to_markdown()
+
+
+def test_csv_opens_in_excel_with_hangul(tmp_path):
+    write_run(tmp_path, "한국어_stl")
+    write_run(tmp_path, "leaf_stl")
+    comparison = compare(load_runs(tmp_path))
+    comparison.write(tmp_path / "out")
+    names = {"models.csv", "pairs.csv", "questions.csv", "subgroups.csv", "calibration.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {
+        "answers.md",
+        "comparison.md",
+        "comparison.tex",
+    }
+    assert all((tmp_path / "out" / name).read_bytes().startswith(b"\xef\xbb\xbf") for name in names)
+    models = pd.read_csv(tmp_path / "out" / "models.csv", encoding="utf-8-sig")
+    assert sorted(models["model"]) == ["leaf_stl", "한국어_stl"] and {"emotion_uar_low", "emotion_uar_high"} <= set(
+        models
+    )
+    assert "XeLaTeX" in (tmp_path / "out" / "comparison.tex").read_text(encoding="utf-8")
+
+
+def test_markdown(comparison):
+    lines = comparison.to_markdown().splitlines()
+    assert "corpus made, protocol speaker\\_kfold: 9 speakers, 81 utterances, 3 seeds" in lines[0]
+    assert sum(line.count("**") for line in lines if line.startswith("| wav2vec")) == 2 * len(comparison.columns)
+    tables = [line for line in lines if line.startswith("|")]
+    for row in tables:
+        assert len(re.findall(r"(?<!\\)\|", row)) in (9, 8)
+    assert "94.4 M" in "".join(tables) and "6.9 G" in "".join(tables) and "1 GB" in "".join(tables)
+    assert "(two-sided, exact, 9 speakers, common seeds: 3)" in "".join(lines)
+
+
+def test_latex_is_well_formed(comparison):
+    text = comparison.to_latex()
+    body = re.sub(r"%.*", "", text.replace("\\%", ""))
+    assert body.replace("\\{", "").replace("\\}", "").count("{") == body.replace("\\{", "").replace("\\}", "").count(
+        "}"
+    )
+    opened = re.findall(r"\\begin\{([a-z*]+)\}", text)
+    assert (
+        sorted(opened) == sorted(re.findall(r"\\end\{([a-z*]+)\}", text)) == ["table*", "table*", "tabular", "tabular"]
+    )
+    for tabular in re.findall(r"\\begin\{tabular\}\{@\{\}(l[c]*)@\{\}\}(.*?)\\end\{tabular\}", text, re.S):
+        columns, content = tabular
+        rows = [line for line in content.splitlines() if line.endswith("\\\\")]
+        assert len(rows) == 5 and all(row.count("&") == len(columns) - 1 for row in rows)
+        assert all(rule in content for rule in ("\\toprule", "\\midrule", "\\bottomrule"))
+    assert not re.search(r"(?<!\\)[_#]", re.sub(r"\\label\{[^}]*\}", "", body))
+    assert text.count("\\textbf{.") == len(comparison.columns) and "wav2vec\\_leaf\\_mtl" in text
+    assert text.isascii()
