@@ -16,10 +16,10 @@ def main(arguments: list[str]) -> None:
     """Train the model of a settings file and print its results."""
     parser = cli.Parser("train", __doc__, usage="FILE.yaml [--key=value ...]")
     path, overrides, _ = cli.parse_settings(parser, arguments)
+    hparams = korser.load_hparams(path, overrides)
     from korser.metrics.evaluate import summary_table
     from korser.runs.directory import RunDirectory, headline, run_folder
 
-    hparams = korser.load_hparams(path, overrides)
     is_main_process = cli.init_distributed(hparams)
     run_dir = run_folder(hparams)
     metrics = korser.train(hparams, run_dir)
