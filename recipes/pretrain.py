@@ -19,10 +19,10 @@ def main(arguments: list[str]) -> None:
     from korser.pretraining import load_settings, pretrain, pretrain_folder
 
     settings = load_settings(path, overrides)
-    is_main_process = cli.init_distributed(settings)
+    cli.init_distributed(settings)
     run_dir = pretrain_folder(settings)
     pretrain(settings, run_dir)
-    if is_main_process:
+    if cli.is_main_process():
         print(f"The checkpoint is {run_dir / 'checkpoint'}")
 
 

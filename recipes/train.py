@@ -16,17 +16,21 @@ def main(arguments: list[str]) -> None:
     """Train the model of a settings file and print its results."""
     parser = cli.Parser("train", __doc__, usage="FILE.yaml [--key=value ...]")
     path, overrides, _ = cli.parse_settings(parser, arguments)
-    hparams = korser.load_hparams(path, overrides)
     from korser.metrics.evaluate import summary_table
+    from korser.runs.complete import find_complete_run
     from korser.runs.directory import RunDirectory, headline, run_folder
 
-    is_main_process = cli.init_distributed(hparams)
-    run_dir = run_folder(hparams)
-    metrics = korser.train(hparams, run_dir)
-    if is_main_process:
+    directory = find_complete_run(path, overrides)
+    if directory is None:
+        hparams = korser.load_hparams(path, overrides)
+        cli.init_distributed(hparams)
+        directory = RunDirectory(run_folder(hparams))
+        korser.train(hparams, directory.path)
+    if cli.is_main_process():
+        metrics = directory.metrics()
         split = "test" if "test" in metrics else "valid"
-        print(summary_table(metrics[split], **headline(RunDirectory(run_dir).info(), split)))
-        print(f"\nEverything is in {run_dir}")
+        print(summary_table(metrics[split], **headline(directory.info(), split)))
+        print(f"\nEverything is in {directory}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ from korser import cli
 try:
     cli.main(sys.argv[1:])
 finally:
-    print(*sorted({"torch", "speechbrain", "pandas", "transformers"} & set(sys.modules)), file=sys.stderr)
+    print(*sorted({"torch", "speechbrain", "transformers"} & set(sys.modules)), file=sys.stderr)
 """
 
 

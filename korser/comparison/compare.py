@@ -21,7 +21,7 @@ from korser.comparison.warnings import excluded_models, recording_warnings, sear
 from korser.comparison.write import document, latex, write_comparison
 from korser.runs.groups import label_runs, made_by_other_code, studies
 from korser.runs.load import Run
-from korser.runs.pool import ModelPredictions, pool
+from korser.runs.pool import ModelPredictions, pool_runs
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv
 from korser.utils.notes import Note
@@ -185,7 +185,7 @@ def compare(
         If the runs are on different corpora or splits, disagree on labels, or lack the metric.
     """
     used, notes = _with_predictions(runs, part)
-    models = {label: pool(label, own, part=part) for label, own in label_runs(used).items()}
+    models = {label: pool_runs(label, own, split=part) for label, own in label_runs(used).items()}
     first = next(iter(models.values()))
     main = next(iter(first.tasks))
     columns = _columns(models, main)
@@ -196,9 +196,9 @@ def compare(
     if questions is None:
         questions = default_questions(models)
         notes += _models_with_several_settings(models)
-    notes += [Note("left_out", str(note)) for model in models.values() for note in model.notes]
+    notes += [note for model in models.values() for note in model.notes]
     notes += [Note("not_compared", note) for note in excluded.values()]
-    notes += [Note("different_code", str(note)) for note in made_by_other_code(used)]
+    notes += made_by_other_code(used)
 
     compared = {label: model for label, model in models.items() if label not in excluded}
     entries = {column: estimates_of(models, *of) for column, of in columns.items()}

@@ -13,7 +13,7 @@ from korser.data.degradations import Condition
 from korser.metrics import estimates
 from korser.runs.directory import condition_split
 from korser.runs.load import Run
-from korser.runs.pool import ModelPredictions, pool
+from korser.runs.pool import ModelPredictions, pool_runs
 from korser.utils.errors import UserError
 from korser.utils.table import Table, TableCell
 from korser.utils.text import interval_text, number, shorten, signed
@@ -120,7 +120,7 @@ def _result_cell(row: Mapping[str, Any] | None, metric: str) -> TableCell:
 def _predictions_under(model: ModelPredictions, condition: Condition) -> ModelPredictions:
     """Return the predictions of a model under a condition, for the utterances and seeds of its test split."""
     split = condition_split(condition.name)
-    degraded = pool(f"{model.label} under {condition.name}", model.runs, part=split)
+    degraded = pool_runs(f"{model.label} under {condition.name}", model.runs, split=split)
     same = degraded.seeds == model.seeds
     for seed in model.seeds if same else ():
         same = same and _labels(degraded.tables[seed], model).equals(_labels(model.tables[seed], model))

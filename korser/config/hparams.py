@@ -12,7 +12,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from korser.config.imports import describe_error, make_importable, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
-from korser.config.names import find_unknown_names, find_unused_keys
+from korser.config.names import find_unknown_names, find_unknown_overrides, find_unused_keys
 from korser.config.nodes import compose, get_value
 from korser.config.schema import WITHOUT_EFFECT
 from korser.config.sources import named_sources
@@ -150,6 +150,7 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -
         If a file cannot be read or parsed, names are unknown (one line each), or an object cannot be built.
     """
     layers = merge_layers(Path(path), overrides)
+    _raise_all(find_unknown_overrides(layers, overrides or {}))  # at once: other names are checked by importing them
     return build(layers, layers.errors + find_unused_keys(layers, overrides))
 
 

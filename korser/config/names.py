@@ -15,11 +15,11 @@ from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, TrainSettings
 from korser.utils.errors import UserError
 from korser.utils.text import closest_name, did_you_mean
 
-__all__ = ["find_unknown_names", "find_unused_keys"]
+__all__ = ["find_unknown_names", "find_unknown_overrides", "find_unused_keys"]
 
 
 def find_unused_keys(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str]:
-    """Find the top-level keys of a model's YAML and of overrides that nothing reads.
+    """Find the top-level keys of a model's YAML that nothing reads.
 
     A key that the uppermost file adds to those of its bases must be a setting of korser or SpeechBrain, be used by a
     ``!ref`` or an alias, be ``!apply:`` or ``description``, or begin with an underscore. Keys of a base need not be
@@ -46,13 +46,27 @@ def find_unused_keys(layers: Layers, overrides: Mapping[str, Any] | None) -> lis
                 f"{path}: nothing uses '{key}'{closest_name(key, known)}: name it in a !ref, or begin it with '_' if "
                 "your own code reads it"
             )
-    given = {key for _, root in layers.files for key in keys_of(root)}
-    for key in overrides or {}:
-        if "." in key or key in given:
+    return errors
+
+
+def find_unknown_overrides(layers: Layers, overrides: Iterable[str]) -> list[str]:
+    """Find the top-level keys of overrides that are not settings of the model's YAML, korser or SpeechBrain.
+
+    Returns
+    -------
+    list of str
+        One line per key.
+    """
+    path, settings = layers.path, TrainSettings.model_fields
+    written = [key for _, root in layers.files for key in keys_of(root)]
+    errors = []
+    for key in overrides:
+        if "." in key or key in written:
             continue
         if key in UNSUPPORTED_RUN_OPTIONS:
             errors.append(f"unsupported setting '{key}': {UNSUPPORTED_RUN_OPTIONS[key]}")
         elif key not in settings:
+            known = dict.fromkeys([*written, *settings])
             errors.append(f"unknown setting '{key}'{did_you_mean(key, known)}")
         elif settings[key].is_required():
             errors.append(f"{path} has no '{key}': add 'base: {TrainSettings.base_file}' to it")

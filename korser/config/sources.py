@@ -21,9 +21,9 @@ def named_sources(text: str) -> dict[str, dict[str, str]]:
     Returns
     -------
     dict
-        ``code``: digest of the code of each plugin, by the import path in ``!new:``, ``!name:`` or ``!apply:``
-        (:mod:`korser.utils.fingerprint` says which code counts). ``files``: digest of each file, or of the files directly
-        in each folder, whose path is an argument of such an object.
+        ``code``: digest of each plugin's code, by the import path in ``!new:``, ``!name:`` or ``!apply:``
+        (:mod:`korser.utils.fingerprint` defines which code counts). ``files``: digest of each file or folder whose
+        path is an argument of such an object.
     """
     code, files = {}, {}
     for node in nodes(compose(text, "the settings")):

@@ -2,13 +2,13 @@
 
 The leading frozen stages of a frontend are a pure function of the audio, so their output is computed once for each
 utterance. The folder ``features/<digest>`` is named by everything that its content depends on except for the audio
-(:mod:`korser.data.fingerprint`), and by the precision and dtype, the kind of device and the seconds of audio in a batch,
-which change bits. The key of an entry is the digest of the audio (:mod:`korser.data.store`). Nothing has to be cleared:
+(:mod:`korser.data.fingerprint`), and by what changes bits: precision and dtype, the kind of device and the seconds of
+audio in a batch. The key of an entry is the digest of the audio (:mod:`korser.data.store`). Nothing has to be cleared:
 what is stale is never found again. The folder may be deleted at any time.
 
-The number of threads and the model of the GPU change bits as well, but are not in the name: runs with the same name share
-one entry, computed once, so that models are compared on the same features. Each shard records what it was computed with,
-and the log reports a difference.
+The number of threads and the model of the GPU may change bits as well, but are not in the name: all runs with the same
+frozen stages share the entries that were computed first, so that models are compared on the same features. Each shard
+records what it was computed with, and the log reports a difference.
 
 Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels.
 """

@@ -113,7 +113,7 @@ def _run_info(
         "speakers_held": bool(valid.any()) and speakers[0].isdisjoint(speakers[1]),
         "synthetic": synthetic,
         "data": _data_digest(table),
-        **hparams.sources,
+        "code": hparams.sources["code"],
         "checkpoints": checkpoints_of(transformer, hparams["revision"]) if hparams["source"] else [],
         "n_negatives": config.num_negatives,
         "diversity_loss_weight": config.diversity_loss_weight,

@@ -1,0 +1,1 @@
+"""Run directories: their files, what they were made from, and runs as data for tables and figures."""

@@ -1,16 +1,27 @@
-"""Complete run directories, and which of them may be laid side by side.
+"""Which runs belong to one model, and which models can be compared.
 
-Runs of a *model* differ in the seed and in the fold alone; they are pooled. Runs of a *study* have the corpus, the
-protocol and the classes in common, so that models can be compared; nothing is ever pooled across studies.
+Runs of a model differ only in seed and fold; they are pooled. Runs that can be compared have corpus, protocol, split
+and classes in common; nothing is pooled or compared across such groups.
 """
 
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from korser.config.schema import SAME_MODEL
+from korser.runs.load import Run
+from korser.runs.pool import ModelPredictions
+from korser.utils.notes import Note
 
-SHOWN = 3
+__all__ = ["label_runs", "made_by_other_code", "mark_searched", "other_recordings", "studies"]
+
+MAX_NOTES = 3
 
 
-def mark_searched(runs, comparisons):
-    """Give runs the speakers on whom a comparison says that their settings were searched.
+def mark_searched(runs: Iterable[Run], comparisons: Iterable[Mapping[str, Any]]) -> None:
+    """Add to each run the speakers on whom, according to a comparison, its settings were searched.
 
     Parameters
     ----------
@@ -18,53 +29,16 @@ def mark_searched(runs, comparisons):
     comparisons : list of dict
         The contents of ``comparison.json`` files (:mod:`korser.comparison.run`).
     """
-    for made in comparisons:
-        for entry in made["runs"]:
-            for run in runs:
-                if run.path.name == entry["run"]:
-                    run.searched_on = sorted({*run.searched_on, *entry["searched_on_tested_speakers"]})
-
-
-def studies(runs):
-    """Divide runs into those that may be compared: same corpus, protocol, split and classes of the main task.
-
-    Parameters
-    ----------
-    runs : list of Run
-
-    Returns
-    -------
-    dict
-        ``{name: list of Run}`` in the order of first appearance. A name is corpus and protocol, and what else tells
-        two studies apart.
-    """
-    groups = {}
+    searched = defaultdict(set)
+    for comparison in comparisons:
+        for entry in comparison["runs"]:
+            searched[entry["run"]].update(entry["searched_on_tested_speakers"])
     for run in runs:
-        groups.setdefault(tuple(_study(run).items()), []).append(run)
-    keys = [dict(key) for key in groups]
-    differing = [k for k in dict.fromkeys(k for key in keys for k in key) if len({key.get(k) for key in keys}) > 1]
-    names = {}
-    for key, members in zip(keys, groups.values()):
-        same = [other for other in keys if all(other[k] == key[k] for k in ("corpus", "protocol"))]
-        more = [k for k in differing if len({other.get(k) for other in same}) > 1]
-        details = "".join(f", {k.removeprefix('split.')} {key.get(k, 'not given')}" for k in more)
-        names[f"{key['corpus']}, {key['protocol']}{details}"] = members
-    return names
+        run.searched_on = sorted({*run.searched_on, *searched[run.path.name]})
 
 
-def _study(run):
-    main, task = next(iter(run.tasks.items()))
-    return {
-        "corpus": run.info["corpus"],
-        "protocol": run.info["protocol"],
-        **{k: v for k, v in run.split.items() if k not in ("split", "split.protocol")},
-        **({"data_folder": run.settings["data_folder"]} if run.info["identified_by_folder"] else {}),
-        "classes": f"{main}: {', '.join(task['classes'])}",
-    }
-
-
-def label_runs(runs):
-    """Name the model of every run; what differs beside seed and fold makes another model, and is in the name.
+def studies(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Group runs that can be compared: same corpus, protocol, split and classes of the main task.
 
     Parameters
     ----------
@@ -73,29 +47,68 @@ def label_runs(runs):
     Returns
     -------
     dict
-        ``{label: list of Run}``: ``mel_stl``, or ``mel_stl (lr 0.003)`` beside ``mel_stl (lr 0.01)``.
+        ``{name: list of Run}`` in the order of first appearance. A name is corpus and protocol, and whatever else
+        distinguishes groups with the same corpus and protocol.
     """
-    by_name = {}
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(_study_key(run).items()), []).append(run)
+    keys = [dict(key) for key in groups]
+    return {_study_name(key, keys): members for key, members in zip(keys, groups.values())}
+
+
+def _study_name(key: dict[str, str], keys: list[dict[str, str]]) -> str:
+    similar = [other for other in keys if all(other[k] == key[k] for k in ("corpus", "protocol"))]
+    name = f"{key['corpus']}, {key['protocol']}"
+    for k in dict.fromkeys(k for other in similar for k in other):
+        if len({other.get(k) for other in similar}) > 1:
+            name += f", {k.removeprefix('split.')} {key.get(k, 'not given')}"
+    return name
+
+
+def _study_key(run: Run) -> dict[str, str]:
+    main, task = next(iter(run.tasks.items()))
+    key = {"corpus": run.info["corpus"], "protocol": run.info["protocol"]}
+    key |= {k: v for k, v in run.split.items() if k not in ("split", "split.protocol")}
+    if run.info["identified_by_folder"]:
+        key["data_folder"] = run.settings["data_folder"]
+    return {**key, "classes": f"{main}: {', '.join(task['classes'])}"}
+
+
+def label_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Name the model of every run; runs that differ in more than seed and fold are different models.
+
+    Parameters
+    ----------
+    runs : list of Run
+
+    Returns
+    -------
+    dict
+        ``{label: list of Run}``, such as ``mel_stl``, or ``mel_stl (lr 0.003)`` and ``mel_stl (lr 0.01)``.
+    """
+    runs = list(runs)
+    by_name = defaultdict(list)
     for run in runs:
         if run.label is None:
-            by_name.setdefault(run.model, []).append(run)
+            by_name[run.model].append(run)
     labels = {}
     for name, members in by_name.items():
         settings = [{k: v for k, v in run.settings.items() if k.split(".")[0] not in SAME_MODEL} for run in members]
         details = _differences(settings)
-        all_details = _differences([{**own, **_code_and_weights(run)} for own, run in zip(settings, members)])
-        if len(set(all_details)) > len(set(details)):  # settings alone do not tell the models apart
+        all_details = _differences([{**own, **_sources(run)} for own, run in zip(settings, members)])
+        if len(set(all_details)) > len(set(details)):  # settings do not distinguish the models
             details = all_details
         for run, text in zip(members, details):
             labels[run.path] = f"{name} ({text})" if text else name
-    grouped = {}
+    grouped = defaultdict(list)
     for run in runs:
-        grouped.setdefault(run.label if run.label is not None else labels[run.path], []).append(run)
-    return grouped
+        grouped[labels[run.path] if run.label is None else run.label].append(run)
+    return dict(grouped)
 
 
-def _differences(described):
-    """Of each mapping what not all have, in words."""
+def _differences(described: list[dict[str, str]]) -> list[str]:
+    """Describe for each mapping the values that not all mappings share."""
     columns = {}  # values over the runs: the setting whose name comes first; 'n_epochs', not 'epoch_counter.limit'
     for key in sorted(dict.fromkeys(k for each in described for k in each), key=lambda k: (k.count("."), len(k))):
         values = tuple(each.get(key, "none") for each in described)
@@ -104,8 +117,14 @@ def _differences(described):
     return [", ".join(f"{key} {values[i]}" for values, key in columns.items()) for i in range(len(described))]
 
 
-def made_by_other_code(runs):
-    """What to say of runs that not the same code, or not the same version of korser and its libraries, has made.
+def _sources(run: Run) -> dict[str, str]:
+    code = {f"code.{name}": digest for name, digest in run.info["code"].items()}
+    files = {f"file.{name}": digest for name, digest in run.info["files"].items()}
+    return {**code, **files, **{f"frozen.{i}": stage["weights"] for i, stage in enumerate(run.info["frozen"])}}
+
+
+def made_by_other_code(runs: Iterable[Run]) -> list[Note]:
+    """Return notes on models with runs by different code, and on different versions of korser and its libraries.
 
     Parameters
     ----------
@@ -113,31 +132,36 @@ def made_by_other_code(runs):
 
     Returns
     -------
-    list of str
+    list of Note
+        Codes ``different_code`` and ``different_versions``.
     """
-    codes, versions = {}, {}
+    code = defaultdict(lambda: defaultdict(set))  # model -> plugin -> digests
+    versions = defaultdict(set)
     for run in runs:
-        for part, code in run.info.get("code", {}).items():
-            codes.setdefault(run.model, {}).setdefault(part, set()).add(code)
-        environment = run.info.get("environment", {})
-        for name, version in {**environment.get("versions", {}), "korser": environment.get("korser_source")}.items():
-            versions.setdefault(name, {}).setdefault(str(version), []).append(run.path.name)
-    changed = {model: [part for part, seen in parts.items() if len(seen) > 1] for model, parts in codes.items()}
-    notes = [
-        f"{model}: not all runs are by the same code of {', '.join(parts)}" for model, parts in changed.items() if parts
-    ]
-    several = {name: seen for name, seen in versions.items() if len(seen) > 1}
+        for plugin, digest in run.info["code"].items():
+            code[run.model][plugin].add(digest)
+        for library, version in run.info["environment"].get("versions", {}).items():
+            versions[library].add(str(version))
+        versions["korser"].add(run.info["environment"].get("korser_source"))
+    notes = []
+    for model, plugins in code.items():
+        changed = [plugin for plugin, digests in plugins.items() if len(digests) > 1]
+        if changed:
+            notes.append(
+                Note("different_code", f"{model}: its runs were made with different code of {', '.join(changed)}")
+            )
+    korser = len(versions.pop("korser"))
+    several = [f"{library} {', '.join(sorted(found))}" for library, found in versions.items() if len(found) > 1]
+    if korser > 1:
+        several.append(f"{korser} states of korser's code")
     if several:
-        told = [
-            f"{len(seen)} states of korser's code" if name == "korser" else f"{name} {', '.join(seen)}"
-            for name, seen in several.items()
-        ]
-        notes.append(f"the runs were made by {'; '.join(told)}: whether their figures depend on it is not known")
+        text = f"the runs were made with {'; '.join(several)}: whether the results depend on it is not known"
+        notes.append(Note("different_versions", text))
     return notes
 
 
-def other_recordings(models):
-    """What to say of runs that were not given the same speech under the same names.
+def other_recordings(models: Mapping[str, ModelPredictions]) -> list[Note]:
+    """Return warnings about runs with other recordings of the same utterances, or other training data of a fold.
 
     Parameters
     ----------
@@ -145,26 +169,29 @@ def other_recordings(models):
 
     Returns
     -------
-    list of str
-        Of other recordings, and of other training parts of the same fold.
+    list of Note
+        Codes ``different_audio``, ``different_training_data`` and, in place of further ones, ``more_different_data``.
     """
     runs = [run for model in models.values() for run in model.runs if run.recordings is not None]
-    said, trained = [], {}
+    notes: list[Note] = []
+    first_of_fold: dict[Any, Run] = {}
     for run in runs:
         a, b = runs[0].recordings["digest"].align(run.recordings["digest"], join="inner")
-        if (a != b).any():
-            where = f"{(a != b).sum()} utterances (first: {a.index[a != b][0]})"
-            said.append(f"DIFFERENT AUDIO: {run.path.name} has other recordings of {where} than {runs[0].path.name}")
-        own = run.recordings.index[run.recordings["split"] != "test"]
-        first, expected = trained.setdefault(run.fold, (run, own))
-        if set(own) != set(expected):
-            said.append(
-                f"DIFFERENT TRAINING PARTS: {len(own)} utterances in {run.path.name}, {len(expected)} in {first.path.name}"
-            )
-    return said[:SHOWN] + [f"DIFFERENT AUDIO or training parts in {len(said) - SHOWN} more runs"] * (len(said) > SHOWN)
+        differing = a.index[a != b]
+        if len(differing):
+            where = f"{len(differing)} utterances (first: {differing[0]})"
+            text = f"DIFFERENT AUDIO: {run.path.name} has other recordings of {where} than {runs[0].path.name}"
+            notes.append(Note("different_audio", text))
+        first = first_of_fold.setdefault(run.fold, run)
+        own, expected = _training_ids(run), _training_ids(first)
+        if own != expected:
+            sizes = f"{len(own)} utterances in {run.path.name}, {len(expected)} in {first.path.name}"
+            notes.append(Note("different_training_data", f"DIFFERENT TRAINING DATA: {sizes}"))
+    if len(notes) > MAX_NOTES:
+        text = f"DIFFERENT AUDIO or training data in {len(notes) - MAX_NOTES} more runs"
+        notes[MAX_NOTES:] = [Note("more_different_data", text)]
+    return notes
 
 
-def _code_and_weights(run):
-    code = {f"code.{name}": digest for name, digest in run.info.get("code", {}).items()}
-    frozen = {f"frozen.{i}": stage["weights"] for i, stage in enumerate(run.info.get("frozen", []))}
-    return {**code, **frozen}
+def _training_ids(run: Run) -> set[str]:
+    return set(run.recordings.index[run.recordings["split"] != "test"])

@@ -33,6 +33,7 @@ REQUIRED_INFO = (
     "protocol",
     "seed",
     "code",
+    "files",
     "frozen",
     "environment",
 )

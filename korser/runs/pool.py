@@ -1,64 +1,74 @@
 """Predictions of a model, pooled over folds."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from korser.metrics.scores import confidence_bins
+from korser.runs.load import Run
 from korser.utils.errors import UserError
+from korser.utils.notes import Note
 from korser.utils.text import shorten
+
+__all__ = ["ModelPredictions", "pool_runs", "require_same_truth", "require_same_utterances"]
 
 
 @dataclass(eq=False)
 class ModelPredictions:
-    """What one model predicted, for each seed pooled over folds: each utterance once.
+    """Predictions of one model, for each seed pooled over folds: each utterance once.
 
     Attributes
     ----------
     label : str
     runs : list of Run
-        Those that are used.
+        The runs that are used.
     tasks : dict
         As :attr:`Run.tasks`.
     tables : dict
         ``{seed: pandas.DataFrame}``, rows in the order of their ids, the same for all seeds.
-    notes : list of str
-        What was left out.
+    notes : list of Note
+        Runs that were left out; codes ``repeated_run`` and ``incomplete_seed``.
     """
 
     label: str
-    runs: list
-    tasks: dict
-    tables: dict
-    notes: list
-    _cache: dict = field(default_factory=dict, repr=False)
+    runs: list[Run]
+    tasks: dict[str, dict[str, Any]]
+    tables: dict[int, pd.DataFrame]
+    notes: list[Note]
+    _cache: dict[tuple, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
-    def seeds(self):
+    def seeds(self) -> list[int]:
+        """Seeds in order."""
         return sorted(self.tables)
 
     @property
-    def folds(self):
+    def folds(self) -> list[Any]:
+        """Folds in order."""
         return sorted({run.fold for run in self.runs}, key=str)
 
     @property
-    def table(self):
-        """The utterances, with the predictions of the first seed."""
+    def table(self) -> pd.DataFrame:
+        """Utterances with the predictions of the first seed."""
         return self.tables[self.seeds[0]]
 
     @cached_property
-    def speakers(self):
-        """Names of the speakers in order; empty if the speaker of some utterance is not known."""
+    def speakers(self) -> list[str]:
+        """Names of the speakers in order; empty if the speaker of an utterance is unknown."""
         return [] if self.table["speaker"].isna().any() else sorted(self.table["speaker"].unique())
 
-    def speakers_with(self, task):
-        """Those who have an utterance with a label of the task: the order of the counts."""
+    def speakers_with(self, task: str) -> list[str]:
+        """Return the speakers who have an utterance with a label of the task, in the order of the counts."""
         return [self.speakers[i] for i in np.unique(self._speaker[self._classes(task) >= 0])] if self.speakers else []
 
-    def counts(self, task, *, rows=None, seeds=None):
-        """Confusion counts of a task.
+    def counts(self, task: str, *, rows: np.ndarray | None = None, seeds: list[int] | None = None) -> np.ndarray:
+        """Count confusions of a task.
 
         Parameters
         ----------
@@ -70,8 +80,8 @@ class ModelPredictions:
         Returns
         -------
         np.ndarray
-            ``(S, n, K, K)`` int over the speakers with a labelled utterance in ``rows``; if speakers are not known
-            ``n`` is 1, over all.
+            ``(S, n, K, K)`` int over the speakers with a labelled utterance in ``rows``; ``n`` is 1 if speakers are
+            unknown.
         """
         k = len(self.tasks[task]["classes"])
 
@@ -81,8 +91,8 @@ class ModelPredictions:
 
         return self._per_speaker(task, rows, seeds, count)
 
-    def bins(self, task, *, rows=None, seeds=None):
-        """Counts by confidence (:func:`korser.metrics.scores.confidence_bins`), ``(S, n, 3, BINS)``."""
+    def bins(self, task: str, *, rows: np.ndarray | None = None, seeds: list[int] | None = None) -> np.ndarray:
+        """Count by confidence (:func:`korser.metrics.scores.confidence_bins`), ``(S, n, 3, BINS)``."""
         columns = [f"{task}_prob_{c}" for c in self.tasks[task]["classes"]]
 
         def count(seed, keep, truth, predicted, speaker, n):
@@ -92,7 +102,9 @@ class ModelPredictions:
 
         return self._per_speaker(task, rows, seeds, count)
 
-    def _per_speaker(self, task, rows, seeds, count):
+    def _per_speaker(
+        self, task: str, rows: np.ndarray | None, seeds: list[int] | None, count: Callable[..., np.ndarray]
+    ) -> np.ndarray:
         truth = self._classes(task)
         keep = (truth >= 0) & (True if rows is None else np.asarray(rows))
         names, speaker = np.unique(self._speaker[keep], return_inverse=True)
@@ -101,14 +113,14 @@ class ModelPredictions:
         return np.stack([count(s, keep, truth[keep], p[keep], speaker, len(names)) for s, p in zip(seeds, predicted)])
 
     @cached_property
-    def _speaker(self):
-        """Index of each row's speaker, 0 if not all are known."""
+    def _speaker(self) -> np.ndarray:
+        """Index of each row's speaker; 0 if a speaker is unknown."""
         if not self.speakers:
             return np.zeros(len(self.table), dtype=int)
         return np.searchsorted(self.speakers, self.table["speaker"])
 
-    def _classes(self, column, seed=None):
-        """Class indices of a column, -1 where it is empty."""
+    def _classes(self, column: str, seed: int | None = None) -> np.ndarray:
+        """Return the class indices of a column, -1 for an empty cell."""
         key = (column, seed)
         if key not in self._cache:
             table = self.table if seed is None else self.tables[seed]
@@ -119,26 +131,26 @@ class ModelPredictions:
             if len(unknown):
                 where = table["id"].iloc[unknown[0]]
                 raise UserError(
-                    f"{self.label}: '{list(values)[unknown[0]]}' in the column {column} of {where} is none of the "
-                    f"classes {', '.join(classes)}: predict again, with the labels of the training"
+                    f"{self.label}: '{list(values)[unknown[0]]}' in column {column} of {where}: expected one of "
+                    f"{', '.join(classes)}; predict again with the labels of the training"
                 )
             self._cache[key] = codes
         return self._cache[key]
 
 
-def pool(label, runs, *, part="test"):
-    """Put together the predictions of one model's runs: folds one below the other, seeds side by side.
+def pool_runs(label: str, runs: Iterable[Run], *, split: str = "test") -> ModelPredictions:
+    """Pool the predictions of one model's runs over folds, for each seed.
 
-    Of seeds that have not tested the same utterances (a fold is missing) those with most are kept, and a note says so;
-    likewise a run that is there twice.
+    If a seed lacks a fold, the seeds with most utterances are kept; of repeated runs the first is kept. A note reports
+    what is left out.
 
     Parameters
     ----------
     label : str
     runs : list of Run
-        Of one study and one model.
-    part : str
-        Which predictions, see :meth:`Run.predictions`.
+        Runs of one model that can be compared.
+    split : str
+        See :meth:`Run.predictions`.
 
     Returns
     -------
@@ -149,32 +161,23 @@ def pool(label, runs, *, part="test"):
     UserError
         If folds share utterances, or runs disagree on a label.
     """
-    notes, chosen = [], {}
+    notes: list[Note] = []
+    chosen: dict[tuple, Run] = {}
     for run in sorted(runs, key=lambda run: str(run.path)):
-        twin = chosen.setdefault((run.seed, run.fold), run)
-        if twin is not run:
-            notes.append(f"{label}: {run.path} repeats seed {run.seed} of {twin.path} and is left out")
+        first = chosen.setdefault((run.seed, run.fold), run)
+        if first is not run:
+            text = f"{label}: {run.path} repeats seed {run.seed} of {first.path} and is left out"
+            notes.append(Note("repeated_run", text))
     tasks = _common_tasks(label, list(chosen.values()))
     tables = {}
     for seed in sorted({seed for seed, _ in chosen}):
         own = [run for (s, _), run in chosen.items() if s == seed]
-        table = pd.concat([run.predictions(part) for run in own], ignore_index=True)
-        main, about = next(iter(tasks.items()))
-        for column in ("id", "speaker", f"{main}_pred", *(f"{main}_prob_{c}" for c in about["classes"])):
-            if column not in table:
-                raise UserError(f"{own[0].path}/{part}.csv has no column {column}: predict again")
-        twice = table["id"][table["id"].duplicated()]
-        if len(twice):
-            raise UserError(
-                f"{label}, seed {seed}: {len(twice)} utterances (first: {twice.iloc[0]}) are in the {part} part of "
-                f"more than one of {shorten([run.path for run in own])}: runs of different splits cannot be pooled"
-            )
-        tables[seed] = table.sort_values("id", ignore_index=True)
+        tables[seed] = _pool_folds(f"{label}, seed {seed}", own, tasks, split)
     ids = {seed: tuple(table["id"]) for seed, table in tables.items()}
     fullest = max(ids.values(), key=len)
     for seed in [seed for seed in ids if ids[seed] != fullest]:
-        n = f"{len(ids[seed])} utterances and others on {len(fullest)}"
-        notes.append(f"{label}: seed {seed} is left out, it was tested on {n}")
+        text = f"{label}: seed {seed} is left out: tested on {len(ids[seed])} utterances, others on {len(fullest)}"
+        notes.append(Note("incomplete_seed", text))
         del tables[seed]
     pooled = ModelPredictions(label, [run for run in chosen.values() if run.seed in tables], tasks, tables, notes)
     for task in tasks:
@@ -183,7 +186,22 @@ def pool(label, runs, *, part="test"):
     return pooled
 
 
-def _common_tasks(label, runs):
+def _pool_folds(label: str, runs: list[Run], tasks: dict[str, dict[str, Any]], split: str) -> pd.DataFrame:
+    table = pd.concat([run.predictions(split) for run in runs], ignore_index=True)
+    main, about = next(iter(tasks.items()))
+    for column in ("id", "speaker", f"{main}_pred", *(f"{main}_prob_{c}" for c in about["classes"])):
+        if column not in table:
+            raise UserError(f"{runs[0].directory.predictions_file(split)} has no column {column}: predict again")
+    repeated = table["id"][table["id"].duplicated()]
+    if len(repeated):
+        raise UserError(
+            f"{label}: {len(repeated)} utterances (first: {repeated.iloc[0]}) are in the {split} split of more than "
+            f"one of {shorten([run.path for run in runs])}: runs of different splits cannot be pooled"
+        )
+    return table.sort_values("id", ignore_index=True)
+
+
+def _common_tasks(label: str, runs: list[Run]) -> dict[str, dict[str, Any]]:
     tasks = {}
     for run in runs:
         for task, about in run.tasks.items():
@@ -192,8 +210,8 @@ def _common_tasks(label, runs):
     return {task: about for task, about in tasks.items() if all(task in run.tasks for run in runs)}
 
 
-def require_same_truth(task, one, other, name, other_name):
-    """Refuse two tables of the same utterances that disagree on a speaker or a label."""
+def require_same_truth(task: str, one: pd.DataFrame, other: pd.DataFrame, name: str, other_name: str) -> None:
+    """Raise a UserError if two tables of the same utterances disagree on a speaker or a label."""
     for column in ("speaker", task):
         if column in one and column in other:
             a, b = one[column].fillna(""), other[column].fillna("")
@@ -205,8 +223,8 @@ def require_same_truth(task, one, other, name, other_name):
                 )
 
 
-def require_same_utterances(one, other):
-    """Refuse to compare two models that have not predicted the same utterances with the same labels.
+def require_same_utterances(one: ModelPredictions, other: ModelPredictions) -> None:
+    """Raise a UserError unless two models predicted the same utterances with the same labels.
 
     Parameters
     ----------
@@ -215,7 +233,7 @@ def require_same_utterances(one, other):
     Raises
     ------
     UserError
-        Names what differs.
+        States what differs.
     """
     a, b = set(one.table["id"]), set(other.table["id"])
     if a != b:

@@ -29,7 +29,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
-from korser.config.hparams import HParams, resolve_hparams
+from korser.config.hparams import HParams
 from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import encoder_configs, weights_digest
 from korser.data.load_split import load_split
@@ -47,7 +47,6 @@ __all__ = [
     "changed_sources",
     "checkpoints_of",
     "environment",
-    "find_complete_run",
     "log_changes",
     "provenance",
     "require_same_checkpoints",
@@ -60,8 +59,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("korser", "torch", "torchaudio", "speechbrain", "transformers", "numpy", "pandas", "scikit-learn")
-DATA_KEYS = ("corpus", "data_folder", "label_map", "corpus_options", "split", "evaluate_test")
-FOLDER_KEYS = ("output_folder", "cache_folder")
 
 
 def environment() -> dict[str, Any]:
@@ -89,10 +86,10 @@ def provenance(hparams: HParams) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``settings``, ``code`` and ``files``: digests, as in the run's name. ``frozen``: for each frozen stage its class,
-        source, weights and configuration. ``initialised_from``: source and configuration of each trained stage that
-        begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of files, or a commit of the hub)
-        of each checkpoint.
+        ``settings``, ``code`` and ``files``: digests, as in the run's name. ``frozen``: class, source, weights and
+        configuration of each frozen stage. ``initialised_from``: source and configuration of each trained stage that
+        begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of the files, or a commit of
+        the hub) of each checkpoint.
     """
     frozen, trainable = split_frozen(hparams["frontend"])
     return {
@@ -165,7 +162,9 @@ def log_changes(hparams: HParams, run_dir: Path) -> None:
 
 
 def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any], run_dir: Path) -> None:
-    """Refuse to continue or report a run whose directory was given by name but belongs to other code or checkpoints.
+    """Raise a UserError if a run was made from other code, files or checkpoints.
+
+    Code and files can differ only if the run directory was not named by :func:`korser.runs.directory.run_folder`.
 
     Parameters
     ----------
@@ -178,8 +177,8 @@ def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]
     changed = changed_sources(recorded, current)
     if changed:
         raise UserError(
-            f"{changed} changed since {run_dir} was begun: train in another directory (korser.runs.directory.run_folder "
-            "names one by settings and code)"
+            f"{changed} changed since {run_dir} was begun: train in another directory "
+            "(korser.runs.directory.run_folder names one by settings and code)"
         )
     require_same_checkpoints(recorded, run_dir)
     for then, now in zip(recorded["frozen"], current.get("frozen", ())):
@@ -191,7 +190,7 @@ def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]
 
 
 def require_same_checkpoints(recorded: Mapping[str, Any], run_dir: Path) -> None:
-    """Refuse to continue or report a run if one of its checkpoints has changed on this machine."""
+    """Raise a UserError if a checkpoint of a run has changed on this machine."""
     for checkpoint in recorded["checkpoints"]:
         if _current_version(checkpoint) not in (None, checkpoint["version"]):
             raise UserError(
@@ -201,7 +200,7 @@ def require_same_checkpoints(recorded: Mapping[str, Any], run_dir: Path) -> None
 
 
 def require_same_data(manifest: pd.DataFrame, run_dir: Path, tasks: Iterable[str], columns: Iterable[str] = ()) -> None:
-    """Refuse data that differ from those of a run.
+    """Raise a UserError if the data differ from those of a run.
 
     Parameters
     ----------
@@ -226,12 +225,12 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def verify_provenance(hparams: HParams, run_dir: Path) -> None:
-    """Refuse to report a complete run that other code, files, checkpoints or data made.
+    """Raise a UserError if a complete run was made from other code, files, checkpoints or data.
 
     Parameters
     ----------
     hparams : korser.config.hparams.HParams
-        At least with :data:`DATA_KEYS` and :data:`FOLDER_KEYS`; no model is needed.
+        At least with :data:`korser.runs.complete.KEYS`; no model is needed.
     run_dir : Path
 
     Raises
@@ -254,34 +253,6 @@ def verify_provenance(hparams: HParams, run_dir: Path) -> None:
         logger.warning("cannot verify that the recordings match %s: %s", run_dir, error)
         return
     require_same_data(manifest, run_dir, tasks, ["digest"])
-
-
-def find_complete_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunDirectory | None:
-    """Find and verify the complete run of some settings, without building the model.
-
-    Parameters
-    ----------
-    path, overrides
-        As :func:`korser.config.hparams.load_hparams` takes them.
-
-    Returns
-    -------
-    RunDirectory or None
-        None if the run is not complete.
-
-    Raises
-    ------
-    UserError
-        See :func:`verify_provenance`.
-    """
-    hparams = resolve_hparams(path, overrides, (*DATA_KEYS, *FOLDER_KEYS))
-    if "output_folder" not in hparams:
-        return None
-    directory = RunDirectory(Path(hparams["output_folder"]) / hparams.run_name)
-    if not directory.complete:
-        return None
-    verify_provenance(hparams, directory.path)
-    return directory
 
 
 def searched_speakers(

@@ -23,6 +23,7 @@ from korser.runs.directory import RunDirectory
 from korser.training.brain import Pruned
 from korser.training.train import train
 from korser.utils.errors import UserError
+from korser.utils.files import lock_of
 from korser.utils.gpu import gpu_is_full
 from korser.utils.logs import is_for_users
 
@@ -155,7 +156,7 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 def _wait_for_lock(run_dir: Path, patience: float) -> None:
     """Wait for the lock of :func:`korser.utils.files.locked`; if it stays taken, training reports it."""
-    lock = filelock.FileLock(run_dir / ".lock")
+    lock = lock_of(run_dir)
     with contextlib.suppress(filelock.Timeout):
         lock.acquire(timeout=patience)
         lock.release()

@@ -20,7 +20,7 @@ from korser.inference.robustness import measure
 from korser.runs.directory import run_folder
 from korser.runs.groups import label_runs
 from korser.runs.load import load_runs
-from korser.runs.pool import pool
+from korser.runs.pool import pool_runs
 from korser.utils.files import read_json
 
 SAME = Condition("same", "nothing", None, "", lambda x, utterance: x)
@@ -143,7 +143,7 @@ def test_mistakes_are_one_line(runs):
 def test_the_table_says_what_is_lost(runs):
     loud = conditions(["white_-5dB"])[0]
     measure(runs, [SAME, loud], progress=False)
-    models = {label: pool(label, own) for label, own in label_runs(runs).items()}
+    models = {label: pool_runs(label, own) for label, own in label_runs(runs).items()}
     table = robustness_table(models, [SAME, loud], "emotion").set_index(["model", "condition"])
     assert list(table.index) == [(m, c) for m in ("mel_stl", "wav2vec_stl") for c in ("same", "white_-5dB")]
     for model, pooled in models.items():
@@ -201,7 +201,7 @@ def test_the_legend_says_what_intervals_are_over(tmp_path, seeds, said):
     "changed, change, said",
     [
         ([1, 2], lambda t: t[t["speaker"] != "s1"], "tested on 9 utterances that mel_stl under noise was not"),
-        ([2], lambda t: t[t["speaker"] != "s1"], "seed 2 is left out, it was tested on 45 utterances and others on 54"),
+        ([2], lambda t: t[t["speaker"] != "s1"], "seed 2 is left out: tested on 45 utterances, others on 54"),
         ([1, 2], lambda t: t.assign(emotion="joy"), "disagree on the emotion of s0_neutral_0"),
     ],
 )

@@ -9,7 +9,7 @@ from made_runs import utterances, write_run
 from korser.comparison.compare import compare
 from korser.runs.groups import label_runs, made_by_other_code, studies
 from korser.runs.load import load_runs
-from korser.runs.pool import pool, require_same_utterances
+from korser.runs.pool import pool_runs, require_same_utterances
 from korser.utils.errors import UserError
 
 
@@ -41,7 +41,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
 def test_folds_of_a_manifest_are_told_apart(tmp_path):
     for fold in (0, 1, 2):
         write_run(tmp_path, "mel_stl", fold=fold, protocol="manifest")
-    assert pool("mel_stl", load_runs(tmp_path)).folds == [0, 1, 2]
+    assert pool_runs("mel_stl", load_runs(tmp_path)).folds == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,8 @@ def test_code_is_in_the_name_only_where_settings_do_not_tell_models_apart(tmp_pa
     runs = load_runs(tmp_path)
     assert list(label_runs(runs)) == ["mel_stl (lr 0.001)", "leaf_stl", "mel_stl (lr 0.01)"]
     (note,) = made_by_other_code(runs)
-    assert note == "mel_stl: not all runs are by the same code of korser.plugins.frontends.made.Made"
+    assert note.code == "different_code"
+    assert str(note) == "mel_stl: its runs were made with different code of korser.plugins.frontends.made.Made"
     write_run(tmp_path / "c", "mel_stl", lr=0.01)
     assert sum("code." in label for label in label_runs(load_runs(tmp_path))) == 3
 
@@ -123,15 +124,16 @@ def test_other_versions_are_told(tmp_path):
         notes = made_by_other_code(load_runs(tmp_path))
         assert notes == [] or seed == 2
     (note,) = notes
-    assert note.startswith("the runs were made by torch 2.4, 2.9; 2 states of korser's code: ")
-    assert note in compare(load_runs(tmp_path)).to_markdown().replace("\\", "")
+    assert note.code == "different_versions"
+    assert str(note).startswith("the runs were made with torch 2.4, 2.9; 2 states of korser's code: ")
+    assert str(note) in compare(load_runs(tmp_path)).to_markdown().replace("\\", "")
 
 
 def test_folds_are_pooled_and_seeds_stand_side_by_side(tmp_path):
     for seed in (1, 2):
         for fold in (2, 0, 1):
             write_run(tmp_path, "mel_mtl", seed=seed, fold=fold)
-    pooled = pool("mel_mtl", load_runs(tmp_path))
+    pooled = pool_runs("mel_mtl", load_runs(tmp_path))
     assert pooled.seeds == [1, 2] and pooled.folds == [0, 1, 2] and not pooled.notes
     assert list(pooled.table["id"]) == sorted(utterances()["id"])
     counts = pooled.counts("emotion")
@@ -151,7 +153,7 @@ def test_a_speaker_without_a_label_is_not_counted(tmp_path):
     table = utterances()
     table.loc[table["speaker"] == "s1", "intensity"] = ""
     write_run(tmp_path, "mel_mtl", table=table)
-    pooled = pool("mel_mtl", load_runs(tmp_path))
+    pooled = pool_runs("mel_mtl", load_runs(tmp_path))
     assert pooled.counts("intensity").shape == (1, 5, 2, 2)
     assert pooled.speakers_with("intensity") == ["s0", "s2", "s3", "s4", "s5"]
 
@@ -159,16 +161,20 @@ def test_a_speaker_without_a_label_is_not_counted(tmp_path):
 def test_a_seed_that_lacks_a_fold_is_left_out_and_said(tmp_path):
     for seed, fold in ((1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (3, 0), (3, 2)):
         write_run(tmp_path, "mel_stl", seed=seed, fold=fold)
-    pooled = pool("mel_stl", load_runs(tmp_path))
+    pooled = pool_runs("mel_stl", load_runs(tmp_path))
     assert pooled.seeds == [1, 2] and len(pooled.runs) == 6
-    assert pooled.notes == ["mel_stl: seed 3 is left out, it was tested on 36 utterances and others on 54"]
+    (note,) = pooled.notes
+    assert note.code == "incomplete_seed"
+    assert str(note) == "mel_stl: seed 3 is left out: tested on 36 utterances, others on 54"
 
 
 def test_a_run_that_is_there_twice_counts_once(tmp_path):
     write_run(tmp_path / "a", "mel_stl")
     write_run(tmp_path / "b", "mel_stl")
-    pooled = pool("mel_stl", load_runs(tmp_path))
-    assert len(pooled.runs) == 1 and "b/mel_stl-1-None-made-0.001 repeats seed 1" in pooled.notes[0]
+    pooled = pool_runs("mel_stl", load_runs(tmp_path))
+    (note,) = pooled.notes
+    assert len(pooled.runs) == 1 and note.code == "repeated_run"
+    assert "b/mel_stl-1-None-made-0.001 repeats seed 1" in str(note)
 
 
 def test_folds_that_share_utterances_are_refused(tmp_path):
@@ -176,8 +182,8 @@ def test_folds_that_share_utterances_are_refused(tmp_path):
     write_run(tmp_path, "mel_stl", fold=1, n_folds=1, right=0.5).joinpath("test.csv").write_bytes(
         (tmp_path / "mel_stl-1-0-made-0.001" / "test.csv").read_bytes()
     )
-    with pytest.raises(UserError, match="18 utterances .first: s0_joy_0. are in the test part of more than one"):
-        pool("mel_stl", load_runs(tmp_path))
+    with pytest.raises(UserError, match="18 utterances .first: s0_joy_0. are in the test split of more than one"):
+        pool_runs("mel_stl", load_runs(tmp_path))
 
 
 def test_other_labels_are_refused(tmp_path):
@@ -185,7 +191,7 @@ def test_other_labels_are_refused(tmp_path):
     write_run(tmp_path, "mel_stl", seed=1)
     write_run(tmp_path, "mel_stl", seed=2, table=table.replace({"emotion": {"joy": "sadness"}}))
     with pytest.raises(UserError, match="seed 1 and seed 2 disagree on the emotion of s0_joy_0 .'joy', 'sadness'."):
-        pool("mel_stl", load_runs(tmp_path))
+        pool_runs("mel_stl", load_runs(tmp_path))
 
 
 def test_other_utterances_are_named(tmp_path):
@@ -193,7 +199,7 @@ def test_other_utterances_are_named(tmp_path):
     write_run(tmp_path, "leaf_stl", table=utterances(n_speakers=7))
     write_run(tmp_path, "other_stl", table=utterances().replace({"speaker": {"s1": "s2"}}))
     runs = {run.model: run for run in load_runs(tmp_path)}
-    one, other, third = (pool(name, [runs[name]]) for name in ("mel_stl", "leaf_stl", "other_stl"))
+    one, other, third = (pool_runs(name, [runs[name]]) for name in ("mel_stl", "leaf_stl", "other_stl"))
     with pytest.raises(
         UserError, match="leaf_stl was tested on 9 utterances that mel_stl was not .s6_joy_0, .* and 6 more"
     ):
@@ -204,5 +210,5 @@ def test_other_utterances_are_named(tmp_path):
 
 def test_unknown_speakers_are_one_group(tmp_path):
     write_run(tmp_path, "mel_stl", table=utterances().assign(speaker=""), protocol="random_stratified")
-    pooled = pool("mel_stl", load_runs(tmp_path))
+    pooled = pool_runs("mel_stl", load_runs(tmp_path))
     assert pooled.speakers == [] and pooled.counts("emotion").shape == (1, 1, 3, 3)

@@ -32,7 +32,6 @@ Texts
     (when, who, where, what is done). Other languages: made-up words of consonants and vowels that the language has.
 """
 
-import hashlib
 import io
 import json
 import math
@@ -48,6 +47,7 @@ from scipy.signal import resample_poly
 
 from korser.corpora.synthetic import _speaking, mini
 from korser.frontend.base import SAMPLE_RATE
+from korser.utils import fingerprint
 from korser.utils.errors import UserError
 
 VERSION = 1  # raise it whenever the same settings would give other audio for a reason that the digest does not see
@@ -290,7 +290,7 @@ def _syllable(draw, language):
 def _digest(seed):
     """Eight letters that stand for all that decides the audio, whatever the hours."""
     first = [_utterance(seed, number) for number in range(1000)]  # every word and variant occurs in them
-    return hashlib.sha256(json.dumps([VERSION, _speaking.release(), first], default=str).encode()).hexdigest()[:8]
+    return fingerprint.digest(json.dumps([VERSION, _speaking.release(), first], default=str), length=8)
 
 
 def _spoken(speak, phrase):

@@ -61,6 +61,7 @@ import torchaudio
 
 from korser.corpora.synthetic import _speaking
 from korser.frontend.base import SAMPLE_RATE
+from korser.utils import fingerprint
 from korser.utils.errors import UserError
 
 VERSION = 1  # raise it whenever the same settings would give other audio for a reason that the digest does not see
@@ -284,7 +285,7 @@ def _requests(table):
 
 def _digest(requests):
     """Eight letters that stand for all that decides the audio."""
-    return hashlib.sha256(json.dumps([VERSION, _speaking.release(), requests]).encode()).hexdigest()[:8]
+    return fingerprint.digest(json.dumps([VERSION, _speaking.release(), requests]), length=8)
 
 
 def _encode(samples, request):
