@@ -16,7 +16,6 @@ def main(arguments: list[str]) -> None:
     """Train the model of a settings file and print its results."""
     parser = cli.Parser("train", __doc__, usage="FILE.yaml [--key=value ...]")
     path, overrides, _ = cli.parse_settings(parser, arguments)
-    from korser.metrics.evaluate import summary_table
     from korser.runs.complete import find_complete_run
     from korser.runs.directory import RunDirectory, headline, run_folder
 
@@ -27,6 +26,8 @@ def main(arguments: list[str]) -> None:
         directory = RunDirectory(run_folder(hparams))
         korser.train(hparams, directory.path)
     if cli.is_main_process():
+        from korser.metrics.evaluate import summary_table
+
         metrics = directory.metrics()
         split = "test" if "test" in metrics else "valid"
         print(summary_table(metrics[split], **headline(directory.info(), split)))
