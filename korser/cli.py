@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
     from korser.config.hparams import HParams
 
-__all__ = ["Parser", "add_worker_options", "init_distributed", "main", "mapping", "parse_settings", "run"]
+__all__ = [
+    "Parser",
+    "add_worker_options",
+    "init_distributed",
+    "is_main_process",
+    "main",
+    "mapping",
+    "parse_settings",
+    "run",
+]
 
 COMMANDS = ("train", "search", "compare", "plot", "probe", "predict", "evaluate", "pretrain", "check")
 
@@ -115,12 +124,16 @@ def mapping(text: str) -> dict[str, Any]:
     return value
 
 
-def init_distributed(hparams: HParams) -> bool:
-    """Join the processes that torchrun started, if it did; return whether this is the main one."""
+def init_distributed(hparams: HParams) -> None:
+    """Join the processes that torchrun started, if it did."""
     from speechbrain.utils import distributed
 
     distributed.ddp_init_group(hparams)
-    return distributed.if_main_process()
+
+
+def is_main_process() -> bool:
+    """Return whether this process prints results: the only one, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None) -> None:
