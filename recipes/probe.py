@@ -8,8 +8,6 @@ on unseen speakers. Every key of the file can be set on the command line. Tables
 <output_folder>/probe/<corpus>. The same command again computes only what is missing.
 """
 
-import re
-
 from korser import cli
 
 
@@ -20,9 +18,7 @@ def main(arguments: list[str]) -> None:
     from korser.probing import load_settings, run_probe
 
     settings = load_settings(path, overrides)
-    text = run_probe(settings)
-    text = re.sub(r"\\([\\`*_|<>\[\]])", r"\1", text)  # Markdown's escapes are for pages, not for terminals
-    print(text.replace("&lt;", "<"))
+    print(run_probe(settings))
     print(f"\nEverything is in {settings.output_folder}/probe")
 
 

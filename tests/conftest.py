@@ -142,3 +142,21 @@ def four_models(tmp_path_factory):
 @pytest.fixture(scope="session")
 def comparison(four_models):
     return compare(four_models)
+
+
+@pytest.fixture
+def comparison_overrides(tiny_corpus, tmp_path):
+    """A comparison of one model, mel_stl, with two seeds on three folds of the tiny corpus."""
+    return {
+        "models": "[mel_stl.yaml]",
+        "seeds": "[1, 2]",
+        "folds": "3",
+        "output_folder": str(tmp_path / "results"),
+        "cache_folder": str(tmp_path / "cache"),
+        "overrides.corpus": "csv",
+        "overrides.data_folder": str(tiny_corpus),
+        "overrides.n_epochs": "1",
+        "overrides.batch_size": "8",
+        "overrides.n_buckets": "2",
+        "overrides.split.folds": "consecutive",
+    }

@@ -17,9 +17,9 @@ from korser.comparison.estimates import all_pairs, estimate_of, estimates_of, re
 from korser.comparison.questions import ask, default_questions
 from korser.comparison.subgroups import calibration_table, subgroups_table
 from korser.comparison.verdict import Answer
-from korser.comparison.warnings import excluded_models, recording_warnings, searched_models, warnings_about
+from korser.comparison.warnings import excluded_models, searched_models, warnings_about
 from korser.comparison.write import document, latex, write_comparison
-from korser.runs.groups import label_runs, made_by_other_code, studies
+from korser.runs.groups import label_runs, made_by_other_code, other_recordings, studies
 from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions, pool_runs
 from korser.utils.errors import UserError
@@ -222,7 +222,7 @@ def compare(
         subgroups=subgroups,
         calibration=calibration_table(models, main),
         missing_intervals=_missing_intervals(entries),
-        warnings=warnings_about(models) + recording_warnings(models),
+        warnings=warnings_about(models) + other_recordings(models),
         notes=notes,
         searched=searched,
         excluded=excluded,

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from korser.data.split_checks import LEXICAL_LEAKAGE
-from korser.runs.groups import other_recordings
 from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions, require_same_utterances
 from korser.utils.errors import UserError
 from korser.utils.notes import NOT_PRETRAINED, Note, caveats
 from korser.utils.text import shorten
 
-__all__ = ["excluded_models", "recording_warnings", "searched_models", "warnings_about"]
+__all__ = ["excluded_models", "searched_models", "warnings_about"]
 
 Models = Mapping[str, ModelPredictions]
 
@@ -39,11 +38,6 @@ def warnings_about(models: Models) -> list[Note]:
 
 def _labels(models: Models, condition: Callable[[Run], bool]) -> str:
     return ", ".join(label for label, model in models.items() if any(map(condition, model.runs)))
-
-
-def recording_warnings(models: Models) -> list[Note]:
-    """Return warnings about runs that did not use the same recordings or training utterances."""
-    return other_recordings(models)
 
 
 def excluded_models(models: Models) -> dict[str, str]:

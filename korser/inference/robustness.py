@@ -1,15 +1,22 @@
-"""Trained models on degraded audio: what is left of them in noise, on a telephone, coded, at another speed.
+"""Predictions of trained models on degraded audio.
 
-Each run predicts its own test utterances once more under every condition (:mod:`korser.data.degradations`). Predictions go
-beside the run's others, as ``robustness/<condition>.csv`` with the columns of ``test.csv``, and
-``robustness/conditions.json`` lists the conditions: ``name, kind, value, unit``, and in ``made_from`` a digest of the
-weights and of the way the audio was degraded, by which it is known what has to be done again. Tables are made from
-these files alone.
+Each run predicts its test utterances under every condition (:mod:`korser.data.degradations`). Predictions are written
+to ``robustness/<condition>.csv`` in the run directory, with the columns of ``test.csv``; ``robustness/conditions.json``
+lists the conditions: ``name, kind, value, unit``, and in ``made_from`` a digest of the weights and of the degradation.
+A condition is measured again if its digest has changed.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
@@ -17,84 +24,114 @@ from tqdm import tqdm
 from korser.corpora import LABELS
 from korser.data import degradations
 from korser.data.audio_cache import AudioStore
+from korser.data.degradations import Condition
 from korser.data.fingerprint import FingerprintError, stages_digest
 from korser.frontend.base import SAMPLE_RATE
-from korser.inference.predict import load_trained_model
+from korser.inference.predict import TrainedModel, load_trained_model
 from korser.runs.directory import RunDirectory, condition_split
+from korser.runs.load import Run
 from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
 from korser.utils.fingerprint import digest, file_digest, module_digest
 from korser.utils.seeding import set_arithmetic
 
-BATCH = 16  # utterances; predictions do not depend on it
+__all__ = ["measure"]
+
+BATCH_SIZE = 16  # utterances; predictions do not depend on it
+
+Probabilities = dict[Any, dict[str, np.ndarray]]  # {id: {task: (K,)}}
 
 
-def measure(runs, conditions, *, device=None, progress=True):
-    """Predict the test utterances of some runs under every condition; what is there already is not done again.
+@dataclass
+class _RunGroup:
+    """Runs that were tested on the same utterances, and the digests of the conditions to measure.
 
-    Runs that were tested on the same utterances are done together, so that each utterance is read and degraded once for
-    all of them, and goes once through each frozen encoder. A kill loses at most one condition of one such group.
+    They are predicted together: each utterance is read and degraded once for all, and passes once through each frozen
+    encoder.
+    """
+
+    rows: dict[Path, pd.DataFrame] = field(default_factory=dict)
+    todo: dict[Path, dict[str, str]] = field(default_factory=dict)  # {run directory: {condition: digest}}
+
+    @property
+    def conditions(self) -> set[str]:
+        return {name for todo in self.todo.values() for name in todo}
+
+
+def measure(
+    runs: Iterable[Run], conditions: Sequence[Condition], *, device: str | None = None, progress: bool = True
+) -> int:
+    """Predict the test utterances of runs under every condition that is missing or out of date.
+
+    An interruption loses at most one condition of the runs that were tested on the same utterances.
 
     Parameters
     ----------
-    runs : list of korser.runs.load.Run
-        Complete ones with their weights.
-    conditions : list of korser.data.degradations.Condition
+    runs : iterable of korser.runs.load.Run
+        Complete runs with weights.
+    conditions : sequence of korser.data.degradations.Condition
     device : str, optional
-        A GPU if there is one.
+        Default: a GPU if there is one.
     progress : bool
         Whether to show a progress bar.
 
     Returns
     -------
     int
-        How many conditions of runs were measured.
+        Number of conditions measured, summed over runs.
 
     Raises
     ------
     UserError
-        If audio or weights are not where the run left them, or an utterance becomes too short for a model.
+        If audio or weights are missing, or a degraded utterance is too short for a model.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     set_arithmetic()
-    groups = {}
+    groups: dict[tuple, _RunGroup] = {}
     for run in runs:
         todo = _todo(run.path, conditions)
         if todo:
             rows = _test_rows(run)
-            key = tuple(zip(rows["id"], rows["digest"], rows["path"]))
-            groups.setdefault(key, {})[run.path] = (rows, todo)
-    n_tasks = sum(len({name for _, todo in group.values() for name in todo}) for group in groups.values())
-    with tqdm(total=n_tasks, desc="robustness", disable=not (progress and n_tasks), dynamic_ncols=True) as bar:
+            group = groups.setdefault(tuple(zip(rows["id"], rows["digest"], rows["path"])), _RunGroup())
+            group.rows[run.path], group.todo[run.path] = rows, todo
+    total = sum(len(group.conditions) for group in groups.values())
+    with tqdm(total=total, desc="robustness", disable=not (progress and total), dynamic_ncols=True) as bar:
         for group in groups.values():
-            models = {path: load_trained_model(path, device) for path in group}
-            prefixes = _share_prefixes(models)
-            rows = next(iter(group.values()))[0]
-            audio = AudioStore(next(iter(models.values())).cache_folder)
-            for condition in conditions:
-                wanted = {path: models[path] for path, (_, todo) in group.items() if condition.name in todo}
-                if wanted:
-                    bar.set_postfix_str(condition.name)
-                    predictions = _predict(rows, audio, condition, wanted, prefixes, device)
-                    for path, model in wanted.items():
-                        table = predictions_table(group[path][0], model.tasks, predictions[path])
-                        _record(path, condition, group[path][1][condition.name], table)
-                    bar.update()
-    return sum(len(todo) for group in groups.values() for _, todo in group.values())
+            for name in _measure_group(group, conditions, device):
+                bar.set_postfix_str(name)
+                bar.update()
+    return sum(len(todo) for group in groups.values() for todo in group.todo.values())
 
 
-def _test_rows(run):
+def _measure_group(group: _RunGroup, conditions: Sequence[Condition], device: str) -> Iterator[str]:
+    """Measure and write one condition after the other; yield their names."""
+    models = {path: load_trained_model(path, device) for path in group.rows}
+    prefixes = _share_frozen_stages(models)
+    rows = next(iter(group.rows.values()))
+    audio = AudioStore(next(iter(models.values())).cache_folder)
+    for condition in conditions:
+        wanted = {path: model for path, model in models.items() if condition.name in group.todo[path]}
+        if not wanted:
+            continue
+        probabilities = _predict(rows, audio, condition, wanted, prefixes, device)
+        for path, model in wanted.items():
+            table = predictions_table(group.rows[path], model.tasks, probabilities[path])
+            _record(path, condition, group.todo[path][condition.name], table)
+        yield condition.name
+
+
+def _test_rows(run: Run) -> pd.DataFrame:
     manifest = run.directory.manifest([*LABELS, *run.tasks])
     return manifest[manifest["split"] == "test"].reset_index(drop=True)
 
 
-def _todo(run_dir, conditions):
-    """``{name: digest of what it is made from}`` of the conditions that are missing or out of date."""
+def _todo(run_dir: Path, conditions: Sequence[Condition]) -> dict[str, str]:
+    """Return the digests of the conditions that are missing or out of date, by name."""
     directory = RunDirectory(run_dir)
     weights = directory.weights_file
     if not weights.exists():
-        raise UserError(f"robustness: {run_dir} has no {weights.name}: train again, or write robustness: null")
+        raise UserError(f"robustness: {run_dir} has no {weights.name}: train again, or set robustness: null")
     common = [file_digest(weights), module_digest(degradations.__name__)]
     done = {entry["name"]: entry["made_from"] for entry in directory.conditions()}
     todo = {}
@@ -105,47 +142,63 @@ def _todo(run_dir, conditions):
     return todo
 
 
-def _record(run_dir, condition, made_from, table):
-    """Write predictions, then their entry: without one they count for nothing."""
+def _record(run_dir: Path, condition: Condition, made_from: str, table: pd.DataFrame) -> None:
+    """Write the predictions, then the entry of the condition, which makes them valid."""
     directory = RunDirectory(run_dir)
     write_csv(directory.predictions_file(condition_split(condition.name)), table)
-    entry = {"name": condition.name, "kind": condition.kind, "value": condition.value, "unit": condition.unit}
+    entry = {name: getattr(condition, name) for name in ("name", "kind", "value", "unit")}
     others = [old for old in directory.conditions() if old["name"] != condition.name]
     others.append({**entry, "made_from": made_from})
     write_json(directory.conditions_file, sorted(others, key=lambda e: (e["kind"], e["value"] or 0, e["name"])))
 
 
-def _share_prefixes(models):
-    """``{name: (frozen stages, run directories of the models that have them)}``; models let go of their own copies."""
-    prefixes = {}
-    for path, model in models.items():
-        stages = list(model.model.frozen_stages)
+class _FrozenStages(NamedTuple):
+    """Frozen stages, and the run directories of the models that have equal ones."""
+
+    stages: torch.nn.Module
+    run_dirs: list[Path]
+
+
+def _share_frozen_stages(models: dict[Path, TrainedModel]) -> list[_FrozenStages]:
+    """Group models by equal frozen stages; each group keeps one copy of them."""
+    groups: dict[Any, _FrozenStages] = {}
+    for path, trained in models.items():
+        stages = list(trained.model.frozen_stages)
         try:
             key = stages_digest(stages) if stages else ""
-        except FingerprintError:  # not known to be equal to another model's
+        except FingerprintError:  # equality with another model's is unknown
             key = path
-        shared, paths = prefixes.setdefault(key, (model.model.frozen_stages, []))
-        model.model.frozen_stages = shared
-        paths.append(path)
-    return prefixes
+        group = groups.setdefault(key, _FrozenStages(trained.model.frozen_stages, []))
+        trained.model.frozen_stages = group.stages
+        group.run_dirs.append(path)
+    return list(groups.values())
 
 
 @torch.no_grad()
-def _predict(rows, audio, condition, models, prefixes, device):
-    """``{run directory: {id: {task: (K,) probabilities}}}`` under one condition."""
-    longest = max(model.min_length for model in models.values())
-    probabilities = {path: {} for path in models}
+def _predict(
+    rows: pd.DataFrame,
+    audio: AudioStore,
+    condition: Condition,
+    models: dict[Path, TrainedModel],
+    prefixes: Iterable[_FrozenStages],
+    device: str,
+) -> dict[Path, Probabilities]:
+    """Return the probabilities of each run under one condition."""
+    min_length = max(model.min_length for model in models.values())
+    probabilities: dict[Path, Probabilities] = {path: {} for path in models}
     rows = rows.sort_values(["samples", "id"])
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        for start in range(0, len(rows), BATCH):
-            batch = list(rows.iloc[start : start + BATCH].itertuples())
-            waveforms = list(threads.map(lambda row: _degraded(row, audio, condition, longest), batch))
+        for start in range(0, len(rows), BATCH_SIZE):
+            batch = list(rows.iloc[start : start + BATCH_SIZE].itertuples())
+            waveforms = list(threads.map(lambda row: _degraded(row, audio, condition, min_length), batch))
             lengths = torch.tensor([len(x) for x in waveforms], device=device)
             waveform = pad_sequence(waveforms, batch_first=True).to(device)  # (B, T)
-            for shared, paths in prefixes.values():
+            for stages, run_dirs in prefixes:
+                wanted = [path for path in run_dirs if path in models]
+                if not wanted:
+                    continue
                 x, n = waveform, lengths
-                wanted = [path for path in paths if path in models]
-                for stage in shared if wanted else ():
+                for stage in stages:
                     x, n = stage(x, n)
                 for path in wanted:
                     logits, _ = models[path].model(x, n, skip_frozen=True)
@@ -155,11 +208,12 @@ def _predict(rows, audio, condition, models, prefixes, device):
     return probabilities
 
 
-def _degraded(row, audio, condition, min_length):
+def _degraded(row: Any, audio: AudioStore, condition: Condition, min_length: int) -> torch.Tensor:
+    """Return the degraded waveform ``(T,)`` of an utterance."""
     x = condition.degrade(audio.waveform(row.path, row.digest), row.id)
     if len(x) < min_length:
         raise UserError(
-            f"robustness: {row.path} is too short under {condition.name}: {len(x) / SAMPLE_RATE:.3f} s, and a model "
-            f"needs {min_length / SAMPLE_RATE:.3f} s: take the condition out"
+            f"robustness: {row.path} is too short under {condition.name}: {len(x) / SAMPLE_RATE:.3f} s, expected at "
+            f"least {min_length / SAMPLE_RATE:.3f} s; remove the condition"
         )
     return x

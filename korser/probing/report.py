@@ -13,11 +13,12 @@ from korser.metrics import estimates, significance
 from korser.metrics.counts import table_confusion_counts
 from korser.probing.encoders import ALL, CHOSEN, Encoder
 from korser.probing.splits import ProbeSplits
+from korser.utils.document import Document
 from korser.utils.notes import SYNTHETIC_SPEECH, Note
-from korser.utils.table import Table, difference_cell, escape_markdown, metric_cell, p_cell
+from korser.utils.table import Table, difference_cell, metric_cell, p_cell
 from korser.utils.text import p_value, plural
 
-__all__ = ["Probed", "differences_table", "markdown", "probe_notes", "scores_table"]
+__all__ = ["Probed", "differences_table", "document", "probe_notes", "scores_table"]
 
 
 class Probed(NamedTuple):
@@ -121,8 +122,8 @@ def probe_notes(scores: pd.DataFrame) -> list[Note]:
     return notes
 
 
-def markdown(name: str, splits: ProbeSplits, scores: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """Return ``probe.md``.
+def document(name: str, splits: ProbeSplits, scores: pd.DataFrame, differences: pd.DataFrame) -> Document:
+    """Return the tables for ``probe.md`` and the terminal.
 
     Parameters
     ----------
@@ -138,23 +139,26 @@ def markdown(name: str, splits: ProbeSplits, scores: pd.DataFrame, differences: 
         plural(splits.table["speaker"].iloc[tested].nunique(), "speaker"),
         plural(len(splits.rows), "split"),
     ]
-    blocks = [
-        f"# Linear probe of frozen features: {escape_markdown(name)}",
-        f"Corpus {escape_markdown(splits.corpus.name)}, protocol {escape_markdown(splits.protocol)}: "
-        f"{', '.join(counts)}. Logistic regression on mean and standard deviation of each layer's features, with 95 % "
-        "intervals over speakers. Layer and penalty are chosen by cross-validation over the training speakers.",
-        *(f"**!!! {escape_markdown(note)}**" for note in probe_notes(scores)),
-    ]
+    document = Document()
+    document.heading(f"Linear probe of frozen features: {name}", level=1)
+    document.paragraph(
+        f"Corpus {splits.corpus.name}, protocol {splits.protocol}: {', '.join(counts)}. Logistic regression on mean "
+        "and standard deviation of each layer's features, with 95 % intervals over speakers. Layer and penalty are "
+        "chosen by cross-validation over the training speakers."
+    )
+    document.warnings(probe_notes(scores))
     for task, classes in splits.classes.items():
         own = scores[scores["task"] == task]
-        blocks.append(f"## {escape_markdown(task)} ({len(classes)} classes)")
-        blocks.append(_results(own).to_markdown())
+        document.heading(f"{task} ({len(classes)} classes)")
+        document.table(_results(own))
         if len(differences):
-            blocks.append(_pairs(differences[differences["task"] == task]).to_markdown())
+            document.table(_pairs(differences[differences["task"] == task]))
         if (own["layer"] == ALL).any():
-            blocks.append("UAR of every layer. Its best layer is selected on the test utterances: use the chosen one.")
-            blocks.append(_by_layer(own).to_markdown())
-    return "\n\n".join(blocks) + "\n"
+            document.paragraph(
+                "UAR of every layer. Its best layer is selected on the test utterances: use the chosen one."
+            )
+            document.table(_by_layer(own))
+    return document
 
 
 def _results(scores: pd.DataFrame) -> Table:

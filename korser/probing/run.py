@@ -19,7 +19,7 @@ from korser.probing import classifier
 from korser.probing.classifier import probe
 from korser.probing.encoders import ALL, Encoder, make_encoders
 from korser.probing.features import pooled_statistics
-from korser.probing.report import Probed, differences_table, markdown, scores_table
+from korser.probing.report import Probed, differences_table, document, scores_table
 from korser.probing.settings import ProbeSettings
 from korser.probing.splits import ProbeSplits, make_splits
 from korser.runs.provenance import environment
@@ -38,7 +38,7 @@ def run_probe(settings: ProbeSettings) -> str:
     Returns
     -------
     str
-        The tables of all corpora as Markdown.
+        The tables of all corpora as plain text.
 
     Raises
     ------
@@ -56,8 +56,9 @@ def run_probe(settings: ProbeSettings) -> str:
         scores, differences = scores_table(splits, probed), differences_table(splits, probed)
         write_csv(folder / "probe.csv", scores)
         write_csv(folder / "differences.csv", differences)
-        texts.append(markdown(name, splits, scores, differences))
-        write_text(folder / "probe.md", texts[-1])
+        tables = document(name, splits, scores, differences)
+        write_text(folder / "probe.md", tables.to_markdown())
+        texts.append(tables.to_text())
     return "\n".join(texts)
 
 

@@ -63,8 +63,8 @@ def verdict_lines(results: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         f"{line}.",
-        f"The score of the best of {results['n_complete']} trials is optimistic: evaluate it on the test split, which",
-        "no trial has read.",
+        f"The score of the best of {results['n_complete']} trials is optimistic: evaluate it on the test split, "
+        "which no trial has read.",
     ]
 
 

@@ -81,7 +81,7 @@ def test_predictions_do_not_depend_on_the_batch_or_on_the_other_models(runs, mon
     wanted = conditions(["noise_0dB", "speed_1.1"])
     measure(runs, wanted, device="cpu", progress=False)
     before = [numbers(predictions(run, c.name)) for run in runs for c in wanted]
-    monkeypatch.setattr(robustness, "BATCH", 1)
+    monkeypatch.setattr(robustness, "BATCH_SIZE", 1)
     for run in runs:
         shutil.rmtree(run.path / "robustness")
         measure([run], wanted, device="cpu", progress=False)
