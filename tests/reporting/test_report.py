@@ -80,7 +80,12 @@ def write_search(folder):
     second |= {"high": 0.3, "n_speakers": 3, "verdict": "inconclusive", "note": ""}
     about = {"model": "mel_stl", "corpus": "감정", "synthetic": True, "objective": "validation UAR of emotion"}
     about |= {"best": best, "valid_uar": 0.6, "low": 0.5, "high": 0.7, "run_dir": "runs/1", "runner_up": second}
-    about |= {"n_complete": 2, "complete": False, "pretrained": None, "data": {"split": {"protocol": "random_stratified"}}}
+    about |= {
+        "n_complete": 2,
+        "complete": False,
+        "pretrained": None,
+        "data": {"split": {"protocol": "random_stratified"}},
+    }
     (folder / "search.json").write_text(json.dumps(about), encoding="utf-8")
     rows = [
         (0, "complete", 0.001, 0.5, 0.4, 0.6, "runs/0", ""),
