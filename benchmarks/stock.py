@@ -80,7 +80,9 @@ def training():
     with (
         mock.patch.object(korser.training.datasets, "AudioStore", Files),
         mock.patch.object(korser.training.train, "set_arithmetic", lambda: None),
-        mock.patch.object(korser.training.train, "quick_check", lambda *_: None),  # which would refuse what ignores lengths
+        mock.patch.object(
+            korser.training.train, "quick_check", lambda *_: None
+        ),  # which would refuse what ignores lengths
         arithmetic(matmul=True),
     ):
         yield

@@ -6,8 +6,9 @@ that the command line answers without importing PyTorch.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from korser.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from korser.config.hparams import HParams, load_hparams
@@ -55,16 +56,16 @@ __all__ = [
 ]
 
 
+_import_name = lazy_names(__name__, _MODULES)
+
+
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use (PEP 562)."""
+    """Import a public name at its first use."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("korser")
-    if name in _MODULES:
-        globals()[name] = value = getattr(importlib.import_module(_MODULES[name]), name)
-        return value
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return _import_name(name)
 
 
 def __dir__() -> list[str]:

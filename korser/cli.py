@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
     from korser.config.hparams import HParams
 
-__all__ = ["Parser", "add_worker_options", "init_distributed", "main", "mapping", "parse_settings", "run"]
+__all__ = [
+    "Parser",
+    "add_worker_options",
+    "init_distributed",
+    "is_main_process",
+    "main",
+    "mapping",
+    "parse_settings",
+    "run",
+]
 
 COMMANDS = ("train", "search", "compare", "plot", "probe", "predict", "evaluate", "pretrain", "check")
 
@@ -84,12 +93,15 @@ def parse_settings(parser: Parser, arguments: list[str]) -> tuple[Path, dict[str
     """
     options, rest = parser.parse_known_args(arguments)
     from korser.config.command_line import parse_arguments
+    from korser.config.names import check_overrides
     from korser.config.shipped import find_settings_file
 
     if not rest:
         parser.error("expected a settings file")
     path, overrides = parse_arguments(rest)
-    return find_settings_file(path), overrides, options
+    path = find_settings_file(path)
+    check_overrides(path, overrides)  # here: before the recipe imports what it runs
+    return path, overrides, options
 
 
 def add_worker_options(parser: Parser) -> None:
@@ -112,12 +124,16 @@ def mapping(text: str) -> dict[str, Any]:
     return value
 
 
-def init_distributed(hparams: HParams) -> bool:
-    """Join the processes that torchrun started, if it did; return whether this is the main one."""
+def init_distributed(hparams: HParams) -> None:
+    """Join the processes that torchrun started, if it did."""
     from speechbrain.utils import distributed
 
     distributed.ddp_init_group(hparams)
-    return distributed.if_main_process()
+
+
+def is_main_process() -> bool:
+    """Return whether this process prints results: the only one, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None) -> None:

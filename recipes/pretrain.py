@@ -16,13 +16,15 @@ def main(arguments: list[str]) -> None:
     """Pretrain by a settings file."""
     parser = cli.Parser("pretrain", __doc__, usage="FILE.yaml [--key=value ...]")
     path, overrides, _ = cli.parse_settings(parser, arguments)
-    from korser.pretraining import load_settings, pretrain, pretrain_folder
+    from korser.pretraining import load_settings
 
     settings = load_settings(path, overrides)
-    is_main_process = cli.init_distributed(settings)
+    from korser.pretraining import pretrain, pretrain_folder
+
+    cli.init_distributed(settings)
     run_dir = pretrain_folder(settings)
     pretrain(settings, run_dir)
-    if is_main_process:
+    if cli.is_main_process():
         print(f"The checkpoint is {run_dir / 'checkpoint'}")
 
 

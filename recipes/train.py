@@ -8,8 +8,6 @@ Every setting of the file and of its base can be set on the command line, nested
 The run directory is named by the settings; an interrupted run resumes when the command is given again.
 """
 
-import os
-
 import korser
 from korser import cli
 
@@ -18,18 +16,18 @@ def main(arguments: list[str]) -> None:
     """Train the model of a settings file and print its results."""
     parser = cli.Parser("train", __doc__, usage="FILE.yaml [--key=value ...]")
     path, overrides, _ = cli.parse_settings(parser, arguments)
-    from korser.metrics.evaluate import summary_table
+    from korser.runs.complete import find_complete_run
     from korser.runs.directory import RunDirectory, headline, run_folder
-    from korser.runs.provenance import find_complete_run
 
-    is_main_process = os.environ.get("RANK", "0") == "0"  # set by torchrun
     directory = find_complete_run(path, overrides)
     if directory is None:
         hparams = korser.load_hparams(path, overrides)
-        is_main_process = cli.init_distributed(hparams)
+        cli.init_distributed(hparams)
         directory = RunDirectory(run_folder(hparams))
         korser.train(hparams, directory.path)
-    if is_main_process:
+    if cli.is_main_process():
+        from korser.metrics.evaluate import summary_table
+
         metrics = directory.metrics()
         split = "test" if "test" in metrics else "valid"
         print(summary_table(metrics[split], **headline(directory.info(), split)))

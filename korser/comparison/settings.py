@@ -19,9 +19,9 @@ from korser.config.fields import (
     require_unique,
     show,
 )
+from korser.config.names import FREE_MAPPINGS
 from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
 from korser.config.shipped import SHIPPED  # noqa: F401  for the example
-from korser.data.degradations import conditions
 from korser.metrics.estimates import METRICS
 from korser.utils.text import did_you_mean
 
@@ -41,6 +41,8 @@ Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 
 def _check_conditions(robustness: Any) -> None:
     if robustness is not None:
+        from korser.data.degradations import conditions  # here: it imports torch
+
         conditions(robustness)
 
 
@@ -135,12 +137,7 @@ def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     (8, [1], {'n_epochs': 3})
     """
     path, overrides = Path(path), dict(overrides or {})
-    own = {key: value for key, value in overrides.items() if key.partition(".")[0] != "overrides"}
-    values = load_recipe(
-        path,
-        own,
-        CompareSettings,
-        hint=f"name it in the models of a comparison, --models='[{path}]'",
-        more="; one of the models' is set by --overrides.{key}=...",
-    )
-    return check(CompareSettings, merge_free_overrides(values, overrides, ("overrides",)), path, folder=path.parent)
+    own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
+    hint = f"name it in the models of a comparison, --models='[{path}]'"
+    values = merge_free_overrides(load_recipe(path, own, CompareSettings, hint=hint), overrides)
+    return check(CompareSettings, values, path, folder=path.parent)

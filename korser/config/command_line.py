@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,7 @@ def parse_arguments(arguments: list[str]) -> tuple[Path, dict[str, Any]]:
     arguments : list of str
         The file, SpeechBrain's run options (``--debug``, ``--grad_accumulation_factor=2``) and settings
         (``--lr=0.001``, ``--backbone.dropout 0.3``). A flag may have a value: ``--skip_nonfinite_grads=false``.
+        ``--debug`` writes to a temporary folder unless there is ``--debug_persistently``.
 
     Returns
     -------
@@ -67,16 +70,19 @@ def parse_arguments(arguments: list[str]) -> tuple[Path, dict[str, Any]]:
 
     Examples
     --------
-    >>> parse_arguments(["mel_stl.yaml", "--debug", "--debug_batches=1", "--lr", "0.01"])
-    (PosixPath('mel_stl.yaml'), {'debug': True, 'debug_batches': 1, 'lr': '0.01'})
+    >>> parse_arguments(["mel_stl.yaml", "--noprogressbar", "--grad_accumulation_factor=2", "--lr", "0.01"])
+    (PosixPath('mel_stl.yaml'), {'noprogressbar': True, 'grad_accumulation_factor': 2, 'lr': '0.01'})
     """
     flags = [argument for argument in arguments if _is_flag_with_value(argument)]
     try:
         path, options, settings = _RunOptions.from_command_line_args([a for a in arguments if a not in flags])
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from error
-    given = {name: options[name] for name in options if name in options.overridden_args}
-    return Path(path), {**given, **parse_overrides([*settings, *flags])}
+    overrides = {name: options[name] for name in options if name in options.overridden_args}
+    if options.debug and not options.debug_persistently:
+        process = os.getppid() if "RANK" in os.environ else os.getpid()  # one folder for all processes of torchrun
+        overrides["output_folder"] = str(Path(tempfile.gettempdir(), f"korser-debug-{process}"))
+    return Path(path), {**overrides, **parse_overrides([*settings, *flags])}
 
 
 def _is_flag_with_value(argument: str) -> bool:

@@ -12,14 +12,14 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from korser.config.imports import describe_error, make_importable, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
-from korser.config.names import find_unknown_names, find_unused_keys
+from korser.config.names import find_unknown_names, find_unknown_overrides, find_unused_keys
 from korser.config.nodes import compose, get_value
-from korser.config.schema import WITHOUT_EFFECT
+from korser.config.schema import WITHOUT_EFFECT, TrainSettings
 from korser.config.sources import named_sources
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest
 
-__all__ = ["HParams", "build", "load_hparams", "load_resolved", "resolve", "resolve_hparams", "run_name"]
+__all__ = ["HParams", "build", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
 
 
 class HParams(dict):
@@ -55,39 +55,14 @@ class HParams(dict):
         return digest([self.settings_digest(), self.sources], length=8)
 
     def settings_digest(self) -> str:
-        """Return a digest of the settings, without those that have no effect on results."""
-        root = compose(self.text, "the settings")
+        """Return the digest of the settings, without those that have no effect on the results."""
+        root = compose(self.text, self.name)
         root.value = [(key, value) for key, value in root.value if key.value not in WITHOUT_EFFECT]
         return digest(yaml.serialize(root))
 
 
-def resolve(path: str | Path, overrides: Mapping[str, Any] | None = None) -> tuple[str, list[str]]:
-    """Merge the layers of a YAML file and resolve its references; nothing is imported or built.
-
-    Parameters
-    ----------
-    path, overrides
-        See :func:`load_hparams`. Names are not checked.
-
-    Returns
-    -------
-    text : str
-        As :attr:`HParams.text`.
-    folders : list of str
-        As :attr:`HParams.folders`.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read or a key cannot be set.
-    """
-    layers = merge_layers(Path(path), overrides)
-    _raise_all(layers.errors)
-    return _resolve(layers.text, layers.path), layers.folders
-
-
 def run_name(path: str | Path, overrides: Mapping[str, Any] | None = None) -> str:
-    """Return the name of a run's folder, as :func:`korser.runs.directory.run_folder` does, without building objects.
+    """Return the name of a run's folder, as :attr:`HParams.run_name`, without building objects.
 
     Parameters
     ----------
@@ -108,7 +83,7 @@ def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None
     Parameters
     ----------
     path, overrides
-        As :func:`load_hparams` takes them.
+        See :func:`load_hparams`. Names are not checked.
     keys : iterable of str
         Top-level keys to build.
 
@@ -116,12 +91,19 @@ def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None
     -------
     HParams
         With these keys only; ``text`` and ``digest`` are those of all settings.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read or a key cannot be set.
     """
-    text, folders = resolve(path, overrides)
-    part = compose(text, path)
+    layers = merge_layers(Path(path), overrides)
+    _raise_all(layers.errors)
+    text = _resolve(layers.text, layers.path)
+    part = compose(text, layers.path)
     part.value = [(key, value) for key, value in part.value if key.value in keys]
     values = load_hyperpyyaml(yaml.serialize(part, allow_unicode=True)) if part.value else {}
-    return HParams(values, name=Path(path).stem, folders=folders, text=text)
+    return HParams(values, name=layers.path.stem, folders=layers.folders, text=text)
 
 
 def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -> HParams:
@@ -150,7 +132,8 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -
         If a file cannot be read or parsed, names are unknown (one line each), or an object cannot be built.
     """
     layers = merge_layers(Path(path), overrides)
-    return build(layers, layers.errors + find_unused_keys(layers, overrides))
+    unknown = find_unknown_overrides(layers, overrides, TrainSettings)
+    return build(layers, layers.errors + find_unused_keys(layers, overrides) + unknown)
 
 
 def load_resolved(text: str, *, name: str, folders: Iterable[str]) -> HParams:

@@ -20,7 +20,7 @@ from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
 from korser.utils.text import closest_name
 
-__all__ = ["SHIPPED", "Layers", "merge_layers"]
+__all__ = ["Layers", "merge_layers"]
 
 
 @dataclass(frozen=True)

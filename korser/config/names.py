@@ -8,18 +8,67 @@ from typing import Any
 
 import yaml
 
+from korser.config.fields import Settings
 from korser.config.imports import accepted_arguments, locate, refuse_namesakes
-from korser.config.layers import Layers
+from korser.config.layers import Layers, merge_layers
 from korser.config.nodes import keys_of, nodes, references, target_of, value_node
-from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, TrainSettings
+from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, RunOptions, TrainSettings
 from korser.utils.errors import UserError
 from korser.utils.text import closest_name, did_you_mean
 
-__all__ = ["find_unknown_names", "find_unused_keys"]
+__all__ = ["FREE_MAPPINGS", "check_overrides", "find_unknown_names", "find_unknown_overrides", "find_unused_keys"]
+
+FREE_MAPPINGS = ("overrides", "space")  # settings of searches and comparisons whose keys are settings of models
+
+
+def check_overrides(path: str | Path, overrides: Mapping[str, Any]) -> None:
+    """Refuse overrides that do not exist, as far as this can be checked without importing anything.
+
+    Parameters
+    ----------
+    path : str or Path
+        The settings file of a model, a search, a comparison, a probe or a pretraining.
+    overrides : dict
+
+    Raises
+    ------
+    UserError
+        One line per override.
+    """
+    own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
+    layers = merge_layers(Path(path), own)
+    is_model = any("frontend" in keys_of(root) for _, root in layers.files)
+    errors = layers.errors + find_unknown_overrides(layers, own, TrainSettings if is_model else RunOptions)
+    if errors:
+        raise UserError("\n".join(errors))
+
+
+def find_unknown_overrides(layers: Layers, overrides: Mapping[str, Any] | None, schema: type[Settings]) -> list[str]:
+    """Find overrides of top-level keys that neither the files state nor the schema allows.
+
+    Returns
+    -------
+    list of str
+        One line per key.
+    """
+    written = dict.fromkeys(key for _, root in layers.files for key in keys_of(root))
+    errors = []
+    for key in overrides or {}:
+        if "." in key or key in written:
+            continue
+        if key in UNSUPPORTED_RUN_OPTIONS and issubclass(schema, RunOptions):
+            errors.append(f"unsupported setting '{key}': {UNSUPPORTED_RUN_OPTIONS[key]}")
+        elif key not in schema.model_fields:
+            near = did_you_mean(key, [*written, *schema.model_fields])
+            free = f"; a setting of the models is overridden by --overrides.{key}=..." if "overrides" in written else ""
+            errors.append(f"unknown setting '{key}'{near}{free}")
+        elif schema.model_fields[key].is_required():
+            errors.append(f"{layers.path} has no '{key}': add 'base: {schema.base_file}' to it")
+    return errors
 
 
 def find_unused_keys(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str]:
-    """Find the top-level keys of a model's YAML and of overrides that nothing reads.
+    """Find the top-level keys of a model's YAML that nothing reads.
 
     A key that the uppermost file adds to those of its bases must be a setting of korser or SpeechBrain, be used by a
     ``!ref`` or an alias, be ``!apply:`` or ``description``, or begin with an underscore. Keys of a base need not be
@@ -31,14 +80,13 @@ def find_unused_keys(layers: Layers, overrides: Mapping[str, Any] | None) -> lis
         One line per key.
     """
     (path, upper), *bases = layers.files
-    settings = TrainSettings.model_fields
     written = [key for _, root in bases or layers.files for key in keys_of(root)]
-    known = list(dict.fromkeys([*written, *settings, "description"]))
+    known = list(dict.fromkeys([*written, *TrainSettings.model_fields, "description"]))
     used = {*known, *_aliased_keys(upper)}
     for root in [root for _, root in layers.files] + [value_node(*item) for item in (overrides or {}).items()]:
         used.update(name for node in nodes(root) for name in references(node))
     errors = []
-    for key, value in zip(keys_of(upper), (value for _, value in upper.value)):
+    for key, value in [(key.value, value) for key, value in upper.value]:
         if key in UNSUPPORTED_RUN_OPTIONS:
             errors.append(f"{path}: unsupported setting '{key}': {UNSUPPORTED_RUN_OPTIONS[key]}")
         elif not (key in used or "." in key or key.startswith("_") or value.tag.startswith("!apply:")):
@@ -46,16 +94,6 @@ def find_unused_keys(layers: Layers, overrides: Mapping[str, Any] | None) -> lis
                 f"{path}: nothing uses '{key}'{closest_name(key, known)}: name it in a !ref, or begin it with '_' if "
                 "your own code reads it"
             )
-    given = {key for _, root in layers.files for key in keys_of(root)}
-    for key in overrides or {}:
-        if "." in key or key in given:
-            continue
-        if key in UNSUPPORTED_RUN_OPTIONS:
-            errors.append(f"unsupported setting '{key}': {UNSUPPORTED_RUN_OPTIONS[key]}")
-        elif key not in settings:
-            errors.append(f"unknown setting '{key}'{did_you_mean(key, known)}")
-        elif settings[key].is_required():
-            errors.append(f"{path} has no '{key}': add 'base: {TrainSettings.base_file}' to it")
     return errors
 
 

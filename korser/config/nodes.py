@@ -15,7 +15,6 @@ __all__ = [
     "Dumper",
     "compose",
     "get_value",
-    "import_paths",
     "keys_of",
     "nodes",
     "references",
@@ -113,25 +112,3 @@ def target_of(node: yaml.Node) -> str | None:
         if node.tag.startswith(prefix):
             return node.tag[len(prefix) :]
     return None
-
-
-def import_paths(text: str) -> list[str]:
-    r"""Return the import paths that a YAML text names by ``!new:``, ``!name:`` and ``!apply:``, without importing them.
-
-    Parameters
-    ----------
-    text : str
-        Such as :attr:`korser.config.hparams.HParams.text`.
-
-    Returns
-    -------
-    list of str
-        Each path once, in the order of the text.
-
-    Example
-    -------
-    >>> import_paths("a: !new:my.Net {b: !name:torch.nn.ReLU {}}\nc: !new:my.Net {}")
-    ['my.Net', 'torch.nn.ReLU']
-    """
-    targets = (target_of(node) for node in nodes(compose(text, "the settings")))
-    return list(dict.fromkeys(target for target in targets if target is not None))

@@ -13,6 +13,7 @@ from pydantic import ValidationInfo
 from korser.config.fields import Settings, complete_error, is_plain
 from korser.config.hparams import HParams, build
 from korser.config.layers import merge_layers
+from korser.config.names import FREE_MAPPINGS, find_unknown_overrides
 from korser.config.nodes import keys_of
 from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
@@ -21,9 +22,7 @@ from korser.utils.text import did_you_mean
 __all__ = ["find_models", "load_recipe", "merge_free_overrides", "require_plain"]
 
 
-def load_recipe(
-    path: str | Path, overrides: Mapping[str, Any] | None, schema: type[Settings], *, hint: str, more: str = ""
-) -> HParams:
+def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None, schema: type[Settings], *, hint: str) -> HParams:
     """Load a YAML file that states exactly the keys of a schema; values are not checked.
 
     Parameters
@@ -33,8 +32,6 @@ def load_recipe(
     schema : subclass of Settings
     hint : str
         What to do with the YAML file of a model, in its error.
-    more : str
-        What else a key may be, in the error of an unknown override; ``{key}`` is replaced.
 
     Raises
     ------
@@ -42,23 +39,23 @@ def load_recipe(
         If it is the YAML file of a model, or keys are unknown or missing (all of them, one line each).
     """
     layers = merge_layers(Path(path), overrides)
-    given = {key for _, root in layers.files for key in keys_of(root)}
+    given = dict.fromkeys(key for _, root in layers.files for key in keys_of(root))
     if "frontend" in given:
         raise UserError(f"{path} is the YAML file of a model: {hint}")
     known = schema.model_fields
-    errors = list(layers.errors)
-    for key in keys_of(layers.root):
-        if key not in known and key in given:
-            errors.append(f"{path}: unknown setting '{key}'{did_you_mean(key, known)}")
-        elif key not in known:
-            errors.append(f"unknown setting '{key}'{did_you_mean(key, known)}{more.format(key=key)}")
+    errors = layers.errors + find_unknown_overrides(layers, overrides, schema)
+    errors += [
+        f"{path}: unknown setting '{key}'{did_you_mean(key, known)}"
+        for key in given
+        if key.partition(".")[0] not in known
+    ]
     missing = [key for key, field in known.items() if field.is_required() and key not in keys_of(layers.root)]
     if missing:
         errors.append(f"{path}: missing {', '.join(missing)}: add 'base: {schema.base_file}'")
     return build(layers, errors)
 
 
-def merge_free_overrides(values: dict[str, Any], overrides: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+def merge_free_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Set overrides of mappings whose keys are settings of a model, such as ``space.lr``.
 
     Parameters
@@ -66,14 +63,12 @@ def merge_free_overrides(values: dict[str, Any], overrides: Mapping[str, Any], k
     values : dict
         Settings of the file.
     overrides : dict
-        Those whose first part is one of ``keys``; text is read as YAML.
-    keys : tuple of str
-        The mappings.
+        Those of other settings are ignored; text is read as YAML.
     """
     values = dict(values)
     for key, text in overrides.items():
         name, dot, inner = key.partition(".")
-        if name not in keys:
+        if name not in FREE_MAPPINGS or name not in values:
             continue
         value = _read(key, text)
         if name == "overrides" and dot and not is_plain(value):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from korser.corpora import LABELS
 from korser.utils.errors import UserError
@@ -138,6 +137,8 @@ def drawn_folds(data: pd.DataFrame, n_folds: int, order: str, seed: int) -> list
     strata = [" ".join(map(str, labels)) for labels in zip(*(data[c] for c in LABELS if c in data))]
     if max(Counter(strata).values(), default=0) < n_folds:  # too few utterances to balance
         strata = [""] * len(data)
+    from sklearn.model_selection import StratifiedGroupKFold  # here: it takes a second to import
+
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes rarer than folds cannot be in each

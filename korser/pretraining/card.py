@@ -100,7 +100,7 @@ def model_card(
         diversity=info["diversity_loss_weight"],
         auxiliary=auxiliary if weight else "",
         augment="none" if hparams["augment"] is None else type(hparams["augment"]).__name__,
-        files=info["files"],
+        files=info["n_files"],
         synthetic=", synthetic" if info["synthetic"] else "",
         step=row["step"],
         n_steps=hparams["n_steps"],

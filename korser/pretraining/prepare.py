@@ -52,7 +52,7 @@ def prepare_data(hparams: HParams, run_dir: Path, transformer: Wav2Vec2ForPreTra
     write_text(directory.settings_file, hparams.text)
     write_json(directory.info_file, info)
     hours, held_hours = info["seconds"] / 3600, info["held_seconds"] / 3600
-    logger.info("%d files, %.2f h; %.2f h of them for validation", info["files"], hours, held_hours)
+    logger.info("%d files, %.2f h; %.2f h of them for validation", info["n_files"], hours, held_hours)
 
 
 def require_same_run(hparams: HParams, run_dir: Path) -> None:
@@ -107,7 +107,7 @@ def _run_info(
     config, valid = transformer.config, table["split"] == "valid"
     speakers = [set(zip(part["source"], part["speaker"])) for part in (table[~valid], table[valid])]  # None: unknown
     info = {
-        "files": len(table),
+        "n_files": len(table),
         "seconds": round(table["samples"].sum() / SAMPLE_RATE, 3),
         "held_seconds": round(table["samples"][valid].sum() / SAMPLE_RATE, 3),
         "speakers_held": bool(valid.any()) and speakers[0].isdisjoint(speakers[1]),

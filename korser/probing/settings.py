@@ -167,7 +167,7 @@ def _make_material(entry: dict, default: dict, source: str) -> Material:
     if wrong:
         raise UserError(f"{source}: split={show(split)}: expected a mapping of {', '.join(accepted)}")
     values = {**default, **entry}
-    values["split"] = functools.partial(default["split"].func, **{**default["split"].keywords, **split})
+    values["split"] = functools.partial(default["split"], **split)
     values.setdefault("name", str(values["corpus"]).rpartition(".")[2])
     return check(Material, values, source)
 

@@ -29,7 +29,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
-from korser.config.hparams import HParams, resolve_hparams
+from korser.config.hparams import HParams
 from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import encoder_configs, weights_digest
 from korser.data.load_split import load_split
@@ -47,7 +47,6 @@ __all__ = [
     "changed_sources",
     "checkpoints_of",
     "environment",
-    "find_complete_run",
     "log_changes",
     "provenance",
     "require_same_checkpoints",
@@ -60,8 +59,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("korser", "torch", "torchaudio", "speechbrain", "transformers", "numpy", "pandas", "scikit-learn")
-DATA_KEYS = ("corpus", "data_folder", "label_map", "corpus_options", "split", "evaluate_test")
-FOLDER_KEYS = ("output_folder", "cache_folder")
 
 
 def environment() -> dict[str, Any]:
@@ -233,7 +230,7 @@ def verify_provenance(hparams: HParams, run_dir: Path) -> None:
     Parameters
     ----------
     hparams : korser.config.hparams.HParams
-        At least with :data:`DATA_KEYS` and :data:`FOLDER_KEYS`; no model is needed.
+        At least with :data:`korser.runs.complete.KEYS`; no model is needed.
     run_dir : Path
 
     Raises
@@ -256,38 +253,6 @@ def verify_provenance(hparams: HParams, run_dir: Path) -> None:
         logger.warning("cannot verify that the recordings match %s: %s", run_dir, error)
         return
     require_same_data(manifest, run_dir, tasks, ["digest"])
-
-
-def find_complete_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunDirectory | None:
-    """Find and verify the complete run of some settings, without building the model.
-
-    Parameters
-    ----------
-    path, overrides
-        As :func:`korser.config.hparams.load_hparams` takes them.
-
-    Returns
-    -------
-    RunDirectory or None
-        None if the run is not complete, or the settings are invalid.
-
-    Raises
-    ------
-    UserError
-        See :func:`verify_provenance`.
-    """
-    try:
-        hparams = resolve_hparams(path, overrides, (*DATA_KEYS, *FOLDER_KEYS))
-    except Exception:  # load_hparams reports all that is wrong
-        return None
-    if "output_folder" not in hparams:
-        return None
-    directory = RunDirectory(Path(hparams["output_folder"]) / hparams.run_name)
-    if not directory.complete:
-        return None
-    verify_provenance(hparams, directory.path)
-    logger.info("%s is complete", directory)
-    return directory
 
 
 def searched_speakers(

@@ -12,13 +12,13 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from korser.config.fields import Folder, NonNegativeInt, PositiveInt, Settings, check, complete_error, require_some
+from korser.config.names import FREE_MAPPINGS
 from korser.config.nodes import compose, get_value
 from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
 from korser.config.shipped import SHIPPED  # noqa: F401  for the example
 
 __all__ = ["SearchSettings", "load_settings"]
 
-FREE = ("space", "overrides")  # mappings whose keys are settings of the model
 SET_BY_SEARCH = {  # settings of the model that a search sets itself, and what to use in their place
     "output_folder": "set output_folder of the search",
     "cache_folder": "set cache_folder of the search",
@@ -126,15 +126,9 @@ def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     (['mel_stl.yaml'], [0.001, 0.01])
     """
     path, overrides = Path(path), dict(overrides or {})
-    own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE}
-    values = load_recipe(
-        path,
-        own,
-        SearchSettings,
-        hint=f"search it with korser search search.yaml --model={path}",
-        more="; one of the model's is set by --overrides.{key}=...",
-    )
-    settings = merge_free_overrides(values, overrides, FREE)
+    own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
+    values = load_recipe(path, own, SearchSettings, hint=f"search it with korser search search.yaml --model={path}")
+    settings = merge_free_overrides(values, overrides)
     if settings["models"] is None:
         settings["models"] = settings["model"] if isinstance(settings["model"], list) else [settings["model"]]
     root = compose(values.text, path)

@@ -107,15 +107,15 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
 
 def _make_brain(hparams: HParams, run_dir: Path, **options: Any) -> EmotionBrain:
     """Create the brain with its log and checkpoints in the run directory."""
-    history = History()
-    checkpointer = AtomicCheckpointer(RunDirectory(run_dir).checkpoints)
+    directory, history = RunDirectory(run_dir), History()
+    checkpointer = AtomicCheckpointer(directory.checkpoints)
     checkpointer.add_recoverables(
         {"weights": TrainedState(options["model"]), "history": history, "epoch_counter": hparams["epoch_counter"]}
     )
     return EmotionBrain(
         hparams=hparams,
         history=history,
-        log_file=RunDirectory(run_dir).log_file,
+        log_file=directory.log_file,
         checkpointer=checkpointer,
         tensorboard=open_tensorboard(hparams, run_dir),
         **options,

@@ -1,17 +1,20 @@
-"""Workers that make whole training runs side by side: processes of this machine, or a Ray cluster's.
+"""Workers that train several runs at a time: processes on this machine, or tasks on a Ray cluster.
 
-A job is one run: a model's YAML, overrides, a run directory. The coordinator submits jobs and takes outcomes; workers
-write nothing but run directories, so that whatever dies loses at most the work since the last checkpoint.
+A job is one run: a settings file, overrides, a run directory. The coordinating process submits jobs and receives
+results; workers write only into run directories, so that a crash loses at most the work since the last checkpoint.
 
 ==================== =================================================================================
-``job``              the job and its outcome, and what a worker does with it
-``base``             what every kind of worker has in common, retries among it
-``processes``        persistent processes of this machine
+``job``              a job, its result, and how a worker executes it
+``base``             interface of all workers, and retries
+``processes``        persistent processes on this machine
 ``cluster``          Ray, ``pip install 'korser[cluster]'``
 ==================== =================================================================================
 """
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,102 +22,96 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from korser.utils.errors import UserError
 from korser.workers.base import Workers
-from korser.workers.job import Job, JobResult, train_job
-from korser.workers.processes import Processes
+from korser.workers.job import EpochCallback, Job, JobResult, train_job
+from korser.workers.processes import ProcessWorkers
 
 __all__ = ["Job", "JobResult", "Workers", "open_workers", "run_jobs"]
 
 logger = logging.getLogger(__name__)
 
 
-def open_workers(n=None, *, cluster=None, gpus_per_trial=None, target=train_job):
-    """Workers to train with; a context manager that stops them at its end, whatever that is.
+def open_workers(
+    workers: int | None = None,
+    *,
+    cluster: str | None = None,
+    gpus_per_trial: float | None = None,
+    target: Callable[[Job, EpochCallback], None] = train_job,
+) -> Workers:
+    """Open workers; a context manager that stops them at its end, also after an error.
 
     Parameters
     ----------
-    n : int, optional
-        How many jobs run at a time. Without it: as many as the GPUs take, or one a CPU core (at most eight) where
-        there is no GPU; on a cluster, as many as it has room for. Each worker computes with one CPU thread, so that a
-        run's numbers do not depend on ``n``.
+    workers : int, optional
+        Number of jobs at a time. Default: as many as the GPUs have room for, one per CPU core (at most eight) if there
+        is no GPU, or as many as the cluster has room for. Each worker computes with one CPU thread, so that results do
+        not depend on this number.
     cluster : str, optional
-        A Ray cluster instead of processes of this machine: ``auto`` (the one that this machine is a part of), an
-        address (``host:6379``), or ``local`` (start Ray on this machine). All its nodes must see the run directories,
-        the data and the code under the same paths: a shared file system.
+        A Ray cluster instead of processes on this machine: ``auto`` (the one this machine is part of), an address
+        (``host:6379``), or ``local`` (start Ray on this machine). All nodes must see run directories, data and code
+        under the same paths (a shared file system).
     gpus_per_trial : float, optional
-        The share of a GPU that a run needs: ``0.5`` puts two on one GPU, ``0`` keeps to the CPU. One GPU a run without
-        it, where there is one. With ``n`` more than that, processes of one machine share its GPUs all the same.
+        GPUs per run, from 0 (CPU only) to 1; ``0.5`` puts two runs on one GPU. Default: 1 if there is a GPU. If
+        ``workers`` is larger than that allows, processes on one machine share its GPUs.
     target : callable, optional
-        What a worker does with a job, ``target(job, on_epoch)``; an importable function.
+        What a worker does with a job: an importable function ``target(job, on_epoch)``.
 
     Returns
     -------
     Workers
-        With ``n``, ``pending``, ``submit(job)``, ``next(timeout)`` and ``prune(job)``.
 
     Raises
     ------
     UserError
-        If ``n`` or ``gpus_per_trial`` cannot be, Ray is not installed, or there is no such cluster.
+        If an option is invalid, Ray is not installed, or the cluster cannot be reached.
 
     Examples
     --------
-    A script needs ``if __name__ == "__main__":`` around this, since processes import it again:
+    Scripts need ``if __name__ == "__main__":`` around this, since worker processes import them:
 
     >>> job = Job("hparams/mel_mtl.yaml", {"lr": 0.001}, "results/mel_mtl-1")
     >>> with open_workers(2) as workers:  # doctest: +SKIP
-    ...     outcomes = run_jobs([job], workers)
+    ...     results = run_jobs([job], workers)
     """
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-        raise UserError(f"workers must be a whole number of 1 or more, not {n!r}")
-    number = isinstance(gpus_per_trial, (int, float)) and not isinstance(gpus_per_trial, bool)
-    if gpus_per_trial is not None and not (number and 0 <= gpus_per_trial <= 1):
-        raise UserError(
-            f"gpus_per_trial must be a number from 0 to 1, not {gpus_per_trial!r}: a run takes one GPU at most"
-        )
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise UserError(f"workers={workers!r}: expected an integer >= 1")
+    is_number = isinstance(gpus_per_trial, (int, float)) and not isinstance(gpus_per_trial, bool)
+    if gpus_per_trial is not None and not (is_number and 0 <= gpus_per_trial <= 1):
+        raise UserError(f"gpus_per_trial={gpus_per_trial!r}: expected a number from 0 to 1 GPUs per run")
     if not (cluster is None or isinstance(cluster, str)):
-        raise UserError(f"cluster must be auto, local or HOST:PORT, not {cluster!r}")
+        raise UserError(f"cluster={cluster!r}: expected auto, local or HOST:PORT")
     if cluster is None:
-        return Processes(n, gpus_per_trial=gpus_per_trial, target=target)
-    from korser.workers.cluster import RayTasks
+        return ProcessWorkers(workers, gpus_per_trial=gpus_per_trial, target=target)
+    from korser.workers.cluster import RayWorkers
 
-    return RayTasks(n, address=cluster, gpus_per_trial=gpus_per_trial, target=target)
+    return RayWorkers(workers, address=cluster, gpus_per_trial=gpus_per_trial, target=target)
 
 
-def run_jobs(jobs, workers, on_outcome=None, progress=None):
-    """Run jobs, each once, and wait for them all.
+def run_jobs(jobs: Iterable[Job], workers: Workers, progress: str | None = None) -> list[JobResult]:
+    """Run jobs, each once, and wait for all of them.
 
     Parameters
     ----------
     jobs : iterable of Job
     workers : Workers
-        From :func:`open_workers`, with nothing pending.
-    on_outcome : callable, optional
-        Called with each outcome as it comes.
+        From :func:`open_workers`, without pending jobs.
     progress : str, optional
-        What to write before a progress bar; no bar without it.
+        Title of a progress bar; no bar without it.
 
     Returns
     -------
-    list of Outcome
+    list of JobResult
         In the order of the jobs.
     """
     jobs = list(dict.fromkeys(jobs))
-    outcomes = {}
+    results = {}
     with logging_redirect_tqdm(), tqdm(total=len(jobs), desc=progress, disable=not progress, dynamic_ncols=True) as bar:
         for job in jobs:
             workers.submit(job)
         while workers.pending:
-            outcome = workers.next()
-            outcomes[outcome.job] = outcome
-            logger.info(
-                "%s: %s%s (%d of %d)",
-                Path(outcome.job.run_dir).name,
-                outcome.state,
-                f": {outcome.message}" if outcome.message else "",
-                len(outcomes),
-                len(jobs),
-            )
+            result = workers.next()
+            results[result.job] = result
+            message = f": {result.message}" if result.message else ""
+            count = f"({len(results)} of {len(jobs)})"
+            logger.info("%s: %s%s %s", Path(result.job.run_dir).name, result.state, message, count)
             bar.update()
-            if on_outcome is not None:
-                on_outcome(outcome)
-    return [outcomes[job] for job in jobs]
+    return [results[job] for job in jobs]

@@ -1,4 +1,6 @@
-"""What every kind of worker has in common."""
+"""The interface of all workers, and retries of jobs whose worker died."""
+
+from __future__ import annotations
 
 import contextlib
 import logging
@@ -6,122 +8,126 @@ import signal
 from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
+from types import TracebackType
 
 from korser.runs.directory import RunDirectory
-from korser.workers.job import JobResult
+from korser.workers.job import Job, JobResult
 
-MAX_ATTEMPTS = 3  # of a job whose worker dies
+__all__ = ["Workers", "describe_exit"]
+
+MAX_ATTEMPTS = 3  # per job whose worker dies
 
 logger = logging.getLogger(__name__)
 
 
 class Workers(ABC):
-    """Takes jobs, gives outcomes; a job whose worker dies is run again, from its checkpoint.
+    """Executes jobs; one whose worker dies is executed again, and resumes from its checkpoint.
 
-    Only the process that opened them uses them, from one thread.
+    To be used by one thread of the process that opened it.
 
     Attributes
     ----------
     n : int
-        How many jobs run at a time; more may be submitted, and wait.
+        Number of jobs that run at a time; more can be submitted, and wait.
     """
 
-    def __init__(self, n):
+    def __init__(self, n: int) -> None:
         self.n = n
-        self._pending = set()
-        self._deaths = Counter()
+        self._pending: set[Job] = set()
+        self._deaths: Counter[Job] = Counter()
 
     @property
-    def pending(self):
-        """How many jobs have been submitted and not yet come back."""
+    def pending(self) -> int:
+        """Number of submitted jobs whose results have not been returned by :meth:`next`."""
         return len(self._pending)
 
-    def submit(self, job):
-        """Run a job as soon as a worker is free.
+    def submit(self, job: Job) -> None:
+        """Execute a job as soon as a worker is free.
 
         Raises
         ------
         ValueError
-            If one with the same run directory is pending.
+            If a job with the same run directory is pending.
         """
         if job in self._pending:
-            raise ValueError(f"{job.run_dir} is pending already")
-        _withdraw_stop(job)  # of a search that was killed
+            raise ValueError(f"{job.run_dir} is already pending")
+        _remove_stop_file(job)  # left by a search that was killed
         self._pending.add(job)
         self._deaths.pop(job, None)
         self._start(job)
 
-    def next(self, timeout=None):
+    def next(self, timeout: float | None = None) -> JobResult | None:
         """Wait for a job to end.
 
         Parameters
         ----------
         timeout : float, optional
-            Seconds; without it, as long as it takes.
+            In seconds. Default: no limit.
 
         Returns
         -------
-        Outcome or None
-            None if nothing is pending, or nothing has ended in time.
+        JobResult or None
+            None if no job is pending, or none ended in time.
         """
-        outcome = self._wait(timeout) if self._pending else None
-        if outcome is not None:
-            self._pending.remove(outcome.job)
-            _withdraw_stop(outcome.job)
-        return outcome
+        result = self._wait(timeout) if self._pending else None
+        if result is not None:
+            self._pending.remove(result.job)
+            _remove_stop_file(result.job)
+        return result
 
-    def prune(self, job):
-        """Ask a pending job to stop after its current epoch; its outcome comes from ``next`` like any other."""
+    def prune(self, job: Job) -> None:
+        """Request that a pending job stops after its current epoch; :meth:`next` returns its result as usual."""
         if job in self._pending:
             Path(job.run_dir).mkdir(parents=True, exist_ok=True)
             RunDirectory(job.run_dir).stop_file.touch()
 
-    def _died(self, job, how):
-        """The outcome of a job whose worker died, or None if it is to be run again."""
+    def _count_death(self, job: Job, reason: str) -> JobResult | None:
+        """Return the result of a job whose worker died, None if it is to be executed again."""
         self._deaths[job] += 1
         if self._deaths[job] < MAX_ATTEMPTS:
-            logger.warning("%s: its worker %s; it goes on in another", Path(job.run_dir).name, how)
+            logger.warning("%s: its worker %s; retrying", Path(job.run_dir).name, reason)
             return None
-        return JobResult(job, "failed", f"its worker died {MAX_ATTEMPTS} times; the last {how}")
+        return JobResult(job, "failed", f"its worker died {MAX_ATTEMPTS} times; the last one {reason}")
 
-    def __enter__(self):
+    def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.close()
 
     @abstractmethod
-    def _start(self, job):
+    def _start(self, job: Job) -> None:
         """Start a job, or queue it."""
 
     @abstractmethod
-    def _wait(self, timeout):
-        """The next outcome, or None after ``timeout`` seconds."""
+    def _wait(self, timeout: float | None) -> JobResult | None:
+        """Return the next result, None after ``timeout`` seconds."""
 
     @abstractmethod
-    def close(self):
-        """Stop all workers and drop what is pending; runs keep their checkpoints."""
+    def close(self) -> None:
+        """Stop all workers and drop pending jobs; runs keep their checkpoints."""
 
 
-def ended_by(exit_code):
-    """Say in words how a process ended.
+def describe_exit(exit_code: int) -> str:
+    """Return how a process ended, in words.
 
     Examples
     --------
-    >>> ended_by(-9)
-    'was ended by SIGKILL (as the system does when memory runs out)'
-    >>> ended_by(1)
+    >>> describe_exit(-9)
+    'was killed by SIGKILL (possibly out of memory)'
+    >>> describe_exit(1)
     'ended with exit code 1'
     """
-    number = -exit_code if exit_code < 0 else exit_code - 128  # a shell's way to report a signal
+    number = -exit_code if exit_code < 0 else exit_code - 128  # a shell reports signals that way
     try:
         name = signal.Signals(number).name
     except ValueError:
         return f"ended with exit code {exit_code}"
-    memory = " (as the system does when memory runs out)" if name == "SIGKILL" else ""
-    return f"was ended by {name}{memory}"
+    return f"was killed by {name}{' (possibly out of memory)' if name == 'SIGKILL' else ''}"
 
 
-def _withdraw_stop(job):
-    with contextlib.suppress(OSError):  # no such run directory yet
+def _remove_stop_file(job: Job) -> None:
+    with contextlib.suppress(OSError):  # there may be no run directory yet
         RunDirectory(job.run_dir).stop_file.unlink()

@@ -1,4 +1,6 @@
-"""A job, its outcome, and what a worker does with it."""
+"""A job, its result, and how a worker executes it."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
@@ -8,8 +10,10 @@ import os
 import platform
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import filelock
 import torch
@@ -23,22 +27,26 @@ from korser.utils.files import lock_of
 from korser.utils.gpu import gpu_is_full
 from korser.utils.logs import is_for_users
 
-LOCK_PATIENCE = 30  # seconds; a run directory stays locked until the last process of a killed worker has gone
-FULL = ("out of memory", "can't allocate memory", "not enough memory")
+__all__ = ["LOCK_PATIENCE", "EpochCallback", "Job", "JobResult", "perform", "train_job"]
+
+LOCK_PATIENCE = 30  # seconds; a run directory stays locked until the last process of a killed worker has ended
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # in a RuntimeError of PyTorch
+
+EpochCallback = Callable[[int, float], bool]  # (epoch, score) -> whether to stop
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run; two jobs with one run directory are the same job.
+    """One training run; jobs with the same run directory are equal.
 
     Parameters
     ----------
     yaml : str
-        Path of the model's YAML file.
+        Path of the model's settings file.
     overrides : dict
-        As :func:`korser.config.hparams.load_hparams` takes them.
+        See :func:`korser.config.hparams.load_hparams`.
     run_dir : str
 
     Examples
@@ -48,7 +56,7 @@ class Job:
     """
 
     yaml: str = field(compare=False)
-    overrides: dict = field(compare=False)
+    overrides: dict[str, Any] = field(compare=False)
     run_dir: str
 
 
@@ -60,30 +68,30 @@ class JobResult:
     ----------
     job : Job
     state : str
-        ``complete``; ``pruned`` (stopped on request; it can be gone on with); ``out of memory``; ``refused`` (the
-        user's settings or data are at fault); ``failed`` (anything else, the death of the worker among it).
+        ``complete``; ``pruned`` (stopped on request; it can be resumed); ``out of memory``; ``refused`` (settings or
+        data are invalid); ``failed`` (any other reason, also that its worker died).
     message : str
         One line; empty for a complete job.
     """
 
     job: Job
-    state: str
+    state: Literal["complete", "pruned", "out of memory", "refused", "failed"]
     message: str = ""
 
 
-def train_job(job, on_epoch):
-    """Make the run of a job, or go on with it."""
+def train_job(job: Job, on_epoch: EpochCallback) -> None:
+    """Train the run of a job, or resume it."""
     hparams = load_hparams(job.yaml, {"noprogressbar": True, **job.overrides})
-    planned = Path(job.run_dir).name
-    if (
-        planned.startswith(f"{hparams.name}-") and planned != hparams.run_name
-    ):  # named by settings that are no longer those
-        raise UserError(f"{job.yaml}, or what it builds on, was changed after this began: give the command again")
+    name = Path(job.run_dir).name
+    if name.startswith(f"{hparams.name}-") and name != hparams.run_name:
+        raise UserError(f"{job.yaml} or its base was changed while runs were being made: run the same command again")
     train(hparams, job.run_dir, on_epoch=on_epoch)
 
 
-def perform(job, target=train_job, patience=LOCK_PATIENCE):
-    """Do a job in this process; whatever goes wrong in it becomes the outcome.
+def perform(
+    job: Job, target: Callable[[Job, EpochCallback], None] = train_job, patience: float = LOCK_PATIENCE
+) -> JobResult:
+    """Execute a job in this process; an exception becomes its result.
 
     Parameters
     ----------
@@ -91,65 +99,63 @@ def perform(job, target=train_job, patience=LOCK_PATIENCE):
     target : callable
         ``target(job, on_epoch)``.
     patience : float
-        Seconds to wait for the run directory where a dying process holds it yet.
+        Seconds to wait for the lock of the run directory, which a dying process may still hold.
 
     Returns
     -------
-    Outcome
+    JobResult
     """
-    run_dir = Path(job.run_dir)
+    directory = RunDirectory(job.run_dir)
     try:
-        with _output_to(RunDirectory(run_dir).worker_log):
+        with _output_to(directory.worker_log):
             logger.info("worker: process %d on %s", os.getpid(), platform.node())
-            outcome = _attempt(job, target, patience)
+            result = _attempt(job, target, patience)
     except OSError as error:
-        outcome = JobResult(
-            job, "refused", f"cannot write in {run_dir}: {error.strerror}; choose another output_folder"
-        )
-    gc.collect()  # a model's references go round in circles
-    with contextlib.suppress(RuntimeError):  # a GPU that the job has left in disorder does not undo it
+        result = JobResult(job, "refused", f"cannot write in {directory}: {error.strerror}; change output_folder")
+    gc.collect()  # references of a model form cycles
+    with contextlib.suppress(RuntimeError):  # a GPU in an error state must not replace the result
         torch.cuda.empty_cache()
-    return outcome
+    return result
 
 
-def _attempt(job, target, patience):
-    stop = RunDirectory(job.run_dir).stop_file
+def _attempt(job: Job, target: Callable[[Job, EpochCallback], None], patience: float) -> JobResult:
+    stop_file = RunDirectory(job.run_dir).stop_file
     try:
-        _wait_until_free(Path(job.run_dir), patience)
-        target(job, lambda epoch, score: stop.exists())
+        _wait_for_lock(Path(job.run_dir), patience)
+        target(job, lambda epoch, score: stop_file.exists())
     except Pruned as error:
-        return JobResult(job, "pruned", _line(error))
+        return JobResult(job, "pruned", _one_line(error))
     except Exception as error:
-        logger.exception("the run ended early")  # so that the traceback is in the log
-        if _out_of_memory(error):
-            return JobResult(job, "out of memory", _line(error))
+        logger.exception("the run ended early")  # writes the traceback to the log
+        if _is_out_of_memory(error):
+            return JobResult(job, "out of memory", _one_line(error))
         if isinstance(error, UserError):
-            return JobResult(job, "refused", _line(error))
+            return JobResult(job, "refused", _one_line(error))
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"({Path(frame.filename).name}, line {frame.lineno})"
-        return JobResult(job, "failed", f"{type(error).__name__}: {_line(error)} {where}")
+        place = f"({Path(frame.filename).name}, line {frame.lineno})"
+        return JobResult(job, "failed", f"{type(error).__name__}: {_one_line(error)} {place}")
     return JobResult(job, "complete")
 
 
-def _line(error):
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _out_of_memory(error):
-    """Whether memory ran out; also where a setting was blamed for it (:class:`UserError` ``from`` the real cause)."""
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether memory ran out, also where a :class:`UserError` was raised ``from`` that error."""
     while error is not None:
         if isinstance(error, MemoryError) or gpu_is_full(error):
             return True
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True
-        if isinstance(error, RuntimeError) and any(text in str(error) for text in FULL):
+        if isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY):
             return True
         error = error.__cause__
     return False
 
 
-def _wait_until_free(run_dir, patience):
-    """Wait for the lock of :func:`korser.utils.files.locked`; if it stays taken, training itself says so."""
+def _wait_for_lock(run_dir: Path, patience: float) -> None:
+    """Wait for the lock of :func:`korser.utils.files.locked`; if it stays taken, training reports it."""
     lock = lock_of(run_dir)
     with contextlib.suppress(filelock.Timeout):
         lock.acquire(timeout=patience)
@@ -157,8 +163,8 @@ def _wait_until_free(run_dir, patience):
 
 
 @contextlib.contextmanager
-def _output_to(path):
-    """Send to a file what this process, libraries in C and child processes print, and what is logged."""
+def _output_to(path: Path) -> Iterator[None]:
+    """Redirect output of this process, its C libraries and its child processes, and the log, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8", buffering=1) as log:
         handler = logging.StreamHandler(log)
@@ -183,7 +189,7 @@ def _output_to(path):
                 os.close(copy)
 
 
-def _flush():
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # a full disk is for the run to report
+        with contextlib.suppress(OSError):  # a full disk is reported by the run
             stream.flush()

@@ -1,7 +1,9 @@
 """Persistent worker processes on one machine.
 
-Each imports its libraries once. A pool of ``concurrent.futures`` would be broken for good by one worker that dies.
+Each imports its libraries once. A pool of ``concurrent.futures`` is unusable after the death of one worker.
 """
+
+from __future__ import annotations
 
 import contextlib
 import faulthandler
@@ -12,46 +14,49 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 
 import joblib
 import torch
 
 from korser.utils.errors import UserError
-from korser.workers.base import Workers, ended_by
-from korser.workers.job import perform
+from korser.workers.base import Workers, describe_exit
+from korser.workers.job import EpochCallback, Job, JobResult, perform
+
+__all__ = ["ProcessWorkers", "visible_gpus"]
 
 MAX_CPU_WORKERS = 8  # by default; each holds libraries, data and a model in memory
-END_PATIENCE = 10  # seconds that a worker has to end before it is killed
+EXIT_PATIENCE = 10  # seconds until a worker that does not end is killed
 
 spawn = multiprocessing.get_context("spawn")  # a fork of a process with CUDA or threads hangs
 
 
-class Processes(Workers):
-    """Up to ``n`` processes, started when there is work for them; see :func:`korser.workers.open_workers`."""
+class ProcessWorkers(Workers):
+    """Up to ``n`` processes, started when they are needed; see :func:`korser.workers.open_workers`."""
 
-    def __init__(self, n, *, gpus_per_trial, target):
+    def __init__(
+        self, n: int | None, *, gpus_per_trial: float | None, target: Callable[[Job, EpochCallback], None]
+    ) -> None:
         gpus = visible_gpus() if gpus_per_trial != 0 else []
         if gpus_per_trial and not gpus:
-            raise UserError(
-                f"gpus_per_trial is {gpus_per_trial}, and PyTorch finds no GPU on this machine: leave it out"
-            )
-        each = int(1 / (gpus_per_trial or 1) + 1e-9)  # a GPU's share left over is no room
-        room = len(gpus) * each if gpus else min(joblib.cpu_count(), MAX_CPU_WORKERS)
+            raise UserError(f"gpus_per_trial={gpus_per_trial:g}: PyTorch finds no GPU on this machine; omit it")
+        jobs_per_gpu = int(1 / (gpus_per_trial or 1) + 1e-9)
+        room = len(gpus) * jobs_per_gpu if gpus else min(joblib.cpu_count(), MAX_CPU_WORKERS)
         super().__init__(n or room)
         self._target = target
         self._gpus = [gpus[i % len(gpus)] if gpus else "" for i in range(self.n)]
-        self._workers = [None] * self.n
-        self._queue = deque()
-        self._ended = deque()
+        self._workers: list[_Worker | None] = [None] * self.n
+        self._queue: deque[Job] = deque()
+        self._results: deque[JobResult] = deque()
 
-    def _start(self, job):
+    def _start(self, job: Job) -> None:
         self._queue.append(job)
         self._dispatch()
 
-    def _dispatch(self):
-        """Give queued jobs to free workers, to running ones first; one that died while it was free is replaced."""
+    def _dispatch(self) -> None:
+        """Give queued jobs to idle workers, running ones first; an idle worker that died is replaced."""
         for i, worker in sorted(enumerate(self._workers), key=lambda slot: slot[1] is None):
             if not self._queue:
                 return
@@ -61,38 +66,42 @@ class Processes(Workers):
             if worker is None:
                 worker = self._workers[i] = _Worker(self._target, self._gpus[i])
             if worker.job is None:
-                worker.give(self._queue.popleft())
+                worker.send(self._queue.popleft())
 
-    def _wait(self, timeout):
+    def _wait(self, timeout: float | None) -> JobResult | None:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._dispatch()
-            if self._ended:
-                return self._ended.popleft()
+            if self._results:
+                return self._results.popleft()
             busy = [worker for worker in self._workers if worker is not None and worker.job is not None]
-            signs = [sign for worker in busy for sign in worker.signs]
-            ready = wait(signs, None if deadline is None else max(0, deadline - time.monotonic()))
+            events = [event for worker in busy for event in worker.events]
+            ready = wait(events, None if deadline is None else max(0, deadline - time.monotonic()))
             if not ready:
                 return None
             for worker in busy:
-                if not set(ready).isdisjoint(worker.signs):
+                if not set(ready).isdisjoint(worker.events):
                     self._collect(worker)
 
-    def _collect(self, worker):
-        job, outcome = worker.job, worker.take()
-        if outcome is None:  # it died
-            self._workers[self._workers.index(worker)] = None
-            outcome = self._died(job, ended_by(worker.end()))
-        if outcome is None:
-            self._queue.appendleft(job)
-        else:
-            self._ended.append(outcome)
-            if outcome.state == "failed" and worker.job is None:  # a CUDA error leaves a process unfit for other runs
-                self._workers[self._workers.index(worker)] = None
-                worker.connection.close()
-                worker.end()
+    def _collect(self, worker: _Worker) -> None:
+        job, result = worker.job, worker.receive()
+        if result is None:
+            self._remove(worker)
+            result = self._count_death(job, describe_exit(worker.end()))
+            if result is None:
+                self._queue.appendleft(job)
+                return
+        elif result.state == "failed":  # after a CUDA error a process cannot be used for other runs
+            self._remove(worker)
+            worker.connection.close()
+            worker.end()
+        self._results.append(result)
 
-    def close(self):
+    def _remove(self, worker: _Worker) -> None:
+        self._workers[self._workers.index(worker)] = None
+
+    def close(self) -> None:
+        """Terminate all processes; runs keep their checkpoints."""
         workers = [worker for worker in self._workers if worker is not None]
         for worker in workers:
             worker.process.terminate()
@@ -100,44 +109,51 @@ class Processes(Workers):
             worker.end()
         self._workers = [None] * self.n
         self._queue.clear()
-        self._ended.clear()
+        self._results.clear()
         self._pending.clear()
 
 
 class _Worker:
-    """A process and the pipe to it."""
+    """A process and the pipe to it.
 
-    def __init__(self, target, gpu):
-        self.connection, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=_serve, args=(theirs, target))
-        self.job = None
+    Parameters
+    ----------
+    target : callable
+    gpu : str
+        Value of ``CUDA_VISIBLE_DEVICES``.
+    """
+
+    def __init__(self, target: Callable[[Job, EpochCallback], None], gpu: str) -> None:
+        self.connection, other_end = spawn.Pipe()
+        self.process = spawn.Process(target=_serve, args=(other_end, target))
+        self.job: Job | None = None
         with _environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=gpu), _without_interrupts():
             self.process.start()
-        theirs.close()  # or the end of the process would not end the pipe
+        other_end.close()  # otherwise the pipe would stay open when the process ends
 
     @property
-    def signs(self):
-        """What becomes ready when the worker has an outcome or has died."""
+    def events(self) -> tuple[Connection, int]:
+        """What becomes ready when there is a result or the process ends."""
         return self.connection, self.process.sentinel
 
-    def give(self, job):
+    def send(self, job: Job) -> None:
         self.job = job
-        with contextlib.suppress(OSError):  # it has just died, which is seen when its outcome is waited for
+        with contextlib.suppress(OSError):  # the process has just died, which `receive` reports
             self.connection.send(job)
 
-    def take(self):
-        """The outcome, or None if the process died before it sent one whole."""
+    def receive(self) -> JobResult | None:
+        """Return the result, None if the process died before it had sent one."""
         try:
-            outcome = self.connection.recv() if self.connection.poll() else None
+            result = self.connection.recv() if self.connection.poll() else None
         except (EOFError, OSError):
             return None
-        if outcome is not None:
+        if result is not None:
             self.job = None
-        return outcome
+        return result
 
-    def end(self):
-        """See the process off; gives its exit code."""
-        self.process.join(END_PATIENCE)
+    def end(self) -> int:
+        """Wait for the process to end, and kill it if it does not; return its exit code."""
+        self.process.join(EXIT_PATIENCE)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
@@ -145,16 +161,16 @@ class _Worker:
         return self.process.exitcode
 
 
-def visible_gpus():
-    """What ``CUDA_VISIBLE_DEVICES`` may name, one a GPU."""
+def visible_gpus() -> list[str]:
+    """Return a value of ``CUDA_VISIBLE_DEVICES`` for each GPU of this process."""
     count = torch.cuda.device_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
 
 
 @contextlib.contextmanager
-def _environment(**values):
-    """What a new process has in its environment before it imports anything."""
+def _environment(**values: str) -> Iterator[None]:
+    """Set environment variables, which a new process has before it imports anything."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -168,9 +184,9 @@ def _environment(**values):
 
 
 @contextlib.contextmanager
-def _without_interrupts():
-    """New processes never see Ctrl-C: the coordinator does, and ends them."""
-    resource_tracker.ensure_running()  # its first start would lift the block again
+def _without_interrupts() -> Iterator[None]:
+    """Block Ctrl-C in new processes: the coordinating process receives it and ends them."""
+    resource_tracker.ensure_running()  # its first start would remove the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -178,11 +194,11 @@ def _without_interrupts():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(connection, target):
-    """The life of a worker."""
-    threading.Thread(target=_end_with_the_coordinator, daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # half-written files are removed
-    faulthandler.enable()  # a crash in C leaves its traceback in the run's log
+def _serve(connection: Connection, target: Callable[[Job, EpochCallback], None]) -> None:
+    """Execute jobs until the pipe is closed; the main function of a worker process."""
+    threading.Thread(target=_exit_with_coordinator, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # removes temporary files
+    faulthandler.enable()  # writes the traceback of a crash in C to the run's log
     torch.set_num_threads(1)
     while True:
         try:
@@ -192,7 +208,7 @@ def _serve(connection, target):
         connection.send(perform(job, target))
 
 
-def _end_with_the_coordinator():
-    """End at once, in the middle of whatever is being computed, when the coordinator is gone, even by SIGKILL."""
+def _exit_with_coordinator() -> None:
+    """Exit at once when the coordinating process has ended, also by SIGKILL."""
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)

@@ -1,5 +1,6 @@
 """Command lines of settings files: SpeechBrain's run options and overrides."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from korser.utils.errors import UserError
 
 
 def test_run_options_are_parsed_as_by_speechbrain():
-    options = ["--debug", "--grad_accumulation_factor=2", "--device", "cpu", "--precision=bf16", "--compile"]
-    options += ["--max_grad_norm", "-1", "--compile_module_keys", "model", "--test_only"]
+    options = ["--grad_accumulation_factor=2", "--device", "cpu", "--precision=bf16", "--compile"]
+    options += ["--max_grad_norm", "-1", "--compile_module_keys", "model", "--test_only", "--nonfinite_patience=2"]
     _, expected, _ = speechbrain.parse_arguments(["mel_stl.yaml", *options])
     path, overrides = parse_arguments(["mel_stl.yaml", *options])
     assert path == Path("mel_stl.yaml")
@@ -37,7 +38,14 @@ def test_overrides(arguments, overrides):
 
 
 def test_the_file_may_follow_the_options():
-    assert parse_arguments(["--debug", "--lr=1", "my.yaml"]) == (Path("my.yaml"), {"debug": True, "lr": "1"})
+    assert parse_arguments(["--compile", "--lr=1", "my.yaml"]) == (Path("my.yaml"), {"compile": True, "lr": "1"})
+
+
+def test_debugging_writes_to_a_temporary_folder():
+    _, overrides = parse_arguments(["my.yaml", "--debug"])
+    assert overrides["debug"] is True and Path(overrides["output_folder"]).parent == Path(tempfile.gettempdir())
+    assert parse_arguments(["my.yaml", "--debug", "--output_folder=here"])[1]["output_folder"] == "here"
+    assert "output_folder" not in parse_arguments(["my.yaml", "--debug", "--debug_persistently"])[1]
 
 
 @pytest.mark.parametrize(

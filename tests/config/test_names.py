@@ -1,8 +1,10 @@
 """Names of keys, references, modules and arguments."""
 
 import pytest
+from conftest import HPARAMS
 
 from korser.config.hparams import load_hparams
+from korser.config.names import check_overrides
 from korser.utils.errors import UserError
 
 
@@ -44,10 +46,10 @@ def test_all_wrong_names_are_reported_together(yaml_folder):
         "base: base.yaml\nwidht: 4\nlayer.in_feature: 2\nwieghts.gender: 2\nfunction: !name:torch.sqroot\n"
     )
     with pytest.raises(UserError) as error:
-        load_hparams(yaml_folder / "model.yaml", {"sead": 1, "weights.emotion": "high"})
+        load_hparams(yaml_folder / "model.yaml", {"weights.emotion": "high"})
     lines = str(error.value).splitlines()
-    assert len(lines) == 6
-    for name in "wieghts.gender", "weights.emotion=high", "widht", "sead", "layer.in_feature", "torch.sqroot":
+    assert len(lines) == 5
+    for name in "wieghts.gender", "weights.emotion=high", "widht", "layer.in_feature", "torch.sqroot":
         assert sum(name in line for line in lines) == 1
 
 
@@ -126,3 +128,33 @@ def test_two_modules_of_one_name(tmp_path):
     load_hparams(tmp_path / "packages1" / "model.yaml")
     with pytest.raises(UserError, match="are both the module 'namesake_lib.parts'"):
         load_hparams(tmp_path / "packages2" / "model.yaml")
+
+
+@pytest.mark.parametrize(
+    "file, overrides",
+    [
+        ("mel_stl", {"lr": 1, "debug": True, "backbone.dropout": 0.1}),
+        ("search", {"space.lr": [1], "overrides.n_epochs": 3, "seed": 2}),
+        ("compare", {"overrides.backbone.dropout": 0.1, "folds": 6}),
+        ("probe", {"split.hold_out": "sentence"}),
+        ("pretrain_nano", {"grad_accumulation_factor": 2, "config.layerdrop": 0.1}),
+    ],
+)
+def test_overrides_that_exist(file, overrides):
+    check_overrides(HPARAMS / f"{file}.yaml", overrides)
+
+
+@pytest.mark.parametrize(
+    "file, key, message",
+    [
+        ("mel_stl", "n_epoch", "unknown setting 'n_epoch' (did you mean 'n_epochs'?)"),
+        ("mel_stl", "test_only", "unsupported setting 'test_only'"),
+        ("compare", "n_epochs", "a setting of the models is overridden by --overrides.n_epochs=..."),
+        ("probe", "sorces", "unknown setting 'sorces' (did you mean 'sources'?)"),
+        ("pretrain_nano", "architecture.hiden_size", "unknown setting 'architecture.hiden_size' (did you mean 'hidden"),
+    ],
+)
+def test_overrides_that_do_not_exist(file, key, message):
+    with pytest.raises(UserError) as error:
+        check_overrides(HPARAMS / f"{file}.yaml", {key: 1})
+    assert message in str(error.value)

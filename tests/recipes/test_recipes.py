@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,16 @@ def test_train_prints_a_summary(call, tiny):
     assert code == 0
     assert "accuracy" in out and "UAR" in out and "95 % interval" in out and "recall joy" in out
     assert "Everything is in" in out
+
+
+def test_run_options_of_speechbrain_take_effect(call, tiny, caplog):
+    run_options = ["--debug", "--debug_batches=1", "--grad_accumulation_factor=2", "--device=cpu", "--precision=bf16"]
+    code, out, err = call("train", "mel_stl.yaml", *options({**tiny, "n_epochs": "5"}), *run_options)
+    assert code == 0, err
+    (log,) = Path(tiny["output_folder"]).rglob("log.csv")
+    assert len(read_csv(log)) == 2, "debugging is two epochs"
+    text = (log.parent / "hparams.yaml").read_text()
+    assert "grad_accumulation_factor: 2\n" in text and "precision: bf16\n" in text
 
 
 # -- predict ---------------------------------------------------------------------------------------------------------

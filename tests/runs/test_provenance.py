@@ -13,8 +13,9 @@ from korser import load_hparams, train
 from korser.config.hparams import run_name
 from korser.plugins.frontends.wav2vec import Wav2Vec
 from korser.plugins.frontends.wav2vec.checkpoint import NANO_FOLDER
+from korser.runs.complete import find_complete_run
 from korser.runs.directory import RunDirectory, run_folder
-from korser.runs.provenance import find_complete_run, require_same_checkpoints
+from korser.runs.provenance import require_same_checkpoints
 from korser.utils.errors import UserError
 
 FRONTEND = '''"""A frozen frontend."""

@@ -41,31 +41,31 @@ def cluster():
         yield workers
 
 
-def test_each_job_runs_once_and_its_outcome_is_named(cluster, tmp_path):
+def test_each_job_runs_once_and_its_result_is_named(cluster, tmp_path):
     actions = [nothing, makes_a_mistake, runs_out_of_memory, breaks]
-    outcomes = run_jobs([job_for(action, tmp_path) for action in actions], cluster)
-    assert [o.state for o in outcomes] == ["complete", "refused", "out of memory", "failed"]
-    assert outcomes[1].message == "no such folder: give another"
-    assert outcomes[3].message.startswith("ValueError: two lines (test_workers.py, line ")
-    assert [attempts(o.job) for o in outcomes] == [1, 1, 1, 1]
+    results = run_jobs([job_for(action, tmp_path) for action in actions], cluster)
+    assert [o.state for o in results] == ["complete", "refused", "out of memory", "failed"]
+    assert results[1].message == "no such folder: give another"
+    assert results[3].message.startswith("ValueError: two lines (test_workers.py, line ")
+    assert [attempts(o.job) for o in results] == [1, 1, 1, 1]
 
 
 def test_a_task_has_one_thread_and_a_relative_folder_is_found(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with open_workers(cluster="local", target=act) as workers:  # joins the Ray that runs, and leaves it running
         assert workers.n == 2
-        assert [o.state for o in run_jobs([Job("says_where_it_runs", {}, "here")], workers)] == ["complete"]
+        assert [o.state for o in run_jobs([Job("prints_environment", {}, "here")], workers)] == ["complete"]
     assert ray.is_initialized()
     assert "OMP_NUM_THREADS=1" in (log := (tmp_path / "here" / "worker.log").read_text()) and "threads=1" in log
 
 
 @pytest.mark.slow
 def test_a_job_that_always_kills_its_worker_fails(cluster, tmp_path):
-    outcomes = run_jobs([job_for(dies, tmp_path), job_for(nothing, tmp_path)], cluster)
-    assert [o.state for o in outcomes] == ["failed", "complete"]
-    message = "its worker died 3 times; the last was lost with its process or node (WorkerCrashedError)"
-    assert outcomes[0].message == message
-    assert [attempts(o.job) for o in outcomes] == [3, 1]
+    results = run_jobs([job_for(dies, tmp_path), job_for(nothing, tmp_path)], cluster)
+    assert [o.state for o in results] == ["failed", "complete"]
+    message = "its worker died 3 times; the last one was lost with its process or node (WorkerCrashedError)"
+    assert results[0].message == message
+    assert [attempts(o.job) for o in results] == [3, 1]
 
 
 def test_pruning_and_waiting(cluster, tmp_path):
@@ -90,9 +90,9 @@ def test_a_killed_worker_loses_nothing_and_counts_nothing_twice(cluster, tiny, t
         wait_until(lambda: (victim / "log.csv").exists() and len(read_csv(victim / "log.csv")) >= 1, seconds=300)
         pid = int(re.search(r"worker: process (\d+) ", (victim / "worker.log").read_text())[1])
         os.kill(pid, signal.SIGKILL)
-        outcomes = [workers.next() for _ in jobs]
+        results = [workers.next() for _ in jobs]
         assert workers.pending == 0
-    assert sorted((o.job.run_dir, o.state) for o in outcomes) == [(job.run_dir, "complete") for job in jobs]
+    assert sorted((o.job.run_dir, o.state) for o in results) == [(job.run_dir, "complete") for job in jobs]
     assert [attempts(job) for job in jobs] == [2, 1, 1]
     assert read_json(victim / "run.json")["environment"]["command"][1:] == sys.argv[1:]
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Workers: every job ends once and is named rightly, whatever dies in between."""
+"""Every job has one result, which names what happened, whatever dies in between."""
 
 import logging
 import os
@@ -22,17 +22,17 @@ from korser.utils.files import locked, read_csv
 from korser.workers import Job, open_workers, processes, run_jobs
 from korser.workers.job import perform, train_job
 
-# -- stand-ins for training: the job's yaml names one ---------------------------------------------------------------
+# -- targets in place of training; the yaml of a job names one ------------------------------------------------------
 
 
 def nothing(job, on_epoch):
     pass
 
 
-def speaks(job, on_epoch):
+def prints(job, on_epoch):
     print("a print")
     logging.getLogger("plugins.mine").info("a note")
-    warnings.warn("a warning")
+    warnings.warn("a warning", stacklevel=1)
     subprocess.run(["echo", "a child"])
 
 
@@ -87,7 +87,7 @@ def waits_to_be_pruned(job, on_epoch):
         time.sleep(0.02)
 
 
-def says_where_it_runs(job, on_epoch):
+def prints_environment(job, on_epoch):
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     print(*(f"{name}={os.environ.get(name)}" for name in names), f"threads={torch.get_num_threads()}")
 
@@ -117,7 +117,7 @@ def shared():
 
 @pytest.fixture
 def two(shared):
-    """Two workers that are used by many tests, each of which leaves nothing behind."""
+    """Two workers shared by many tests; no test leaves a pending job."""
     yield shared
     assert shared.pending == 0
 
@@ -129,11 +129,11 @@ def job_for(action, folder, name=None):
 def wait_until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never happened"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.05)
 
 
-# -- what becomes of a run -------------------------------------------------------------------------------------------
+# -- results -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -150,17 +150,17 @@ def wait_until(condition, seconds=60):
         (breaks, "failed", "ValueError: two lines (test_workers.py, line "),
     ],
 )
-def test_the_outcome_names_what_happened(tmp_path, action, state, message):
+def test_the_result_names_what_happened(tmp_path, action, state, message):
     job = job_for(action, tmp_path)
-    outcome = perform(job, act)
-    assert (outcome.job, outcome.state) == (job, state)
-    assert message in outcome.message and "\n" not in outcome.message
-    assert bool(outcome.message) == bool(message)
+    result = perform(job, act)
+    assert (result.job, result.state) == (job, state)
+    assert message in result.message and "\n" not in result.message
+    assert bool(result.message) == bool(message)
     traceback_kept = "Traceback" in (tmp_path / action.__name__ / "worker.log").read_text()
     assert traceback_kept == (state not in ("complete", "pruned"))
 
 
-def test_a_gpu_that_cannot_be_tidied_up_does_not_undo_a_job(tmp_path, monkeypatch):
+def test_an_error_while_memory_is_freed_does_not_change_the_result(tmp_path, monkeypatch):
     def fail():
         raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
 
@@ -170,9 +170,9 @@ def test_a_gpu_that_cannot_be_tidied_up_does_not_undo_a_job(tmp_path, monkeypatc
 
 
 @pytest.mark.filterwarnings("ignore:a warning")
-def test_all_that_a_run_says_goes_to_its_log(tmp_path, capfd):
-    perform(job_for(speaks, tmp_path), act)
-    log = (tmp_path / "speaks" / "worker.log").read_text()
+def test_all_output_of_a_run_is_in_its_log(tmp_path, capfd):
+    perform(job_for(prints, tmp_path), act)
+    log = (tmp_path / "prints" / "worker.log").read_text()
     assert [text for text in ("a note", "a child") if text not in log] == []
     print("after")  # pytest holds sys.stdout and sys.stderr themselves, so only descriptors can be seen here
     assert "after" in capfd.readouterr().out and "after" not in log
@@ -180,8 +180,8 @@ def test_all_that_a_run_says_goes_to_its_log(tmp_path, capfd):
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    outcome = perform(Job("nothing", {}, str(tmp_path / "file" / "run")), act)
-    assert outcome.state == "refused" and "choose another output_folder" in outcome.message
+    result = perform(Job("nothing", {}, str(tmp_path / "file" / "run")), act)
+    assert result.state == "refused" and "change output_folder" in result.message
 
 
 def test_the_lock_of_a_dying_process_is_waited_for(tmp_path):
@@ -207,20 +207,18 @@ def test_the_lock_of_a_dying_process_is_waited_for(tmp_path):
 # -- processes -------------------------------------------------------------------------------------------------------
 
 
-def test_each_job_runs_once_and_outcomes_come_in_order(two, tmp_path, caplog):
+def test_each_job_runs_once_and_results_come_in_order(two, tmp_path, caplog):
     jobs = [job_for(nothing, tmp_path, f"run{i}") for i in range(6)]
-    seen = []
     with caplog.at_level(logging.INFO):
-        outcomes = run_jobs([*jobs, jobs[0]], two, on_outcome=seen.append)
-    assert [o.job for o in outcomes] == jobs and {o.state for o in outcomes} == {"complete"}
-    assert sorted(o.job.run_dir for o in seen) == sorted(job.run_dir for job in jobs)
+        results = run_jobs([*jobs, jobs[0]], two)
+    assert [o.job for o in results] == jobs and {o.state for o in results} == {"complete"}
     assert [attempts(job) for job in jobs] == [1] * 6
     assert sum("complete" in message for message in caplog.messages) == 6
 
 
-def test_output_stays_off_the_terminal(two, tmp_path, capfd):
-    run_jobs([job_for(speaks, tmp_path)], two)
-    log = (tmp_path / "speaks" / "worker.log").read_text()
+def test_nothing_is_printed_to_the_terminal(two, tmp_path, capfd):
+    run_jobs([job_for(prints, tmp_path)], two)
+    log = (tmp_path / "prints" / "worker.log").read_text()
     assert [text for text in ("a print", "a note", "a warning", "a child") if text not in log] == []
     assert capfd.readouterr() == ("", "")
 
@@ -233,13 +231,13 @@ def test_a_job_whose_worker_dies_is_run_again(two, tmp_path):
 
 @pytest.mark.slow
 def test_a_job_that_always_kills_its_worker_fails(two, tmp_path):
-    outcomes = run_jobs([job_for(dies, tmp_path), job_for(nothing, tmp_path)], two)
-    assert [o.state for o in outcomes] == ["failed", "complete"]
-    assert "died 3 times" in outcomes[0].message and "SIGKILL" in outcomes[0].message
-    assert attempts(outcomes[0].job) == 3
+    results = run_jobs([job_for(dies, tmp_path), job_for(nothing, tmp_path)], two)
+    assert [o.state for o in results] == ["failed", "complete"]
+    assert "died 3 times" in results[0].message and "SIGKILL" in results[0].message
+    assert attempts(results[0].job) == 3
 
 
-def test_a_worker_that_died_at_rest_is_replaced(two, tmp_path):
+def test_an_idle_worker_that_died_is_replaced(two, tmp_path):
     run_jobs([job_for(nothing, tmp_path, f"run{i}") for i in range(2)], two)
     for worker in filter(None, two._workers):
         os.kill(worker.process.pid, signal.SIGKILL)
@@ -263,7 +261,7 @@ def test_waiting_and_counting(two, tmp_path):
     assert two.next() is None
     job = job_for(waits_to_be_pruned, tmp_path)
     two.submit(job)
-    with pytest.raises(ValueError, match="pending already"):
+    with pytest.raises(ValueError, match="is already pending"):
         two.submit(job_for(waits_to_be_pruned, tmp_path))
     assert two.pending == 1 and two.next(timeout=0) is None
     two.prune(job)
@@ -273,21 +271,21 @@ def test_waiting_and_counting(two, tmp_path):
 def test_a_worker_has_one_thread_and_its_own_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "visible_gpus", lambda: ["5", "7"])
     before = dict(os.environ)
-    job = job_for(says_where_it_runs, tmp_path)
+    job = job_for(prints_environment, tmp_path)
     with open_workers(target=act) as workers:
         assert workers.n == 2
         run_jobs([job], workers)
     assert dict(os.environ) == before
-    log = (tmp_path / "says_where_it_runs" / "worker.log").read_text()
+    log = (tmp_path / "prints_environment" / "worker.log").read_text()
     assert "OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=5 threads=1" in log
 
 
 @pytest.mark.parametrize(
     ("options", "gpus"),
     [
-        ({"n": 3}, ["5", "7", "5"]),
+        ({"workers": 3}, ["5", "7", "5"]),
         ({"gpus_per_trial": 0.5}, ["5", "7", "5", "7"]),
-        ({"n": 2, "gpus_per_trial": 0}, ["", ""]),
+        ({"workers": 2, "gpus_per_trial": 0}, ["", ""]),
     ],
 )
 def test_gpus_are_shared_evenly(monkeypatch, options, gpus):
@@ -307,9 +305,9 @@ def test_gpus_are_those_this_process_may_use(monkeypatch):
 @pytest.mark.parametrize(
     "options",
     [
-        {"n": 0},
-        {"n": 1.5},
-        {"n": True},
+        {"workers": 0},
+        {"workers": 1.5},
+        {"workers": True},
         {"gpus_per_trial": 2},
         {"gpus_per_trial": -1},
         {"gpus_per_trial": "half"},
@@ -317,9 +315,9 @@ def test_gpus_are_those_this_process_may_use(monkeypatch):
         {"cluster": True},
     ],
 )
-def test_workers_that_cannot_be_are_refused(monkeypatch, options):
+def test_invalid_options_are_refused(monkeypatch, options):
     monkeypatch.setattr(processes, "visible_gpus", lambda: [])
-    with pytest.raises(UserError, match="workers must be|gpus_per_trial|cluster must be"):
+    with pytest.raises(UserError, match="^(workers|gpus_per_trial|cluster)="):
         open_workers(**options)
 
 
@@ -344,7 +342,7 @@ def end_a_coordinator(tmp_path, sent, cluster="", patience=10):
     """Start a script whose job never ends, end it by a signal, and see that its run can be taken up at once."""
     script, run_dir = tmp_path / "coordinator.py", tmp_path / "run"
     script.write_text(COORDINATOR)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests/workers")])}
     with open(tmp_path / "said", "w+") as said:
         coordinator = subprocess.Popen(
             [sys.executable, script, run_dir, cluster], env=environment, stderr=said, start_new_session=True
@@ -365,7 +363,7 @@ def end_a_coordinator(tmp_path, sent, cluster="", patience=10):
             if sent == signal.SIGINT:
                 assert coordinator.returncode == 130
                 said.seek(0)
-                assert said.read() == "stopped; the same command goes on from here\n"
+                assert said.read() == "interrupted; run the same command again to resume\n"
         finally:  # it would compute for ever
             coordinator.kill()
 
@@ -380,7 +378,7 @@ def test_workers_end_with_the_coordinator(tmp_path, sent):
 
 
 @pytest.mark.slow
-def test_runs_by_workers_are_those_made_alone(tiny, tmp_path):
+def test_runs_by_workers_equal_those_of_this_process(tiny, tmp_path):
     """Also one whose worker is killed in the middle."""
     settings = {**tiny, "n_epochs": "4", "ckpt_interval_minutes": "0", "ckpt_interval_steps": "2"}
     yaml = str(HPARAMS / "mel_stl.yaml")
@@ -392,9 +390,9 @@ def test_runs_by_workers_are_those_made_alone(tiny, tmp_path):
         wait_until(lambda: (victim / "log.csv").exists() and len(read_csv(victim / "log.csv")) >= 1)
         pid = next(w.process.pid for w in workers._workers if w.job == jobs[0])
         os.kill(pid, signal.SIGKILL)
-        outcomes = [workers.next() for _ in jobs]
+        results = [workers.next() for _ in jobs]
         assert workers.pending == 0
-    assert sorted((o.job.run_dir, o.state) for o in outcomes) == [(job.run_dir, "complete") for job in jobs]
+    assert sorted((o.job.run_dir, o.state) for o in results) == [(job.run_dir, "complete") for job in jobs]
     assert [attempts(job) for job in jobs] == [2, 1, 1]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -429,5 +427,5 @@ def test_a_yaml_that_was_changed_meanwhile_is_refused(tiny, tmp_path):
     overrides = dict(tiny)
     job = Job(str(path), overrides, str(run_folder(load_hparams(path, overrides))))
     path.write_text("base: mel_stl.yaml\nwarmup: 0.5\n")
-    with pytest.raises(UserError, match="was changed after this began"):
+    with pytest.raises(UserError, match="was changed while runs were being made"):
         train_job(job, None)

@@ -1,0 +1,59 @@
+"""Find the complete run of some settings without importing what trains one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from korser.config.hparams import resolve_hparams
+from korser.runs.directory import RunDirectory
+
+__all__ = ["KEYS", "find_complete_run"]
+
+KEYS = (  # what a complete run is verified with
+    "corpus",
+    "data_folder",
+    "label_map",
+    "corpus_options",
+    "split",
+    "evaluate_test",
+    "output_folder",
+    "cache_folder",
+)
+
+logger = logging.getLogger(__name__)
+
+
+def find_complete_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunDirectory | None:
+    """Find and verify the complete run of some settings, without building the model.
+
+    Parameters
+    ----------
+    path, overrides
+        See :func:`korser.config.hparams.load_hparams`.
+
+    Returns
+    -------
+    RunDirectory or None
+        None if the run is not complete, or the settings are invalid.
+
+    Raises
+    ------
+    UserError
+        See :func:`korser.runs.provenance.verify_provenance`.
+    """
+    try:
+        hparams = resolve_hparams(path, overrides, ["output_folder"])
+        directory = RunDirectory(Path(hparams["output_folder"]) / hparams.run_name)
+        if not directory.complete:
+            return None
+        hparams = resolve_hparams(path, overrides, KEYS)
+    except Exception:  # load_hparams reports all that is wrong
+        return None
+    from korser.runs.provenance import verify_provenance  # here: it imports torch
+
+    verify_provenance(hparams, directory.path)
+    logger.info("%s is complete", directory)
+    return directory

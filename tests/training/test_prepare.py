@@ -1,0 +1,215 @@
+"""Checks of a run's data, before it trains and when it resumes."""
+
+import json
+import linecache
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+import soundfile
+from helpers import Killed, kill_at, run
+
+from korser import UserError, load_hparams, train
+from korser.inference.predict import load_trained_model
+from korser.runs.load import load_runs
+from korser.training import prepare
+from korser.training.brain import EmotionBrain
+from korser.utils.files import read_csv
+
+
+@pytest.fixture
+def interrupted(tiny_corpus, tiny, tmp_path, monkeypatch):
+    """Overrides of a run that was killed before its evaluation, and the folder of its data."""
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    tiny |= {"data_folder": str(data), "n_epochs": "1"}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, EmotionBrain, "predict", 1)
+        run(tiny)
+    return tiny, data
+
+
+def test_an_interrupted_run_does_not_resume_with_other_data(interrupted):
+    overrides, data = interrupted
+    manifest = data / "manifest.csv"
+    table = pd.read_csv(manifest, dtype=str)
+    for changed in ({"joy": "anger", "anger": "joy"}, {"joy": "happiness"}):
+        table.assign(emotion=table["emotion"].replace(changed)).to_csv(manifest, index=False)
+        with pytest.raises(UserError, match="the data have changed"):
+            run(overrides)
+    table.to_csv(manifest, index=False)
+    audio, rate = soundfile.read(data / "s0_joy_2.wav")
+    soundfile.write(data / "s0_joy_2.wav", audio / 2, rate)
+    with pytest.raises(UserError, match="the data have changed"):
+        run(overrides)
+
+
+def test_resuming_with_another_version_is_reported(interrupted, monkeypatch, caplog):
+    overrides, _ = interrupted
+    monkeypatch.setattr(prepare, "environment", lambda: {"versions": {"torch": "0"}, "korser_source": "other"})
+    run(overrides)
+    assert "was begun with another version of korser or of its libraries" in caplog.text
+
+
+def test_changed_data_are_noticed_in_a_complete_run(tiny_corpus, tiny, tmp_path, caplog):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    tiny |= {"data_folder": str(data), "n_epochs": "1"}
+    run_dir = run(tiny, model="mel_stl")
+    manifest = data / "manifest.csv"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(
+        text.replace(",joy,", ",J,").replace(",anger,", ",joy,").replace(",J,", ",anger,"), encoding="utf-8"
+    )
+    with pytest.raises(UserError, match="the data have changed"):
+        run(tiny, model="mel_stl", run_dir=run_dir)
+    manifest.write_text(text.replace(",female,", ",male,"), encoding="utf-8")  # no task of this model; of its tables
+    with pytest.raises(UserError, match="the data have changed"):
+        run(tiny, model="mel_stl", run_dir=run_dir)
+    manifest.write_text(text, encoding="utf-8")
+    run(tiny, model="mel_stl", run_dir=run_dir)
+    audio, rate = soundfile.read(data / "s0_joy_2.wav")
+    soundfile.write(data / "s0_joy_2.wav", audio / 2, rate)
+    with pytest.raises(UserError, match="the data have changed"):
+        run(tiny, model="mel_stl", run_dir=run_dir)
+    (data / "s0_joy_2.wav").write_bytes(b"no audio")
+    run(tiny, model="mel_stl", run_dir=run_dir)
+    assert f"cannot verify that the recordings match {run_dir}" in caplog.text
+    shutil.rmtree(data)  # a complete run can be read without its corpus
+    run(tiny, model="mel_stl", run_dir=run_dir)
+    assert f"cannot verify that the data match {run_dir}" in caplog.text
+
+
+FRONTEND = """
+from korser import Frontend
+from korser.frontend.lengths import mask_padding
+from torch import nn
+
+class Mine(Frontend):
+    def __init__(self):
+        super().__init__(output_size=2, frame_rate=16000)
+        self.layer = nn.Linear(1, 2)
+
+    def forward(self, x, lengths):
+        return mask_padding(self.layer(x[..., None]), lengths), lengths
+"""
+
+
+def test_a_directory_with_a_run_of_other_code_is_refused(tiny, tmp_path, monkeypatch):
+    (tmp_path / "code_that_changes.py").write_text(FRONTEND)
+    (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:code_that_changes.Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tiny["n_epochs"] = "1"
+    train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
+    (tmp_path / "code_that_changes.py").write_text(
+        FRONTEND.replace("self.layer(x[..., None])", "0 * self.layer(x[..., None])")
+    )
+    monkeypatch.delitem(sys.modules, "code_that_changes")
+    with pytest.raises(UserError, match="the code of code_that_changes.Mine changed since .*run was begun"):
+        train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_can_be_fixed(tiny, tmp_path, monkeypatch):
+    file = tmp_path / "code_that_fails.py"
+    fails = "        if len(x) > 2:\n            raise KeyError('Mine')\n        return mask"
+    file.write_text(FRONTEND.replace("        return mask", fails))
+    (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:code_that_fails.Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tiny["n_epochs"] = "1"
+    with pytest.raises(Exception, match="Mine"):
+        train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").exists()
+    file.write_text(FRONTEND)
+    monkeypatch.delitem(sys.modules, "code_that_fails")
+    linecache.clearcache()
+    assert "test" in train(load_hparams(tmp_path / "mine.yaml", tiny), tmp_path / "run")
+
+
+def test_labels_and_speakers_may_look_like_anything(tiny_corpus, tiny, tmp_path):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table["emotion"] = table["emotion"].replace({"joy": "0", "anger": "1", "sadness": "2", "neutral": "True"})
+    table["speaker"] = table["speaker"].replace({"s0": "NA", "s1": "null", "s2": "001"})
+    table.to_csv(data / "manifest.csv", index=False)
+    run_dir = run({**tiny, "data_folder": str(data), "n_epochs": "1"}, model="mel_stl")
+    log = read_csv(run_dir / "log.csv")
+    assert log["train_emotion_loss"].gt(0.1).all()
+    manifest = read_csv(run_dir / "manifest.csv", ["emotion"])
+    assert set(manifest["speaker"]) == {"NA", "null", "001", "s3", "s4", "s5"}
+    assert set(manifest["emotion"]) == {"0", "1", "2", "True"}
+    assert (
+        sum(sum(row) for row in json.loads((run_dir / "metrics.json").read_text())["test"]["emotion"]["confusion"]) == 8
+    )
+
+
+def test_missing_labels_are_masked(tiny_corpus, tiny, tmp_path):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table.loc[table["speaker"].isin(["s0"]), "gender"] = None
+    table.to_csv(data / "manifest.csv", index=False)
+    run_dir = run({**tiny, "data_folder": str(data), "n_epochs": "1"})
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["test"]["intensity"]["n"] < metrics["test"]["emotion"]["n"]
+
+
+def test_a_task_the_corpus_does_not_have_is_left_out(tiny_corpus, tiny, tmp_path, caplog):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    table = pd.read_csv(data / "manifest.csv", dtype=str).drop(columns="intensity")
+    table.to_csv(data / "manifest.csv", index=False)
+    run_dir = run({**tiny, "data_folder": str(data), "n_epochs": "1"})
+    assert "no labels for task 'intensity': it is left out" in caplog.text
+    assert set(json.loads((run_dir / "metrics.json").read_text())["test"]) == {"emotion", "gender"}
+    assert list(load_trained_model(run_dir).predict_files([data / "s0_joy_1.wav"])["gender_pred"])
+
+
+def test_a_corpus_without_the_main_task_is_refused(tiny_corpus, tiny, tmp_path):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    table = pd.read_csv(data / "manifest.csv", dtype=str).drop(columns="emotion")
+    table.to_csv(data / "manifest.csv", index=False)
+    with pytest.raises(UserError, match="has no labels for the main task 'emotion'"):
+        run({**tiny, "data_folder": str(data)})
+
+
+def test_the_settings_that_a_search_found_name_their_speakers_where_these_are_tested(tiny, tmp_path, caplog):
+    found = {"corpus": "csv", "data": {"data_folder": f"{tiny['data_folder']}/manifest.csv"}}
+    (tmp_path / "mel_stl-best.yaml").write_text("base: mel_stl.yaml\nlr: 0.01\n")
+    for speakers, shared in (["s0", "s4"], ["s4"]), (["s0"], []):
+        (tmp_path / "search.json").write_text(json.dumps({**found, "speakers": speakers}))
+        overrides = {**tiny, "split.test_speakers": "[s4, s5]", "n_epochs": "1"}
+        hparams = load_hparams(tmp_path / "mel_stl-best.yaml", overrides)
+        caplog.clear()
+        train(hparams, tmp_path / f"run{len(shared)}")
+        (loaded,) = load_runs(tmp_path / f"run{len(shared)}")
+        assert loaded.searched_on == shared
+        assert ("searched on speakers of the test split (s4)" in caplog.text) == bool(shared)
+
+
+WITH_AGE = "[!ref <emotion>, !new:korser.Task {name: age}]"
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"lr_scheduler": "!name:speechbrain.nnet.schedulers.NewBobScheduler"}, "NewBobScheduler cannot be called"),
+        (
+            {"lr_scheduler": "!name:torch.optim.lr_scheduler.CosineAnnealingLR {T_max: 9}"},
+            "torch's own schedules",
+        ),
+        ({"tasks": WITH_AGE}, "'age' is a column .* --corpus_options='{tasks: .*age]}"),
+        (
+            {"corpus_options": "{tasks: [emotion, age]}", "tasks": WITH_AGE},
+            "48 different numbers, but korser classifies",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(tiny_corpus, tiny, tmp_path, settings, message):
+    data = shutil.copytree(tiny_corpus, tmp_path / "data")
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table["age"] = [f"{20 + i / 3:.2f}" for i in range(len(table))]
+    table.to_csv(data / "manifest.csv", index=False)
+    with pytest.raises(UserError, match=message):
+        run({**tiny, "data_folder": str(data), **settings}, model="mel_stl")
+
+
+def test_a_random_split_is_named(tiny):
+    run_dir = run({**tiny, "split.protocol": "random_stratified"}, model="mel_stl")
+    assert json.loads((run_dir / "run.json").read_text())["speaker_independent"] is False
