@@ -6,6 +6,8 @@ Builds the `frontend` of a settings file anew for every check and prints which p
 Exit code 1: a check failed; 2: the frontend cannot be built.
 """
 
+import sys
+
 from korser import cli
 
 
@@ -13,9 +15,10 @@ def main(arguments: list[str]) -> None:
     """Check the frontend of a settings file."""
     parser = cli.Parser("check", __doc__, usage="FILE.yaml [--key=value ...]")
     path, overrides, _ = cli.parse_settings(parser, arguments)
-    from korser.testing.__main__ import check_settings_file
+    from korser.testing.report import print_checks
 
-    check_settings_file(path, overrides)
+    if print_checks(path, overrides):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

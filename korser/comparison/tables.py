@@ -112,9 +112,9 @@ def _marks_legend(comparison: Comparison, tests: pd.DataFrame) -> list[str]:
     exact = "exact" if tests["exact"].all() else "exact where feasible, else 100,000 random swaps"
     speakers, seeds = _values(tests["n_speakers"]), _values(tests["n_seeds"])
     lines = [
-        "Bold (best): highest value; *: not significantly worse than the best. Paired permutation test that swaps the "
-        f"predictions of two models speaker by speaker (two-sided, {exact}, {speakers} speakers, common seeds: {seeds}); "
-        "significant: p at most .05 after Holm's correction for all pairs of a column, and an interval "
+        "Bold (best): highest value; *: not significantly worse than the best. Paired permutation test that swaps "
+        f"predictions of two models by speaker (two-sided, {exact}, {speakers} speakers, common seeds: {seeds}). "
+        "Significant: p at most .05 after Holm's correction for all pairs of a column, and an interval "
         "of the difference that excludes 0."
     ]
     if any("untested" in marks.values() for marks in comparison.marks.values()):
@@ -229,8 +229,8 @@ def pairs_table(comparison: Comparison) -> Table:
             noted.setdefault(pair["note"], []).append(f"{pair['model_a']} and {pair['model_b']}")
     columns = ["pair", f"difference in {main_title(comparison)}", "p", "p (Holm)", "test", "speakers", "seeds"]
     legend = (
-        "Paired permutation tests, two-sided, corrected for all pairs of this table. Bold (best): significant, p at most "
-        ".05 and an interval that excludes 0."
+        "Paired permutation tests, two-sided, corrected for all pairs of this table. Bold (best): significant, p at "
+        "most .05 and an interval that excludes 0."
     )
     notes = [legend]
     for note, pairs in noted.items():

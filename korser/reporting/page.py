@@ -74,8 +74,8 @@ def write_report(
     Raises
     ------
     UserError
-        If there is neither a complete run with test predictions nor a search nor a probe, runs contradict each other, or
-        a listed figure is missing.
+        If there is neither a complete run with test predictions nor a search nor a probe, if runs contradict each
+        other, or if a listed figure is missing.
     """
     out = Path(out)
     folders = [Path(f) for f in ([folders] if isinstance(folders, (str, Path)) else folders)]

@@ -55,7 +55,7 @@ def _settings(run: Run) -> dict[str, str]:
 
 
 def readable_settings(text: str) -> dict[str, str]:
-    """Return every setting by its dotted name; an object with several references is written once.
+    r"""Return every setting by its dotted name; an object with several references is written once.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def readable_settings(text: str) -> dict[str, str]:
 
     Example
     -------
-    >>> readable_settings("mel: &a !new:my.Mel {n_mels: 64}\\nnet: !new:my.Net {input: *a}")
+    >>> readable_settings("mel: &a !new:my.Mel {n_mels: 64}\nnet: !new:my.Net {input: *a}")
     {'mel': 'my.Mel', 'mel.n_mels': '64', 'net': 'my.Net', 'net.input': 'mel'}
     """
     flat: dict[str, str] = {}

@@ -17,7 +17,7 @@ from korser.frontend.base import Frontend
 from korser.testing import gradients, invariance, numerics, shapes, state
 from korser.testing.running import Candidate, stages_of
 from korser.utils.errors import UserError
-from korser.utils.seeding import seeded
+from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.user_code import explain, is_reason, one_line, user_code_location
 
 __all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "quick_check"]
@@ -160,6 +160,7 @@ def check_frontend(factory: Callable[[], Frontend]) -> Iterator[Check]:
     ... def test_energy(check):
     ...     check()
     """
+    set_arithmetic()
     for name, function in CHECKS.items():
         if name != "moves_to_gpu" or torch.cuda.is_available():
             yield Check(name, function, Candidate(factory))
@@ -196,6 +197,7 @@ def quick_check(frontend: Frontend) -> None:
         ...
     korser.utils.errors.UserError: ...Energy: forward returns features of shape (2, 93), expected (B, T, C)...
     """
+    set_arithmetic()
     stages = stages_of(frontend)
     with seeded(0), _eager():
         for stage in [*stages, *([frontend] if len(stages) > 1 else [])]:

@@ -14,7 +14,7 @@ from korser.utils.errors import UserError
 from korser.utils.files import read_csv
 
 
-def test_one_row_a_model(comparison):
+def test_one_row_per_model(comparison):
     table = comparison.table.set_index("model")
     assert list(table.index) == ["leaf_mtl", "leaf_stl", "wav2vec_leaf_mtl", "wav2vec_leaf_stl"]
     row = table.loc["leaf_mtl"]
@@ -40,7 +40,7 @@ def test_pairs_are_all_pairs_with_holm(comparison):
     assert len(comparison.tests["gender_accuracy"]) == 1  # two models have it
 
 
-def test_best_and_those_as_good_are_marked(comparison):
+def test_the_best_and_those_not_significantly_worse_are_marked(comparison):
     marks = comparison.marks["emotion_uar"]
     assert sorted(marks.values()) == ["", "", "best", "same"]
     assert marks["leaf_stl"] == marks["leaf_mtl"] == ""
@@ -76,7 +76,7 @@ def test_only_common_seeds_are_paired(tmp_path):
     assert np.isnan(apart["p"]) and np.isnan(apart["p_holm"]) and apart["note"] == "they have no seed in common"
 
 
-def test_other_studies_are_refused(tmp_path):
+def test_different_corpora_are_refused(tmp_path):
     write_run(tmp_path, "leaf_stl")
     write_run(tmp_path, "leaf_mtl", corpus="other")
     with pytest.raises(UserError, match="different corpora or splits.*other, speaker_holdout; made, speaker_holdout"):
@@ -105,7 +105,7 @@ def test_other_metrics_decide(four_models, metric):
     assert f"worst_speaker_emotion_{metric}" in comparison.table and len(comparison.pairs) == 1
 
 
-def test_labels_that_are_no_class_are_refused(tmp_path):
+def test_unknown_labels_are_refused(tmp_path):
     # they were counted as no label, without a word
     path = write_run(tmp_path, "leaf_stl")
     table = pd.read_csv(path / "test.csv", encoding="utf-8-sig")

@@ -85,7 +85,7 @@ def whole_and_killed(arguments, kills, folder, seed=0):
 
 
 @pytest.mark.slow
-def test_kills_change_nothing(tmp_path, tiny_corpus):
+def test_kills_do_not_change_the_tables(tmp_path, tiny_corpus):
     arguments = [
         str(COMPARE),
         "--models=[mel_stl.yaml, mel_mtl.yaml]",

@@ -17,7 +17,7 @@ class TestPlan:
         }
         assert len({p.job.run_dir for p in plan}) == 12 and not any(p.complete for p in plan)
 
-    def test_a_run_is_the_one_that_training_by_hand_makes(self, comparison_overrides):
+    def test_a_run_is_the_same_as_that_of_korser_train(self, comparison_overrides):
         planned = make_plan(settings_of(comparison_overrides))[-1]
         hand = load_hparams(planned.job.yaml, {key: str(value) for key, value in planned.job.overrides.items()})
         assert str(run_folder(hand)) == planned.job.run_dir
@@ -26,7 +26,7 @@ class TestPlan:
         assert (hand["seed"], hand["n_epochs"]) == (2, 1)
 
     def test_the_order_of_overrides_does_not_matter(self, comparison_overrides):
-        backwards = dict(reversed(overrides.items()))
+        backwards = dict(reversed(comparison_overrides.items()))
         assert make_plan(settings_of(comparison_overrides)) == make_plan(settings_of(backwards))
 
     def test_the_base_split_is_kept_without_folds(self, comparison_overrides):
@@ -65,7 +65,7 @@ class TestSearched:
             assert hparams["lr"] == (0.02 if planned.model == "mel_stl" else 0.003)
             assert planned.searched == ({"lr": 0.02, "backbone.dropout": 0.4} if planned.model == "mel_stl" else {})
 
-    def test_a_missing_search_is_said(self, comparison_overrides, tmp_path, caplog):
+    def test_a_missing_search_is_logged(self, comparison_overrides, tmp_path, caplog):
         (tmp_path / "search").mkdir()
         make_plan(settings_of(comparison_overrides, search=str(tmp_path / "search")))
         assert "no search of mel_stl" in caplog.text
@@ -79,7 +79,7 @@ class TestSearched:
             make_plan(settings_of(comparison_overrides, search=search))
         assert "\n" not in str(error.value)
 
-    def test_searched_speakers_whom_nobody_tests_are_no_harm(self, comparison_overrides, tmp_path, tiny_corpus):
+    def test_searched_speakers_outside_the_test_split_are_allowed(self, comparison_overrides, tmp_path, tiny_corpus):
         search = write_search(tmp_path / "search", speakers=["s0", "s1"], data={"data_folder": str(tiny_corpus)})
         more = {"folds": "null", "overrides.split.test_speakers": "[s4, s5]", "search": search}
         del comparison_overrides["overrides.split.folds"]
@@ -98,7 +98,7 @@ class TestSearched:
         with pytest.raises(UserError, match=said):
             make_plan(settings_of(comparison_overrides, search=write_search(tmp_path / "search", **found)))
 
-    def test_what_is_searched_is_not_overridden(self, comparison_overrides, tmp_path):
+    def test_a_searched_setting_cannot_be_overridden(self, comparison_overrides, tmp_path):
         search = write_search(tmp_path / "search")
         with pytest.raises(UserError, match="overrides.lr was also searched"):
             make_plan(settings_of(comparison_overrides, search=search, **{"overrides.lr": "0.1"}))

@@ -42,7 +42,7 @@ def files_of(folder):
     return {path.name: path.read_bytes() for path in sorted((folder / "compare").iterdir())}
 
 
-def test_everything_is_written(made):
+def test_all_files_are_written(made):
     assert not made["failed"] and len(made["workers"].made) == 12
     names = {"models.csv", "pairs.csv", "questions.csv", "subgroups.csv", "calibration.csv", "robustness.csv"}
     assert set(files_of(made["folder"])) == names | {
@@ -64,7 +64,7 @@ def test_everything_is_written(made):
     assert {run["run"] for run in about["runs"]} == {path.parent.name for path in made["folder"].glob("*/run.json")}
 
 
-def test_the_same_command_again_makes_nothing_and_gives_the_same_files(made):
+def test_the_same_command_again_trains_nothing_and_writes_the_same_files(made):
     before = files_of(made["folder"])
     workers = InProcessWorkers()
     text, failed = run_experiment(load_settings(COMPARE, made["overrides"]), workers)
@@ -85,7 +85,7 @@ def test_runs_made_elsewhere_are_read(made, tmp_path):
     pd.testing.assert_frame_equal(here, there)
 
 
-def test_failed_runs_are_said_and_tried_again(comparison_overrides):
+def test_failed_runs_are_reported_and_retried(comparison_overrides):
     settings = settings_of(comparison_overrides)
     text, failed = run_experiment(settings, InProcessWorkers(faults=[2]))
     assert len(failed) == 3 and all(line.startswith("mel_stl, seed 2, fold ") for line in failed)
@@ -121,7 +121,7 @@ def test_a_complete_run_of_other_code_is_refused(copy):
         make_plan(load_settings(COMPARE, copy))
 
 
-def test_insisting_on_searched_speakers_marks_the_model_in_every_table(copy, tmp_path):
+def test_allowed_searched_speakers_mark_the_model_in_every_table(copy, tmp_path):
     data = {"data_folder": copy["overrides.data_folder"]}
     found = {"best": {"lr": 0.003}, "speakers": ["s4"], "data": data}  # the YAML's own rate, so that the runs are there
     search = write_search(tmp_path / "search", **found)

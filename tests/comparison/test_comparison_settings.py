@@ -17,7 +17,7 @@ class TestSettings:
         assert all(path.is_file() for path in settings.models)
         assert (settings.seeds, settings.folds, settings.search, settings.robustness) == ([1, 2, 3], None, None, None)
 
-    def test_a_file_of_ones_own_states_what_differs(self, tmp_path):
+    def test_a_file_states_only_what_differs(self, tmp_path):
         (tmp_path / "mine.yaml").write_text(
             "base: compare.yaml\nmodels: [mel_stl.yaml, own.yaml]\noverrides: {n_epochs: 3, lr: 1e-3}\n"
         )
@@ -70,7 +70,7 @@ class TestSettings:
         with pytest.raises(UserError, match="overrides.split.fold is not allowed: it is set by folds=6"):
             load_settings(COMPARE, {"folds": "6", "overrides.split.fold": "1"})
 
-    def test_a_models_yaml_is_no_comparison(self):
+    def test_the_yaml_of_a_model_is_refused(self):
         with pytest.raises(UserError, match="is the YAML file of a model"):
             load_settings(HPARAMS / "mel_stl.yaml")
 

@@ -27,7 +27,7 @@ def test_subgroups(tmp_path):
     )
 
 
-def test_subgroups_stand_in_the_order_of_their_classes(tmp_path):
+def test_subgroups_are_in_the_order_of_their_classes(tmp_path):
     table = utterances()
     table["intensity"] = table["intensity"].map({"1": "weak", "2": "strong"})
     write_run(tmp_path, "leaf_stl", table=table)
@@ -38,7 +38,7 @@ def test_subgroups_stand_in_the_order_of_their_classes(tmp_path):
     assert names == ["weak", "strong"]
 
 
-def test_age_that_is_no_number_stays_as_it_is(tmp_path):
+def test_ages_that_are_not_numbers_are_not_grouped(tmp_path):
     write_run(tmp_path, "leaf_stl", table=utterances().assign(age=["young", "old"] * 27))
     groups = compare(load_runs(tmp_path)).subgroups
     assert list(groups[groups["attribute"] == "age"]["group"]) == ["old", "young"]

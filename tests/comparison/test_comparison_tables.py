@@ -9,7 +9,7 @@ from korser.comparison.compare import compare
 from korser.runs.load import load_runs
 
 
-def test_the_legend_says_which_column_cannot_tell(tmp_path):
+def test_the_legend_names_columns_without_possible_significance(tmp_path):
     table = utterances(n_speakers=8)
     for model in ("a_stl", "b_stl", "c_stl", "d_stl", "e_stl", "f_mtl", "g_mtl"):  # 21 pairs, and one of gender
         write_run(tmp_path, model, table=table)
@@ -17,7 +17,7 @@ def test_the_legend_says_which_column_cannot_tell(tmp_path):
     assert "no difference in emotion accuracy, emotion UAR, emotion macro-F1 could be significant" in text
 
 
-def test_the_family_is_of_the_tests_that_were_made(tmp_path, four_models):
+def test_the_number_of_corrected_tests_is_stated(tmp_path, four_models):
     text = compare(
         four_models, questions=[{"title": "Q?", "pairs": [["leaf_stl", "wav2vec_leaf_stl"], ["leaf_stl", "x"]]}]
     )

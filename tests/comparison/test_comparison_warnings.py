@@ -11,7 +11,7 @@ from korser.utils.errors import UserError
 from korser.utils.notes import Note
 
 
-def test_other_recordings_and_other_training_parts_are_said_aloud(tmp_path):
+def test_different_recordings_and_training_data_are_warned_of(tmp_path):
     table = utterances()
     trained = table.assign(id="t_" + table["id"], split="train")
     for model, audio, n in (("leaf_stl", "a", 50), ("leaf_mtl", "a", 50), ("mel_stl", "b", 50), ("mel_mtl", "a", 40)):
@@ -36,7 +36,7 @@ def test_other_recordings_and_other_training_parts_are_said_aloud(tmp_path):
         ({"lexical_leakage": True}, "LEXICAL LEAKAGE"),
     ],
 )
-def test_what_is_no_result_is_said_in_every_table(tmp_path, about, text):
+def test_warnings_are_in_every_table(tmp_path, about, text):
     write_run(tmp_path, "leaf_stl", **about)
     comparison = compare(load_runs(tmp_path))
     comparison.to_csv(tmp_path / "out")
@@ -63,7 +63,7 @@ def test_runs_that_carry_their_search_are_marked(tmp_path):
     assert compare(runs).searched == {"leaf_mtl": "settings searched on speakers on whom it is tested (s1)"}
 
 
-def test_every_table_names_what_must_be_known(tmp_path):
+def test_warnings_are_in_every_csv_file(tmp_path):
     for model in ("leaf_stl", "leaf_mtl"):
         write_run(tmp_path / "runs", model, synthetic=True)
     runs = load_runs(tmp_path / "runs")

@@ -15,7 +15,7 @@ from korser.runs.load import load_runs
 from korser.utils.errors import UserError
 
 
-def test_the_papers_questions_are_answered(comparison):
+def test_default_questions_are_answered(comparison):
     planned = comparison.planned
     assert list(planned["question"].unique()) == ["Does wav2vec_leaf beat leaf?", "Does multitask beat single-task?"]
     assert list(planned["verdict"]) == ["yes", "yes", "inconclusive", "inconclusive"]
@@ -30,7 +30,7 @@ def test_the_papers_questions_are_answered(comparison):
     ), answer
 
 
-def test_worse_is_said_to_be_worse(four_models):
+def test_a_worse_model_gets_the_verdict_worse(four_models):
     comparison = compare(four_models, questions=[{"title": "Is it?", "pairs": [["leaf_stl", "wav2vec_leaf_stl"]]}])
     (answer,) = comparison.answers
     assert answer.verdict is Verdict.NO_WORSE and answer.result.startswith("emotion UAR difference -.")
@@ -48,7 +48,7 @@ def test_missing_models_and_bad_questions(four_models):
             compare(four_models, questions=bad)
 
 
-def test_too_few_speakers_are_said(tmp_path):
+def test_too_few_speakers_are_reported(tmp_path):
     table = utterances(n_speakers=4)
     for model, right in (("leaf_stl", 0.2), ("leaf_mtl", 0.9)):
         write_run(tmp_path, model, right=right, table=table)
@@ -75,7 +75,7 @@ def test_without_an_interval_nothing_is_significant(tmp_path):
     assert comparison.marks["emotion_uar"]["leaf_stl"] == "same"
 
 
-def test_holm_can_put_it_out_of_reach(tmp_path):
+def test_holms_correction_can_make_significance_impossible(tmp_path):
     table = utterances(n_speakers=6)
     for model in ("leaf_stl", "leaf_mtl", "mel_stl", "mel_mtl"):
         write_run(tmp_path, model, table=table)
@@ -84,7 +84,7 @@ def test_holm_can_put_it_out_of_reach(tmp_path):
     assert "smallest possible p is .031, .062 after Holm's correction for 2 tests" in comparison.answers[0].details
 
 
-def test_a_difference_that_seeds_may_explain_is_no_yes(tmp_path):
+def test_a_difference_within_the_variance_of_seeds_is_inconclusive(tmp_path):
     """Equal on average over seeds that differ by far more than speakers do: p is small, the interval holds 0."""
     table = utterances(n_speakers=8, per_class=10)
     for model, levels in (("leaf_stl", (5, 5, 5)), ("leaf_mtl", (9, 5, 5))):

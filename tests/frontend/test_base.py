@@ -56,7 +56,7 @@ def test_lengths_that_do_not_grow_are_an_error():
 def test_neighbours_must_fit():
     with pytest.raises(ValueError, match="gives 4 channels at 8000 Hz, but Halve takes 5"):
         Chain(Halve(), Halve(in_channels=5, input_rate=8000))
-    with pytest.raises(ValueError, match="at 8000 Hz but Halve takes 4 at 50 Hz"):
+    with pytest.raises(ValueError, match="at 8000 Hz, but Halve takes 4 at 50 Hz"):
         Chain(Halve(), Halve(in_channels=4, input_rate=50))
 
 

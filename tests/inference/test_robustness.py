@@ -89,7 +89,7 @@ def test_predictions_do_not_depend_on_the_batch_or_on_the_other_models(runs, mon
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
-def test_what_is_there_is_not_done_again(runs):
+def test_complete_conditions_are_not_measured_again(runs):
     wanted = [SAME, *conditions(["noise_0dB"])]
     assert measure(runs, wanted, progress=False) == 8
     assert measure(runs, wanted, progress=False) == 0
@@ -131,7 +131,7 @@ def test_audio_is_read_from_the_original_where_the_cache_was_cleared(runs):
     np.testing.assert_allclose(numbers(predictions(runs[0], "same")), numbers(runs[0].predictions("test")), atol=1e-5)
 
 
-def test_mistakes_are_one_line(runs):
+def test_errors_of_audio_and_weights(runs):
     short = Condition("short", "nothing", None, "", lambda x, utterance: x[:10])
     with pytest.raises(UserError, match="too short under short"):
         measure(runs, [short], progress=False)
@@ -140,7 +140,7 @@ def test_mistakes_are_one_line(runs):
         measure(runs, [SAME], progress=False)
 
 
-def test_the_table_says_what_is_lost(runs):
+def test_the_table_has_the_change_from_clean_audio(runs):
     loud = conditions(["white_-5dB"])[0]
     measure(runs, [SAME, loud], progress=False)
     models = {label: pool_runs(label, own) for label, own in label_runs(runs).items()}
@@ -189,7 +189,7 @@ def test_every_model_with_a_mark_has_it_in_the_table_and_the_legend(tmp_path):
 
 
 @pytest.mark.parametrize("seeds, said", [([1], "over speakers,"), ([1, 2], "over speakers and seeds,")])
-def test_the_legend_says_what_intervals_are_over(tmp_path, seeds, said):
+def test_the_legend_states_what_intervals_are_over(tmp_path, seeds, said):
     for seed in seeds:
         made(tmp_path, "mel_stl", seed=seed)
     comparison = compare(load_runs(tmp_path))

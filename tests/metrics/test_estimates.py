@@ -61,7 +61,7 @@ def test_difference_is_paired():
     "n_speakers, note",
     [(2, "2 speakers, at least 3 are needed"), (1, "1 speaker, at least 3 are needed"), (4, "only one speaker has")],
 )
-def test_declines_and_says_why(n_speakers, note):
+def test_no_interval_has_a_reason(n_speakers, note):
     counts, _ = draw_counts(np.random.default_rng(0), n_speakers=n_speakers)
     counts[:, 1:, 2] = 0  # a class that the first speaker alone has
     entry = estimate(counts, "uar")

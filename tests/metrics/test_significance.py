@@ -80,7 +80,7 @@ def test_refuses_other_utterances():
         permutation_test(a, b[:, ::-1], "uar")
 
 
-def test_rejects_equal_models_as_often_as_it_says():
+def test_rejects_equal_models_at_the_nominal_rate():
     rng = np.random.default_rng(0)
     p = []
     for _ in range(400):

@@ -34,8 +34,10 @@ def test_every_yaml_loads_and_every_plugin_has_one():
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
-def test_the_frozen_frontend_of_the_readme(tmp_path, norm):
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split("# my_frozen.py\n")[1].split("```")[0]
+def test_the_frozen_frontend_of_the_docs(tmp_path, norm):
+    text = (
+        (ROOT / "docs/extending/frontend.md").read_text(encoding="utf-8").split("# my_frozen.py\n")[1].split("```")[0]
+    )
     namespace = {"__name__": "my_frozen"}
     exec(text, namespace)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -43,9 +45,9 @@ def test_the_frozen_frontend_of_the_readme(tmp_path, norm):
     config = transformers.HubertConfig(**sizes, **position, conv_dim=[8] * 7, feat_extract_norm=norm)
     transformers.HubertModel(config).save_pretrained(tmp_path)
     named = {
-        "shapes_of_the_shortest",
+        "accepts_the_shortest",
         "same_alone_as_in_a_batch",
-        "nan_in_the_padding_is_ignored",
+        "nan_in_the_padding_ignored",
         "frozen_stays_in_eval",
     }
     asked = [check for check in check_frontend(lambda: namespace["Frozen"](source=tmp_path)) if check.name in named]

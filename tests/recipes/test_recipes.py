@@ -290,7 +290,10 @@ MISTAKES = {
     ),
     "wrong type": (setting(lr="fast"), "lr"),
     "no epochs": (setting(n_epochs="0"), "n_epochs"),
-    "a frontend for another rate": (setting(frontend__sample_rate="8000", frontend__f_max="3800"), "16000 Hz"),
+    "a frontend for another rate": (
+        setting(frontend__sample_rate="8000", frontend__f_max="3800"),
+        "input_rate=8000: expected 16000",
+    ),
     "too much smoothing": (setting(label_smoothing="1.5"), "label_smoothing"),
     "negative mixup": (setting(augment__mixup_alpha="-1"), "mixup_alpha"),
     "mask larger than all": (setting(augment__time_fraction="3"), "time_fraction"),

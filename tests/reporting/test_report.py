@@ -137,7 +137,7 @@ class Page(HTMLParser):
         return next(rows for caption, rows in self.tables.items() if caption.startswith(start))
 
 
-def test_tables_say_what_the_comparison_says(made):
+def test_tables_have_the_results_of_the_comparison(made):
     folder, path = made
     comparison, page = compare(load_runs(folder)), Page(path)
     results = page.table("Results")
@@ -235,7 +235,7 @@ def test_models_are_compared_by_the_metric_of_the_comparison_unless_another_is_a
     assert Page(write_report(tmp_path, tmp_path, metric="uar", audio=False)).table("By subgroup, emotion UAR")
 
 
-def test_a_search_alone_is_a_report(tmp_path):
+def test_report_of_a_search_without_runs(tmp_path):
     write_search(tmp_path / "search" / "mel_stl")
     path = write_report(tmp_path, tmp_path)
     assert list(Page(path).tables) == ["All 3 trials of mel_stl synthetic speech random split"]
@@ -245,7 +245,7 @@ def test_a_search_alone_is_a_report(tmp_path):
     assert text.count('class="best"') == 1
 
 
-def test_two_studies_are_not_mixed(tmp_path):
+def test_two_corpora_are_not_mixed(tmp_path):
     for corpus in ("one", "other"):
         made_run(tmp_path, "mel_stl", corpus=corpus)
         made_run(tmp_path, "mel_mtl", corpus=corpus)
@@ -292,7 +292,7 @@ def one_model(tmp_path):
     return tmp_path, len(table) // 6, len(table)
 
 
-def test_audio_that_is_at_hand_is_in_the_page(one_model):
+def test_audio_files_that_exist_are_embedded(one_model):
     folder, n_files, n = one_model
     path = write_report(folder, folder, n_wrong=100)
     players = [a for tag, a in Page(path).tags if tag == "audio"]
@@ -301,7 +301,7 @@ def test_audio_that_is_at_hand_is_in_the_page(one_model):
     assert len(Page(path).table("Confident errors")) == n + 1
 
 
-def test_audio_is_limited_left_out_or_missing_and_said(one_model):
+def test_audio_is_limited_left_out_or_missing(one_model):
     folder, n_files, _ = one_model
     one_file = 8000 * 2 / 2**20
     path = write_report(folder, folder, n_wrong=100, audio_megabytes=1.5 * one_file)

@@ -1,7 +1,6 @@
 """The contract check is green for a good frontend and red, by name, for deliberately broken ones."""
 
 import functools
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from korser.frontend.base import Chain, Frontend
 from korser.frontend.lengths import length_mask, mask_padding
 from korser.plugins.backbones.convnet import MaskedBatchNorm
 from korser.testing import Check, check_frontend
-from korser.testing.__main__ import main
+from korser.testing.running import Candidate
 
 ROOT = Path(__file__).parents[2]
 HOP = 160
@@ -722,7 +721,7 @@ def test_global_generators_are_left_as_they_were():
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """``python -m korser.testing`` in a folder with a frontend beside its YAML: gives code, stdout and stderr."""
+    """``korser check`` in a folder with a frontend beside its YAML: gives code, stdout and stderr."""
     toys = Path(__file__).read_text(encoding="utf-8").partition("# Each class breaks")[0]
     (tmp_path / "toys_of_test_check_frontend.py").write_text(toys, encoding="utf-8")
     (tmp_path / "good.yaml").write_text(
@@ -736,10 +735,10 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["korser.testing", *arguments])
+        monkeypatch.setattr(sys, "argv", ["korser", "check", *arguments])
         code = 0
         try:
-            cli.run(main)
+            cli.main()
         except SystemExit as stop:
             code = stop.code
         return code, *capsys.readouterr()
@@ -772,23 +771,23 @@ def test_command_says_where_an_exception_is_once(command):
 def test_command_shows_its_use(command):
     for help in "--help", "-h":
         code, out, err = command(help)
-        assert code == 0 and "python -m korser.testing hparams/my_frontend.yaml" in out and not err
+        assert code == 0 and "korser check my_frontend.yaml" in out and not err
 
 
 def test_command_wants_the_yaml(command):
     code, _, err = command("raises_in_forward.py")
-    assert code == 2 and "give the YAML" in err
+    assert code == 2 and "is a Python file: expected the YAML file of its frontend" in err
 
 
-def test_command_switches_progress_bars_off(command, monkeypatch):
+def test_command_disables_progress_bars(command, monkeypatch):
     from transformers.utils import logging
 
     seen = []
 
-    def checks(factory):
-        yield Check("sees", lambda factory: seen.append(logging.is_progress_bar_enabled()), factory)
+    def checks(build):
+        yield Check("bars", lambda candidate: seen.append(logging.is_progress_bar_enabled()), Candidate(build))
 
-    monkeypatch.setattr("korser.testing.__main__.check_frontend", checks)
+    monkeypatch.setattr("korser.testing.report.check_frontend", checks)
     logging.enable_progress_bar()
     assert command("good.yaml")[0] == 0
     assert seen == [False] and logging.is_progress_bar_enabled()
@@ -799,14 +798,3 @@ def test_command_gives_one_line_for_a_mistake(command, arguments):
     code, _, err = command(*arguments)
     assert code == 2
     assert err.startswith("error: ") and err.count("\n") == 1
-
-
-def test_command_is_a_module(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "korser.testing", str(tmp_path / "missing.yaml")],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 2
-    assert "missing.yaml" in done.stderr

@@ -60,6 +60,7 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
         "frozen": [],
         "identified_by_folder": False,
     }
+    run["files"] = {}
     run["environment"] = {
         "python": "3",
         "platform": "-",

@@ -1,0 +1,79 @@
+"""Print the results of all checks of the frontend of a settings file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from korser.config.hparams import load_hparams
+from korser.frontend.base import Frontend
+from korser.testing.checks import check_frontend
+from korser.utils.errors import UserError
+
+__all__ = ["print_checks"]
+
+
+def print_checks(path: str | Path, overrides: Mapping[str, Any] | None = None) -> int:
+    """Print every check of the ``frontend`` of a YAML file, with the reason if it fails.
+
+    Parameters
+    ----------
+    path, overrides
+        As :func:`korser.load_hparams` takes them.
+
+    Returns
+    -------
+    int
+        How many checks failed.
+
+    Raises
+    ------
+    UserError
+        If the frontend cannot be built.
+    """
+    if Path(path).suffix == ".py":
+        raise UserError(f"{path} is a Python file: expected the YAML file of its frontend, such as {path[:-3]}.yaml")
+
+    def build() -> Frontend:
+        hparams = load_hparams(path, overrides)
+        if "frontend" not in hparams:
+            raise UserError(f"{path} has no 'frontend': add 'frontend: !new:your_module.YourFrontend'")
+        return hparams["frontend"]
+
+    print(f"{type(build()).__name__} of {path}")
+    checks = list(check_frontend(build))
+    reported: dict[Any, str] = {}  # reason, or type and place of an exception: the check that reported it in full
+    failed = 0
+    with _quiet():
+        for check in checks:
+            try:
+                check()
+            except AssertionError as error:
+                failed += 1
+                first = reported.setdefault(getattr(error, "where", None) or str(error), check.name)
+                reason = error if first == check.name else f"as {first}"
+                print(f"  FAIL  {check.name}: {reason}", flush=True)
+            else:
+                print(f"  pass  {check.name}", flush=True)
+    print(f"{len(checks) - failed} of {len(checks)} checks passed")
+    return failed
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Disable warnings and the progress bars of transformers, which every newly built frontend would repeat."""
+    bars = sys.modules.get("transformers.utils.logging")
+    shown = bars is not None and bars.is_progress_bar_enabled()
+    logging.disable(logging.WARNING)
+    if shown:
+        bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        if shown:
+            bars.enable_progress_bar()
