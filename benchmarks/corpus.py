@@ -1,4 +1,4 @@
-"""How fast `mini` is made: eSpeak NG speaks, FLAC files are written, by one, two and four workers."""
+"""Time to generate `mini`, speech synthesis and FLAC files, with one, two and four workers."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ def main():
         made = iter(range(10**6))
 
         def make(n_workers):
-            new = Path(folder) / str(next(made))  # a folder of its own, or there is nothing left to make
+            new = Path(folder) / str(next(made))  # in a new folder: existing files would be kept
             mini.prepare(new, n_speakers=n_speakers, n_utterances=n_utterances, n_workers=n_workers)
 
         names = {f"{n} worker{'s' if n > 1 else ''}": n for n in (1, 2, 4)}

@@ -1,10 +1,10 @@
-"""An epoch of training on cached features: what wav2vec -> LEAF, multitask, still computes when its encoder is cached.
+"""An epoch of training on cached features: wav2vec -> LEAF, multitask, without its encoder.
 
-Made-up float16 features of 225 frames (4.5 s) and 768 channels in memory, batches of 128, settings as in
-hparams/base.yaml. "SpeechBrain" is its loader, which reads an utterance at a time from host memory, and its step, which
-waits for the device some forty times, with TF32 on a GPU, as it switches that on; "loader" is its loader and korser's
-step; "resident" is korser's whole way. On a GPU, "launched" is that without CUDA graphs (``cuda_graphs: false``). In
-full form the first two, which take minutes, are measured on a twentieth of the utterances.
+Random float16 features of 225 frames (4.5 s) and 768 channels in memory, batches of 128, settings of hparams/base.yaml.
+"SpeechBrain" is its loader, which reads single utterances from host memory, and its training step, which synchronises
+with the device some forty times, with TF32 on a GPU; "loader" is its loader with korser's step; "resident" is korser's
+default. On a GPU, "launched" is the default without CUDA graphs (``cuda_graphs: false``). In full form the first two,
+which take minutes, are measured on a twentieth of the utterances.
 """
 
 import dataclasses
@@ -27,16 +27,16 @@ from korser.training.checkpoints import History
 from korser.training.datasets import training_loader
 from korser.utils.seeding import set_arithmetic
 
-UTTERANCES = 52_000  # of the paper's training part
+UTTERANCES = 52_000  # in the paper's training split
 FRAMES, CHANNELS, RATE = 225, 768, 50  # of wav2vec2-base; 50 frames per second
-DIFFERENT = 512  # made-up utterances, under as many names as are needed
+DIFFERENT = 512  # random utterances, reused under other names
 FRONTEND = f"!new:korser.plugins.frontends.leaf.Leaf {{in_channels: {CHANNELS}, sample_rate: {RATE}}}"
 STOCK, LOADER, LAUNCHED, RESIDENT = "SpeechBrain", "loader", "launched", "resident"
 AS_IT_COMES = "!name:torch.optim.AdamW {weight_decay: 0.05, foreach: true}"  # as torch would choose on a GPU
 
 
-class MadeUp:
-    """Features that are in memory already, with what a cache offers."""
+class RandomFeatures:
+    """Features in memory with the interface of a cache."""
 
     def __init__(self):
         generator = torch.Generator().manual_seed(0)
@@ -48,7 +48,7 @@ class MadeUp:
 
 
 class StockBrain(EmotionBrain):
-    """With SpeechBrain's own step."""
+    """Train with SpeechBrain's own step."""
 
     fit_batch = sb.Brain.fit_batch
     optimizers_step = sb.Brain.optimizers_step
@@ -59,7 +59,7 @@ class StockBrain(EmotionBrain):
 
 
 def settings(device, **overrides):
-    """Those of hparams/mel_mtl.yaml but for ``overrides``, and its tasks with classes."""
+    """Return the settings of hparams/mel_mtl.yaml with overrides, and its tasks with classes."""
     common = {"batch_size": 128, "device": device, "noprogressbar": True, "ckpt_interval_minutes": 0}
     hparams = load_hparams(SHIPPED / "mel_mtl.yaml", {**common, **overrides})
     classes = {"emotion": "1234", "gender": "12", "intensity": "1234"}
@@ -67,7 +67,7 @@ def settings(device, **overrides):
 
 
 def manifest(samples, tasks):
-    """Utterances of these lengths with labels drawn at random; their digests are their numbers."""
+    """Return a manifest of utterances of given lengths with random labels; digests are their numbers."""
     rng = np.random.default_rng(0)
     names = [str(i) for i in range(len(samples))]
     labels = {task.name: rng.choice(task.classes, len(samples)) for task in tasks}
@@ -75,7 +75,7 @@ def manifest(samples, tasks):
 
 
 def epoch(dataset, hparams, tasks, *, skip_frozen, kind=EmotionBrain):
-    """A function that trains for one epoch more."""
+    """Return a function that trains for another epoch."""
     set_arithmetic()
     brain = kind(
         model=build_model(hparams, tasks), tasks=tasks, hparams=hparams, skip_frozen=skip_frozen, history=History()
@@ -95,16 +95,16 @@ def epoch(dataset, hparams, tasks, *, skip_frozen, kind=EmotionBrain):
 def main():
     args = arguments(__doc__)
     few, many = (384, 384) if args.small else (UTTERANCES // 20, UTTERANCES)
-    made_up, cases, amounts = MadeUp(), {}, {}
+    features, cases, amounts = RandomFeatures(), {}, {}
     for name in (STOCK, LOADER, LAUNCHED, RESIDENT) if args.device == "cuda" else (STOCK, LOADER, RESIDENT):
         overrides = {"frontend": FRONTEND, "cuda_graphs": name in (LOADER, RESIDENT)}
         if name == STOCK and args.device == "cuda":
             overrides["opt_class"] = AS_IT_COMES
         hparams, tasks = settings(args.device, **overrides)
         amounts[name] = n = few if name in (STOCK, LOADER) else many  # minutes each otherwise
-        dataset = make_dataset(manifest([FRAMES] * n, tasks), tasks, CachedReader(made_up, 0))
+        dataset = make_dataset(manifest([FRAMES] * n, tasks), tasks, CachedReader(features, 0))
         if name in (LAUNCHED, RESIDENT):
-            dataset = InMemorySplit(dataset, [task.name for task in tasks], made_up, MemoryBudget(args.device, 2**36))
+            dataset = InMemorySplit(dataset, [task.name for task in tasks], features, MemoryBudget(args.device, 2**36))
         kind = StockBrain if name == STOCK else EmotionBrain
         cases[name] = epoch(dataset, hparams, tasks, skip_frozen=True, kind=kind)
     seconds = interleaved(cases, args.repeats, warmup=1, device=args.device)
@@ -117,7 +117,7 @@ def main():
         device=args.device,
         extra={
             "utterances in it": {name: f"{n:,}" for name, n in amounts.items()},
-            "a step": {name: in_words(s / -(-amounts[name] // 128)) for name, s in medians.items()},
+            "per step": {name: in_words(s / -(-amounts[name] // 128)) for name, s in medians.items()},
             f"epoch of {UTTERANCES:,}": {name: in_words(s * UTTERANCES / amounts[name]) for name, s in medians.items()},
         },
         notes=[f"Resident in: {dataset.place}."],

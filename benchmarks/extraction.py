@@ -1,6 +1,6 @@
-"""Frozen features of wav2vec 2.0: transformers as it comes, the frontend's reference and fast paths, a cache filled.
+"""Frozen features of wav2vec 2.0: transformers, the frontend's reference and fast paths, and the feature cache.
 
-What wav2vec2-base costs for a second of audio in GFLOP (two for a multiplication and an addition), in 4.5 s utterances:
+GFLOP of wav2vec2-base per second of audio (a multiplication and an addition are two), in utterances of 4.5 s:
 
 | part | GFLOP |
 |---|--:|
@@ -37,8 +37,8 @@ from korser.utils.seeding import set_arithmetic
 
 SECONDS = 4.5  # of an utterance, as in the paper's corpus
 OPTIONS = [
-    ("--source", {"help": "a checkpoint's folder or hub id; default: wav2vec2-base with random weights"}),
-    ("--compiled", {"action": "store_true", "help": "also the variant that needs a C compiler"}),
+    ("--source", {"help": "folder or hub id of a checkpoint; default: wav2vec2-base with random weights"}),
+    ("--compiled", {"action": "store_true", "help": "also measure the variant that needs a C compiler"}),
 ]
 
 
@@ -50,7 +50,7 @@ def main():
     x = x.to(args.device)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         source = args.source or save_random_wav2vec(Path(folder) / "base")
-        whole_models(args, source, x)
+        complete_models(args, source, x)
         parts(args, source, x)
         positional_convolution(args, source, x)
         second_convolution(args, source, x)
@@ -65,11 +65,11 @@ def autocast(function, device, enabled=True):
     return call
 
 
-as_it_comes = arithmetic(matmul=False)  # as PyTorch leaves it, and transformers with it
+as_it_comes = arithmetic(matmul=False)  # the default of PyTorch and transformers
 
 
 def in_batches(model, x, size, *lengths):
-    """A call that gives the model all of ``x`` and drops what comes out."""
+    """Return a function that computes ``x`` in batches and drops the output."""
 
     def call():
         for i in range(0, len(x), size):
@@ -78,7 +78,7 @@ def in_batches(model, x, size, *lengths):
     return call
 
 
-def whole_models(args, source, x):
+def complete_models(args, source, x):
     device, n = args.device, len(x)
     lengths = torch.full((n,), x.shape[1], device=device)
     stock = AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval()
@@ -116,7 +116,7 @@ def whole_models(args, source, x):
 
 
 def parts(args, source, x):
-    """The convolutional extractor alone, the transformer alone."""
+    """Measure the convolutional extractor and the transformer separately."""
     device, n = args.device, len(x)
     model = Wav2Vec(source=source).to(device)
     fast, plain = model._fast, AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval()
@@ -148,7 +148,7 @@ def parts(args, source, x):
 
 
 def positional_convolution(args, source, x):
-    """Grouped convolution by the library, by FFT."""
+    """Measure the grouped convolution by the library and by FFT."""
     n, device = len(x), args.device
     model = Wav2Vec(source=source).to(device).model
     embed = model.encoder.pos_conv_embed
@@ -172,7 +172,7 @@ def positional_convolution(args, source, x):
 
 
 def second_convolution(args, source, x):
-    """The most expensive convolution in three layouts."""
+    """Measure the most expensive convolution in three layouts."""
     n, device = len(x), args.device
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     conv = Wav2Vec(source=source).to(device).model.feature_extractor.conv_layers[1].conv
@@ -189,12 +189,12 @@ def second_convolution(args, source, x):
         "matrix products, channels last": lambda: convolve(last.flatten(0, 1), stride, *weights),
     }
     seconds = interleaved(cases, args.repeats, device=device)
-    title = f"second convolution alone, {channels} channels, {str(dtype).removeprefix('torch.')}"
+    title = f"second convolution, {channels} channels, {str(dtype).removeprefix('torch.')}"
     report(title, seconds, "conv1d, channels first", ("audio s", n * SECONDS), device=device, out=args.out)
 
 
 def cache(args, source, folder):
-    """FeatureCache.fill with its disk; utterances of 3 to 6 s, waveforms from memory."""
+    """Measure FeatureCache.fill, disk included, for utterances of 3 to 6 s with waveforms in memory."""
     generator = torch.Generator().manual_seed(1)
     n = 3 if args.small else 4096
     sizes = ((3 + 3 * torch.rand(n, generator=generator)) * SAMPLE_RATE).int().tolist()
@@ -205,10 +205,10 @@ def cache(args, source, folder):
     def read(path, digest):
         return noise[int(path) : int(path) + sizes[int(path)]]
 
-    cases, repeats = {}, min(args.repeats, 3)  # each writes its features anew
+    cases, repeats = {}, min(args.repeats, 3)  # each call writes its features again
     for precision, dtype in (("fp32", "float32"), ("bf16", "float16")):
         model = Wav2Vec(source=source).to(args.device)
-        # each in a folder of its own, or there is nothing left to compute; they take a digest of the encoder first
+        # one folder per call, else nothing would be left to compute; the constructor hashes the encoder
         caches = iter(
             [
                 FeatureCache([model], folder / precision / str(i), read, dtype=dtype, precision=precision)

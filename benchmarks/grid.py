@@ -1,13 +1,12 @@
-"""The paper's whole grid: its parts measured, and added up.
+"""The paper's grid: its parts are measured and added up.
 
 Four models (LEAF and wav2vec -> LEAF, single task and multitask), 27 cells each (3 batch sizes x 3 learning rates x 3
-loss weights), 10 epochs, on `mini` at paper scale: 68,000 utterances of 120 speakers, divided at random, 13,000 / 2,000
-/ 2,000 of each emotion. Beside it the stock way (stock.py). Every figure says whether it was measured at that scale or
-extrapolated, and from how many.
+loss weights), 10 epochs, on `mini` at the paper's scale: 68,000 utterances of 120 speakers, split at random, 13,000 /
+2,000 / 2,000 per emotion; by korser and by stock libraries (stock.py). Every result states whether it was measured at
+that scale or extrapolated, and from how many utterances.
 
 An epoch depends on the model and the batch size, not on the learning rate or the loss weights, so it is measured once
-for the nine cells that share both. In both ways one trial runs at a time. What has been measured is said at once, and
-appended to --out.
+for the nine cells that share both. One trial runs at a time. Measurements are printed at once and appended to --out.
 """
 
 import gc
@@ -46,15 +45,15 @@ NANO = SHIPPED.parent / "plugins/frontends/wav2vec/nano"  # config of the encode
 
 @dataclass(frozen=True)
 class Size:
-    """On how much a form of this benchmark measures: speakers, and utterances.
+    """Numbers of speakers and utterances that a form of this benchmark measures.
 
-    What a run takes beyond its epochs is measured on a few utterances and on many, since only a share of it grows.
+    The time of a run outside its epochs is measured on few and on many utterances, since a part of it is constant.
     """
 
     speakers: int
     few: int
     many: int
-    stock: int  # by the stock way, at most
+    stock: int  # by stock libraries, at most
 
 
 SMALL, FULL = Size(24, 120, 480, 120), Size(120, 480, UTTERANCES, 4800)
@@ -62,7 +61,7 @@ SMALL, FULL = Size(24, 120, 480, 120), Size(120, 480, UTTERANCES, 4800)
 
 @dataclass
 class Part:
-    """Something that the grid does: what it took here, and what it takes at paper scale.
+    """A part of the grid: its time as measured and at the paper's scale.
 
     Parameters
     ----------
@@ -70,11 +69,11 @@ class Part:
     seconds : list of float
         As measured.
     once : float
-        Seconds at paper scale.
+        Seconds at the paper's scale.
     basis : str
-        "measured", or from how many it was extrapolated.
+        "measured", or the numbers of utterances of the extrapolation.
     times : int
-        How often the grid does it.
+        How often it occurs in the grid.
     audio : bool
         Whether it goes with the audio's duration, and not only with the number of utterances.
     """
@@ -87,7 +86,7 @@ class Part:
     audio: bool = True
 
     def total(self, longer=1.0):
-        """Seconds in the whole grid, were the audio ``longer`` times as long."""
+        """Return the seconds in the grid, for audio ``longer`` times as long."""
         return self.once * self.times * (longer if self.audio else 1.0)
 
     def row(self):
@@ -96,14 +95,14 @@ class Part:
         return [self.name, median, spread, self.basis, in_words(self.once), self.times, in_words(self.total())]
 
 
-def proportional(name, seconds, of, whole, **how):
-    """A part whose time goes with an amount, of which ``of`` was worked through and ``whole`` is paper scale."""
-    basis = "measured" if of == whole else f"from {of:,} to {whole:,}"
-    return Part(name, seconds, statistics.median(seconds) * whole / of, basis, **how)
+def proportional(name, seconds, of, full, **how):
+    """Return a part whose time is proportional to an amount; ``of`` was measured, ``full`` is the paper's scale."""
+    basis = "measured" if of == full else f"from {of:,} to {full:,}"
+    return Part(name, seconds, statistics.median(seconds) * full / of, basis, **how)
 
 
 def straight_line(name, small, large, **how):
-    """A part with a fixed share: ``{utterances: seconds}`` at two sizes, the larger perhaps paper scale itself."""
+    """Return a part with a constant term, from ``(utterances, seconds)`` at two sizes."""
     (few, before), (many, after) = small, large
     low, high = statistics.median(before), statistics.median(after)
     slope = max(high - low, 0) / max(many - few, 1)
@@ -112,13 +111,13 @@ def straight_line(name, small, large, **how):
 
 
 class Grid:
-    """The measurements of korser's way and of the stock one.
+    """Measurements of korser and of stock libraries.
 
     Parameters
     ----------
     args : argparse.Namespace
     folder : Path
-        Where corpus, cache and runs lie.
+        For corpus, cache and runs.
     """
 
     def __init__(self, args, folder):
@@ -127,9 +126,9 @@ class Grid:
         self.encoder = stock.save_random_wav2vec(folder / "wav2vec", NANO if args.small else None)
 
     def load(self, model, n, **overrides):
-        """Settings of a model on ``n`` utterances, as in a search: the test part is not read.
+        """Return the settings of a model on ``n`` utterances, as in a search: the test split is not read.
 
-        Of the encoder the last layer alone is kept: all 13 of wav2vec2-base are 9984 channels, 270 GB at paper scale.
+        Only the last layer of the encoder is used: all 13 of wav2vec2-base are 9984 channels, 270 GB at that scale.
         """
         held_out = round(n * HELD_OUT / UTTERANCES)
         protocol = f"protocol: random_stratified, test: {held_out}, valid: {held_out}"
@@ -154,7 +153,7 @@ class Grid:
         return korser.load_hparams(SHIPPED / f"{model}.yaml", {**settings, **overrides})
 
     def data(self, n):
-        """What is done once: the corpus, its scan, the audio store and the frozen features of ``n`` utterances."""
+        """Measure what is done once for ``n`` utterances: the corpus, its scan, the audio store, the frozen features."""
         seconds = {}
 
         def timed(name, do):
@@ -189,29 +188,29 @@ class Grid:
         return seconds, audio["duration"].sum()
 
     def train(self, model, n, n_epochs, **overrides):
-        """Train a model, and take the times.
+        """Train a model and measure its times.
 
         Returns
         -------
         training : list of float
-            Seconds of the training part of each epoch but the first.
+            Seconds of training per epoch, without the first.
         validation : list of float
-            Seconds of the rest of those epochs: validation, checkpoint, log.
+            Seconds of validation, checkpoint and log in these epochs.
         overhead : float
-            Seconds of the run beyond its epochs, each of them taken as the median of those above: reading settings,
-            checking the data, building the model, loading, warming up, the final evaluation, writing.
+            Seconds of the run outside its epochs, each counted as the median of those above: reading settings, checking
+            the data, building the model, loading, warming up, the final evaluation, writing.
         """
-        gc.collect()  # the run before, whose references go round in circles, may hold the GPU's memory yet
+        gc.collect()  # frees GPU memory of the run before, whose references form cycles
         torch.cuda.empty_cache()
         start, ends = time.perf_counter(), []
         hparams = self.load(model, n, n_epochs=n_epochs, patience=n_epochs, **overrides)
         run_dir = self.folder / "results" / hparams.run_name
-        shutil.rmtree(run_dir, ignore_errors=True)  # a complete run is not made again
+        shutil.rmtree(run_dir, ignore_errors=True)  # a complete run would not be trained again
         korser.train(hparams, run_dir, on_epoch=lambda epoch, score: ends.append(time.perf_counter()))
         total = time.perf_counter() - start
         epochs = np.diff(ends)
         training = RunDirectory(run_dir).log()["seconds"].to_numpy()[1:]
-        how = "the stock way, " if overrides.keys() >= stock.SETTINGS.keys() else ""
+        how = "stock libraries, " if overrides.keys() >= stock.SETTINGS.keys() else ""
         self.say(
             f"{n} utterances, {how}{hparams.name}, batch {hparams['batch_size']}: {n_epochs} epochs in "
             f"{in_words(total)}, one takes {in_words(float(np.median(training)))} and its validation, checkpoint "
@@ -220,7 +219,7 @@ class Grid:
         return training.tolist(), (epochs - training).tolist(), total - n_epochs * float(np.median(epochs))
 
     def trials(self, n, batch_sizes=BATCH_SIZES):
-        """``{(model, batch size): what train() gives}``; in full form all ten epochs of some, at paper scale."""
+        """Return ``{(model, batch size): result of train()}``; in full form with all ten epochs of some."""
         return {
             (model, size): self.train(model, n, self.epochs(model, n), batch_size=size)
             for model in MODELS
@@ -228,11 +227,11 @@ class Grid:
         }
 
     def epochs(self, model, n):
-        """How many epochs are trained to measure one: the first is not counted."""
+        """Return how many epochs are trained to measure one; the first is not counted."""
         return EPOCHS if model == FULL_CELLS and n > FULL.few else 1 + self.args.repeats
 
     def stock(self, n, batch_sizes=BATCH_SIZES):
-        """Training epochs of the stock way, ``{(model, batch size): as train() gives it}``."""
+        """Return the same for stock libraries."""
         workers = 0 if self.args.small else min(os.cpu_count(), 4)
         measured = {}
         for model in MODELS:
@@ -243,56 +242,56 @@ class Grid:
         return measured
 
     def stock_epochs(self, model, n):
-        """As :meth:`epochs`, of the stock way."""
+        """Return the same for stock libraries."""
         return 1 + min(self.args.repeats, 2)
 
     def say(self, line):
-        """Print a line beside the tables; append it to ``--out``."""
+        """Print a line outside the tables; append it to ``--out``."""
         print(line, file=sys.stderr, flush=True)
         append(self.args.out, f"- {line}\n")
 
 
 def divided(n):
-    """Utterances to train on and to validate on, of ``n``."""
+    """Return how many of ``n`` utterances are trained and validated on."""
     held_out = 4 * round(n * HELD_OUT / UTTERANCES)
     return n - 2 * held_out, held_out
 
 
 def imports():
-    """Seconds that a new process takes until it can train."""
+    """Return the seconds that a new process takes until it can train."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import korser, transformers"], check=True)
     return time.perf_counter() - start
 
 
 def affordable(seconds, few, most, epochs, trials, data=None):
-    """As many utterances as can be measured in ``seconds``, by what the few took; below 0 if none.
+    """Return how many utterances can be measured in ``seconds``, from the time of a few; below 0 if none.
 
     Parameters
     ----------
     seconds : float
     few, most : int
     epochs : callable
-        How many are trained of a model on so many utterances.
+        Number of epochs of a model on a number of utterances.
     trials : dict
-        What :meth:`Grid.trials` or :meth:`Grid.stock` gave on the few.
+        Result of :meth:`Grid.trials` or :meth:`Grid.stock` on the few.
     data : dict of str to list of float, optional
-        What else goes with the utterances.
+        Other times that are proportional to the utterances.
     """
     each = sum(statistics.median(taken) for taken in (data or {}).values()) / few
     fixed = 0.0
     for (model, _), (training, validation, overhead) in trials.items():
         epoch = (statistics.median(training) + statistics.median(validation)) / few
-        # measured in the largest batches; in smaller ones, with as many times more steps, it takes no longer than so
+        # measured in the largest batches; an upper limit for smaller ones, which need more steps
         each += sum(BATCH_SIZES[-1] / size for size in BATCH_SIZES) * epochs(model, most) * epoch
         fixed += len(BATCH_SIZES) * overhead
     return min(most, int((seconds - fixed) / each))
 
 
 def parts_of(n, data, trials, few, few_trials):
-    """korser's parts: of the data, and of each model."""
+    """Return korser's parts, of the data and of each model."""
     train, valid = divided(n)
-    whole_train, whole_valid = divided(UTTERANCES)
+    full_train, full_valid = divided(UTTERANCES)
     shared = [
         proportional(name, seconds, n, UTTERANCES, audio=not name.startswith("making"))
         for name, seconds in data.items()
@@ -301,8 +300,8 @@ def parts_of(n, data, trials, few, few_trials):
     for (model, size), (training, validation, _) in trials.items():
         name, times = f"{model}, batch {size}", CELLS * EPOCHS
         by_model[model] += [
-            proportional(f"{name}: training epoch", training, train, whole_train, times=times),
-            proportional(f"{name}: its validation, checkpoint", validation, valid, whole_valid, times=times),
+            proportional(f"{name}: training epoch", training, train, full_train, times=times),
+            proportional(f"{name}: its validation, checkpoint", validation, valid, full_valid, times=times),
         ]
     for model in MODELS:
         low, high = (
@@ -315,22 +314,22 @@ def parts_of(n, data, trials, few, few_trials):
 
 
 def stock_parts(n, trials):
-    """The stock way's parts of each model."""
+    """Return the parts of each model by stock libraries."""
     train, valid = divided(n)
-    whole_train, whole_valid = divided(UTTERANCES)
+    full_train, full_valid = divided(UTTERANCES)
     sizes = len(trials) // len(MODELS)  # one if time is short: the others are taken to be as fast
     by_model = {model: [] for model in MODELS}
     for (model, size), (training, validation, _) in trials.items():
         name, times = f"stock {model}, batch {size}", CELLS * EPOCHS * len(BATCH_SIZES) // sizes
         by_model[model] += [
-            proportional(f"{name}: training epoch", training, train, whole_train, times=times),
-            proportional(f"{name}: its validation, checkpoint", validation, valid, whole_valid, times=times),
+            proportional(f"{name}: training epoch", training, train, full_train, times=times),
+            proportional(f"{name}: its validation, checkpoint", validation, valid, full_valid, times=times),
         ]
     return by_model
 
 
 def sums(shared, started, ours, theirs, longer):
-    """Rows of the sum: the grid by korser and the stock way, on `mini` and were it as long as the paper's corpus."""
+    """Return the rows of the sum: by korser and by stock libraries, on `mini` and scaled to the paper's hours."""
     corpus = [part for part in shared if part.name.startswith("making")]
     groups = {
         "corpus": (corpus, corpus),
@@ -344,7 +343,7 @@ def sums(shared, started, ours, theirs, longer):
         totals += seconds
         rows.append([name, *(in_words(s) if s else "-" for s in seconds), figure(seconds[2] / seconds[0])])
     last = [*(in_words(s) for s in totals), figure(totals[2] / totals[0])]
-    return [*rows, ["**the whole grid**", *(f"**{text}**" for text in last)]]
+    return [*rows, ["**the grid**", *(f"**{text}**" for text in last)]]
 
 
 def measure(args, folder):
@@ -358,7 +357,7 @@ def measure(args, folder):
     few_trials, stock_trials = grid.trials(few, BATCH_SIZES[-1:]), grid.stock(few, BATCH_SIZES[-1:])
     if args.small:
         n = grid.size.many
-    else:  # a third of the time is for the stock way, which takes the longest
+    else:  # a third of the time is for stock libraries, which take longest
         more = affordable(left() / 3, few, grid.size.stock, grid.stock_epochs, stock_trials)
         if more > few:
             stock_n, stock_trials = more, grid.stock(more)
@@ -375,33 +374,32 @@ def measure(args, folder):
     head = ["part", "median here", "spread", "basis", "once, paper scale", "times", "in the grid"]
     parts = [*shared, started, *(part for model in MODELS for part in (*ours[model], *theirs[model]))]
     write(
-        f"the grid's parts ({encoder}; {n:,} utterances, {audio_seconds / 3600:.2f} h; the stock way on {stock_n:,})",
+        f"the grid's parts ({encoder}; {n:,} utterances, {audio_seconds / 3600:.2f} h; stock libraries on {stock_n:,})",
         head,
         [part.row() for part in parts],
         device=args.device,
         out=args.out,
     )
     longer = PAPER_HOURS / hours
-    basis = "All parts of korser were measured at paper scale." if n == UTTERANCES else "All is extrapolated as above."
+    basis = "All parts of korser were measured at that scale." if n == UTTERANCES else "Extrapolated as above."
     write(
-        "the whole grid, one trial at a time",
+        "the grid, one trial at a time",
         ["", "korser", f"korser, {PAPER_HOURS} h", "stock", f"stock, {PAPER_HOURS} h", "stock / korser"],
         sums(shared, started, ours, theirs, longer),
         device=args.device,
         notes=[
             (
-                f"`mini` speaks {hours:.1f} h in {UTTERANCES:,} utterances; the columns of {PAPER_HOURS} h, as long as "
-                f"the paper's, take what goes with the audio {longer:.2f} times. {basis}"
+                f"`mini` has {hours:.1f} h in {UTTERANCES:,} utterances; in the columns of {PAPER_HOURS} h, the "
+                f"duration of the paper's corpus, what is proportional to audio counts {longer:.2f} times. {basis}"
             ),
-            "The stock way: transformers' encoder in fp32 (on a GPU with TF32, as SpeechBrain switches that on) in "
-            "every epoch, SpeechBrain's `Leaf` on audio, korser's "
-            "reference LEAF on features (SpeechBrain's takes audio only), files decoded in every epoch by "
-            "SpeechBrain's loader, a process for each trial; what else its runs do beyond their epochs is not counted "
-            "against it"
+            "Stock: transformers' encoder in fp32 (on a GPU with TF32, as SpeechBrain enables it) in every epoch, "
+            "SpeechBrain's `Leaf` on audio, korser's reference LEAF on features (SpeechBrain's takes audio only), "
+            "files decoded in every epoch by SpeechBrain's loader, one process per trial; the time of its runs outside their "
+            "epochs is not counted"
             + (
                 "."
                 if len(stock_trials) > len(MODELS)
-                else f", and all batches are taken to be as fast as {BATCH_SIZES[-1]}."
+                else f", and all batch sizes are assumed to be as fast as {BATCH_SIZES[-1]}."
             ),
         ],
         out=args.out,
@@ -410,14 +408,21 @@ def measure(args, folder):
 
 def main():
     options = [
-        ("--folder", {"type": Path, "help": "a disk with room (full: 30 GB); what is written there is removed again"}),
+        (
+            "--folder",
+            {"type": Path, "help": "folder on a disk with space (full: 30 GB); its contents are removed at the end"},
+        ),
         (
             "--minutes",
-            {"type": float, "default": 50, "help": "of the full form in all: what fits is measured (default: 50)"},
+            {
+                "type": float,
+                "default": 50,
+                "help": "total for the full form, which measures as much as fits (default: 50)",
+            },
         ),
     ]
     args = arguments(__doc__, options=options)
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:  # a new one: what lies there already takes no time
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:  # new, without existing files
         measure(args, Path(folder).resolve())
 
 

@@ -1,9 +1,8 @@
-"""LEAF against mel and against SpeechBrain's Leaf: forward, and forward and backward, on the same audio.
+"""LEAF compared with mel and SpeechBrain's Leaf: forward, and forward and backward, on the same audio.
 
-SpeechBrain's runs as it is (40 filters, its defaults; on a GPU TF32, as it switches that on), korser's in its plain
-form (``implementation="reference"``, the convolutions of the definition) and in its fast one. On a GPU the fast one is
-also captured in a CUDA graph, at the batch of the others and at four times it. Peak memory is beyond parameters and
-audio.
+SpeechBrain's Leaf has its defaults (40 filters; TF32 on a GPU). korser's is measured in its plain form
+(``implementation="reference"``, the convolutions of the definition) and its fast one, on a GPU also as a CUDA graph,
+with the same batch and four times that. Peak memory is without parameters and audio.
 """
 
 import torch
@@ -22,13 +21,13 @@ THEIRS, PLAIN, FAST = "SpeechBrain Leaf", "korser Leaf, plain", "korser Leaf, fa
 
 
 def audio(batch, seconds, device):
-    """Noise at the level of speech, ``(batch, seconds * RATE)``, and its lengths."""
+    """Return noise at the level of speech, ``(batch, seconds * RATE)``, and its lengths."""
     x = 0.1 * torch.randn(batch, int(seconds * RATE), generator=torch.Generator().manual_seed(0))
     return x.to(device), torch.full((batch,), x.shape[1], device=device)
 
 
 def make(name, device):
-    """A frontend as a function of audio and lengths, and its module."""
+    """Return a frontend as a function of audio and lengths, and its module."""
     if name == "torchaudio mel":
         module = MelSpectrogram(RATE, n_fft=512, win_length=400, hop_length=160, n_mels=40)
     elif name == "SpeechBrain Fbank":
@@ -44,7 +43,7 @@ def make(name, device):
 
 
 def case(name, what, x, lengths):
-    """A step to be timed, without arguments."""
+    """Return the step to be timed, a function without arguments."""
     run, module = make(name, x.device)
     if what == FORWARD:
 
@@ -62,7 +61,7 @@ def case(name, what, x, lengths):
 
 
 def captured(step):
-    """The same step as a CUDA graph, whose replay costs the host nothing."""
+    """Return the step as the replay of a CUDA graph."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -73,21 +72,21 @@ def captured(step):
     with torch.cuda.graph(graph):
         step()
 
-    def replay(step=step):  # which holds the parameters and the audio that the graph reads
+    def replay(step=step):  # keeps the parameters and the audio that the graph reads
         graph.replay()
 
     return replay
 
 
 def peak(name, what, batch, seconds, device):
-    """Peak memory of a case in bytes."""
+    """Return the peak memory of a case in bytes."""
     step = case(name, what, *audio(batch, seconds, device))
     step()
     return peak_bytes(step, device)
 
 
 def peak_in_child(name, what, batch, seconds, threads):
-    """The same in a process of its own, since a CPU's allocator keeps what earlier cases freed."""
+    """Return the same, called in a new process, since a CPU's allocator keeps memory of earlier cases."""
     torch.set_num_threads(threads)
     step = case(name, what, *audio(batch, seconds, "cpu"))
     case(name, what, *audio(1, seconds, "cpu"))()  # libraries are loaded, constants made

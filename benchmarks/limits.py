@@ -1,9 +1,9 @@
-"""What the work is, and how fast it could be at most: operations and bytes, counted and not timed.
+"""Theoretical limits of speed: operations and bytes, counted and not timed.
 
-Operations are those of matrix products, convolutions, attention and Fourier transforms as they are run (PyTorch's
-FlopCounterMode with :data:`korser.nn.cost.FFT_FLOPS`); what works element by element is not counted. Bytes are the least that
-has to be moved: each input read once, each output written once, weights not at all (they are shared by a batch).
-The limits of an H100 are those of the README.
+Operations are those of matrix products, convolutions, attention and Fourier transforms as they are executed (PyTorch's
+FlopCounterMode with :data:`korser.nn.cost.FFT_FLOPS`), without element-wise operations. Bytes are the minimum: each
+input is read once, each output written once, and weights, which a batch shares, are not counted. The limits of an H100
+are those in the README.
 """
 
 import torch
@@ -25,14 +25,14 @@ UTTERANCES = 52_000  # of an epoch
 
 
 def flop(function):
-    """Floating-point operations of a call."""
+    """Return the floating-point operations of a call."""
     with FlopCounterMode(display=False, custom_mapping=FFT_FLOPS) as counter, sdpa_kernel(SDPBackend.MATH):
         function()
     return counter.get_total_flops()
 
 
 def forward(stage, x):
-    """Operations of a forward pass, and bytes of its input and output, for ``(1, T)`` or ``(1, T, C)``."""
+    """Return the operations of a forward pass, and the bytes of input and output, for ``(1, T)`` or ``(1, T, C)``."""
     lengths = torch.tensor([x.shape[1]])
     with torch.no_grad():
         y, _ = stage(x, lengths)
@@ -40,10 +40,10 @@ def forward(stage, x):
 
 
 def training_step(x):
-    """Operations of a forward and backward pass of LEAF on features and the ConvNet behind it, for ``(1, T, C)``.
+    """Return the operations of a forward and backward pass of LEAF and the ConvNet on features ``(1, T, C)``.
 
-    Three times the forward pass: a product of matrices has two gradients, each as long as itself. (PyTorch's counter
-    takes the gradient of a grouped convolution for as many times too long as it has groups.)
+    Three times the forward pass, since a product of matrices has two gradients of its own size. (PyTorch's counter
+    multiplies the gradient of a grouped convolution by the number of groups.)
     """
     leaf = Leaf(in_channels=x.shape[-1], sample_rate=50)
     net = ConvNet(in_channels=leaf.output_size, frame_rate=leaf.frame_rate).eval()
@@ -52,7 +52,7 @@ def training_step(x):
 
 
 def wav2vec():
-    """Operations of wav2vec2-base on an utterance; on the meta device, so that nothing is computed."""
+    """Return the operations of wav2vec2-base on an utterance, counted on the meta device."""
     with torch.device("meta"), torch.no_grad():
         model = Wav2Vec2Model(Wav2Vec2Config()).eval()
         x = torch.empty(1, int(SECONDS * SAMPLE_RATE))
@@ -76,7 +76,7 @@ def main():
     row("LEAF by definition (implementation: reference)", *forward(Leaf(implementation="reference"), x), FP32)
     row("LEAF, the fast path (implementation: auto)", *forward(Leaf(), x), FP32)
     features = FRAMES * CHANNELS * 2
-    row("wav2vec2-base, conv extractor alone", extractor, x.nbytes + FRAMES * 512 * 2, BF16)
+    row("wav2vec2-base, conv extractor only", extractor, x.nbytes + FRAMES * 512 * 2, BF16)
     row("wav2vec2-base, features kept in 16 bit", whole, x.nbytes + features, BF16)
     head = ["forward", "GFLOP per audio s", "kB per audio s", "audio s/s at the limit of operations", "of memory"]
     write("limits of an H100, per audio second", head, rows, out=args.out)

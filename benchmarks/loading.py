@@ -1,9 +1,9 @@
-"""Loading audio: what mel training consumes, and what is delivered to it.
+"""Loading of audio, compared with the rate at which training on mel consumes it.
 
-Files of 4.5 s, FLAC, WAV and Ogg, made up (--data: your own instead); batches of 128, as for training: drawn by length,
-padded, as float32 on the device. "plain" is SpeechBrain's loader with a file read for each utterance, by as many
-workers; "store" the same loader over the audio store's memory map; "resident" korser's way. The appetite is that of the
-whole training step of hparams/mel_mtl.yaml on waveforms, log-mel included, on batches that are there already.
+Synthetic FLAC, WAV and Ogg files of 4.5 s (--data: your own instead); batches of 128 as in training: drawn by length,
+padded, float32 on the device. "plain" is SpeechBrain's loader that reads one file per utterance, with a number of
+workers; "store" is the same loader on the memory map of the audio store; "resident" is korser's default. The demand is
+that of the complete training step of hparams/mel_mtl.yaml on waveforms, log-mel included, on batches in memory.
 """
 
 import statistics
@@ -26,11 +26,11 @@ SECONDS = 4.5
 ENDINGS = ("flac", "wav", "ogg")
 SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
 BATCH = 128
-OPTIONS = [("--data", {"type": Path, "help": "a folder of audio files, to be used in place of made-up ones"})]
+OPTIONS = [("--data", {"type": Path, "help": "folder of audio files to use instead of synthetic ones"})]
 
 
 def make_files(folder, n):
-    """Tones with the rhythm of syllables, and noise; paths by ending."""
+    """Write tones with the rhythm of syllables, and noise; return paths by file type."""
     rng = np.random.default_rng(0)
     t = np.arange(int(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     paths = {ending: [] for ending in ENDINGS}
@@ -96,17 +96,17 @@ def main():
             min(args.repeats, 2) if args.small else args.repeats,
             device=args.device,
         )["training"]
-    appetite = n / statistics.median(training)
-    fed = {name: f"{figure(n / statistics.median(times) / appetite)} x" for name, times in seconds.items()}
+    demand = n / statistics.median(training)
+    fed = {name: f"{figure(n / statistics.median(times) / demand)} x" for name, times in seconds.items()}
     report(
         f"{n:,} utterances of {seconds_of_audio[ending] / n:.1f} s through a loader, batches of {BATCH}",
         seconds,
         f"{ending}, plain, 0 workers",
         ("utterances", n),
         device=args.device,
-        extra={"of the appetite": fed},
+        extra={"of the demand": fed},
         notes=[
-            f"Appetite of mel training: {figure(appetite)} utterances per second.",
+            f"Demand of mel training: {figure(demand)} utterances per second.",
             f"Resident in: {resident.place}.",
         ],
         out=args.out,

@@ -1,7 +1,7 @@
-"""The stock way: what a researcher's script does without korser, as frontends that korser can train.
+"""Baselines from stock libraries: what a script does without korser, as frontends that korser can train.
 
-So that backbone, optimizer, batches and evaluation are the same, and the two ways differ in nothing but the frontend,
-the cache, the loading (:data:`SETTINGS`) and what the libraries let a GPU do (:func:`arithmetic`).
+Backbone, optimizer, batches and evaluation are the same; only the frontend, the cache, the loading (:data:`SETTINGS`)
+and the arithmetic of a GPU (:func:`arithmetic`) differ.
 
 Shape legend: ``B`` utterances, ``T`` samples or frames, ``C`` channels.
 """
@@ -30,7 +30,7 @@ FRONTENDS = {  # by the model's YAML; wav2vec -> LEAF keeps korser's, as SpeechB
 
 
 class Files:
-    """In the place of korser's store of decoded audio: every file is opened and decoded again in every epoch.
+    """Replace korser's store of decoded audio: every file is decoded again in every epoch.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ class Files:
 
 @contextlib.contextmanager
 def arithmetic(matmul):
-    """Context, or decorator, with the arithmetic of a GPU as a user of the libraries has it: TF32, any algorithm.
+    """Compute on a GPU with the defaults of the libraries, TF32 and any algorithm; a context and a decorator.
 
     Parameters
     ----------
     matmul : bool
-        Whether TF32 goes for products of matrices, which SpeechBrain switches on as it is imported. For convolutions
+        Whether products of matrices use TF32, which SpeechBrain enables when it is imported. For convolutions
         PyTorch itself has it on.
     """
     products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -70,26 +70,26 @@ def arithmetic(matmul):
 
 
 def titled(title, device):
-    """The title of a table with rows in :func:`arithmetic`."""
+    """Return the title of a table with rows in :func:`arithmetic`."""
     return f"{title}, stock rows with TF32" if device == "cuda" else title
 
 
 @contextlib.contextmanager
 def training():
-    """Context in which training reads plain files and computes as SpeechBrain lets it."""
+    """Train from plain files and with SpeechBrain's arithmetic; a context."""
     with (
         mock.patch.object(korser.training.datasets, "AudioStore", Files),
         mock.patch.object(korser.training.train, "set_arithmetic", lambda: None),
         mock.patch.object(
             korser.training.train, "quick_check", lambda *_: None
-        ),  # which would refuse what ignores lengths
+        ),  # it refuses frontends that ignore lengths
         arithmetic(matmul=True),
     ):
         yield
 
 
 class SpeechBrainLeaf(Frontend):
-    """SpeechBrain's ``Leaf`` as it comes, ``(B, T)`` -> ``(B, T', 40)``; it does not know the lengths."""
+    """SpeechBrain's ``Leaf`` with its defaults, ``(B, T)`` -> ``(B, T', 40)``; it ignores lengths."""
 
     def __init__(self):
         super().__init__(output_size=40, frame_rate=100)
@@ -108,7 +108,7 @@ class TransformersWav2Vec(Frontend):
     Parameters
     ----------
     source : str
-        The folder that :func:`save_random_wav2vec` gave.
+        Folder returned by :func:`save_random_wav2vec`.
     """
 
     n_layers = 1
@@ -128,7 +128,7 @@ class TransformersWav2Vec(Frontend):
 
 
 def save_random_wav2vec(folder, config=None):
-    """Write a wav2vec 2.0 with random weights as transformers would save it, and give the folder's name.
+    """Save a wav2vec 2.0 with random weights by transformers, and return the folder.
 
     Parameters
     ----------

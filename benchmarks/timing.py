@@ -1,4 +1,4 @@
-"""What every script of this folder does with its command line, its clock and its table."""
+"""Command line, clock and tables of the scripts in this folder."""
 
 import argparse
 import gc
@@ -21,11 +21,11 @@ def arguments(description, *, options=(), argv=None):
     Parameters
     ----------
     description : str
-        What ``--help`` says, usually the module's docstring.
+        Shown by ``--help``; usually the module's docstring.
     options : sequence of (str, dict)
-        What this script takes besides: ``("--minutes", {"type": float, "default": 50})``.
+        Further options of a script: ``("--minutes", {"type": float, "default": 50})``.
     argv : list of str, optional
-        Instead of the command line's.
+        Default: those of this process.
 
     Returns
     -------
@@ -37,8 +37,8 @@ def arguments(description, *, options=(), argv=None):
     size.add_argument("--small", action="store_true", default=None, help="seconds to minutes; the default on a CPU")
     size.add_argument("--full", dest="small", action="store_false", help="the paper's scale; the default on a GPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
-    parser.add_argument("--repeats", type=_at_least_one, default=5, help="times each case runs (default: 5)")
-    parser.add_argument("--out", type=Path, help="a file to which the table is appended")
+    parser.add_argument("--repeats", type=_at_least_one, default=5, help="calls per case (default: 5)")
+    parser.add_argument("--out", type=Path, help="file to which tables are appended")
     for name, settings in options:
         parser.add_argument(name, **settings)
     values = parser.parse_args(argv)
@@ -53,28 +53,28 @@ def arguments(description, *, options=(), argv=None):
 
 def _at_least_one(text):
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text}: expected an integer >= 1")
     return int(text)
 
 
 def interleaved(cases, repeats=5, warmup=1, device="cpu"):
-    """Time several cases, which take turns, so that a machine that slows down slows all of them.
+    """Time several cases in turns, so that a machine that slows down slows all of them.
 
     Parameters
     ----------
     cases : dict of str to callable
         Called without arguments.
     repeats : int
-        Timed calls of each case.
+        Timed calls per case.
     warmup : int
-        Calls of each case before, not timed: caches are filled, kernels chosen and compiled.
+        Untimed calls per case before: they fill caches, select and compile kernels.
     device : str or torch.device
-        On a GPU the clock is read when its queue is empty.
+        A GPU is synchronised before the clock is read.
 
     Returns
     -------
     dict of str to list of float
-        Seconds of each timed call.
+        Seconds per timed call.
 
     Example
     -------
@@ -89,7 +89,7 @@ def interleaved(cases, repeats=5, warmup=1, device="cpu"):
     wait()
     seconds = {name: [] for name in cases}
     enabled = gc.isenabled()
-    gc.disable()  # or a collection of one case's garbage falls into the time of another
+    gc.disable()  # garbage of one case would be collected in the time of another
     try:
         for _ in range(repeats):
             for name, case in cases.items():
@@ -106,15 +106,15 @@ def interleaved(cases, repeats=5, warmup=1, device="cpu"):
 
 
 def peak_bytes(case, device="cpu"):
-    """The most memory that a call has in use, beyond what was in use before it.
+    """Return the peak memory of a call in bytes, without what was in use before.
 
     Parameters
     ----------
     case : callable
-        Called once, without arguments; call it once before, so that libraries and caches are there already.
+        Called once, without arguments. Call it once before, so that libraries are loaded and caches filled.
     device : str or torch.device
-        On a GPU what PyTorch allocates; on a CPU the growth of the resident set, which is rough: memory that was freed
-        before and kept by the allocator is used again unseen. Take a fresh process (:func:`in_child`) where it matters.
+        On a GPU: what PyTorch allocates. On a CPU: the growth of the resident set, which misses memory that the
+        allocator had kept; a new process (:func:`in_child`) is more precise.
 
     Returns
     -------
@@ -128,29 +128,28 @@ def peak_bytes(case, device="cpu"):
         before = torch.cuda.memory_allocated(device)
     memory = PeakMemory(device)
     if torch.device(device).type == "cpu":
-        before = memory.measure()[0]  # the peak was set back to the present size just now
+        before = memory.measure()[0]  # PeakMemory has just reset the peak to the current size
     case()
     return max(memory.measure()[0] - before, 0)
 
 
 def in_child(function, *args):
-    """What a function returns in a fresh process: for peak memory, and for imports that are to be timed.
+    """Call a function in a new process, to measure peak memory or imports.
 
     Parameters
     ----------
     function : callable
-        Of a module's or script's top level, so that the process finds it; the script guards its start by
-        ``if __name__ == "__main__"``.
+        Defined at the top level of a module or a script with ``if __name__ == "__main__"``.
     args
-        Plain values.
+        Picklable values.
     """
-    spawn = multiprocessing.get_context("spawn")  # a fork would inherit this process's memory and threads
+    spawn = multiprocessing.get_context("spawn")  # a fork inherits memory and threads
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(function, *args).result()
 
 
 def device_line(device):
-    """Versions, device and threads, for the line below a table."""
+    """Return the line below a table: device, threads and versions."""
     names = []
     for name in LIBRARIES:
         try:
@@ -173,25 +172,25 @@ def _cpu_name():
 
 
 def report(title, rows, baseline=None, units=None, *, device="cpu", notes=(), extra=None, out=None):
-    """Print a table of what :func:`interleaved` measured, in Markdown.
+    """Print the measurements of :func:`interleaved` as a Markdown table.
 
     Parameters
     ----------
     title : str
-        What was measured: sizes, dtype, batch.
+        With sizes, dtype and batch.
     rows : dict of str to list of float
-        Seconds of each case.
+        Seconds per case.
     baseline : str, optional
-        The case that the others are compared with; a ratio above 1 means faster, for the same amount.
+        Case with which the others are compared; a ratio above 1 means faster for the same amount.
     units : (str, float) or (str, dict of str to float), optional
-        What a call works through and how much of it, for the column "per second": ``("audio s", 576.0)``.
+        Unit and amount that a call processes, for the column "per second": ``("audio s", 576.0)``.
     device : str or torch.device
     notes : sequence of str
         Lines below the table.
     extra : dict of str to dict of str to str, optional
         Further columns: ``{"peak memory": {"Leaf": "1.2 GiB"}}``.
     out : str or Path, optional
-        A file to append to (``--out``).
+        File to append to (``--out``).
 
     Returns
     -------
@@ -218,7 +217,7 @@ def report(title, rows, baseline=None, units=None, *, device="cpu", notes=(), ex
     ...
     """
     if baseline is not None and baseline not in rows:
-        raise ValueError(f"baseline '{baseline}' is none of {list(rows)}")
+        raise ValueError(f"baseline='{baseline}': expected one of {list(rows)}")
     extra = extra or {}
     unit, amounts = units or (None, None)
     repeats = {len(seconds) for seconds in rows.values()}
@@ -241,7 +240,7 @@ def report(title, rows, baseline=None, units=None, *, device="cpu", notes=(), ex
 
 
 def write(title, head, body, *, device="cpu", notes=(), out=None):
-    """Print any table in Markdown under a heading, with the line of versions; append it to ``out`` if given."""
+    """Print a Markdown table under a heading, with the line of versions; append it to ``out`` if given."""
     lines = ["", f"### {title}", "", *markdown(head, body), ""]
     lines += [line for note in notes for line in (note, "")]
     lines.append(device_line(device))
@@ -252,7 +251,7 @@ def write(title, head, body, *, device="cpu", notes=(), out=None):
 
 
 def append(out, text):
-    """Add to the file of ``--out``, if there is one."""
+    """Append to the file of ``--out``, if given."""
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         with open(out, "a", encoding="utf-8") as file:
@@ -260,20 +259,20 @@ def append(out, text):
 
 
 def markdown(head, body):
-    """Lines of a Markdown table; all columns but the first to the right."""
+    """Return the lines of a Markdown table; all columns but the first are aligned to the right."""
     head, *rows = ("| " + " | ".join(map(str, row)) + " |" for row in [head, *body])
     return [head, "|---|" + "--:|" * (head.count("|") - 2), *rows]
 
 
 def in_words(*seconds):
-    """One time, or several in the unit of the middle one: ``"500 ms"``, ``"0.40 - 0.60 s"``, ``"2.50 h"``."""
+    """Return seconds as text, in the unit of their median: ``"500 ms"``, ``"0.40 - 0.60 s"``, ``"2.50 h"``."""
     scales = ((1e-3, 1e6, "us"), (1, 1e3, "ms"), (120, 1, "s"), (7200, 1 / 60, "min"), (float("inf"), 1 / 3600, "h"))
     factor, unit = next(scale[1:] for scale in scales if statistics.median(seconds) < scale[0])
     return " - ".join(figure(value * factor) for value in seconds) + f" {unit}"
 
 
 def figure(value):
-    """Three digits, as many as a clock on a shared machine deserves."""
+    """Return a number with three significant digits."""
     if value >= 1000:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

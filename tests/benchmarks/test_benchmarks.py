@@ -15,14 +15,12 @@ import korser.training.train
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if "\nif __name__ ==" in path.read_text(encoding="utf-8"))
-SCRIPTS = [
-    path for path in SCRIPTS if path.stem != "grid"
-]  # a quarter of an hour in its small form; its parts are below
+SCRIPTS = [path for path in SCRIPTS if path.stem != "grid"]  # its small form takes a quarter of an hour
 
 
 @pytest.fixture(scope="module", autouse=True)
 def folder_of_scripts():
-    """Where a script finds its neighbours."""
+    """Scripts import each other."""
     sys.path.insert(0, str(BENCHMARKS))
     yield
     sys.path.remove(str(BENCHMARKS))
@@ -55,7 +53,7 @@ def test_the_clock_measures_the_call(timing):
     assert all(0.02 <= s < 0.5 for s in seconds["sleep"])
 
 
-def test_a_table_has_medians_spread_figures_and_ratios(timing, capsys, tmp_path):
+def test_a_table_has_medians_ranges_throughput_and_ratios(timing, capsys, tmp_path):
     out = tmp_path / "new" / "tables.md"
     rows = {"slow": [0.2, 1.0, 0.4], "fast": [0.1, 0.1, 0.3]}
     columns = {"peak memory": {"slow": "1 GiB"}}
@@ -75,7 +73,7 @@ def test_a_table_has_medians_spread_figures_and_ratios(timing, capsys, tmp_path)
 def test_a_table_may_have_amounts_of_its_cases_and_no_baseline(timing):
     text = timing.report("title", {"a": [2.0], "b": [2.0]}, units=("GB", {"a": 1, "b": 3}))
     assert "| a | 2.00 s | 2.00 - 2.00 s | 0.50 |\n| b | 2.00 s | 2.00 - 2.00 s | 1.50 |" in text
-    with pytest.raises(ValueError, match="'c' is none of"):
+    with pytest.raises(ValueError, match="baseline='c': expected one of"):
         timing.report("title", {"a": [2.0]}, "c")
 
 
@@ -99,7 +97,7 @@ def test_options(timing):
         timing.arguments("it", argv=["--repeats=0"])
 
 
-def test_memory_of_a_call_is_seen(timing):
+def test_memory_of_a_call_is_measured(timing):
     def hold():
         return bytearray(os.urandom(1)) * (64 << 20)
 
@@ -152,7 +150,7 @@ def flags():
 
 @pytest.fixture
 def strict(monkeypatch):
-    """As :func:`korser.utils.seeding.set_arithmetic` leaves it; put back afterwards."""
+    """As :func:`korser.utils.seeding.set_arithmetic` leaves it; restored afterwards."""
     before = flags()
     korser.training.train.set_arithmetic()
     yield flags()
@@ -160,7 +158,7 @@ def strict(monkeypatch):
     torch.backends.cudnn.deterministic = before[2]
 
 
-def test_the_stock_way_computes_as_its_user_has_it(strict):
+def test_stock_libraries_compute_with_their_defaults(strict):
     import stock
 
     assert strict == (False, False, True)
