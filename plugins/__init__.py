@@ -1,0 +1,1 @@
+"""Frontends, backbones and heads."""

@@ -1,0 +1,1 @@
+"""Backbones: features to one embedding per utterance."""

@@ -242,8 +242,8 @@ class ConvNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_size = 2 * width
 
-    def cuda_graph_key(self):
-        """See :meth:`korser.frontend.base.Frontend.cuda_graph_key`."""
+    def cuda_graph_key(self) -> tuple:
+        """See :mod:`korser.training.cuda_graphs`."""
         return ()
 
     def forward(self, x, lengths):

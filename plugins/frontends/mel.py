@@ -1,7 +1,9 @@
-"""Mel filter energies, the baseline of every comparison.
+"""Log-mel filterbank, the baseline of every comparison.
 
 Shape legend: ``B`` utterances, ``T`` samples, ``K`` frames, ``C`` mel filters.
 """
+
+from __future__ import annotations
 
 import torch
 import torchaudio
@@ -12,18 +14,16 @@ from korser.frontend.lengths import mask_padding
 from korser.frontend.pcen import PCEN
 from korser.utils.errors import UserError
 
-FLOOR = 1e-6  # added to the power before it is compressed: 100 dB below a full-scale sine, above 16-bit rounding
+__all__ = ["Mel"]
+
+FLOOR = 1e-6  # added to the power before compression: 100 dB below a full-scale sine, above 16-bit rounding
 
 
 class Mel(Frontend):
-    """Power mel spectrogram (torchaudio's, HTK scale, Hann window), compressed by a logarithm or by PCEN.
+    """Power mel spectrogram (torchaudio, HTK scale, Hann window), compressed by a logarithm or by PCEN.
 
     Frame ``k`` is centred at sample ``hop k``, with zeros outside the utterance, and ``T`` samples give
-    ``ceil(T / hop)`` frames, exactly as :class:`korser.plugins.frontends.leaf.leaf.Leaf` counts them. (torchaudio counts one more
-    where the hop divides ``T``, and reflects the ends; reflection would need the true end of each utterance.)
-
-    With "log" the features are ``log(power + 1e-6)`` and the stage has no parameters: it is frozen, so that its output
-    can be cached. With "pcen" they are :class:`korser.frontend.pcen.PCEN` of the power, trained with the model.
+    ``ceil(T / hop)`` frames, as in :class:`korser.plugins.frontends.leaf.Leaf`.
 
     Parameters
     ----------
@@ -36,17 +36,18 @@ class Mel(Frontend):
     sample_rate : int
         Samples per second.
     compression : str
-        "log" or "pcen".
+        "log" for ``log(power + 1e-6)``, which has no parameters and is cached; "pcen" for
+        :class:`korser.PCEN`, which is trained.
     lr : float, optional
-        Learning rate of PCEN, where it differs from that of the rest.
+        Learning rate of PCEN, if it differs from that of the other parameters.
 
     Raises
     ------
     UserError
-        If an option is out of range.
+        If an argument is invalid.
 
-    Example
-    -------
+    Examples
+    --------
     >>> features, lengths = Mel()(torch.randn(2, 16000), torch.tensor([16000, 8000]))
     >>> features.shape, lengths
     (torch.Size([2, 100, 64]), tensor([100,  50]))
@@ -55,22 +56,27 @@ class Mel(Frontend):
     def __init__(
         self,
         *,
-        n_mels=64,
-        window_ms=25.0,
-        hop_ms=10.0,
-        f_min=60.0,
-        f_max=7800.0,
-        sample_rate=SAMPLE_RATE,
-        compression="log",
-        lr=None,
-    ):
+        n_mels: int = 64,
+        window_ms: float = 25.0,
+        hop_ms: float = 10.0,
+        f_min: float = 60.0,
+        f_max: float = 7800.0,
+        sample_rate: int = SAMPLE_RATE,
+        compression: str = "log",
+        lr: float | None = None,
+    ) -> None:
         window, hop = (round(ms * sample_rate / 1000) for ms in (window_ms, hop_ms))
         if n_mels < 1 or window < 2 or hop < 1:
-            raise UserError("Mel: n_mels, window_ms and hop_ms must give at least one filter, two samples and one")
+            raise UserError(
+                f"Mel: n_mels={n_mels}, window_ms={window_ms:g}, hop_ms={hop_ms:g}: expected at least one filter, a "
+                "window of two samples and a hop of one"
+            )
         if not 0 <= f_min < f_max <= sample_rate / 2:
-            raise UserError(f"Mel: f_min={f_min:g} and f_max={f_max:g} must lie in order in 0..{sample_rate / 2:g} Hz")
+            raise UserError(
+                f"Mel: f_min={f_min:g}, f_max={f_max:g}: expected 0 <= f_min < f_max <= {sample_rate / 2:g} Hz"
+            )
         if compression not in ("log", "pcen"):
-            raise UserError(f"Mel: compression={compression!r} is unknown: take 'log' or 'pcen'")
+            raise UserError(f"Mel: compression={compression!r}: expected 'log' or 'pcen'")
         super().__init__(output_size=n_mels, frame_rate=sample_rate / hop, input_rate=sample_rate, lr=lr)
         self.hop = hop
         self.spectrogram = torchaudio.transforms.MelSpectrogram(
@@ -84,23 +90,23 @@ class Mel(Frontend):
             pad_mode="constant",
         )
         if not self.spectrogram.mel_scale.fb.any(0).all():
-            raise UserError(f"Mel: n_mels={n_mels} leaves filters without a single bin: lower it or raise window_ms")
+            raise UserError(f"Mel: n_mels={n_mels}: some filters contain no FFT bin; use fewer, or a longer window_ms")
         self.pcen = PCEN(n_channels=n_mels, floor=FLOOR) if compression == "pcen" else None
 
-    def output_lengths(self, lengths):
-        """``ceil(lengths / hop)``."""
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Return ``ceil(lengths / hop)``."""
         return (lengths + self.hop - 1) // self.hop
 
-    def interpretable_parameters(self):
-        """PCEN's parameters, where it is trained."""
+    def interpretable_parameters(self) -> dict[str, tuple[str, torch.Tensor]]:
+        """Return the parameters of PCEN."""
         return {} if self.pcen is None else self.pcen.interpretable_parameters()
 
-    def cuda_graph_key(self):
-        """See :meth:`korser.frontend.base.Frontend.cuda_graph_key`."""
+    def cuda_graph_key(self) -> tuple:
+        """See :mod:`korser.training.cuda_graphs`."""
         return ()
 
-    def forward(self, x, lengths):
-        """See :meth:`korser.frontend.base.Frontend.forward`; float32 arithmetic at least, output in the module's dtype."""
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute features in float32 or wider; see :meth:`korser.Frontend.forward`."""
         dtype = self.spectrogram.mel_scale.fb.dtype
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(torch.promote_types(x.dtype, dtype), torch.float32)

@@ -1,0 +1,1 @@
+"""Heads: embeddings to logits, and the joint loss."""

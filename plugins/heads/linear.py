@@ -37,8 +37,8 @@ class LinearHeads(nn.Module):
         for name, weight in (class_weights or {}).items():  # not saved: only training needs them
             self.register_buffer(f"class_weight_{name}", weight, persistent=False)
 
-    def cuda_graph_key(self):
-        """See :meth:`korser.frontend.base.Frontend.cuda_graph_key`."""
+    def cuda_graph_key(self) -> tuple:
+        """See :mod:`korser.training.cuda_graphs`."""
         return ()
 
     def forward(self, embedding):

@@ -57,7 +57,9 @@ def test_example(page, tiny, tiny_corpus, tmp_path, monkeypatch, capsys):
         if command == "train":
             given = dict(word[2:].split("=", 1) for word in arguments if word.startswith("--"))
             own_data = "corpus" in given
-            given = {**settings, **given, "data_folder": str(tmp_path / "data")} | ({} if own_data else {"corpus": "csv"})
+            given = {**settings, **given, "data_folder": str(tmp_path / "data")} | (
+                {} if own_data else {"corpus": "csv"}
+            )
             arguments = [arguments[0], *(f"--{key}={value}" for key, value in given.items())]
         assert cli.main([command, *arguments]) in (None, 0)
     output = capsys.readouterr().out

@@ -1,31 +1,23 @@
-"""The pooled Gabor energies of LEAF by short FFTs: the numbers of the plain convolution, many times faster.
+"""Pooled Gabor energies of LEAF by short FFTs: the values of the plain convolution, many times faster.
 
-The definition (:mod:`korser.plugins.frontends.leaf.leaf`) convolves at the full rate with hundreds of taps, then keeps one value
-per hop. Here
+``docs/frontends/leaf.md`` describes the method and its accuracy. The steps are
 
 1. the signal is cut into overlapping blocks of ``F`` hops, and each block is transformed once for all filters;
-2. a filter keeps the band of ``r F`` bins around its centre, times its own frequency response; a short inverse FFT
-   gives its output at ``r`` samples per hop, which is enough for the squared modulus;
-3. the pooling window is carried to that coarser grid by a constant matrix (:func:`quadrature`);
+2. a filter keeps the band of ``r F`` bins around its centre, times its frequency response; a short inverse FFT gives
+   its output at ``r`` samples per hop, which is enough for the squared modulus
+   (:func:`korser.plugins.frontends.leaf.rates.admits`);
+3. the pooling window is applied on that coarser grid by a constant matrix
+   (:func:`korser.plugins.frontends.leaf.geometry.quadrature`);
 4. the few frames that the ends of an utterance cut, where the energy has a sharp edge, are computed at the full rate
    on short segments.
 
-``r`` depends on the widths of a filter and of its pooling window alone
-(:func:`korser.plugins.frontends.leaf.rates.admits`). A filter whose taps are cut off while still large rings over the whole
-spectrum, and a very short one fills it; for these ``r`` is the hop itself and nothing is left out. Blocks start with
-the utterance and their size is fixed, so its energies do not depend on what it is batched with.
+A filter that rings over the whole spectrum has ``r`` equal to the hop, so that nothing is left out. Blocks begin with
+the utterance and have a fixed size, so its energies do not depend on the batch.
 
-Against the definition in float64, over random parameters, lengths, windows, hops and signals, energies per filter and
-gradients per tensor are within 1e-4 in the 2-norm (tests/plugins/frontends/leaf/test_leaf_fft.py), commonly within 1e-6. The worst
-signals are made to be so, such as a step of 50 dB right after frames at the floor. Gradients of ``mu`` are rounding
-where they cancel, as in utterances much shorter than one hop. The gradient of the *input* by the logarithm of energies
-70 dB below the loudest of the same block is good to 1e-3 only, since the transform rounds to float32.
-
-On a CPU the rates are chosen at every call and blocks that hold only padding are left out. On a GPU either would make
-the host wait for the device, so nothing is read back there: all blocks are computed, and the rates are kept and
-watched from a distance (:class:`korser.plugins.frontends.leaf.rates.RatePlan`). The sequence of launches then depends on shapes
-and rates alone, and a CUDA graph can hold it. With Triton, what lies between the transforms is fused on a GPU
-(:mod:`korser.plugins.frontends.leaf.triton`), by the same plan and with the same numbers.
+On a CPU the rates are chosen at every call, and blocks of padding only are left out. On a GPU either would make the
+host wait for the device: all blocks are computed, and the rates are kept and monitored without waiting
+(:class:`korser.plugins.frontends.leaf.rates.RatePlan`), so that a CUDA graph can hold the launches. With Triton, the
+steps between the transforms are fused (:mod:`korser.plugins.frontends.leaf.triton`), with the same values.
 
 Shape legend: ``B`` utterances, ``T`` samples, ``C`` filters, ``K`` frames, ``n`` blocks, ``N`` samples per block,
 ``F`` hops per block, ``M = r F`` bins of a band. Complex arrays are kept as pairs of real numbers where that saves a
@@ -39,7 +31,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from korser.frontend.lengths import length_mask
-from korser.plugins.frontends import _triton
+from korser.plugins.frontends import triton_support
 from korser.plugins.frontends.leaf.geometry import (
     CPU_CHUNK,
     GPU_CHUNK,
@@ -78,7 +70,7 @@ def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
     torch.Tensor
         ``(B, C, K)``, ``K = ceil(T / hop)``. What lies past ``ceil(lengths / hop)`` is arbitrary.
     """
-    if x.is_cuda and _triton.works():
+    if x.is_cuda and triton_support.is_available():
         from korser.plugins.frontends.leaf import triton
 
         with torch.cuda.device_of(x):  # Triton launches on the current one
@@ -167,7 +159,7 @@ def _inner_frames(x, n_frames, mu, taps, width, windows, rates, geometry):
 
 
 def _edge_frames(x, lengths, n_frames, taps, width, windows, geometry):
-    """The first and the last frames of each utterance, at the full rate: ``(B, C, edge)`` each.
+    """Compute the first and the last frames of each utterance at the full rate, ``(B, C, edge)`` each.
 
     The energy ends with the utterance, although the filters ring beyond it.
     """

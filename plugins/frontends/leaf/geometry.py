@@ -28,7 +28,8 @@ class Geometry(NamedTuple):
     hops: int  # hops per block
 
     @classmethod
-    def of(cls, taps, pool_taps, hop):
+    def of(cls, taps: int, pool_taps: int, hop: int) -> "Geometry":
+        """Derive the sizes from filter length, window length and hop, in samples."""
         half, pool_half = taps // 2, pool_taps // 2
         reach = pool_half + math.ceil(MARGIN[1] * MAX_STEP * half)  # samples that a frame looks at on either side
         margin = -(-(reach + half + 1 - hop // 2) // hop)
@@ -59,7 +60,7 @@ class Geometry(NamedTuple):
 
 @functools.cache
 def group_by_rate(rates, device):
-    """Filters by rate, ``[(r, (C',) indices)]``, and the order that undoes it, ``(C,)``."""
+    """Group filters by rate: ``[(r, (C',) indices)]``, and the order that undoes it, ``(C,)``."""
     groups = {r: [c for c, other in enumerate(rates) if other == r] for r in sorted(set(rates))}
     order = torch.tensor([c for filters in groups.values() for c in filters]).argsort().to(device)
     return [(r, constant(tuple(filters), device)) for r, filters in groups.items()], order

@@ -1,8 +1,10 @@
-"""LEAF: a learnable frontend (Zeghidour et al. 2021, arXiv 2101.08596), on audio or on the features of another stage.
+"""LEAF, a learnable frontend (Zeghidour et al. 2021, arXiv 2101.08596), on waveforms or on features.
 
 Shape legend: ``B`` utterances, ``T`` samples or frames, ``C`` input channels, ``G`` carriers (1 on audio), ``N``
 filters in all (``G`` times ``n_filters``), ``K`` output frames.
 """
+
+from __future__ import annotations
 
 import math
 
@@ -17,6 +19,8 @@ from korser.plugins.frontends.leaf.fft import pooled_energies
 from korser.plugins.frontends.leaf.rates import RatePlan
 from korser.utils.errors import UserError
 
+__all__ = ["Leaf"]
+
 ENERGY_FLOOR = 1e-5  # max(., 1e-5) before the compression, as in the LEAF authors' code
 HALF_MAXIMUM = math.sqrt(2 * math.log(2))  # exp(-x^2 / 2) = 1 / 2
 INIT_BINS = 512  # resolution of the mel filters that the initialisation imitates, as in the LEAF authors' code
@@ -24,40 +28,13 @@ LOWEST_MODULATION = 2.0  # Hz; centre of the first filter above 0 Hz on features
 
 
 class Leaf(Frontend):
-    """Gabor filters, squared modulus, Gaussian low-pass pooling and PCEN, all of them trained.
+    """Gabor filters, squared modulus, Gaussian low-pass pooling and PCEN, all trained.
 
-    On a waveform this is the LEAF of the paper as its authors' code (google-research/leaf-audio) computes it:
-
-    - ``e = |x * g|^2``, ``g(t) = exp(i mu t) exp(-t^2 / (2 sigma^2)) / (sqrt(2 pi) sigma)``, 401 taps for 25 ms at
-      16 kHz; `center` is mu in rad per sample, `width` is sigma in samples;
-    - ``p[k] = sum_t e(hop k + t) exp(-(t / (h w))^2 / 2)`` over ``|t| <= h = 200``, then ``max(p, 1e-5)``;
-      `pool_width` is w, 0.4 at first;
-    - PCEN (:class:`korser.frontend.pcen.PCEN`).
-
-    ``mu`` stays in [0, pi], ``sigma`` in [4 z, taps z] with ``z = sqrt(2 log 2) / pi``, ``w`` in [2 / taps, 0.5]. The
-    initial filters imitate triangular mel filters on 512 bins.
-
-    It differs from the authors' code in three things. Frames are centred: frame ``k`` looks at samples ``hop k - h``
-    to ``hop k + h``, with zeros outside the utterance, and ``T`` samples give ``ceil(T / hop)`` frames; TensorFlow's
-    "same" padding moves the frames with the length modulo the hop, so that an utterance would change with what it is
-    batched with. In a padded batch each utterance's energy is cut at its own end, which is what happens when it is
-    alone. And nothing is projected after an optimizer's step: ``mu`` beyond its bounds is reflected, which changes
-    nothing, and any other parameter acts as its bound and is brought back by its gradient
-    (:func:`korser.frontend.pcen.bounded`); the initial values are projected.
-
-    SpeechBrain's ``Leaf`` is centred too, but its pooling adds a trainable bias that starts at 1 and drowns the
-    energies of speech, its top frequency is 8000 Hz, its initial triangles are linear in Hz rather than mel (3 of 40
-    widths differ by a bin), and a parameter beyond its bounds gets no gradient. With those undone it agrees in
-    float32 (tested).
-
-    On features ``(B, T, C)`` the paper leaves everything open; here it is a learnable modulation spectrum. Each frame
-    is normalised over its channels (LayerNorm without parameters, since a few channels of a pretrained encoder may be
-    far larger than the rest), a linear map without bias mixes the ``C`` channels into `n_carriers` carriers, and every
-    carrier has Gabor filters of its own over the frame rate, whose energies are pooled and compressed as above. A
-    carrier's first filter starts at about 0 Hz, since the mean of a feature over half a second may tell as much as its
-    movement; the others start evenly spaced on a logarithmic axis from 2 Hz to 0.8 of the Nyquist frequency, as wide
-    as their centre frequency (quality factor 1, as in Ewert and Dau 2000). PCEN starts there with alpha 0.5: the gain
-    of the recording is gone already, and full gain control would take each carrier's level too.
+    On waveforms ``e = |x * g|^2`` with ``g(t) = exp(i mu t) exp(-t^2 / (2 sigma^2)) / (sqrt(2 pi) sigma)``,
+    ``p[k] = sum_t e(hop k + t) exp(-(t / (h w))^2 / 2)`` over half a window ``|t| <= h``, then ``max(p, 1e-5)`` and
+    :class:`korser.PCEN`. Frame ``k`` is centred at sample ``hop k``. On features, each frame is normalised over its
+    channels and mixed linearly into carriers, which have filters of their own over time: a learnable modulation
+    spectrum. ``docs/frontends/leaf.md`` has the differences from the authors' code and from SpeechBrain's.
 
     Parameters
     ----------
@@ -70,35 +47,34 @@ class Leaf(Frontend):
     hop_ms : float, optional
         Time between output frames. Default 10, on features two input frames (40 ms at 50 Hz).
     sample_rate : float
-        Samples, or frames of the stage before, per second.
+        Samples or frames of the input per second.
     f_min, f_max : float
-        Lowest and highest edge of the initial mel filters in Hz; not used on features.
+        Lowest and highest edge of the initial mel filters in Hz; unused on features.
     in_channels : int, optional
         ``C``; None for a waveform.
     n_carriers : int
         ``G``, on features only; the output has ``n_carriers * n_filters`` channels, carrier by carrier.
     gain_db : float
-        By which the waveform is amplified first, the same for all utterances. Default 0 as in the paper, where the
-        floor of 1e-5 swallows what is recorded quietly: of the energies of RAVDESS (-41 dB of full scale, root mean
-        square) four fifths, with 30 dB less than half.
+        Gain of the waveform, the same for all utterances; default 0 as in the paper. Energies of quiet recordings are
+        below the floor of 1e-5 without it.
     compression : str
         "pcen", or "log" for the logarithm of the floored energies.
     pcen : dict, optional
-        Initial values of PCEN that differ from the paper's (alpha 0.96, on features 0.5, smooth 0.04, delta 2, root 2),
-        such as ``{"delta": 0.01, "root": 6.0}``, which is closer to a logarithm.
+        Initial values of PCEN that differ from the paper's (alpha 0.96, on features 0.5; smooth 0.04; delta 2; root 2),
+        such as ``{"delta": 0.01, "root": 6.0}``.
     implementation : str
-        "reference" computes the formulas as they stand. "auto" does so too on features and in float64; on a waveform
-        in float32 it computes the same numbers with short FFTs (:mod:`korser.plugins.frontends.leaf.fft`).
+        "reference" computes the definition. "auto" uses short FFTs (:mod:`korser.plugins.frontends.leaf.fft`) for
+        waveforms in float32, and the definition otherwise.
     lr : float, optional
-        Learning rate of this stage's parameters, where it differs from that of the rest.
+        Learning rate of this frontend, if it differs from that of the other parameters.
 
     Raises
     ------
     UserError
-        If an option is out of range.
+        If an argument is invalid.
 
-    Example
-    -------
+    Examples
+    --------
     >>> features, lengths = Leaf()(torch.randn(2, 16000), torch.tensor([16000, 8000]))
     >>> features.shape, lengths
     (torch.Size([2, 100, 40]), tensor([100,  50]))
@@ -107,21 +83,21 @@ class Leaf(Frontend):
     def __init__(
         self,
         *,
-        n_filters=None,
-        window_ms=None,
-        pool_ms=None,
-        hop_ms=None,
-        sample_rate=SAMPLE_RATE,
-        f_min=60.0,
-        f_max=7800.0,
-        in_channels=None,
-        n_carriers=8,
-        gain_db=0.0,
-        compression="pcen",
-        pcen=None,
-        implementation="auto",
-        lr=None,
-    ):
+        n_filters: int | None = None,
+        window_ms: float | None = None,
+        pool_ms: float | None = None,
+        hop_ms: float | None = None,
+        sample_rate: float = SAMPLE_RATE,
+        f_min: float = 60.0,
+        f_max: float = 7800.0,
+        in_channels: int | None = None,
+        n_carriers: int = 8,
+        gain_db: float = 0.0,
+        compression: str = "pcen",
+        pcen: dict[str, float] | None = None,
+        implementation: str = "auto",
+        lr: float | None = None,
+    ) -> None:
         audio = in_channels is None
         n_filters = (40 if audio else 8) if n_filters is None else n_filters
         window_ms = (25.0 if audio else 500.0) if window_ms is None else window_ms
@@ -130,24 +106,30 @@ class Leaf(Frontend):
         hop = round(hop_ms * sample_rate / 1000)
         taps, pool_taps = (2 * (round(ms * sample_rate / 1000) // 2) + 1 for ms in (window_ms, pool_ms))  # odd: centred
         if n_filters < 1 or n_carriers < 1 or hop < 1:
-            raise UserError("Leaf: n_filters, n_carriers and hop_ms must give at least one filter, carrier and sample")
+            raise UserError(
+                f"Leaf: n_filters={n_filters}, n_carriers={n_carriers}, hop_ms={hop_ms:g}: expected at least one "
+                "filter, one carrier and a hop of one sample"
+            )
         if taps < 5 or pool_taps < 5:
-            raise UserError(f"Leaf: window_ms and pool_ms must span 5 frames or more at {sample_rate:g} Hz: raise them")
+            raise UserError(
+                f"Leaf: window_ms={window_ms:g}, pool_ms={pool_ms:g}: expected at least 5 samples or frames at "
+                f"{sample_rate:g} Hz"
+            )
         if audio and not 0 <= f_min < f_max <= sample_rate / 2:
-            raise UserError(f"Leaf: f_min={f_min:g} and f_max={f_max:g} must lie in order in 0..{sample_rate / 2:g} Hz")
+            raise UserError(
+                f"Leaf: f_min={f_min:g}, f_max={f_max:g}: expected 0 <= f_min < f_max <= {sample_rate / 2:g} Hz"
+            )
         if not audio and in_channels < 2:
-            raise UserError(f"Leaf: in_channels={in_channels} leaves nothing after the normalisation: give more")
+            raise UserError(f"Leaf: in_channels={in_channels}: expected at least 2, since each frame is normalised")
         if not audio and gain_db:
-            raise UserError("Leaf: gain_db is for a waveform; features are normalised frame by frame")
+            raise UserError(f"Leaf: gain_db={gain_db:g}: expected 0 on features, since each frame is normalised")
         if compression not in ("pcen", "log"):
-            raise UserError(f"Leaf: compression={compression!r} is unknown: take 'pcen' or 'log'")
+            raise UserError(f"Leaf: compression={compression!r}: expected 'pcen' or 'log'")
         pcen = {} if pcen is None else pcen
         if not isinstance(pcen, dict) or not pcen.keys() <= BOUNDS.keys():
-            raise UserError(
-                f"Leaf: pcen={pcen!r} must give values of {', '.join(BOUNDS)} only, as {{delta: 0.01}} does"
-            )
+            raise UserError(f"Leaf: pcen={pcen!r}: expected a mapping of {', '.join(BOUNDS)}, such as {{delta: 0.01}}")
         if implementation not in ("auto", "reference"):
-            raise UserError(f"Leaf: implementation={implementation!r} is unknown: take 'auto' or 'reference'")
+            raise UserError(f"Leaf: implementation={implementation!r}: expected 'auto' or 'reference'")
 
         n_carriers = 1 if audio else n_carriers
         n = n_carriers * n_filters
@@ -171,12 +153,12 @@ class Leaf(Frontend):
         if compression == "pcen":
             self.pcen = PCEN(n_channels=n, **({} if audio else {"alpha": 0.5}) | pcen)
 
-    def output_lengths(self, lengths):
-        """``ceil(lengths / hop)``."""
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Return ``ceil(lengths / hop)``."""
         return (lengths + self.hop - 1) // self.hop
 
-    def forward(self, x, lengths):
-        """See :meth:`korser.frontend.base.Frontend.forward`; float32 arithmetic at least, output in the parameters' dtype."""
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute features in float32 or wider; see :meth:`korser.Frontend.forward`."""
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(x.dtype, self.center.dtype), torch.float32)
             x = mask_padding(x.to(dtype) * self.gain, lengths)
@@ -186,14 +168,14 @@ class Leaf(Frontend):
         lengths = self.output_lengths(lengths)
         return mask_padding(y.to(self.center.dtype), lengths), lengths
 
-    def _carriers(self, x):
-        """``(B, T)`` or ``(B, T, C)`` -> ``(B, G, T)``."""
+    def _carriers(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute carriers, ``(B, T)`` or ``(B, T, C)`` -> ``(B, G, T)``."""
         if self.mix is None:
             return x[:, None]
         return (F.layer_norm(x, x.shape[-1:]) @ self.mix.weight.to(x.dtype).T).transpose(1, 2)
 
-    def _energies(self, carriers, lengths):
-        """``(B, G, T)`` -> ``(B, N, K)``, the pooled squared modulus."""
+    def _energies(self, carriers: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Compute the pooled squared modulus, ``(B, G, T)`` -> ``(B, N, K)``."""
         B, G, T = carriers.shape
         mu, sigma = self.filters()
         width = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double()
@@ -214,28 +196,28 @@ class Leaf(Frontend):
         window = window.to(e.dtype)[:, None]
         return F.conv1d(e, window, padding=self.pool_taps // 2, stride=self.hop, groups=e.shape[1])
 
-    def _rates(self):
-        """What the fast path computes at which rate, and whether that has become wrong (a tensor; None on a CPU)."""
+    def _rates(self) -> tuple[tuple[int, ...], torch.Tensor | None]:
+        """Return the rate of each filter, and whether a filter has outgrown it (a tensor; None on a CPU)."""
         wait = not torch.is_grad_enabled()
         with torch.no_grad():
             widths = self._widths()
             rates = self.plan(widths, self._version(), wait)
             return rates, None if self.plan.reader is None else self.plan.outgrown(widths)
 
-    def _version(self):
+    def _version(self) -> tuple:
         return tuple((p.data_ptr(), p._version) for p in (self.width, self.pool_width))
 
-    def _widths(self):
-        """Of the filters and of their pooling windows in samples, ``(2, N)`` float64."""
+    def _widths(self) -> torch.Tensor:
+        """Return the widths of filters and pooling windows in samples, ``(2, N)`` float64."""
         sigma = bounded(self.width.double(), *self.width_bounds)
         width = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double()
         return torch.stack([sigma, width * (self.pool_taps // 2)])
 
-    def outdated(self):
-        """Whether a CUDA graph captured from this stage has to be captured again; does not wait for the GPU.
+    def outdated(self) -> bool:
+        """Return whether a CUDA graph of this stage must be captured again; do not wait for the GPU.
 
-        Replaying a graph runs no code of this stage. Who trains by graphs calls this once a step instead, from outside
-        of a capture; a graph replayed though its rates are outgrown gives NaN.
+        Replaying a graph runs no code of this stage, so this is called before every step. A graph that is replayed
+        with outgrown rates gives NaN.
         """
         if not self.fast or self.plan.rates is None:
             return False
@@ -245,20 +227,20 @@ class Leaf(Frontend):
             self.plan(self._widths(), self._version(), wait=False)
         return self.plan.rates != before
 
-    def cuda_graph_key(self):
-        """See :meth:`korser.frontend.base.Frontend.cuda_graph_key`: the rates, which the first step chooses."""
+    def cuda_graph_key(self) -> tuple | None:
+        """Return the rates, which the first step chooses; see :mod:`korser.training.cuda_graphs`."""
         if not self.fast:
             return ()
         self.outdated()
-        self.plan.learns(None)  # a replay tells nobody of its backward pass
+        self.plan.learns(None)  # the backward pass of a replay calls no hook
         return self.plan.rates
 
     def _load_from_state_dict(self, *args):
         super()._load_from_state_dict(*args)
         self.plan.forget()
 
-    def interpretable_parameters(self):
-        """Filters and compression in units of the signal; widths are full widths at half maximum (of the magnitude)."""
+    def interpretable_parameters(self) -> dict[str, tuple[str, torch.Tensor]]:
+        """Return filters and compression in physical units; widths are full widths at half maximum."""
         mu, sigma = self.filters()
         window = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double() * (self.pool_taps // 2)  # frames
         kind = "modulation" if self.mix is not None else "centre"
@@ -269,8 +251,8 @@ class Leaf(Frontend):
             **({} if self.pcen is None else self.pcen.interpretable_parameters()),
         }
 
-    def filters(self):
-        """mu in rad per sample and sigma in samples, within their bounds; ``(N,)`` float64 each.
+    def filters(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mu in rad per sample and sigma in samples, within their bounds; ``(N,)`` float64 each.
 
         ``|x * g|`` of a real ``x`` is even in mu and has period 2 pi, so mu is folded into [0, pi]. Held at 0 instead,
         it would stay there: the slope at the axis of symmetry is 0.
@@ -279,10 +261,10 @@ class Leaf(Frontend):
         return mu, bounded(self.width.double(), *self.width_bounds)
 
 
-def gabor_taps(mu, sigma, taps):
-    """Real and imaginary parts of the Gabor filters, ``(N,)`` float64 each -> ``(N, 2, taps)``.
+def gabor_taps(mu: torch.Tensor, sigma: torch.Tensor, taps: int) -> torch.Tensor:
+    """Compute real and imaginary parts of the Gabor filters, ``(N,)`` float64 each -> ``(N, 2, taps)``.
 
-    In float64 since ``mu t`` reaches hundreds of radians, whose float32 rounding alone is an error of 3e-5.
+    In float64, since ``mu t`` reaches hundreds of radians, whose float32 rounding is an error of 3e-5.
     """
     mu, sigma = mu[:, None], sigma[:, None]
     t = torch.arange(taps, dtype=torch.float64, device=mu.device) - taps // 2
@@ -290,15 +272,15 @@ def gabor_taps(mu, sigma, taps):
     return torch.stack([envelope * torch.cos(mu * t), envelope * torch.sin(mu * t)], 1)
 
 
-def pool_window(width, taps):
-    """Gaussian low-pass windows, not normalised, ``(N,)`` float64 -> ``(N, taps)``."""
+def pool_window(width: torch.Tensor, taps: int) -> torch.Tensor:
+    """Compute Gaussian low-pass windows, not normalised, ``(N,)`` float64 -> ``(N, taps)``."""
     width = width[:, None]
     t = torch.arange(taps, dtype=torch.float64, device=width.device) - taps // 2
     return torch.exp(-0.5 * (t / (width * (taps // 2))) ** 2)
 
 
-def mel_init(n_filters, f_min, f_max, sample_rate):
-    """mu and sigma, ``(n_filters,)`` each, of Gabors like triangular mel filters, as the LEAF authors initialise them.
+def mel_init(n_filters: int, f_min: float, f_max: float, sample_rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mu and sigma, ``(n_filters,)`` each, of Gabor filters like mel filters, as in the authors' code.
 
     mu is the peak of a filter on 512 bins; sigma makes the Gabor as wide as the bins where the square root of the
     filter is half of its peak or more.
@@ -312,16 +294,16 @@ def mel_init(n_filters, f_min, f_max, sample_rate):
     low, peak, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     magnitude = torch.minimum((bins - low) / (peak - low), (high - bins) / (high - peak)).clamp(min=0).sqrt()
     if not magnitude.any(1).all():
-        raise UserError(f"Leaf: n_filters={n_filters} is too many for {f_min:g}..{f_max:g} Hz: lower it")
+        raise UserError(f"Leaf: n_filters={n_filters}: too many for {f_min:g} to {f_max:g} Hz")
     mu = magnitude.argmax(1) * 2 * math.pi / INIT_BINS
     n_bins = (magnitude >= magnitude.amax(1, keepdim=True) / 2).sum(1)
     return mu.float(), (HALF_MAXIMUM * INIT_BINS / (math.pi * n_bins)).float()
 
 
-def modulation_init(n_filters, frame_rate):
-    """mu and sigma, ``(n_filters,)`` each: one filter at about 0 Hz, the others logarithmic up to 0.8 of Nyquist.
+def modulation_init(n_filters: int, frame_rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mu and sigma, ``(n_filters,)`` each: a filter near 0 Hz, the others logarithmic up to 0.8 of Nyquist.
 
-    At 0 Hz sharp the energy of a real carrier has no slope in mu, so the first filter starts a little above.
+    At exactly 0 Hz the energy of a real carrier has no slope in mu, so the first filter starts a little above.
     """
     top = 0.4 * frame_rate
     lowest = min(LOWEST_MODULATION, top / 2)

@@ -1,4 +1,4 @@
-"""How finely each filter of LEAF has to be sampled, and when that is looked at (:mod:`korser.plugins.frontends.leaf.fft`).
+"""Sampling rates of the filters of LEAF, for :mod:`korser.plugins.frontends.leaf.fft`.
 
 Shape legend: ``C`` filters, ``R`` rates.
 """
@@ -21,7 +21,7 @@ WIDTH_SLACK, SPREAD_SLACK = 1.05, 4.0  # factors by which widths may change unde
 
 @functools.cache  # never freed, since a CUDA graph may hold it; made once, since it is copied from the host
 def constant(values, device, dtype=torch.int64):
-    """A tensor of these numbers, given as a tuple, of a type that is given too: for a cache 0 and 0.0 are the same."""
+    """Return a tensor of numbers; the type is an argument, since 0 and 0.0 are equal keys of a cache."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 
@@ -58,7 +58,7 @@ def admits(rate, sigma, spread, half, hop, slack=0.0):
 
 
 def choose_rates(sigma, spread, half, hop, slack=0.0):
-    """The least samples per hop that each filter admits, tuple of int; see :func:`admits`."""
+    """Return the fewest samples per hop that each filter admits; see :func:`admits`."""
     rates = torch.tensor([r for r in RATES if 2 * r <= hop <= MAX_STEP * half * r] + [hop])
     enough = admits(rates[:, None].double(), sigma, spread, half, hop, slack)  # (R, C)
     return tuple(rates[enough.int().argmax(0)].tolist())
@@ -91,12 +91,12 @@ class RatePlan:
         return RatePlan, (self.half, self.hop)  # a copy of the layer, or the layer in another process, begins anew
 
     def forget(self):
-        """The parameters are not those of a step before."""
+        """Forget the rates, since the parameters have been replaced."""
         self.rates = self.known = self.read = None
         self.learning = False
 
     def learns(self, _):
-        """A backward pass has come by: what changes next is an optimizer's step. A hook for tensors."""
+        """Note that a backward pass has run, after which parameters change; a hook of tensors."""
         self.learning = True
 
     def __call__(self, widths, version, wait):
@@ -173,7 +173,7 @@ class PinnedReader:
         self.arrived = torch.cuda.current_stream(values.device).record_event()
 
     def result(self):
-        """What was copied, once, if it has arrived, else None."""
+        """Return the copied values once, when they have arrived, else None."""
         if self.arrived is None or not self.arrived.query():
             return None
         self.arrived = None

@@ -83,11 +83,11 @@ class _Layout(NamedTuple):
         return self.ends if ends else self.inner
 
     def frames(self, ends):
-        """Valid frames of a block or of a segment."""
+        """Return the valid frames of a block or of a segment."""
         return self.inner.edge if ends else self.inner.frames
 
     def arguments(self, ends):
-        """What kernels are told of it."""
+        """Return the arguments of the kernels."""
         g = self.geometry(ends)
         return {
             "lengths": self.lengths,
@@ -231,7 +231,7 @@ class _Part(NamedTuple):
         return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
     def arguments(self, rows):
-        """What kernels are told of it and of a chunk."""
+        """Return the arguments of the kernels for a chunk."""
         return {
             "filters": self.filters,
             "n_filters": len(self.filters),

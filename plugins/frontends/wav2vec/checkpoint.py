@@ -29,7 +29,7 @@ WEIGHT_FILES = (
 
 @quiet_huggingface()
 def read_config(source, revision=None):
-    """The config of a checkpoint, with everything switched off that acts at random on the time axis or the depth.
+    """Read the config of a checkpoint and disable random masking and layer drop.
 
     LayerDrop, SpecAugment (with its ``masked_spec_embed``) and the down-sampling adapter behind some fine-tuned
     models belong to the checkpoint's own training: here they would leave parameters without gradient.
@@ -115,7 +115,7 @@ def read_do_normalize(source, revision=None, do_normalize=None):
 
 @quiet_huggingface()
 def read_model(source, config, revision=None):
-    """The encoder in float32, without touching the global random state.
+    """Load the encoder in float32 without changing the global random state.
 
     Safetensors are preferred; a checkpoint that has only ``pytorch_model.bin`` is read with ``weights_only=True``, so
     that no pickled code ever runs, and a line says so.
@@ -133,7 +133,7 @@ def read_model(source, config, revision=None):
 
 
 def read_weights(source, config, revision):
-    """The weights' part of :func:`read_model`."""
+    """Load the weights for :func:`read_model`."""
     folder = local_folder(source)
     if folder is not None and not any((folder / name).is_file() for name in WEIGHT_FILES):
         raise UserError(f"{source}: has config.json but no weights ({' or '.join(WEIGHT_FILES[::2])})")
@@ -158,7 +158,7 @@ def read_weights(source, config, revision):
 
 
 def local_folder(source):
-    """The folder that ``source`` names, or None where it is a hub id.
+    """Return the folder that ``source`` names, or None for a hub id.
 
     Raises
     ------

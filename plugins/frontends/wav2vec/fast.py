@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
 from korser.frontend.lengths import length_mask, mask_padding
-from korser.plugins.frontends import _triton
+from korser.plugins.frontends import triton_support
 
 MAX_RUNS = 32  # of equal length, in which attention is computed one after the other
 PIECE = {"cpu": 200, "cuda": 3200}  # frames that go through the convolutions at once
@@ -69,7 +69,7 @@ class FrozenEncoder:
 
     @staticmethod
     def supports(model):
-        """False for float64 and half-precision parameters and for layers with adapters (MMS)."""
+        """Return whether a model can be computed: float32 parameters, no adapters (MMS)."""
         adapters = getattr(model.config, "adapter_attn_dim", None) is not None
         return not adapters and all(p.dtype == torch.float32 for p in model.parameters())
 
@@ -175,7 +175,7 @@ class FrozenEncoder:
             a = h.to(dtype)  # what the next matrix reads
 
         add_norm = self._add_norm
-        if h.is_cuda and not self.compiled and _triton.works():
+        if h.is_cuda and not self.compiled and triton_support.is_available():
             from korser.plugins.frontends.wav2vec.triton import add_norm
         states, bias = [h], None
         for layer in encoder.layers:
@@ -195,7 +195,7 @@ class FrozenEncoder:
         return states
 
     def _positions(self, h, padded, weights):
-        """The positional embedding of ``(B, F, C)``."""
+        """Compute the positional embedding of ``(B, F, C)``."""
         embed = self.model.encoder.pos_conv_embed
         if hasattr(embed, "layers"):  # data2vec-audio
             for layer in embed.layers:
@@ -211,7 +211,7 @@ class FrozenEncoder:
     # ---- weights ----------------------------------------------------------------------------------------------------
 
     def _weights(self, dtype):
-        """Derived weights by module, computed anew if a parameter or buffer has changed since."""
+        """Return derived weights by module, computed again if a parameter or buffer has changed."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         stamp = [dtype, *((t.data_ptr(), t._version, t.device) for t in tensors if not t.is_inference())]
         if stamp != self.stamp or any(t.is_inference() for t in tensors):  # of inference tensors torch keeps no version
@@ -234,7 +234,7 @@ class FrozenEncoder:
 
 
 def receptive_field(kernels, strides):
-    """The samples that one frame behind a stack of convolutions sees."""
+    """Return the number of samples that one frame behind a stack of convolutions depends on."""
     n = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides)):
         n = (n - 1) * stride + kernel
@@ -332,7 +332,7 @@ def fft_weights(conv):
 
 
 def fft_convolve(x, spectrum, bias, taps, size):
-    """Grouped convolution over time, centred, zeros outside, in blocks of ``size - taps + 1`` frames (overlap-save).
+    """Convolve in groups over time, centred, zero-padded, in blocks of ``size - taps + 1`` frames (overlap-save).
 
     With an even number of taps frame ``t`` sees ``t - taps / 2`` to ``t + taps / 2 - 1``, as in fairseq.
 
@@ -359,7 +359,7 @@ def fft_convolve(x, spectrum, bias, taps, size):
 
 
 def feed_forward(layers, x, weights):
-    """The two linear layers behind the attention."""
+    """Apply the two linear layers behind the attention."""
     x = activate(layers.intermediate_act_fn, F.linear(x, *weights[layers.intermediate_dense]))
     return F.linear(x, *weights[layers.output_dense])
 

@@ -26,7 +26,8 @@ warnings.filterwarnings("ignore", message="Support for mismatched key_padding_ma
 class LengthAwareGroupNorm(nn.GroupNorm):
     """Group norm with one group per channel, whose statistics are taken over the valid frames."""
 
-    def forward(self, x):  # (B, C, T)
+    def forward(self, x):
+        """Compute over the valid samples of ``(B, C, T)``."""
         y = x.to(torch.promote_types(x.dtype, torch.float32))  # sums over time overflow float16
         mean, std = masked_mean_std(y.transpose(1, 2), self.lengths, eps=self.eps)  # (B, C) each
         y = (y - mean[..., None]) / std[..., None]
@@ -39,7 +40,8 @@ class LengthAwareBatchNorm(nn.BatchNorm1d):
     It always uses the checkpoint's running statistics: those of a padded training batch would count the padding.
     """
 
-    def forward(self, x):  # (B, C, T)
+    def forward(self, x):
+        """Compute over the valid samples of ``(B, C, T)``."""
         y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
         return mask_padding(y.transpose(1, 2), self.lengths).transpose(1, 2)
 
@@ -47,7 +49,8 @@ class LengthAwareBatchNorm(nn.BatchNorm1d):
 class LengthAwarePositionalConv(Data2VecAudioPositionalConvLayer):
     """Positional convolution whose output is zero in the padding."""
 
-    def forward(self, x):  # (B, C, T)
+    def forward(self, x):
+        """Compute over the valid samples of ``(B, C, T)``."""
         return mask_padding(super().forward(x).transpose(1, 2), self.lengths).transpose(1, 2)
 
 

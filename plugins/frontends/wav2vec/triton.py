@@ -1,4 +1,4 @@
-"""A kernel for :mod:`korser.plugins.frontends.wav2vec.fast`: what stands between the matrix products of a transformer layer.
+"""A Triton kernel for :mod:`korser.plugins.frontends.wav2vec.fast`: sum and norm between matrix products.
 
 Sum, layer norm and rounding are separate passes over the residual stream otherwise, the largest part of the time that
 an encoder in bf16 does not spend on tensor cores.

@@ -1,14 +1,18 @@
-"""wav2vec 2.0 and its relatives as a frontend.
+"""wav2vec 2.0, HuBERT, WavLM and data2vec-audio encoders as frontends.
 
 Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations", NeurIPS 2020, arXiv
-2006.11477; HuBERT arXiv 2106.07447; WavLM arXiv 2110.13900; data2vec arXiv 2202.03555. The models are transformers'
-own; this file makes their features independent of the padding around an utterance.
+2006.11477; HuBERT arXiv 2106.07447; WavLM arXiv 2110.13900; data2vec arXiv 2202.03555. The models are those of
+transformers; features are made independent of padding.
 
 Shape legend: ``B`` utterances, ``T`` time, ``C`` channels, ``L`` layers.
 """
 
+from __future__ import annotations
+
 import logging
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,44 +25,40 @@ from korser.plugins.frontends.wav2vec.fast import FrozenEncoder, receptive_field
 from korser.plugins.frontends.wav2vec.padding import known_lengths, make_length_aware
 from korser.utils.errors import UserError
 
+__all__ = ["LayerMix", "Wav2Vec"]
+
 logger = logging.getLogger(__name__)
 
 
 class Wav2Vec(Frontend):
     """Hidden states of a wav2vec 2.0, HuBERT, WavLM or data2vec-audio encoder.
 
-    Layers above the chosen one are not built. LayerDrop and transformers' SpecAugment are off. The attention mask is
-    always used, also for checkpoints whose preprocessor says ``return_attention_mask: false``; together with the
-    length-aware modules of ``_wav2vec_invariance`` this makes an utterance's features the same alone and in any batch.
+    The features of an utterance are the same alone and in any batch (``docs/frontends/wav2vec.md``). Layers above the
+    chosen one are not built. LayerDrop and SpecAugment of transformers are off.
 
     Parameters
     ----------
     source : str
-        A Hugging Face hub id; a local folder (``save_pretrained``); ``nano``, the small encoder beside this file (3.5 M
-        parameters; ``nano/README.md`` says how it was pretrained); or ``nano-random``, its architecture with
-        random weights drawn from a fixed seed, NOT pretrained.
+        A Hugging Face hub id; a ``save_pretrained`` folder; ``nano``, the shipped encoder (3.5 M parameters,
+        ``nano/README.md``); or ``nano-random``, its architecture with random weights from a fixed seed.
     layer : "last", int or "all"
-        ``0`` is what enters the transformer (projected convolutional features with their positional embedding),
-        ``k`` the output of its ``k``-th layer: transformers' ``hidden_states[k]``. The top layer, by its number, as
-        ``"last"`` or as the last of ``"all"``, is ``last_hidden_state``: in models with ``do_stable_layer_norm`` it
-        includes the encoder's final layer norm. ``"all"`` concatenates layers 0 to top on the channels, for
-        :class:`LayerMix`.
+        ``0`` is the input of the transformer, ``k`` the output of its ``k``-th layer (``hidden_states[k]``). The top
+        layer is ``last_hidden_state``, which includes the final layer norm in models with ``do_stable_layer_norm``.
+        ``"all"`` concatenates layers 0 to top on the channels, for :class:`LayerMix`.
     freeze : "all", "feature_extractor", "none" or int
-        What is not trained: everything, the convolutional feature extractor, nothing, or the lowest ``n`` transformer
-        layers and all below them. Frozen parts stay in eval mode.
+        Freeze everything, the convolutional feature extractor, nothing, or the lowest ``n`` transformer layers and
+        everything below them. Frozen parts stay in eval mode.
     do_normalize : bool, optional
-        Scale each waveform to zero mean and unit variance over its valid samples. By default what the checkpoint's
-        ``preprocessor_config.json`` says (true if it leaves it out, as in transformers).
+        Scale each waveform to zero mean and unit variance over its valid samples; by default as in the checkpoint's
+        ``preprocessor_config.json``.
     revision : str, optional
         Branch, tag or commit of a hub id.
     implementation : str
-        "reference" calls the modules of transformers. "auto" does so too where anything is trained, through a frozen
-        encoder into what precedes it, and where the parameters are not float32; otherwise it computes the same numbers
-        faster (:mod:`korser.plugins.frontends.wav2vec.fast`), to float32 rounding or, under autocast, to that of its type;
-        hooks of the inner modules are not called. "compiled" is "auto" with small parts through ``torch.compile``,
-        which needs a C compiler and takes some seconds to a minute at first.
+        "reference" calls the modules of transformers. "auto" computes a frozen float32 encoder faster
+        (:mod:`korser.plugins.frontends.wav2vec.fast`), with the same values up to rounding; hooks of inner modules are
+        not called. "compiled" also uses ``torch.compile`` for small parts.
     lr : float, optional
-        Learning rate of the trained part, where it differs from that of the rest of the model.
+        Learning rate of the trained part, if it differs from that of the other parameters.
 
     Attributes
     ----------
@@ -72,10 +72,10 @@ class Wav2Vec(Frontend):
     Raises
     ------
     UserError
-        If the checkpoint cannot be had, is of another family or of another rate, or an option does not fit it.
+        If the checkpoint cannot be loaded, is of another family or sampling rate, or an argument does not fit it.
 
-    Example
-    -------
+    Examples
+    --------
     >>> frontend = Wav2Vec(source="nano-random")
     >>> features, lengths = frontend(torch.randn(2, 16000), torch.tensor([16000, 8000]))
     >>> features.shape, lengths
@@ -85,19 +85,17 @@ class Wav2Vec(Frontend):
     def __init__(
         self,
         *,
-        source,
-        layer="last",
-        freeze="all",
-        do_normalize=None,
-        revision=None,
-        implementation="auto",
-        lr=None,
-    ):
+        source: str | Path,
+        layer: str | int = "last",
+        freeze: str | int = "all",
+        do_normalize: bool | None = None,
+        revision: str | None = None,
+        implementation: str = "auto",
+        lr: float | None = None,
+    ) -> None:
         source = str(source)
         if implementation not in ("auto", "compiled", "reference"):
-            raise UserError(
-                f"Wav2Vec: implementation={implementation!r} is unknown: take 'auto', 'compiled' or 'reference'"
-            )
+            raise UserError(f"Wav2Vec: implementation={implementation!r}: expected 'auto', 'compiled' or 'reference'")
         config = read_config(source, revision)
         depth = config.num_hidden_layers
         check_choice("layer", layer, ("last", "all"), depth, source)
@@ -135,7 +133,7 @@ class Wav2Vec(Frontend):
         if not self.pretrained:
             logger.warning("wav2vec source %s is NOT pretrained: random weights from a fixed seed", source)
 
-    def forward(self, x, lengths):
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute hidden states; see :meth:`korser.frontend.base.Frontend.forward`.
 
         Parameters
@@ -148,7 +146,7 @@ class Wav2Vec(Frontend):
         Returns
         -------
         features : torch.Tensor
-            ``(B, T', L * C)``, zero past their own lengths.
+            ``(B, T', L * C)``, zero beyond the returned lengths.
         lengths : torch.Tensor
             ``(B,)`` int64, in frames.
         """
@@ -156,7 +154,7 @@ class Wav2Vec(Frontend):
         with torch.set_grad_enabled(torch.is_grad_enabled() and (not self.frozen or x.requires_grad)):
             return self._forward(x, lengths)
 
-    def _forward(self, x, lengths):
+    def _forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = mask_padding(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)
         if self.do_normalize:
             mean, std = masked_mean_std(x[..., None], lengths, eps=1e-7)  # eps as in Wav2Vec2FeatureExtractor
@@ -179,26 +177,26 @@ class Wav2Vec(Frontend):
             y = torch.cat([*out.hidden_states[:-1], y], dim=-1)  # (B, T', L * C)
         return mask_padding(y, frames), frames
 
-    def _forward_fast(self, x, lengths):
+    def _forward_fast(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         frames = self.output_lengths(lengths)
         y = torch.cat(self._fast(x, lengths, frames), dim=-1)
         most = (x.shape[1] - self.min_length) // math.prod(self.model.config.conv_stride) + 1
         y = F.pad(y, (0, 0, 0, most - y.shape[1]))
         return mask_padding(y, frames), frames
 
-    def output_lengths(self, lengths):
-        """Frames for ``lengths`` samples, by the model's own count."""
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the number of frames, as the model counts them."""
         return self.model._get_feat_extract_output_lengths(lengths)
 
-    def train(self, mode=True):
-        """Set the training mode; frozen parts stay in eval."""
+    def train(self, mode: bool = True) -> Wav2Vec:
+        """Set the training mode; frozen parts stay in eval mode."""
         super().train(mode)
         for part in self._frozen_parts:
             part.eval()
         return self
 
-    def _parts_to_freeze(self, below_layers):
-        """Modules without gradient; ``below_layers``: the encoder's layer norm precedes the transformer layers."""
+    def _parts_to_freeze(self, below_layers: bool) -> list[nn.Module]:
+        """Return the modules to freeze; ``below_layers``: the encoder's layer norm precedes the transformer layers."""
         model = self.model
         if self.freeze == "none":
             return []
@@ -214,9 +212,8 @@ class Wav2Vec(Frontend):
 class LayerMix(Frontend):
     """Learnt softmax-weighted sum of an encoder's layers, behind ``Wav2Vec(layer="all")``.
 
-    The sum of ELMo (Peters et al. 2018, arXiv 1802.05365, eq. 1, without its scale) as in SUPERB (Yang et al. 2021,
-    arXiv 2105.01051): ``y = sum_l softmax(w)_l h_l`` with ``w = 0`` at the start. It is a stage of its own so that
-    the encoder before it stays frozen as a whole.
+    ``y = sum_l softmax(w)_l h_l`` with ``w = 0`` at the start: ELMo (Peters et al. 2018, arXiv 1802.05365, eq. 1,
+    without its scale) as in SUPERB (Yang et al. 2021, arXiv 2105.01051).
 
     Parameters
     ----------
@@ -227,30 +224,30 @@ class LayerMix(Frontend):
     input_rate : float
         Frames per second: the encoder's ``frame_rate``.
     normalize : bool
-        Layer-normalise each layer over its channels first, without learnt scale, as S3PRL's ``Featurizer`` does by
-        its option of this name (its default is false too). Layers of models with ``do_stable_layer_norm`` differ
-        tenfold and more in size, and without it the large ones rule the sum.
+        Apply a layer norm without parameters to each layer first, as S3PRL's ``Featurizer`` does.
     lr : float, optional
-        Learning rate of the weights, where it differs from that of the rest of the model.
+        Learning rate of the weights, if it differs from that of the other parameters.
 
     Raises
     ------
     UserError
         If the channels do not divide into ``n_layers`` equal parts.
 
-    Example
-    -------
+    Examples
+    --------
     >>> mix = LayerMix(in_channels=8 * 192, n_layers=8, input_rate=50)
     >>> features, lengths = mix(torch.randn(2, 49, 8 * 192), torch.tensor([49, 24]))
     >>> features.shape
     torch.Size([2, 49, 192])
     """
 
-    def __init__(self, *, in_channels, n_layers, input_rate, normalize=False, lr=None):
+    def __init__(
+        self, *, in_channels: int, n_layers: int, input_rate: float, normalize: bool = False, lr: float | None = None
+    ) -> None:
         if in_channels % n_layers:
             raise UserError(
-                f"LayerMix: in_channels {in_channels} is not a multiple of n_layers {n_layers}; take output_size and "
-                'n_layers of a Wav2Vec with layer="all"'
+                f"LayerMix: in_channels={in_channels}: expected a multiple of n_layers={n_layers}, such as output_size "
+                'and n_layers of a Wav2Vec with layer="all"'
             )
         super().__init__(
             output_size=in_channels // n_layers,
@@ -262,15 +259,15 @@ class LayerMix(Frontend):
         self.normalize = normalize
         self.weights = nn.Parameter(torch.zeros(n_layers))
 
-    def interpretable_parameters(self):
-        """The share of each layer."""
+    def interpretable_parameters(self) -> dict[str, tuple[str, torch.Tensor]]:
+        """Return the weight of each layer."""
         return {"layer weight": ("", self.weights.softmax(0))}
 
-    def cuda_graph_key(self):
-        """See :meth:`korser.frontend.base.Frontend.cuda_graph_key`."""
+    def cuda_graph_key(self) -> tuple:
+        """See :mod:`korser.training.cuda_graphs`."""
         return ()
 
-    def forward(self, x, lengths):
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix the layers; see :meth:`korser.frontend.base.Frontend.forward`.
 
         Parameters
@@ -283,7 +280,7 @@ class LayerMix(Frontend):
         Returns
         -------
         features : torch.Tensor
-            ``(B, T, C)``, zero past their own lengths.
+            ``(B, T, C)``, zero beyond the returned lengths.
         lengths : torch.Tensor
             As given.
         """
@@ -296,10 +293,8 @@ class LayerMix(Frontend):
         return mixed.view(*x.shape[:2], -1), lengths
 
 
-def check_choice(option, value, names, most, source):
-    """Raise a UserError unless ``value`` is one of ``names`` or a whole number from 0 to ``most``."""
+def check_choice(option: str, value: Any, names: tuple[str, ...], most: int, source: str) -> None:
+    """Raise a UserError unless ``value`` is one of ``names`` or an integer from 0 to ``most``."""
     number = isinstance(value, int) and not isinstance(value, bool)
     if not (0 <= value <= most if number else value in names):
-        raise UserError(
-            f"{option}: {value!r} does not fit {source}; give {', '.join(names)} or a whole number from 0 to {most}"
-        )
+        raise UserError(f"{option}={value!r}: expected {', '.join(names)} or an integer from 0 to {most} for {source}")

@@ -433,7 +433,7 @@ def test_training_under_a_kept_plan_stays_exact():
     x, lengths = batch("noise", [4000, 2500], generator)
     optimizer = torch.optim.SGD(fast.parameters(), lr=0.0)
     plans = set()
-    for step in range(12):
+    for _ in range(12):
         a = energies(fast, x, lengths)
         plans.add(fast.plan.rates)
         with torch.no_grad():

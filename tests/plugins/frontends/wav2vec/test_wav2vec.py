@@ -371,11 +371,11 @@ def test_errors_are_one_line_that_names_the_fix(copy, tmp_path):
     assert "is a file" in error(source=copy / "config.json")
     assert "hub does not give it" in error(source="no-such-lab/no-such-model")
     assert "no config.json" in error(source=tmp_path)
-    assert "layer: 4 does not fit" in error(layer=4)
-    assert "layer: 'first' does not fit" in error(layer="first")
-    assert "layer: True does not fit" in error(layer=True)
-    assert "freeze: 2 does not fit" in error(layer=1, freeze=2)
-    assert "freeze: None does not fit" in error(freeze=None)
+    assert "layer=4: expected" in error(layer=4)
+    assert "layer='first': expected" in error(layer="first")
+    assert "layer=True: expected" in error(layer=True)
+    assert "freeze=2: expected" in error(layer=1, freeze=2)
+    assert "freeze=None: expected" in error(freeze=None)
 
     transformers.Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(copy)
     assert "sampling_rate 8000" in error()
@@ -441,7 +441,7 @@ def test_layer_mix_starts_as_the_mean_and_checks_its_channels():
     mix = LayerMix(in_channels=6, n_layers=3, input_rate=50)
     y, _ = mix(torch.arange(6.0).view(1, 1, 6), torch.tensor([1]))
     assert torch.allclose(y, torch.tensor([[[2.0, 3.0]]]))
-    with pytest.raises(UserError, match="in_channels 7 is not a multiple of n_layers 3"):
+    with pytest.raises(UserError, match="in_channels=7: expected a multiple of n_layers=3"):
         LayerMix(in_channels=7, n_layers=3, input_rate=50)
 
 

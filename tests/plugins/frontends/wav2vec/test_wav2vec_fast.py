@@ -145,7 +145,7 @@ def test_bf16_is_nearer_than_the_autocast_of_transformers(some):
 
 
 def test_an_unknown_implementation_is_refused(some):
-    with pytest.raises(UserError, match="implementation='quick' is unknown: take 'auto', 'compiled' or 'reference'"):
+    with pytest.raises(UserError, match="implementation='quick': expected 'auto', 'compiled' or 'reference'"):
         Wav2Vec(source=some, implementation="quick")
 
 
