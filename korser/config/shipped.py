@@ -22,6 +22,10 @@ def find_settings_file(path: str | Path) -> Path:
         If there is neither.
     """
     path = Path(path)
+    if path.suffix == ".py":
+        raise UserError(
+            f"{path} is a Python file: expected the YAML file that names its class, such as {path.stem}.yaml"
+        )
     if path.exists():
         return path
     if path.parent == Path() and (SHIPPED / path).is_file():

@@ -35,8 +35,6 @@ def print_checks(path: str | Path, overrides: Mapping[str, Any] | None = None) -
     UserError
         If the frontend cannot be built.
     """
-    if Path(path).suffix == ".py":
-        raise UserError(f"{path} is a Python file: expected the YAML file of its frontend, such as {path[:-3]}.yaml")
 
     def build() -> Frontend:
         hparams = load_hparams(path, overrides)

@@ -776,7 +776,7 @@ def test_command_shows_its_use(command):
 
 def test_command_wants_the_yaml(command):
     code, _, err = command("raises_in_forward.py")
-    assert code == 2 and "is a Python file: expected the YAML file of its frontend" in err
+    assert code == 2 and "is a Python file: expected the YAML file that names its class" in err
 
 
 def test_command_disables_progress_bars(command, monkeypatch):
