@@ -153,7 +153,7 @@ class Grid:
         return korser.load_hparams(SHIPPED / f"{model}.yaml", {**settings, **overrides})
 
     def data(self, n):
-        """Measure what is done once for ``n`` utterances: corpus, scan, audio store and frozen features."""
+        """Measure what is done once for ``n`` utterances: corpus, scan, audio store, frozen features."""
         seconds = {}
 
         def timed(name, do):
@@ -394,8 +394,8 @@ def measure(args, folder):
             ),
             "Stock: transformers' encoder in fp32 (on a GPU with TF32, as SpeechBrain enables it) in every epoch, "
             "SpeechBrain's `Leaf` on audio, korser's reference LEAF on features (SpeechBrain's takes audio only), "
-            "files decoded in every epoch by SpeechBrain's loader, one process per trial; time outside of its runs' "
-            "epochs is not counted"
+            "files decoded in every epoch by SpeechBrain's loader, one process per trial; the time of its runs outside "
+            "their epochs is not counted"
             + (
                 "."
                 if len(stock_trials) > len(MODELS)

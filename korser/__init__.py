@@ -6,9 +6,8 @@ that the command line answers without importing PyTorch.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
-
-from korser.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from korser.config.hparams import HParams, load_hparams
@@ -56,16 +55,16 @@ __all__ = [
 ]
 
 
-_import_name = lazy_names(__name__, _MODULES)
-
-
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use."""
+    """Import a public name at its first use (PEP 562)."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("korser")
-    return _import_name(name)
+    if name not in _MODULES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    globals()[name] = value = getattr(importlib.import_module(_MODULES[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -17,12 +17,11 @@ def main(arguments: list[str]) -> None:
     parser = cli.Parser("compare", __doc__, usage="FILE.yaml [--key=value ...] [--workers=N] [--cluster=auto]")
     cli.add_worker_options(parser)
     path, overrides, options = cli.parse_settings(parser, arguments)
-    from korser.comparison.settings import load_settings
-
-    settings = load_settings(path, overrides)
     from korser.comparison.run import run_experiment
+    from korser.comparison.settings import load_settings
     from korser.workers import open_workers
 
+    settings = load_settings(path, overrides)
     with open_workers(**vars(options)) as workers:
         text, failed = run_experiment(settings, workers)
     print(text)

@@ -16,11 +16,9 @@ def main(arguments: list[str]) -> None:
     """Pretrain by a settings file."""
     parser = cli.Parser("pretrain", __doc__, usage="FILE.yaml [--key=value ...]")
     path, overrides, _ = cli.parse_settings(parser, arguments)
-    from korser.pretraining import load_settings
+    from korser.pretraining import load_settings, pretrain, pretrain_folder
 
     settings = load_settings(path, overrides)
-    from korser.pretraining import pretrain, pretrain_folder
-
     cli.init_distributed(settings)
     run_dir = pretrain_folder(settings)
     pretrain(settings, run_dir)

@@ -15,12 +15,10 @@ def main(arguments: list[str]) -> None:
     parser = cli.Parser("search", __doc__, usage="FILE.yaml [--key=value ...] [--workers=N] [--cluster=auto]")
     cli.add_worker_options(parser)
     path, overrides, options = cli.parse_settings(parser, arguments)
-    from korser.search import load_settings
-
-    settings = load_settings(path, overrides)
-    from korser.search import search
+    from korser.search import load_settings, search
     from korser.workers import open_workers
 
+    settings = load_settings(path, overrides)
     with open_workers(**vars(options)) as workers:
         search(settings, workers, show=print)
 

@@ -1,4 +1,4 @@
-"""A tiny corpus and tiny settings, so that whole runs take a second or two."""
+"""A tiny corpus and tiny settings, with which a run takes a second or two."""
 
 import os
 import sys
@@ -16,12 +16,11 @@ from korser.comparison.compare import compare
 from korser.runs.load import load_runs
 from korser.utils.seeding import set_arithmetic
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever asks a hub fails at once
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a request to a hub fails at once
 
 ROOT = Path(__file__).parent.parent
 HPARAMS = ROOT / "hparams"
 PITCH = {"joy": 400, "sadness": 150, "neutral": 220, "anger": 300}  # Hz
-
 
 set_arithmetic()  # as every entry point does: a GPU's results are compared with a CPU's
 
@@ -34,7 +33,7 @@ def pytest_collection_modifyitems(items):
 
 
 def write_tiny_corpus(folder, n_speakers=6):
-    """Tones with the pitch of their emotion and the timbre of their speaker, and a manifest.csv."""
+    """Write tones with the pitch of their emotion and the timbre of their speaker, and a manifest.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = []

@@ -52,7 +52,7 @@ def run(overrides, model="mel_mtl", run_dir=None):
 
 
 def assert_same_run(one, two):
-    """All numbers equal to the bit; only clocks may differ."""
+    """Assert that all results are equal to the bit; only times may differ."""
     a, b = (safetensors.torch.load_file(d / "model.safetensors") for d in (one, two))
     assert a.keys() == b.keys()
     assert [k for k in a if not a[k].equal(b[k])] == []
@@ -64,11 +64,11 @@ def assert_same_run(one, two):
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
+    """Replaces a kill: nothing may catch it."""
 
 
 def kill_at(monkeypatch, cls, method, call):
-    """Make a method raise at its n-th call, before it does anything."""
+    """Make a method raise at its n-th call, before it does anything else."""
     original, calls = getattr(cls, method), [0]
 
     def wrapped(self, *args, **kwargs):

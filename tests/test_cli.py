@@ -83,6 +83,7 @@ finally:
         ("train mel_stl.yaml --n_epoch=3", "unknown setting 'n_epoch' (did you mean 'n_epochs'?)"),
         ("search search.yaml --modle=mel_stl.yaml", "unknown setting 'modle' (did you mean 'model'?)"),
         ("compare compare.yaml --sedes=[1]", "unknown setting 'sedes' (did you mean 'seeds'?)"),
+        ("pretrain pretrain_nano.yaml --n_setps=1", "unknown setting 'n_setps' (did you mean 'n_steps'?)"),
     ],
 )
 def test_quick_answers_import_nothing_large(arguments, answer, tmp_path):

@@ -22,6 +22,7 @@ from korser.config.fields import (
 from korser.config.names import FREE_MAPPINGS
 from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
 from korser.config.shipped import SHIPPED  # noqa: F401  for the example
+from korser.data.degradations import conditions
 from korser.metrics.estimates import METRICS
 from korser.utils.text import did_you_mean
 
@@ -41,8 +42,6 @@ Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 
 def _check_conditions(robustness: Any) -> None:
     if robustness is not None:
-        from korser.data.degradations import conditions  # here: it imports torch
-
         conditions(robustness)
 
 

@@ -13,15 +13,7 @@
 ==================== =================================================================================
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from korser.utils.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from korser.search.searcher import search
-    from korser.search.settings import load_settings
+from korser.search.searcher import search
+from korser.search.settings import load_settings
 
 __all__ = ["load_settings", "search"]
-__getattr__ = lazy_names(__name__, {"load_settings": "korser.search.settings", "search": "korser.search.searcher"})
