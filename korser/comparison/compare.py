@@ -19,6 +19,7 @@ from korser.comparison.subgroups import calibration_table, subgroups_table
 from korser.comparison.verdict import Answer
 from korser.comparison.warnings import excluded_models, searched_models, warnings_about
 from korser.comparison.write import document, latex, write_comparison
+from korser.metrics.scores import METRICS
 from korser.runs.groups import label_runs, made_by_other_code, other_recordings, studies
 from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions, pool_runs
@@ -248,8 +249,9 @@ def _columns(models: Mapping[str, ModelPredictions], main: str) -> dict[str, tup
     """Return the compared columns: for the main task accuracy, UAR and macro-F1; QWK if ordinal, else accuracy."""
     columns = {}
     for task, about in {t: a for model in models.values() for t, a in model.tasks.items()}.items():
-        ordinal = ["qwk"] if about["ordinal"] else []
-        metrics = ["accuracy", "uar", "macro_f1", *ordinal] if task == main else ordinal or ["accuracy"]
+        metrics = [name for name, metric in METRICS.items() if about["ordinal"] or not metric.ordinal]
+        if task != main:
+            metrics = ["qwk"] if about["ordinal"] else ["accuracy"]
         columns |= {f"{task}_{metric}": (task, metric) for metric in metrics}
     return columns
 

@@ -179,7 +179,7 @@ def _load(text: str, *, name: str, folders: list[str], source: Path | str) -> HP
 
 def _refuse_invalid_frontend(resolved: str, source: Path | str) -> None:
     """Report an invalid frontend itself rather than the error of an object built upon it."""
-    from korser.frontend.validation import check_frontend  # here: runs are named without torch
+    from korser.frontend.validation import require_frontend  # here: runs are named without torch
 
     root = compose(resolved, source)
     node = get_value(root, "frontend")
@@ -191,6 +191,6 @@ def _refuse_invalid_frontend(resolved: str, source: Path | str) -> None:
     except Exception:  # it cannot be built: the caller reports that
         return
     try:
-        check_frontend(frontend)
+        require_frontend(frontend)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error

@@ -95,11 +95,16 @@ UNSUPPORTED_RUN_OPTIONS = {
 }
 
 
+def _require_backbone(backbone: Any) -> None:
+    if not isinstance(getattr(backbone, "output_size", None), int):
+        raise UserError("backbone: expected !new: of an nn.Module with an integer output_size")
+
+
 def _require_frontend(frontend: Any) -> None:
     from korser.frontend.base import SAMPLE_RATE  # here: settings are declared and named without torch
-    from korser.frontend.validation import check_frontend
+    from korser.frontend.validation import require_frontend
 
-    check_frontend(frontend)
+    require_frontend(frontend)
     if frontend.in_channels is not None:
         raise UserError(
             f"frontend takes features at {frontend.input_rate:g} Hz: expected one that takes waveforms at "
@@ -140,7 +145,7 @@ class TrainSettings(RunOptions):
 
     # model
     frontend: Annotated[Any, checked_by(_require_frontend)]
-    backbone: Factory
+    backbone: Annotated[Factory, checked_by(_require_backbone)]
     head: Factory
 
     # training

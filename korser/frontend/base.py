@@ -20,7 +20,7 @@ class Frontend(nn.Module):
 
     A subclass passes its sizes to ``super().__init__`` and defines ``forward`` and, if the number of frames changes,
     ``output_lengths``. The features of an utterance must not depend on the other utterances of the batch.
-    :func:`korser.testing.check_frontend` verifies the contract.
+    ``korser check`` verifies the contract (:mod:`korser.testing`).
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Frontend(nn.Module):
         lengths : torch.Tensor
             ``(B,)`` int64, equal to ``output_lengths(lengths)``.
         """
-        raise TypeError(f"{type(self).__name__} does not define forward(x, lengths)")
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(x, lengths)")
 
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Return the number of output frames for each number of input samples or frames, ``(B,)`` int64."""
@@ -126,7 +126,7 @@ class Chain(Frontend):
                 raise ValueError(
                     f"{type(before).__name__} gives {before.output_size} channels at {before.frame_rate:g} Hz, but "
                     f"{type(after).__name__} takes {after.in_channels} at {after.input_rate:g} Hz: set in_channels and "
-                    "input_rate to those of the stage before"
+                    "input_rate (Leaf: sample_rate) to those of the stage before"
                 )
         super().__init__(
             output_size=stages[-1].output_size,

@@ -10,6 +10,8 @@ from torch import nn
 
 from korser.utils.errors import UserError
 
+__all__ = ["BOUNDS", "PCEN", "bounded"]
+
 BLOCK = 32  # frames per triangular matrix product; a constant, so that no result depends on the padding
 BOUNDS = {
     "alpha": (-math.inf, 1.0),

@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.utils.errors import UserError
 
-__all__ = ["ContractError", "check_frontend", "check_sizes"]
+__all__ = ["ContractError", "check_sizes", "require_frontend"]
 
 SIZES = (
     ("output_size", numbers.Integral, "an integer (channels)"),
@@ -45,7 +45,7 @@ def check_sizes(stage: Frontend) -> None:
         )
 
 
-def check_frontend(frontend: Any) -> None:
+def require_frontend(frontend: Any) -> None:
     """Raise a UserError unless an object is a frontend with valid sizes.
 
     Parameters

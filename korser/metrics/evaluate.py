@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from korser.metrics.estimates import estimate, interval
-from korser.metrics.scores import TITLES, confidence_bins, recalls, speaker_confusion_counts
+from korser.metrics.scores import TITLES, confidence_bins, metrics_of, recalls, speaker_confusion_counts
 from korser.utils.errors import UserError
 from korser.utils.notes import caveats
 from korser.utils.table import Table
@@ -115,7 +115,7 @@ def _evaluate(data: _Labelled, task: Task) -> dict[str, Any]:
     right = data.truth == data.predicted
     total = counts.sum(0)
     result["confusion"] = total.tolist()
-    for metric in "accuracy", "uar", "macro_f1", *(("qwk", "mae") if task.ordinal else ()):
+    for metric in metrics_of(task.ordinal):
         result[metric] = _entry(estimate(counts[None], metric), known)
     bins = np.stack([confidence_bins(data.confidence[group == i], right[group == i]) for i in range(len(counts))])
     all_bins = confidence_bins(data.confidence, right)[None]

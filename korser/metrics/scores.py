@@ -31,6 +31,7 @@ __all__ = [
     "scores",
     "speaker_confusion_counts",
     "uar",
+    "metrics_of",
 ]
 
 BINS = 15  # of confidence, for the calibration error (Guo et al. 2017)
@@ -232,6 +233,8 @@ class Metric:
         Whether it is linear in the confusion counts, given the true classes.
     lowest : float
         Lower bound; the upper bound is 1, or ``K - 1`` for the error in levels.
+    ordinal : bool
+        Whether it needs ordered classes.
     """
 
     name: str
@@ -240,6 +243,7 @@ class Metric:
     proportion: bool = False
     linear: bool = False
     lowest: float = 0.0
+    ordinal: bool = False
 
     def __call__(self, counts: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
         """Compute the metric, averaged over the classes ``present`` if it is a mean over classes."""
@@ -256,14 +260,21 @@ METRICS = {  # by which models can be compared
         Metric("accuracy", "accuracy", accuracy, proportion=True, linear=True),
         Metric("uar", "UAR", uar, proportion=True, linear=True),
         Metric("macro_f1", "macro-F1", macro_f1, proportion=True),
-        Metric("qwk", "QWK", qwk, lowest=-1.0),
+        Metric("qwk", "QWK", qwk, lowest=-1.0, ordinal=True),
     )
 }
 ALL_METRICS = {
     **METRICS,
-    "mae": Metric("mae", "MAE (levels)", mean_absolute_error),
+    "mae": Metric("mae", "MAE (levels)", mean_absolute_error, ordinal=True),
     "ece": Metric("ece", "ECE", calibration_error),
 }
+
+
+def metrics_of(ordinal: bool) -> list[str]:
+    """Return the names of the metrics of confusion counts, with those for ordered classes if asked for."""
+    return [name for name, metric in ALL_METRICS.items() if name != "ece" and (ordinal or not metric.ordinal)]
+
+
 TITLES = {name: metric.title for name, metric in ALL_METRICS.items()}
 
 
@@ -290,5 +301,4 @@ def scores(counts: np.ndarray, *, ordinal: bool = False) -> dict[str, Any]:
     {'accuracy': 0.625, 'uar': 0.625, 'macro_f1': 0.619}
     """
     counts = np.asarray(counts)
-    names = ["accuracy", "uar", "macro_f1", *(["qwk", "mae"] if ordinal else [])]
-    return {**{name: ALL_METRICS[name](counts) for name in names}, "recall": recalls(counts)}
+    return {**{name: ALL_METRICS[name](counts) for name in metrics_of(ordinal)}, "recall": recalls(counts)}

@@ -40,7 +40,7 @@ class PretrainSettings(RunOptions):
     data_folder: Any
     corpus: Any
     corpus_options: Any
-    sources: Any  # checked by korser.pretraining.data.read_sources
+    sources: Any  # checked by korser.pretraining.sources.read_sources
     min_seconds: Seconds
     max_seconds: Seconds
     valid_share: Annotated[float, Field(ge=0, le=0.5, description="a number from 0 to 0.5")]

@@ -40,6 +40,7 @@ QUICK = {  # every stage of a chain is checked with these before training, in th
     "trains_a_second_step": gradients.trains_a_second_step,
     "state_dict_round_trip": state.state_dict_round_trip,
 }
+WHOLE_CHAIN = {"gradients_reach_every_parameter": gradients.gradients_reach_every_parameter}  # after its stages
 CHECKS = QUICK | {
     "accepts_the_longest": shapes.accepts_the_longest,
     "lengths_are_int64": shapes.lengths_are_int64,
@@ -124,7 +125,7 @@ class Check:
 
 
 def check_frontend(factory: Callable[[], Frontend]) -> Iterator[Check]:
-    """Yield the checks of the contract of a frontend (:class:`korser.Frontend`).
+    """Yield the checks of the contract of a frontend; each runs when it is called.
 
     A frontend that takes waveforms is checked on noisy harmonics of various levels, one that takes features on standard
     normal noise; a chain is a frontend, too. Every check builds its own frontend on the CPU.
@@ -207,15 +208,12 @@ def quick_check(frontend: Frontend) -> None:
                 logger.info("%s is not checked, since it cannot be copied: %s", type(stage).__name__, one_line(error))
                 continue
             candidate = Candidate(lambda stage=stage: _copy(stage), quick=True)
-            checks = QUICK if stage is not frontend or len(stages) == 1 else CHAIN
+            checks = QUICK if stage is not frontend or len(stages) == 1 else WHOLE_CHAIN
             for check in checks.values():
                 try:
                     check(candidate)
                 except Exception as error:
                     raise UserError(f"{explain(error, stage)}; for all checks: korser check YAML") from error
-
-
-CHAIN = {"gradients_reach_every_parameter": gradients.gradients_reach_every_parameter}  # of a whole chain
 
 
 def _copy(stage: Frontend) -> Frontend:

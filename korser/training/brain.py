@@ -41,15 +41,17 @@ class EmotionBrain(LoggedBrain):
 
     Where to change what:
 
-    - another **loss**: write a head whose ``loss`` returns the joint loss and a dict of named losses, all of which are
-      logged (:class:`korser.plugins.heads.linear.LinearHeads` is the example), or change :meth:`compute_objectives`;
+    - another **loss**: write a head whose ``loss`` returns the joint loss and the unweighted loss of every task
+      (:class:`korser.plugins.heads.linear.LinearHeads` is the example), or change :meth:`compute_objectives`. Further
+      entries of the dict are logged in training only; ``valid_loss`` is the weighted sum over tasks;
     - another **metric in the log**: add a column in :meth:`validation_row`; ``score`` in :meth:`on_stage_end` chooses
       the best epoch. Metrics of the final tables are in :mod:`korser.metrics.evaluate`;
     - other **draws or augmentation**: :meth:`compute_forward`.
 
     Beyond the usual ``compute_forward``, ``compute_objectives`` and ``on_*`` methods of a SpeechBrain recipe,
-    :meth:`fit_batch` and :meth:`optimizers_step` are overridden, to wait for the GPU once per step instead of some
-    forty times; the numbers are those of SpeechBrain's own methods.
+    :meth:`fit`, :meth:`init_optimizers`, :meth:`fit_batch`, :meth:`check_gradients` and :meth:`optimizers_step` are
+    overridden, mainly to wait for the GPU once per step instead of some forty times; results are those of SpeechBrain's
+    own methods.
 
     Parameters
     ----------
@@ -134,7 +136,7 @@ class EmotionBrain(LoggedBrain):
     def init_optimizers(self) -> None:
         """Create an optimizer and a schedule for each learning rate and weight decay."""
         hparams = self.hparams
-        total = max(1, hparams.n_epochs * self.n_train_batches // self.grad_accumulation_factor)
+        total = max(1, hparams.n_epochs * (self.n_train_batches // self.grad_accumulation_factor))
         warmup = round(hparams.warmup * total)
         self.optimizers_dict, self.schedulers = {}, {}
         optimizers = make_optimizers(

@@ -10,6 +10,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from korser.frontend.lengths import length_mask, mask_padding
 
+__all__ = ["ConvNet"]
+
 
 class MaskedBatchNorm(_NormBase):
     """Batch normalisation over valid frames only, then an activation; padding comes out as zero.

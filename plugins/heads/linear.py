@@ -4,6 +4,8 @@ from torch import nn
 
 from korser.nn.losses import joint_loss
 
+__all__ = ["LinearHeads"]
+
 
 class LinearHeads(nn.Module):
     """One linear layer for each task over the shared embedding, and their joint loss.

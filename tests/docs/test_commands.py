@@ -49,7 +49,7 @@ def recipe_stops(monkeypatch, tmp_path):
     import pydoc
 
     monkeypatch.chdir(tmp_path)
-    for command, path in LOADERS.items():
+    for path in LOADERS.values():
         original = pydoc.locate(path)
         module, _, name = path.rpartition(".")
 
