@@ -139,7 +139,7 @@ class PCEN(nn.Module):
         for name, value in {"alpha": alpha, "smooth": smooth, "delta": delta, "root": root}.items():
             low, high = BOUNDS[name]
             if not low <= value <= high:
-                raise UserError(f"PCEN: {name}={value:g} must lie in {low:g}..{high:g}")
+                raise UserError(f"PCEN: {name}={value:g} expected a value from {low:g} to {high:g}")
             setattr(self, name, nn.Parameter(torch.full((n_channels,), float(value)), requires_grad=trainable))
 
     def _bounded(self, dtype):

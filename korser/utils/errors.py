@@ -1,9 +1,11 @@
-"""The one exception that is shown to a user as a single line."""
+"""Errors that a user can fix."""
+
+__all__ = ["UserError"]
 
 
 class UserError(Exception):
-    """A mistake in the input that the user can mend.
+    """An error in the input that the user can fix.
 
-    The message is one line that names the file or key at fault and the fix. Recipes print it without a traceback and
-    exit with code 2 (:func:`korser.cli.run`).
+    The message is one line per error with the file or key, the value, what is expected and what to do. The ``korser``
+    command prints it and exits with code 2.
     """

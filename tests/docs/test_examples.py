@@ -25,7 +25,7 @@ def read_section(page, heading):
 
 
 def write_files(section, folder):
-    """Write the files whose names stand in the first line of a block."""
+    """Write the files named in the first line of a block."""
     for language, text in re.findall(r"```(python|yaml)\n(.*?)```", section, flags=re.DOTALL):
         name = re.match(r"# (\S+\.(?:py|yaml))", text)
         if name:

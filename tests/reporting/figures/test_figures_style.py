@@ -1,4 +1,4 @@
-"""Colours that can be told apart in grey and by colour-blind readers, widths, options of the recipe."""
+"""Colours that are distinguishable in grey and by colour-blind readers, widths, options of the recipe."""
 
 import importlib.util
 from itertools import combinations
@@ -49,7 +49,7 @@ def test_colours_differ_for_colour_blind_readers(kind):
     red, green = (lab(np.clip(np.array(MACHADO[kind]) @ linear(c), 0, 1)) for c in ("#cc4444", "#557f00"))
     assert (
         abs(red[1] - green[1]) < abs(lab(linear("#cc4444"))[1] - lab(linear("#557f00"))[1]) / 4
-    )  # red and green are not told apart
+    )  # red and green are not distinguishable
 
 
 def test_models_differ_in_more_than_colour():
