@@ -72,8 +72,11 @@ def model_card(
     versions, processes = info["environment"]["versions"], info["processes"]
     program, *arguments = info["environment"]["command"]
     launcher = f"torchrun --nproc_per_node={processes}" if processes > 1 else "python"
-    command = f"{launcher} recipes/{shlex.join([program, *arguments])}"
-    if program != "pretrain.py":
+    if program == "pretrain.py":
+        command = f"{launcher} recipes/{shlex.join([program, *arguments])}"
+    elif program == "korser":
+        command = shlex.join([program, *arguments])
+    else:
         command = "korser.pretraining.pretrain with the settings in hparams.yaml"
     weight = hparams["reconstruction_weight"]
     auxiliary = f" + {weight:g} x log-mel reconstruction (an auxiliary task of korser, not part of wav2vec 2.0)"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -260,6 +261,14 @@ def test_the_recipe_reports_a_mistake_in_one_line_and_exits_with_2(call, overrid
     arguments = [f"--{key}={value}" for key, value in {**overrides, "n_steps": "none"}.items()]
     code, _, err = call("pretrain", YAML, *arguments)
     assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_the_card_names_the_command(call, overrides):
+    arguments = [f"--{key}={value}" for key, value in {**overrides, "n_steps": "1"}.items()]
+    code, out, err = call("pretrain", YAML, *arguments)
+    assert code == 0, err
+    checkpoint = Path(out.strip().removeprefix("The checkpoint is "))
+    assert f"korser pretrain {YAML} " in (checkpoint / "README.md").read_text()
 
 
 @pytest.mark.slow
