@@ -54,7 +54,7 @@ def mixed_batch(stage: Frontend) -> Batch:
 
 
 def two_utterances(stage: Frontend) -> Batch:
-    """Return a padded batch of two utterances of about a second, longer if that gives fewer than two frames."""
+    """Return a padded batch of two utterances of half a second to one, longer if that gives fewer than two frames."""
     n = count(stage, 0.5347)  # not a multiple of a common hop
     while n < 30 * stage.input_rate and stage.output_lengths(torch.tensor([n])).item() < 2:
         n *= 2

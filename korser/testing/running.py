@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ from torch.nn.parameter import is_lazy
 
 from korser.frontend.base import Frontend, split_frozen
 from korser.frontend.validation import ContractError
-from korser.testing.inputs import Batch, mixed_batch, two_utterances
+from korser.testing.inputs import Batch, mixed_batch
 
 __all__ = [
     "Candidate",
     "assert_finite",
+    "backward_pass",
     "changed_entries",
     "evaluate",
     "explain_retained_graph",
@@ -41,17 +42,22 @@ class Candidate:
     ----------
     build : callable
         Takes no arguments and returns a frontend with the same settings at every call.
-    quick : bool
-        Whether this is the quick check before training: two utterances instead of a batch that includes the shortest,
-        and a coarse tolerance, which no rounding reaches.
+    inputs : Batch, optional
+        What the stage is given in the quick check before training: two utterances, as the stages before it return them.
+        Default: a batch that includes the shortest accepted input.
     """
 
-    build: Any
-    quick: bool = False
+    build: Callable[[], Frontend]
+    inputs: Batch | None = None
+
+    @property
+    def quick(self) -> bool:
+        """Whether this is the quick check before training."""
+        return self.inputs is not None
 
     @property
     def tolerance(self) -> float:
-        """Largest relative difference between an utterance alone and in a batch, in float32."""
+        """Largest relative difference between an utterance alone and in a batch, in float32; coarse before training."""
         return 1e-3 if self.quick else 1e-5
 
     @property
@@ -61,7 +67,7 @@ class Candidate:
 
     def batch(self, stage: Frontend) -> Batch:
         """Return the batch for checks that need one."""
-        return two_utterances(stage) if self.quick else mixed_batch(stage)
+        return self.inputs or mixed_batch(stage)
 
 
 def require(condition: Any, reason: str) -> None:
@@ -95,10 +101,15 @@ def evaluate(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> Batch:
     return run(stage, x.clone(), lengths.clone())
 
 
-def train_step(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Run forward and backward in training mode; return the features and leave gradients in ``.grad``."""
+def train_step(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> None:
+    """Run forward and backward in training mode, and leave gradients in ``.grad``."""
     stage.train()
     stage.zero_grad()
+    backward_pass(stage, x, lengths)
+
+
+def backward_pass(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> None:
+    """Run forward and backward in the present mode, and add to the gradients in ``.grad``."""
     features, _ = run(stage, x.clone(), lengths.clone())
     if features.requires_grad:
         try:
@@ -106,7 +117,6 @@ def train_step(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> torch
         except RuntimeError as error:
             explain_retained_graph(error)
             raise
-    return features
 
 
 def explain_retained_graph(error: RuntimeError) -> None:

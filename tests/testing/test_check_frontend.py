@@ -502,7 +502,7 @@ BROKEN = [  # (frontend, check that fails, part of the reason)
         "8 of 432 features of an utterance of 8555 samples in a batch padded with NaN are NaN or ",
     ),
     (LeavesPadding, "features_zero_beyond_lengths", "features beyond lengths must be 0 (largest value"),
-    (WrongLengths, "shapes_of_one_utterance", "forward returns 50 frames, but lengths are [51]"),
+    (WrongLengths, "shapes_of_one_utterance", "forward returns 53 frames, but lengths are [54]"),
     (
         OtherLengths,
         "shapes_of_a_batch",
