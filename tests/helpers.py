@@ -9,6 +9,7 @@ from conftest import HPARAMS
 
 from korser import load_hparams, train
 from korser.runs.directory import run_folder
+from korser.testing import check_frontend
 from korser.utils.files import read_csv
 
 WAV_AUGMENT = """!new:speechbrain.augment.augmenter.Augmenter
@@ -49,6 +50,17 @@ def run(overrides, model="mel_mtl", run_dir=None):
     run_dir = Path(run_dir or run_folder(hparams))
     train(hparams, run_dir)
     return run_dir
+
+
+def failed_checks(factory):
+    """Return the contract checks that a frontend fails, with their reasons."""
+    failed = {}
+    for check in check_frontend(factory):
+        try:
+            check()
+        except AssertionError as error:
+            failed[check.name] = str(error)
+    return failed
 
 
 def assert_same_run(one, two):

@@ -1,9 +1,12 @@
 """The contract, for every frontend under plugins/ and every YAML under hparams/: they are found, not listed."""
 
+import copy
+
 import pytest
 import transformers
 import yaml
 from conftest import HPARAMS, ROOT
+from helpers import failed_checks
 
 from korser import load_hparams
 from korser.testing import check_frontend
@@ -12,15 +15,18 @@ YAMLS = sorted(p for p in HPARAMS.glob("*.yaml") if "\nfrontend:" in p.read_text
 PLUGINS = sorted(p for p in (ROOT / "plugins/frontends").glob("*.py") if "(Frontend):" in p.read_text(encoding="utf-8"))
 
 
-def checks():
-    for path in YAMLS:
-        for check in check_frontend(lambda path=path: load_hparams(path)["frontend"]):
-            yield pytest.param(check, id=f"{path.stem}-{check.name}")
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+def test_contract(path):
+    frontend = load_hparams(path)["frontend"]
+    assert failed_checks(lambda: copy.deepcopy(frontend)) == {}
 
 
-@pytest.mark.parametrize("check", checks())
-def test_contract(check):
-    check()
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+def test_contract_of_newly_built_frontends(path):
+    """The checks that compare two frontends, which copies would pass."""
+    for check in check_frontend(lambda: load_hparams(path)["frontend"]):
+        if check.name in ("same_seed_same_weights", "state_dict_round_trip"):
+            check()
 
 
 def test_every_yaml_loads_and_every_plugin_has_one():

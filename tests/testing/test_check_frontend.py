@@ -1,4 +1,4 @@
-"""The contract check is green for a good frontend and red, by name, for deliberately broken ones."""
+"""The checks pass for good frontends, and fail by name and with the reason for deliberately broken ones."""
 
 import functools
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import failed_checks
 from torch import nn
 
 from korser import cli
@@ -108,14 +109,8 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_good_frontends_are_green(name):
-    failed = []
-    for check in check_frontend(GOOD[name]):
-        try:
-            check()
-        except AssertionError as error:
-            failed.append(f"{check.name}: {error}")
-    assert not failed
+def test_good_frontends_pass(name):
+    assert failed_checks(GOOD[name]) == {}
 
 
 # Each class breaks one clause; the check of that clause has to say so.
@@ -622,20 +617,10 @@ BROKEN = [  # (frontend, check that fails, part of the reason)
 ]
 
 
-def failures(factory):
-    reasons = {}
-    for check in check_frontend(factory):
-        try:
-            check()
-        except AssertionError as error:
-            reasons[check.name] = str(error)
-    return reasons
-
-
 @pytest.fixture(scope="module")
 def failures_of():
     """Return the failed checks of a frontend with their reasons; each frontend is checked once."""
-    return functools.cache(failures)
+    return functools.cache(failed_checks)
 
 
 @pytest.mark.parametrize(
@@ -694,12 +679,12 @@ def test_nan_after_a_training_step_is_called_nan():
         def compress(self, x):
             return (x - self.linear.bias).square().sqrt().log()
 
-    assert "NaN" in failures(Diverges)["state_dict_round_trip"]
+    assert "NaN" in failed_checks(Diverges)["state_dict_round_trip"]
 
 
 def test_an_exception_is_placed_in_the_users_code():
     line = 1 + next(i for i, text in enumerate(Path(__file__).read_text().splitlines()) if text.endswith('{}["abc"]'))
-    said = failures(Raises)
+    said = failed_checks(Raises)
     assert said["finite_on_dc"].endswith(f"test_check_frontend.py:{line}, in forward: KeyError: 'abc'")
     assert said["finite_on_dc"] == said["shapes_of_one_utterance"]
 

@@ -4,10 +4,10 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from helpers import failed_checks
 
 from korser.frontend.base import Chain, Frontend
 from korser.plugins.frontends.leaf.leaf import Leaf, mel_init, modulation_init
-from korser.testing import check_frontend
 from korser.utils.errors import UserError
 
 
@@ -95,22 +95,17 @@ def test_initial_modulation_filters_cover_the_band():
     assert modulation_init(1, 50.0)[0].shape == (1,)
 
 
-FACTORIES = {
-    "audio": Leaf,
-    "reference": lambda: Leaf(n_filters=8, implementation="reference"),
-    "log": lambda: Leaf(n_filters=8, compression="log"),
-    "other windows": lambda: Leaf(n_filters=8, window_ms=20.0, pool_ms=30.0, hop_ms=12.5),
+FRONTENDS = {  # with options that the shipped YAMLs do not use
+    "reference": lambda: Leaf(n_filters=2, window_ms=8.0, implementation="reference"),
+    "log and other windows": lambda: Leaf(n_filters=8, window_ms=20.0, pool_ms=30.0, hop_ms=12.5, compression="log"),
     "features": lambda: Leaf(in_channels=24, sample_rate=50.0),
     "one carrier, no decimation": lambda: Leaf(in_channels=5, sample_rate=50.0, n_carriers=1, hop_ms=20.0),
 }
-CHECKS = [
-    pytest.param(check, id=f"{name}-{check.name}") for name, make in FACTORIES.items() for check in check_frontend(make)
-]
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_contract(check):
-    check()
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_contract(name):
+    assert failed_checks(FRONTENDS[name]) == {}
 
 
 class Frames(Frontend):

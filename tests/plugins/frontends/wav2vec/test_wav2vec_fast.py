@@ -124,10 +124,10 @@ def test_group_norm_of_filters_that_meet_little_energy(some):
     assert distance(fast(x, torch.tensor([8000]))[0].double(), exact) < max(2 * error, ROUNDING)
 
 
-@pytest.mark.parametrize("layer", [2, "all"])
-def test_bf16_differs_by_rounding(variant, layer):
+@pytest.mark.parametrize("name, layer", [*((name, "all") for name in VARIANTS), *((name, 2) for name in FEW)])
+def test_bf16_differs_by_rounding(checkpoints, name, layer):
     x, lengths = batch()
-    fast, plain = both(variant, layer=layer)
+    fast, plain = both(checkpoints[name], layer=layer)
     want, frames = plain(x, lengths)
     with torch.autocast("cpu", torch.bfloat16):
         got, _ = fast(x, lengths)
@@ -158,9 +158,9 @@ def test_precision_may_change_between_calls(some):
     assert torch.equal(frontend(x, lengths)[0], want)
 
 
-def test_no_host_synchronisation_but_for_the_lengths(variant):
+def test_no_host_synchronisation_but_for_the_lengths(few):
     x, lengths = batch()
-    frontend = Wav2Vec(source=variant)
+    frontend = Wav2Vec(source=few)
     frontend(x, lengths)
     with Operations() as operations:
         frontend(x, lengths)
