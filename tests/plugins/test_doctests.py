@@ -11,6 +11,6 @@ import korser.plugins
 MODULES = [module.name for module in pkgutil.walk_packages(korser.plugins.__path__, "korser.plugins.")]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("triton")])
+@pytest.mark.parametrize("name", [name for name in MODULES if "triton" not in name])
 def test_examples(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0

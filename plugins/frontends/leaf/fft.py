@@ -24,7 +24,10 @@ Shape legend: ``B`` utterances, ``T`` samples, ``C`` filters, ``K`` frames, ``n`
 pass over the memory.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -42,9 +45,20 @@ from korser.plugins.frontends.leaf.geometry import (
     quadrature,
 )
 
+__all__ = ["pooled_energies", "reading_is_free"]
 
-def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
-    """Squared modulus of Gabor filters, pooled over centred frames.
+
+def pooled_energies(
+    x: torch.Tensor,
+    lengths: torch.Tensor,
+    mu: torch.Tensor,
+    taps: torch.Tensor,
+    width: torch.Tensor,
+    pool_taps: int,
+    hop: int,
+    rates: tuple[int, ...],
+) -> torch.Tensor:
+    """Return the squared modulus of Gabor filters, pooled over centred frames.
 
     Parameters
     ----------
@@ -93,12 +107,12 @@ def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
     return torch.cat([inner, left, right], -1).gather(-1, index[:, None].expand(-1, len(mu), -1))
 
 
-def reading_is_free(x):
-    """Whether the host can look at a tensor without waiting for anything."""
+def reading_is_free(x: torch.Tensor) -> bool:
+    """Return whether the host can read a tensor without waiting."""
     return x.device.type == "cpu"
 
 
-def _windows(width, taps):
+def _windows(width: torch.Tensor, taps: int) -> torch.Tensor:
     """Gaussian pooling windows and their derivatives by the width, ``(C,)`` float64 -> ``(2, C, taps)``."""
     t = torch.arange(taps, dtype=torch.float64, device=width.device) / (taps // 2) - 1
     square = (t / width[:, None]) ** 2
@@ -106,8 +120,8 @@ def _windows(width, taps):
     return torch.stack([window, window * square / width[:, None]])
 
 
-def _pool_matrix(windows, r, geometry):
-    """Windows ``(2, C, W')`` -> ``(C, 2 J, 2 r)``: what the ``r`` points of a hop give to ``J`` frames around it.
+def _pool_matrix(windows: torch.Tensor, r: int, geometry: Geometry) -> torch.Tensor:
+    """Windows ``(2, C, W')`` -> ``(C, 2 J, 2 r)``: weights of the ``r`` points of a hop in the ``J`` frames around it.
 
     Row ``j`` is the share of hop ``h`` in frame ``h - j + J // 2``; then come the same for the derivatives. Columns
     are doubled, for the squares of real and of imaginary parts.
@@ -122,7 +136,16 @@ def _pool_matrix(windows, r, geometry):
     return weights.transpose(0, 1).flatten(1, 2).float().repeat_interleave(2, -1)
 
 
-def _inner_frames(x, n_frames, mu, taps, width, windows, rates, geometry):
+def _inner_frames(
+    x: torch.Tensor,
+    n_frames: torch.Tensor,
+    mu: torch.Tensor,
+    taps: torch.Tensor,
+    width: torch.Tensor,
+    windows: torch.Tensor,
+    rates: tuple[int, ...],
+    geometry: Geometry,
+) -> torch.Tensor:
     """Energies ``(B, C, K')``; right for the frames that no end of their utterance cuts."""
     B, T = x.shape
     hop, N = geometry.hop, geometry.block
@@ -158,7 +181,15 @@ def _inner_frames(x, n_frames, mu, taps, width, windows, rates, geometry):
     return pooled.view(len(mu), B, -1).transpose(0, 1)
 
 
-def _edge_frames(x, lengths, n_frames, taps, width, windows, geometry):
+def _edge_frames(
+    x: torch.Tensor,
+    lengths: torch.Tensor,
+    n_frames: torch.Tensor,
+    taps: torch.Tensor,
+    width: torch.Tensor,
+    windows: torch.Tensor,
+    geometry: Geometry,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute the first and the last frames of each utterance at the full rate, ``(B, C, edge)`` each.
 
     The energy ends with the utterance, although the filters ring beyond it.
@@ -188,7 +219,17 @@ class _BandPool(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, X, G, width, V, lowest, inside, geometry, frames):
+    def forward(
+        ctx: Any,
+        X: torch.Tensor,
+        G: torch.Tensor,
+        width: torch.Tensor,
+        V: torch.Tensor,
+        lowest: list[int] | torch.Tensor | None,
+        inside: torch.Tensor | None,
+        geometry: Geometry,
+        frames: int,
+    ) -> torch.Tensor:
         learning = any(ctx.needs_input_grad)
         if not learning:
             V = V[:, : V.shape[1] // 2]
@@ -213,7 +254,7 @@ class _BandPool(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dp):
+    def backward(ctx: Any, dp: torch.Tensor) -> tuple:
         X, G, V, slope, *ys = ctx.saved_tensors
         lowest = ctx.lowest
         C, _, frames = dp.shape
@@ -236,13 +277,18 @@ class _BandPool(torch.autograd.Function):
         return dX, dG.view(C, M, 2).sum(-1), dwidth, None, None, None, None, None
 
 
-def _chunks(X, numbers):
-    """Slices of the blocks ``X``, for so many complex numbers per block in a temporary."""
+def _chunks(X: torch.Tensor, numbers: int) -> list[slice]:
+    """Slice the blocks ``X`` so that a temporary tensor with ``numbers`` complex numbers per block fits."""
     size = max(1, (CPU_CHUNK if reading_is_free(X) else GPU_CHUNK) // numbers)
     return [slice(i, i + size) for i in range(0, len(X), size)]
 
 
-def _times_bands(values, X, lowest, out=None):
+def _times_bands(
+    values: torch.Tensor,
+    X: torch.Tensor,
+    lowest: list[int] | torch.Tensor | None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Bands of spectra ``(b, N)`` times values ``(C, b or 1, 2 M)``, both as pairs of real numbers: ``(C, b, 2 M)``."""
     if lowest is None:  # all of the spectrum
         return torch.mul(torch.view_as_real(X).flatten(-2), values, out=out)
@@ -257,7 +303,7 @@ def _times_bands(values, X, lowest, out=None):
     return out
 
 
-def _add_bands(dX, dY, lowest):
+def _add_bands(dX: torch.Tensor, dY: torch.Tensor, lowest: list[int] | torch.Tensor | None) -> None:
     """Add bands ``(C, b, M)`` to spectra ``(b, N)`` in place, where :func:`_times_bands` takes them from."""
     if lowest is None:
         dX += dY.sum(0)
@@ -266,7 +312,7 @@ def _add_bands(dX, dY, lowest):
         dX.index_add_(1, at.flatten(), dY.transpose(0, 1).flatten(1))
 
 
-def _frames(shares, geometry, frames, kinds):
+def _frames(shares: torch.Tensor, geometry: Geometry, frames: int, kinds: int) -> torch.Tensor:
     """View of the shares ``(C, kinds J, b F)`` of hops by the frame they belong to, ``(C, b, kinds, frames, J)``."""
     C, rows, hops = shares.shape
     J, F = rows // kinds, geometry.hops

@@ -1,5 +1,7 @@
 """Sizes, grids and filters that the FFT implementations of LEAF share."""
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import NamedTuple
@@ -8,13 +10,11 @@ import torch
 
 from korser.plugins.frontends.leaf.rates import BAND, MAX_STEP, constant
 
+__all__ = ["CPU_CHUNK", "GPU_CHUNK", "Geometry", "frequency_response", "grid", "group_by_rate", "quadrature"]
+
 MARGIN = 1.5, 3  # least and most steps of the grid by which the quadrature exceeds the pooling window
-
-
 NUGGET = 1e-12  # conditions the quadrature
-
-
-CPU_CHUNK, GPU_CHUNK = 2**18, 2**24  # complex numbers per temporary: what stays in the cache; 128 MiB
+CPU_CHUNK, GPU_CHUNK = 2**18, 2**24  # complex numbers per temporary tensor: fits into the cache; 128 MiB
 
 
 class Geometry(NamedTuple):
@@ -28,7 +28,7 @@ class Geometry(NamedTuple):
     hops: int  # hops per block
 
     @classmethod
-    def of(cls, taps: int, pool_taps: int, hop: int) -> "Geometry":
+    def of(cls, taps: int, pool_taps: int, hop: int) -> Geometry:
         """Derive the sizes from filter length, window length and hop, in samples."""
         half, pool_half = taps // 2, pool_taps // 2
         reach = pool_half + math.ceil(MARGIN[1] * MAX_STEP * half)  # samples that a frame looks at on either side
@@ -36,38 +36,38 @@ class Geometry(NamedTuple):
         return cls(half, pool_half, hop, -(-reach // hop), margin, 12 * max(1, math.ceil(20 * margin / 12)))
 
     @property
-    def centre(self):
-        """Where in its hop a frame is centred: in the middle, so that its window touches as few hops as can be."""
+    def centre(self) -> int:
+        """The sample of its hop on which a frame is centred: the middle, so that its window touches the fewest hops."""
         return self.hop // 2
 
     @property
-    def at_the_ends(self):
-        """The same for the segments at the ends of an utterance, which hold its cut frames alone."""
+    def at_the_ends(self) -> Geometry:
+        """The sizes of the segments at the ends of an utterance, which hold only the frames that an end cuts."""
         reach = self.pool_half + self.half
         margin = -(-(reach - self.centre) // self.hop)
         return self._replace(margin=margin, hops=margin + self.edge - 1 - (-(self.centre + reach + 1) // self.hop))
 
     @property
-    def block(self):
-        """``N``."""
+    def block(self) -> int:
+        """Samples per block, ``N``."""
         return self.hops * self.hop
 
     @property
-    def frames(self):
+    def frames(self) -> int:
         """Valid frames of a block."""
         return self.hops - 2 * self.margin
 
 
 @functools.cache
-def group_by_rate(rates, device):
+def group_by_rate(rates: tuple[int, ...], device: torch.device) -> tuple[list[tuple[int, torch.Tensor]], torch.Tensor]:
     """Group filters by rate: ``[(r, (C',) indices)]``, and the order that undoes it, ``(C,)``."""
     groups = {r: [c for c, other in enumerate(rates) if other == r] for r in sorted(set(rates))}
     order = torch.tensor([c for filters in groups.values() for c in filters]).argsort().to(device)
     return [(r, constant(tuple(filters), device)) for r, filters in groups.items()], order
 
 
-def grid(r, geometry):
-    """Positions of the points that a frame is summed from, about its centre, in samples.
+def grid(r: int, geometry: Geometry) -> torch.Tensor:
+    """Return the positions of the points that a frame is summed from, relative to its centre, in samples.
 
     All ``r`` points of each of the ``J`` hops that the pooling window touches, ``J`` odd; ``(J r,)`` float64.
     """
@@ -78,14 +78,14 @@ def grid(r, geometry):
 
 
 @functools.cache
-def quadrature(r, geometry, device="cpu"):
-    """Matrix that carries pooling weights from single samples to a grid of ``r`` points per hop.
+def quadrature(r: int, geometry: Geometry, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Return the matrix that maps pooling weights from single samples to a grid of ``r`` points per hop.
 
-    The energy ``e`` of a filter is smooth on the scale of its width, so a weighted sum of it over all samples can be
-    had from its values on the grid: with ``K`` the covariance of such a smooth process, ``K_gg^-1 K_gs`` is the best
-    linear rule (kriging). Its covariance is that of the energy of white noise behind the narrowest filter of this
-    rate, plus a constant so that the weights keep their sum. Points further from the window than `MARGIN` get nothing,
-    lest a loud moment there leak in.
+    The energy of a filter is smooth on the scale of its width, so that a weighted sum over all samples follows from its
+    values on the grid: with ``K`` the covariance of such a process, ``K_gg^-1 K_gs`` is the best linear rule (kriging).
+    The covariance is that of the energy of white noise behind the narrowest filter of this rate, plus a constant so
+    that the weights keep their sum. Points further from the window than `MARGIN` get no weight, so that a loud moment
+    there has no influence.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def quadrature(r, geometry, device="cpu"):
     near = points.abs() <= geometry.pool_half + MARGIN[1] * step
     width = BAND * step / math.pi
 
-    def covariance(a, b):
+    def covariance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return 1 + torch.exp(-0.5 * ((a[:, None] - b) / width) ** 2)
 
     used = points[near]
@@ -107,6 +107,6 @@ def quadrature(r, geometry, device="cpu"):
     return matrix.to(device)
 
 
-def frequency_response(taps, size):
-    """Frequency response of filters with ``g(-t) = conj(g(t))``, ``(C, W // 2 + 1)`` -> ``(C, size)`` real."""
+def frequency_response(taps: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the real frequency response ``(C, size)`` of filters ``(C, W // 2 + 1)`` with ``g(-t) = conj(g(t))``."""
     return torch.fft.hfft(taps, n=size)

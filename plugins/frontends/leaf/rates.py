@@ -3,10 +3,15 @@
 Shape legend: ``C`` filters, ``R`` rates.
 """
 
+from __future__ import annotations
+
 import functools
 import math
+from typing import Any
 
 import torch
+
+__all__ = ["RATES", "PinnedReader", "RatePlan", "admits", "choose_rates", "constant"]
 
 # Half of a band, in units of the Gabor's own width 1 / sigma. The response is below 1e-12 beyond; what decides is the
 # quadrature, which then keeps a step of 50 dB out of the frames before it, 1e-4 of their gradients included.
@@ -20,13 +25,15 @@ WIDTH_SLACK, SPREAD_SLACK = 1.05, 4.0  # factors by which widths may change unde
 
 
 @functools.cache  # never freed, since a CUDA graph may hold it; made once, since it is copied from the host
-def constant(values, device, dtype=torch.int64):
+def constant(values: tuple, device: torch.device, dtype: torch.dtype = torch.int64) -> torch.Tensor:
     """Return a tensor of numbers; the type is an argument, since 0 and 0.0 are equal keys of a cache."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 
-def admits(rate, sigma, spread, half, hop, slack=0.0):
-    """Whether so many samples per hop are enough for a filter.
+def admits(
+    rate: torch.Tensor, sigma: torch.Tensor, spread: torch.Tensor, half: int, hop: int, slack: float = 0.0
+) -> torch.Tensor:
+    """Return whether a number of samples per hop is enough for a filter.
 
     Parameters
     ----------
@@ -35,14 +42,14 @@ def admits(rate, sigma, spread, half, hop, slack=0.0):
     sigma : torch.Tensor
         Widths of the filters in samples, float64.
     spread : torch.Tensor
-        Widths of the pooling windows in samples. A rule on a grid coarser than the window would be right only by
-        cancellation between far samples, and a loud moment there would leak in.
+        Widths of the pooling windows in samples. On a grid coarser than the window, a quadrature would be correct only
+        by cancellation between distant samples, and a loud moment there would have an influence.
     half : int
         Taps on either side of the centre.
     hop : int
         Samples per hop.
     slack : float
-        From 0 for the widths as they are to 1 for all widths within `WIDTH_SLACK` and `SPREAD_SLACK` of them.
+        From 0 for exactly these widths to 1 for all widths within `WIDTH_SLACK` and `SPREAD_SLACK` of them.
 
     Returns
     -------
@@ -57,7 +64,7 @@ def admits(rate, sigma, spread, half, hop, slack=0.0):
     return fills & fine & (2 * step <= MAX_RINGING * band) | (rate >= hop)
 
 
-def choose_rates(sigma, spread, half, hop, slack=0.0):
+def choose_rates(sigma: torch.Tensor, spread: torch.Tensor, half: int, hop: int, slack: float = 0.0) -> tuple[int, ...]:
     """Return the fewest samples per hop that each filter admits; see :func:`admits`."""
     rates = torch.tensor([r for r in RATES if 2 * r <= hop <= MAX_STEP * half * r] + [hop])
     enough = admits(rates[:, None].double(), sigma, spread, half, hop, slack)  # (R, C)
@@ -65,42 +72,42 @@ def choose_rates(sigma, spread, half, hop, slack=0.0):
 
 
 class RatePlan:
-    """The rates of a layer's filters, kept from step to step where looking at its parameters would stall.
+    """The rates of a layer's filters, kept from step to step on a GPU, where reading the parameters would wait.
 
-    A CPU chooses them anew each time. On a GPU they are chosen with some slack, and each step starts a copy of the
-    widths to the host that a later step looks at, if it has arrived. The host waits for the parameters only where
-    they are not those of a step before: at first, after :meth:`forget`, where they changed without a backward pass
-    between, and where no gradient is wanted, so that an evaluation may follow anything. What slips through (a write
-    between backward pass and forward pass that moves them beyond the slack) makes NaN of the energies
-    (:meth:`outgrown`) rather than wrong numbers. Rates that are enough stay, as a CUDA graph is captured for them.
+    On a CPU the rates are chosen at every call. On a GPU they are chosen with some slack, and each step starts a copy
+    of the widths to the host, which a later step reads if it has arrived. The host waits for the parameters only if
+    they may not be those of the last step: at first, after :meth:`forget`, if they changed without a backward pass in
+    between, and if no gradient is wanted (an evaluation may follow any change). A change that is not noticed, such as a
+    write between backward and forward pass that exceeds the slack, gives NaN (:meth:`outgrown`) and not wrong numbers.
+    Rates that are still enough are kept, since a CUDA graph is captured for them.
 
     Parameters
     ----------
     half, hop : int
         As in :func:`admits`.
     reader : optional
-        Copies a tensor to the host: ``start(tensor)``, ``busy``, ``result()``, None until it has arrived, and
-        ``drop()``. Default :class:`PinnedReader` on a GPU, and none, so no keeping, on a CPU.
+        Copies a tensor to the host: ``start(tensor)``, ``busy``, ``result()`` (None until it has arrived) and
+        ``drop()``. Default: :class:`PinnedReader` on a GPU; on a CPU none, and no rates are kept.
     """
 
-    def __init__(self, half, hop, reader=None):
+    def __init__(self, half: int, hop: int, reader: Any = None) -> None:
         self.half, self.hop, self.reader = half, hop, reader
         self.forget()
 
-    def __reduce__(self):
-        return RatePlan, (self.half, self.hop)  # a copy of the layer, or the layer in another process, begins anew
+    def __reduce__(self) -> tuple:
+        return RatePlan, (self.half, self.hop)  # a copy of the layer chooses its own rates
 
-    def forget(self):
+    def forget(self) -> None:
         """Forget the rates, since the parameters have been replaced."""
         self.rates = self.known = self.read = None
         self.learning = False
 
-    def learns(self, _):
+    def learns(self, _: torch.Tensor | None) -> None:
         """Note that a backward pass has run, after which parameters change; a hook of tensors."""
         self.learning = True
 
-    def __call__(self, widths, version, wait):
-        """Rates for the filters.
+    def __call__(self, widths: torch.Tensor, version: Any, wait: bool) -> tuple[int, ...]:
+        """Return the rates of the filters.
 
         Parameters
         ----------
@@ -109,7 +116,7 @@ class RatePlan:
         version : object
             Equal for equal parameters.
         wait : bool
-            Whether the parameters may be waited for.
+            Whether the host may wait for the parameters.
 
         Returns
         -------
@@ -143,12 +150,12 @@ class RatePlan:
             self.learning = False
         return self.rates
 
-    def outgrown(self, widths):
-        """Whether the rates are not enough for these widths, as a bool tensor that is not read here."""
+    def outgrown(self, widths: torch.Tensor) -> torch.Tensor:
+        """Return whether the rates are too low for some widths, as a bool tensor that is not read here."""
         rates = constant(self.rates, widths.device)
         return ~admits(rates, *widths, self.half, self.hop).all()
 
-    def _choose(self, widths):
+    def _choose(self, widths: torch.Tensor) -> None:
         kept = self.rates
         if kept is None or not admits(torch.tensor(kept), *widths, self.half, self.hop, slack=0.5).all():
             self.rates = choose_rates(*widths, self.half, self.hop, slack=1.0)
@@ -157,30 +164,30 @@ class RatePlan:
 class PinnedReader:
     """Copies a tensor from the GPU to the host without waiting for it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.host = self.arrived = None
 
     @property
-    def busy(self):
-        """Whether a copy is under way or has not been looked at."""
+    def busy(self) -> bool:
+        """Whether a copy is under way or has not been read."""
         return self.arrived is not None
 
-    def start(self, values):
-        """Begin to copy."""
+    def start(self, values: torch.Tensor) -> None:
+        """Start to copy a tensor."""
         if self.host is None:
             self.host = torch.empty_like(values, device="cpu", pin_memory=True)
         self.host.copy_(values, non_blocking=True)
         self.arrived = torch.cuda.current_stream(values.device).record_event()
 
-    def result(self):
+    def result(self) -> torch.Tensor | None:
         """Return the copied values once, when they have arrived, else None."""
         if self.arrived is None or not self.arrived.query():
             return None
         self.arrived = None
         return self.host.clone()
 
-    def drop(self):
-        """Forget the copy under way."""
+    def drop(self) -> None:
+        """Discard the copy under way."""
         if self.arrived is not None:
-            self.arrived.synchronize()  # nothing may write there later
+            self.arrived.synchronize()  # the buffer must not be written to later
             self.arrived = None

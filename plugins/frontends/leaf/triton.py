@@ -1,38 +1,41 @@
-"""What surrounds the transforms of :mod:`korser.plugins.frontends.leaf.fft` on a GPU, in few passes over the memory.
+"""The steps between the transforms of :mod:`korser.plugins.frontends.leaf.fft` on a GPU, in few passes over the memory.
 
-The numbers at the outputs of the filters (over a gigabyte for 128 utterances) are moved by four kernels and two
-transforms:
+The outputs of the filters (over a gigabyte for 128 utterances) are processed by four kernels
+(:mod:`korser.plugins.frontends.leaf.triton_kernels`) and two transforms:
 
-========  ====================  =================================================
-forward   :func:`_filter`       spectra times responses
+========  ======================  =============================================
+forward   ``multiply_bands``      spectra times responses
           inverse FFT
-          :func:`_pool`         squares, summed into the frames where they belong
-backward  :func:`_unpool`       gradient by the outputs
+          ``pool``                squares, summed into frames
+backward  ``unpool``              gradient by the outputs
           FFT
-          :func:`_correlate`    times the spectra, summed over blocks
-========  ====================  =================================================
+          ``correlate``           times the spectra, summed over blocks
+========  ======================  =============================================
 
-A launch takes the filters of one rate and as many blocks as fit in a temporary; what comes before and after does not
-depend on the rate and is done for all filters at once. Where a block, a frame or a band lies is arithmetic in the
-kernels rather than tensors of indices. Nothing is summed by atomic operations, so a result is the same each time.
+A launch takes the filters of one rate and as many blocks as fit into a temporary tensor; the steps before and after do
+not depend on the rate and run for all filters at once. Positions of blocks, frames and bands are computed in the
+kernels. No sum uses atomic operations, so that results are reproducible.
 
-Two things differ from the code for a CPU, neither in the numbers: spectra of the real signal are kept by half,
-``X[N - k] = conj(X[k])``, and the band that is the whole spectrum begins at 0, which turns the phase of ``y`` alone.
+Two things differ from the code for a CPU, without effect on the results: spectra of the real signal are stored by half,
+``X[N - k] = conj(X[k])``, and a band that is the full spectrum begins at 0, which changes only the phase of ``y``.
 
-Complex arrays are pairs of real numbers here, since Triton knows no others. Sizes that differ between batches or rates
-are not specialised on, lest each of them be compiled anew. Shape legend as in :mod:`korser.plugins.frontends.leaf.fft`.
+Complex arrays are pairs of real numbers, since Triton has no complex type. Kernels are not specialised on sizes that
+differ between batches or rates, so that they are not recompiled for each. Shape legend as in
+:mod:`korser.plugins.frontends.leaf.fft`.
 """
+
+from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from korser.plugins.frontends.leaf import triton_kernels as kernels
 from korser.plugins.frontends.leaf.geometry import (
     GPU_CHUNK,
     Geometry,
@@ -43,11 +46,22 @@ from korser.plugins.frontends.leaf.geometry import (
 )
 from korser.plugins.frontends.leaf.rates import MAX_STEP, RATES, constant
 
+__all__ = ["pooled_energies"]
+
 SPLITS = 32  # partial sums over blocks, so that enough programs run at once; added up in a fixed order at the end
 HOPS, POINTS = 32, 16  # hops and points of each that a program squares at a time
 
 
-def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
+def pooled_energies(
+    x: torch.Tensor,
+    lengths: torch.Tensor,
+    mu: torch.Tensor,
+    taps: torch.Tensor,
+    width: torch.Tensor,
+    pool_taps: int,
+    hop: int,
+    rates: tuple[int, ...],
+) -> torch.Tensor:
     """See :func:`korser.plugins.frontends.leaf.fft.pooled_energies`; frames past ``ceil(lengths / hop)`` are 0."""
     geometry = Geometry.of(taps.shape[-1], pool_taps, hop)
     taps = torch.complex(*taps[..., geometry.half :].to(x.dtype).unbind(1))
@@ -63,7 +77,7 @@ def pooled_energies(x, lengths, mu, taps, width, pool_taps, hop, rates):
 
 
 class _Layout(NamedTuple):
-    """What lies where in a batch."""
+    """Positions of blocks and frames in a batch."""
 
     lengths: torch.Tensor
     B: int
@@ -74,19 +88,19 @@ class _Layout(NamedTuple):
     rates: tuple
 
     @property
-    def K(self):
-        """Frames."""
+    def K(self) -> int:
+        """Frames of the longest utterance."""
         return -(-self.T // self.inner.hop)
 
-    def geometry(self, ends):
-        """Of blocks or of segments."""
+    def geometry(self, ends: bool) -> Geometry:
+        """Return the sizes of blocks, or of the segments at the ends."""
         return self.ends if ends else self.inner
 
-    def frames(self, ends):
+    def frames(self, ends: bool) -> int:
         """Return the valid frames of a block or of a segment."""
         return self.inner.edge if ends else self.inner.frames
 
-    def arguments(self, ends):
+    def arguments(self, ends: bool) -> dict[str, Any]:
         """Return the arguments of the kernels."""
         g = self.geometry(ends)
         return {
@@ -103,10 +117,10 @@ class _Layout(NamedTuple):
         }
 
 
-# Pieces of the signal. Its gradient is rarely wanted, so then they come from torch, which knows how to go back.
+# Pieces of the signal. If its gradient is wanted, which is rare, they are cut by torch, for its backward pass.
 
 
-def _inner_blocks(x, layout):
+def _inner_blocks(x: torch.Tensor, layout: _Layout) -> torch.Tensor:
     """``(B most, N)``; block ``i`` of an utterance begins `margin` hops before its first frame ``i frames``."""
     g, most = layout.inner, layout.most
     if not x.requires_grad:
@@ -116,7 +130,7 @@ def _inner_blocks(x, layout):
     return F.pad(x, (left, max(right, 0))).unfold(1, g.block, g.frames * g.hop)[:, :most].reshape(-1, g.block)
 
 
-def _end_segments(x, layout):
+def _end_segments(x: torch.Tensor, layout: _Layout) -> torch.Tensor:
     """``(2 B, N)``: the first frames of all utterances, then the last."""
     if not x.requires_grad:
         return _cut_pieces(x, layout, True, 2 * layout.B)
@@ -128,10 +142,10 @@ def _end_segments(x, layout):
     return x.repeat(2, 1).gather(1, at.clamp(0, layout.T - 1)).masked_fill(~inside, 0)
 
 
-def _cut_pieces(x, layout, ends, rows):
+def _cut_pieces(x: torch.Tensor, layout: _Layout, ends: bool, rows: int) -> torch.Tensor:
     N = layout.geometry(ends).block
     pieces, tiles = x.new_empty(rows, N), triton.cdiv(N, 1024)
-    _cut[(rows * tiles,)](x, *x.stride(), pieces, N, tiles, BM=1024, **layout.arguments(ends))
+    kernels.cut[(rows * tiles,)](x, *x.stride(), pieces, N, tiles, BM=1024, **layout.arguments(ends))
     return pieces
 
 
@@ -139,13 +153,13 @@ def _cut_pieces(x, layout, ends, rows):
 
 
 @functools.cache
-def _table(geometry, device):
-    """Quadratures of all rates side by side, so that one product carries the windows to all grids.
+def _table(geometry: Geometry, device: torch.device) -> tuple[torch.Tensor, dict[int, int], int]:
+    """Return the quadratures of all rates side by side, so that one product maps the windows to all grids.
 
     Returns
     -------
     table : torch.Tensor
-        ``(2 pool_half + 1, P)`` float64, ``J r`` columns for a rate, some of them 0 where it would need fewer hops.
+        ``(2 pool_half + 1, P)`` float64, ``J r`` columns per rate, padded with 0 if fewer hops are enough.
     begin : dict
         First column of each rate.
     J : int
@@ -169,24 +183,26 @@ def _table(geometry, device):
     return torch.cat(parts).T.contiguous().to(device), begin, J
 
 
-def _pool_weights(width, table, pool_half):
-    """Pooling windows of all filters on the grids of all rates, and their derivatives: ``(2, C, P)``."""
+def _pool_weights(width: torch.Tensor, table: torch.Tensor, pool_half: int) -> torch.Tensor:
+    """Return pooling windows of all filters on the grids of all rates, and their derivatives: ``(2, C, P)``."""
     C, samples = len(width), len(table)
     windows = table.new_empty(2, C, samples)
-    _windows[(C,)](width.contiguous(), windows, C, pool_half, BM=triton.next_power_of_2(samples))
+    kernels.pooling_windows[(C,)](width.contiguous(), windows, C, pool_half, BM=triton.next_power_of_2(samples))
     return (windows @ table).float()
 
 
 @functools.cache
-def _bands(rates, geometry, device):
-    """Where the band of each filter lies in a row of partial sums.
+def _bands(
+    rates: tuple[int, ...], geometry: Geometry, device: torch.device
+) -> tuple[torch.Tensor, dict[int, int], int]:
+    """Return the position of each filter's band in a row of partial sums.
 
     Returns
     -------
     tables : torch.Tensor
         ``(2, C)`` int32, first number and bins of each filter.
     begin : dict
-        First number of each rate; its filters follow each other as in :func:`_leaf_fast.group_by_rate`.
+        First number of each rate; its filters follow in the order of ``group_by_rate``.
     size : int
         Length of a row.
     """
@@ -201,8 +217,8 @@ def _bands(rates, geometry, device):
     return tables.to(device), begin, at
 
 
-def _lowest(mu, rates, geometry):
-    """First bin of each filter's band, ``(C,)`` int32, 0 if that is the whole spectrum; modulo ``N``."""
+def _lowest(mu: torch.Tensor, rates: tuple[int, ...], geometry: Geometry) -> torch.Tensor:
+    """Return the first bin of each filter's band modulo ``N``, ``(C,)`` int32; 0 if the band is the full spectrum."""
     banded = [float(r < geometry.hop) for r in rates]
     scale = tuple(b * geometry.block / (2 * math.pi) for b in banded)
     half = tuple(b * (r * geometry.hops // 2) for b, r in zip(banded, rates))
@@ -221,16 +237,16 @@ class _Part(NamedTuple):
     M: int
     filters: torch.Tensor  # (C',)
     lowest: torch.Tensor  # (C,)
-    weights: int  # where its pooling weights begin
-    sums: int  # where its bands begin in a row of partial sums
+    weights: int  # first column of its pooling weights
+    sums: int  # first column of its bands in a row of partial sums
 
-    def chunks(self, rows):
-        """Slices of so many rows, all but equally long, that a temporary holds."""
+    def chunks(self, rows: int) -> list[slice]:
+        """Return slices of rows, of almost equal length, that fit into a temporary tensor."""
         size = max(1, GPU_CHUNK // (self.M * len(self.filters)))
         size = -(-rows // -(-rows // size))
         return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
-    def arguments(self, rows):
+    def arguments(self, rows: slice) -> dict[str, Any]:
         """Return the arguments of the kernels for a chunk."""
         return {
             "filters": self.filters,
@@ -241,8 +257,8 @@ class _Part(NamedTuple):
         }
 
 
-def _parts(layout, mu, begin):
-    """All that is to be computed, list of :class:`_Part`."""
+def _parts(layout: _Layout, mu: torch.Tensor, begin: dict[int, int]) -> list[_Part]:
+    """Return the parts that make up all energies."""
     parts, rates, g = [], layout.rates, layout.inner
     if layout.most:
         lowest, sums = _lowest(mu, rates, g), _bands(rates, g, mu.device)[1]
@@ -257,13 +273,22 @@ def _parts(layout, mu, begin):
 class _Energies(torch.autograd.Function):
     """Pieces of the signal and responses of the filters -> energies.
 
-    blocks (n, N) and response (C, N), both None where no utterance is long enough to have frames between its ends;
+    blocks (n, N) and response (C, N), both None if no utterance is long enough to have frames between its ends;
     segments (2 B, N') and end_response (C, N'); width (C,) float64; mu (C,) float64 -> (B, C, K). The derivative by
     the width of the pooling window is pooled along with the energies, so that backward needs ``y`` only once.
     """
 
     @staticmethod
-    def forward(ctx, blocks, segments, response, end_response, width, mu, layout):
+    def forward(
+        ctx: Any,
+        blocks: torch.Tensor | None,
+        segments: torch.Tensor,
+        response: torch.Tensor | None,
+        end_response: torch.Tensor,
+        width: torch.Tensor,
+        mu: torch.Tensor,
+        layout: _Layout,
+    ) -> torch.Tensor:
         C, learning = len(mu), any(ctx.needs_input_grad)
         X = None if blocks is None else torch.view_as_real(torch.fft.rfft(blocks))  # (n, N // 2 + 1, 2)
         X_ends = torch.view_as_real(torch.fft.rfft(segments))
@@ -279,27 +304,16 @@ class _Energies(torch.autograd.Function):
                 common, n = part.arguments(rows), rows.stop - rows.start
                 tiles = triton.cdiv(part.M, 512)
                 Y = X_ends.new_empty(len(part.filters), n, part.M, 2)
-                _filter[(Y.shape[0] * n * tiles,)](spectra, G, part.lowest, Y, N, tiles=tiles, BM=512, **common)
+                kernels.multiply_bands[(Y.shape[0] * n * tiles,)](
+                    spectra, G, part.lowest, Y, N, tiles=tiles, BM=512, **common
+                )
                 y = torch.view_as_real(torch.fft.ifft(torch.view_as_complex(Y), norm="forward"))
                 del Y
-                common |= layout.arguments(part.ends)
                 tiles = triton.cdiv(layout.frames(part.ends), HOPS)
-                _pool[(y.shape[0] * n * tiles,)](
-                    y,
-                    V,
-                    V.shape[-1],
-                    part.weights,
-                    part.r,
-                    energies,
-                    slope,
-                    C,
-                    layout.K,
-                    tiles=tiles,
-                    J=J,
-                    LEARN=learning,
-                    HB=HOPS,
-                    PP=POINTS,
-                    **common,
+                common |= {**layout.arguments(part.ends), "tiles": tiles, "J": J, "HB": HOPS, "PP": POINTS}
+                weights = V, V.shape[-1], part.weights, part.r
+                kernels.pool[(y.shape[0] * n * tiles,)](
+                    y, *weights, energies, slope, C, layout.K, LEARN=learning, **common
                 )
                 if learning:
                     ys.append(y)
@@ -310,7 +324,7 @@ class _Energies(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dp):
+    def backward(ctx: Any, dp: torch.Tensor) -> tuple:
         X, X_ends, response, end_response, V, slope, *ys = ctx.saved_tensors
         layout, C = ctx.layout, dp.shape[1]
         wants_blocks, wants_segments, wants_response, wants_end_response, wants_width = ctx.needs_input_grad[:5]
@@ -332,27 +346,14 @@ class _Energies(torch.autograd.Function):
             for rows in part.chunks(len(spectra)):
                 common, n, y = part.arguments(rows), rows.stop - rows.start, next(ys)
                 dy, tiles = torch.empty_like(y), triton.cdiv(g.hops, HOPS)
-                _unpool[(y.shape[0] * n * tiles,)](
-                    y,
-                    dy,
-                    V,
-                    V.shape[-1],
-                    part.weights,
-                    part.r,
-                    dp,
-                    *dp.stride(),
-                    tiles=tiles,
-                    J=ctx.J,
-                    HB=HOPS,
-                    PP=POINTS,
-                    **common,
-                    **layout.arguments(part.ends),
-                )
+                sizes = {**layout.arguments(part.ends), "tiles": tiles, "J": ctx.J, "HB": HOPS, "PP": POINTS}
+                weights = V, V.shape[-1], part.weights, part.r
+                kernels.unpool[(y.shape[0] * n * tiles,)](y, dy, *weights, dp, *dp.stride(), **sizes, **common)
                 dY = torch.fft.fft(torch.view_as_complex(dy))  # (C', b, M)
                 del dy, y
                 if part.ends in sums:
                     out, tiles = sums[part.ends], triton.cdiv(part.M, 128)
-                    _correlate[(dY.shape[0] * tiles * SPLITS,)](
+                    kernels.correlate[(dY.shape[0] * tiles * SPLITS,)](
                         torch.view_as_real(dY),
                         spectra,
                         part.lowest,
@@ -371,7 +372,7 @@ class _Energies(torch.autograd.Function):
         dresponse = dend_response = dblocks = dsegments = None
         if wants_response:
             dresponse, tiles = torch.zeros_like(response), triton.cdiv(max(layout.rates) * layout.inner.hops, 256)
-            _add_up[(C * tiles,)](
+            kernels.add_up[(C * tiles,)](
                 sums[False], size, tables, C, ctx.parts[0].lowest, dresponse, layout.inner.block, tiles, SPLITS, BM=256
             )
         if wants_end_response:
@@ -383,203 +384,9 @@ class _Energies(torch.autograd.Function):
         return dblocks, dsegments, dresponse, dend_response, dwidth, None, None
 
 
-def _add_bands(dX, dY, G, part):
-    """Add bands ``(C', b, M)`` times responses ``(C, N)`` to spectra ``(b, N)`` in place; rarely, so in plain torch."""
+def _add_bands(dX: torch.Tensor, dY: torch.Tensor, G: torch.Tensor, part: _Part) -> None:
+    """Add bands ``(C', b, M)`` times responses ``(C, N)`` to spectra ``(b, N)`` in place; rare, hence in torch."""
     at = part.lowest[part.filters, None] + torch.arange(part.M, device=dX.device)
     at = at.remainder(dX.shape[1]).long()
     dY = dY * G[part.filters].gather(1, at)[:, None]
     dX.index_add_(1, at.flatten(), dY.transpose(0, 1).flatten(1))
-
-
-# The kernels. Programs are numbered along one axis, since the others have few numbers.
-
-
-@triton.jit
-def _find_row(row, lengths, B, most, edge, frames, hop, ENDS: tl.constexpr):
-    """Utterance of a block or segment, its length, its first frame, and which frames ``low <= k < high`` it yields."""
-    if ENDS:
-        b = row % B
-        length = tl.load(lengths + b).to(tl.int32)
-        n_frames = (length + hop - 1) // hop
-        last = row >= B
-        first = tl.where(last, n_frames - edge, 0)
-        low = 0
-        high = tl.where(last, n_frames, n_frames - edge)  # in an utterance that short the last segment has them all
-    else:
-        b = row // most
-        length = tl.load(lengths + b).to(tl.int32)
-        n_frames = (length + hop - 1) // hop
-        first = row % most * frames
-        low = edge
-        high = n_frames - edge
-    return b, length, first, low, high
-
-
-@triton.jit(do_not_specialize=["stride", "tiles", "B", "most"])
-def _cut(
-    x, stride, step, pieces, N, tiles, lengths, B, most, edge, frames, margin, hops, hop, centre,
-    ENDS: tl.constexpr, BM: tl.constexpr,
-):  # fmt: skip
-    """Blocks or segments of the signal, with zeros around it."""
-    row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    b, length, first, _, _ = _find_row(row, lengths, B, most, edge, frames, hop, ENDS)
-    i = tile * BM + tl.arange(0, BM)
-    at = (first - margin) * hop - centre + i
-    values = tl.load(x + b.to(tl.int64) * stride + at * step, mask=(i < N) & (at >= 0) & (at < length), other=0.0)
-    tl.store(pieces + row.to(tl.int64) * N + i, values, mask=i < N)
-
-
-@triton.jit
-def _windows(width, windows, C, half, BM: tl.constexpr):
-    """Gaussian pooling windows of ``2 half + 1`` samples and their derivatives by the width, float64."""
-    c = tl.program_id(0)
-    w = tl.load(width + c)
-    i = tl.arange(0, BM)
-    t = i.to(tl.float64) / half - 1
-    square = (t / w) * (t / w)
-    window = tl.exp(-0.5 * square)
-    size = 2 * half + 1
-    tl.store(windows + c * size + i, window, mask=i < size)
-    tl.store(windows + (C + c) * size + i, window * square / w, mask=i < size)
-
-
-@triton.jit
-def _find_bins(k, N):
-    """Bins of a spectrum modulo its size, where half a spectrum has them, and the sign of the imaginary part there."""
-    k = (k % N + N) % N
-    mirrored = 2 * k > N
-    return k, tl.where(mirrored, N - k, k), tl.where(mirrored, -1.0, 1.0)
-
-
-@triton.jit(do_not_specialize=["n_filters", "row0", "n", "M", "tiles"])
-def _filter(X, G, lowest, Y, N, filters, n_filters, row0, n, M, tiles, BM: tl.constexpr):
-    """``Y[c, b, m] = X[b, lowest[c] + m] G[c, lowest[c] + m]``; filters come first, so that they share ``X``."""
-    i = tl.program_id(0) % n_filters
-    tile = tl.program_id(0) // n_filters % tiles
-    row = (tl.program_id(0) // n_filters // tiles).to(tl.int64)
-    c = tl.load(filters + i)
-    m = tile * BM + tl.arange(0, BM)
-    pair = tl.arange(0, 2)[None, :]
-    k, at, sign = _find_bins(tl.load(lowest + c) + m, N)
-    g = tl.load(G + c * N + k, mask=m < M, other=0.0)
-    x = tl.load(X + (row0 + row) * (N // 2 + 1) * 2 + at[:, None] * 2 + pair, mask=(m < M)[:, None], other=0.0)
-    tl.store(Y + (i * n + row) * M * 2 + m[:, None] * 2 + pair, x * tl.join(g, g * sign), mask=(m < M)[:, None])
-
-
-@triton.jit(do_not_specialize=["begin", "r", "C", "K", "n_filters", "row0", "n", "M", "tiles", "B", "most"])
-def _pool(
-    y, V, size, begin, r, energies, slope, C, K, filters, n_filters, row0, n, M, tiles,
-    lengths, B, most, edge, frames, margin, hops, hop, centre,
-    ENDS: tl.constexpr, J: tl.constexpr, LEARN: tl.constexpr, HB: tl.constexpr, PP: tl.constexpr,
-):  # fmt: skip
-    """``energies[b, c, k] = sum_j sum_i V[c, j, i] |y[c, k + j - J // 2, i]|^2``, and the same with the derivative."""
-    tile = tl.program_id(0) % tiles
-    row = tl.program_id(0) // tiles % n
-    i = (tl.program_id(0) // tiles // n).to(tl.int64)
-    c = tl.load(filters + i)
-    b, length, first, low, high = _find_row(row0 + row, lengths, B, most, edge, frames, hop, ENDS)
-    f = tile * HB + tl.arange(0, HB)
-    k = first + f
-    used = (f < frames) & (k >= low) & (k < high)
-    pair = tl.arange(0, 2)[None, None, :]
-    y += (i * n + row) * M * 2
-    V += c * size + begin
-    energy = tl.zeros([HB, PP], tl.float32)
-    derivative = tl.zeros([HB, PP], tl.float32)
-    for start in range(0, r, PP):
-        p = start + tl.arange(0, PP)
-        here = used[:, None] & (p < r)[None, :]
-        for j in range(J):
-            at = (f + margin + j - J // 2)[:, None] * r + p[None, :]
-            re, im = tl.split(tl.load(y + at[:, :, None] * 2 + pair, mask=here[:, :, None], other=0.0))
-            e = re * re + im * im
-            if ENDS:  # where r is the hop
-                sample = (first - margin) * hop - centre + at
-                e = tl.where((sample >= 0) & (sample < length), e, 0.0)
-            energy += e * tl.load(V + j * r + p, mask=p < r, other=0.0)[None, :]
-            if LEARN:
-                derivative += e * tl.load(V + C * size + j * r + p, mask=p < r, other=0.0)[None, :]
-    out = (b.to(tl.int64) * C + c) * K
-    tl.store(energies + out + k, tl.sum(energy, 1), mask=used)
-    if LEARN:
-        tl.store(slope + out + k, tl.sum(derivative, 1), mask=used)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "begin", "r", "stride_b", "stride_c", "stride_k", "n_filters", "row0", "n", "M", "tiles", "B", "most"
-    ]
-)  # fmt: skip
-def _unpool(
-    y, dy, V, size, begin, r, dp, stride_b, stride_c, stride_k, filters, n_filters, row0, n, M, tiles,
-    lengths, B, most, edge, frames, margin, hops, hop, centre,
-    ENDS: tl.constexpr, J: tl.constexpr, HB: tl.constexpr, PP: tl.constexpr,
-):  # fmt: skip
-    """``dy[c, h, i] = 2 y[c, h, i] sum_j V[c, j, i] dp[b, c, h - j + J // 2]``."""
-    tile = tl.program_id(0) % tiles
-    row = tl.program_id(0) // tiles % n
-    i = (tl.program_id(0) // tiles // n).to(tl.int64)
-    c = tl.load(filters + i)
-    b, length, first, low, high = _find_row(row0 + row, lengths, B, most, edge, frames, hop, ENDS)
-    h = tile * HB + tl.arange(0, HB)
-    pair = tl.arange(0, 2)[None, None, :]
-    y += (i * n + row) * M * 2
-    dy += (i * n + row) * M * 2
-    V += c * size + begin
-    dp += b.to(tl.int64) * stride_b + c * stride_c
-    for start in range(0, r, PP):
-        p = start + tl.arange(0, PP)
-        slope = tl.zeros([HB, PP], tl.float32)
-        for j in range(J):
-            f = h - margin - j + J // 2
-            k = first + f
-            d = tl.load(dp + k * stride_k, mask=(f >= 0) & (f < frames) & (k >= low) & (k < high), other=0.0)
-            slope += d[:, None] * tl.load(V + j * r + p, mask=p < r, other=0.0)[None, :]
-        at = h[:, None] * r + p[None, :]
-        if ENDS:
-            sample = (first - margin) * hop - centre + at
-            slope = tl.where((sample >= 0) & (sample < length), slope, 0.0)
-        here = ((h < hops)[:, None] & (p < r)[None, :])[:, :, None]
-        values = tl.load(y + at[:, :, None] * 2 + pair, mask=here, other=0.0)
-        tl.store(dy + at[:, :, None] * 2 + pair, values * (2 * slope)[:, :, None], mask=here)
-
-
-@triton.jit(do_not_specialize=["size", "begin", "n_filters", "row0", "n", "M", "tiles"])
-def _correlate(
-    dY, X, lowest, sums, size, begin, N, filters, n_filters, row0, n, M, tiles,
-    SPLITS: tl.constexpr, RB: tl.constexpr, BM: tl.constexpr,
-):  # fmt: skip
-    """``sums[s, c, m] += sum_b Re(dY[c, b, m] conj(X[b, lowest[c] + m]))`` over a share of the rows."""
-    i = (tl.program_id(0) % n_filters).to(tl.int64)
-    tile = tl.program_id(0) // n_filters % tiles
-    split = tl.program_id(0) // n_filters // tiles
-    c = tl.load(filters + i)
-    m = tile * BM + tl.arange(0, BM)
-    pair = tl.arange(0, 2)[None, None, :]
-    _, at, sign = _find_bins(tl.load(lowest + c) + m, N)
-    width = (N // 2 + 1) * 2
-    share = (n + SPLITS - 1) // SPLITS
-    end = tl.minimum((split + 1) * share, n)
-    total = tl.zeros([RB, BM], tl.float32)
-    for start in range(split * share, end, RB):
-        b = (start + tl.arange(0, RB)).to(tl.int64)[:, None]
-        here = ((b < end) & (m < M)[None, :])[:, :, None]
-        d_re, d_im = tl.split(tl.load(dY + (((i * n + b) * M + m[None, :]) * 2)[:, :, None] + pair, here, other=0.0))
-        re, im = tl.split(tl.load(X + ((row0 + b) * width + at[None, :] * 2)[:, :, None] + pair, here, other=0.0))
-        total += d_re * re + d_im * (im * sign[None, :])
-    sums += split.to(tl.int64) * size + begin + i * M
-    before = tl.load(sums + m, mask=(m < M) & (row0 > 0), other=0.0)
-    tl.store(sums + m, before + tl.sum(total, 0), mask=m < M)
-
-
-@triton.jit(do_not_specialize=["size", "tiles"])
-def _add_up(sums, size, tables, C, lowest, out, N, tiles, SPLITS: tl.constexpr, BM: tl.constexpr):
-    """``out[c, lowest[c] + m] = sum_s sums[s, c, m]``."""
-    c = tl.program_id(0) // tiles
-    m = tl.program_id(0) % tiles * BM + tl.arange(0, BM)
-    begin, here = tl.load(tables + c), m < tl.load(tables + C + c)
-    total = tl.zeros([BM], tl.float32)
-    for s in tl.static_range(SPLITS):
-        total += tl.load(sums + s * size + begin + m, mask=here, other=0.0)
-    k, _, _ = _find_bins(tl.load(lowest + c) + m, N)
-    tl.store(out + c * N + k, total, mask=here)
