@@ -3,7 +3,10 @@
 Shape legend: ``B`` utterances, ``T`` frames, ``C`` channels.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,13 +26,13 @@ BOUNDS = {
 
 class _Bounded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, low, high):
+    def forward(ctx: Any, x: torch.Tensor, low: float | None, high: float | None) -> torch.Tensor:
         ctx.save_for_backward(x)
         ctx.low, ctx.high = low, high
         return x.clamp(low, high)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (x,) = ctx.saved_tensors
         outwards = torch.zeros_like(x, dtype=torch.bool)
         if ctx.low is not None:
@@ -39,20 +42,19 @@ class _Bounded(torch.autograd.Function):
         return grad.masked_fill(outwards, 0), None, None
 
 
-def bounded(x, low=None, high=None):
-    """Clamp a parameter, yet let it come back.
+def bounded(x: torch.Tensor, low: float | None = None, high: float | None = None) -> torch.Tensor:
+    """Clamp a parameter such that its gradient can bring it back.
 
-    A plain clamp gives a parameter outside the bounds no gradient, so it stays outside for ever. Here the gradient of
-    the clamped value passes straight through as long as descent along it leads inwards; only the part that would push
-    the parameter further out is dropped. That is what projecting after each step (the Keras constraints of the LEAF
-    authors) amounts to, without a hook on the optimizer.
+    A plain clamp gives a parameter beyond its bounds no gradient, so that it stays there. Here the gradient of the
+    clamped value passes if descent along it leads inwards, and is dropped if it leads further out. This is equivalent
+    to a projection after each step (the Keras constraints of the LEAF authors), without a hook on the optimizer.
 
     Parameters
     ----------
     x : torch.Tensor
         Any shape.
     low, high : float, optional
-        The bounds; None is no bound.
+        The bounds; None for no bound.
 
     Returns
     -------
@@ -69,7 +71,7 @@ def bounded(x, low=None, high=None):
     return _Bounded.apply(x, low, high)
 
 
-def linear_recursion(u, decay, first):
+def linear_recursion(u: torch.Tensor, decay: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
     """Solve ``y[t] = decay * y[t - 1] + u[t]`` with ``y[-1] = first``, by triangular matrix products.
 
     Blocks of 32 steps are solved at once; their last values follow a recursion of the same kind, 32 times shorter.
@@ -109,10 +111,8 @@ class PCEN(nn.Module):
     ``m[t] = (1 - s) m[t - 1] + s x[t]``, ``m[0] = x[0]``, and ``(x / (floor + m)^alpha + delta)^(1/r) - delta^(1/r)``
     (Wang et al. 2017, arXiv 1607.05666, eq. 1 and 2; Zeghidour et al. 2021, arXiv 2101.08596, eq. 5), every parameter
     one value per channel. Bounds are those of the LEAF authors' code: ``alpha <= 1``, ``0 <= s <= 1``, ``r >= 1``;
-    ``delta`` has none there and gives NaN below 0, so it is held at 1e-4 or more. Beyond a bound a parameter still
-    receives the gradient that leads back (:func:`bounded`).
-
-    The arithmetic is float32 at least, under autocast too.
+    ``delta`` has none there and gives NaN below 0; here it is at least 1e-4. Beyond a bound, a parameter receives the
+    gradient that leads back (:func:`bounded`). The arithmetic is float32 or higher, also under autocast.
 
     Parameters
     ----------
@@ -144,11 +144,11 @@ class PCEN(nn.Module):
                 raise UserError(f"PCEN: {name}={value:g} expected a value from {low:g} to {high:g}")
             setattr(self, name, nn.Parameter(torch.full((n_channels,), float(value)), requires_grad=trainable))
 
-    def _bounded(self, dtype):
+    def _bounded(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """Return the parameters within their bounds, ``(C,)`` each."""
         return {name: bounded(getattr(self, name).to(dtype), *bounds) for name, bounds in BOUNDS.items()}
 
-    def interpretable_parameters(self):
+    def interpretable_parameters(self) -> dict[str, tuple[str, torch.Tensor]]:
         """Return the four parameters within their bounds; see :meth:`Frontend.interpretable_parameters`."""
         values = self._bounded(self.alpha.dtype)
         return {
@@ -158,7 +158,7 @@ class PCEN(nn.Module):
             "PCEN smoothing": ("", values["smooth"]),
         }
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise.
 
         Parameters

@@ -3,27 +3,31 @@
 Shape legend: ``B`` utterances, ``C`` feature channels, ``T`` frames, ``F`` bands, ``M`` maps.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
 from korser.frontend.lengths import length_mask, mask_padding
+from korser.utils.errors import UserError
 
-__all__ = ["ConvNet"]
+__all__ = ["ConvNet", "MaskedBatchNorm"]
 
 
 class MaskedBatchNorm(_NormBase):
     """Batch normalisation over valid frames only, then an activation; padding comes out as zero.
 
-    The valid frames of the batch are packed, normalised by PyTorch's own batch norm and put back, so that in training
-    neither the statistics nor their gradients know how much padding there was. A batch with a single value per channel
-    has no variance: it is normalised by the running statistics, which it leaves alone, as does one that is not finite.
-    On a GPU the same is computed by sums over the mask, since the number of valid frames, which packing needs, is not
-    known before the GPU is waited for.
+    The valid frames of the batch are packed, normalised by PyTorch's batch norm and put back, so that in training
+    neither the statistics nor their gradients depend on the padding. A batch with a single value per channel has no
+    variance: it is normalised by the running statistics and does not change them, nor does a batch that is not finite.
+    On a GPU the same is computed by sums over the mask, since packing would wait for the number of valid frames.
 
-    It is no subclass of torch's BatchNorm1d, since distributed training would turn it into a SyncBatchNorm, which does
-    not know lengths: the statistics are those of each process's own share of the batch.
+    It is not a subclass of BatchNorm1d, which distributed training would replace by SyncBatchNorm, which ignores
+    lengths: each process computes the statistics of its part of the batch.
 
     Parameters
     ----------
@@ -32,32 +36,37 @@ class MaskedBatchNorm(_NormBase):
     activation : callable, optional
         Applied to the packed frames.
     affine : bool
-        Whether a learnt scale and shift follow.
+        Whether a trained scale and shift follow.
     """
 
-    def __init__(self, channels, activation=None, affine=True):
+    def __init__(
+        self,
+        channels: int,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        affine: bool = True,
+    ) -> None:
         super().__init__(channels, affine=affine)
         self.activation = activation
 
-    def forward(self, x, lengths):
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Normalise.
 
         Parameters
         ----------
         x : torch.Tensor
-            ``(B, M, T, F)``; what lies past ``lengths`` is arbitrary.
+            ``(B, M, T, F)``; values beyond ``lengths`` are arbitrary.
         lengths : torch.Tensor
             ``(B,)`` int64, at least 1 each.
 
         Returns
         -------
         torch.Tensor
-            As ``x``, zero past ``lengths``.
+            As ``x``, zero beyond ``lengths``.
         """
         mask = length_mask(lengths, x.shape[2])
         return self.masked(x, mask) if x.is_cuda else self.packed(x, mask)
 
-    def packed(self, x, mask):
+    def packed(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """:meth:`forward` by packing the valid frames; ``mask`` ``(B, T)`` bool."""
         n, maps, time, bands = x.shape
         valid = mask.flatten().nonzero()[:, 0]
@@ -66,7 +75,7 @@ class MaskedBatchNorm(_NormBase):
         training = self.training and len(y) > 1
         mean, variance = self.running_mean, self.running_var
         if training:
-            mean, variance = mean.clone(), variance.clone()  # which batch_norm moves; of NaN they would never recover
+            mean, variance = mean.clone(), variance.clone()  # batch_norm changes them, and NaN would stay
         y = functional.batch_norm(y, mean, variance, self.weight, self.bias, training, self.momentum, self.eps)
         if training:
             with torch.no_grad():
@@ -79,7 +88,7 @@ class MaskedBatchNorm(_NormBase):
         y = y.new_zeros(n * time, bands * maps).index_copy(0, valid, y)
         return y.view(n, time, bands, maps).permute(0, 3, 1, 2)
 
-    def masked(self, x, mask):
+    def masked(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """:meth:`forward` by sums over the mask, ``(B, T)`` bool; nothing of it is needed on the host."""
         padding = ~mask[:, None, :, None]
         y = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(padding, 0)
@@ -106,27 +115,26 @@ class MaskedBatchNorm(_NormBase):
 class ConvBlock(nn.Module):
     """Strided convolution, masked batch norm and ReLU.
 
-    Its input must be zero past ``lengths``, as the output is, so that each utterance sees the zeros that it would see
-    at its end if it were alone.
+    Its input must be zero beyond ``lengths``, as its output is, so that each utterance ends in zeros as it does alone.
     """
 
-    def __init__(self, in_maps, maps, kernel_size, stride):
+    def __init__(self, in_maps: int, maps: int, kernel_size: tuple[int, int], stride: tuple[int, int]) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             in_maps, maps, kernel_size, stride, padding=[size // 2 for size in kernel_size], bias=False
         )
         self.norm = MaskedBatchNorm(maps, functional.relu)
 
-    def forward(self, x, lengths):
-        """Map ``(B, M, T, F)`` to ``(B, M', ceil(T / stride), ceil(F / stride))``, and the lengths with it."""
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map ``(B, M, T, F)`` to ``(B, M', ceil(T / stride), ceil(F / stride))``, and the lengths accordingly."""
         lengths = torch.div(lengths - 1, self.conv.stride[0], rounding_mode="floor") + 1
         return self.norm(self.conv(x), lengths), lengths
 
 
 class AttentivePool(nn.Module):
-    """Attentive statistics pooling: mean and standard deviation over time, weighted by a learnt attention.
+    """Attentive statistics pooling: mean and standard deviation over time, weighted by a trained attention.
 
-    Each channel has weights of its own, which sum to one over the valid frames, so that pauses need not count.
+    Each channel has its own weights, which sum to one over the valid frames, so that pauses can be ignored.
 
     Parameters
     ----------
@@ -141,13 +149,13 @@ class AttentivePool(nn.Module):
     weight per channel as in Desplanques et al. 2020, ECAPA-TDNN, arXiv 2005.07143, eqs. 1 to 4.
     """
 
-    def __init__(self, channels, hidden=64):
+    def __init__(self, channels: int, hidden: int = 64) -> None:
         super().__init__()
         self.hidden = nn.Linear(channels, hidden)
         self.score = nn.Linear(hidden, channels, bias=False)  # a bias would cancel in the softmax
 
-    def forward(self, x, lengths):
-        """Pool ``(B, T, M)`` to ``(B, 2 M)``, in fp32 or more also under autocast."""
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Pool ``(B, T, M)`` to ``(B, 2 M)``, in float32 or more, also under autocast."""
         padding = ~length_mask(lengths, x.shape[1])[..., None]
         score = self.score(torch.tanh(self.hidden(x)))
         x, score = (y.to(torch.promote_types(y.dtype, torch.float32)) for y in (x, score))
@@ -160,10 +168,9 @@ class AttentivePool(nn.Module):
 class ConvNet(nn.Module):
     """Convolutions over time and channel, pooled over time to one embedding.
 
-    The features are read as an image of time by channel with one map; those with very many channels are first mapped
-    to fewer bands, to keep it cheap. The stride of the first convolution brings features of any frame rate to about
-    the same one, so that the rest of the network sees the same stretch of speech behind every frontend. The result for
-    an utterance does not depend on the batch it is in.
+    The features are an image of time by channel with one map; a linear map reduces features with very many channels to
+    fewer bands first. The stride of the first convolution brings features to about the same frame rate, so that the
+    other layers cover the same duration for every frontend. The embedding of an utterance does not depend on its batch.
 
     Parameters
     ----------
@@ -172,8 +179,8 @@ class ConvNet(nn.Module):
     frame_rate : float
         Frames per second, the frontend's ``frame_rate``.
     rate : float
-        Frames per second behind the first convolution, whose time stride is ``frame_rate / rate``, rounded and at
-        least 1, and whose kernel spans twice that and one.
+        Frames per second behind the first convolution, whose time stride is ``frame_rate / rate``, rounded and at least
+        1, and whose kernel spans twice that plus one frames.
     maps : sequence of int
         Maps of each convolution.
     time_strides, band_strides : sequence of int
@@ -181,13 +188,9 @@ class ConvNet(nn.Module):
     kernel_size : int
         Odd; of each convolution along both axes, but 5 channels in the first.
     width : int
-        Maps into which a last convolution merges the maps of all bands, frame by frame. It knows which band a map comes
-        from: averaging over the bands instead, as image networks do, gave .447 UAR against .531 on RAVDESS (actors
-        01-12, cross-validated).
+        Maps into which a last convolution merges the maps of all bands, frame by frame.
     max_bands : int
-        Features with more channels than this are first projected to that many bands ``F`` by a learnt linear map.
-        Randomly rotated log-mel of 192 channels did better without it (.505 UAR against .453 through 64 bands, on one
-        fold of RAVDESS).
+        Features with more channels are first projected to this number of bands ``F`` by a trained linear map.
     dropout : float
         Dropout of the embedding.
 
@@ -198,11 +201,11 @@ class ConvNet(nn.Module):
 
     Raises
     ------
-    ValueError
+    UserError
         If the sequences do not fit together or the kernel size is even.
 
-    Example
-    -------
+    Examples
+    --------
     >>> net = ConvNet(in_channels=64, frame_rate=100)
     >>> net(torch.zeros(2, 300, 64), torch.tensor([300, 120])).shape
     torch.Size([2, 256])
@@ -211,25 +214,25 @@ class ConvNet(nn.Module):
     def __init__(
         self,
         *,
-        in_channels,
-        frame_rate=100.0,
-        rate=25.0,
-        maps=(16, 32, 64, 128),
-        time_strides=(2, 2, 1),
-        band_strides=(2, 2, 2, 1),
-        kernel_size=3,
-        width=128,
-        max_bands=192,
-        dropout=0.1,
-    ):
+        in_channels: int,
+        frame_rate: float = 100.0,
+        rate: float = 25.0,
+        maps: Sequence[int] = (16, 32, 64, 128),
+        time_strides: Sequence[int] = (2, 2, 1),
+        band_strides: Sequence[int] = (2, 2, 2, 1),
+        kernel_size: int = 3,
+        width: int = 128,
+        max_bands: int = 192,
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__()
         if not len(maps) == len(time_strides) + 1 == len(band_strides):
-            raise ValueError(
-                f"{len(maps)} maps need {len(maps) - 1} time_strides and {len(maps)} band_strides, not "
-                f"{len(time_strides)} and {len(band_strides)}"
+            raise UserError(
+                f"ConvNet: {len(time_strides)} time_strides and {len(band_strides)} band_strides for {len(maps)} maps: "
+                f"expected {len(maps) - 1} and {len(maps)}"
             )
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, not {kernel_size}, so that frames stay centred")
+            raise UserError(f"ConvNet: kernel_size={kernel_size}: expected an odd number")
         first = max(1, round(frame_rate / rate))
         self.input_norm = MaskedBatchNorm(in_channels, affine=False)
         bands = min(in_channels, max_bands)
@@ -248,13 +251,13 @@ class ConvNet(nn.Module):
         """See :mod:`korser.training.cuda_graphs`."""
         return ()
 
-    def forward(self, x, lengths):
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Embed a batch.
 
         Parameters
         ----------
         x : torch.Tensor
-            ``(B, T, C)``; what lies past ``lengths`` is arbitrary.
+            ``(B, T, C)``; values beyond ``lengths`` are arbitrary.
         lengths : torch.Tensor
             ``(B,)`` int64 frames, at least 1 each.
 
@@ -265,7 +268,7 @@ class ConvNet(nn.Module):
         """
         x = self.input_norm(x.transpose(1, 2)[..., None], lengths)[..., 0].transpose(1, 2)
         if self.projection is not None:
-            x = mask_padding(self.projection(x), lengths)  # the bias has filled the padding
+            x = mask_padding(self.projection(x), lengths)  # the bias is added to the padding, too
         x = x[:, None]  # (B, 1, T, F)
         for block in self.blocks:
             x, lengths = block(x, lengths)

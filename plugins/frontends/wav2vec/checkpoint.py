@@ -1,15 +1,19 @@
-"""Reads a wav2vec 2.0, HuBERT, WavLM or data2vec-audio checkpoint, or says in one line why not."""
+"""Read wav2vec 2.0, HuBERT, WavLM or data2vec-audio checkpoints."""
+
+from __future__ import annotations
 
 import logging
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
 from korser.utils.huggingface import quiet_huggingface
-from korser.utils.text import first_line
+from korser.utils.text import first_line, shorten
+
+__all__ = ["NANO", "NANO_FOLDER", "NANO_RANDOM", "read_config", "read_do_normalize", "read_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +32,11 @@ WEIGHT_FILES = (
 
 
 @quiet_huggingface()
-def read_config(source, revision=None):
+def read_config(source: str, revision: str | None = None) -> PreTrainedConfig:
     """Read the config of a checkpoint and disable random masking and layer drop.
 
-    LayerDrop, SpecAugment (with its ``masked_spec_embed``) and the down-sampling adapter behind some fine-tuned
-    models belong to the checkpoint's own training: here they would leave parameters without gradient.
+    LayerDrop, SpecAugment (with its ``masked_spec_embed``) and the down-sampling adapter of some fine-tuned models are
+    part of the checkpoint's own training; here they would leave parameters without gradient.
 
     Parameters
     ----------
@@ -50,24 +54,22 @@ def read_config(source, revision=None):
     UserError
         If there is no such checkpoint or it is of another family.
     """
-    folder = local_folder(source)
+    folder = _local_folder(source)
     if folder is not None and not (folder / "config.json").is_file():
-        raise UserError(f"{source}: has no config.json; give the folder that save_pretrained wrote")
+        raise UserError(f"{source}: the folder has no config.json; expected a folder written by save_pretrained")
     try:
         config = AutoConfig.from_pretrained(folder or source, revision=revision, trust_remote_code=False)
-    except Exception as error:  # whatever transformers, the hub client or the JSON reader may raise
+    except Exception as error:  # transformers, the hub client and the JSON reader raise various types
         if folder is not None:
             raise UserError(
-                f"{source}/config.json: transformers cannot read it ({first_line(error)}); download the checkpoint anew"
+                f"{source}/config.json: transformers cannot read it ({first_line(error)}); download it again"
             ) from error
         raise UserError(
-            f"{source}: is no local folder and the Hugging Face hub does not give it ({first_line(error)}); check the "
-            f"name and the network, or give the folder of a downloaded checkpoint, or {NANO!r}"
+            f"{source}: not a local folder, and not available from the Hugging Face hub ({first_line(error)}); check "
+            f"the name and the network, or give the folder of a downloaded checkpoint, or {NANO!r}"
         ) from error
     if config.model_type not in FAMILIES:
-        raise UserError(
-            f"{source}: is a {config.model_type!r} model; the wav2vec frontend takes {', '.join(FAMILIES)} checkpoints"
-        )
+        raise UserError(f"{source}: model_type is {config.model_type!r}, expected one of {', '.join(FAMILIES)}")
     config.layerdrop = 0.0
     config.apply_spec_augment = False
     config.mask_time_prob = config.mask_feature_prob = 0.0
@@ -76,49 +78,47 @@ def read_config(source, revision=None):
 
 
 @quiet_huggingface()
-def read_do_normalize(source, revision=None, do_normalize=None):
-    """Whether the checkpoint wants its waveforms with zero mean and unit variance, by its preprocessor config.
+def read_do_normalize(source: str, revision: str | None = None, do_normalize: bool | None = None) -> bool:
+    """Return whether the checkpoint expects waveforms with zero mean and unit variance.
 
     Parameters
     ----------
     source, revision
         As for :func:`read_config`.
     do_normalize : bool, optional
-        The user's own choice, which goes before the checkpoint's and is enough where it has no preprocessor config. A
-        preprocessor config that does not say means true, as in transformers; none at all is an error there and here,
-        since among checkpoints of one family some want it and some do not (WavLM base and large).
+        The user's choice. Default: that of the checkpoint's ``preprocessor_config.json``, true if the key is missing,
+        as in transformers. A missing file is an error, since checkpoints of one family differ (WavLM base and large).
 
     Raises
     ------
     UserError
         If there is no preprocessor config, or the checkpoint was trained at another rate than 16 kHz.
     """
-    folder = local_folder(source)
+    folder = _local_folder(source)
     try:
         if folder is not None and not any((folder / name).is_file() for name in PREPROCESSOR_FILES):
-            raise FileNotFoundError("there is none in the folder")
+            raise FileNotFoundError("not in the folder")
         extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder or source, revision=revision)
-    except Exception as error:  # whatever transformers, the hub client or the JSON reader may raise
+    except Exception as error:  # transformers, the hub client and the JSON reader raise various types
         if do_normalize is not None:
             return do_normalize
         raise UserError(
-            f"{source}: cannot read its preprocessor_config.json ({first_line(error)}); add the file, or set "
-            "do_normalize to true or false, as the checkpoint was trained (--encoder.do_normalize=false)"
+            f"{source}: cannot read preprocessor_config.json ({first_line(error)}); add the file, or set do_normalize "
+            "as the checkpoint was trained (--encoder.do_normalize=false)"
         ) from error
     if extractor.sampling_rate != SAMPLE_RATE:
         raise UserError(
-            f"{source}: its preprocessor_config.json says sampling_rate {extractor.sampling_rate}, but waveforms here "
-            f"are at {SAMPLE_RATE} Hz; choose a checkpoint trained at {SAMPLE_RATE} Hz"
+            f"{source}: sampling_rate of preprocessor_config.json is {extractor.sampling_rate}, expected {SAMPLE_RATE}"
         )
     return extractor.do_normalize if do_normalize is None else do_normalize
 
 
 @quiet_huggingface()
-def read_model(source, config, revision=None):
+def read_model(source: str, config: PreTrainedConfig, revision: str | None = None) -> PreTrainedModel:
     """Load the encoder in float32 without changing the global random state.
 
-    Safetensors are preferred; a checkpoint that has only ``pytorch_model.bin`` is read with ``weights_only=True``, so
-    that no pickled code ever runs, and a line says so.
+    Safetensors are preferred; ``pytorch_model.bin`` is read with ``weights_only=True``, so that no pickled code runs,
+    and a warning is logged.
 
     Raises
     ------
@@ -129,49 +129,41 @@ def read_model(source, config, revision=None):
         if source == NANO_RANDOM:
             torch.default_generator.manual_seed(NANO_SEED)  # torch.manual_seed would seed the GPUs too
             return AutoModel.from_config(config, dtype=torch.float32)
-        return read_weights(source, config, revision)
+        return _read_weights(source, config, revision)
 
 
-def read_weights(source, config, revision):
-    """Load the weights for :func:`read_model`."""
-    folder = local_folder(source)
+def _read_weights(source: str, config: PreTrainedConfig, revision: str | None) -> PreTrainedModel:
+    folder = _local_folder(source)
     if folder is not None and not any((folder / name).is_file() for name in WEIGHT_FILES):
-        raise UserError(f"{source}: has config.json but no weights ({' or '.join(WEIGHT_FILES[::2])})")
+        raise UserError(f"{source}: the folder has no weights; expected {' or '.join(WEIGHT_FILES[::2])}")
     options = dict(config=config, revision=revision, dtype=torch.float32, weights_only=True, output_loading_info=True)
     try:
         try:
             model, info = AutoModel.from_pretrained(folder or source, use_safetensors=True, **options)
         except OSError:
             model, info = AutoModel.from_pretrained(folder or source, use_safetensors=False, **options)
-            logger.warning("%s: has no safetensors: pytorch_model.bin read with weights_only=True", source)
-    except Exception as error:  # whatever transformers, safetensors, torch or the hub client may raise
+            logger.warning("%s: no safetensors; reading pytorch_model.bin with weights_only=True", source)
+    except Exception as error:  # transformers, safetensors, torch and the hub client raise various types
         raise UserError(
-            f"{source}: its weights cannot be loaded ({first_line(error)}); download the checkpoint anew"
+            f"{source}: the weights cannot be loaded ({first_line(error)}); download the checkpoint again"
         ) from error
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
+    missing = sorted(info["missing_keys"])
+    if missing:
         raise UserError(
-            f"{source}: its weights lack {len(missing)} tensors that its config.json calls for (first: {missing[0]}); "
-            "download the checkpoint anew"
+            f"{source}: the weights lack {shorten(missing)}, which config.json requires; download the checkpoint again"
         )
     return model
 
 
-def local_folder(source):
-    """Return the folder that ``source`` names, or None for a hub id.
-
-    Raises
-    ------
-    UserError
-        If it reads as a path and there is no folder there.
-    """
+def _local_folder(source: str) -> Path | None:
+    """Return the folder that ``source`` names, or None for a hub id; raise a UserError if a path does not exist."""
     if source in (NANO, NANO_RANDOM):
         return NANO_FOLDER
     path = Path(source).expanduser()
     if path.is_dir():
         return path
     if path.exists():
-        raise UserError(f"{source}: is a file; give the folder with config.json and the weights")
+        raise UserError(f"{source}: is a file; expected the folder with config.json and the weights")
     if path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2:
-        raise UserError(f"{source}: no such folder; give a checkpoint's folder, a hub id, or {NANO!r}")
+        raise UserError(f"{source}: no such folder; expected a checkpoint's folder, a hub id, or {NANO!r}")
     return None

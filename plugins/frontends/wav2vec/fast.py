@@ -1,61 +1,78 @@
-"""A frozen encoder's forward pass, with the arithmetic of transformers' modules in an order that machines like better.
+"""Forward pass of a frozen encoder, with the results of transformers' modules in less time.
 
-What is slow in the plain forward pass, and what is done here:
+What is slow in transformers, and what is done here:
 
 - The group norm behind the first convolution (``feat_extract_norm: group``) reads and writes the largest activation,
-  3,200 x 512 a second, a dozen times. But that convolution is linear in a window of 10 samples, so the mean and
-  variance of its outputs follow from the mean ``m`` and covariance ``S`` of the windows: channel ``c`` has ``w_c . m``
-  and ``w_c' S w_c``. They are summed in float64, since ``w_c' S w_c`` may be a small difference, and the norm becomes
-  part of the convolution's weights, for each utterance its own.
-- Activations lie as (time, channels), so that layer norms need no transposition and a convolution with stride ``s`` is
-  one matrix product for every ``s`` taps on a view, without copies (:func:`convolve`). Utterances are padded to a whole
-  number of output frames and lie behind one another in one long matrix; a window across a border gives only a frame
-  that nobody reads.
-- The batch goes through the convolutions in pieces, so that temporaries stay small (:data:`PIECE`), GELU in place.
-- The positional convolution (128 taps, 16 groups) is done by FFT in blocks (overlap-save), its weight norm once.
-- Attention runs over utterances of equal length without a mask, as flash attention wants it. In batches sorted by
-  length these are few; beyond :data:`MAX_RUNS` a mask is used.
-- Under autocast the weights are cast once and not at every call, an activation once and not for each of the queries,
-  keys and values. The residual stream, norms and the positional convolution stay in float32, and the samples enter the
-  first convolution as a sum of two low-precision numbers each, which makes its products exact to 16 bits.
+  3,200 x 512 per second, a dozen times. But that convolution is linear in a window of 10 samples, so that mean and
+  variance of its outputs follow from the mean ``m`` and covariance ``S`` of the windows: ``w_c . m`` and ``w_c' S w_c``
+  for channel ``c``. They are summed in float64, since ``w_c' S w_c`` may be a small difference, and the norm becomes
+  part of the convolution's weights, which then differ between utterances.
+- Activations are stored as (time, channels), so that layer norms need no transposition and a convolution with stride
+  ``s`` is one matrix product for every ``s`` taps on a view. Utterances are padded to a multiple of the output frame
+  and concatenated; frames of windows across a border are not used.
+- The batch is convolved in pieces, so that temporary tensors stay small (:data:`PIECE`), and GELU works in place.
+- The positional convolution (128 taps, 16 groups) uses FFTs in blocks, and its weight norm is computed once.
+- Attention runs over utterances of equal length without a mask, as flash attention requires. In batches sorted by
+  length these runs are few; beyond :data:`MAX_RUNS` a mask is used.
+- Under autocast, weights are cast once instead of at every call, and an activation once instead of for each of the
+  queries, keys and values. The residual stream, norms and the positional convolution stay in float32, and the samples
+  enter the first convolution as sums of two low-precision numbers, which makes its products exact to 16 bits.
 - There is one host synchronisation, for the lengths.
 
-Shape legend: ``B`` utterances, ``T`` samples, ``F`` frames (50 a second), ``C`` channels, ``H`` heads, ``G`` groups.
+Shape legend: ``B`` utterances, ``T`` samples, ``F`` frames (50 per second), ``C`` channels, ``H`` heads.
 """
+
+from __future__ import annotations
 
 import functools
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
 from korser.frontend.lengths import length_mask, mask_padding
 from korser.plugins.frontends import triton_support
+from korser.plugins.frontends.wav2vec.convolutions import (
+    cast,
+    convolution_weights,
+    convolve,
+    fft_convolve,
+    fft_weights,
+    receptive_field,
+    split_products,
+)
 
-MAX_RUNS = 32  # of equal length, in which attention is computed one after the other
-PIECE = {"cpu": 200, "cuda": 3200}  # frames that go through the convolutions at once
+__all__ = ["FrozenEncoder", "add_norm"]
+
+MAX_RUNS = 32  # runs of utterances of equal length, whose attention is computed one after the other
+PIECE = {"cpu": 200, "cuda": 3200}  # frames that are convolved at once
+
+Weights = dict[nn.Module, Any]  # derived weights by module
 
 
 class FrozenEncoder:
-    """Hidden states of a frozen transformers model without gradient, as its own forward pass gives them.
+    """Hidden states of a frozen transformers model, as its own forward pass gives them without gradient.
 
-    Weights in the layout or dtype that is needed here are derived at the first call and again whenever a parameter was
-    moved, replaced or changed in place (but for changes through ``.data``, which torch does not track). They are no
-    part of the state dict.
+    Weights in the required layout and dtype are derived at the first call, and again when a parameter was moved,
+    replaced or changed in place (except through ``.data``, which torch does not track). They are not part of the state
+    dict.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A wav2vec 2.0, HuBERT, WavLM or data2vec-audio model in eval mode; :meth:`supports` says whether it will do.
+        A wav2vec 2.0, HuBERT, WavLM or data2vec-audio model in eval mode; for which :meth:`supports` is true.
     every : bool
-        Give all hidden states and not the last alone.
+        Return all hidden states instead of the last.
     compiled : bool
-        Let ``torch.compile`` fuse norms with what is beside them.
+        Fuse norms with neighbouring operations by ``torch.compile``.
     """
 
-    def __init__(self, model, every=False, compiled=False):
+    def __init__(self, model: nn.Module, *, every: bool = False, compiled: bool = False) -> None:
         self.model = model
         self.every = every
         self.compiled = compiled
@@ -64,30 +81,30 @@ class FrozenEncoder:
         )
         self.stamp = self.sources = self.derived = None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "stamp": None, "sources": None, "derived": None}  # copies derive their own
 
     @staticmethod
-    def supports(model):
+    def supports(model: nn.Module) -> bool:
         """Return whether a model can be computed: float32 parameters, no adapters (MMS)."""
         adapters = getattr(model.config, "adapter_attn_dim", None) is not None
         return not adapters and all(p.dtype == torch.float32 for p in model.parameters())
 
-    def __call__(self, x, lengths, frames):
+    def __call__(self, x: torch.Tensor, lengths: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
         """Compute hidden states.
 
         Parameters
         ----------
         x : torch.Tensor
-            ``(B, T)`` float32 waveform, normalised if the checkpoint wants it, zero past ``lengths``.
+            ``(B, T)`` float32 waveform, normalised if the checkpoint requires it, zero beyond ``lengths``.
         lengths, frames : torch.Tensor
             ``(B,)`` int64, samples and output frames of each utterance.
 
         Returns
         -------
         list of torch.Tensor
-            Layers 0 to top, or the top alone; each ``(B, F, C)`` float32, ``F`` the largest of ``frames``; arbitrary
-            past an utterance's frames.
+            Layers 0 to top, or only the top; each ``(B, F, C)`` float32, ``F`` the largest of ``frames``; arbitrary
+            beyond an utterance's frames.
         """
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
@@ -102,13 +119,15 @@ class FrozenEncoder:
 
     # ---- convolutional feature extractor ----------------------------------------------------------------------------
 
-    def _extract(self, x, lengths, n_frames, weights, dtype):
+    def _extract(
+        self, x: torch.Tensor, lengths: torch.Tensor, n_frames: int, weights: Weights, dtype: torch.dtype
+    ) -> torch.Tensor:
         """``(B, T)`` -> ``(B, F, C)`` in ``dtype``."""
         config = self.model.config
         hop, reach = math.prod(config.conv_stride), receptive_field(config.conv_kernel, config.conv_stride)
-        more = -(-(reach - hop) // hop)  # frames whose samples the last frame reaches into
+        more = -(-(reach - hop) // hop)  # frames on whose samples the last frame depends
         first = self._first_weights(x, lengths, weights)
-        x = F.pad(x, (0, hop * (n_frames + more) - x.shape[1]))  # may crop what no frame sees
+        x = F.pad(x, (0, hop * (n_frames + more) - x.shape[1]))  # may crop samples that no frame depends on
 
         y = x.new_empty(len(x), n_frames, config.conv_dim[-1], dtype=dtype)
         piece = PIECE["cpu" if x.device.type == "cpu" else "cuda"]
@@ -120,8 +139,8 @@ class FrozenEncoder:
             part.copy_(out.view(len(samples), -1, out.shape[-1])[:, : part.shape[1]])
         return y
 
-    def _first_weights(self, x, lengths, weights):
-        """Weights and offset of the first convolution and its group norm in one, ``(B, taps + 1, C)`` float32."""
+    def _first_weights(self, x: torch.Tensor, lengths: torch.Tensor, weights: Weights) -> torch.Tensor:
+        """Return joint weights and offset of the first convolution and its group norm, ``(B, taps + 1, C)`` float32."""
         layer = self.model.feature_extractor.conv_layers[0]
         w = weights[layer]  # (taps, C) float64
         bias = torch.zeros_like(w[0]) if layer.conv.bias is None else layer.conv.bias.double()
@@ -139,8 +158,8 @@ class FrozenEncoder:
         w = w * (norm.weight.double() / (variance + norm.eps).sqrt())  # (B, taps, C)
         return torch.cat([w, norm.bias.double() - mean @ w], 1).float()  # the convolution's bias is in its mean too
 
-    def _convolutions(self, x, first, weights, dtype):
-        """``(B, T)``, ``T`` a whole number of frames -> ``(B * F, C)``, the last frames of each utterance arbitrary."""
+    def _convolutions(self, x: torch.Tensor, first: torch.Tensor, weights: Weights, dtype: torch.dtype) -> torch.Tensor:
+        """``(B, T)``, ``T`` a multiple of a frame -> ``(B * F, C)``, arbitrary in the last frames of an utterance."""
         layers = self.model.feature_extractor.conv_layers
         taps, stride = layers[0].conv.kernel_size[0], layers[0].conv.stride[0]
         windows = F.pad(x, (0, taps - stride)).unfold(1, taps, stride)
@@ -160,8 +179,16 @@ class FrozenEncoder:
 
     # ---- transformer ------------------------------------------------------------------------------------------------
 
-    def _encode(self, y, padded, runs, mask, weights, dtype):
-        """``(B, F, C)`` -> hidden states; ``padded``: the frames where utterances differ in length, else None."""
+    def _encode(
+        self,
+        y: torch.Tensor,
+        padded: torch.Tensor | None,
+        runs: list[tuple[int, int]],
+        mask: torch.Tensor | None,
+        weights: Weights,
+        dtype: torch.dtype,
+    ) -> list[torch.Tensor]:
+        """``(B, F, C)`` -> hidden states; ``padded``: the frames if utterances differ in length, else None."""
         projection, encoder = self.model.feature_projection, self.model.encoder
         stable = getattr(self.model.config, "do_stable_layer_norm", False)
 
@@ -172,7 +199,7 @@ class FrozenEncoder:
         h = h + self._positions(h, padded, weights)
         if not stable:
             h = encoder.layer_norm(h)
-            a = h.to(dtype)  # what the next matrix reads
+            a = h.to(dtype)  # input of the next matrix product
 
         add_norm = self._add_norm
         if h.is_cuda and not self.compiled and triton_support.is_available():
@@ -194,7 +221,7 @@ class FrozenEncoder:
             states[-1] = encoder.layer_norm(h)
         return states
 
-    def _positions(self, h, padded, weights):
+    def _positions(self, h: torch.Tensor, padded: torch.Tensor | None, weights: Weights) -> torch.Tensor:
         """Compute the positional embedding of ``(B, F, C)``."""
         embed = self.model.encoder.pos_conv_embed
         if hasattr(embed, "layers"):  # data2vec-audio
@@ -210,16 +237,16 @@ class FrozenEncoder:
 
     # ---- weights ----------------------------------------------------------------------------------------------------
 
-    def _weights(self, dtype):
+    def _weights(self, dtype: torch.dtype) -> Weights:
         """Return derived weights by module, computed again if a parameter or buffer has changed."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         stamp = [dtype, *((t.data_ptr(), t._version, t.device) for t in tensors if not t.is_inference())]
-        if stamp != self.stamp or any(t.is_inference() for t in tensors):  # of inference tensors torch keeps no version
+        if stamp != self.stamp or any(t.is_inference() for t in tensors):  # inference tensors have no version
             self.derived = self._derive(dtype)
-            self.stamp, self.sources = stamp, [t.detach() for t in tensors]  # held, so that no address is used again
+            self.stamp, self.sources = stamp, [t.detach() for t in tensors]  # kept, so that no address is reused
         return self.derived
 
-    def _derive(self, dtype):
+    def _derive(self, dtype: torch.dtype) -> Weights:
         extractor, encoder = self.model.feature_extractor, self.model.encoder
         first, *others = extractor.conv_layers
         derived = {first: first.conv.weight[:, 0].T.double()}
@@ -233,148 +260,62 @@ class FrozenEncoder:
         return derived
 
 
-def receptive_field(kernels, strides):
-    """Return the number of samples that one frame behind a stack of convolutions depends on."""
-    n = 1
-    for kernel, stride in zip(reversed(kernels), reversed(strides)):
-        n = (n - 1) * stride + kernel
-    return n
-
-
-def activate(function, x):
-    """Apply an activation, GELU in place: a large new tensor costs more than the function."""
+def activate(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Apply an activation; GELU in place, since a large new tensor costs more than the function."""
     return torch.ops.aten.gelu_(x) if isinstance(function, GELUActivation) else function(x)
 
 
-def norm_activate(x, weight, bias, eps, function):
-    """Layer norm and activation in float32; the dtype of ``x`` comes out.
+def norm_activate(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+    function: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """Apply layer norm and activation in float32; return the dtype of ``x``.
 
-    Of a rounded scale and offset the error would be the same in every frame and add up over the layers.
+    The error of a rounded scale and offset would be the same in every frame and add up over the layers.
     """
     return activate(function, F.layer_norm(x.float(), x.shape[-1:], weight, bias, eps)).to(x.dtype)
 
 
-def add_norm(x, y, weight, bias, eps):
-    """Layer norm of ``x + y``, in float32 and in the dtype of ``y``."""
+def add_norm(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the layer norm of ``x + y``, in float32 and in the dtype of ``y``."""
     z = F.layer_norm(x + y, x.shape[-1:], weight, bias, eps)
     return z, z.to(y.dtype)
 
 
-def cut(x, lengths):
-    """Zero past ``lengths``, where there are such."""
+def cut(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    """Set ``x`` to zero beyond ``lengths``, if given."""
     return x if lengths is None else mask_padding(x, lengths)
 
 
-def split_products(a, b, dtype):
-    """Factors of low precision whose product is ``a @ b`` to twice that precision.
-
-    ``a = a1 + a2`` and ``b = b1 + b2``, each of ``dtype``; ``[a1, a2, a1] @ [b1; b1; b2]`` lacks only ``a2 @ b2``. The
-    inner dimension is filled up with zeros to a multiple of 8, as tensor cores want it.
-
-    Example
-    -------
-    >>> a, b = torch.randn(1, 4, 11), torch.randn(1, 11, 5)
-    >>> u, v = split_products(a, b, torch.bfloat16)
-    >>> u.shape, bool((u.float() @ v.float() - a @ b).abs().max() < 1e-4)
-    (torch.Size([1, 4, 40]), True)
-    """
-    a1, b1 = a.to(dtype), b.to(dtype)
-    a2, b2 = (a - a1).to(dtype), (b - b1).to(dtype)
-    fill = -3 * a.shape[-1] % 8
-    return F.pad(torch.cat([a1, a2, a1], -1), (0, fill)), F.pad(torch.cat([b1, b1, b2], -2), (0, 0, 0, fill))
-
-
-def cast(x, dtype):
-    """``x`` in another dtype, if there is an ``x``."""
-    return None if x is None else x.to(dtype)
-
-
-def convolution_weights(conv, dtype):
-    """For :func:`convolve`: one matrix for every ``stride`` taps, and the bias."""
-    w = conv.weight.permute(2, 1, 0).to(dtype)  # (taps, C in, C out)
-    return [part.flatten(0, 1) for part in w.split(conv.stride[0])], cast(conv.bias, dtype)
-
-
-def convolve(x, stride, matrices, bias):
-    """Strided convolution by matrix products on views.
-
-    Parameters
-    ----------
-    x : torch.Tensor
-        ``(n, C)``, ``n`` a multiple of ``stride``.
-    stride : int
-    matrices : list of torch.Tensor
-        ``(taps * C, C')`` each, for taps 0 to ``stride - 1`` and so on.
-    bias : torch.Tensor or None
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n / stride, C')``; rows whose window reaches beyond ``x`` are arbitrary.
-    """
-    x = x.view(len(x) // stride, -1)
-    if bias is None:
-        y = x[:, : len(matrices[0])] @ matrices[0]
-    else:
-        y = torch.addmm(bias, x[:, : len(matrices[0])], matrices[0])
-    for i, matrix in enumerate(matrices[1:], 1):
-        y[: len(y) - i].addmm_(x[i:, : len(matrix)], matrix)
-    return y
-
-
-def fft_weights(conv):
-    """For :func:`fft_convolve`: spectra of a grouped convolution, ``(bins, G, C / G, C / G)``, its bias, two sizes."""
-    taps = conv.kernel_size[0]
-    size = 2 ** math.ceil(math.log2(2 * taps))
-    spectrum = torch.fft.rfft(conv.weight, n=size).conj()  # (C, C / G, bins); conj: a correlation
-    spectrum = spectrum.unflatten(0, (conv.groups, -1)).permute(3, 0, 2, 1).resolve_conj().contiguous()
-    return spectrum, conv.bias, taps, size
-
-
-def fft_convolve(x, spectrum, bias, taps, size):
-    """Convolve in groups over time, centred, zero-padded, in blocks of ``size - taps + 1`` frames (overlap-save).
-
-    With an even number of taps frame ``t`` sees ``t - taps / 2`` to ``t + taps / 2 - 1``, as in fairseq.
-
-    Parameters
-    ----------
-    x : torch.Tensor
-        ``(B, F, C)`` float32.
-    spectrum, bias, taps, size
-        From :func:`fft_weights`.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, F, C)``.
-    """
-    B, n_frames, C = x.shape
-    hop = size - taps + 1
-    n = -(-n_frames // hop)
-    x = F.pad(x, (0, 0, taps // 2, n * hop + taps - 1 - taps // 2 - n_frames))
-    blocks = torch.fft.rfft(x.unfold(1, size, hop))  # (B, n, C, bins)
-    blocks = blocks.flatten(0, 1).unflatten(1, spectrum.shape[1:3]).permute(3, 1, 0, 2)  # (bins, G, B * n, C / G)
-    y = torch.fft.irfft((blocks @ spectrum).permute(2, 1, 3, 0), n=size)[..., :hop]  # (B * n, G, C / G, hop)
-    return y.reshape(B, n, C, hop).transpose(2, 3).reshape(B, n * hop, C)[:, :n_frames] + bias
-
-
-def feed_forward(layers, x, weights):
+def feed_forward(layers: nn.Module, x: torch.Tensor, weights: Weights) -> torch.Tensor:
     """Apply the two linear layers behind the attention."""
     x = activate(layers.intermediate_act_fn, F.linear(x, *weights[layers.intermediate_dense]))
     return F.linear(x, *weights[layers.output_dense])
 
 
-def attend(attention, bias, runs, mask, weights, x):
-    """Multi-head self-attention.
+def attend(
+    attention: nn.Module,
+    bias: torch.Tensor | None,
+    runs: list[tuple[int, int]],
+    mask: torch.Tensor | None,
+    weights: Weights,
+    x: torch.Tensor,
+) -> torch.Tensor:
+    """Compute multi-head self-attention.
 
     Parameters
     ----------
     attention : nn.Module
-        Of transformers.
+        The module of transformers.
     bias : torch.Tensor or None
         ``(H, F, F)``, WavLM's relative position bias.
     runs : list of (int, int)
-        Frames, and how many utterances in a row have them.
+        Number of frames, and how many consecutive utterances have it.
     mask : torch.Tensor or None
         ``(B, 1, 1, F)`` bool; if given, runs are not used.
     weights : dict
@@ -384,7 +325,7 @@ def attend(attention, bias, runs, mask, weights, x):
     Returns
     -------
     torch.Tensor
-        ``(B, F, C)``, arbitrary past an utterance's frames.
+        ``(B, F, C)``, arbitrary beyond an utterance's frames.
     """
     n_frames = x.shape[1]
     heads = (attention.num_heads, attention.head_dim)
@@ -392,7 +333,7 @@ def attend(attention, bias, runs, mask, weights, x):
     q, k, v = (F.linear(x, *weights[p]).unflatten(-1, heads).transpose(1, 2) for p in projections)  # (B, H, F, C / H)
     gate = None if bias is None else position_gate(attention, x.unflatten(-1, heads).transpose(1, 2), weights)
 
-    def scores_bias(rows, n):
+    def scores_bias(rows: slice, n: int) -> torch.Tensor | None:
         return None if bias is None else (gate[rows, :, :n] * bias[:, :n, :n]).to(x.dtype)
 
     if len(runs) == 1 or mask is not None:
@@ -411,8 +352,8 @@ def attend(attention, bias, runs, mask, weights, x):
     return F.linear(y, *weights[attention.out_proj])
 
 
-def position_gate(attention, x, weights):
-    """WavLM's gate of its relative position bias (arXiv 2110.13900), ``(B, H, F, C / H)`` -> ``(B, H, F, 1)``."""
+def position_gate(attention: nn.Module, x: torch.Tensor, weights: Weights) -> torch.Tensor:
+    """Return the gate of WavLM's position bias (arXiv 2110.13900), ``(B, H, F, C / H)`` -> ``(B, H, F, 1)``."""
     gates = F.linear(x, *weights[attention.gru_rel_pos_linear]).float().unflatten(-1, (2, 4)).sum(-1).sigmoid()
     a, b = gates.chunk(2, dim=-1)
     return a * (b * attention.gru_rel_pos_const - 1) + 2

@@ -1,15 +1,18 @@
-"""The three places where a wav2vec 2.0 relative lets padding leak into speech, made length-aware.
+"""Length-aware versions of the modules of transformers in which padding influences speech.
 
-transformers masks the attention but not these, whose output on real frames depends on how much padding follows:
+transformers masks the attention, but not these modules, whose output on valid frames depends on the amount of padding:
 
-- the first convolution's ``GroupNorm`` (``feat_extract_norm: group``, as wav2vec2-base) averages over all of time;
-- data2vec-audio's stack of positional convolutions: each writes into the padding what the next one reads;
+- the first convolution's ``GroupNorm`` (``feat_extract_norm: group``, as wav2vec2-base) averages over all frames;
+- data2vec-audio's stack of positional convolutions: each writes into the padding, which the next one reads;
 - HuBERT's ``BatchNorm1d`` before the positional convolution (``conv_pos_batch_norm``) makes zero padding non-zero.
 
-Each instance gets a subclass (``module.__class__ = ...``), so that parameters and state-dict keys stay what they were.
+The class of each instance is replaced (``module.__class__ = ...``), so that parameters and state-dict keys are kept.
 """
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,15 +22,17 @@ from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioPo
 
 from korser.frontend.lengths import mask_padding, masked_mean_std
 
-# WavLM in transformers gives torch a bool padding mask beside a float position bias: right, but torch complains.
+__all__ = ["known_lengths", "make_length_aware"]
+
+# WavLM in transformers gives torch a bool padding mask and a float position bias: correct, but torch warns.
 warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
 
 
 class LengthAwareGroupNorm(nn.GroupNorm):
-    """Group norm with one group per channel, whose statistics are taken over the valid frames."""
+    """Group norm with one group per channel and statistics over the valid frames."""
 
-    def forward(self, x):
-        """Compute over the valid samples of ``(B, C, T)``."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise ``(B, C, T)``."""
         y = x.to(torch.promote_types(x.dtype, torch.float32))  # sums over time overflow float16
         mean, std = masked_mean_std(y.transpose(1, 2), self.lengths, eps=self.eps)  # (B, C) each
         y = (y - mean[..., None]) / std[..., None]
@@ -37,11 +42,11 @@ class LengthAwareGroupNorm(nn.GroupNorm):
 class LengthAwareBatchNorm(nn.BatchNorm1d):
     """Batch norm whose output is zero in the padding.
 
-    It always uses the checkpoint's running statistics: those of a padded training batch would count the padding.
+    It always uses the checkpoint's running statistics, since those of a padded training batch would count the padding.
     """
 
-    def forward(self, x):
-        """Compute over the valid samples of ``(B, C, T)``."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise ``(B, C, T)``."""
         y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
         return mask_padding(y.transpose(1, 2), self.lengths).transpose(1, 2)
 
@@ -49,13 +54,13 @@ class LengthAwareBatchNorm(nn.BatchNorm1d):
 class LengthAwarePositionalConv(Data2VecAudioPositionalConvLayer):
     """Positional convolution whose output is zero in the padding."""
 
-    def forward(self, x):
-        """Compute over the valid samples of ``(B, C, T)``."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve ``(B, C, T)``."""
         return mask_padding(super().forward(x).transpose(1, 2), self.lengths).transpose(1, 2)
 
 
-def make_length_aware(model):
-    """Give every module of ``model`` that leaks padding its length-aware class, in place."""
+def make_length_aware(model: nn.Module) -> None:
+    """Replace the class of every module of ``model`` that leaks padding by its length-aware version."""
     first_norm = getattr(model.feature_extractor.conv_layers[0], "layer_norm", None)
     if isinstance(first_norm, nn.GroupNorm):
         first_norm.__class__ = LengthAwareGroupNorm
@@ -67,8 +72,8 @@ def make_length_aware(model):
 
 
 @contextmanager
-def known_lengths(model, first_lengths, frame_lengths):
-    """Tell the length-aware modules how long each utterance is, for the calls inside the ``with`` block.
+def known_lengths(model: nn.Module, first_lengths: torch.Tensor, frame_lengths: torch.Tensor) -> Iterator[None]:
+    """Set the lengths of the utterances in the length-aware modules, inside the ``with`` block.
 
     Parameters
     ----------

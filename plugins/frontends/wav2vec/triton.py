@@ -1,12 +1,16 @@
-"""A Triton kernel for :mod:`korser.plugins.frontends.wav2vec.fast`: sum and norm between matrix products.
+"""A Triton kernel for :mod:`korser.plugins.frontends.wav2vec.fast`: sum, layer norm and rounding in one pass.
 
-Sum, layer norm and rounding are separate passes over the residual stream otherwise, the largest part of the time that
-an encoder in bf16 does not spend on tensor cores.
+As separate passes over the residual stream, these take most of the time that an encoder in bf16 does not spend on
+tensor cores.
 """
+
+from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
+
+__all__ = ["add_norm"]
 
 
 @triton.jit
@@ -23,8 +27,10 @@ def _add_norm(x, y, weight, bias, z, a, size, eps, BLOCK: tl.constexpr):
     tl.store(a + row + i, n.to(a.dtype.element_ty), inside)
 
 
-def add_norm(x, y, weight, bias, eps):
-    """Layer norm of ``x + y``, in float32 and in the dtype of ``y``.
+def add_norm(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the layer norm of ``x + y``, in float32 and in the dtype of ``y``.
 
     Parameters
     ----------

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
 from korser.plugins.frontends.wav2vec.checkpoint import NANO_RANDOM, read_config, read_do_normalize, read_model
-from korser.plugins.frontends.wav2vec.fast import FrozenEncoder, receptive_field
+from korser.plugins.frontends.wav2vec.convolutions import receptive_field
+from korser.plugins.frontends.wav2vec.fast import FrozenEncoder
 from korser.plugins.frontends.wav2vec.padding import known_lengths, make_length_aware
 from korser.utils.errors import UserError
 

@@ -3,6 +3,7 @@ import torch
 
 from korser.frontend.lengths import length_mask
 from korser.plugins.backbones.convnet import ConvNet, MaskedBatchNorm
+from korser.utils.errors import UserError
 
 SHAPES = [(1, 1), (7, 3), (40, 120), (64, 370), (192, 180), (1536, 25)]
 
@@ -169,7 +170,7 @@ def test_the_network_sees_the_same_rate_behind_every_frontend():
 
 
 def test_wrong_options_are_refused():
-    with pytest.raises(ValueError, match="2 maps need 1 time_strides"):
+    with pytest.raises(UserError, match="3 time_strides and 4 band_strides for 2 maps: expected 1 and 2"):
         ConvNet(in_channels=4, maps=(8, 16))
-    with pytest.raises(ValueError, match="odd, not 4"):
+    with pytest.raises(UserError, match="kernel_size=4: expected an odd number"):
         ConvNet(in_channels=4, kernel_size=4)

@@ -11,14 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from korser.data.fingerprint import weights_digest
 from korser.plugins.frontends.wav2vec import fast as fast_module
-from korser.plugins.frontends.wav2vec.fast import (
-    FrozenEncoder,
+from korser.plugins.frontends.wav2vec.convolutions import (
     convolution_weights,
     convolve,
     fft_convolve,
     fft_weights,
     split_products,
 )
+from korser.plugins.frontends.wav2vec.fast import FrozenEncoder
 from korser.plugins.frontends.wav2vec.wav2vec import Wav2Vec
 from korser.utils.errors import UserError
 
