@@ -99,7 +99,7 @@ def find_models(models: Any, info: ValidationInfo) -> list[Path]:
         files = [file for file in (folder / model, Path(model), SHIPPED / model) if file.is_file()]
         if not files:
             names = [file.name for file in sorted(folder.glob("*.yaml"))]
-            raise ValueError(f"there is no file {model}{did_you_mean(model, names)}")
+            raise ValueError(f"file not found: {model}{did_you_mean(model, names)}")
         found.append(files[0])
     stems = [path.stem for path in found]
     for stem in stems:

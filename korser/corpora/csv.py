@@ -217,7 +217,7 @@ def _find_all_audio(file: Path, paths: Sequence[str | None], row_numbers: Sequen
     if missing:
         row, path = missing[0]
         more = f" (and {len(missing) - 1} more of {len(found)})" if len(missing) > 1 else ""
-        raise UserError(f"{file} row {row}: there is no file {path} in {file.parent}{more}")
+        raise UserError(f"{file} row {row}: file not found: {path} in {file.parent}{more}")
     return found
 
 

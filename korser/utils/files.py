@@ -90,10 +90,13 @@ def read_json(path: str | Path) -> Any:
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path.parent} has no {path.name}: it is not a run directory, or its training has not finished"
-        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        folder = path.parent
+        if folder.is_file():
+            raise UserError(f"{folder} is a file: expected a run directory, such as {folder.parent}") from None
+        if not folder.exists():
+            raise UserError(f"{folder}: folder not found") from None
+        raise UserError(f"{folder} has no {path.name}: not a run directory, or its training has not finished") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): delete it and train again") from error
 

@@ -27,9 +27,12 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 # -- names in messages ------------------------------------------------------------------------------------------------
 def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the closest known name, else the list of known names."""
-    known = [str(k) for k in known]
-    return closest_name(name, known) or (f" (known: {', '.join(known)})" if known else "")
+    """Return ``" (did you mean 'x'?)"`` for the closest known name, else a short list of the known names."""
+    known = [str(k) for k in dict.fromkeys(known)]
+    return closest_name(name, known) or (f" (known: {', '.join(known)})" if 0 < len(known) <= MAX_LISTED else "")
+
+
+MAX_LISTED = 30  # names in a message
 
 
 def closest_name(name: object, known: Iterable[str]) -> str:

@@ -38,7 +38,7 @@ class TestSettings:
             ("seeds", "[]", "nothing to compare"),
             ("folds", "2", "folds=2: expected an integer >= 3 or null"),
             ("folds", "many", "folds=many: expected an integer >= 3 or null"),
-            ("models", "[mel_slt.yaml]", "no file mel_slt.yaml.*did you mean 'mel_stl.yaml'"),
+            ("models", "[mel_slt.yaml]", "file not found: mel_slt.yaml.*did you mean 'mel_stl.yaml'"),
             ("models", "mel_stl.yaml", "expected a list of YAML files of models"),
             ("models", "[mel_stl.yaml, hparams/../hparams/mel_stl.yaml]", "two files are called mel_stl"),
             ("metric", "uarr", "did you mean 'uar'"),

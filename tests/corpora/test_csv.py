@@ -212,8 +212,8 @@ def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
     "text, message",
     [
         ("file,emotion\na.wav,joy\n", "no column 'path'.*file, emotion"),
-        ("path\na.wav\nnone.wav\n", "row 3: there is no file none.wav in [^ ]*$"),
-        ("path\nx.wav\nb.wav\ny.wav\nz.wav\n", r"row 2: there is no file x.wav in [^ ]* \(and 2 more of 4\)$"),
+        ("path\na.wav\nnone.wav\n", "row 3: file not found: none.wav in [^ ]*$"),
+        ("path\nx.wav\nb.wav\ny.wav\nz.wav\n", r"row 2: file not found: x.wav in [^ ]* \(and 2 more of 4\)$"),
         ("path,emotion\na.wav,joy\n,joy\n", "row 3: the path is empty"),
         ("path,id\na.wav,x\nb.wav,y\nc.wav,x\n", "rows 2, 4: id 'x' is used 2 times"),
         ("path\na.wav\nb.wav\na.wav\n", "rows 2, 4: id 'a' is used 2 times"),
@@ -221,8 +221,8 @@ def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
         ("path,emotion, emotion\na.wav,joy,anger\n", "2 columns 'emotion'"),
         ("path,emotion,emotion\na.wav,joy,anger\n", "2 columns 'emotion'"),
         ("path,Emotion,EMOTION\na.wav,joy,anger\n", "2 columns 'emotion'"),
-        (f"path\n{'x' * 300}.wav\n", "row 2: there is no file xxx"),
-        (f"path\n{'x' * 300}/a.wav\n", "row 2: there is no file xxx"),
+        (f"path\n{'x' * 300}.wav\n", "row 2: file not found: xxx"),
+        (f"path\n{'x' * 300}/a.wav\n", "row 2: file not found: xxx"),
         ("path,emotion\n", "no rows"),
         ("", "not a CSV table"),
         ('path,emotion\na.wav,joy\nb.wav,"joy\nc.wav,joy\n', "row 3: a quotation mark is never closed"),
@@ -233,7 +233,7 @@ def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
             "path,id,emotion\na.wav,x,joy\nb.wav,y,joy\na.wav,z,anger\n",
             "rows 2, 4: 'x' and 'z' are the same file, .*a.wav, labelled emotion joy and anger",
         ),
-        ("path,emotion\na.wav,joy\n\n,\nnone.wav,joy\n", "row 5: there is no file none.wav"),
+        ("path,emotion\na.wav,joy\n\n,\nnone.wav,joy\n", "row 5: file not found: none.wav"),
     ],
 )
 def test_bad_tables_name_the_row_and_the_fix(tmp_path, text, message):

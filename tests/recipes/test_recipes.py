@@ -90,6 +90,8 @@ def test_predict_table_and_json(call, trained, data, tmp_path):
         (["{run}", "{data}/empty.wav"], "empty.wav"),
         (["{run}", "{data}/manifest.csv"], "manifest.csv"),
         (["{data}", "{data}/s0_joy_1.wav"], "not a run directory"),
+        (["{data}/manifest.csv", "{data}/s0_joy_1.wav"], "manifest.csv is a file: expected a run directory"),
+        (["{data}/nowhere", "{data}/s0_joy_1.wav"], "nowhere: folder not found"),
         (["{run}"], "the following arguments are required: FILE (see korser predict --help)"),
         (["{run}", "{data}/s0_joy_1.wav", "--jason"], "unknown option --jason"),
     ],

@@ -13,7 +13,7 @@ from korser.search import load_settings
     [
         ({"n_epoch": "3"}, "--overrides.n_epoch="),
         ({"sampel": "null"}, "did you mean 'sampler'"),
-        ({"model": "mel_mlt.yaml"}, "there is no file mel_mlt.yaml (did you mean 'mel_mtl.yaml'"),
+        ({"model": "mel_mlt.yaml"}, "file not found: mel_mlt.yaml (did you mean 'mel_mtl.yaml'"),
         ({"models": "[]"}, "models=[]: expected at least one entry"),
         ({"models": "[mel_mtl.yaml, mel_mtl.yaml]"}, "two files are called mel_mtl"),
         ({"sampler": "!new:optuna.samplers.RandomSampler"}, "!name:"),

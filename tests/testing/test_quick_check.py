@@ -63,6 +63,7 @@ BROKEN = {  # (what is replaced, by what): what is said
     (LOG, "y = y.double()"): "forward returns torch.float64 for an input of torch.float32",
     (LOG, "y = y / 0"): "features are NaN or infinite",
     (LOG, "y = y / y.sum(1, keepdim=True)"): "differ alone and in a batch padded to the longest",
+    ("mask_padding(x, lengths)[:, None]", "x[:, None]"): "differ alone and in a batch padded with loud noise",
     (LOG, GAIN): "forward creates gain: create it in __init__, or the optimizer does not train it",
     (LOG, KEEPS): "forward in eval mode returns different features at every call",
     (LOG, IN_TRAINING): "features change after load_state_dict .*: mean is not a parameter or persistent buffer",

@@ -48,9 +48,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import math
 import os
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,9 @@ from korser.corpora.synthetic import _engine
 from korser.corpora.synthetic._engine import ESPEAK_RATE
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.text import shorten
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1  # increase it when the same settings give other audio for a reason that the digest does not cover
 SYNTHETIC = True
@@ -207,6 +212,7 @@ def prepare(
         If a size is out of range, espeakng-loader is not installed, or the folder cannot be written.
     """
     folder = _engine.check_folder(data_folder)
+    _require_own_folder(folder)
     if n_workers is not None:
         _engine.check_positive(n_workers=n_workers)
     _engine.check_positive(
@@ -215,6 +221,8 @@ def prepare(
     table, requests, digest = _designed(n_speakers, n_utterances)
     table = table.copy()
     folder /= f"{n_speakers}x{n_utterances}-{digest}"
+    if not folder.exists():
+        logger.info("corpus mini (synthetic): generating %d utterances in %s", n_utterances, folder)
     files = {name: folder / name.split("_")[0] / f"{name}.flac" for name in table.id}
     _engine.make_missing(
         folder,
@@ -225,6 +233,17 @@ def prepare(
     )
     table.insert(1, "path", [str(files[name]) for name in table.id])
     return table.drop(columns="repetition")
+
+
+def _require_own_folder(folder: Path) -> None:
+    """Refuse a folder with other data: somebody forgot to name the corpus."""
+    contents = sorted(folder.iterdir()) if folder.is_dir() else []
+    others = [path.name for path in contents if not re.fullmatch(r"\..*|\d+x\d+-\w+", path.name)]
+    if others:
+        raise UserError(
+            f"data_folder={folder}: the synthetic corpus 'mini' needs a folder of its own, but this one contains "
+            f"{shorten(others)}: for your own data set the corpus too, such as --corpus=csv"
+        )
 
 
 @functools.lru_cache(maxsize=2)

@@ -219,3 +219,10 @@ def test_options_that_are_not_positive_integers(tmp_path, option, value):
     with pytest.raises(UserError, match=f"corpus_options.{option}=.*: expected an integer >= 1"):
         mini.prepare(tmp_path, **{**SMALL, option: value})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_other_data_is_refused(tmp_path):
+    (tmp_path / "Actor_01").mkdir()
+    with pytest.raises(UserError, match="contains Actor_01: for your own data set the corpus too"):
+        mini.prepare(tmp_path, n_speakers=8, n_utterances=64)
+    assert [path.name for path in tmp_path.iterdir()] == ["Actor_01"]
