@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from korser.comparison.settings import FOLD
 from korser.config.hparams import HParams, load_hparams
+from korser.config.usage import keep_used, require_used
 from korser.corpora import load_corpus
 from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
 from korser.runs.provenance import searched_speakers, verify_provenance
@@ -66,6 +67,7 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
         If a setting of a model, its data or its split is invalid, a search is missing or incomplete, or was made on
         speakers of a test split.
     """
+    require_used(settings.models, settings.overrides)
     corpora: dict[str, Corpus] = {}
     plan = []
     for path in settings.models:
@@ -75,7 +77,7 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
             search = read_json(path.parent / SEARCH_FILE)
         for fold in [None] if settings.folds is None else range(settings.folds):
             for seed in settings.seeds:
-                overrides = _overrides(settings, best, fold, seed)
+                overrides = keep_used(path, _overrides(settings, best, fold, seed))
                 hparams = load_hparams(path, overrides)
                 run_dir = run_folder(hparams)  # checks the settings, too
                 _check_metric(settings, hparams, path.stem)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import yaml
+from hyperpyyaml import load_hyperpyyaml
 from pydantic import AfterValidator, ConfigDict, ValidationInfo
 
 from korser.config.fields import (
@@ -21,8 +23,12 @@ from korser.config.fields import (
     Text,
     check,
     checked_by,
+    complete_error,
+    find_errors,
     keys_with,
 )
+from korser.config.layers import Layers
+from korser.config.nodes import keys_of, nodes
 from korser.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ __all__ = [
     "RunOptions",
     "TrainSettings",
     "check_settings",
+    "find_invalid_values",
 ]
 
 
@@ -112,6 +119,29 @@ def _require_frontend(frontend: Any) -> None:
         )
 
 
+def _require_split(split: Any) -> Any:
+    if "protocol" not in getattr(split, "keywords", {}):
+        raise ValueError("expected !name:korser.data.splits.assign_splits {protocol: ...}")
+    return split
+
+
+def _refuse_lr(opt_class: Any) -> Any:
+    if "lr" in getattr(opt_class, "keywords", {}):
+        raise complete_error("opt_class.lr is replaced by the setting lr: set that one")
+    return opt_class
+
+
+def _require_limit(counter: Any, info: ValidationInfo) -> Any:
+    n_epochs = info.data.get("n_epochs")
+    if not isinstance(getattr(counter, "limit", None), int):
+        raise ValueError("expected one of SpeechBrain's epoch counters, as in base.yaml")
+    if n_epochs not in (None, counter.limit):
+        raise complete_error(
+            f"epoch_counter.limit={counter.limit}, but n_epochs={n_epochs}: write limit: !ref <n_epochs>"
+        )
+    return counter
+
+
 def _require_tasks(tasks: list) -> list:
     from korser.nn.tasks import Task
 
@@ -133,7 +163,7 @@ class TrainSettings(RunOptions):
     data_folder: Annotated[Folder, Effect.SAME_MODEL]
     corpus_options: dict
     label_map: dict
-    split: Annotated[Factory, Effect.SAME_MODEL]
+    split: Annotated[Factory, Effect.SAME_MODEL, AfterValidator(_require_split)]
     evaluate_test: Annotated[bool, Effect.SAME_MODEL]
     output_folder: Annotated[Folder, Effect.NONE]
     cache_folder: Annotated[Folder, Effect.NONE]
@@ -141,7 +171,7 @@ class TrainSettings(RunOptions):
     # tasks
     tasks: Annotated[list, AfterValidator(_require_tasks)]
     class_weights: Literal["balanced"] | None
-    label_smoothing: Proportion
+    label_smoothing: Annotated[Proportion, Effect.REFERENCED]
 
     # model
     frontend: Annotated[Any, checked_by(_require_frontend)]
@@ -152,12 +182,12 @@ class TrainSettings(RunOptions):
     batch_size: PositiveInt
     lr: NonNegativeNumber
     n_epochs: PositiveInt
-    patience: PositiveInt
+    patience: Annotated[PositiveInt, Effect.REFERENCED]
     warmup: Proportion
     n_buckets: PositiveInt
-    opt_class: Factory
+    opt_class: Annotated[Factory, AfterValidator(_refuse_lr)]
     lr_scheduler: Factory | None  # null: a constant learning rate
-    epoch_counter: Any
+    epoch_counter: Annotated[Any, AfterValidator(_require_limit)]
     augment: Factory | None
     wav_augment: Factory | None
 
@@ -188,3 +218,22 @@ def check_settings(hparams: HParams) -> None:
         All that is wrong, one line each.
     """
     check(TrainSettings, hparams, f"{hparams.name}.yaml")
+
+
+def find_invalid_values(layers: Layers) -> list[str]:
+    """Find settings of a model that are missing, or of a wrong type or range and no objects, before any is built.
+
+    Returns
+    -------
+    list of str
+        One line per setting.
+    """
+    keys = keys_of(layers.root)
+    values = [(key, value) for key, value in layers.root.value if not any(n.tag.startswith("!") for n in nodes(value))]
+    if "frontend" not in keys or not values:
+        return []
+    try:
+        loaded = load_hyperpyyaml(yaml.serialize(yaml.MappingNode(layers.root.tag, values), allow_unicode=True))
+    except Exception:  # whatever ruamel refuses: reported when the settings are resolved
+        return []
+    return [f"{layers.path.name}: {line}" for line in find_errors(TrainSettings, loaded, keys)]

@@ -62,6 +62,7 @@ def train(
         If ``on_epoch`` stopped the training.
     """
     run_dir = Path(run_dir)
+    hparams = hparams.with_unused_objects()
     check_settings(hparams)
     require_own_device(hparams["device"])
     directory = RunDirectory(run_dir)

@@ -266,7 +266,13 @@ def test_three_speakers_are_enough():
             {"protocol": "random_stratified", "stratify": ["emotion"]},
             "split.stratify=.'emotion'.: expected the name of one column",
         ),
-        ({"protocol": "random_stratified", "stratify": None}, "split.stratify=None: expected"),
+        ({"protocol": "random_stratified", "stratify": 3}, "split.stratify=3: expected"),
+        ({"protocol": "speaker_holdout", "fold": 1}, "split.fold=1: not used by the protocol speaker_holdout, but by"),
+        ({"protocol": "speaker_kfold", "test_speakers": ["01"]}, "split.test_speakers=.*by speaker_holdout"),
+        ({"protocol": "speaker_kfold", "test": 0.3}, "split.test=0.3: not used"),
+        ({"protocol": "speaker_kfold", "valid": 0.3}, "split.valid=0.3: a fold validates"),
+        ({"protocol": "random_stratified", "folds": "balanced"}, "split.folds=balanced: not used"),
+        ({"protocol": "speaker_holdout", "test": 2, "test_speakers": ["01"]}, "split.test=2: not used with"),
         ({"protocol": "random_stratified", "test": 90}, "split.test=90: .* integer < 90 .*utterances of emotion"),
         ({"protocol": "random_stratified", "test": 50, "valid": 40}, "all 90 utterances of emotion anger.*anger: [.]"),
         ({"protocol": "manifest"}, "neither a column 'split' nor"),
@@ -307,11 +313,14 @@ def test_the_manifests_own_split():
 def test_the_manifests_own_folds():
     data = corpus(8)
     data["fold"] = [str(int(s) % 4 + 1) for s in data["speaker"]]
-    split = assign_splits(data, protocol="manifest", fold=3)  # the fold called 4
+    split = assign_splits(data, protocol="manifest", fold=4)
     assert speakers(split, "test") == {"03", "07"} and speakers(split, "valid") == {"04", "08"}
     check_splits(split, "manifest")
-    with pytest.raises(UserError, match="split.fold=4: expected"):
-        assign_splits(data, protocol="manifest", fold=4)
+    assert speakers(assign_splits(data, protocol="manifest"), "test") == {"04", "08"}  # the fold called 1
+    with pytest.raises(UserError, match="split.fold=0: expected a value of the column 'fold': 1, 2, 3, 4"):
+        assign_splits(data, protocol="manifest", fold=0)
+    with pytest.raises(UserError, match="split.fold=2: not used, since the corpus has a column 'split'"):
+        assign_splits(with_split(data, thirds), protocol="manifest", fold=2)
 
 
 @pytest.mark.parametrize("protocol", ["speaker_holdout", "speaker_kfold", "manifest"])
