@@ -52,9 +52,13 @@ class Parser(argparse.ArgumentParser):
         Docstring of the recipe, shown by ``--help``.
     usage : str, optional
         The arguments, for ``--help``; by default made from those that are added.
+    settings_file : str, optional
+        The shipped YAML file whose settings can be set on the command line, shown by ``--help``.
     """
 
-    def __init__(self, command: str, description: str, usage: str | None = None) -> None:
+    def __init__(
+        self, command: str, description: str, usage: str | None = None, settings_file: str | None = None
+    ) -> None:
         super().__init__(
             prog=f"korser {command}".strip(),
             usage=usage and f"%(prog)s {usage}",
@@ -62,6 +66,16 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.settings_file = settings_file
+
+    def format_help(self) -> str:
+        """Return the help, with the settings and their defaults."""
+        if self.settings_file is None:
+            return super().format_help()
+        from korser.config.shipped import SHIPPED
+
+        settings = (SHIPPED / self.settings_file).read_text(encoding="utf-8")
+        return f"{super().format_help()}\nsettings ({self.settings_file}):\n\n{settings}"
 
     def parse_args(self, args: Sequence[str]) -> argparse.Namespace:
         """Parse a command line; unknown options are errors that name the nearest known one."""

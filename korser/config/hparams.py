@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -101,10 +101,11 @@ class HParams(Mapping[str, Any]):
         """Return eight hexadecimal digits that identify the settings and the code and files that they name."""
         return digest([self.settings_digest(), self.sources], length=8)
 
-    def settings_digest(self) -> str:
-        """Return the digest of the settings, without those that have no effect on the results."""
+    def settings_digest(self, *, without: Collection[str] = ()) -> str:
+        """Return the digest of the settings, without some and those that have no effect on the results."""
         root = compose(self.text, self.name)
-        root.value = [(key, value) for key, value in root.value if key.value not in WITHOUT_EFFECT]
+        left_out = {*WITHOUT_EFFECT, *without}
+        root.value = [(key, value) for key, value in root.value if key.value not in left_out]
         return digest(yaml.serialize(root))
 
 

@@ -66,8 +66,6 @@ def find_unknown_overrides(layers: Layers, overrides: Mapping[str, Any] | None, 
             near = did_you_mean(key, [*written, *schema.model_fields])
             free = f"; a setting of the models is overridden by --overrides.{key}=..." if "overrides" in written else ""
             errors.append(f"unknown setting '{key}'{near}{free}")
-        elif schema.model_fields[key].is_required():
-            errors.append(f"{layers.path} has no '{key}': add 'base: {schema.base_file}' to it")
     return errors
 
 

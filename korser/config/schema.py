@@ -171,7 +171,7 @@ class TrainSettings(RunOptions):
     # tasks
     tasks: Annotated[list, AfterValidator(_require_tasks)]
     class_weights: Literal["balanced"] | None
-    label_smoothing: Annotated[Proportion, Effect.REFERENCED]
+    label_smoothing: Annotated[Proportion | None, Effect.REFERENCED] = None
 
     # model
     frontend: Annotated[Any, checked_by(_require_frontend)]
@@ -182,7 +182,7 @@ class TrainSettings(RunOptions):
     batch_size: PositiveInt
     lr: NonNegativeNumber
     n_epochs: PositiveInt
-    patience: Annotated[PositiveInt, Effect.REFERENCED]
+    patience: Annotated[PositiveInt | None, Effect.REFERENCED] = None
     warmup: Proportion
     n_buckets: PositiveInt
     opt_class: Annotated[Factory, AfterValidator(_refuse_lr)]

@@ -180,7 +180,7 @@ def _require_used(settings: Mapping[str, Any], protocol: str) -> None:
         users = [other for other, found in PROTOCOLS.items() if name in inspect.signature(found.divide).parameters]
         if protocol not in users:
             raise UserError(
-                f"split.{name}={value}: not used by the protocol {protocol}, but by {' and '.join(users)}: remove it "
+                f"split.{name}={value}: not used by the protocol {protocol}, but by {', '.join(users)}: remove it "
                 "or choose another protocol"
             )
     for size in ("test", "valid"):

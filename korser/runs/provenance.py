@@ -93,7 +93,7 @@ def provenance(hparams: HParams) -> dict[str, Any]:
     """
     frozen, trainable = split_frozen(hparams["frontend"])
     return {
-        "settings": hparams.settings_digest(),
+        **settings_digests(hparams),
         **hparams.sources,
         "frozen": [
             {
@@ -150,15 +150,25 @@ def changed_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> 
 
 
 def log_changes(hparams: HParams, run_dir: Path) -> None:
-    """Log why a new run begins although there is one with the same settings: its code or files have changed."""
-    settings, earlier = hparams.settings_digest(), []
+    """Log why a new run begins although there is one of the same settings or of other epochs."""
+    now, earlier = settings_digests(hparams), []
     for file in run_dir.parent.glob(f"{hparams.name}-*/{RunDirectory(run_dir).info_file.name}"):
         info = RunDirectory(file.parent).info()
-        if info.get("settings") == settings and (changed := changed_sources(info, hparams.sources)):
-            earlier.append((file.stat().st_mtime_ns, file.parent, changed))
+        if info.get("settings") == now["settings"] and (changed := changed_sources(info, hparams.sources)):
+            earlier.append((file.stat().st_mtime_ns, f"{changed} changed since {file.parent}"))
+        elif info.get("settings_except_epochs") == now["settings_except_epochs"]:
+            reason = f"{file.parent} has another n_epochs and cannot be extended: its learning rate schedule has ended"
+            earlier.append((file.stat().st_mtime_ns, reason))
     if earlier:
-        _, folder, changed = max(earlier)
-        logger.info("%s changed since %s: training a new run, %s", changed, folder, run_dir)
+        logger.info("%s: training a new run, %s", max(earlier)[1], run_dir)
+
+
+def settings_digests(hparams: HParams) -> dict[str, str]:
+    """Return the digests of the settings for ``run.json``, also without the number of epochs."""
+    return {
+        "settings": hparams.settings_digest(),
+        "settings_except_epochs": hparams.settings_digest(without=("n_epochs", "epoch_counter")),
+    }
 
 
 def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any], run_dir: Path) -> None:

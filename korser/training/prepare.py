@@ -14,7 +14,7 @@ from korser.corpora import LABELS, Corpus
 from korser.data.audio_cache import scan_audio
 from korser.data.load_split import load_split
 from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leakage
-from korser.data.splits import speaker_independent
+from korser.data.splits import SPLITS, speaker_independent
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.nn.tasks import Task
 from korser.runs.directory import SEARCH_FILE, RunDirectory
@@ -34,7 +34,7 @@ from korser.utils.text import shorten
 if TYPE_CHECKING:
     from korser.config.hparams import HParams
 
-__all__ = ["has_pretrained_encoders", "load_prepared", "prepare_data"]
+__all__ = ["describe_data", "has_pretrained_encoders", "load_prepared", "prepare_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,17 @@ def load_prepared(hparams: HParams, run_dir: Path) -> tuple[pd.DataFrame, list[T
     tasks = recorded_tasks(hparams, info)
     labels = [*LABELS, *(task.name for task in tasks)]  # labels that are not trained are in the tables too
     return directory.manifest(labels), tasks
+
+
+def describe_data(manifest: pd.DataFrame, tasks: list[Task]) -> str:
+    """Return utterances and speakers of each split, and the tasks with their classes, in one line."""
+    splits = []
+    for split in SPLITS:
+        rows = manifest[manifest["split"] == split]
+        if len(rows):
+            speakers = f" of {rows['speaker'].nunique()} speakers" if rows["speaker"].notna().any() else ""
+            splits.append(f"{split} {len(rows)} utterances{speakers}")
+    return f"{', '.join(splits)}; {', '.join(f'{task.name} ({len(task.classes)} classes)' for task in tasks)}"
 
 
 def has_pretrained_encoders(frontend: Frontend) -> bool | None:

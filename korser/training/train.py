@@ -19,7 +19,7 @@ from korser.training.brain import EmotionBrain
 from korser.training.build import build_model, open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.training.datasets import evaluation_loader, make_datasets, make_reader, training_loader
-from korser.training.prepare import load_prepared, prepare_data
+from korser.training.prepare import describe_data, load_prepared, prepare_data
 from korser.training.results import evaluate, interpretable_parameters, training_cost, write_results
 from korser.utils.files import locked
 from korser.utils.gpu import PeakMemory, require_own_device
@@ -87,6 +87,8 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
     read, skip_frozen = make_reader(hparams, model, manifest)
     brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, skip_frozen=skip_frozen, on_epoch=on_epoch)
     datasets = make_datasets(hparams, manifest, tasks, read, brain.device)
+
+    logger.info("%s on %s, in %s", describe_data(manifest, tasks), brain.device, run_dir)
 
     memory = PeakMemory(brain.device)
     initial_parameters = interpretable_parameters(model)

@@ -353,3 +353,30 @@ def test_fine_tuning_an_encoder_at_its_own_rate(tiny, tmp_path):
     single = load_trained_model(run_dir).predict_files(read_csv(run_dir / "test.csv")["path"])
     expected = read_csv(run_dir / "test.csv")
     assert single["emotion_prob_joy"].to_numpy() == pytest.approx(expected["emotion_prob_joy"].to_numpy(), rel=1e-4)
+
+
+def test_the_same_settings_again_as_in_a_notebook(tiny, tmp_path, monkeypatch, reference):
+    hparams = load_hparams(HPARAMS / "mel_mtl.yaml", tiny)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # the cell is stopped in the second epoch
+        kill_at(patch, EmotionBrain, "fit_batch", 7, error=KeyboardInterrupt)
+        train(hparams, tmp_path / "run")
+    train(hparams, tmp_path / "run")
+    train(hparams, tmp_path / "another")
+    for run_dir in tmp_path / "run", tmp_path / "another":
+        assert_same_run(run_dir, reference[1])
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tiny, tmp_path):
+    for change in {"data_folder": str(tmp_path / "nowhere")}, {"split.fold": "1"}:
+        with pytest.raises(UserError):
+            run(tiny | change)
+    assert not (tmp_path / "results").exists()
+
+
+def test_more_epochs_are_a_new_run_and_the_log_says_why(tiny, tmp_path, caplog):
+    caplog.set_level("INFO")
+    first = run(tiny | {"n_epochs": "1"}, model="mel_stl")
+    assert re.search(r"train \d+ utterances of \d speakers, valid .*; emotion .4 classes. on cpu, in ", caplog.text)
+    second = run(tiny | {"n_epochs": "2"}, model="mel_stl")
+    assert f"{first} has another n_epochs and cannot be extended: its learning rate schedule has ended" in caplog.text
+    assert first != second and first.exists()
