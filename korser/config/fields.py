@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean
+from korser.utils.text import did_you_mean, shorten
 
 __all__ = [
     "Device",
@@ -204,7 +204,7 @@ def _error_lines(
         else:
             lines.setdefault(key, f"{given}: expected {_describe(annotations[key])}")
     if missing:
-        lines[missing[0]] = f"missing {', '.join(missing)}: add 'base: {schema.base_file}'"
+        lines[missing[0]] = f"missing {shorten(missing)}: add 'base: {schema.base_file}'"
     return [line for message in lines.values() for line in message.splitlines()]
 
 
