@@ -71,8 +71,6 @@ class RunOptions(Settings):
     debug_epochs: PositiveInt = 2
     debug_persistently: Annotated[bool, Effect.NONE] = False
     find_unused_parameters: bool = False
-    jit: bool = False
-    jit_module_keys: list[Text] | None = None
     compile: bool = False
     compile_module_keys: list[Text] | None = None
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
@@ -92,6 +90,8 @@ UNSUPPORTED_RUN_OPTIONS = {
     "data_parallel_backend": "train on several GPUs with torchrun",
     "data_parallel_count": "train on several GPUs with torchrun",
     "distributed_launch": "it is set by torchrun",
+    "jit": "use compile: true",
+    "jit_module_keys": "use compile: true",
     "auto_mix_prec": "write precision: fp16",
     "bfloat16_mix_prec": "write precision: bf16",
     "remove_vector_weight_decay": "vectors never have weight decay",
@@ -194,7 +194,7 @@ class TrainSettings(RunOptions):
     # how it runs
     check_contract: Annotated[bool, Effect.NONE]
     num_workers: Annotated[NonNegativeInt, Effect.NONE]
-    memory_gb: Annotated[NonNegativeNumber, Effect.SAME_MODEL]
+    memory_gb: Annotated[NonNegativeNumber, Effect.NONE]
     cuda_graphs: Annotated[bool, Effect.NONE]
     resident: Annotated[bool, Effect.NONE]
     use_cache: Annotated[bool, Effect.SAME_MODEL]
