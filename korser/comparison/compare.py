@@ -60,9 +60,9 @@ class Comparison:
     tests : dict
         ``{"emotion_uar": pandas.DataFrame}``, for each compared column all pairs of models: ``model_a, model_b,
         difference`` (a minus b), ``low, high, p, p_holm`` (over all pairs of this column), ``exact, n_speakers,
-        n_seeds, smallest_p, can_reach`` (whether .05 can be reached after correction), ``significant`` (p_holm <= .05
-        and an interval that excludes 0), ``speakers_lower`` (for how many a is worse), ``lowest_speaker`` and
-        ``lowest_difference``, ``note``.
+        n_seeds, smallest_p, can_reach`` (whether .05 can be reached after correction), ``significant`` (p_holm <= .05),
+        ``reason`` (:func:`korser.metrics.significance.why_not_significant`), ``speakers_lower`` (for how many a is
+        worse), ``lowest_speaker`` and ``lowest_difference``, ``note``.
     marks : dict
         ``{"emotion_uar": {label: mark}}``: ``best``, ``same`` (not significantly worse), ``untested`` or empty.
     planned : pandas.DataFrame

@@ -43,7 +43,7 @@ UNKNOWN_SPEAKERS = "the speaker of some utterances is unknown"
 def evaluate_predictions(predictions: pd.DataFrame, tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
     """Compute the metrics of every task, with 95 % intervals over speakers.
 
-    Intervals are by the delete-one-speaker jackknife (:func:`korser.metrics.intervals.jackknife_interval`), those of
+    Intervals are by the delete-one-speaker jackknife (:func:`korser.metrics.estimates.interval`), those of
     the recall of a class over the speakers who have that class. Utterances without a label are left out of its task.
 
     Parameters
@@ -123,8 +123,8 @@ def _evaluate(data: _Labelled, task: Task) -> dict[str, Any]:
     result["recall"] = {}
     for k, name in enumerate(classes):
         having = counts[:, k].any(1)
-        left_out = recalls(total - counts[having])[:, k, None]
-        entry = _entry(interval(recalls(total)[None, k], left_out, proportion=True), known)
+        left_out, weights = recalls(total - counts[having])[:, k, None], counts[having, k].sum(1)
+        entry = _entry(interval(recalls(total)[None, k], left_out, weights=weights, wilson=True), known)
         of_class = data.truth == k
         if not of_class.any():
             entry["note"] = "no utterance of this class"

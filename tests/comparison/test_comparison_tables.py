@@ -21,8 +21,8 @@ def test_the_number_of_corrected_tests_is_stated(tmp_path, four_models):
     text = compare(
         four_models, questions=[{"title": "Q?", "pairs": [["leaf_stl", "wav2vec_leaf_stl"], ["leaf_stl", "x"]]}]
     )
-    assert "Holm's correction is for" not in text.to_markdown()
-    assert "Holm's correction is for the 4 tests" in compare(four_models).to_markdown()
+    assert "Holm's correction is over the" not in text.to_markdown()
+    assert "Holm's correction is over the 4 comparisons" in compare(four_models).to_markdown()
 
 
 def test_csv_opens_in_excel_with_hangul(tmp_path):
@@ -52,7 +52,7 @@ def test_markdown(comparison):
     for row in tables:
         assert len(re.findall(r"(?<!\\)\|", row)) in (9, 8)
     assert "94.4 M" in "".join(tables) and "6.9 G" in "".join(tables) and "1 GB" in "".join(tables)
-    assert "(two-sided, exact, 9 speakers, common seeds: 3)" in "".join(lines)
+    assert "(exact, 9 speakers, common seeds: 3)" in "".join(lines)
 
 
 def test_latex_is_well_formed(comparison):
