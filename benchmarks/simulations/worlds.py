@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
 
-__all__ = ["Levels", "Outliers", "Recognition", "Skewed"]
+__all__ = ["CrossValidation", "Levels", "Outliers", "Recognition", "Skewed", "logit_sd"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,61 @@ class Skewed:
         p = rng.beta(self.mean * draws, (1 - self.mean) * draws, n_speakers)[speaker]
         predicted = np.where(rng.random((n_models, n_seeds, len(speaker))) < p, speaker % 2, 1 - speaker % 2)
         return _counts(speaker % 2, predicted, speaker, n_speakers, 2)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Four classes of normal features, recognised by linear discriminant analysis in cross-validation over speakers.
+
+    Seeds train on other bootstrap samples of the utterances. The true result is the mean at this training size.
+    """
+
+    n_folds: int = 6
+    n_features: int = 8
+    distance: float = 0.75  # sd of the means of classes
+    speaker: float = 0.6  # sd of the effects of speaker, and of speaker and class; that of utterances is 1
+    speaker_class: float = 0.4
+    per_class: int = 10
+    n_classes: int = 4
+
+    def draw(self, rng: np.random.Generator, n_speakers: int, n_seeds: int, n_models: int = 1) -> np.ndarray:
+        """Return confusion counts ``(models, S, n, K, K)`` of one study."""
+        k, d = self.n_classes, self.n_features
+        means = np.random.default_rng(5).normal(0, self.distance, (k, d))
+        truth = np.tile(np.arange(k), self.per_class)
+        fold = np.arange(n_speakers) % self.n_folds
+        predicted = np.empty((n_models, n_seeds, n_speakers, len(truth)), dtype=int)
+        for model in range(n_models):
+            x = means[truth] + rng.normal(0, self.speaker, (n_speakers, 1, d))
+            x = x + rng.normal(0, self.speaker_class, (n_speakers, k, d))[:, truth]
+            x = x + rng.normal(size=x.shape)
+            for seed, test in np.ndindex(n_seeds, self.n_folds):
+                train = fold != test
+                n = train.sum() * len(truth)
+                weights = np.bincount(rng.integers(0, n, n), minlength=n)
+                slopes, offsets = _discriminants(x[train].reshape(-1, d), np.tile(truth, train.sum()), weights, k)
+                predicted[model, seed, ~train] = (x[~train] @ slopes + offsets).argmax(-1)
+        flat = predicted.reshape(n_models, n_seeds, -1)
+        speaker = np.repeat(np.arange(n_speakers), len(truth))
+        return _counts(np.tile(truth, n_speakers), flat, speaker, n_speakers, k)
+
+
+def _discriminants(x: np.ndarray, truth: np.ndarray, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return slopes ``(d, K)`` and offsets ``(K,)`` of linear discriminant analysis with weighted utterances."""
+    member = np.eye(k)[truth] * weights[:, None]
+    means = member.T @ x / member.sum(0)[:, None]
+    centred = x - means[truth]
+    covariance = (centred * weights[:, None]).T @ centred / weights.sum()
+    slopes = np.linalg.solve(covariance, means.T)
+    return slopes, -(means.T * slopes).sum(0) / 2
+
+
+def logit_sd(world: Recognition, sd: float) -> float:
+    """Return the sd of the effect of a seed on the logit that makes UAR vary by ``sd`` between seeds."""
+    rng = np.random.default_rng(0)
+    others = np.sqrt(sum(e**2 for e in (world.speaker, world.own, world.speaker_class, world.seed_speaker)))
+    logits = np.array(world.ease) + rng.normal(0, np.hypot(others, world.utterance), (100_000, 1))
+    return sd / (expit(logits + 0.5) - expit(logits - 0.5)).mean()
 
 
 def _counts(truth: np.ndarray, predicted: np.ndarray, speaker: np.ndarray, n: int, k: int) -> np.ndarray:

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 
 from korser.metrics import estimates, significance
+from korser.metrics.cautions import interval_cautions, merge_cautions
 from korser.metrics.evaluate import UNKNOWN_SPEAKERS
 from korser.runs.pool import ModelPredictions
+from korser.utils.notes import Note
 from korser.utils.table import Mark
 
 __all__ = [
     "all_pairs",
+    "cautions_of",
     "correct",
     "estimate_of",
     "estimates_of",
@@ -46,6 +49,20 @@ def estimate_of(model: ModelPredictions, counts: np.ndarray, metric: str) -> dic
 def estimates_of(models: Models, task: str, metric: str) -> dict[str, dict[str, Any]]:
     """Return the estimate of every model that has the task."""
     return {label: estimate_of(m, m.counts(task), metric) for label, m in models.items() if task in m.tasks}
+
+
+def cautions_of(models: Models) -> list[Note]:
+    """Return the notes on the intervals of every task, with the names of the tasks and models unless of all."""
+    by_task = {}
+    for task in dict.fromkeys(task for model in models.values() for task in model.tasks):
+        having = {label: model for label, model in models.items() if task in model.tasks and model.speakers}
+        found = {label: _cautions(model, task) for label, model in having.items()}
+        by_task[task] = merge_cautions(found)
+    return merge_cautions(by_task)
+
+
+def _cautions(model: ModelPredictions, task: str) -> list[Note]:
+    return interval_cautions(model.counts(task), model.tasks[task]["classes"], n_folds=len(model.folds))
 
 
 def reason_of(entry: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from korser.comparison.subgroups import missing_classes_note
 from korser.metrics.scores import TITLES
 from korser.utils.table import Table, TableCell, difference_cell, metric_cell, p_cell
-from korser.utils.text import number, plural, quantity
+from korser.utils.text import number, plural, quantity, sentence
 
 if TYPE_CHECKING:
     from korser.comparison.compare import Comparison
@@ -97,9 +97,7 @@ def _legend(comparison: Comparison) -> list[str]:
     n_seeds = comparison.table["n_seeds"]
     means = "Means over seeds" if n_seeds.max() > 1 else "One seed"
     lines = [f"{means}, with 95 % intervals {interval_over(n_seeds)}."]
-    if comparison.missing_intervals:
-        text = "; ".join(comparison.missing_intervals)
-        lines.append(f"{text[0].upper()}{text[1:]}.")
+    lines += map(sentence, comparison.interval_notes)
     tested = {column: tests[tests["p"].notna()] for column, tests in comparison.tests.items()}
     all_tests = pd.concat(tested.values())
     if len(all_tests):

@@ -98,7 +98,7 @@ def interval_from_variance(
 
 
 def why_no_interval(left_out: np.ndarray) -> str | None:
-    """Return why there is no interval for a statistic with these ``(n,)`` values without each speaker, None if there is."""
+    """Return why a statistic has no interval, from its ``(n,)`` values without each speaker; None if it has one."""
     n = len(left_out)
     if n < MIN_SPEAKERS:
         return f"{plural(n, 'speaker')}, at least {MIN_SPEAKERS} are needed"
