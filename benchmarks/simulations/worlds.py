@@ -33,8 +33,10 @@ class Recognition:
     def draw(self, rng: np.random.Generator, n_speakers: int, n_seeds: int, n_models: int = 1) -> np.ndarray:
         """Return confusion counts ``(models, S, n, K, K)`` of one study."""
         k = len(self.ease)
-        many = np.exp(rng.normal(0, self.sizes, (n_speakers, 1)) - self.sizes**2 / 2)
-        n = np.maximum(1, np.rint(self.per_class * many * np.ones(k))).astype(int)
+        n = np.full((n_speakers, k), self.per_class)
+        if self.sizes:
+            many = np.exp(rng.normal(0, self.sizes, (n_speakers, 1)) - self.sizes**2 / 2)
+            n = np.maximum(1, rng.poisson(self.per_class * many, n.shape))
         if self.holders:
             n[self.holders :, -1] = 0
         speaker, truth = (np.repeat(index.ravel(), n.ravel()) for index in np.indices(n.shape))

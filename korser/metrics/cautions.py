@@ -25,8 +25,8 @@ FOLDS_POOLED = Note(
 )
 NEAR_BOUND = Note(
     "near_bound",
-    f"most speakers are nearly perfect: with fewer than {ENOUGH_SPEAKERS} speakers, rare ones who are not can be "
-    "missing, and the intervals are too narrow",
+    f"most speakers are nearly perfect: intervals of fewer than {ENOUGH_SPEAKERS} speakers can miss rare ones who are "
+    "not",
 )
 OUTLYING_SPEAKER = Note(
     "outlying_speaker", "one speaker differs from all others: the intervals depend on how frequent such speakers are"
@@ -88,13 +88,13 @@ def merge_cautions(found: Mapping[str, Sequence[Note]]) -> list[Note]:
     -------
     >>> notes = {"emotion": [Note("a", "first")], "gender": [Note("a", "first"), Note("b", "second")]}
     >>> print(*merge_cautions(notes), sep="; ")
-    first; gender: second
+    first; second (gender)
     """
     about: dict[Note, list[str]] = {}
     for name, notes in found.items():
         for note in notes:
             about.setdefault(note, []).append(name)
     return [
-        note if len(names) == len(found) else replace(note, text=f"{', '.join(names)}: {note}")
+        note if len(names) == len(found) else replace(note, text=f"{note} ({', '.join(names)})")
         for note, names in about.items()
     ]

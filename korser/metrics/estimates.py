@@ -193,15 +193,13 @@ def _with_left_out(counts: np.ndarray, metric: str, total: np.ndarray) -> tuple[
 
 
 def _weights(counts: np.ndarray, metric: str) -> np.ndarray:
-    """Return what each speaker would contribute to the variance of a metric if utterances were independent, ``(n,)``.
+    """Return what each speaker would contribute to the variance of a metric if all spoke alike, ``(n,)``.
 
-    It is the number of utterances; where each class has the same weight, they are divided by the square of their
-    class's number.
+    That is the square of the speaker's weight in the metric, divided by the number of utterances.
     """
-    if metric == "ece":
-        return counts[0, :, 0].sum(-1)
-    of_class = counts[0].sum(-1)  # (n, K)
+    utterances = counts[0, :, 0].sum(-1) if metric == "ece" else counts[0].sum((-2, -1))
     if not ALL_METRICS[metric].by_class:
-        return of_class.sum(-1)
-    total = of_class.sum(0)
-    return (of_class / np.square(np.maximum(total, 1.0))).sum(-1)
+        return utterances
+    of_class = counts[0].sum(-1)  # (n, K)
+    weight = (of_class / np.maximum(of_class.sum(0), 1)).sum(-1)
+    return np.square(weight) / utterances

@@ -59,9 +59,10 @@ def evaluate_predictions(predictions: pd.DataFrame, tasks: Iterable[Task]) -> di
     dict
         ``{task: {"n", "n_speakers", "classes", "confusion", "accuracy", "uar", "macro_f1", "recall", "ece"}}``, for
         ordinal tasks also ``qwk`` and ``mae`` (in levels), and ``cautions``, the ``code`` and ``text`` of notes on the
-        intervals (:mod:`korser.metrics.cautions`). ``confusion`` holds counts, rows are the truth. Each metric is ``{"value", "low", "high"}``, each class of ``recall`` likewise with its own ``n`` and ``n_speakers``;
-        ``low`` and ``high`` are None where there is no interval, and ``note`` states the reason. A task without any
-        labelled utterance has only ``n``: 0, ``n_speakers`` and ``classes``. The result can be written as JSON.
+        intervals (:mod:`korser.metrics.cautions`). ``confusion`` holds counts, rows are the truth. Each metric is
+        ``{"value", "low", "high"}``, each class of ``recall`` likewise with its own ``n`` and ``n_speakers``; ``low``
+        and ``high`` are None where there is no interval, and ``note`` states the reason. A task without any labelled
+        utterance has only ``n``: 0, ``n_speakers`` and ``classes``. The result can be written as JSON.
 
     Raises
     ------

@@ -6,6 +6,7 @@ import pandas as pd
 from made_runs import utterances, write_run
 
 from korser.comparison.compare import compare
+from korser.comparison.tables import results_table
 from korser.runs.load import load_runs
 
 
@@ -73,3 +74,17 @@ def test_latex_is_well_formed(comparison):
     assert not re.search(r"(?<!\\)[_#]", re.sub(r"\\label\{[^}]*\}", "", body))
     assert text.count("\\textbf{.") == len(comparison.columns) and "wav2vec\\_leaf\\_mtl" in text
     assert text.isascii()
+
+
+def test_the_table_of_results_has_the_notes_on_intervals(tmp_path):
+    table = utterances(n_speakers=9)
+    for model, right in (("leaf_mtl", 0.6), ("mel_stl", 0.98)):
+        for fold in range(3):
+            write_run(tmp_path, model, fold=fold, right=right, table=table)
+    comparison = compare(load_runs(tmp_path))
+    codes = [note.code for note in comparison.interval_notes]
+    assert [code for code in codes if code != "no_interval"] == ["one_seed", "folds_pooled", "near_bound"]
+    notes = results_table(comparison).notes
+    assert any(note.startswith("Folds are pooled: ") and note.endswith("approximately.") for note in notes)
+    assert any(note.startswith("Most speakers are nearly perfect") and "(mel_stl)" in note for note in notes)
+    assert "Folds are pooled" in comparison.to_markdown() and "Folds are pooled" in comparison.to_latex()

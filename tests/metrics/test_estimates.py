@@ -26,7 +26,7 @@ def test_one_seed_gives_the_interval_over_speakers(metric):
     total = counts[0].sum(0)
     left_out = [scores(total - own)[metric] for own in counts[0]]
     entry = estimate(counts, metric)
-    weights = (counts[0].sum(-1) / total.sum(-1) ** 2).sum(-1)  # each class counts the same
+    weights = (counts[0].sum(-1) / total.sum(-1)).sum(-1) ** 2 / counts[0].sum((1, 2))
     expected = interval_of(scores(total)[metric], left_out, weights, wilson=True)
     assert np.allclose([entry["low"], entry["high"]], expected)
     assert entry["n_seeds"] == 1 and "one seed" in entry["note"]
@@ -48,7 +48,7 @@ def test_unequal_speakers_have_fewer_degrees_of_freedom():
     size = counts[0].sum((1, 2))
     assert estimate(counts, "accuracy")["df"] == pytest.approx(max(1, size.sum() ** 2 / (size**2).sum() - 1))
     rare, _ = draw_counts(np.random.default_rng(0), n_seeds=1, n=np.where(np.arange(12)[:, None] < 2, 8, [8, 8, 0]))
-    assert estimate(rare, "uar")["df"] < 4 < estimate(rare, "accuracy")["df"]  # two speakers have the last class
+    assert estimate(rare, "uar")["df"] < 6 < estimate(rare, "accuracy")["df"]  # two speakers have the last class
 
 
 def test_pooled_folds_add_the_variance_of_shared_training_sets():

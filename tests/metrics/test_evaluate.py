@@ -74,7 +74,7 @@ def test_intervals_leave_out_a_speaker_at_a_time():
 
     n = pd.crosstab(table["speaker"], table["emotion"])
     for entry, statistic, weights in (
-        (got["uar"], uar, (n / n.sum() ** 2).sum(axis=1)),
+        (got["uar"], uar, (n / n.sum()).sum(axis=1) ** 2 / n.sum(axis=1)),
         (got["recall"]["anger"], recall_of_anger, n["anger"]),
     ):
         expected = interval_of(statistic(table), without(statistic), weights, wilson=True)
@@ -224,3 +224,11 @@ def test_a_recall_has_its_own_counts():
     text = summary_table(metrics, title="m", corpus="c", protocol="p")
     row = next(line for line in text.splitlines() if "recall joy" in line)
     assert row.split()[-2:] == [str((table["emotion"] == "joy").sum()), "6"]
+
+
+def test_the_table_has_the_notes_on_intervals():
+    metrics = json.loads(json.dumps(evaluate_predictions(predictions(), [EMOTION, INTENSITY])))
+    assert [note["code"] for note in metrics["emotion"]["cautions"]] == ["one_seed"]
+    metrics["intensity"]["cautions"].append({"code": "near_bound", "text": "most speakers are nearly perfect"})
+    lines = summary_table(metrics, title="m", corpus="c", protocol="p").splitlines()
+    assert lines[-2].startswith("One seed: ") and lines[-1] == "Most speakers are nearly perfect (intensity)."
