@@ -230,7 +230,8 @@ def pairs_table(comparison: Comparison) -> Table:
             noted.setdefault(str(note), []).append(f"{pair['model_a']} and {pair['model_b']}")
     columns = ["pair", f"difference in {main_title(comparison)}", "p", "p (Holm)", "test", "speakers", "seeds"]
     notes = [
-        f"{TEST} p (Holm) is corrected over all pairs of this table. Bold (best): significant, p (Holm) at most .05."
+        f"{TEST} p (Holm) is corrected over all pairs of this table, that of the answers over their pairs. "
+        "Bold (best): significant, p (Holm) at most .05."
     ]
     for note, pairs in noted.items():
         notes.append(f"{'All pairs' if len(pairs) == len(rows) else '; '.join(pairs)}: {note}.")
