@@ -16,7 +16,7 @@ from korser.probing.splits import ProbeSplits
 from korser.utils.document import Document
 from korser.utils.notes import SYNTHETIC_SPEECH, Note
 from korser.utils.table import Table, difference_cell, metric_cell, p_cell
-from korser.utils.text import p_value, plural
+from korser.utils.text import p_value, plural, sentence
 
 __all__ = ["Probed", "differences_table", "document", "probe_notes", "scores_table"]
 
@@ -44,17 +44,23 @@ def scores_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataFrame:
                 "layer": layer,
                 "n_classes": len(splits.classes[task]),
             }
-            rows.append(row | _scores(table, task, splits.classes[task], layer, about["chosen"][task]))
+            choices = about["chosen"][task]
+            rows.append(row | _scores(table, task, splits.classes[task], layer, choices, len(splits.rows)))
     return pd.DataFrame(rows)
 
 
 def _scores(
-    table: pd.DataFrame, task: str, classes: Sequence[str], layer: str, choices: Sequence[Mapping[str, Any]]
+    table: pd.DataFrame,
+    task: str,
+    classes: Sequence[str],
+    layer: str,
+    choices: Sequence[Mapping[str, Any]],
+    n_folds: int,
 ) -> dict[str, Any]:
     counts = table_confusion_counts(table, task, classes, f"{task}_pred_{layer}")[None]
     row = {}
     for metric in ("uar", "accuracy"):
-        entry = estimates.estimate(counts, metric)
+        entry = estimates.estimate(counts, metric, n_folds=n_folds)
         row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
     layers = [choice["layer"] if layer == CHOSEN else layer for choice in choices]
     return row | {
@@ -87,23 +93,22 @@ def differences_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataF
             for encoder, table, _ in probed
         }
         pairs = [(b, a) for a, b in itertools.combinations(counts, 2)]
-        tests = [significance.permutation_test(counts[a], counts[b], "uar") for a, b in pairs]
-        for (a, b), test, p in zip(pairs, tests, significance.holm([test["p"] for test in tests])):
-            entry = estimates.difference(counts[a], counts[b], "uar")
+        n_folds = len(splits.rows)
+        tests = [significance.paired_test(counts[a], counts[b], "uar", n_folds=n_folds) for a, b in pairs]
+        adjusted = significance.holm([test["p"] for test in tests])
+        n_tests = sum(p is not None for p in adjusted)
+        for (a, b), test, p in zip(pairs, tests, adjusted):
             row = {
                 "task": task,
                 "encoder_a": a,
                 "encoder_b": b,
-                "uar_difference": entry["value"],
-                "low": entry["low"],
-                "high": entry["high"],
-                "p": test["p"],
+                "uar_difference": test["value"],
+                **{name: test[name] for name in ("low", "high", "p")},
                 "p_holm": p,
-                "smallest_p": test["smallest"],
-                "n_speakers": entry["n_speakers"],
-                "note": entry.get("note", "") if entry["low"] is None else "",
+                **{name: test[name] for name in ("smallest_p", "n_speakers")},
+                "note": test.get("note", "") if test["low"] is None else "",
             }
-            rows.append(row)
+            rows.append({**row, "reason": significance.why_not_significant(row, n_tests)})
     return pd.DataFrame(rows)
 
 
@@ -180,11 +185,13 @@ def _pairs(pairs: pd.DataFrame) -> Table:
         ]
         for pair in pairs.to_dict("records")
     ]
-    note = (
-        "Paired by speaker; p by a permutation test over speakers (the smallest possible p with "
-        f"{pairs['n_speakers'].min()} speakers: {p_value(pairs['smallest_p'].min())})."
-    )
-    return Table("Differences", ["pair", "UAR difference", "p", "p (Holm)"], rows, [note])
+    smallest = f"{pairs['n_speakers'].min()} speakers: {p_value(pairs['smallest_p'].min())}"
+    notes = [
+        "p is the larger one of a paired permutation test by speaker and of the t test that belongs to the interval "
+        f"(the smallest possible p with {smallest}).",
+        *(sentence(reason) for reason in pairs["reason"].dropna().map(str).unique()),
+    ]
+    return Table("Differences", ["pair", "UAR difference", "p", "p (Holm)"], rows, notes)
 
 
 def _by_layer(scores: pd.DataFrame) -> Table:
