@@ -14,11 +14,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import yaml
-
 import korser
 from korser.utils.errors import UserError
 from korser.utils.logs import is_for_users
+from korser.utils.signals import orderly_exit
 from korser.utils.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -132,6 +131,8 @@ def add_worker_options(parser: Parser) -> None:
 
 def mapping(text: str) -> dict[str, Any]:
     """Read a YAML mapping; for ``add_argument(type=mapping)``."""
+    import yaml
+
     value = yaml.safe_load(text)
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"'{text}': expected a mapping such as '{{name: value}}'")
@@ -162,7 +163,8 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
     """
     _log_to_terminal()
     try:
-        recipe(sys.argv[1:] if arguments is None else arguments)
+        with orderly_exit():
+            recipe(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(2)

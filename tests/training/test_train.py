@@ -197,7 +197,7 @@ def test_audio_in_memory_and_speechbrains_reading_train_the_same(tiny, tmp_path)
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("use_cache", ["true", "false"])
-@pytest.mark.parametrize("place", ["device", "locked", "map"])
+@pytest.mark.parametrize("place", ["device", "locked", "store"])
 def test_batches_from_memory_train_the_same_on_a_gpu(tiny, tmp_path, monkeypatch, place, use_cache):
     tiny |= {"device": "cuda", "use_cache": use_cache, "augment.mixup_alpha": "0.2"}
     one_at_a_time = run({**tiny, "resident": "false"}, run_dir=tmp_path / "one at a time")
