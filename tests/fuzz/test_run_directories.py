@@ -84,5 +84,5 @@ def test_a_damaged_file_is_one_line_that_names_it(call, complete, tiny_corpus, t
                 faults.append(f"{command}, {kind} {name}: {type(error).__name__}: {str(error)[:200]}")
             shutil.rmtree(run_dir)
             shutil.copytree(backup, run_dir)
-    print(f"{name}: {counts}")
-    assert not faults, f"{len(faults)} faults, {counts}:\n" + "\n".join(faults)
+    print(f"{name}: {counts}", *faults, sep="\n")
+    assert not faults, f"{len(faults)} of {sum(counts.values())} cases"

@@ -107,5 +107,5 @@ def test_a_wrong_value_is_one_line_that_names_the_setting(call, stopped, tiny_co
                 faults.append(f"{case}: exit code {code}: {err[-200:]}")
             elif code == 2 and not any(part in err for part in (key, key.rpartition(".")[2])):
                 faults.append(f"{case}: does not name the setting: {err[:200]}")
-    print(f"{command}: {counts}")
-    assert not faults, f"{len(faults)} faults, {counts}:\n" + "\n".join(faults)
+    print(f"{command}: {counts}", *faults, sep="\n")
+    assert not faults, f"{len(faults)} of {sum(counts.values())} cases"
