@@ -83,7 +83,6 @@ def evaluate_corpus(
         "synthetic": loaded.synthetic,
         "protocol": f"trained on {trained.info['corpus']}",
         "speaker_independent": not overlap,
-        "lexical_leakage": False,
         "recordings_trained_on": n_trained_on,
         "warnings": [*trained.warnings, *overlap],
         "label_map": label_map,
