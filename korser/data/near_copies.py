@@ -8,7 +8,7 @@ Shape legend: ``N`` recordings, ``T`` time in samples, ``F`` size of a fingerpri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ LAGS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)  # samples
 LAG_WEIGHT = 0.5
 MAX_DISTANCE = 0.08  # squared, of candidates; telephone band, Opus and MP3 stay below
 BAND = (150, 3400)  # Hz, of the cross-correlation: without hum, and with what every format keeps
-MIN_CORRELATION = 0.8  # copies reach .99; two takes of a sentence by one actor .4
+MIN_CORRELATION = 0.8  # copies reach .99; two takes of a sentence by one actor .54
 MAX_CANDIDATES = 2000  # the nearest ones, about 10 s of cross-correlations
 BLOCK = 256  # rows of the matrix of distances at a time
 
@@ -66,7 +66,7 @@ def find_near_copies(audio: pd.DataFrame, groups: Sequence, cache_folder: str | 
 def audio_fingerprint(audio: torch.Tensor) -> torch.Tensor:
     """Return ``(F,)`` float32 for ``(T,)`` samples, zeros for silence.
 
-    Neither level nor polarity changes it, nor silence at the ends or a shift, and resampling and coding change it little.
+    Neither level, polarity, a shift nor silence at the ends change it; resampling and coding change it little.
     """
     x = audio.numpy()
     x = x[2:] - x[:-2] if len(x) > FRAME + max(LAGS) else np.zeros(1, np.float32)
@@ -110,8 +110,8 @@ def _fingerprints(files: Sequence[tuple[str, str]], audio: AudioStore, cache_fol
     return np.stack([known[digest] for _, digest in files])
 
 
-def _candidates(fingerprints: np.ndarray, groups: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of rows of different groups with near fingerprints, the nearest first."""
+def _candidates(fingerprints: np.ndarray, groups: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of rows of different groups with near fingerprints, the nearest first."""
     squares = np.einsum("nf,nf->n", fingerprints, fingerprints)
     found = []
     for start in range(0, len(fingerprints), BLOCK):
@@ -121,5 +121,5 @@ def _candidates(fingerprints: np.ndarray, groups: np.ndarray) -> Iterator[tuple[
         i, j = np.nonzero(np.triu(near, 1))
         found.append(np.stack([distances[i, j], i + start, j + start], 1))
     pairs = np.concatenate(found)
-    for _, i, j in pairs[np.argsort(pairs[:, 0], kind="stable")][:MAX_CANDIDATES]:
-        yield int(i), int(j)
+    nearest = np.argsort(pairs[:, 0], kind="stable")[:MAX_CANDIDATES]
+    return [(int(i), int(j)) for _, i, j in pairs[nearest]]

@@ -12,19 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from torch import nn
 
 from korser.runs.directory import SEARCH_FILE, RunDirectory
 from korser.utils.errors import UserError
 from korser.utils.files import read_json
 from korser.utils.notes import Note
-from korser.utils.text import first_line
+from korser.utils.text import first_line, shorten
 
 if TYPE_CHECKING:
     from korser.config.hparams import HParams
     from korser.corpora import Corpus
 
-__all__ = ["Search", "find_searches", "heard_in_test", "read_search", "recorded_digests"]
+__all__ = [
+    "RECORDINGS_FILE",
+    "Search",
+    "find_searches",
+    "heard_in_test",
+    "pretrained_on_tested",
+    "pretraining_digests",
+    "read_search",
+]
 
+RECORDINGS_FILE = "recordings.csv"  # in the folder of a pretrained checkpoint: digests of what it was trained on
 NO_RECORD = "SEARCHED SETTINGS: {} is missing: whether the settings were searched on test speakers is not known"
 
 
@@ -106,19 +116,49 @@ def find_searches(hparams: HParams, used: Iterable[Path] = ()) -> tuple[list[Pat
     folders = {folder.resolve(): folder for folder in (*beside, *found)}
     missing = [folder for folder in named if folder not in found and not beside]
     missing += [folder / "runs" for folder in folders.values() if not any(_manifests(folder))]
-    return list(folders.values()), [Note("unknown_search", NO_RECORD.format(folder)) for folder in missing]
+    return list(folders.values()), [
+        Note("unknown_search", NO_RECORD.format("/".join(folder.parts[-3:]))) for folder in missing
+    ]
+
+
+def pretrained_on_tested(frontend: nn.Module, table: pd.DataFrame) -> list[Note]:
+    """Return a warning about each encoder that ``korser pretrain`` trained on recordings of tested speakers.
+
+    Parameters
+    ----------
+    frontend : torch.nn.Module
+    table : pandas.DataFrame
+        ``id, speaker, split, digest``.
+    """
+    notes = []
+    for source in dict.fromkeys(str(module.source) for module in frontend.modules() if hasattr(module, "source")):
+        heard = heard_in_test(table, pretraining_digests(source))
+        if heard:
+            text = f"PRETRAINED ON TEST SPEAKERS: {Path(source).name} has heard recordings of {shorten(heard)}"
+            notes.append(Note("pretrained_on_test_speakers", text))
+    return notes
+
+
+def pretraining_digests(source: str | Path) -> frozenset[str]:
+    """Return the digests of the recordings on which ``korser pretrain`` made a checkpoint; empty if there is no record.
+
+    The checkpoint's folder has them, so that it can be moved; otherwise the run directory that holds it.
+    """
+    folder, run = Path(source), RunDirectory(Path(source).parent)
+    files = [folder / RECORDINGS_FILE, *([run.manifest_file] if run.info_file.exists() else [])]
+    return _recorded_digests(file for file in files if folder.is_dir() and file.exists())
 
 
 def read_search(folder: Path) -> Search:
     """Read a search and the digests that its trials recorded."""
-    return Search(read_json(folder / SEARCH_FILE), recorded_digests(_manifests(folder)))
+    return Search(read_json(folder / SEARCH_FILE), _recorded_digests(_manifests(folder)))
 
 
 def _manifests(folder: Path) -> Iterable[Path]:
     return folder.glob(f"runs/*/{RunDirectory(folder).manifest_file.name}")
 
 
-def recorded_digests(manifests: Iterable[Path]) -> frozenset[str]:
+def _recorded_digests(manifests: Iterable[Path]) -> frozenset[str]:
     """Return the digests in some manifests; trials of a search mostly have the same one, which is parsed once."""
     digests: set[str] = set()
     for content, file in {file.read_bytes(): file for file in manifests}.items():

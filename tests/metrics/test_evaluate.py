@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 from korser import Task, UserError
 from korser.metrics.evaluate import evaluate_predictions, summary_table
 from korser.metrics.intervals import jackknife_interval
+from korser.utils.notes import Note
 
 EMOTION = Task("emotion", classes=("joy", "sadness", "neutral", "anger"))
 INTENSITY = Task("intensity", ordinal=True, classes=("0", "1", "2", "3"))
