@@ -97,7 +97,7 @@ class TestLexicalLeakage:
     def test_one_deviating_label_per_sentence_another_column_and_other_spellings_hide_nothing(self):
         data = corpus()
         data.loc[data["speaker"] == "01", "emotion"] = "joy"  # a label that every sentence has
-assert self.note(data) is not None
+        assert self.note(data) is not None
         assert "hold_out=Text" in self.note(data.rename(columns={"sentence": "Text"})).text
         words = data["sentence"].map(lambda code: f"It is {code.replace('-', ' ').translate(DIGITS)}, I say")
         spelt = [text.upper() + "!" if s > "09" else text for text, s in zip(words, data["speaker"])]
