@@ -157,6 +157,7 @@ class TrainSettings(RunOptions):
     base_file = "base.yaml"
 
     seed: Annotated[NonNegativeInt, Effect.SAME_MODEL]
+    searched_in: Annotated[list[Text], Effect.NONE] = []  # folders of searches; written by the search
 
     # data
     corpus: Text

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 ATTRIBUTES = ("gender", "age", "intensity")  # columns besides the speaker by which results are grouped
+NOBODY = ("unknown", "unk", "unspecified", "missing", "none", "nan", "n/a", "n.a.", "not available", "미상", "모름")
 SPLIT_SYNONYMS = {"val": "valid", "validation": "valid", "dev": "valid", "development": "valid", "training": "train"}
 MAX_SEED = 2**32 - 1  # of scikit-learn
 
@@ -144,13 +145,24 @@ def speaker_independent(protocol: str) -> bool:
 
 
 def require_speakers(data: pd.DataFrame, protocol: str) -> None:
-    """Raise a UserError if an utterance has no speaker."""
+    """Raise a UserError if an utterance has no speaker, or one such as "unknown"."""
     unknown = data["speaker"].isna() if "speaker" in data else pd.Series(True, index=data.index)
     if unknown.any():
         raise UserError(
             f"split.protocol={protocol}: {unknown.sum()} of {len(data)} utterances have no speaker (first: "
             f"{data['id'][unknown].iloc[0]}): fill the column 'speaker', or use random_stratified or manifest_random"
         )
+    nobody = [name for name in data["speaker"].unique() if _is_nobody(str(name))]
+    if nobody:
+        n = int(data["speaker"].isin(nobody).sum())
+        raise UserError(
+            f"split.protocol={protocol}: the speaker '{nobody[0]}' of {n} of {len(data)} utterances is no person: fill "
+            "in who speaks, or leave the cell empty and use random_stratified or manifest_random"
+        )
+
+
+def _is_nobody(name: str) -> bool:
+    return name.strip().casefold() in NOBODY or not any(character.isalnum() for character in name)
 
 
 def shared_values(data: pd.DataFrame, column: str) -> list:

@@ -28,7 +28,7 @@ from korser.metrics.cautions import interval_cautions, merge_cautions
 from korser.metrics.estimates import estimate, interval
 from korser.metrics.scores import TITLES, confidence_bins, metrics_of, recalls, speaker_confusion_counts
 from korser.utils.errors import UserError
-from korser.utils.notes import Note, caveats
+from korser.utils.notes import Note
 from korser.utils.table import Table
 from korser.utils.text import sentence
 
@@ -181,9 +181,6 @@ def summary_table(
     title: str,
     corpus: str,
     protocol: str,
-    synthetic: bool = False,
-    random_split: bool = False,
-    pretrained: bool | None = None,
     warnings: Iterable[Note | str] = (),
 ) -> str:
     """Return the metrics as a plain-text table.
@@ -196,18 +193,13 @@ def summary_table(
         Names the model and the split.
     corpus, protocol : str
         Names of the corpus and of its split protocol.
-    synthetic, random_split : bool
-        See :func:`korser.utils.notes.caveats`.
-    pretrained : bool, optional
-        The same.
     warnings : iterable of Note or str
-        Further warnings.
+        What a reader must know.
 
     Returns
     -------
     str
     """
-    warnings = [*caveats(synthetic=synthetic, random_split=random_split, pretrained=pretrained), *warnings]
     head = [title, f"corpus {corpus}, protocol {protocol}", *(f"!!! {warning}" for warning in warnings), ""]
     return "\n".join(head) + "\n" + _metrics_table(title, metrics).to_text()
 

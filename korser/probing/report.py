@@ -13,6 +13,7 @@ from korser.metrics import estimates, significance
 from korser.metrics.counts import table_confusion_counts
 from korser.probing.encoders import ALL, CHOSEN, Encoder
 from korser.probing.splits import ProbeSplits
+from korser.runs.heard import pretrained_on_tested
 from korser.utils.document import Document
 from korser.utils.notes import SYNTHETIC_SPEECH, Note
 from korser.utils.table import Table, difference_cell, metric_cell, p_cell
@@ -32,7 +33,10 @@ class Probed(NamedTuple):
 def scores_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataFrame:
     """Return ``probe.csv``: UAR and accuracy of every encoder, task and layer."""
     rows = []
+    tested = np.isin(np.arange(len(splits.table)), np.concatenate([test for _, test in splits.rows]))
+    heard = splits.table.assign(split=np.where(tested, "test", "train"))
     for encoder, table, about in probed:
+        notes = [*splits.notes, *pretrained_on_tested(encoder.frontend, heard)]
         for task, layer in itertools.product(splits.classes, encoder.probed):
             row = {
                 "corpus": splits.corpus.name,
@@ -43,6 +47,7 @@ def scores_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataFrame:
                 "task": task,
                 "layer": layer,
                 "n_classes": len(splits.classes[task]),
+                "warnings": "; ".join(map(str, notes)),
             }
             choices = about["chosen"][task]
             rows.append(row | _scores(table, task, splits.classes[task], layer, choices, len(splits.rows)))
@@ -124,7 +129,8 @@ def probe_notes(scores: pd.DataFrame) -> list[Note]:
     random = scores.loc[scores["pretrained"].astype(str) == "False", "encoder"].unique()  # None is text in a file
     if len(random):
         notes.append(Note("not_pretrained", f"NOT PRETRAINED: random weights in {', '.join(random)}"))
-    return notes
+    recorded = scores["warnings"].dropna().unique() if "warnings" in scores else []  # empty cells are missing in a file
+    return notes + [Note("data", text) for text in recorded if text]
 
 
 def document(name: str, splits: ProbeSplits, scores: pd.DataFrame, differences: pd.DataFrame) -> Document:

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -40,9 +40,6 @@ from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest, korser_digest, named_path_digest
 from korser.utils.text import shorten
 
-if TYPE_CHECKING:
-    from korser.corpora import Corpus
-
 __all__ = [
     "changed_sources",
     "checkpoints_of",
@@ -52,7 +49,6 @@ __all__ = [
     "require_same_checkpoints",
     "require_same_data",
     "require_same_sources",
-    "searched_speakers",
     "verify_provenance",
 ]
 
@@ -263,30 +259,3 @@ def verify_provenance(hparams: HParams, run_dir: Path) -> None:
         logger.warning("cannot verify that the recordings match %s: %s", run_dir, error)
         return
     require_same_data(manifest, run_dir, tasks, ["digest"])
-
-
-def searched_speakers(
-    search: Mapping[str, Any], corpus: Corpus, data_folder: str | Path, table: pd.DataFrame
-) -> list[str]:
-    """Return the speakers of the test split on whom settings were searched.
-
-    Parameters
-    ----------
-    search : dict
-        The search's ``search.json``.
-    corpus : korser.corpora.Corpus
-    data_folder : str or Path
-    table : pandas.DataFrame
-        With ``speaker`` and ``split``.
-    """
-    if search["corpus"] != corpus.name:
-        return []
-    if corpus.identified_by_folder and _home(search["data"]["data_folder"]) != _home(data_folder):
-        return []
-    return sorted(set(table.loc[table["split"] == "test", "speaker"].dropna()) & set(search["speakers"]))
-
-
-def _home(path: str | Path) -> Path:
-    """Return the folder of a manifest, which may be given by its file or its folder."""
-    path = Path(path).resolve()
-    return path.parent if path.suffix == ".csv" else path

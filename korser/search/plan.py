@@ -15,6 +15,7 @@ from korser.config.schema import check_settings
 from korser.config.usage import keep_used
 from korser.data.load_split import load_split
 from korser.nn.tasks import Task
+from korser.runs.heard import find_searches
 from korser.search.check import check_values
 from korser.search.settings import SearchSettings
 from korser.search.space import SearchDimension, grid_configurations, has_effect, read_dimension
@@ -49,6 +50,8 @@ class SearchPlan:
     corpus : dict
         ``corpus``, ``synthetic``, ``pretrained``, ``data`` (folder, options and split), ``speakers`` (of the training
         and validation splits).
+    searched_in : list of str
+        Folders of earlier searches that the settings come from.
     study : str
         Name of the study in the storage; another space, model, sampler or code gives another study.
     """
@@ -60,6 +63,7 @@ class SearchPlan:
     dimensions: list[SearchDimension]
     main_task: str
     corpus: dict[str, Any]
+    searched_in: list[str]
     study: str
 
     @property
@@ -137,6 +141,7 @@ def make_plan(settings: SearchSettings, yaml: Path) -> SearchPlan:
         dimensions=dimensions,
         main_task=trained[0],
         corpus=corpus,
+        searched_in=[str(folder.resolve()) for folder in find_searches(hparams)[0]],
         study=f"{yaml.stem}-{digest(identity, length=8)}",
     )
 

@@ -6,13 +6,14 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_main
 
 from korser.config.schema import check_settings
-from korser.runs.directory import RunDirectory
+from korser.runs.directory import RunDirectory, run_notes
 from korser.runs.provenance import verify_provenance
 from korser.testing import quick_check
 from korser.training.brain import EmotionBrain
@@ -102,6 +103,7 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
     ddp_barrier()  # the last checkpoint is complete
     results = evaluate(brain, datasets, manifest)
     ddp_barrier()
+    results.metrics["warnings"] = [asdict(note) for note in run_notes(RunDirectory(run_dir).info())]
     if if_main_process():
         write_results(run_dir, brain, results, cost=cost, initial_parameters=initial_parameters)
         shutil.rmtree(RunDirectory(run_dir).checkpoints)

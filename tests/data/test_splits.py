@@ -4,33 +4,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_corpus import corpus
 
 from korser.corpora import load_corpus
-from korser.data.split_checks import check_splits, lexical_leakage
+from korser.data.split_checks import check_splits
 from korser.data.splits import assign_splits, speaker_independent, warn_once
 from korser.utils.errors import UserError
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-
-
-def corpus(n_speakers=18, per_class=5, classes=("joy", "sadness", "neutral", "anger"), sentences=5):
-    """A table like :func:`load_corpus` gives; odd speakers male; each class has its own sentences."""
-    rows = []
-    for s in range(1, n_speakers + 1):
-        for c in classes:
-            for i in range(per_class):
-                rows.append(
-                    {
-                        "id": f"{s:03}-{c}-{i}",
-                        "path": f"/data/{s:03}-{c}-{i}.wav",
-                        "speaker": f"{s:02}",
-                        "emotion": c,
-                        "gender": "male" if s % 2 else "female",
-                        "intensity": None if c == "neutral" else str(i % 4),
-                        "sentence": f"{c}-{i % sentences}",
-                    }
-                )
-    return pd.DataFrame(rows, dtype=object)
 
 
 def splits(data):
@@ -450,14 +431,3 @@ def test_ravdess_tested_on_actors_13_to_18():
         split = assign_splits(data, protocol="speaker_kfold", n_folds=6, folds="consecutive", fold=fold)
         check_splits(split, "speaker_kfold")
         assert speakers(split, "test") == {f"{3 * fold + i:02}" for i in (1, 2, 3)}
-
-
-def test_lexical_leakage_is_detected():
-    data = corpus()  # each class has its own sentences
-    assert lexical_leakage(assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")
-    apart = assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2, hold_out="sentence")
-    assert not lexical_leakage(apart, "emotion")
-    acted = data.assign(sentence=data["sentence"].str[-1])  # each sentence in every emotion
-    once = data.assign(sentence=data["id"])
-    for other in (acted, once, data.drop(columns="sentence"), data.assign(sentence=None)):
-        assert not lexical_leakage(assign_splits(other, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")

@@ -277,7 +277,7 @@ def test_without_evaluation_nothing_of_the_test_part_is_read(tiny_corpus, tiny, 
     for path in (*folder.glob("s4_*.wav"), *folder.glob("s5_*.wav")):
         path.write_bytes(b"no audio")
     run_dir = run(tiny, model="mel_stl")
-    assert set(json.loads((run_dir / "metrics.json").read_text())) == {"valid", "best_epoch"}
+    assert set(json.loads((run_dir / "metrics.json").read_text())) == {"valid", "best_epoch", "warnings"}
     assert not (run_dir / "test.csv").exists()
     assert set(read_csv(run_dir / "manifest.csv")["split"]) == {"train", "valid"}
     with pytest.raises(UserError, match="s4_joy_1.wav"):
@@ -288,7 +288,7 @@ def test_without_validation_the_last_epoch_is_kept(tiny):
     run_dir = run({**tiny, "split.test_speakers": "[s0, s1]", "split.valid": "0"}, model="mel_stl")
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["best_epoch"] == 2
-    assert set(metrics) == {"test", "best_epoch"}
+    assert set(metrics) == {"test", "best_epoch", "warnings"}
     assert read_csv(run_dir / "manifest.csv")["split"].value_counts().to_dict() == {"train": 32, "test": 16}
 
 
