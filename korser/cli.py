@@ -14,8 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import yaml
-
 import korser
 from korser.utils.errors import UserError
 from korser.utils.logs import is_for_users
@@ -118,7 +116,9 @@ def add_worker_options(parser: Parser) -> None:
 
 def mapping(text: str) -> dict[str, Any]:
     """Read a YAML mapping; for ``add_argument(type=mapping)``."""
-    value = yaml.safe_load(text)
+    from korser.config.nodes import plain_value
+
+    value = plain_value(text)
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"'{text}': expected a mapping such as '{{name: value}}'")
     return value

@@ -157,7 +157,7 @@ class ArrayStore:
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
         with self._writing(), ThreadPoolExecutor(4) as pool:  # a checksum may take as long as writing
             try:
-                with open(temporary, "wb") as file:
+                with open(temporary, "xb") as file:
                     for key, tensor in items:
                         dtype = str(tensor.dtype).removeprefix("torch.")
                         if dtype not in DTYPES:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from korser.config.nodes import compose
 from korser.corpora import LABELS
 from korser.data.splits import speaker_independent
 from korser.runs.directory import RunDirectory
@@ -83,7 +84,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, str]:
         """Every setting by its dotted name, as text."""
-        return _flatten(yaml.compose(self.hparams, Loader=yaml.SafeLoader))
+        return _flatten(compose(self.hparams, self.directory.settings_file))
 
     @property
     def seed(self) -> int:
@@ -190,11 +191,7 @@ def _load(directory: RunDirectory) -> Run:
     if missing:
         raise UserError(f"{directory.info_file} has no '{missing[0]}': delete the run directory and train again")
     speaker_independent(info["protocol"])  # refuses an unknown protocol
-    try:
-        yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"cannot read {directory.settings_file}: {why}; train again") from error
+    compose(text, directory.settings_file)  # refuses what is damaged
     return Run(
         path=directory.path,
         info=info,
