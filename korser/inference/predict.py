@@ -23,6 +23,7 @@ from korser.runs.directory import RunDirectory
 from korser.runs.provenance import changed_sources, provenance
 from korser.training.build import build_model
 from korser.utils.errors import UserError
+from korser.utils.files import require_regular
 from korser.utils.notes import Note
 from korser.utils.seeding import set_arithmetic
 
@@ -202,6 +203,7 @@ def _round_as_in_training(model: SpeechEmotionModel, hparams: HParams) -> None:
 def _load_weights(model: SpeechEmotionModel, run_dir: Path) -> None:
     file = RunDirectory(run_dir).weights_file
     try:
+        require_regular(file)
         model.load_trained_state(safetensors.torch.load_file(file))
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"cannot read {file} ({error}): train again") from error

@@ -130,7 +130,7 @@ def _todo(run_dir: Path, conditions: Sequence[Condition]) -> dict[str, str]:
     """Return the digests of the conditions that are missing or out of date, by name."""
     directory = RunDirectory(run_dir)
     weights = directory.weights_file
-    if not weights.exists():
+    if not weights.is_file():
         raise UserError(f"robustness: {run_dir} has no {weights.name}: train again, or set robustness: null")
     common = [file_digest(weights), module_digest(degradations.__name__)]
     done = {entry["name"]: entry["made_from"] for entry in directory.conditions()}
