@@ -70,6 +70,10 @@ class Parser(argparse.ArgumentParser):
                 raise UserError(f"unknown option {name}{did_you_mean(name, known)}")
         return super().parse_args(args)
 
+    def add_trust_option(self) -> None:
+        """Add the option ``--trust`` of recipes that load run directories."""
+        self.add_argument("--trust", action="store_true", help="let runs that someone else made run code of their own")
+
     def error(self, message: str) -> NoReturn:
         """Raise a mistake instead of printing the usage and exiting."""
         raise UserError(f"{message} (see {self.prog} --help)")

@@ -34,6 +34,7 @@ from korser.inference.robustness import measure
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
+from korser.runs.trust import is_trusted
 from korser.utils.document import Document
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_json, write_csv, write_json, write_text
@@ -50,8 +51,15 @@ __all__ = ["run_experiment", "write_tables"]
 logger = logging.getLogger(__name__)
 
 
-def run_experiment(settings: CompareSettings, workers: Workers) -> tuple[str, list[str]]:
+def run_experiment(settings: CompareSettings, workers: Workers, *, trust: bool = False) -> tuple[str, list[str]]:
     """Train the missing runs, compare all, and write the tables.
+
+    Parameters
+    ----------
+    settings : CompareSettings
+    workers : Workers
+    trust : bool
+        Whether runs that someone else made may run code of their own, for predictions on degraded audio.
 
     Returns
     -------
@@ -66,6 +74,9 @@ def run_experiment(settings: CompareSettings, workers: Workers) -> tuple[str, li
         See :func:`korser.comparison.plan.make_plan`; or if there is no complete run.
     """
     plan = make_plan(settings)
+    if settings.robustness is not None:  # the models of these runs are built after the training
+        for run in load_runs(settings.runs) if settings.runs else []:
+            is_trusted(run.directory, trust=trust)
     todo = [planned for planned in plan if not planned.complete]
     logger.info("%d runs: %d complete, %d to train", len(plan), len(plan) - len(todo), len(todo))
     todo.sort(key=lambda planned: settings.seeds.index(planned.seed))  # all models with the first seed come first
@@ -74,10 +85,16 @@ def run_experiment(settings: CompareSettings, workers: Workers) -> tuple[str, li
     lines = [f"{planned}: {failed[planned.job.run_dir]}" for planned in plan if planned.job.run_dir in failed]
     if len(failed) == len(plan) and not settings.runs:
         raise UserError(f"all runs failed; the first: {lines[0]}")
-    return write_tables(settings, plan, failed), lines
+    return write_tables(settings, plan, failed, trust=trust), lines
 
 
-def write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str] | None = None) -> str:
+def write_tables(
+    settings: CompareSettings,
+    plan: Sequence[PlannedRun],
+    failed: Mapping[str, str] | None = None,
+    *,
+    trust: bool = False,
+) -> str:
     """Compare the complete runs of a plan and those in ``settings.runs``, and write all files.
 
     Parameters
@@ -86,6 +103,8 @@ def write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed: 
     plan : sequence of PlannedRun
     failed : dict, optional
         ``{run directory: reason}`` of those that are not complete.
+    trust : bool
+        See :func:`run_experiment`.
 
     Returns
     -------
@@ -104,7 +123,7 @@ def write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed: 
         (folder / name).unlink(missing_ok=True)
     text = comparison.to_text()
     if settings.robustness is not None:
-        text += f"\n{_write_robustness(settings, comparison, folder)}"
+        text += f"\n{_write_robustness(settings, comparison, folder, trust)}"
     return text
 
 
@@ -119,11 +138,11 @@ def _load(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping
     return runs
 
 
-def _write_robustness(settings: CompareSettings, comparison: Comparison, folder: Path) -> str:
+def _write_robustness(settings: CompareSettings, comparison: Comparison, folder: Path, trust: bool) -> str:
     conditions = degradations.conditions(settings.robustness)
     runs = [run for model in comparison.models.values() for run in model.runs]
     device = settings.overrides.get("device")
-    measure(runs, conditions, device=None if device == "null" else device)
+    measure(runs, conditions, device=None if device == "null" else device, trust=trust)
     table = robustness_table(comparison.models, conditions, comparison.main, comparison.metric)
     marks = [(comparison.searched.get(model), comparison.excluded.get(model)) for model in table["model"]]
     notes = ["; ".join(filter(None, [*of_model, note])) for of_model, note in zip(marks, table["note"])]

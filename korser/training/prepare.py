@@ -26,6 +26,7 @@ from korser.runs.provenance import (
     require_same_sources,
     searched_speakers,
 )
+from korser.runs.trust import signature
 from korser.training.tasks import labelled_tasks, recorded_tasks
 from korser.utils.errors import UserError
 from korser.utils.files import read_json, write_csv, write_json, write_text
@@ -55,6 +56,7 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     _check_data(hparams, manifest, tasks)
     info = _run_info(hparams, corpus, manifest, tasks)
+    info["signature"] = signature(hparams.text, info)
     _warn(info)
     # Without a checkpoint nothing is lost by starting again, so the cause of a failure may have been fixed.
     if directory.has_checkpoint:
