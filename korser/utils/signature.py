@@ -11,6 +11,7 @@ import hmac
 import json
 import os
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def _key() -> bytes | None:
         key = read_bytes(file, LENGTH)
     except (OSError, RuntimeError):  # no home, or one that cannot be written
         return None
-    own = status.st_uid == os.getuid() and not status.st_mode & OTHERS
+    own = stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & OTHERS
     return key if own and len(key) == LENGTH else None
 
 
