@@ -82,7 +82,9 @@ class RestrictedLoader(ruamel.yaml.Loader):
         owner, name = self.construct_sequence(node, deep=True)
         value = getattr(owner, name)
         if not _is_plain(value):
-            raise UserError(f"attribute '{name}' of {type(owner).__name__}: needs trust (--trust), since it is an object")
+            raise UserError(
+                f"attribute '{name}' of {type(owner).__name__}: needs trust (--trust), since it is an object"
+            )
         return value
 
 

@@ -14,7 +14,7 @@ from korser.inference.predict import load_trained_model
 from korser.runs.directory import run_folder
 from korser.utils.errors import UserError
 
-FRONTEND = '''
+FRONTEND = """
 import torch
 from korser import Frontend, mask_padding
 
@@ -30,7 +30,7 @@ class Frames(Frontend):
         lengths = self.output_lengths(lengths)
         y = x[:, : x.shape[1] // 160 * 160].unflatten(1, (-1, 160)) * self.scale
         return mask_padding(y, lengths), lengths
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -126,5 +126,3 @@ def test_the_question_at_the_terminal(tampered, fresh, tmp_path, monkeypatch, ca
         with pytest.raises(UserError, match="os.system"):
             load_trained_model(tampered)
     assert (tmp_path / "executed").exists() == (answer == "y")
-
-
