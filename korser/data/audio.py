@@ -19,8 +19,9 @@ from korser.utils.errors import UserError
 from korser.utils.files import read_bytes
 from korser.utils.fingerprint import digest
 
-__all__ = ["FULL_SCALE", "audio_digest", "read_audio", "to_compact", "to_float"]
+__all__ = ["ENDINGS", "FULL_SCALE", "audio_digest", "read_audio", "to_compact", "to_float"]
 
+ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".pcm", ".oga", ".opus", ".aif", ".aifc"}
 FULL_SCALE = 32768  # the value of a 16-bit sample that stands for 1
 MAX_PEAK = 1.5  # float files may exceed 1 a little and are clipped; above this the scale is wrong
 DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits

@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from korser.config.nodes import compose
+from korser.config.nodes import compose, get_value
 from korser.corpora import LABELS
 from korser.data.splits import speaker_independent
 from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
-from korser.utils.files import find_below
+from korser.utils.files import find_below, folder_of
 from korser.utils.text import shorten
 
 __all__ = ["Run", "load_runs"]
@@ -103,6 +103,12 @@ class Run:
     def split(self) -> dict[str, str]:
         """Arguments of the split except the fold, as text."""
         return {k: v for k, v in self.settings.items() if k.startswith("split.") and k != "split.fold"}
+
+    @cached_property
+    def data_folder(self) -> Path:
+        """Folder of the corpus."""
+        node = get_value(compose(self.hparams, self.directory.settings_file), "data_folder")
+        return folder_of(node.value if isinstance(node, yaml.ScalarNode) else "")
 
     @cached_property
     def recordings(self) -> pd.DataFrame | None:

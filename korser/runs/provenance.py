@@ -37,6 +37,7 @@ from korser.data.splits import ATTRIBUTES
 from korser.frontend.base import Frontend, split_frozen
 from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
+from korser.utils.files import folder_of
 from korser.utils.fingerprint import digest, korser_digest, named_path_digest
 from korser.utils.text import shorten
 
@@ -271,12 +272,6 @@ def searched_speakers(
     """
     if search["corpus"] != corpus.name:
         return []
-    if corpus.identified_by_folder and _home(search["data"]["data_folder"]) != _home(data_folder):
+    if corpus.identified_by_folder and folder_of(search["data"]["data_folder"]) != folder_of(data_folder):
         return []
     return sorted(set(table.loc[table["split"] == "test", "speaker"].dropna()) & set(search["speakers"]))
-
-
-def _home(path: str | Path) -> Path:
-    """Return the folder of a manifest, which may be given by its file or its folder."""
-    path = Path(path).resolve()
-    return path.parent if path.suffix == ".csv" else path

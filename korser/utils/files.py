@@ -24,6 +24,7 @@ from korser.utils.errors import UserError
 __all__ = [
     "atomic",
     "find_below",
+    "folder_of",
     "lock_of",
     "locked",
     "read_bytes",
@@ -67,6 +68,12 @@ def find_below(folders: str | Path | Iterable[str | Path], name: str) -> list[Pa
                 todo += [path for n in subfolders if os.path.islink(path := os.path.join(root, n))]
         found += sorted(files)
     return found
+
+
+def folder_of(path: str | Path) -> Path:
+    """Return the data folder of a corpus, which may be given by its CSV file, without links."""
+    path = Path(path).resolve()
+    return path.parent if path.suffix == ".csv" else path
 
 
 @contextmanager
