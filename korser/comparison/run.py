@@ -74,27 +74,28 @@ def run_experiment(settings: CompareSettings, workers: Workers, *, trust: bool =
         See :func:`korser.comparison.plan.make_plan`; or if there is no complete run.
     """
     plan = make_plan(settings)
-    if settings.robustness is not None:  # the models of these runs are built after the training
-        for run in load_runs(settings.runs) if settings.runs else []:
-            is_trusted(run.directory, trust=trust)
     todo = [planned for planned in plan if not planned.complete]
     logger.info("%d runs: %d complete, %d to train", len(plan), len(plan) - len(todo), len(todo))
+    if settings.robustness is not None:
+        _decide_trust([planned.job.run_dir for planned in plan if planned.complete] + settings.runs, trust)
     todo.sort(key=lambda planned: settings.seeds.index(planned.seed))  # all models with the first seed come first
     results = run_jobs([planned.job for planned in todo], workers, progress="runs") if todo else []
+    if settings.robustness is not None:  # made just now, from the user's own files
+        _decide_trust([result.job.run_dir for result in results if result.state == "complete"], True)
     failed = {r.job.run_dir: f"{r.state}: {r.message}" for r in results if r.state != "complete"}
     lines = [f"{planned}: {failed[planned.job.run_dir]}" for planned in plan if planned.job.run_dir in failed]
     if len(failed) == len(plan) and not settings.runs:
         raise UserError(f"all runs failed; the first: {lines[0]}")
-    return write_tables(settings, plan, failed, trust=trust), lines
+    return write_tables(settings, plan, failed), lines
 
 
-def write_tables(
-    settings: CompareSettings,
-    plan: Sequence[PlannedRun],
-    failed: Mapping[str, str] | None = None,
-    *,
-    trust: bool = False,
-) -> str:
+def _decide_trust(folders: Sequence[str | Path], trust: bool) -> None:
+    """Ask before the training, since the models of runs are built after it."""
+    for run in load_runs(folders) if folders else []:
+        is_trusted(run.directory, trust=trust)
+
+
+def write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str] | None = None) -> str:
     """Compare the complete runs of a plan and those in ``settings.runs``, and write all files.
 
     Parameters
@@ -103,8 +104,6 @@ def write_tables(
     plan : sequence of PlannedRun
     failed : dict, optional
         ``{run directory: reason}`` of those that are not complete.
-    trust : bool
-        See :func:`run_experiment`.
 
     Returns
     -------
@@ -123,7 +122,7 @@ def write_tables(
         (folder / name).unlink(missing_ok=True)
     text = comparison.to_text()
     if settings.robustness is not None:
-        text += f"\n{_write_robustness(settings, comparison, folder, trust)}"
+        text += f"\n{_write_robustness(settings, comparison, folder)}"
     return text
 
 
@@ -138,11 +137,11 @@ def _load(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping
     return runs
 
 
-def _write_robustness(settings: CompareSettings, comparison: Comparison, folder: Path, trust: bool) -> str:
+def _write_robustness(settings: CompareSettings, comparison: Comparison, folder: Path) -> str:
     conditions = degradations.conditions(settings.robustness)
     runs = [run for model in comparison.models.values() for run in model.runs]
     device = settings.overrides.get("device")
-    measure(runs, conditions, device=None if device == "null" else device, trust=trust)
+    measure(runs, conditions, device=None if device == "null" else device)
     table = robustness_table(comparison.models, conditions, comparison.main, comparison.metric)
     marks = [(comparison.searched.get(model), comparison.excluded.get(model)) for model in table["model"]]
     notes = ["; ".join(filter(None, [*of_model, note])) for of_model, note in zip(marks, table["note"])]

@@ -137,8 +137,8 @@ class RunDirectory:
 
 
 def condition_split(condition: str) -> str:
-    """Return the name under which the predictions of a degraded test split are read."""
-    return f"robustness/{condition}"
+    """Return the name under which the predictions of a degraded test split are read: those of the run itself."""
+    return f"robustness/{Path(condition).name}"
 
 
 def run_folder(hparams: HParams) -> Path:

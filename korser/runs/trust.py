@@ -15,7 +15,7 @@ from korser.utils.signature import is_signed, sign
 
 __all__ = ["is_trusted", "load_recorded", "signature"]
 
-_agreed: list[list[Any]] = []  # what the user has agreed to in this process
+_agreed: list[list[Any]] = []  # what the user trusts in this process, as it is signed
 
 
 def signature(settings: str, info: dict[str, Any]) -> str | None:
@@ -34,6 +34,8 @@ def signature(settings: str, info: dict[str, Any]) -> str | None:
 def is_trusted(directory: RunDirectory, *, trust: bool = False) -> bool:
     """Return whether a run may run code of its own; ask at the terminal if it has any and nobody has decided.
 
+    A decision holds for this process, so that nobody is asked twice.
+
     Raises
     ------
     UserError
@@ -41,12 +43,13 @@ def is_trusted(directory: RunDirectory, *, trust: bool = False) -> bool:
     """
     info, text = directory.info(), directory.settings_text()
     signed = _signed(text, info)
-    if trust or is_signed(signed, info.get("signature")) or signed in _agreed:
+    if is_signed(signed, info.get("signature")) or signed in _agreed:
         return True
-    foreign = find_foreign_names(text, directory.settings_file)
-    if not foreign:
-        return False
-    _require_consent(directory.settings_file, foreign, info["yaml_folders"])
+    if not trust:
+        foreign = find_foreign_names(text, directory.settings_file)
+        if not foreign:
+            return False
+        _require_consent(directory.settings_file, foreign, info.get("yaml_folders", []))
     _agreed.append(signed)
     return True
 
@@ -68,7 +71,7 @@ def load_recorded(directory: RunDirectory, *, trust: bool = False) -> HParams:
 
 
 def _signed(settings: str, info: dict[str, Any]) -> list[Any]:
-    return [settings, info["model"], info["yaml_folders"]]
+    return [settings, info.get("model"), info.get("yaml_folders")]
 
 
 def _require_consent(file: Path, foreign: Sequence[str], folders: Sequence[str]) -> None:

@@ -343,7 +343,9 @@ def private(path):
     os.truncate((data / "huge.wav").open("w").name, 2**40)
     outside = [home / "key.pcm", data / ".." / "home" / "diary.wav", data / "links" / "diary.wav", data / "link.pcm"]
     return {
-        **dict.fromkeys([*map(str, outside), str(data / "device.wav"), "/dev/full", "relative.wav"], "outside the data"),
+        **dict.fromkeys(
+            [*map(str, outside), str(data / "device.wav"), "/dev/full", "relative.wav"], "outside the data"
+        ),
         str(data / "circle.wav"): "",
         str(data / "notes.txt"): "not an audio file",
         str(data / "key.pcm"): "other audio",
