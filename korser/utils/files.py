@@ -23,6 +23,7 @@ from korser.utils.errors import UserError
 
 __all__ = [
     "atomic",
+    "escape_formula",
     "find_below",
     "folder_of",
     "lock_of",
@@ -33,6 +34,7 @@ __all__ = [
     "read_npy",
     "read_text",
     "require_regular",
+    "unescape_formula",
     "write_csv",
     "write_json",
     "write_text",
@@ -105,13 +107,30 @@ def write_json(path: str | Path, values: Any) -> None:
     write_text(path, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
 
+def escape_formula(cell: Any) -> Any:
+    r"""Put an apostrophe before text that a spreadsheet would take for a formula.
+
+    Such text begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, and is not a number.
+
+    Example
+    -------
+    >>> [escape_formula(cell) for cell in ("=1+1", "-1", "a-b", 0.5)]
+    ["'=1+1", '-1', 'a-b', 0.5]
+    """
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def unescape_formula(cell: Any) -> Any:
+    """Undo :func:`escape_formula`."""
+    return cell[1:] if isinstance(cell, str) and _ESCAPED.match(cell) else cell
+
+
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table as CSV with a byte order mark, so that spreadsheets show Hangul.
 
-    A cell or title that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a
-    carriage return and is not a number) is written with an apostrophe before it, which :func:`read_csv` removes.
+    Formulas are escaped (:func:`escape_formula`); :func:`read_csv` restores them.
     """
-    table = _map_text(table, _FORMULA, lambda cell: f"'{cell}")
+    table = _map_text(table, escape_formula)
     text = table.to_csv(index=False)
     if "\r" in text:  # which is quoted only if all text is, and read as the end of a line otherwise
         text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
@@ -204,7 +223,7 @@ def read_csv(path: str | Path, tasks: Iterable[str] = ()) -> pd.DataFrame:
     table = pd.read_csv(
         data, encoding="utf-8-sig", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""]
     )
-    return _map_text(table, _ESCAPED, lambda cell: cell[1:])
+    return _map_text(table, unescape_formula)
 
 
 def _damaged(path: str | Path, error: BaseException) -> UserError:
@@ -212,18 +231,14 @@ def _damaged(path: str | Path, error: BaseException) -> UserError:
     return UserError(f"{path} is damaged ({' '.join(str(reason).split())}): delete it and train again")
 
 
-def _map_text(table: pd.DataFrame, pattern: re.Pattern, function: Callable[[str], str]) -> pd.DataFrame:
-    """Replace the cells and titles that match a pattern."""
-
-    def matches(value: Any) -> bool:
-        return isinstance(value, str) and pattern.match(value) is not None
-
+def _map_text(table: pd.DataFrame, function: Callable[[Any], Any]) -> pd.DataFrame:
+    """Apply a function to the titles and to the cells of columns that hold text."""
     changed = {}
-    for column in table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]:
-        if table[column].map(matches).any():
-            cells = table[column].astype(object)
-            changed[column] = cells.map(lambda value: function(value) if matches(value) else value)
-    return table.assign(**changed).rename(columns=lambda title: function(title) if matches(title) else title)
+    for name in table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]:
+        cells = [(cell, function(cell)) for cell in table[name]]
+        if any(old is not new for old, new in cells):  # others keep their types
+            changed[name] = pd.Series([new for _, new in cells], index=table.index, dtype=object)
+    return table.assign(**changed).rename(columns=function)
 
 
 def lock_of(folder: str | Path) -> filelock.FileLock:

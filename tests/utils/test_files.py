@@ -88,6 +88,12 @@ def test_formulas_are_text_in_spreadsheets_and_exact_when_read(tmp_path):
     assert list(read) == list(table) and set(read["lr"]) == {-0.5} and read["note"].isna().all()
 
 
+def test_what_is_no_text_is_written_as_it_is(tmp_path):
+    table = pd.DataFrame({"a": pd.Series([1, None, True, "-x"], dtype=object), "b": ["=1", None, "1", "x"]})
+    write_csv(tmp_path / "a.csv", table)
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8-sig") == "a,b\n1,'=1\n,\nTrue,1\n'-x,x\n"
+
+
 # -- temporary files -------------------------------------------------------------------------------------------------
 def test_a_planted_temporary_file_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "private").write_text("private")
