@@ -18,6 +18,7 @@ import json
 import logging
 import math
 import os
+import re
 import threading
 import time
 import uuid
@@ -41,6 +42,8 @@ __all__ = ["ArrayStore"]
 logger = logging.getLogger(__name__)
 
 DTYPES = {name: getattr(torch, name) for name in ("int16", "float16", "bfloat16", "float32")}
+INDEX = re.compile(r"[0-9a-f]{32}\.json")  # other files are somebody's: the folder may be no cache
+UNFINISHED = re.compile(r"[0-9a-f]{32}\.bin|\.[0-9a-f]{32}(\.json\.[0-9a-f]+)?\.tmp")
 ALIGNMENT = 64  # bytes: a cache line, and a multiple of every item size
 ABANDONED_SECONDS = 3600  # an unfinished file that is older was left by a killed process
 VERIFIED: dict[tuple[str, int, int], set[str]] = {}  # (path, inode, mtime) -> keys whose checksums were verified
@@ -194,7 +197,7 @@ class ArrayStore:
     def _look(self) -> None:
         """Notice shards that were added or removed."""
         try:
-            names = {file[:-5] for file in os.listdir(self.folder) if file.endswith(".json")}
+            names = {file[:-5] for file in os.listdir(self.folder) if INDEX.fullmatch(file)}
         except OSError:  # there is none yet, or writing will report the error
             names = set()
         damaged = {}
@@ -254,7 +257,7 @@ class ArrayStore:
 
     def _sweep(self) -> None:
         """Remove what killed processes left: temporary files, and values without an index."""
-        for file in [*self.folder.glob(".*.tmp"), *self.folder.glob("*.bin")]:
+        for file in filter(lambda file: UNFINISHED.fullmatch(file.name), self.folder.iterdir()):
             with suppress(FileNotFoundError):  # of a writer that has just finished
                 if not file.with_suffix(".json").exists() and time.time() - file.stat().st_mtime > ABANDONED_SECONDS:
                     file.unlink()
