@@ -13,13 +13,15 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
-import numpy as np
-import pandas as pd
 
 from korser.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 __all__ = [
     "atomic",
@@ -192,6 +194,8 @@ def read_json(path: str | Path) -> Any:
 
 def read_npy(path: str | Path) -> np.ndarray:
     """Read an array of a run directory; raise a UserError if it is damaged or holds Python objects."""
+    import numpy as np  # here and below: settings are read without them
+
     try:
         require_regular(path, LARGEST["array"])
         return np.array(np.lib.format.open_memmap(path, mode="r"))  # mapped: no more memory than the file has bytes
@@ -213,6 +217,8 @@ def read_csv(path: str | Path, tasks: Iterable[str] = ()) -> pd.DataFrame:
     pandas.DataFrame
         Only empty cells are missing values: a speaker may be called NA.
     """
+    import pandas as pd
+
     text = ["id", "speaker", "digest", "split", *tasks, *(f"{task}_pred" for task in tasks)]
     try:
         data = io.BytesIO(read_bytes(path, LARGEST["table"]))
@@ -233,6 +239,8 @@ def _damaged(path: str | Path, error: BaseException) -> UserError:
 
 def _map_text(table: pd.DataFrame, function: Callable[[Any], Any]) -> pd.DataFrame:
     """Apply a function to the titles and to the cells of columns that hold text."""
+    import pandas as pd
+
     changed = {}
     for name in table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]:
         cells = [(cell, function(cell)) for cell in table[name]]
