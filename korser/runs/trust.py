@@ -77,7 +77,10 @@ def _signed(settings: str, info: dict[str, Any]) -> list[Any]:
 def _require_consent(file: Path, foreign: Sequence[str], folders: Sequence[str]) -> None:
     """Ask whether foreign code may run; raise a UserError unless the user agrees."""
     names = ", ".join(f"{_printable(name)} ({_printable(origin_of(name, folders))})" for name in foreign)
-    what = f"{file} was not made here, and runs code that is not part of korser or an installed plugin: {names}"
+    what = (
+        f"{file} is not signed by you (somebody else or another machine made it, or it was changed), and runs code that "
+        f"is neither korser's nor an installed plugin's: {names}"
+    )
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
         print(f"{what}\nRun it? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in ("y", "yes"):

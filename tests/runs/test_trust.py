@@ -88,7 +88,7 @@ def test_a_plugin_of_another_user_needs_trust(runs, fresh, tmp_path, call):
     code, _, err = call("predict", runs["mine"], runs["corpus"] / "s0_joy_1.wav")
     project = json.loads((runs["mine"] / "run.json").read_text())["yaml_folders"][0]
     assert code == 2 and err.count("\n") == 1 and "frames_of_mine" not in sys.modules and project not in sys.path
-    assert f"{runs['mine']}/hparams.yaml was not made here" in err and "give --trust" in err
+    assert f"{runs['mine']}/hparams.yaml is not signed by you" in err and "give --trust" in err
     assert f"frames_of_mine.Frames ({project}/frames_of_mine.py)" in err
     code, _, err = call("predict", runs["mine"], runs["corpus"] / "s0_joy_1.wav", "--trust")
     assert code == 0, err
