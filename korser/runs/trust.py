@@ -78,8 +78,8 @@ def _require_consent(file: Path, foreign: Sequence[str], folders: Sequence[str])
     """Ask whether foreign code may run; raise a UserError unless the user agrees."""
     names = ", ".join(f"{_printable(name)} ({_printable(origin_of(name, folders))})" for name in foreign)
     what = (
-        f"{file} is not signed by you (somebody else or another machine made it, or it was changed), and runs code that "
-        f"is neither korser's nor an installed plugin's: {names}"
+        f"{file} is not signed by you (somebody else or another machine made it, or it was changed), and runs code "
+        f"that is neither korser's nor an installed plugin's: {names}"
     )
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
         print(f"{what}\nRun it? [y/N] ", end="", file=sys.stderr, flush=True)
