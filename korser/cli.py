@@ -85,6 +85,10 @@ class Parser(argparse.ArgumentParser):
                 raise UserError(f"unknown option {name}{did_you_mean(name, known)}")
         return super().parse_args(args)
 
+    def add_trust_option(self) -> None:
+        """Add the option ``--trust`` of recipes that load run directories."""
+        self.add_argument("--trust", action="store_true", help="let runs that someone else made run code of their own")
+
     def error(self, message: str) -> NoReturn:
         """Raise a mistake instead of printing the usage and exiting."""
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -131,9 +135,9 @@ def add_worker_options(parser: Parser) -> None:
 
 def mapping(text: str) -> dict[str, Any]:
     """Read a YAML mapping; for ``add_argument(type=mapping)``."""
-    import yaml
+    from korser.config.nodes import plain_value
 
-    value = yaml.safe_load(text)
+    value = plain_value(text)
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"'{text}': expected a mapping such as '{{name: value}}'")
     return value

@@ -16,10 +16,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("run_dir", metavar="RUN_DIR", help="directory of a complete run")
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio files")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one record per file")
+    parser.add_trust_option()
     options = parser.parse_args(arguments)
     from korser.inference.predict import load_trained_model
 
-    trained = load_trained_model(options.run_dir)
+    trained = load_trained_model(options.run_dir, trust=options.trust)
     records = trained.predict_files(options.files).to_dict("records")
     if options.json:
         warnings = {"warnings": [str(note) for note in trained.warnings]} if trained.warnings else {}

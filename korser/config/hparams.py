@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import ruamel.yaml
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
@@ -17,11 +18,12 @@ from korser.config.nodes import compose, get_value
 from korser.config.schema import WITHOUT_EFFECT, TrainSettings, find_invalid_values
 from korser.config.shipped import SHIPPED  # noqa: F401  for the example
 from korser.config.sources import named_sources
+from korser.config.trust import RestrictedLoader, find_foreign
 from korser.config.usage import find_unused, remove_unused
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest
 
-__all__ = ["HParams", "build", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
+__all__ = ["HParams", "build", "find_foreign_names", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
 
 
 class HParams(Mapping[str, Any]):
@@ -88,7 +90,7 @@ class HParams(Mapping[str, Any]):
         Training changes weights and the epoch counter, so that no two runs can share them.
         """
         if self._used:
-            return load_resolved(self.text, name=self.name, folders=self.folders)
+            return _load(self.text, name=self.name, folders=self.folders, source=self.name, layers=self._layers)
         self._used = True
         return self
 
@@ -185,13 +187,42 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -
     return build(layers, errors + find_invalid_values(layers))
 
 
-def load_resolved(text: str, *, name: str, folders: Iterable[str]) -> HParams:
-    """Load what :attr:`HParams.text` recorded."""
-    source, folders = f"{name} (recorded settings)", list(folders)
+def find_foreign_names(text: str, source: Path | str) -> list[str]:
+    """Return the names in recorded settings that need trust (:mod:`korser.config.trust`); nothing is built."""
+    roots = [compose(text, source)]
+    try:
+        roots.append(
+            ruamel.yaml.YAML().compose(text)
+        )  # by which HyperPyYAML resolves references, and may call functions
+    except ruamel.yaml.error.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    return list(dict.fromkeys(name for root in roots for name in find_foreign(root)))
+
+
+def load_resolved(text: str, *, name: str, folders: Iterable[str], source: Path | str, trusted: bool) -> HParams:
+    """Load what :attr:`HParams.text` recorded.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        Of the model.
+    folders : iterable of str
+        Folders of the files that the settings were read from.
+    source : Path or str
+        File of the text, for errors.
+    trusted : bool
+        Whether modules in ``folders`` may be imported and anything may be built; otherwise there must be no
+        :func:`find_foreign_names`.
+    """
+    folders = list(folders) if trusted else []
     for folder in folders:
         make_importable(folder)
+    foreign = [] if trusted else find_foreign_names(text, source)
+    if foreign:
+        raise UserError(f"{source}: {', '.join(foreign)}: needs trust (--trust)")
     _raise_all(find_unknown_names(compose(text, source), source, folders))  # code may have been moved since
-    return _load(text, name=name, folders=folders, source=source)
+    return _load(text, name=name, folders=folders, source=source, restricted=not trusted)
 
 
 def build(layers: Layers, errors: list[str]) -> HParams:
@@ -213,21 +244,30 @@ def _resolve(text: str, source: Path | str) -> str:
         raise UserError(f"{source}: {describe_error(error)}") from error
 
 
-def _load(text: str, *, name: str, folders: list[str], source: Path | str, layers: Layers | None = None) -> HParams:
+def _load(
+    text: str,
+    *,
+    name: str,
+    folders: list[str],
+    source: Path | str,
+    layers: Layers | None = None,
+    restricted: bool = False,
+) -> HParams:
     resolved = _resolve(text, source)
+    loader = RestrictedLoader if restricted else ruamel.yaml.Loader
     try:
-        values = load_hyperpyyaml(resolved)
+        values = load_hyperpyyaml(resolved, loader=loader)
     except Exception as error:  # whatever a constructor raises, the settings caused it
         cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
         if isinstance(cause, UserError):
             raise cause from error
-        _refuse_invalid_frontend(resolved, source)
+        _refuse_invalid_frontend(resolved, source, loader)
         raise UserError(f"{source}: {describe_error(error)}") from error
     refuse_namesakes(folders)  # among the modules that were imported only now
     return HParams(values, name=name, folders=folders, text=resolved, layers=layers)
 
 
-def _refuse_invalid_frontend(resolved: str, source: Path | str) -> None:
+def _refuse_invalid_frontend(resolved: str, source: Path | str, loader: type[ruamel.yaml.Loader]) -> None:
     """Report an invalid frontend itself rather than the error of an object built upon it."""
     from korser.frontend.validation import require_frontend  # here: runs are named without torch
 
@@ -237,7 +277,7 @@ def _refuse_invalid_frontend(resolved: str, source: Path | str) -> None:
         return
     root.value = [(key, value) for key, value in root.value if value is node]
     try:
-        frontend = load_hyperpyyaml(yaml.serialize(root, allow_unicode=True))["frontend"]
+        frontend = load_hyperpyyaml(yaml.serialize(root, allow_unicode=True), loader=loader)["frontend"]
     except Exception:  # it cannot be built: the caller reports that
         return
     try:

@@ -18,6 +18,7 @@ from korser.config.nodes import Dumper, compose, get_value, keys_of, references,
 from korser.config.overrides import override, override_node
 from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
+from korser.utils.files import read_text
 from korser.utils.text import closest_name
 
 __all__ = ["Layers", "merge_layers"]
@@ -94,7 +95,7 @@ def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:
         if path.resolve() in [file.resolve() for file, _ in files]:
             raise UserError(f"{files[-1][0]}: circular 'base'")
         make_importable(path.resolve().parent)
-        root = compose(_read(path), path)
+        root = compose(read_text(path), path)
         keys = keys_of(root)
         duplicates = [f"{path}: duplicate key '{key}'" for key in dict.fromkeys(keys) if keys.count(key) > 1]
         if duplicates:
@@ -105,13 +106,6 @@ def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:
         if base is None:
             return files
         path = _base_of(path, base.value)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _base_of(path: Path, name: str) -> Path:

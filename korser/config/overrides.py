@@ -13,7 +13,7 @@ from korser.config.nodes import get_value, keys_of, references, replace_node, se
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 
-__all__ = ["override", "override_node", "parse_overrides", "parse_value"]
+__all__ = ["override", "override_node", "parse_overrides"]
 
 MAPPING = "tag:yaml.org,2002:map"
 NULLS = ("", "~", "null")
@@ -40,14 +40,6 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, str]:
             value = arguments.pop(0)
         overrides[key] = value
     return overrides
-
-
-def parse_value(key: str, text: str) -> Any:
-    """Read one plain value (no objects) as YAML; ``key`` is named in the error."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--{key}: '{text}' is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def override(root: yaml.MappingNode, key: str, value: Any) -> list[str]:

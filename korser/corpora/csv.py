@@ -2,6 +2,7 @@
 
 ``data_folder`` is the CSV file, or a folder with ``manifest.csv``. The encoding (UTF-8 with or without BOM, or CP949,
 in which Excel saves Korean) and the separator (comma, semicolon, tab) are detected; a first line ``sep=;`` is honoured.
+An apostrophe before a formula (``'=1+1``), by which spreadsheets and korser write it as text, does not count.
 Columns are in any order; all but ``path`` are optional. An empty cell, or one missing at the end of a row, means
 unknown. Column names are case-insensitive, except ``id``, ``age`` and further columns that are not tasks:
 
@@ -40,6 +41,7 @@ import pandas as pd
 
 from korser.corpora.table import LABELS, in_order, nfc
 from korser.utils.errors import UserError
+from korser.utils.files import unescape_formula
 from korser.utils.text import did_you_mean
 
 TASKS = dict.fromkeys(LABELS, ())  # as far as the CSV has them, with the classes that it has
@@ -132,7 +134,8 @@ def _read_csv(file: Path, wanted: Sequence[str]) -> tuple[pd.DataFrame, list[int
     names = _column_names(file, header, wanted)
     rows, row_numbers = [], []
     for number, cells in enumerate(records, 2):
-        cells = [nfc(cell.strip()) or None for cell in cells]  # the same label typed on macOS and Windows
+        # the same label typed on macOS and Windows, and written by korser
+        cells = [nfc(unescape_formula(cell.strip())) or None for cell in cells]
         if not any(cells):  # spreadsheets leave empty rows, and add or drop empty cells at the end of others
             continue
         if any(cells[len(names) :]):
@@ -178,7 +181,7 @@ def _parse(file: Path, text: str, separator: str) -> list[list[str]]:
 
 
 def _column_names(file: Path, header: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    names = [nfc(name.strip()) for name in header]
+    names = [nfc(unescape_formula(name.strip())) for name in header]
     if not any(names):
         raise UserError(f"{file} is not a CSV table: the first line is empty")
     for name in wanted:

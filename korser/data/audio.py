@@ -6,6 +6,7 @@ Shape legend: ``T`` time in samples.
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,18 @@ import torchaudio.functional
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.files import read_bytes
 from korser.utils.fingerprint import digest
 
-__all__ = ["FULL_SCALE", "audio_digest", "read_audio", "to_compact", "to_float"]
+__all__ = ["ENDINGS", "FULL_SCALE", "audio_digest", "read_audio", "to_compact", "to_float"]
 
+ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".pcm", ".oga", ".opus", ".aif", ".aifc"}
 FULL_SCALE = 32768  # the value of a 16-bit sample that stands for 1
 MAX_PEAK = 1.5  # float files may exceed 1 a little and are clipped; above this the scale is wrong
 DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits
 LFS_POINTER = b"version https://git-lfs"
+RATES = (1_000, 768_000)  # Hz: outside, the header is wrong, and resampling could take all memory
+MAX_KERNEL = 2**24  # values in torchaudio's resampling kernel, which holds one filter per phase
 
 
 def read_audio(path: str | Path) -> torch.Tensor:
@@ -30,7 +35,7 @@ def read_audio(path: str | Path) -> torch.Tensor:
 
     Reads all formats of libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, ...) and headerless ``.pcm`` files as
     16 kHz, 16-bit, little-endian, mono. Channels are averaged; other sampling rates are converted by
-    :func:`torchaudio.functional.resample`.
+    :func:`torchaudio.functional.resample`, unusual ones (44,101 Hz) by :func:`scipy.signal.resample_poly`.
 
     Parameters
     ----------
@@ -44,8 +49,8 @@ def read_audio(path: str | Path) -> torch.Tensor:
     Raises
     ------
     UserError
-        If the file is missing, unreadable or empty, has NaN, infinite or unscaled samples, or is a ``.pcm`` file with
-        an odd number of bytes.
+        If the file is missing, unreadable, empty or no regular file, claims a sampling rate below 1 kHz or above
+        768 kHz, has NaN, infinite or unscaled samples, or is a ``.pcm`` file with an odd number of bytes.
     """
     samples, rate = _decode(Path(path))  # (T, channels)
     if not len(samples):
@@ -55,16 +60,28 @@ def read_audio(path: str | Path) -> torch.Tensor:
     peak = float(np.abs(samples).max())
     if peak > MAX_PEAK:
         raise UserError(f"{path}: samples reach {peak:g}: scale them to [-1, 1]")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UserError(f"{path}: sampling rate {rate} Hz, expected {RATES[0]} to {RATES[1]}: correct the header")
     audio = torch.from_numpy(samples.mean(1))
     if rate != SAMPLE_RATE:
-        audio = torchaudio.functional.resample(audio, rate, SAMPLE_RATE)
+        audio = _resample(audio, rate)
     return audio.clamp(-1, 1)  # the resampler overshoots at full scale, where a recorder would clip
+
+
+def _resample(audio: torch.Tensor, rate: int) -> torch.Tensor:
+    common = math.gcd(rate, SAMPLE_RATE)
+    up, down = SAMPLE_RATE // common, rate // common
+    if up * down <= MAX_KERNEL:
+        return torchaudio.functional.resample(audio, rate, SAMPLE_RATE)
+    import scipy.signal  # here: rarely needed, and slow to import
+
+    return torch.from_numpy(scipy.signal.resample_poly(audio.numpy(), up, down))
 
 
 def _decode(path: Path) -> tuple[np.ndarray, int]:
     """Return ``(T, channels)`` float32 samples and the sampling rate of a file."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if path.suffix.lower() == ".pcm":

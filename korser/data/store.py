@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 import time
 import uuid
@@ -47,6 +48,8 @@ __all__ = ["ArrayStore"]
 logger = logging.getLogger(__name__)
 
 DTYPES = {name: getattr(torch, name) for name in ("int16", "float16", "bfloat16", "float32")}
+INDEX = re.compile(r"[0-9a-f]{32}\.json")  # other files are somebody's: the folder may be no cache
+UNFINISHED = re.compile(r"[0-9a-f]{32}\.bin|\.[0-9a-f]{32}(\.json\.[0-9a-f]+)?\.tmp")
 ALIGNMENT = 64  # bytes: a cache line, and a multiple of every item size
 ABANDONED_SECONDS = 3600  # an unfinished file that is older was left by a killed process
 MAX_OPEN = 64  # files that a store keeps open; a process may often have 1024, and 256 on macOS
@@ -158,7 +161,7 @@ class ArrayStore:
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
         with self._writing(), ThreadPoolExecutor(4) as pool:  # a checksum may take as long as writing
             try:
-                with open(temporary, "wb") as file:
+                with open(temporary, "xb") as file:
                     for key, tensor in items:
                         dtype = str(tensor.dtype).removeprefix("torch.")
                         if dtype not in DTYPES:
@@ -195,7 +198,7 @@ class ArrayStore:
     def _look(self) -> None:
         """Notice shards that were added or removed."""
         try:
-            names = {file[:-5] for file in os.listdir(self.folder) if file.endswith(".json")}
+            names = {file[:-5] for file in os.listdir(self.folder) if INDEX.fullmatch(file)}
         except OSError:  # there is none yet, or writing will report the error
             names = set()
         damaged = {}
@@ -256,7 +259,7 @@ class ArrayStore:
 
     def _sweep(self) -> None:
         """Remove what killed processes left: temporary files, and values without an index."""
-        for file in [*self.folder.glob(".*.tmp"), *self.folder.glob("*.bin")]:
+        for file in filter(lambda file: UNFINISHED.fullmatch(file.name), self.folder.iterdir()):
             with suppress(FileNotFoundError):  # of a writer that has just finished
                 if not file.with_suffix(".json").exists() and time.time() - file.stat().st_mtime > ABANDONED_SECONDS:
                     file.unlink()

@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from korser.config.hparams import HParams, load_resolved
+from korser.config.hparams import HParams
 from korser.data.audio import read_audio
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
@@ -21,8 +21,10 @@ from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
 from korser.runs.provenance import changed_sources, provenance
+from korser.runs.trust import load_recorded
 from korser.training.build import build_model
 from korser.utils.errors import UserError
+from korser.utils.files import require_regular
 from korser.utils.notes import Note
 from korser.utils.seeding import set_arithmetic
 
@@ -120,7 +122,7 @@ class TrainedModel:
             )
 
 
-def load_trained_model(run_dir: str | Path, device: str = "cpu") -> TrainedModel:
+def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool = False) -> TrainedModel:
     """Load the model of a complete run directory.
 
     Its frozen stages round their output as the cache did in training, so that the test predictions are reproduced.
@@ -129,19 +131,21 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu") -> TrainedModel
     ----------
     run_dir : str or Path
     device : str
+    trust : bool
+        Whether a run that someone else made may run code of its own; see :func:`korser.runs.trust.load_recorded`.
 
     Raises
     ------
     UserError
-        If the run is not complete, its code or weights are missing, or the frozen weights have changed since training.
+        If the run is not complete or needs trust, its code or weights are missing, or the frozen weights have changed
+        since training.
     """
     set_arithmetic()
     run_dir = Path(run_dir)
     directory = RunDirectory(run_dir)
     info = directory.info()
     directory.metrics()  # written last: without it the run is not complete
-    text = directory.settings_text()
-    hparams = load_resolved(text, name=info["model"], folders=info["yaml_folders"])
+    hparams = load_recorded(directory, trust=trust)
     tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in info["tasks"]]
     model = build_model(hparams, tasks)
     warnings = _verify(info, provenance(hparams), run_dir)
@@ -202,6 +206,7 @@ def _round_as_in_training(model: SpeechEmotionModel, hparams: HParams) -> None:
 def _load_weights(model: SpeechEmotionModel, run_dir: Path) -> None:
     file = RunDirectory(run_dir).weights_file
     try:
+        require_regular(file)
         model.load_trained_state(safetensors.torch.load_file(file))
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"cannot read {file} ({error}): train again") from error

@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import soundfile
 
 from korser.corpora import load_corpus
+from korser.data.audio import ENDINGS
 from korser.data.splits import assign_splits
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 
 __all__ = ["Source", "find_audio", "hold_out", "read_sources"]
 
-ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".pcm", ".oga", ".opus", ".aif", ".aifc"}
 MAX_HELD_OUT = 0.1  # share of a source's audio, unless valid_share is above half of it
 
 

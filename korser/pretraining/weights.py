@@ -17,7 +17,7 @@ from korser.frontend.base import SAMPLE_RATE
 from korser.runs.heard import RECORDINGS_FILE
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_text
-from korser.utils.huggingface import quiet_huggingface
+from korser.utils.huggingface import quiet_huggingface, require_no_kernel
 from korser.utils.text import did_you_mean, first_line
 
 __all__ = ["build_model", "export"]
@@ -97,6 +97,7 @@ def _read_checkpoint(
         raise UserError(f"source: cannot read the config of {source} ({first_line(error)})") from error
     if own_config.model_type != "wav2vec2":
         raise UserError(f"source: {source} is a {own_config.model_type!r} model: expected a wav2vec 2.0")
+    require_no_kernel(own_config, source)
     own_config.layerdrop = 0.0  # belongs to the checkpoint's own training; `config` may set it again
     for key, value in config.items():
         setattr(own_config, key, value)

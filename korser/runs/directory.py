@@ -31,8 +31,7 @@ import pandas as pd
 
 from korser.config.hparams import HParams
 from korser.config.schema import check_settings
-from korser.utils.errors import UserError
-from korser.utils.files import read_csv, read_json
+from korser.utils.files import read_csv, read_json, read_npy, read_text
 from korser.utils.notes import Note, caveats, searched_on_tested
 
 __all__ = [
@@ -119,10 +118,7 @@ class RunDirectory:
 
     def settings_text(self) -> str:
         """Read ``hparams.yaml`` as text."""
-        try:
-            return self.settings_file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot read {self.settings_file}: {error.strerror}; train again") from error
+        return read_text(self.settings_file, "train again")
 
     def manifest(self, text_columns: Iterable[str] = ()) -> pd.DataFrame:
         """Read ``manifest.csv``; see :func:`korser.utils.files.read_csv`."""
@@ -138,7 +134,7 @@ class RunDirectory:
 
     def embeddings(self) -> np.ndarray | None:
         """Read ``test_embeddings.npy``, ``(N, E)`` float16; None if the file is missing."""
-        return np.load(self.embeddings_file) if self.embeddings_file.exists() else None
+        return read_npy(self.embeddings_file) if self.embeddings_file.exists() else None
 
     def interpretable_parameters(self) -> list[dict[str, Any]]:
         """Read ``interpretable_parameters.json``; empty if the file is missing."""
@@ -150,8 +146,8 @@ class RunDirectory:
 
 
 def condition_split(condition: str) -> str:
-    """Return the name under which the predictions of a degraded test split are read."""
-    return f"robustness/{condition}"
+    """Return the name under which the predictions of a degraded test split are read: those of the run itself."""
+    return f"robustness/{Path(condition).name}"
 
 
 def run_folder(hparams: HParams) -> Path:

@@ -20,6 +20,7 @@ from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory, recorded_warnings
 from korser.runs.heard import find_searches, pretrained_on_tested, read_search
 from korser.runs.provenance import environment, log_changes, provenance, require_same_data, require_same_sources
+from korser.runs.trust import signature
 from korser.training.tasks import labelled_tasks, recorded_tasks
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json, write_text
@@ -49,6 +50,7 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     _check_data(hparams, manifest, tasks)
     info = _run_info(hparams, corpus, manifest, tasks)
+    info["signature"] = signature(hparams.text, info)
     _warn(info)
     # Without a checkpoint nothing is lost by starting again, so the cause of a failure may have been fixed.
     if directory.has_checkpoint:

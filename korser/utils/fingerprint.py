@@ -22,6 +22,7 @@ from importlib.machinery import ModuleSpec, all_suffixes
 from pathlib import Path
 from typing import Any
 
+from korser.utils.files import require_regular
 from korser.utils.user_code import is_user_code
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 LENGTH = 16  # hexadecimal digits
+LARGEST = 2**40  # bytes of a file: settings may name anything
 PLUGINS = "korser.plugins"
 IGNORED_SUFFIXES = (".md",)  # in checkpoint folders
 WITHOUT_EFFECT = ("ctx", "kind", "type_comment")  # fields of syntax trees: implied by others, or a matter of style
@@ -61,6 +63,7 @@ def digest(value: Any, *, length: int = LENGTH) -> str:
 
 def file_digest(path: str | Path) -> str:
     """Return the digest of a file's content; a process reads a file again only if its size or time has changed."""
+    require_regular(path, LARGEST)
     stat = os.stat(path)
     return _file_digest(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
 
@@ -69,8 +72,9 @@ def file_digest(path: str | Path) -> str:
 def _file_digest(path: str, size: int, mtime_ns: int) -> str:
     sha = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(2**20):
+        while size > 0 and (block := file.read(min(size, 2**20))):  # files of /proc may have no end, and no size
             sha.update(block)
+            size -= len(block)
     return sha.hexdigest()[:LENGTH]
 
 

@@ -19,17 +19,20 @@ def test_same_seed_same_weights(yaml_folder):
 
 def test_the_resolved_text_builds_the_same_again(yaml_folder):
     hparams = load_hparams(yaml_folder / "model.yaml", {"weights": "{emotion: 3}"})
-    again = load_resolved(hparams.text, name=hparams.name, folders=hparams.folders)
+    again = load_resolved(hparams.text, name=hparams.name, folders=hparams.folders, source="x", trusted=True)
     assert again["layer"].weight.equal(hparams["layer"].weight)
     assert again["weights"] == {"emotion": 3}
     assert again.digest() == hparams.digest()
 
 
 def test_recorded_settings_whose_code_is_missing(tmp_path):
+    trusted = {"source": "hparams.yaml", "trusted": True}
     with pytest.raises(UserError, match=f"'frontend': .* there is no module 'gone' .searched in {tmp_path}"):
-        load_resolved("frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path)])
+        load_resolved("frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path)], **trusted)
     with pytest.raises(UserError, match="no module 'gone' .* if it was moved, add its folder to PYTHONPATH"):
-        load_resolved("frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path / "no_longer_there")])
+        load_resolved(
+            "frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path / "no_longer_there")], **trusted
+        )
 
 
 def test_the_digest_identifies_the_settings_that_have_an_effect(yaml_folder):
@@ -142,7 +145,7 @@ def test_settings_are_read_only_and_replace_loads_what_depends_on_them_again():
     assert hparams["n_epochs"] == 4
     with pytest.raises(UserError, match="unknown setting 'n_epoch'"):
         hparams.replace(n_epoch=1)
-    recorded = load_resolved(hparams.text, name="mel_stl", folders=[])
+    recorded = load_resolved(hparams.text, name="mel_stl", folders=[], source="hparams.yaml", trusted=False)
     with pytest.raises(UserError, match="recorded by a run: load its YAML file"):
         recorded.replace(n_epochs=1)
 

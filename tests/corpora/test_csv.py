@@ -9,6 +9,7 @@ import pytest
 from korser.corpora import load_corpus
 from korser.corpora.table import similar_speakers
 from korser.utils.errors import UserError
+from korser.utils.files import write_csv
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -280,3 +281,14 @@ def test_an_unknown_encoding(tmp_path):
 def test_real_manifests(folder, n, speakers, classes):
     corpus = load_corpus("csv", SHARED / folder)
     assert len(corpus.data) == n and corpus.data["speaker"].nunique() == speakers and corpus.classes == classes
+
+
+def test_a_table_that_korser_wrote_is_the_same_corpus(tmp_path):
+    text = "path,id,speaker,emotion\na.wav,-x,=1+1,@joy\nb.wav,+2,'=a,-1\n"
+    first = load_corpus("csv", make(tmp_path / "a", text))
+    assert first.data["speaker"].tolist() == ["=1+1", "=a"], "an apostrophe before a formula does not count"
+    (tmp_path / "b").mkdir()
+    write_csv(tmp_path / "b" / "manifest.csv", first.data)
+    assert "'=1+1,'@joy" in (tmp_path / "b" / "manifest.csv").read_text(encoding="utf-8-sig")
+    second = load_corpus("csv", tmp_path / "b")
+    assert second.data[["id", "speaker", "emotion", "path"]].equals(first.data[["id", "speaker", "emotion", "path"]])

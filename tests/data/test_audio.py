@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -47,6 +49,14 @@ def test_other_rates_are_resampled(tmp_path, rate):
     np.testing.assert_allclose(audio.numpy()[100:-100], tone()[: len(audio)][100:-100], atol=5e-3)
 
 
+@pytest.mark.parametrize("rate", [11127, 44101])
+def test_unusual_rates_do_not_take_gigabytes(tmp_path, rate, monkeypatch):
+    monkeypatch.setattr(torchaudio.functional, "resample", None)  # its kernel has (16000 * rate) values here
+    audio = read_audio(write(tmp_path / "a.wav", tone(rate=rate), rate, "FLOAT"))
+    assert audio.dtype == torch.float32 and abs(len(audio) - 8000) <= 2
+    np.testing.assert_allclose(audio.numpy()[100:-100], tone()[: len(audio)][100:-100], atol=5e-3)
+
+
 def test_resampled_audio_stays_within_full_scale(tmp_path):
     square = np.sign(tone(rate=48000)).astype(np.float32)  # resampling overshoots its edges
     audio = read_audio(write(tmp_path / "a.wav", square, 48000, "FLOAT"))
@@ -74,6 +84,11 @@ def bad_files(folder):
     (folder / "pointer.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     (folder / "folder.wav").mkdir()
     (folder / "headerless.raw").write_bytes(b"abcd")
+    write(folder / "hz.wav", tone(), 1)
+    write(folder / "ghz.wav", tone(), 2**31 - 1)
+    os.mkfifo(folder / "fifo.wav")
+    (folder / "full.wav").symlink_to("/dev/full")
+    (folder / "zero.pcm").symlink_to("/dev/zero")
     return {
         "nan.wav": "NaN",
         "inf.wav": "infinite",
@@ -87,6 +102,11 @@ def bad_files(folder):
         "pointer.wav": "git lfs pull",
         "folder.wav": "Is a directory",
         "headerless.raw": "not a readable audio file",
+        "hz.wav": "sampling rate 1 Hz, expected 1000 to 768000",
+        "ghz.wav": "sampling rate 2147483647 Hz",
+        "fifo.wav": "a FIFO, expected a file",
+        "full.wav": "a device, expected a file",
+        "zero.pcm": "a device, expected a file",
         "missing.wav": "No such file",
         "missing.pcm": "No such file",
     }

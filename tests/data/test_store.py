@@ -275,7 +275,8 @@ def test_reading_needs_no_right_to_write(store):
 
 
 def test_what_a_killed_writer_left_is_swept(store):
-    orphan, temporary, fresh = (store.folder / name for name in ("0123.bin", ".4567.tmp", ".89ab.tmp"))
+    orphan, temporary, fresh = (store.folder / f"{name[0] * 32}{name[1:]}" for name in ("0.bin", "1.tmp", "2.tmp"))
+    temporary, fresh = (file.with_name(f".{file.name}") for file in (temporary, fresh))
     for file in (orphan, temporary, fresh):
         file.write_bytes(b"something")
     for file in (orphan, temporary, *store.folder.glob("*.json")):
@@ -284,6 +285,19 @@ def test_what_a_killed_writer_left_is_swept(store):
         pass
     assert not orphan.exists() and not temporary.exists() and fresh.exists()
     assert not store.missing([*arrays("a"), *arrays("b")])
+
+
+def test_files_of_others_are_left_alone(store):
+    """Settings may name any folder as the cache, by mistake or in somebody else's run."""
+    names = ["annotation.json", "model.bin", ".draft.tmp", "0123.json"]
+    for name in names:
+        (store.folder / name).write_text("mine")
+        os.utime(store.folder / name, (0, 0))
+    reader = ArrayStore(store.folder)
+    assert reader.missing(["a1", "c"]) == ["c"]
+    with reader.lock():
+        pass
+    assert [(store.folder / name).read_text() for name in names] == ["mine"] * 4
 
 
 def test_one_holds_the_lock_and_may_nest_it(store):

@@ -161,7 +161,7 @@ def test_predict_with_other_frozen_stages(call, spoilt, data):
 def test_predict_with_the_frontend_moved_away(call, spoilt, data):
     spoilt("run.json", lambda text: json.dumps({**json.loads(text), "yaml_folders": [str(data)]}))
     run = spoilt("hparams.yaml", lambda text: text.replace("korser.plugins.frontends.mel.Mel", "moved_away.Conv"))
-    code, _, err = call("predict", run, data / "s0_joy_1.wav")
+    code, _, err = call("predict", run, data / "s0_joy_1.wav", "--trust")
     assert code == 2 and err.count("\n") == 1
     assert f"'frontend': cannot import moved_away.Conv: there is no module 'moved_away' (searched in {data} and" in err
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -139,3 +140,12 @@ def test_a_path_counts_by_its_content(tmp_path):
 def test_values():
     assert digest({"b": 1, "a": [2]}) == digest({"a": [2], "b": 1}) != digest({"a": [2], "b": 2})
     assert digest("가") == digest("가".encode()) and len(digest("", length=8)) == 8
+
+
+def test_a_named_file_without_an_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    os.truncate((tmp_path / "sparse").open("w").name, 2**41)
+    for path in (tmp_path / "fifo", "/dev/zero", tmp_path / "sparse"):
+        assert named_path_digest(path) is None
+    if Path("/proc/kmsg").exists():
+        assert named_path_digest("/proc/kmsg") == digest(b"")  # a read would wait for a message of the kernel
