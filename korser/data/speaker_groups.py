@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from korser.corpora import LABELS
+from korser.corpora.cells import identify
 from korser.utils.errors import UserError
 from korser.utils.text import shorten
 
@@ -33,7 +34,8 @@ def match_names(wanted: Any, speakers: pd.Series, setting: str) -> list[str]:
         if name.isdecimal():
             by_number.setdefault(int(name), []).append(name)
     matched = []
-    for name in map(str, wanted if isinstance(wanted, (list, tuple, set)) else [wanted]):
+    for given in wanted if isinstance(wanted, (list, tuple, set)) else [wanted]:
+        name = identify(given) or str(given)
         if name in speakers:
             matched.append(name)
         elif name.isdecimal() and len(by_number.get(int(name), [])) == 1:
