@@ -35,7 +35,7 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ import pandas as pd
 import soundfile
 
 from korser.corpora.cells import clean_cell, identify
+from korser.corpora.columns import SEGMENT_COLUMNS, SYNONYMS, folded, renames
 from korser.corpora.table import LABELS
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError, raise_faults
@@ -54,19 +55,6 @@ TASKS = dict.fromkeys(LABELS, ())  # as far as the CSV has them, with the classe
 IDENTIFIED_BY_FOLDER = True
 ANY_CASE = ("path", "speaker", *LABELS, "split", "fold")  # case-insensitive, like tasks; an `ID` may be another number
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-SYNONYMS = {  # names of columns in other manifests, compared without case, blanks and punctuation
-    "path": "filename file filepath wav wavfile wavpath audio audiofile audiopath audiofilepath recording 파일 파일명 경로",
-    "speaker": "speakerid speakername spk spkid actor actorid subject participant 화자 화자번호",
-    "emotion": "label labels emotions emo emotionlabel class category 감정 감정라벨",
-    "gender": "sex genders speakergender 성별",
-    "intensity": "emotionintensity emointensity intensities 강도 감정강도",
-    "split": "set subset partition splits",
-    "fold": "folds foldid",
-}
-SEGMENT_COLUMNS = {  # where segments of a recording begin and end
-    "start": ("start", "starttime", "onset", "begin", "startsec", "startseconds"),
-    "end": ("end", "endtime", "offset", "stop", "endsec", "endseconds"),
-}
 
 
 def prepare(
@@ -89,7 +77,7 @@ def prepare(
     table, row_numbers = _read_csv(file, wanted)
     if not len(table):
         raise UserError(f"{file} has no rows below the header")
-    for name, other in _misnamed(table.columns, used=wanted):
+    for name, other in renames(table.columns, used=wanted).items():
         logger.warning("%s has no column '%s': if '%s' is that, rename it to '%s'", file, name, other, name)
 
     columns = [c for c in table.columns if c not in ("path", "id", "speaker", "split", "fold")]
@@ -184,7 +172,7 @@ def _detect_separator(text: str) -> str:
     header = text.partition("\n")[0]
     names = ("path", *SYNONYMS["path"].split())
     for separator in SEPARATORS:
-        if any(_folded(name) in names for name in header.split(separator)):
+        if any(folded(name) in names for name in header.split(separator)):
             return separator
     return max(SEPARATORS, key=header.count)
 
@@ -215,24 +203,10 @@ def _column_names(file: Path, header: Sequence[str], wanted: Sequence[str]) -> l
         if names.count(name) > 1
     ]
     if "path" not in names:
-        misnamed = [f"rename '{other}' to '{name}'" for name, other in _misnamed(names, used=wanted)]
-        fix = "; ".join(misnamed) or "name the column with the audio files 'path'"
+        fix = "; ".join(f"rename '{other}' to '{name}'" for name, other in renames(names, used=wanted).items()) or "name the column with the audio files 'path'"
         faults.append(f"{file} has no column 'path' (its columns: {', '.join(filter(None, names))}): {fix}")
     raise_faults(faults)
     return names
-
-
-def _folded(name: str) -> str:
-    """Return a column's name without what differs between spellings of it."""
-    return re.sub(r"[\W_]", "", name).casefold()
-
-
-def _misnamed(names: Sequence[str], used: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each column that korser knows and the table has under another name, with that name."""
-    for known, synonyms in SYNONYMS.items():
-        others = [name for name in names if name not in used and _folded(name) in synonyms.split()]
-        if known not in names and others:
-            yield known, others[0]
 
 
 def _id_of(path: str | None, folder: Path) -> str:
@@ -281,7 +255,7 @@ def _find_all_audio(file: Path, table: pd.DataFrame, row_numbers: Sequence[int])
 def _find_segments(file: Path, table: pd.DataFrame, row_numbers: Sequence[int]) -> list[str]:
     """Return a fault if columns mark parts of recordings, which would be read as a whole."""
     columns = {
-        side: next((name for name in table.columns if _folded(name) in names), None)
+        side: next((name for name in table.columns if folded(name) in names.split()), None)
         for side, names in SEGMENT_COLUMNS.items()
     }
     if columns["start"] is None:
