@@ -51,7 +51,8 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     directory.path.mkdir(parents=True, exist_ok=True)
     corpus, manifest = load_split(hparams)
     columns = ["digest", "samples", "duration"]
-    manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
+    audio = scan_audio(manifest["path"].tolist(), hparams["cache_folder"], directory.bad_recordings_file)
+    manifest[columns] = audio[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     _check_data(hparams, manifest, tasks)
     info = _run_info(hparams, corpus, manifest, tasks)
