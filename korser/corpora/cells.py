@@ -24,14 +24,14 @@ WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
 
 
 def clean_cell(text: str) -> str | None:
-    """Return the text of a cell as it is seen; None if it stands for an unknown value.
+    r"""Return the text of a cell as it is seen; None if it stands for an unknown value.
 
     The text is in Unicode's composed form (NFC), without invisible characters and surrounding blanks; blanks of any
     width, breaking or not, are plain ones.
 
     Examples
     --------
-    >>> clean_cell("\\u200bvery\\u00a0sad "), clean_cell("N/A")
+    >>> clean_cell("\u200bvery\u00a0sad "), clean_cell("N/A")
     ('very sad', None)
     """
     if not (text.isascii() and text.isprintable()):
@@ -42,11 +42,11 @@ def clean_cell(text: str) -> str | None:
 
 
 def identify(value: Any) -> str | None:
-    """Return the name of a speaker, label, split or fold: a cleaned cell in which width and ``.0`` do not matter.
+    r"""Return the name of a speaker, label, split or fold: a cleaned cell in which width and ``.0`` do not matter.
 
     Examples
     --------
-    >>> identify(1.0), identify("1.00"), identify("\\uff4a\\uff4f\\uff59"), identify(float("nan"))
+    >>> identify(1.0), identify("1.00"), identify("\uff4a\uff4f\uff59"), identify(float("nan"))
     ('1', '1', 'joy', None)
     """
     if is_missing(value):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 __all__ = ["SEGMENT_COLUMNS", "SYNONYMS", "folded", "rename_hint", "renames"]
 
 SYNONYMS = {  # names in other manifests, without case, blanks and punctuation
-    "path": "filename file filepath wav wavfile wavpath audio audiofile audiopath audiofilepath recording 파일 파일명 경로",
+    "path": "filename file filepath wav wavfile wavpath audio audiofile audiopath recording 파일 파일명 경로",
     "speaker": "speakerid speakername spk spkid actor actorid subject participant 화자 화자번호",
     "emotion": "label labels emotions emo emotionlabel class category 감정 감정라벨",
     "gender": "sex genders speakergender 성별",
@@ -49,7 +49,7 @@ def renames(columns: Iterable[str], used: Iterable[str] = ()) -> dict[str, str]:
 
 
 def rename_hint(name: str, columns: Iterable[str]) -> str:
-    """Return ``"rename 'spk' to 'speaker', "`` if a table without values of that name has such a column, else ``""``."""
+    """Return ``"rename 'spk' to 'speaker', "`` if a table seems to have the column under that name, else ``""``."""
     other = renames(column for column in columns if column != name).get(name)
     return f"rename '{other}' to '{name}', " if other else ""
 

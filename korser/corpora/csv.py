@@ -203,10 +203,9 @@ def _column_names(file: Path, header: Sequence[str], wanted: Sequence[str]) -> l
         if names.count(name) > 1
     ]
     if "path" not in names:
-        fix = (
-            "; ".join(f"rename '{other}' to '{name}'" for name, other in renames(names, used=wanted).items())
-            or "name the column with the audio files 'path'"
-        )
+        found = renames(names, used=wanted).items()
+        fix = "; ".join(f"rename '{other}' to '{name}'" for name, other in found)
+        fix = fix or "name the column with the audio files 'path'"
         faults.append(f"{file} has no column 'path' (its columns: {', '.join(filter(None, names))}): {fix}")
     raise_faults(faults)
     return names

@@ -11,7 +11,6 @@ import pandas as pd
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv
 from korser.utils.notes import Note
-from korser.utils.text import plural
 
 __all__ = ["BAD_RECORDINGS", "find_copies", "report_recordings"]
 
@@ -45,17 +44,9 @@ def report_recordings(notes: Mapping[str, Sequence[Note]], errors: Mapping[str, 
     n_files = len(notes) + len(errors)
     found = pd.DataFrame(rows, columns=["path", "problem", "details"])
     for problem, files in found[found["problem"] != UNUSABLE].groupby("problem", sort=False):
-        first, more = files.iloc[0], f" and {len(files) - 1} more" if len(files) > 1 else ""
-        logger.warning(
-            "%d of %d audio files: %s (%s: %s%s)%s",
-            len(files),
-            n_files,
-            problem,
-            first.path,
-            first.details,
-            more,
-            listed,
-        )
+        first = f"{files.iloc[0].path}: {files.iloc[0].details}"
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        logger.warning("%d of %d audio files: %s (%s%s)%s", len(files), n_files, problem, first, more, listed)
     if errors:
         shown = list(errors.values())[:SHOWN_ERRORS]
         more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
