@@ -5,6 +5,7 @@ Shape legend: ``T`` time in samples.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,16 @@ from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest
 from korser.utils.notes import Note
 
-__all__ = ["FULL_SCALE", "Recording", "audio_digest", "read_audio", "read_recording", "to_compact", "to_float"]
+__all__ = [
+    "FULL_SCALE",
+    "Recording",
+    "audio_digest",
+    "list_audio",
+    "read_audio",
+    "read_recording",
+    "to_compact",
+    "to_float",
+]
 
 FULL_SCALE = 32768  # the value of a 16-bit sample that stands for 1
 MAX_PEAK = 1.5  # float files may exceed 1 a little and are clipped; above this the scale is wrong
@@ -31,6 +41,10 @@ LENGTH_TOLERANCE = 0.05  # s; some encoders count what they put before and behin
 MIN_KEPT_POWER = 0.2  # times 1 / channels, which independent channels keep
 SILENCE_PEAK = 1e-4  # 3 steps of 16 bit
 SHORT_SECONDS = 0.1
+ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {
+    *(".pcm", ".oga", ".opus", ".aif", ".aifc"),
+    *(".m4a", ".aac", ".amr", ".wma", ".webm", ".weba", ".ape", ".wv"),  # to be converted: not left out silently
+}
 WITH_HEADER = (b"RIFF", b"fLaC", b"OggS")  # files called .pcm that are not headerless
 LFS_POINTER = b"version https://git-lfs"
 
@@ -96,6 +110,17 @@ def read_recording(path: str | Path) -> Recording:
         audio = torchaudio.functional.resample(audio, rate, SAMPLE_RATE)
     audio = audio.clamp(-1, 1)  # the resampler overshoots at full scale, where a recorder would clip
     return Recording(audio, tuple(note for note in (*notes, *_examine(samples, mono, audio)) if note is not None))
+
+
+def list_audio(folder: str | Path) -> list[str]:
+    """Return the audio files in a folder and below, sorted; hidden files and folders are skipped."""
+    paths = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS:
+                paths.append(os.path.join(parent, name))
+    return paths
 
 
 def _examine(samples: np.ndarray, mono: np.ndarray, audio: torch.Tensor) -> Iterator[Note]:

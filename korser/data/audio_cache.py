@@ -168,7 +168,7 @@ def scan_audio(
     good = [path for path in paths if path not in errors]
     table = pd.DataFrame([known[keys[path]] for path in good], index=good, columns=AUDIO_COLUMNS)
     notes = {path: _read_notes(text) for path, text in table["notes"].items()}
-    for path, copy in find_copies(good, table["digest"]).items():
+    for path, copy in find_copies(table["digest"].items()).items():
         notes[path].append(copy)
     report_recordings(notes, {path: errors[path] for path in paths if path in errors}, bad_recordings)
     table["duration"] = table["samples"] / SAMPLE_RATE

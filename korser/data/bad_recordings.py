@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -56,9 +57,15 @@ def report_recordings(notes: Mapping[str, Sequence[Note]], errors: Mapping[str, 
         )
 
 
-def find_copies(paths: Iterable[str], digests: Iterable[str]) -> dict[str, Note]:
-    """Return a note for each file whose audio another utterance has, too, except for the first of them."""
-    utterances = pd.DataFrame({"path": paths, "digest": digests})
+def find_copies(utterances: Iterable[tuple[str, str]]) -> dict[str, Note]:
+    """Return a note for each file whose audio another utterance has, too, except for the first of them.
+
+    Parameters
+    ----------
+    utterances : iterable of (str, str)
+        Path, and digest of the audio.
+    """
+    utterances = pd.DataFrame(list(utterances), columns=["path", "digest"])
     utterances = utterances[utterances["digest"].duplicated(keep=False)]
     copies = {}
     for _, same in utterances.groupby("digest", sort=False)["path"]:
@@ -74,7 +81,8 @@ def _write(rows: Sequence[tuple[str, str, str]], table: Path | None) -> str:
     if table is None:
         return ""
     if not rows:
-        table.unlink(missing_ok=True)  # of an earlier attempt
+        with contextlib.suppress(OSError):
+            table.unlink()  # of an earlier attempt
         return ""
     try:
         write_csv(table, pd.DataFrame(rows, columns=["path", "problem", "details"]))

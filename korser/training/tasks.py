@@ -70,8 +70,8 @@ def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) ->
             text = f"all {len(trained)} labelled training utterances have the {task.name} '{trained.iloc[0]}'"
             if not labelled:
                 raise UserError(
-                    f"corpus '{corpus.name}': {text}, but a task needs two classes: add some of another, or put another "
-                    " task first in 'tasks'"
+                    f"corpus '{corpus.name}': {text}, but a task needs two classes: add some of another, or put "
+                    "another task first in 'tasks'"
                 )
             logger.warning("corpus '%s': %s: the task is left out", corpus.name, text)
             continue
