@@ -6,10 +6,8 @@ Prints the probability of every class for each file.
 """
 
 import json
-import os
 
 from korser import cli
-from korser.utils.errors import raise_faults
 
 
 def main(arguments: list[str]) -> None:
@@ -21,9 +19,8 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     from korser.inference.predict import load_trained_model
 
-    files = _find_files(options.files)
     trained = load_trained_model(options.run_dir)
-    records = trained.predict_files(files, progressbar=True).to_dict("records")
+    records = trained.predict_files(options.files, progressbar=True).to_dict("records")
     if options.json:
         warnings = {"warnings": [str(note) for note in trained.warnings]} if trained.warnings else {}
         print(json.dumps([record | warnings for record in records], ensure_ascii=False, indent=1))
@@ -34,22 +31,6 @@ def main(arguments: list[str]) -> None:
             probabilities = {label: record[f"{task.name}_prob_{label}"] for label in task.classes}
             ranked = sorted(probabilities, key=probabilities.get, reverse=True)
             print(f"  {task.name:<10}", "  ".join(f"{label} {probabilities[label]:.3f}" for label in ranked))
-
-
-def _find_files(paths: list[str]) -> list[str]:
-    """Replace folders by the audio files in them and below."""
-    from korser.data.audio import list_audio
-
-    files, faults = [], []
-    for path in paths:
-        found = list_audio(path) if os.path.isdir(path) else [path]
-        if not os.path.exists(path):
-            faults.append(f"{path}: no such file or folder")
-        elif not found:
-            faults.append(f"{path}: a folder without audio files (such as .wav, .flac, .ogg, .mp3)")
-        files += found
-    raise_faults(faults)
-    return files
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from korser.config.hparams import HParams, load_resolved
-from korser.data.audio import audio_digest, read_audio, read_recording
+from korser.data.audio import audio_digest, list_audio, read_audio, read_recording
 from korser.data.bad_recordings import BAD_RECORDINGS, find_copies, report_recordings
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
@@ -25,7 +26,7 @@ from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
 from korser.runs.provenance import changed_sources, provenance
 from korser.training.build import build_model
-from korser.utils.errors import UserError
+from korser.utils.errors import UserError, raise_faults
 from korser.utils.notes import Note
 from korser.utils.seeding import set_arithmetic
 from korser.utils.text import shorten
@@ -110,7 +111,8 @@ class TrainedModel:
         Parameters
         ----------
         paths : list of str or Path
-            Files in any format that :func:`korser.data.audio.read_recording` reads.
+            Files in any format that :func:`korser.data.audio.read_recording` reads, or folders with such files at any
+            depth.
         progressbar : bool
 
         Returns
@@ -124,14 +126,15 @@ class TrainedModel:
             If files cannot be read or are too short; all are checked first, and listed in the folder ``evaluations`` of
             the run.
         """
-        seconds = self._check_files(list(map(str, paths)), progressbar)
+        paths = _find_files(paths)
+        seconds = self._check_files(paths, progressbar)
         rows = []
         bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
         with tqdm(
             total=seconds, desc="predict", bar_format=bar_format, disable=not progressbar, dynamic_ncols=True
         ) as bar:
             for path in paths:  # read again: all of them may not fit into memory
-                row = {"path": str(path)}
+                row = {"path": path}
                 probabilities = self.probabilities(read_audio(path), bar.update)
                 for task in self.tasks:
                     p = probabilities[task.name]
@@ -174,6 +177,20 @@ class TrainedModel:
                 f"{path} is too short: {samples / SAMPLE_RATE:.3f} s, but the model needs "
                 f"{self.min_length / SAMPLE_RATE:.3f} s"
             )
+
+
+def _find_files(paths: Sequence[str | Path]) -> list[str]:
+    """Replace folders by the audio files in them and below."""
+    files, faults = [], []
+    for path in map(str, paths):
+        found = list_audio(path) if os.path.isdir(path) else [path]
+        if not os.path.exists(path):
+            faults.append(f"{path}: no such file or folder")
+        elif not found:
+            faults.append(f"{path}: a folder without audio files (such as .wav, .flac, .ogg, .mp3)")
+        files += found
+    raise_faults(faults)
+    return files
 
 
 def load_trained_model(run_dir: str | Path, device: str = "cpu") -> TrainedModel:
