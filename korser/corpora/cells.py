@@ -19,7 +19,8 @@ __all__ = ["clean_cell", "identify"]
 MISSING = frozenset(
     {"", "nan", "NaN", "NAN", "-nan", "None", "NULL", "Null", "null", "N/A", "n/a", "#N/A", "<NA>", "NaT"}
 )
-INVISIBLE_LETTERS = "\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0"  # fillers and variation selectors, not in Cf
+FILLERS = re.compile("[\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0]")  # and variation selectors: invisible
+FORMS = re.compile("[\u3000\uff01-\uffee]")  # full-width and half-width
 WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
 
 
@@ -34,10 +35,9 @@ def clean_cell(text: str) -> str | None:
     >>> clean_cell("\u200bvery\u00a0sad "), clean_cell("N/A")
     ('very sad', None)
     """
-    if not (text.isascii() and text.isprintable()):
-        visible = (" " if unicodedata.category(c) == "Zs" else c for c in text if not _is_invisible(c))
-        text = unicodedata.normalize("NFC", "".join(visible))
-    text = text.strip()
+    if not text.isprintable():
+        text = "".join(map(_printable, text))
+    text = unicodedata.normalize("NFC", FILLERS.sub("", text)).strip()
     return None if text in MISSING else text
 
 
@@ -51,14 +51,14 @@ def identify(value: Any) -> str | None:
     """
     if is_missing(value):
         return None
-    text = str(value)
-    if not text.isascii():
-        text = "".join(unicodedata.normalize("NFKC", c) if unicodedata.east_asian_width(c) in "FH" else c for c in text)
-    text = clean_cell(text)
+    text = clean_cell(FORMS.sub(lambda form: unicodedata.normalize("NFKC", form[0]), str(value)))
     number = WHOLE_NUMBER.fullmatch(text or "")
     return number[1] if number else text
 
 
-def _is_invisible(character: str) -> bool:
+def _printable(character: str) -> str:
+    """Return a blank for one of any width, and nothing for an invisible character."""
     category = unicodedata.category(character)
-    return category == "Cf" or category == "Cc" and character not in "\t\n\r" or character in INVISIBLE_LETTERS
+    if category == "Zs":
+        return " "
+    return "" if category == "Cf" or category == "Cc" and character not in "\t\n\r" else character

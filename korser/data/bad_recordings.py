@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv
 from korser.utils.notes import Note
 
-__all__ = ["BAD_RECORDINGS", "find_copies", "report_recordings"]
+__all__ = ["BAD_RECORDINGS", "find_copies", "report_recordings", "too_short"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,14 @@ def report_recordings(notes: Mapping[str, Sequence[Note]], errors: Mapping[str, 
             f"{len(errors)} of {n_files} audio files cannot be used: {'; '.join(shown)}{more}. Fix them or remove them "
             f"from the corpus{listed}"
         )
+
+
+def too_short(path: str | Path, samples: int, min_samples: int) -> str | None:
+    """Return the error for a file that is shorter than a model's shortest input; None if it is not."""
+    if samples >= min_samples:
+        return None
+    seconds, least = samples / SAMPLE_RATE, min_samples / SAMPLE_RATE
+    return f"{path}: too short: {seconds:.3f} s, but the model needs {least:.3f} s"
 
 
 def find_copies(utterances: Iterable[tuple[str, str]]) -> dict[str, Note]:

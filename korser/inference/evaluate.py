@@ -66,8 +66,6 @@ def evaluate_corpus(
     name = f"{loaded.name}-{digest(options, length=8)}"
     manifest = _test_manifest(trained, loaded, cache_folder, Path(out) / f"{name}-{BAD_RECORDINGS}")
     rows = list(manifest.itertuples())
-    for row in rows:
-        trained.require_length(row.path, row.samples)
     audio = AudioStore(cache_folder)
     probabilities = {
         row.id: trained.probabilities(audio.waveform(row.path, row.digest))
@@ -115,7 +113,10 @@ def _test_manifest(
     if not manifest[[task.name for task in trained.tasks]].notna().any().any():
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
     columns = ["digest", "samples", "duration"]
-    manifest[columns] = scan_audio(manifest["path"].tolist(), cache_folder, bad_recordings)[columns].to_numpy()
+    audio = scan_audio(
+        manifest["path"].tolist(), cache_folder, min_samples=trained.min_length, bad_recordings=bad_recordings
+    )
+    manifest[columns] = audio[columns].to_numpy()
     manifest["split"] = "test"
     return manifest
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from korser.config.hparams import HParams, load_resolved
 from korser.data.audio import audio_digest, list_audio, read_audio, read_recording
-from korser.data.bad_recordings import BAD_RECORDINGS, find_copies, report_recordings
+from korser.data.bad_recordings import BAD_RECORDINGS, find_copies, report_recordings, too_short
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
 from korser.nn.model import SpeechEmotionModel
@@ -149,9 +149,11 @@ class TrainedModel:
         for path in tqdm(paths, desc="check audio", unit="file", disable=not progressbar, leave=False):
             try:
                 recording = read_recording(path)
-                self.require_length(path, len(recording.audio))
-            except UserError as error:
-                errors[path] = str(error)
+                error = too_short(path, len(recording.audio), self.min_length)
+            except UserError as unusable:
+                error = str(unusable)
+            if error is not None:
+                errors[path] = error
                 continue
             notes[path] = list(recording.notes)
             digests.append((path, audio_digest(recording.audio)))
@@ -169,14 +171,6 @@ class TrainedModel:
             notes[path].append(copy)
         report_recordings(notes, errors, self.directory.evaluations / f"predict-{BAD_RECORDINGS}")
         return sum(lengths[path] for path in paths) / SAMPLE_RATE
-
-    def require_length(self, path: str | Path, samples: int) -> None:
-        """Raise a UserError if a file is too short for the model."""
-        if samples < self.min_length:
-            raise UserError(
-                f"{path} is too short: {samples / SAMPLE_RATE:.3f} s, but the model needs "
-                f"{self.min_length / SAMPLE_RATE:.3f} s"
-            )
 
 
 def _find_files(paths: Sequence[str | Path]) -> list[str]:

@@ -156,12 +156,15 @@ def test_all_bad_files_are_reported_together_and_good_ones_kept(tmp_path, decode
     cut.write_bytes(good.read_bytes()[:-4000])
     copy = shutil.copy(good, tmp_path / "copy.wav")
     with pytest.raises(UserError, match="; all are listed in .*bad.csv$"):
-        scan_audio([*bad, good, copy, cut], tmp_path / "cache", tmp_path / "bad.csv")
+        scan_audio([*bad, good, copy, cut], tmp_path / "cache", bad_recordings=tmp_path / "bad.csv")
     listed = read_csv(tmp_path / "bad.csv")
     assert listed["path"].tolist() == [*map(str, bad), str(copy), str(cut)]
     assert listed["problem"].tolist() == ["unusable"] * len(bad) + ["copy", "truncated"]
     assert listed["details"].tolist()[-2:] == [f"the same audio as {good}", "0.50 s stated, 0.38 s found"]
-    scan_audio([good], tmp_path / "cache", tmp_path / "bad.csv")
+    with pytest.raises(UserError, match="good.wav: too short: 0.500 s, but the model needs 0.625 s"):
+        scan_audio([good], tmp_path / "cache", min_samples=10_000, bad_recordings=tmp_path / "bad.csv")
+    assert read_csv(tmp_path / "bad.csv")["problem"].tolist() == ["unusable"]
+    scan_audio([good], tmp_path / "cache", bad_recordings=tmp_path / "bad.csv")
     assert not (tmp_path / "bad.csv").exists()  # of an earlier attempt
     decoded.clear()
     assert len(scan_audio([good], tmp_path / "cache")) == 1 and decoded == []

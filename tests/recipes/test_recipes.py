@@ -127,6 +127,7 @@ def test_a_tilde_is_the_home_folder(call, trained, data, tmp_path, monkeypatch):
         (["{run}", "{data}/empty.wav"], "empty.wav"),
         (["{run}", "{data}/manifest.csv"], "manifest.csv"),
         (["{data}", "{data}/s0_joy_1.wav"], "not a run directory"),
+        (["{run}/..", "{data}/s0_joy_1.wav"], "directories of runs are in it: mel_mtl-"),
         (["{data}/manifest.csv", "{data}/s0_joy_1.wav"], "manifest.csv is a file: expected a run directory"),
         (["{data}/nowhere", "{data}/s0_joy_1.wav"], "nowhere: folder not found"),
         (["{run}"], "the following arguments are required: FILE (see korser predict --help)"),
