@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 LABELS = ("emotion", "gender", "intensity")  # label columns that every part of korser knows
 SIMILAR = 0.8  # least difflib ratio of a label and its misspelling
+DOUBTFUL = frozenset({"na", "none", "unknown", "unk", "?", "-", "--", "."})
 RARER = 5  # a label so many times rarer than one of almost the same name may be a typo
 
 
@@ -221,23 +222,37 @@ def warn_of_typos(
                 logger.warning("classes of %s without utterances: %s", task, ", ".join(absent))
             continue
         _warn_of_rare_neighbours(data, task, counts, locate)
+        _warn_of_doubtful(counts, task, f"map it by --label_map='{{{task}: {{%s: null}}}}'")
         labels = sorted(labels, key=lambda label: (-counts.get(label, 0), label != label.lower()))
         renames = [f"{label}: {first}" for first, *others in _similar(labels) for label in others]
         if renames:
             logger.warning(
-                "classes of %s differ only in capitals, spaces or leading zeros; to merge them: "
-                "--label_map='{%s: {%s}}'",
+                "classes of %s differ only in capitals, spaces or zeros; to merge them: --label_map='{%s: {%s}}'",
                 task,
                 task,
                 ", ".join(renames),
             )
+    _warn_of_doubtful(data["speaker"].value_counts(), "speaker", "leave the cell empty")
     speakers = [" and ".join(names) for names in _similar(map(str, data["speaker"].dropna().unique())) if names[1:]]
     if speakers:
         logger.warning(
-            "speakers %s differ only in capitals, spaces or leading zeros and count as different people, who may be in "
+            "speakers %s differ only in capitals, spaces or zeros and count as different people, who may be in "
             "different splits; if they are the same person, use one name",
             shorten(speakers),
         )
+
+
+def _warn_of_doubtful(counts: pd.Series, column: str, fix: str) -> None:
+    """Warn of names that often stand for a missing value, but may be meant."""
+    for name in counts.index:
+        if name.casefold() in DOUBTFUL:
+            logger.warning(
+                "%s '%s' of %s: if it means unknown, %s",
+                column,
+                name,
+                plural(counts[name], "utterance"),
+                fix.replace("%s", name),
+            )
 
 
 def _warn_of_rare_neighbours(data: pd.DataFrame, task: str, counts: pd.Series, locate: Callable[..., str]) -> None:
@@ -268,7 +283,7 @@ def _almost_equal(one: str, other: str) -> bool:
 
 
 def _similar(names: Iterable[str]) -> list[list[str]]:
-    """Group names that differ only in capitals, spaces, leading zeros (Excel drops them) or Unicode forms."""
+    """Group names that differ only in capitals, spaces, zeros (Excel drops leading ones) or Unicode forms."""
     groups = {}
     for name in names:
         groups.setdefault(_plain(name), []).append(name)
@@ -277,4 +292,5 @@ def _similar(names: Iterable[str]) -> list[list[str]]:
 
 def _plain(name: str) -> str:
     name = "".join(unicodedata.normalize("NFKC", name).casefold().split())
-    return re.sub(r"(?<![\d.])0+(?=\d)", "", name)
+    name = re.sub(r"(?<![\d.])0+(?=\d)", "", name)
+    return re.sub(r"(\.\d*[1-9])0+(?!\d)", r"\1", name)

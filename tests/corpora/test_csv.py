@@ -297,11 +297,18 @@ def test_cells_that_look_the_same_are_the_same(tmp_path, caplog):
     assert not caplog.messages
 
 
-def test_decimals_of_a_scale_and_names_like_missing_values_are_kept(tmp_path):
-    files = [f"{i}.wav" for i in range(4)]
-    labels = ["0.5", "1.05", "NA", "none"]
-    make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
+def test_decimals_of_a_scale_and_names_like_missing_values_are_kept(tmp_path, caplog):
+    files = [f"{i}.wav" for i in range(5)]
+    labels = ["0.5", "1.05", "NA", "none", "0.50"]
+    make(tmp_path, "path,emotion,speaker\n" + "".join(f"{f},{e},?\n" for f, e in zip(files, labels)), files=files)
     assert load_corpus("csv", tmp_path).data["emotion"].tolist() == labels
+    assert sorted(caplog.messages) == [
+        "classes of emotion differ only in capitals, spaces or zeros; to merge them: "
+        "--label_map='{emotion: {0.50: 0.5}}'",
+        "emotion 'NA' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {NA: null}}'",
+        "emotion 'none' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {none: null}}'",
+        "speaker '?' of 5 utterances: if it means unknown, leave the cell empty",
+    ]
 
 
 def test_files_whose_names_hold_invisible_characters_are_found(tmp_path):
