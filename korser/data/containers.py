@@ -34,7 +34,7 @@ TAGS = (b"ID3", b"TAG", b"APETAGEX")  # text that programs append behind the aud
 CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ]{4}")
 SMALL_REST = 2048  # bytes behind the samples that are taken to be something else
 MOST_SAMPLES = 2**48  # libsndfile states more if it knows no number
-BLOCK = 2**18  # samples of a channel per call of libsndfile
+SMALL_BLOCK, BLOCK = 2**12, 2**18  # samples of a channel per call of libsndfile
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,18 @@ class Stream(soundfile.SoundFile):
     def read_all(self) -> np.ndarray:
         """Return all ``(T, channels)`` float32 samples, of a damaged file those in front of the damage."""
         blocks = []
+        size = min(BLOCK, max(self.stated or BLOCK, SMALL_BLOCK) + 1)
         while True:
-            block = np.full((BLOCK, self.channels), np.nan, np.float32)
+            block = np.full((size, self.channels), np.nan, np.float32)
             try:
                 n = len(self.read(out=block))
             except soundfile.LibsndfileError:
                 filled = ~np.isnan(block).any(1)
-                n = BLOCK if filled.all() else int(filled.argmin())
+                n = size if filled.all() else int(filled.argmin())
                 blocks.append(block[:n])
                 break
             blocks.append(block[:n])
-            if n < BLOCK:
+            if n < size:
                 break
         return np.concatenate(blocks)
 
