@@ -45,8 +45,14 @@ ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {
     *(".pcm", ".oga", ".opus", ".aif", ".aifc"),
     *(".m4a", ".aac", ".amr", ".wma", ".webm", ".weba", ".ape", ".wv"),  # to be converted: not left out silently
 }
-WITH_HEADER = (b"RIFF", b"fLaC", b"OggS")  # files called .pcm that are not headerless
-LFS_POINTER = b"version https://git-lfs"
+WITH_HEADER = (b"RIFF", b"fLaC", b"OggS", b"FORM", b"ID3")  # files called .pcm that are not headerless
+NOT_AUDIO = {  # first bytes: what it is and what to do
+    b"version https://git-lfs": "Git LFS pointer: run `git lfs pull`",
+    b"<!DOCTYPE": "a web page: download the file again",
+    b"<html": "a web page: download the file again",
+    b"PK\x03\x04": "a ZIP archive: unpack it",
+    b"\x1f\x8b": "a gzip archive: unpack it",
+}
 
 
 @dataclass(frozen=True)
@@ -169,9 +175,8 @@ def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int, list[Note | None]
         with Stream(data) as stream:
             samples, rate = stream.read_all(), stream.samplerate
     except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        if data.startswith(LFS_POINTER):
-            reason = "Git LFS pointer: run `git lfs pull`"
+        found = [reason for start, reason in NOT_AUDIO.items() if data.startswith(start)]
+        reason = found[0] if found else error.error_string.rstrip(".")
         raise UserError(f"{path}: not a readable audio file ({reason})") from error
     stated = stream.stated if stated is None else stated * len(samples)  # a proportion of the bytes
     if header is not None and not header.complete:

@@ -30,6 +30,7 @@ FOREIGN = [  # (position, bytes, name) of containers and codecs that libsndfile 
 MPEG_INDEX = (b"Xing", b"Info", b"VBRI")  # in the first frame of an MP3 stream that states its length
 INDEX_BYTES = 4096  # where that is
 UNKNOWN = 0xFFFFFFFF  # length of a stream that was written before its length was known
+PLACEHOLDER = 0x7FFFF000  # what some programs write for it
 TAGS = (b"ID3", b"TAG", b"APETAGEX")  # text that programs append behind the audio
 CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ]{4}")
 SMALL_REST = 2048  # bytes behind the samples that are taken to be something else
@@ -84,6 +85,8 @@ def read_header(data: bytes) -> Header | None:
             long_length = struct.unpack_from("<Q", data, content + 8)[0]
         elif name in (b"data", b"SSND"):
             length = long_length if long_length is not None and size == UNKNOWN else size
+            if length >= PLACEHOLDER > len(data):
+                length = UNKNOWN
             return Header(content, length, f"{order}I", position + 4)
         position = content + size + size % 2
     return None

@@ -76,6 +76,7 @@ def bad_files(folder):
     (folder / "pages.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(99))
     (folder / "text.wav").write_text("this is no audio")
     (folder / "pointer.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (folder / "page.wav").write_text("<!DOCTYPE html>")
     (folder / "folder.wav").mkdir()
     (folder / "headerless.raw").write_bytes(b"abcd")
     return {
@@ -87,6 +88,7 @@ def bad_files(folder):
         "nothing.wav": "not a readable audio file",
         "nothing.pcm": "no audio",
         "pages.m4a": "MPEG-4",
+        "page.wav": "a web page: download",
         "text.wav": "not a readable audio file",
         "pointer.wav": "git lfs pull",
         "folder.wav": "Is a directory",
