@@ -1,7 +1,7 @@
 """Any corpus described by a CSV manifest.
 
 ``data_folder`` is the CSV file, or a folder with ``manifest.csv``. The encoding (UTF-8, UTF-16, or CP949 and CP1252, in
-which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab) are detected; a
+which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab, bar) are detected; a
 first line ``sep=;`` is honoured. Columns are in any order; all but ``path`` are optional. An empty cell, one missing at
 the end of a row, and what programs write for unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown.
 Invisible characters are removed, and of speakers, labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`).
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 TASKS = dict.fromkeys(LABELS, ())  # as far as the CSV has them, with the classes that it has
 IDENTIFIED_BY_FOLDER = True
 ANY_CASE = ("path", "speaker", *LABELS, "split", "fold")  # case-insensitive, like tasks; an `ID` may be another number
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
 def prepare(
@@ -272,8 +272,8 @@ def _find_segments(file: Path, table: pd.DataFrame, row_numbers: Sequence[int]) 
         return []
     names = " and ".join(f"'{name}'" for name in columns.values() if name)
     return [
-        f"{file} {_rows(parts)}: {names} mark parts of recordings, but korser reads whole files: cut the parts into "
-        "files of their own, or remove what marks them"
+        f"{file} {_rows(parts)}: parts of recordings by {names}, but korser reads whole files: cut them into files "
+        "of their own, or remove what marks them"
     ]
 
 

@@ -47,9 +47,13 @@ def read_text(file: Path) -> str:
     if data[:1] == b"\0" or data[1:2] == b"\0":  # of two bytes of an ASCII character, one is zero
         return _decode_stated(file, data, "utf-16-be" if data[:1] == b"\0" else "utf-16-le")
     try:
-        return _universal_newlines(data.decode("utf-8"))
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         return _guess(file, data, f"row {data.count(bytes([10]), 0, error.start) + 1}")
+    garbled = [f"{word} for {_ungarbled(word)}" for word in _foreign_words(text) if _ungarbled(word)]
+    if garbled:
+        logger.warning("%s was saved in a wrong encoding before (%s): export it again", file, shorten(garbled))
+    return _universal_newlines(text)
 
 
 def _decode_stated(file: Path, data: bytes, encoding: str) -> str:
@@ -66,7 +70,7 @@ def _guess(file: Path, data: bytes, place: str) -> str:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
-        words = list(dict.fromkeys(word for word in WORD.findall(text) if not word.isascii()))
+        words = _foreign_words(text)
         score = sum(map(looks_right, words)) / len(words) if words else 0.0
         if score > best[0]:
             best = (score, name, text, words)
@@ -77,6 +81,18 @@ def _guess(file: Path, data: bytes, place: str) -> str:
         "%s is not UTF-8: read as %s (%s); if these words are wrong, save it as UTF-8", file, name, shorten(words)
     )
     return _universal_newlines(text)
+
+
+def _foreign_words(text: str) -> list[str]:
+    return [] if text.isascii() else list(dict.fromkeys(word for word in WORD.findall(text) if not word.isascii()))
+
+
+def _ungarbled(word: str) -> str | None:
+    """Return what UTF-8 text was that has been read as CP1252, such as Ärger for Ã„rger; None if it was not."""
+    try:
+        return word.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return None
 
 
 def _looks_korean(word: str) -> bool:
@@ -104,7 +120,7 @@ def _looks_western(word: str) -> bool:
     if any(a.islower() and b.isupper() and not b.isascii() for a, b in zip(word, word[1:])):
         return False
     latin = all(unicodedata.name(c, "").startswith("LATIN") for c in other)
-    return latin and (len(letters) == 1 or 2 * len(other) <= len(letters))
+    return latin and (len(word) == 1 or 2 * len(other) <= len(letters)) and _ungarbled(word) is None
 
 
 CODE_PAGES: list[tuple[str, str, Callable[[str], bool]]] = [

@@ -59,7 +59,7 @@ def test_the_line_that_states_the_separator_for_excel(tmp_path, line):
     assert load_corpus("csv", tmp_path).data["speaker"].tolist() == ["01", "02"]
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_separators_and_capitals_are_detected(tmp_path, separator):
     lines = ['id,"Path",SPEAKER, Emotion ,Valence,Note', 'x,a.wav,01,joy,low,"1,5; or\t2\nmore"', "y,b.wav,02,anger,,"]
     text = "".join(f"{line}\n" for line in lines)
@@ -246,9 +246,15 @@ def test_bad_tables_name_the_row_and_the_fix(tmp_path, text, message):
 
 def test_an_unknown_encoding(tmp_path):
     make(tmp_path, "path\n")
-    for table in (b"path\n\xff\xfe\xff.wav\n", "path,emotion\na.wav,喜び\n".encode("shift_jis")):
+    mixed = b"path,emotion\na.wav,joy\n" + "b.wav,Ärger\n".encode("cp1252") + "c.wav,müde\n".encode()
+    for table, row in (
+        (b"path\n\xff\xfe\xff.wav\n", 2),
+        ("path,emotion\na.wav,喜び\n".encode("shift_jis"), 2),
+        ("path,emotion\na.wav,뷁\n".encode("cp949"), 2),
+        (mixed, 3),
+    ):
         (tmp_path / "manifest.csv").write_bytes(table)
-        with pytest.raises(UserError, match="not UTF-8 .row 2. and neither Korean CP949 nor western CP1252"):
+        with pytest.raises(UserError, match=f"not UTF-8 .row {row}. and neither Korean CP949 nor western CP1252"):
             load_corpus("csv", tmp_path)
     (tmp_path / "manifest.csv").write_bytes(b"PK\x03\x04")
     with pytest.raises(UserError, match="is an Excel workbook or a ZIP archive: save the table as CSV"):
@@ -275,6 +281,13 @@ def test_the_encoding_is_chosen_by_what_its_words_look_like(tmp_path, encoding, 
         if name
         else []
     )
+
+
+def test_a_file_that_was_saved_in_a_wrong_encoding_is_reported(tmp_path, caplog):
+    load_corpus("csv", make(tmp_path, "path,emotion\na.wav,Ã„rger\nb.wav,기쁨\nc.wav,müde\n"))
+    assert caplog.messages == [
+        f"{tmp_path}/manifest.csv was saved in a wrong encoding before (Ã„rger for Ärger): export it again"
+    ]
 
 
 def test_cells_that_look_the_same_are_the_same(tmp_path, caplog):
@@ -387,7 +400,7 @@ def test_segments_of_recordings_are_refused(tmp_path):
         ("path,id,start,end", "b.wav,x,0,2\na.wav,y,0:00,0:01"),
     ]:
         (tmp_path / "manifest.csv").write_text(f"{header}\n{rows}\n")
-        with pytest.raises(UserError, match=r"rows? (2, )?3: '(Start_Time|onset|start)'.*mark parts of recordings"):
+        with pytest.raises(UserError, match=r"rows? (2, )?3: parts of recordings by '(Start_Time|onset|start)'"):
             load_corpus("csv", tmp_path)
 
 
