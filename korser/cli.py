@@ -168,7 +168,7 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
     _log_to_terminal()
     try:
         with orderly_exit():
-            recipe(sys.argv[1:] if arguments is None else arguments)
+            recipe([_expand_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
@@ -178,6 +178,12 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _expand_home(argument: str) -> str:
+    """Replace ``~`` at the beginning of a path, also in ``--key=~/data``, which a shell leaves alone."""
+    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return name + equals + (os.path.expanduser(value) if value.startswith("~/") else value)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -6,6 +6,7 @@ HyperPyYAML cannot do this: overriding a base's ``frontend: !new:Mel`` by ``!new
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from korser.config.imports import make_importable
-from korser.config.nodes import Dumper, compose, get_value, keys_of, references, set_value, target_of
+from korser.config.nodes import Dumper, compose, get_value, keys_of, nodes, references, set_value, target_of
 from korser.config.overrides import override, override_node
 from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
@@ -84,6 +85,7 @@ def merge_layers(path: Path, overrides: Mapping[str, Any] | None) -> Layers:
     without_overrides = copy.deepcopy(root)
     for name, value in (overrides or {}).items():
         errors += override(root, name, value)
+    _expand_home(root)
     _keep_braces(root)
     return Layers(path, dict(overrides or {}), files, folders, root, without_overrides, errors)
 
@@ -109,11 +111,18 @@ def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:
 
 
 def _base_of(path: Path, name: str) -> Path:
-    for file in (path.parent / name, SHIPPED / name):
+    for file in (path.parent / os.path.expanduser(name), SHIPPED / name):
         if file.exists():
             return file
     near = closest_name(name, [file.name for folder in (path.parent, SHIPPED) for file in folder.glob("*.yaml")])
     raise UserError(f"{path}: base '{name}' is neither in {path.parent} nor a file of korser{near}")
+
+
+def _expand_home(root: yaml.MappingNode) -> None:
+    """Replace ``~`` at the beginning of paths; no shell does that in a file."""
+    for node in nodes(root):
+        if isinstance(node, yaml.ScalarNode) and node.value.startswith("~/"):
+            node.value = os.path.expanduser(node.value)
 
 
 def _keep_braces(root: yaml.MappingNode) -> None:

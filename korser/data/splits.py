@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from korser.corpora.columns import rename_hint
 from korser.data.speaker_groups import divide_groups, drawn_folds, listed_folds, match_names, natural_order, to_count
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean
+from korser.utils.text import closest_name, did_you_mean
 
 __all__ = [
     "ATTRIBUTES",
@@ -150,7 +151,8 @@ def require_speakers(data: pd.DataFrame, protocol: str) -> None:
     if unknown.any():
         raise UserError(
             f"split.protocol={protocol}: {unknown.sum()} of {len(data)} utterances have no speaker (first: "
-            f"{data['id'][unknown].iloc[0]}): fill the column 'speaker', or use random_stratified or manifest_random"
+            f"{data['id'][unknown].iloc[0]}): {rename_hint('speaker', data) if unknown.all() else ''}fill the column "
+            "'speaker', or use random_stratified or manifest_random"
         )
     nobody = [name for name in data["speaker"].unique() if _is_nobody(str(name))]
     if nobody:
@@ -235,7 +237,7 @@ def _speaker_kfold(
 ) -> pd.DataFrame:
     require_speakers(data, protocol)
     if isinstance(folds, str):
-        groups = drawn_folds(data, 5 if n_folds is None else n_folds, folds, seed)
+        groups = drawn_folds(data, 5 if n_folds is None else n_folds, folds, seed, valid)
     else:
         groups = listed_folds(data, folds)
         if n_folds not in (None, len(groups)):
@@ -304,6 +306,7 @@ def _manifest(
         row = data[unknown].iloc[0]
         raise UserError(
             f"split.protocol={protocol}: {row['id']} has the split '{row['split']}': expected train, valid or test"
+            f"{closest_name(row['split'], SPLITS)}"
         )
     data["split"] = split
     return data

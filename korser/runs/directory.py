@@ -12,6 +12,7 @@ cost.json                      parameters, operations, training time, peak memor
 worker.log                     output of the run, if a search or a comparison made it
 robustness/                    predictions on degraded audio, and conditions.json, which lists them
 evaluations/                   predictions and metrics on other corpora
+bad-recordings.csv             recordings that cannot be used or look wrong, if there are any
 run.json                       corpus, protocol, tasks and classes, provenance, environment
 metrics.json                   metrics with intervals; written last: a directory that has it is complete
 checkpoints/                   state to resume from; removed at the end
@@ -31,6 +32,7 @@ import pandas as pd
 
 from korser.config.hparams import HParams
 from korser.config.schema import check_settings
+from korser.data.bad_recordings import BAD_RECORDINGS
 from korser.utils.files import read_csv, read_json, read_npy, read_text
 from korser.utils.notes import Note, caveats, searched_on_tested
 
@@ -65,6 +67,7 @@ class RunDirectory:
         self.info_file = self.path / "run.json"
         self.settings_file = self.path / "hparams.yaml"
         self.manifest_file = self.path / "manifest.csv"
+        self.bad_recordings_file = self.path / BAD_RECORDINGS
         self.log_file = self.path / "log.csv"
         self.weights_file = self.path / "model.safetensors"
         self.embeddings_file = self.path / "test_embeddings.npy"

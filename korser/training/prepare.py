@@ -15,7 +15,7 @@ from korser.data.audio_cache import scan_audio
 from korser.data.load_split import load_split
 from korser.data.split_checks import check_splits, split_notes
 from korser.data.splits import SPLITS, speaker_independent
-from korser.frontend.base import SAMPLE_RATE, Frontend
+from korser.frontend.base import Frontend
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory, recorded_warnings
 from korser.runs.heard import find_searches, pretrained_on_tested, read_search
@@ -46,7 +46,13 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     directory.path.mkdir(parents=True, exist_ok=True)
     corpus, manifest = load_split(hparams)
     columns = ["digest", "samples", "duration"]
-    manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
+    audio = scan_audio(
+        manifest["path"].tolist(),
+        hparams["cache_folder"],
+        min_samples=hparams["frontend"].min_length,
+        bad_recordings=directory.bad_recordings_file,
+    )
+    manifest[columns] = audio[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     _check_data(hparams, manifest, tasks)
     info = _run_info(hparams, corpus, manifest, tasks)
@@ -96,13 +102,6 @@ def _check_data(hparams: HParams, manifest: pd.DataFrame, tasks: list[Task]) -> 
         required.append("test")
     protocol = hparams["split"].keywords["protocol"]
     check_splits(manifest, protocol, tasks=[task.name for task in tasks], required=required)
-    shortest = hparams["frontend"].min_length
-    short = manifest[manifest["samples"] < shortest]
-    if len(short):
-        raise UserError(
-            f"{short.iloc[0]['path']} is too short: {short.iloc[0]['duration']:.3f} s, but the frontend needs "
-            f"{shortest / SAMPLE_RATE:.3f} s ({len(short)} such files): remove them from the corpus"
-        )
 
 
 def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: list[Task]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from korser.utils.errors import UserError
+from korser.utils.text import shorten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,7 +188,11 @@ def read_json(path: str | Path) -> Any:
             raise UserError(f"{folder} is a file: expected a run directory, such as {folder.parent}") from None
         if not folder.exists():
             raise UserError(f"{folder}: folder not found") from None
-        raise UserError(f"{folder} has no {path.name}: not a run directory, or its training has not finished") from None
+        inside = shorten(sorted(file.parent.name for file in folder.glob(f"*/{path.name}")))
+        hint = f"; directories of runs are in it: {inside}" if inside else ""
+        raise UserError(
+            f"{folder} has no {path.name}: not a run directory, or its training has not finished{hint}"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
 

@@ -78,7 +78,7 @@ def test_holdout_balances_classes_that_speakers_have_unevenly():
 
 def test_speakers_by_name():
     data = corpus()
-    split = assign_splits(data, protocol="speaker_holdout", test_speakers=[13, "14", "015"], valid_speakers="1")
+    split = assign_splits(data, protocol="speaker_holdout", test_speakers=["013", "14", 15.0], valid_speakers="1")
     assert speakers(split, "test") == {"13", "14", "15"} and speakers(split, "valid") == {"01"}
     split = assign_splits(data, protocol="speaker_holdout", test_speakers=list(range(13, 19)), valid=0)
     assert speakers(split, "test") == {f"{s}" for s in range(13, 19)} and speakers(split, "valid") == set()
@@ -201,6 +201,19 @@ def test_too_few_speakers(n, protocol):
         assign_splits(corpus(n), protocol=protocol)
 
 
+def test_too_few_speakers_for_validation_or_for_folds():
+    two = corpus(2)
+    with pytest.raises(UserError, match="at least 3 speakers, got 2 .01, 02.: add some, set split.valid=0"):
+        assign_splits(two, protocol="speaker_holdout")
+    with pytest.raises(UserError, match="expected at least 3 speakers .train, valid, test., but the corpus has 2"):
+        assign_splits(two, protocol="speaker_kfold")
+    for settings in ({"protocol": "speaker_holdout"}, {"protocol": "speaker_kfold", "n_folds": 2}):
+        split = assign_splits(two, valid=0, **settings)
+        assert split.groupby("speaker")["split"].first().tolist() in (["test", "train"], ["train", "test"])
+    with pytest.raises(UserError, match="3 of 5 speakers to valid, 2 chosen before: no speaker is left"):
+        assign_splits(corpus(5), protocol="speaker_holdout", test=2, valid=3)
+
+
 def test_three_speakers_are_enough():
     data = corpus(3)
     for settings in ({"protocol": "speaker_holdout"}, {"protocol": "speaker_kfold", "n_folds": 3}):
@@ -284,7 +297,7 @@ def test_the_manifests_own_split():
     assert assign_splits(spelled, protocol="manifest")["split"].tolist() == data["split"].tolist()
 
     data.loc[5, "split"] = "tset"
-    with pytest.raises(UserError, match="001-sadness-0 has the split 'tset'"):
+    with pytest.raises(UserError, match="001-sadness-0 has the split 'tset'.*did you mean 'test'"):
         assign_splits(data, protocol="manifest")
     data.loc[5, "split"] = None
     with pytest.raises(UserError, match="001-sadness-0 has no split"):
@@ -396,8 +409,8 @@ def test_missing_speakers(protocol):
     data.loc[4, "speaker"] = None
     with pytest.raises(UserError, match="1 of 360 utterances have no speaker .first: 001-joy-4.*'speaker'"):
         assign_splits(data, protocol=protocol)
-    with pytest.raises(UserError, match="360 of 360"):
-        assign_splits(data.drop(columns="speaker"), protocol=protocol)
+    with pytest.raises(UserError, match="360 of 360.*: rename 'Spk_ID' to 'speaker', fill the column"):
+        assign_splits(data.drop(columns="speaker").assign(Spk_ID="1"), protocol=protocol)
     check_splits(assign_splits(data, protocol="random_stratified"), "random_stratified")
     with pytest.raises(UserError, match="no speaker"):
         check_splits(with_split(corpus(), thirds).assign(speaker=None), "manifest")
