@@ -23,6 +23,7 @@ from korser.runs.directory import RunDirectory
 from korser.runs.provenance import changed_sources, provenance
 from korser.training.build import build_model
 from korser.utils.errors import UserError
+from korser.utils.memory import memory_advice
 from korser.utils.notes import Note
 from korser.utils.seeding import set_arithmetic
 
@@ -77,7 +78,8 @@ class TrainedModel:
     def probabilities(self, waveform: torch.Tensor) -> dict[str, np.ndarray]:
         """Compute the probabilities ``{task: (K,)}`` of one waveform ``(T,)`` at 16 kHz in [-1, 1]."""
         x = waveform[None].to(self.device)
-        logits, _ = self.model(x, torch.tensor([x.shape[1]], device=self.device))
+        with memory_advice(f"a recording of {x.shape[1] / SAMPLE_RATE:.0f} s is computed at once: split it"):
+            logits, _ = self.model(x, torch.tensor([x.shape[1]], device=self.device))
         return {name: scores[0].float().softmax(-1).cpu().numpy() for name, scores in logits.items()}
 
     def predict_files(self, paths: Sequence[str | Path]) -> pd.DataFrame:

@@ -353,3 +353,9 @@ def test_fine_tuning_an_encoder_at_its_own_rate(tiny, tmp_path):
     single = load_trained_model(run_dir).predict_files(read_csv(run_dir / "test.csv")["path"])
     expected = read_csv(run_dir / "test.csv")
     assert single["emotion_prob_joy"].to_numpy() == pytest.approx(expected["emotion_prob_joy"].to_numpy(), rel=1e-4)
+
+
+def test_a_lack_of_memory_names_the_batch_size(tiny, monkeypatch):
+    monkeypatch.setattr("korser.training.train.build_model", lambda *args: torch.empty(2**52))
+    with pytest.raises(UserError, match=r"^out of memory \(16777216.00 GiB wanted\): lower batch_size \(now 8\)$"):
+        run(tiny)
