@@ -247,9 +247,8 @@ class FeatureCache:
     def _compute(self, batch: list[Any], x: torch.Tensor, lengths: torch.Tensor) -> list[_Computed]:
         """Compute a batch, in parts if the GPU's memory does not hold it."""
         n, seconds = len(batch), x.shape[1] / SAMPLE_RATE
-        advice = f"{batch[0].path} has {seconds:.0f} s: split the file"
-        if self.device.type == "cuda":
-            advice += ", or set device=cpu"
+        advice = f"{batch[0].path} ({seconds:.0f} s) is computed at once: split it, or "
+        advice += "set device=cpu" if self.device.type == "cuda" else "end other programs"
         try:
             with memory_advice(advice) if n == 1 else nullcontext():
                 return [_Computed(self, batch, x, lengths)]
