@@ -125,11 +125,11 @@ def _attempt(job: Job, target: Callable[[Job, EpochCallback], None], patience: f
         return JobResult(job, "pruned", _one_line(error))
     except Exception as error:
         logger.exception("the run ended early")  # writes the traceback to the log
-        short = shortage(error)
         if is_out_of_memory(error):
-            return JobResult(job, "out of memory", short or _one_line(error))
-        if short or isinstance(error, UserError):
-            return JobResult(job, "refused", short or _one_line(error))
+            return JobResult(job, "out of memory", _one_line(error))
+        advice = shortage(error)  # of open files
+        if advice or isinstance(error, UserError):
+            return JobResult(job, "refused", advice or _one_line(error))
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"({Path(frame.filename).name}, line {frame.lineno})"
         return JobResult(job, "failed", f"{type(error).__name__}: {_one_line(error)} {place}")
