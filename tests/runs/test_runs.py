@@ -129,6 +129,19 @@ def test_other_versions_are_told(tmp_path):
     assert str(note) in compare(load_runs(tmp_path)).to_markdown().replace("\\", "")
 
 
+def test_other_threads_devices_and_precisions_are_told(tmp_path):
+    for n, (threads, device, precision) in enumerate([(1, "cpu", "fp32"), (1, "cpu", "fp32"), (2, "a GPU", "bf16")]):
+        made = {"threads": threads, "device": device}
+        settings = write_run(tmp_path / str(n), ("mel_stl", "leaf_stl")[n // 2], environment=made) / "hparams.yaml"
+        settings.write_text(f"{settings.read_text()}precision: {precision}\n")
+        notes = made_by_other_code(load_runs(tmp_path))
+        assert notes == [] or n == 2
+    (note,) = made_by_other_code(load_runs(tmp_path))
+    assert note.code == "different_arithmetic"
+    assert str(note).startswith("the runs were computed with device a GPU, cpu; threads 1, 2; precision bf16, fp32: ")
+    assert str(note) in compare(load_runs(tmp_path)).to_markdown().replace("\\", "")
+
+
 def test_folds_are_pooled_and_seeds_stand_side_by_side(tmp_path):
     for seed in (1, 2):
         for fold in (2, 0, 1):
