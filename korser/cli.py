@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import korser
 from korser.utils.errors import UserError
 from korser.utils.logs import is_for_users
+from korser.utils.signals import orderly_exit
 from korser.utils.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -50,9 +51,13 @@ class Parser(argparse.ArgumentParser):
         Docstring of the recipe, shown by ``--help``.
     usage : str, optional
         The arguments, for ``--help``; by default made from those that are added.
+    settings_file : str, optional
+        The shipped YAML file whose settings can be set on the command line, shown by ``--help``.
     """
 
-    def __init__(self, command: str, description: str, usage: str | None = None) -> None:
+    def __init__(
+        self, command: str, description: str, usage: str | None = None, settings_file: str | None = None
+    ) -> None:
         super().__init__(
             prog=f"korser {command}".strip(),
             usage=usage and f"%(prog)s {usage}",
@@ -60,6 +65,16 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.settings_file = settings_file
+
+    def format_help(self) -> str:
+        """Return the help, with the settings and their defaults."""
+        if self.settings_file is None:
+            return super().format_help()
+        from korser.config.shipped import SHIPPED
+
+        settings = (SHIPPED / self.settings_file).read_text(encoding="utf-8")
+        return f"{super().format_help()}\nsettings ({self.settings_file}):\n\n{settings}"
 
     def parse_args(self, args: Sequence[str]) -> argparse.Namespace:
         """Parse a command line; unknown options are errors that name the nearest known one."""
@@ -155,7 +170,8 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
     """
     _log_to_terminal()
     try:
-        recipe(sys.argv[1:] if arguments is None else arguments)
+        with orderly_exit():
+            recipe(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(2)

@@ -5,7 +5,7 @@ The plan is checked completely first; then workers train the missing runs; then 
 
 =======================  ================================================================================
 models.csv               one row per model: metrics with intervals, cost
-pairs.csv                every pair of models: difference with interval, permutation test
+pairs.csv                every pair of models: difference with interval and test
 questions.csv            the pairs of the questions
 answers.md               answers to the questions
 subgroups.csv            by gender, age band, intensity and speaker

@@ -32,20 +32,26 @@ class Layers:
     ----------
     path : Path
         The file itself.
+    overrides : dict
+        See :func:`korser.config.hparams.load_hparams`.
     files : list of (Path, yaml.MappingNode)
         The file and its bases, the lowest last, as written.
     folders : list of str
         Folders of the files, without korser's own: modules in them can be imported.
     root : yaml.MappingNode
         All layers merged.
+    without_overrides : yaml.MappingNode
+        The files merged.
     errors : list of str
         Keys that cannot be set and values of a wrong type.
     """
 
     path: Path
+    overrides: Mapping[str, Any]
     files: list[tuple[Path, yaml.MappingNode]]
     folders: list[str]
     root: yaml.MappingNode
+    without_overrides: yaml.MappingNode
     errors: list[str]
 
     @property
@@ -75,10 +81,11 @@ def merge_layers(path: Path, overrides: Mapping[str, Any] | None) -> Layers:
                 errors += [f"{file}: {error}" for error in override_node(root, key.value, value)]
             else:
                 set_value(root, key.value, value)
+    without_overrides = copy.deepcopy(root)
     for name, value in (overrides or {}).items():
         errors += override(root, name, value)
     _keep_braces(root)
-    return Layers(path, files, folders, root, errors)
+    return Layers(path, dict(overrides or {}), files, folders, root, without_overrides, errors)
 
 
 def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from korser.utils.errors import UserError
+from korser.utils.notes import Note
 from korser.utils.text import did_you_mean, shorten
 
 __all__ = [
@@ -26,11 +27,14 @@ __all__ = [
     "lookup_code",
     "make_table",
     "nfc",
+    "similar_speakers",
     "warn_of_typos",
 ]
 
 logger = logging.getLogger(__name__)
 
+PERSON_WORDS = ("s", "spk", "spkr", "speaker", "actor", "actress", "subject", "subj", "id", "no", "nr", "화자", "배우")
+AMBIGUOUS_NAMES = ("na", "null", "other", "others", "various", "anonymous")  # or the name of a person
 LABELS = ("emotion", "gender", "intensity")  # label columns that every part of korser knows
 
 
@@ -213,7 +217,7 @@ def warn_of_typos(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], sort
                 logger.warning("classes of %s without utterances: %s", task, ", ".join(absent))
             continue
         labels = sorted(labels, key=lambda label: (-counts.get(label, 0), label != label.lower()))
-        renames = [f"{label}: {first}" for first, *others in _similar(labels) for label in others]
+        renames = [f"{label}: {first}" for first, *others in _similar(labels, _plain_label) for label in others]
         if renames:
             logger.warning(
                 "classes of %s differ only in capitals, spaces or leading zeros; to merge them: "
@@ -222,19 +226,52 @@ def warn_of_typos(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], sort
                 task,
                 ", ".join(renames),
             )
-    speakers = [" and ".join(names) for names in _similar(map(str, data["speaker"].dropna().unique())) if names[1:]]
-    if speakers:
-        logger.warning(
-            "speakers %s differ only in capitals, spaces or leading zeros and count as different people, who may be in "
-            "different splits; if they are the same person, use one name",
-            shorten(speakers),
-        )
+    note = similar_speakers(data)
+    if note is not None:
+        logger.warning("%s", note)
 
 
-def _similar(names: Iterable[str]) -> list[list[str]]:
-    """Group names that differ only in capitals, spaces, leading zeros (Excel drops them) or Unicode forms."""
-    groups = {}
+def similar_speakers(data: pd.DataFrame) -> Note | None:
+    """Return a warning about speakers whose names are nearly the same, or do not name a person.
+
+    Names are nearly the same if they differ in capitals, spaces, punctuation, leading zeros, Unicode forms, a word for
+    a person (``07``, ``S07``, ``actor 07``), or the order of parts without digits (``kim-minji``, ``minji kim``).
+    """
+    names = [str(name) for name in data["speaker"].dropna().unique()]
+    together = {"".join(parts): parts for parts in map(_name_parts, names) if len(parts) > 1}
+
+    def plain(name: str) -> str:
+        parts = _name_parts(name)
+        if any(part.isdecimal() for part in parts):
+            return " ".join(part.lstrip("0") or "0" for part in parts if part not in PERSON_WORDS)
+        return " ".join(sorted(together.get("".join(parts), parts))) or name  # KimMinji is kim minji
+
+    groups = _similar(names, plain)
+    found = [f"{' and '.join(group)} may be one person" for group in groups if group[1:]]
+    found += [f"{name} may mean that the speaker is not known" for name in names if name.casefold() in AMBIGUOUS_NAMES]
+    if not found:
+        return None
+    return Note(
+        "similar_speakers",
+        f"NAMES OF SPEAKERS: {shorten(found)}; each name counts as one person, who is in one split: correct the names, "
+        "or leave the cell empty",
+    )
+
+
+def _similar(names: Iterable[str], plain: Callable[[str], str]) -> list[list[str]]:
+    """Group names with the same plain form."""
+    groups: dict[str, list[str]] = {}
     for name in names:
-        plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
-        groups.setdefault(re.sub(r"(?<![\d.])0+(?=\d)", "", plain), []).append(name)
+        groups.setdefault(plain(name), []).append(name)
     return list(groups.values())
+
+
+def _plain_label(name: str) -> str:
+    """Return a name without capitals, spaces, leading zeros (Excel drops them) and Unicode forms."""
+    text = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return re.sub(r"(?<![\d.])0+(?=\d)", "", text)
+
+
+def _name_parts(name: str) -> list[str]:
+    """Return the words and numbers of a name."""
+    return re.findall(r"[^\W\d_]+|\d+", unicodedata.normalize("NFKC", name).casefold())

@@ -1,17 +1,19 @@
 """Decode every audio file once and store its samples.
 
 :func:`scan_audio` checks, measures and decodes the files of a corpus; :class:`AudioStore` reads them afterwards. Both
-use ``<cache_folder>/audio``: the samples in few large files read by memory map (:mod:`korser.data.store`), as 16-bit
-integers where these are exact and float32 otherwise, and ``files.csv``, the list of checked files. The folder may be
-deleted at any time.
+use ``<cache_folder>/audio``: the samples in few large files (:mod:`korser.data.store`), as 16-bit integers where these
+are exact and float32 otherwise, and ``files.csv``, the list of checked files behind a line with its checksum. The
+folder may be deleted at any time.
 
 Shape legend: ``T`` time in samples.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +75,7 @@ class AudioStore:
         Returns
         -------
         torch.Tensor
-            ``(T,)`` int16 or float32, read-only.
+            ``(T,)`` int16 or float32.
 
         Raises
         ------
@@ -235,8 +237,11 @@ def _decode_in_shards(
 def _load_files(folder: Path) -> dict[tuple[str, int, int], tuple[int, float, str]]:
     """Return ``{(absolute path, size, mtime_ns): (samples, peak, digest)}`` of all files scanned so far."""
     try:
+        checksum, _, content = (folder / FILES).read_bytes().partition(b"\n")
+        if int(checksum, 16) != zlib.crc32(content):
+            raise ValueError("the checksum differs")
         table = pd.read_csv(
-            folder / FILES,
+            io.BytesIO(content),
             dtype={"path": str, "digest": str},
             keep_default_na=False,
             encoding_errors="surrogateescape",  # file names in an encoding that is not the system's
@@ -249,8 +254,9 @@ def _load_files(folder: Path) -> dict[tuple[str, int, int], tuple[int, float, st
 
 def _save_files(folder: Path, known: dict) -> None:
     table = pd.DataFrame([(*key, *values) for key, values in known.items()], columns=KEY_COLUMNS + AUDIO_COLUMNS)
+    content = table.to_csv(index=False).encode(errors="surrogateescape")
     with atomic(folder / FILES) as temporary:
-        table.to_csv(temporary, index=False, errors="surrogateescape")
+        temporary.write_bytes(b"%08x\n%s" % (zlib.crc32(content), content))
 
 
 def _report_suspects(table: pd.DataFrame) -> None:

@@ -14,8 +14,10 @@ from tqdm import tqdm
 from korser.corpora import Corpus, load_corpus
 from korser.corpora.table import closest_label
 from korser.data.audio_cache import AudioStore, scan_audio
+from korser.data.split_checks import split_notes
 from korser.inference.predict import TrainedModel
 from korser.metrics.evaluate import evaluate_predictions
+from korser.runs.heard import pretrained_on_tested
 from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
@@ -53,7 +55,8 @@ def evaluate_corpus(
     -------
     metrics, info : dict
         For :func:`korser.metrics.evaluate.summary_table`; ``info["warnings"]`` is a list of Note with the codes
-        ``changed_code``, ``trained_on_recordings`` and ``trained_on_names``.
+        ``changed_code``, ``trained_on_recordings``, ``trained_on_names``, ``pretrained_on_test_speakers`` and those of
+        :func:`korser.data.split_checks.split_notes`.
 
     Raises
     ------
@@ -74,7 +77,9 @@ def evaluate_corpus(
     metrics = evaluate_predictions(table, trained.tasks)
 
     n_trained_on, overlap = _overlap_with_training(trained, loaded, manifest)
-    for note in overlap:
+    about_data = split_notes(manifest, trained.tasks[0].name, cache_folder)
+    notes = [*overlap, *pretrained_on_tested(trained.model, manifest), *about_data]
+    for note in notes:
         logger.warning("%s", note)
     info = {
         **trained.info,
@@ -83,9 +88,8 @@ def evaluate_corpus(
         "synthetic": loaded.synthetic,
         "protocol": f"trained on {trained.info['corpus']}",
         "speaker_independent": not overlap,
-        "lexical_leakage": False,
         "recordings_trained_on": n_trained_on,
-        "warnings": [*trained.warnings, *overlap],
+        "warnings": [*trained.warnings, *notes],
         "label_map": label_map,
     }
     options = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)

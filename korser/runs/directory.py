@@ -31,10 +31,19 @@ import pandas as pd
 
 from korser.config.hparams import HParams
 from korser.config.schema import check_settings
-from korser.data.split_checks import LEXICAL_LEAKAGE
 from korser.utils.files import read_csv, read_json, read_npy, read_text
+from korser.utils.notes import Note, caveats, searched_on_tested
 
-__all__ = ["COMPARISON_FILE", "SEARCH_FILE", "RunDirectory", "condition_split", "headline", "run_folder"]
+__all__ = [
+    "COMPARISON_FILE",
+    "SEARCH_FILE",
+    "RunDirectory",
+    "condition_split",
+    "headline",
+    "recorded_warnings",
+    "run_folder",
+    "run_notes",
+]
 
 SEARCH_FILE = "search.json"  # result of a search, in its folder, next to the YAML with the best settings
 COMPARISON_FILE = "comparison.json"  # settings and runs of a comparison, in its folder
@@ -147,6 +156,25 @@ def run_folder(hparams: HParams) -> Path:
     return Path(hparams["output_folder"]) / hparams.run_name
 
 
+def run_notes(info: dict[str, Any]) -> list[Note]:
+    """Return every warning that results of a run must show.
+
+    Parameters
+    ----------
+    info : dict
+        The contents of ``run.json``.
+    """
+    general = caveats(
+        synthetic=info["synthetic"], random_split=not info["speaker_independent"], pretrained=info["pretrained"]
+    )
+    return [*general, *recorded_warnings(info), *searched_on_tested(info.get("searched_on", []))]
+
+
+def recorded_warnings(info: dict[str, Any]) -> list[Note]:
+    """Return the warnings that the training recorded about data and encoder."""
+    return [Note(**note) for note in info.get("warnings", [])]
+
+
 def headline(info: dict[str, Any], split: str = "test") -> dict[str, Any]:
     """Return the arguments of :func:`korser.metrics.evaluate.summary_table` that describe a run.
 
@@ -160,8 +188,5 @@ def headline(info: dict[str, Any], split: str = "test") -> dict[str, Any]:
         "title": info["model"] if split == "test" else f"{info['model']}, {split} split",
         "corpus": info["corpus"],
         "protocol": info["protocol"],
-        "synthetic": info["synthetic"],
-        "random_split": not info["speaker_independent"],
-        "pretrained": info["pretrained"],
-        "warnings": [LEXICAL_LEAKAGE] if info.get("lexical_leakage") else [],
+        "warnings": run_notes(info),
     }

@@ -6,20 +6,21 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_main
 
 from korser.config.schema import check_settings
-from korser.runs.directory import RunDirectory
+from korser.runs.directory import RunDirectory, run_notes
 from korser.runs.provenance import verify_provenance
 from korser.testing import quick_check
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model, open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.training.datasets import evaluation_loader, make_datasets, make_reader, training_loader
-from korser.training.prepare import load_prepared, prepare_data
+from korser.training.prepare import describe_data, load_prepared, prepare_data
 from korser.training.results import evaluate, interpretable_parameters, training_cost, write_results
 from korser.utils.files import locked
 from korser.utils.gpu import PeakMemory, require_own_device
@@ -62,6 +63,7 @@ def train(
         If ``on_epoch`` stopped the training.
     """
     run_dir = Path(run_dir)
+    hparams = hparams.with_unused_objects()
     check_settings(hparams)
     require_own_device(hparams["device"])
     directory = RunDirectory(run_dir)
@@ -87,6 +89,8 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
     brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, skip_frozen=skip_frozen, on_epoch=on_epoch)
     datasets = make_datasets(hparams, manifest, tasks, read, brain.device)
 
+    logger.info("%s on %s, in %s", describe_data(manifest, tasks), brain.device, run_dir)
+
     memory = PeakMemory(brain.device)
     initial_parameters = interpretable_parameters(model)
     brain.fit(
@@ -99,6 +103,7 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
     ddp_barrier()  # the last checkpoint is complete
     results = evaluate(brain, datasets, manifest)
     ddp_barrier()
+    results.metrics["warnings"] = [asdict(note) for note in run_notes(RunDirectory(run_dir).info())]
     if if_main_process():
         write_results(run_dir, brain, results, cost=cost, initial_parameters=initial_parameters)
         shutil.rmtree(RunDirectory(run_dir).checkpoints)

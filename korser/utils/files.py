@@ -11,7 +11,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,9 +258,13 @@ def lock_of(folder: str | Path) -> filelock.FileLock:
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Lock a run directory, so that no other process trains in it; the lock ends with the process that holds it."""
+    """Lock a run directory, so that no other process trains in it; the lock ends with the process that holds it.
+
+    Folders that are made for it are removed if nothing was written there.
+    """
     folder = Path(folder)
     lock = lock_of(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
@@ -271,4 +275,9 @@ def locked(folder: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if made and os.listdir(folder) == [Path(lock.lock_file).name]:
+            Path(lock.lock_file).unlink()
+            with suppress(OSError):  # other files
+                for path in made:
+                    path.rmdir()
         lock.release()

@@ -3,9 +3,11 @@ import os
 import unicodedata
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from korser.corpora import load_corpus
+from korser.corpora.table import similar_speakers
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv
 
@@ -121,13 +123,31 @@ def test_decimals_with_zeros_are_not_similar(tmp_path, caplog):
     assert "{1.2: 01.2}" in message or "{01.2: 1.2}" in message
 
 
-def test_similar_speakers_are_reported(tmp_path, caplog):
-    files = [f"{i}.wav" for i in range(8)]
-    speakers = ["01", "1", "10", "100", "kim a", "KimA", "ａ", ""]
-    make(tmp_path, "path,speaker\n" + "".join(f"{f},{s}\n" for f, s in zip(files, speakers)), files=files)
+@pytest.mark.parametrize(
+    "names, groups",
+    [
+        (["01", "1", "10", "100", "kim a", "KimA", "ａ"], ["01 and 1", "kim a and KimA"]),
+        (
+            ["07", "S07", "actor 07", "07.", "화자7", "F07", "M07", "p7", "1-2", "12"],
+            ["07 and S07 and actor 07 and 07. and 화자7"],
+        ),
+        (["kim-minji", "kim_minji", "Minji Kim", "minji", "지민", "민지"], ["kim-minji and kim_minji and Minji Kim"]),
+        (["s1_2", "s2_1", "Ses01F", "Ses01M", "nea", "neb", "1001", "1010"], []),
+    ],
+)
+def test_similar_speakers_are_reported(names, groups):
+    note = similar_speakers(pd.DataFrame({"speaker": [*names, None]}))
+    assert (note is None) == (not groups)
+    if note is not None:
+        text = ", ".join(f"{group} may be one person" for group in groups)
+        assert note.code == "similar_speakers" and f"NAMES OF SPEAKERS: {text};" in note.text
+
+
+def test_similar_speakers_are_logged_when_a_corpus_is_loaded(tmp_path, caplog):
+    make(tmp_path, "path,speaker\na.wav,7\nb.wav,S07\nc.wav,NA\n", files=("a.wav", "b.wav", "c.wav"))
     load_corpus("csv", tmp_path)
-    assert len(caplog.messages) == 1 and caplog.text.count(" and ") == 3
-    assert "speakers 01 and 1, kim a and KimA differ only in capitals" in caplog.text
+    (message,) = caplog.messages
+    assert "7 and S07 may be one person, NA may mean that the speaker is not known" in message
 
 
 def test_the_csv_itself_absolute_and_windows_paths(tmp_path):

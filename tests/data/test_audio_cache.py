@@ -124,6 +124,20 @@ def test_silent_and_very_short_files_are_reported(tmp_path, caplog):
         ]
 
 
+@pytest.mark.parametrize("column", range(6))
+def test_a_changed_digit_in_the_list_of_files_is_noticed(tmp_path, column):
+    path = write(tmp_path / "a.wav", tone())
+    first = scan_audio([path], tmp_path / "cache")
+    files = tmp_path / "cache" / "audio" / audio_cache.FILES
+    good = files.read_bytes()
+    head, _, row = good.rstrip().rpartition(b"\n")
+    cells = row.split(b",")
+    cells[column] = cells[column][:-1] + bytes([cells[column][-1] ^ 1])
+    files.write_bytes(head + b"\n" + b",".join(cells) + b"\n")
+    assert scan_audio([path], tmp_path / "cache").equals(first)
+    assert files.read_bytes() == good
+
+
 @pytest.mark.parametrize("text", ["", "path,size\na", "\x00\x00", 'path\n"a'])
 def test_a_damaged_list_of_files_is_replaced(tmp_path, text):
     path = write(tmp_path / "a.wav", tone())
@@ -131,7 +145,7 @@ def test_a_damaged_list_of_files_is_replaced(tmp_path, text):
     files = tmp_path / "cache" / "audio" / audio_cache.FILES
     files.write_text(text)
     assert scan_audio([path], tmp_path / "cache").equals(first)
-    assert len(files.read_text().splitlines()) == 2
+    assert len(files.read_text().splitlines()) == 3
 
 
 def test_any_file_name(tmp_path, decoded):

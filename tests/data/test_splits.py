@@ -4,33 +4,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_corpus import corpus
 
 from korser.corpora import load_corpus
-from korser.data.split_checks import check_splits, lexical_leakage
+from korser.data.split_checks import check_splits
 from korser.data.splits import assign_splits, speaker_independent, warn_once
 from korser.utils.errors import UserError
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-
-
-def corpus(n_speakers=18, per_class=5, classes=("joy", "sadness", "neutral", "anger"), sentences=5):
-    """A table like :func:`load_corpus` gives; odd speakers male; each class has its own sentences."""
-    rows = []
-    for s in range(1, n_speakers + 1):
-        for c in classes:
-            for i in range(per_class):
-                rows.append(
-                    {
-                        "id": f"{s:03}-{c}-{i}",
-                        "path": f"/data/{s:03}-{c}-{i}.wav",
-                        "speaker": f"{s:02}",
-                        "emotion": c,
-                        "gender": "male" if s % 2 else "female",
-                        "intensity": None if c == "neutral" else str(i % 4),
-                        "sentence": f"{c}-{i % sentences}",
-                    }
-                )
-    return pd.DataFrame(rows, dtype=object)
 
 
 def splits(data):
@@ -266,7 +247,13 @@ def test_three_speakers_are_enough():
             {"protocol": "random_stratified", "stratify": ["emotion"]},
             "split.stratify=.'emotion'.: expected the name of one column",
         ),
-        ({"protocol": "random_stratified", "stratify": None}, "split.stratify=None: expected"),
+        ({"protocol": "random_stratified", "stratify": 3}, "split.stratify=3: expected"),
+        ({"protocol": "speaker_holdout", "fold": 1}, "split.fold=1: not used by the protocol speaker_holdout, but by"),
+        ({"protocol": "speaker_kfold", "test_speakers": ["01"]}, "split.test_speakers=.*by speaker_holdout"),
+        ({"protocol": "speaker_kfold", "test": 0.3}, "split.test=0.3: not used"),
+        ({"protocol": "speaker_kfold", "valid": 0.3}, "split.valid=0.3: a fold validates"),
+        ({"protocol": "random_stratified", "folds": "balanced"}, "split.folds=balanced: not used"),
+        ({"protocol": "speaker_holdout", "test": 2, "test_speakers": ["01"]}, "split.test=2: not used with"),
         ({"protocol": "random_stratified", "test": 90}, "split.test=90: .* integer < 90 .*utterances of emotion"),
         ({"protocol": "random_stratified", "test": 50, "valid": 40}, "all 90 utterances of emotion anger.*anger: [.]"),
         ({"protocol": "manifest"}, "neither a column 'split' nor"),
@@ -307,11 +294,14 @@ def test_the_manifests_own_split():
 def test_the_manifests_own_folds():
     data = corpus(8)
     data["fold"] = [str(int(s) % 4 + 1) for s in data["speaker"]]
-    split = assign_splits(data, protocol="manifest", fold=3)  # the fold called 4
+    split = assign_splits(data, protocol="manifest", fold=4)
     assert speakers(split, "test") == {"03", "07"} and speakers(split, "valid") == {"04", "08"}
     check_splits(split, "manifest")
-    with pytest.raises(UserError, match="split.fold=4: expected"):
-        assign_splits(data, protocol="manifest", fold=4)
+    assert speakers(assign_splits(data, protocol="manifest"), "test") == {"04", "08"}  # the fold called 1
+    with pytest.raises(UserError, match="split.fold=0: expected a value of the column 'fold': 1, 2, 3, 4"):
+        assign_splits(data, protocol="manifest", fold=0)
+    with pytest.raises(UserError, match="split.fold=2: not used, since the corpus has a column 'split'"):
+        assign_splits(with_split(data, thirds), protocol="manifest", fold=2)
 
 
 @pytest.mark.parametrize("protocol", ["speaker_holdout", "speaker_kfold", "manifest"])
@@ -441,14 +431,3 @@ def test_ravdess_tested_on_actors_13_to_18():
         split = assign_splits(data, protocol="speaker_kfold", n_folds=6, folds="consecutive", fold=fold)
         check_splits(split, "speaker_kfold")
         assert speakers(split, "test") == {f"{3 * fold + i:02}" for i in (1, 2, 3)}
-
-
-def test_lexical_leakage_is_detected():
-    data = corpus()  # each class has its own sentences
-    assert lexical_leakage(assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")
-    apart = assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2, hold_out="sentence")
-    assert not lexical_leakage(apart, "emotion")
-    acted = data.assign(sentence=data["sentence"].str[-1])  # each sentence in every emotion
-    once = data.assign(sentence=data["id"])
-    for other in (acted, once, data.drop(columns="sentence"), data.assign(sentence=None)):
-        assert not lexical_leakage(assign_splits(other, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")

@@ -180,7 +180,7 @@ def test_the_settings_that_a_search_found_name_their_speakers_where_these_are_te
         train(hparams, tmp_path / f"run{len(shared)}")
         (loaded,) = load_runs(tmp_path / f"run{len(shared)}")
         assert loaded.searched_on == shared
-        assert ("searched on speakers of the test split (s4)" in caplog.text) == bool(shared)
+        assert ("searched on speakers on whom it is tested (s4)" in caplog.text) == bool(shared)
 
 
 WITH_AGE = "[!ref <emotion>, !new:korser.Task {name: age}]"
