@@ -138,7 +138,10 @@ def mapping(text: str) -> dict[str, Any]:
     """Read a YAML mapping; for ``add_argument(type=mapping)``."""
     from korser.config.nodes import plain_value
 
-    value = plain_value(text)
+    try:
+        value = plain_value(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"'{text}': expected a mapping such as '{{name: value}}'")
     return value

@@ -152,7 +152,7 @@ def _wait_for_lock(run_dir: Path, patience: float) -> None:
 def _output_to(path: Path) -> Iterator[None]:
     """Redirect output of this process, its C libraries and its child processes, and the log, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8", buffering=1) as log:
+    with open(path, "a", encoding="utf-8", buffering=1, opener=_open_no_link) as log:
         handler = logging.StreamHandler(log)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handler.addFilter(is_for_users)
@@ -173,6 +173,11 @@ def _output_to(path: Path) -> Iterator[None]:
             for descriptor, copy in terminal.items():
                 os.dup2(copy, descriptor)
                 os.close(copy)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    """Open a file that is no link to one elsewhere: the run directory may come from somebody else."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _flush() -> None:
