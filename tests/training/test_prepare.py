@@ -189,10 +189,9 @@ WITH_AGE = "[!ref <emotion>, !new:korser.Task {name: age}]"
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"lr_scheduler": "!name:speechbrain.nnet.schedulers.NewBobScheduler"}, "NewBobScheduler cannot be called"),
         (
-            {"lr_scheduler": "!name:torch.optim.lr_scheduler.CosineAnnealingLR {T_max: 9}"},
-            "torch's own schedules",
+            {"lr_scheduler": "!name:speechbrain.nnet.schedulers.CyclicLRScheduler"},
+            "lr_scheduler: speechbrain.nnet.schedulers.CyclicLRScheduler: ",
         ),
         ({"tasks": WITH_AGE}, "'age' is a column .* --corpus_options='{tasks: .*age]}"),
         (
