@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
-import inspect
 import logging
 import sys
-import types
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
@@ -18,7 +14,7 @@ from korser.frontend.base import Frontend
 from korser.frontend.validation import check_sizes
 from korser.testing import gradients, invariance, numerics, shapes, state
 from korser.testing.inputs import two_utterances
-from korser.testing.running import Candidate, evaluate, stages_of
+from korser.testing.running import Candidate, copy_module, evaluate, stages_of
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.user_code import explain, is_reason, one_line, user_code_location
@@ -227,27 +223,10 @@ def quick_check(frontend: Frontend) -> None:
 
 def _copy(stage: Frontend) -> Frontend:
     """Return a copy on the CPU that shares the parameters of frozen stages."""
-    if _refers_to_itself(stage):
-        raise TypeError("a function refers to a part of it")
     frozen = [part for part in stages_of(stage) if part.frozen]
-    shared = {id(p): p for part in frozen for p in part.parameters() if p.device.type == "cpu"}
-    copied = copy.deepcopy(stage, shared).cpu()
+    copied = copy_module(stage, [p for part in frozen for p in part.parameters() if p.device.type == "cpu"]).cpu()
     copied.zero_grad()
     return copied
-
-
-def _refers_to_itself(frontend: Frontend) -> bool:
-    """Return whether a hook or lambda of the frontend refers to one of its modules, which a copy would not replace."""
-    modules = {id(module) for module in frontend.modules()}
-
-    def refers(value: Any) -> bool:
-        if isinstance(value, dict):
-            return any(map(refers, value.values()))
-        if isinstance(value, types.FunctionType):
-            return any(id(used) in modules for used in inspect.getclosurevars(value).nonlocals.values())
-        return False
-
-    return any(refers(value) for module in frontend.modules() for value in vars(module).values())
 
 
 def _eager() -> contextlib.AbstractContextManager:

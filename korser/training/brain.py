@@ -78,7 +78,7 @@ class EmotionBrain(LoggedBrain):
         self,
         *,
         tasks: list[Task],
-        skip_frozen: bool,
+        skip_frozen: bool = False,
         on_epoch: Callable[[int, float], bool] | None = None,
         **options: Any,
     ):

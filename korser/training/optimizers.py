@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from korser.training.parts import refused
+
 if TYPE_CHECKING:
     from korser.nn.model import SpeechEmotionModel
 
@@ -46,5 +48,6 @@ def make_optimizers(
     optimizers = []
     for (group_lr, decays), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True):
         no_decay = {} if decays or "weight_decay" not in accepted else {"weight_decay": 0.0}
-        optimizers.append((opt_class(parameters, lr=group_lr, **no_decay, **options), group_lr))
+        with refused("opt_class", opt_class):
+            optimizers.append((opt_class(parameters, lr=group_lr, **no_decay, **options), group_lr))
     return optimizers

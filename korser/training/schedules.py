@@ -14,6 +14,7 @@ from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
 from torch.optim import lr_scheduler
 
+from korser.training.parts import refused
 from korser.utils.errors import UserError
 
 __all__ = ["Schedule", "make_schedule"]
@@ -50,7 +51,8 @@ class Schedule:
         self.schedule = schedule
         self.optimizer = optimizer
         self.is_torch = isinstance(schedule, (lr_scheduler.LRScheduler, lr_scheduler.ReduceLROnPlateau))
-        self.takes = () if self.is_torch else tuple(inspect.signature(schedule).parameters)
+        with refused("lr_scheduler", schedule):
+            self.takes = () if self.is_torch else tuple(inspect.signature(schedule).parameters)
         self.has_state = self._has_state()
 
     @property
@@ -63,12 +65,14 @@ class Schedule:
     def before_step(self, step: int) -> None:
         """Set the rate of an optimizer step, counted from 1."""
         if not self.is_torch and not self.by_epoch:
-            self.schedule(self.optimizer, *([step] if self.takes[1:] == ("num_updates",) else []))
+            with refused("lr_scheduler", self.schedule, "a schedule that is called with the optimizer at each step"):
+                self.schedule(self.optimizer, *([step] if self.takes[1:] == ("num_updates",) else []))
 
     def after_step(self) -> None:
         """Set the rate of the next step."""
         if isinstance(self.schedule, BY_STEP):
-            self.schedule.step()
+            with refused("lr_scheduler", self.schedule):
+                self.schedule.step()
 
     def after_epoch(self, epoch: int, loss: float, score: float) -> None:
         """Set the rate of the next epoch.
@@ -82,8 +86,11 @@ class Schedule:
         score : float
             For ``ReduceLROnPlateau`` with ``mode: max``, the validation UAR of the main task.
         """
-        if not self.by_epoch:
-            return
+        if self.by_epoch:
+            with refused("lr_scheduler", self.schedule):
+                self._end_epoch(epoch, loss, score)
+
+    def _end_epoch(self, epoch: int, loss: float, score: float) -> None:
         if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
             self.schedule.step(loss if self.schedule.mode == "min" else score)
         elif self.is_torch:
@@ -103,7 +110,10 @@ class Schedule:
     def _has_state(self) -> bool:
         if get_default_hook(self.schedule, DEFAULT_SAVE_HOOKS) is not None:
             return True
-        if isinstance(self.schedule, types.FunctionType) or type(self.schedule).__module__ == update_learning_rate.__module__:
+        if (
+            isinstance(self.schedule, types.FunctionType)
+            or type(self.schedule).__module__ == update_learning_rate.__module__
+        ):
             return False
         raise UserError(
             f"lr_scheduler: {_name(self.schedule)} cannot be saved in checkpoints: make it a subclass of "
@@ -146,11 +156,13 @@ def make_schedule(
         unknown = [name for name in unknown if name not in values]
         if unknown:
             raise UserError(f"lr_scheduler: {_name(factory)}: missing argument '{unknown[0]}': set it in the YAML")
-        schedule = factory(**{p.name: values[p.name] for p in parameters if p.name in values})
+        with refused("lr_scheduler", factory):
+            schedule = factory(**{p.name: values[p.name] for p in parameters if p.name in values})
     else:
         schedule = copy.deepcopy(factory)
     made = Schedule(schedule, optimizer)
-    made.start()
+    with refused("lr_scheduler", schedule):
+        made.start()
     return made
 
 

@@ -24,7 +24,7 @@ def interrupted(tiny_corpus, tiny, tmp_path, monkeypatch):
     data = shutil.copytree(tiny_corpus, tmp_path / "data")
     tiny |= {"data_folder": str(data), "n_epochs": "1"}
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, EmotionBrain, "predict", 1)
+        kill_at(patch, EmotionBrain, "predict", 3)  # behind two rehearsals
         run(tiny)
     return tiny, data
 
