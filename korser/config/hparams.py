@@ -18,6 +18,7 @@ from korser.config.schema import WITHOUT_EFFECT, TrainSettings
 from korser.config.sources import named_sources
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest
+from korser.utils.user_code import short_path
 
 __all__ = ["HParams", "build", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
 
@@ -44,6 +45,13 @@ class HParams(dict):
         self.folders = folders
         self.text = text
         self.sources = named_sources(text)  # now: an editor may change the files while this process runs
+
+    @property
+    def file(self) -> str:
+        """The settings file, as the ``korser`` command takes it."""
+        name = f"{self.name}.yaml"
+        found = [path for folder in self.folders if (path := Path(folder) / name).exists()]
+        return short_path(found[0]) if found else name
 
     @property
     def run_name(self) -> str:

@@ -19,7 +19,7 @@ from korser.utils.errors import UserError
 from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.user_code import explain, is_reason, one_line, user_code_location
 
-__all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "quick_check"]
+__all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "prerequisites", "quick_check"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,24 @@ COMPARE_FEATURES = {  # of two calls; meaningless if two identical calls already
     "moves_to_gpu",
     "runs_under_bf16_autocast",
 }
+SHAPES = ("declared_sizes_valid", "shapes_of_one_utterance", "shapes_of_a_batch")  # in this order
+WITHOUT_FORWARD = {
+    "tensors_registered",
+    "frame_rate_as_declared",
+    "lengths_grow_with_the_input",
+    "same_seed_same_weights",
+    "frozen_has_nothing_to_train",
+    "frozen_stays_in_eval",
+}
+
+
+def prerequisites(name: str) -> tuple[str, ...]:
+    """Return the checks without which another one says nothing new."""
+    if name in SHAPES:
+        return SHAPES[: SHAPES.index(name)]
+    if name in WITHOUT_FORWARD:
+        return SHAPES[:1]
+    return (*SHAPES, "deterministic_in_eval") if name in COMPARE_FEATURES else SHAPES
 
 
 class Check:
@@ -166,7 +184,7 @@ def check_frontend(factory: Callable[[], Frontend]) -> Iterator[Check]:
             yield Check(name, function, Candidate(factory))
 
 
-def quick_check(frontend: Frontend) -> None:
+def quick_check(frontend: Frontend, file: str = "YAML") -> None:
     """Refuse a frontend that breaks its contract, before training; it runs a subset of the checks on the CPU.
 
     Every stage is checked on what the stages before it return for two utterances of noisy harmonics. The frontend and
@@ -177,6 +195,8 @@ def quick_check(frontend: Frontend) -> None:
     Parameters
     ----------
     frontend : Frontend
+    file : str
+        The settings file, which the message names.
 
     Raises
     ------
@@ -217,7 +237,7 @@ def quick_check(frontend: Frontend) -> None:
                     check(Candidate(functools.partial(_copy, stage), inputs))
                 inputs = evaluate(copied, *inputs)
             except Exception as error:
-                raise UserError(f"{explain(error, stage)}; for all checks: korser check YAML") from error
+                raise UserError(f"{explain(error, stage)}; for all checks: korser check {file}") from error
             trained_before = trained_before or not stage.frozen
 
 

@@ -62,6 +62,8 @@ class EmotionBrain(LoggedBrain):
         Whether batches hold the output of the frozen stages instead of waveforms.
     on_epoch : callable, optional
         See :func:`korser.training.train.train`.
+    settings_file : str
+        Named in errors.
     **options
         ``model``, ``hparams``, ``history``, ``log_file``, ``checkpointer`` and ``tensorboard``, see
         :class:`~korser.training.logged_brain.LoggedBrain`.
@@ -80,9 +82,11 @@ class EmotionBrain(LoggedBrain):
         tasks: list[Task],
         skip_frozen: bool = False,
         on_epoch: Callable[[int, float], bool] | None = None,
+        settings_file: str = "YAML",
         **options: Any,
     ):
         super().__init__(**options)
+        self.settings_file = settings_file
         self.tasks = tasks
         self.skip_frozen = skip_frozen
         self.on_epoch = on_epoch
@@ -244,7 +248,7 @@ class EmotionBrain(LoggedBrain):
         if self.nonfinite_count > self.nonfinite_patience:
             raise UserError(
                 f"the loss was not finite in {self.nonfinite_count} batches, last of {utterances}: lower lr, set "
-                "precision to fp32, or run `korser check YAML` to see whether the frontend gives NaN"
+                f"precision to fp32, or run `korser check {self.settings_file}` to see whether the frontend gives NaN"
             )
         logger.warning("the loss of a batch is not finite (%s)", utterances)
 
@@ -280,8 +284,8 @@ class EmotionBrain(LoggedBrain):
             self.seconds = time.time() - self.started
             if not self.history.counted("loss"):
                 raise UserError(
-                    f"no loss of epoch {epoch} was finite: lower lr, set precision to fp32, or run `korser check YAML` "
-                    "to see whether the frontend gives NaN"
+                    f"no loss of epoch {epoch} was finite: lower lr, set precision to fp32, or run "
+                    f"`korser check {self.settings_file}` to see whether the frontend gives NaN"
                 )
             if not self.validates:
                 self.step, self.avg_train_loss = 0, 0.0  # SpeechBrain resets them too late for the checkpoint

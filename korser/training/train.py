@@ -84,7 +84,7 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
     set_arithmetic()
     seed_everything(hparams["seed"])
     if hparams["check_contract"]:
-        quick_check(hparams["frontend"])
+        quick_check(hparams["frontend"], hparams.file)
 
     run_on_main(prepare_data, args=[hparams, run_dir])
     manifest, tasks = load_prepared(hparams, run_dir)
@@ -136,6 +136,7 @@ def _make_brain(hparams: HParams, run_dir: Path, **options: Any) -> EmotionBrain
     )
     return EmotionBrain(
         hparams=hparams,
+        settings_file=hparams.file,
         history=history,
         log_file=directory.log_file,
         checkpointer=checkpointer,
