@@ -747,7 +747,7 @@ def test_command_says_what_failed_and_why(command):
     code, out, _ = command("good.yaml", "--frontend.frame_rate=50")
     assert code == 1
     assert (
-        "  FAIL  frame_rate_as_declared: 60 s give 6000 frames, but frame_rate=50 gives 3000: set frame_rate=100 in super"
+        "  FAIL  frame_rate_as_declared: 60 s give 6000 frames, but frame_rate=50 gives 3000: set frame_rate=100 in"
         in out
     )
 
