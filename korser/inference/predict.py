@@ -179,8 +179,8 @@ def _verify(trained: dict[str, Any], now: dict[str, Any], run_dir: Path) -> list
     for stage, recorded in zip(now["frozen"] + now["initialised_from"], recorded_stages):
         if stage["config"] != recorded["config"]:
             raise UserError(
-                f"config.json or preprocessor_config.json of {recorded['source'] or recorded['stage']} has changed since "
-                f"{run_dir} was trained: restore it, or train again"
+                f"config.json or preprocessor_config.json of {recorded['source'] or recorded['stage']} has changed "
+                f"since {run_dir} was trained: restore it, or train again"
             )
     changed = changed_sources(trained, now)
     if not changed:
