@@ -77,6 +77,6 @@ def _check(hparams: HParams, classes: Mapping[str, Sequence[str]]) -> dict[str, 
     options = {**hparams, "device": "cpu", "precision": "fp32"}  # GPUs are left to the workers
     brain = EmotionBrain(model=build_model(hparams, tasks), hparams=options, tasks=tasks)
     n_samples = max(SAMPLE_RATE, hparams["frontend"].min_length)
-    pair, single = (synthetic_batch(hparams["frontend"], tasks, [n_samples] * n) for n in (2, 1))
+    pair, single = (synthetic_batch(brain, hparams["frontend"], [n_samples] * n) for n in (2, 1))
     rehearse(brain, [pair], [single], n_batches=100)
     return provenance(hparams)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from korser.training.parts import refused
+from korser.training.parts import describe, refused
+from korser.utils.errors import UserError
 
 if TYPE_CHECKING:
     from korser.nn.model import SpeechEmotionModel
@@ -49,5 +50,8 @@ def make_optimizers(
     for (group_lr, decays), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True):
         no_decay = {} if decays or "weight_decay" not in accepted else {"weight_decay": 0.0}
         with refused("opt_class", opt_class):
-            optimizers.append((opt_class(parameters, lr=group_lr, **no_decay, **options), group_lr))
+            optimizer = opt_class(parameters, lr=group_lr, **no_decay, **options)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise UserError(f"{describe('opt_class', opt_class)} makes no torch.optim.Optimizer")
+        optimizers.append((optimizer, group_lr))
     return optimizers

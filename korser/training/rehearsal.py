@@ -9,6 +9,7 @@ Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels, 
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +24,13 @@ from torch import nn
 from korser.data.batches import BucketSampler, collate
 from korser.data.resident import Batch
 from korser.frontend.base import Frontend
+from korser.nn.losses import MISSING
 from korser.testing.inputs import make_batch, synthetic_utterance
 from korser.testing.running import copy_module
 from korser.training.parts import describe, explain_error, memory_ran_out, refused
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded
+from korser.utils.text import shorten
 from korser.utils.user_code import one_line
 
 if TYPE_CHECKING:
@@ -90,27 +93,42 @@ def rehearse(
             if memory_ran_out(error):
                 raise
             raise UserError(f"a training step fails: {explain_error(error)}") from error
+    if brain.device_type == "cuda":
+        del understudy
+        gc.collect()  # its parts refer to each other; the peak memory of training is without it
 
 
-def synthetic_batch(frontend: Frontend, tasks: Sequence[Task], lengths: Sequence[int]) -> Batch:
+def synthetic_batch(brain: EmotionBrain, frontend: Frontend, lengths: Sequence[int]) -> Batch:
     """Return noisy harmonics of some lengths in samples, with the first class of each task as label."""
-    x, n = make_batch([synthetic_utterance(frontend, length, i) for i, length in enumerate(lengths)])
-    labels = {task.name: torch.zeros(len(x), dtype=torch.long) for task in tasks}
+    utterances = [synthetic_utterance(frontend, length, i) for i, length in enumerate(lengths)]
+    x, n = (tensor.to(brain.device) for tensor in make_batch(utterances))
+    labels = {task.name: torch.zeros_like(n) for task in brain.tasks}
     return Batch([f"synthetic {i}" for i in range(len(x))], PaddedData(x, n / x.shape[1]), n, labels)
 
 
-def extreme_batches(dataset: Dataset, sampler: BucketSampler) -> tuple[list, list]:
-    """Return real batches: for training the smallest and the largest, for prediction one utterance and the largest."""
+def extreme_batches(dataset: Dataset, sampler: BucketSampler, tasks: Sequence[Task]) -> tuple[list, list]:
+    """Return real batches for :func:`rehearse`.
+
+    Returns
+    -------
+    training : list
+        The smallest, one with the most labels missing, and the largest.
+    prediction : list
+        A single utterance, and the largest.
+    """
+
+    def missing(batch: list[int]) -> int:
+        rows = [dataset.data[dataset.data_ids[i]] for i in batch]
+        return sum(row[task.name] == MISSING for row in rows for task in tasks)
 
     def longest(batch: list[int]) -> int:
         return max(dataset.data[dataset.data_ids[i]]["samples"] for i in batch)
 
     smallest = min(sampler, key=lambda batch: (len(batch), longest(batch)))
     largest = max(sampler, key=lambda batch: len(batch) * longest(batch))
-    single, *training = (
-        collate(dataset)([dataset[i] for i in batch])
-        for batch in ([smallest[0]], smallest, *([largest] if largest != smallest else []))
-    )
+    chosen = [smallest, max(sampler, key=missing), largest]
+    chosen = [batch for i, batch in enumerate(chosen) if batch not in chosen[i + 1 :]]
+    single, *training = (collate(dataset)([dataset[i] for i in batch]) for batch in ([smallest[0]], *chosen))
     return training, [single, training[-1]]
 
 
@@ -187,6 +205,9 @@ def _perform(brain: EmotionBrain, training: Sequence[Batch | PaddedBatch], predi
                 raise UserError(f"{describe(key, part)}: no gradient reaches its parameters; remove detach and no_grad")
         with refused("opt_class", brain.hparams.opt_class):
             brain.optimizers_step()
+    unsaved = [name for name, value in model.trained_state().items() if not torch.is_tensor(value)]
+    if unsaved:
+        raise UserError(f"{shorten(unsaved)} in the state of the model are no tensors, which cannot be saved")
     brain.predict(prediction)
     loss = brain.validation_row()["valid_loss"]
     for schedule in brain.schedules.values():

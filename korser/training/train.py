@@ -102,12 +102,12 @@ def _fit(hparams: HParams, run_dir: Path, brain: EmotionBrain, manifest: pd.Data
     if len(model.frozen_stages):  # before their output is computed, which may take long
         samples = manifest.loc[manifest["split"] == "train", "samples"]
         lengths = [int(samples.median()), int(samples.min())]
-        batches = [synthetic_batch(hparams["frontend"], brain.tasks, n) for n in (lengths, lengths[1:])]
+        batches = [synthetic_batch(brain, hparams["frontend"], n) for n in (lengths, lengths[1:])]
         rehearse(brain, batches[:1], batches[1:], math.ceil(len(samples) / hparams["batch_size"]))
     read, brain.skip_frozen = make_reader(hparams, model, manifest)
     datasets = make_datasets(hparams, manifest, brain.tasks, read, brain.device)
     train_loader = training_loader(brain, datasets["train"])
-    rehearse(brain, *extreme_batches(datasets["train"], brain.train_sampler), len(train_loader))
+    rehearse(brain, *extreme_batches(datasets["train"], brain.train_sampler, brain.tasks), len(train_loader))
 
     memory = PeakMemory(brain.device)
     initial_parameters = interpretable_parameters(model)

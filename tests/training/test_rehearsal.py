@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import safetensors.torch
 import torch
 from conftest import HPARAMS
 from helpers import WAV_AUGMENT, assert_same_run, run
@@ -50,6 +51,19 @@ class Flaky(Head):
         return super().loss(*given)
 class NoWeights(Head):
     def __init__(self, *, in_features, tasks): super().__init__(in_features=in_features, tasks=tasks)
+class Extra(Head):
+    def get_extra_state(self): return {"a": 1}
+    def set_extra_state(self, state): pass
+class Tied(Head):
+    def __init__(self, **k):
+        super().__init__(**k)
+        self.again = self.layers
+class Alike(Head):
+    def loss(self, logits, labels, mix=None):
+        parts = {t.name: F.cross_entropy(logits[t.name], labels[t.name]) for t in self.tasks}
+        return sum(parts.values()), parts
+class Plain:
+    def __init__(self, **k): pass
 
 class Mean(nn.Module):
     def __init__(self, *, in_channels, size=4):
@@ -72,6 +86,8 @@ def crops(x, lengths): return x[:, :5], lengths.clamp(max=5)
 def halves(x, lengths): return x[:1], lengths[:1], None
 def floats(x, lengths): return x, lengths / 1, None
 def only(x): return x
+class Step:
+    def __init__(self, parameters, lr): pass
 class Constant:
     def __init__(self, lr): pass
     def __call__(self, optimizer): raise KeyError("lr")
@@ -105,9 +121,12 @@ MISTAKES = {
         "head",
         "!name:parts.NoWeights",
     ): "head: parts.NoWeights: TypeError: NoWeights.__init__() got an unexpected keyword",
+    ("head", "!name:parts.Plain"): "head: parts.Plain is not a subclass of torch.nn.Module",
+    ("head", "!name:parts.Extra"): "head._extra_state in the state of the model are no tensors, which cannot be saved",
+    ("opt_class", "!name:parts.Step"): "opt_class: parts.Step makes no torch.optim.Optimizer",
     ("backbone", BACKBONE.format("OnlyX")): "backbone: parts.OnlyX: forward(x) does not take its arguments" + EMBEDDING,
     ("backbone", BACKBONE.format("Squeezes")): "backbone: parts.Squeezes: forward returned a tensor of shape (4,) and",
-    ("backbone", BACKBONE.format("Raises")): "parts.py:54, in forward: RuntimeError: ",
+    ("backbone", BACKBONE.format("Raises")): "parts.py:67, in forward: RuntimeError: ",
     (
         "backbone",
         BACKBONE.format("Mean").replace("}", ", size: 8}", 1),
@@ -126,7 +145,7 @@ MISTAKES = {
     ("opt_class", f"!name:{TORCH}AdamW {{betas: a}}"): "opt_class: torch.optim.adamw.AdamW: ",
     ("opt_class", f"!name:{TORCH}LBFGS"): "opt_class: torch.optim.lbfgs.LBFGS: TypeError: LBFGS.step() missing 1 req",
     ("lr_scheduler", "!name:parts.Constant"): "lr_scheduler: Constant cannot be saved in checkpoints",
-    ("lr_scheduler", "!name:parts.ByEpoch"): "lr_scheduler: parts.ByEpoch: parts.py:65, in ",
+    ("lr_scheduler", "!name:parts.ByEpoch"): "lr_scheduler: parts.ByEpoch: parts.py:80, in ",
     (
         "lr_scheduler",
         f"!name:{TORCH}lr_scheduler.StepLR {{step_size: a}}",
@@ -150,7 +169,7 @@ def made(settings, model="mel_stl"):
     recorded = {"tasks": [{"name": task.name, "classes": ["a", "b"]} for task in hparams["tasks"]]}
     tasks = recorded_tasks(hparams, recorded)
     brain = EmotionBrain(model=build_model(hparams, tasks), hparams={**hparams, "device": "cpu"}, tasks=tasks)
-    return brain, *([synthetic_batch(hparams["frontend"], tasks, n)] for n in ((8500, 8000), (8000,)))
+    return brain, *([synthetic_batch(brain, hparams["frontend"], n)] for n in ((8500, 8000), (8000,)))
 
 
 @pytest.mark.parametrize(("key", "value"), MISTAKES)
@@ -192,6 +211,19 @@ def test_the_numbers_of_a_run_do_not_depend_on_it(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("korser.training.train.rehearse", lambda *arguments: None)
     tiny |= {"output_folder": str(tmp_path / "other"), "augment.mixup_alpha": "0.2"}
     assert_same_run(rehearsed, run(tiny, model="leaf_mtl"))
+
+
+def test_weights_of_two_names_are_saved(parts, tiny):
+    run_dir = run({**tiny, "head": "!name:parts.Tied", "n_epochs": "1"}, model="mel_stl")
+    saved = safetensors.torch.load_file(run_dir / "model.safetensors")
+    assert saved["head.again.emotion.weight"].equal(saved["head.layers.emotion.weight"])
+
+
+def test_a_batch_with_missing_labels_is_rehearsed(parts, tiny):
+    with pytest.raises(
+        UserError, match=r"head: parts.Alike: parts.py:\d+, in .*: IndexError: Target -1 is out of bounds"
+    ):
+        run({**tiny, "head": "!name:parts.Alike", "batch_size": "4"})
 
 
 def test_a_run_stops_before_its_first_epoch(parts, tiny, call):
