@@ -64,15 +64,20 @@ def errors_of(parts: Mapping[str, Any], file: Path) -> Iterator[None]:
     file.unlink(missing_ok=True)
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        cause = error.__cause__
+        if cause is None or isinstance(cause, UserError) or user_code_location(cause) is None:
+            raise
+        said = str(error)
     except Exception as error:
-        culprit = _culprit(error, parts)
+        culprit, cause = _culprit(error, parts), error
         if memory_ran_out(error) or (culprit is None and user_code_location(error) is None):
             raise
-        write_text(file, "".join(traceback.format_exception(error)))
-        named = f"{describe(culprit, parts[culprit])}: " if culprit else ""
-        raise UserError(f"{named}{explain_error(error)} (traceback: {file})") from error
+        said = (f"{describe(culprit, parts[culprit])}: " if culprit else "") + explain_error(error)
+    else:
+        return
+    write_text(file, "".join(traceback.format_exception(cause)))
+    raise UserError(f"{said} (traceback: {file})") from cause
 
 
 def memory_ran_out(error: BaseException) -> bool:

@@ -231,6 +231,9 @@ def test_a_run_stops_before_its_first_epoch(parts, tiny, call):
     code, _, err = call("train", "mine.yaml", *(f"--{key}={value}" for key, value in tiny.items()))
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 2 and "head: parts.Scalar: loss returned a tensor" in line and "Traceback" not in err
+    (parts / "mine.yaml").write_text("base: mel_stl.yaml\nhead: !name:parts.Flaky\n")
+    code, _, err = call("train", "mine.yaml", *(f"--{key}={value}" for key, value in tiny.items()))
+    assert code == 2 and "parts.Flaky" in err and "(traceback: " in err and list(parts.glob("results/*/traceback.txt"))
     assert not list(parts.glob("results/*/log.csv"))
 
 
