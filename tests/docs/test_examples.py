@@ -6,14 +6,9 @@ import shutil
 import sys
 
 import pytest
-import torch
 from conftest import ROOT
-from helpers import TINY_WAV2VEC
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from korser import cli, load_hparams
-from korser.plugins.frontends.wav2vec import Wav2Vec
-from korser.testing.inputs import mixed_batch
+from korser import cli
 
 PAGES = {
     "README.md": "## Add a frontend",
@@ -69,23 +64,3 @@ def test_example(page, tiny, tiny_corpus, tmp_path, monkeypatch, capsys):
         assert cli.main([command, *arguments]) in (None, 0)
     output = capsys.readouterr().out
     assert "recall joy" in output and "FAIL" not in output
-
-
-@pytest.mark.parametrize("do_normalize", [True, False])
-def test_the_frozen_example_keeps_the_contract_offline(do_normalize, tiny, tmp_path, monkeypatch, call):
-    write_files(read_section("docs/extending/frontend.md", "## A frozen frontend"), tmp_path)
-    Wav2Vec2Model(Wav2Vec2Config(**TINY_WAV2VEC)).save_pretrained(tmp_path / "encoder")
-    Wav2Vec2FeatureExtractor(do_normalize=do_normalize).save_pretrained(tmp_path / "encoder")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_frozen", raising=False)
-    if do_normalize:
-        code, out, _ = call("check", "my_frozen.yaml", "--frontend.source=encoder")
-        assert code == 0 and "FAIL" not in out
-    batch = mixed_batch(Wav2Vec(source=str(tmp_path / "encoder")))
-    mine, korsers = (
-        load_hparams("my_frozen.yaml", {"frontend": f"!new:{name} {{source: {tmp_path / 'encoder'}}}"})["frontend"]
-        for name in ("my_frozen.Frozen", "korser.plugins.frontends.wav2vec.Wav2Vec")
-    )
-    assert mine.frozen and mine.do_normalize == do_normalize
-    torch.testing.assert_close(mine(*batch)[0], korsers(*batch)[0], rtol=1e-4, atol=1e-4)
