@@ -102,7 +102,7 @@ def main():
             overrides["opt_class"] = AS_IT_COMES
         hparams, tasks = settings(args.device, **overrides)
         amounts[name] = n = few if name in (STOCK, LOADER) else many  # minutes each otherwise
-        dataset = make_dataset(manifest([FRAMES] * n, tasks), tasks, CachedReader(features, 0))
+        dataset = make_dataset(manifest([FRAMES] * n, tasks), tasks, CachedReader(features))
         if name in (LAUNCHED, RESIDENT):
             dataset = InMemorySplit(dataset, [task.name for task in tasks], features, MemoryBudget(args.device, 2**36))
         kind = StockBrain if name == STOCK else EmotionBrain

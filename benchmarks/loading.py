@@ -2,7 +2,7 @@
 
 Synthetic FLAC, WAV and Ogg files of 4.5 s (--data: your own instead); batches of 128 as in training: drawn by length,
 padded, float32 on the device. "plain" is SpeechBrain's loader that reads one file per utterance, with a number of
-workers; "store" is the same loader on the memory map of the audio store; "resident" is korser's default. The demand is
+workers; "store" is the same loader on the audio store; "resident" is korser's default. The demand is
 that of the complete training step of hparams/mel_mtl.yaml on waveforms, log-mel included, on batches in memory.
 """
 
@@ -81,10 +81,10 @@ def main():
             table = manifest(audio["samples"], tasks)
             table[["path", "digest"]] = audio[["path", "digest"]].to_numpy()
             stored = AudioStore(Path(folder) / ending)
-            plain = make_dataset(table, tasks, CachedReader(Files(), 0))
+            plain = make_dataset(table, tasks, CachedReader(Files()))
             cases[f"{ending}, plain, 0 workers"] = delivered(plain, hparams)
             cases[f"{ending}, plain, 2 workers"] = delivered(plain, hparams, 2)
-            from_store = make_dataset(table, tasks, CachedReader(stored, 0))
+            from_store = make_dataset(table, tasks, CachedReader(stored))
             cases[f"{ending}, store"] = delivered(from_store, hparams)
             resident = InMemorySplit(from_store, names, stored, memory)
             cases[f"{ending}, resident"] = delivered(resident, hparams)

@@ -14,11 +14,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import yaml
-
 import korser
 from korser.utils.errors import UserError
 from korser.utils.logs import is_for_users
+from korser.utils.signals import orderly_exit
 from korser.utils.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -52,9 +51,13 @@ class Parser(argparse.ArgumentParser):
         Docstring of the recipe, shown by ``--help``.
     usage : str, optional
         The arguments, for ``--help``; by default made from those that are added.
+    settings_file : str, optional
+        The shipped YAML file whose settings can be set on the command line, shown by ``--help``.
     """
 
-    def __init__(self, command: str, description: str, usage: str | None = None) -> None:
+    def __init__(
+        self, command: str, description: str, usage: str | None = None, settings_file: str | None = None
+    ) -> None:
         super().__init__(
             prog=f"korser {command}".strip(),
             usage=usage and f"%(prog)s {usage}",
@@ -62,6 +65,16 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.settings_file = settings_file
+
+    def format_help(self) -> str:
+        """Return the help, with the settings and their defaults."""
+        if self.settings_file is None:
+            return super().format_help()
+        from korser.config.shipped import SHIPPED
+
+        settings = (SHIPPED / self.settings_file).read_text(encoding="utf-8")
+        return f"{super().format_help()}\nsettings ({self.settings_file}):\n\n{settings}"
 
     def parse_args(self, args: Sequence[str]) -> argparse.Namespace:
         """Parse a command line; unknown options are errors that name the nearest known one."""
@@ -71,6 +84,10 @@ class Parser(argparse.ArgumentParser):
             if name.startswith("--") and name not in known and not {"-h", "--help"} & set(names):
                 raise UserError(f"unknown option {name}{did_you_mean(name, known)}")
         return super().parse_args(args)
+
+    def add_trust_option(self) -> None:
+        """Add the option ``--trust`` of recipes that load run directories."""
+        self.add_argument("--trust", action="store_true", help="let runs that someone else made run code of their own")
 
     def error(self, message: str) -> NoReturn:
         """Raise a mistake instead of printing the usage and exiting."""
@@ -118,7 +135,9 @@ def add_worker_options(parser: Parser) -> None:
 
 def mapping(text: str) -> dict[str, Any]:
     """Read a YAML mapping; for ``add_argument(type=mapping)``."""
-    value = yaml.safe_load(text)
+    from korser.config.nodes import plain_value
+
+    value = plain_value(text)
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"'{text}': expected a mapping such as '{{name: value}}'")
     return value
@@ -148,7 +167,8 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
     """
     _log_to_terminal()
     try:
-        recipe(sys.argv[1:] if arguments is None else arguments)
+        with orderly_exit():
+            recipe([_expand_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
@@ -158,6 +178,12 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _expand_home(argument: str) -> str:
+    """Replace ``~`` at the beginning of a path, also in ``--key=~/data``, which a shell leaves alone."""
+    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return name + equals + (os.path.expanduser(value) if value.startswith("~/") else value)
 
 
 def main(arguments: list[str] | None = None) -> None:

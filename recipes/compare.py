@@ -14,16 +14,23 @@ from korser import cli
 
 def main(arguments: list[str]) -> None:
     """Train what is missing of a comparison and print its tables."""
-    parser = cli.Parser("compare", __doc__, usage="FILE.yaml [--key=value ...] [--workers=N] [--cluster=auto]")
+    parser = cli.Parser(
+        "compare",
+        __doc__,
+        usage="FILE.yaml [--key=value ...] [--workers=N] [--cluster=auto]",
+        settings_file="compare.yaml",
+    )
     cli.add_worker_options(parser)
+    parser.add_trust_option()
     path, overrides, options = cli.parse_settings(parser, arguments)
     from korser.comparison.run import run_experiment
     from korser.comparison.settings import load_settings
     from korser.workers import open_workers
 
     settings = load_settings(path, overrides)
+    trust = vars(options).pop("trust")
     with open_workers(**vars(options)) as workers:
-        text, failed = run_experiment(settings, workers)
+        text, failed = run_experiment(settings, workers, trust=trust)
     print(text)
     print(f"\nEverything is in {settings.output_folder}/compare")
     if failed:

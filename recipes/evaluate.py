@@ -23,17 +23,18 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--corpus_options", type=cli.mapping, default={}, metavar="{NAME: VALUE}")
     parser.add_argument("--cache_folder", default="cache", metavar="FOLDER", help="default: cache")
+    parser.add_trust_option()
     options = vars(parser.parse_args(arguments))
     from korser.inference.evaluate import evaluate_corpus
     from korser.inference.predict import load_trained_model
     from korser.metrics.evaluate import summary_table
-    from korser.runs.directory import headline
+    from korser.utils.notes import caveats
 
-    trained = load_trained_model(options.pop("run_dir"))
+    trained = load_trained_model(options.pop("run_dir"), trust=options.pop("trust"))
     metrics, info = evaluate_corpus(trained, **options, out=trained.directory.evaluations)
-    # there was no split here
-    head = {**headline(info), "random_split": False, "warnings": info["warnings"]}
-    print(summary_table(metrics, **head))
+    notes = [*caveats(synthetic=info["synthetic"], pretrained=info["pretrained"]), *info["warnings"]]
+    about = {"title": info["model"], "corpus": info["corpus"], "protocol": info["protocol"]}
+    print(summary_table(metrics, **about, warnings=notes))
 
 
 if __name__ == "__main__":

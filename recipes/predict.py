@@ -1,6 +1,6 @@
 """Predict the emotion (and gender, intensity) of audio files by a trained model.
 
-    korser predict RUN_DIR recording.wav more/*.flac [--json]
+    korser predict RUN_DIR recording.wav folder_with_recordings/ [--json]
 
 Prints the probability of every class for each file.
 """
@@ -14,13 +14,14 @@ def main(arguments: list[str]) -> None:
     """Print the probabilities of every class for each file."""
     parser = cli.Parser("predict", __doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="directory of a complete run")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="audio files")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio files, or folders of them")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one record per file")
+    parser.add_trust_option()
     options = parser.parse_args(arguments)
     from korser.inference.predict import load_trained_model
 
-    trained = load_trained_model(options.run_dir)
-    records = trained.predict_files(options.files).to_dict("records")
+    trained = load_trained_model(options.run_dir, trust=options.trust)
+    records = trained.predict_files(options.files, progressbar=True).to_dict("records")
     if options.json:
         warnings = {"warnings": [str(note) for note in trained.warnings]} if trained.warnings else {}
         print(json.dumps([record | warnings for record in records], ensure_ascii=False, indent=1))

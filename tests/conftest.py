@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from korser.runs.load import load_runs
 from korser.utils.seeding import set_arithmetic
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a request to a hub fails at once
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="korser-state-")  # the key that run directories are signed with
 
 ROOT = Path(__file__).parent.parent
 HPARAMS = ROOT / "hparams"

@@ -79,14 +79,14 @@ class Killed(BaseException):
     """Replaces a kill: nothing may catch it."""
 
 
-def kill_at(monkeypatch, cls, method, call):
+def kill_at(monkeypatch, cls, method, call, error=Killed):
     """Make a method raise at its n-th call, before it does anything else."""
     original, calls = getattr(cls, method), [0]
 
     def wrapped(self, *args, **kwargs):
         calls[0] += 1
         if calls[0] == call:
-            raise Killed
+            raise error
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(cls, method, wrapped)

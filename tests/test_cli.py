@@ -76,6 +76,9 @@ finally:
     [
         ("--help", "usage: korser COMMAND"),
         ("train --help", "usage: korser train"),
+        ("train --help", "batch_size: 16"),  # settings with their defaults
+        ("train mel_stl.yaml --batch_size=0", "mel_stl.yaml: batch_size=0: expected an integer >= 1"),
+        ("train mel_stl.yaml --gender_weight=1", "'gender_weight' has no effect on mel_stl"),
         ("trian mel_stl.yaml", "unknown command 'trian'"),
         ("train nothing.yaml", "nothing.yaml: no such file"),
         ("plot results --outt=figures", "unknown option --outt"),

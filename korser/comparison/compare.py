@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from korser.comparison.estimates import all_pairs, estimate_of, estimates_of, reason_of, significance_marks
+from korser.comparison.estimates import all_pairs, cautions_of, estimate_of, estimates_of, reason_of, significance_marks
 from korser.comparison.questions import ask, default_questions
 from korser.comparison.subgroups import calibration_table, subgroups_table
 from korser.comparison.verdict import Answer
@@ -62,9 +62,9 @@ class Comparison:
     tests : dict
         ``{"emotion_uar": pandas.DataFrame}``, for each compared column all pairs of models: ``model_a, model_b,
         difference`` (a minus b), ``low, high, p, p_holm`` (over all pairs of this column), ``exact, n_speakers,
-        n_seeds, smallest_p, can_reach`` (whether .05 can be reached after correction), ``significant`` (p_holm <= .05
-        and an interval that excludes 0), ``speakers_lower`` (for how many a is worse), ``lowest_speaker`` and
-        ``lowest_difference``, ``note``.
+        n_seeds, smallest_p, can_reach`` (whether .05 can be reached after correction), ``significant`` (p_holm <= .05),
+        ``reason`` (:func:`korser.metrics.significance.why_not_significant`), ``speakers_lower`` (for how many a is
+        worse), ``lowest_speaker`` and ``lowest_difference``, ``note``.
     marks : dict
         ``{"emotion_uar": {label: mark}}``: ``best``, ``same`` (not significantly worse), ``untested`` or empty.
     planned : pandas.DataFrame
@@ -78,8 +78,9 @@ class Comparison:
     calibration : pandas.DataFrame
         Reliability diagram of the main task: ``model, low, high, count, confidence, accuracy`` per bin of confidence,
         over all seeds.
-    missing_intervals : list of str
-        Why results have no interval.
+    interval_notes : list of Note
+        Why results have no interval, and which intervals are known to be too narrow
+        (:mod:`korser.metrics.cautions`).
     warnings, notes : list of Note
         Warnings belong to every table and figure; notes state what was left out.
     searched, excluded : dict
@@ -100,7 +101,7 @@ class Comparison:
     answers: list[Answer]
     subgroups: pd.DataFrame
     calibration: pd.DataFrame
-    missing_intervals: list[str]
+    interval_notes: list[Note]
     warnings: list[Note]
     notes: list[Note]
     searched: dict[str, str]
@@ -224,7 +225,7 @@ def compare(
         answers=answers,
         subgroups=subgroups,
         calibration=calibration_table(models, main),
-        missing_intervals=_missing_intervals(entries),
+        interval_notes=_missing_intervals(entries) + cautions_of(models),
         warnings=warnings_about(models) + other_recordings(models),
         notes=notes,
         searched=searched,
@@ -275,11 +276,11 @@ def _models_with_several_settings(models: Mapping[str, ModelPredictions]) -> lis
     return [Note("several_settings", text.format(name)) for name in names]
 
 
-def _missing_intervals(entries: Mapping[str, Mapping[str, Mapping]]) -> list[str]:
+def _missing_intervals(entries: Mapping[str, Mapping[str, Mapping]]) -> list[Note]:
     """Return the distinct reasons for missing intervals."""
     all_entries = [entry for by_model in entries.values() for entry in by_model.values()]
     missing = [entry for entry in all_entries if entry["value"] is not None and entry["low"] is None]
-    return list(dict.fromkeys(reason_of(entry) for entry in missing))
+    return [Note("no_interval", reason) for reason in dict.fromkeys(map(reason_of, missing))]
 
 
 def _table(

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 
 from korser.metrics import estimates, significance
+from korser.metrics.cautions import interval_cautions, merge_cautions
 from korser.metrics.evaluate import UNKNOWN_SPEAKERS
 from korser.runs.pool import ModelPredictions
+from korser.utils.notes import Note
 from korser.utils.table import Mark
 
 __all__ = [
     "all_pairs",
+    "cautions_of",
     "correct",
     "estimate_of",
     "estimates_of",
@@ -28,14 +31,16 @@ __all__ = [
 Models = Mapping[str, ModelPredictions]
 PAIR_COLUMNS = (
     *("model_a", "model_b", "difference", "low", "high", "p", "p_holm", "exact", "n_speakers", "n_seeds"),
-    *("smallest_p", "can_reach", "significant", "speakers_lower", "lowest_speaker", "lowest_difference", "note"),
+    *("smallest_p", "can_reach", "significant", "reason", "speakers_lower", "lowest_speaker", "lowest_difference"),
+    "note",
 )
+TESTED = ("low", "high", "p", "exact", "smallest_p", "n_speakers")
 
 
 # -- one model --------------------------------------------------------------------------------------------------------
 def estimate_of(model: ModelPredictions, counts: np.ndarray, metric: str) -> dict[str, Any]:
     """Return :func:`korser.metrics.estimates.estimate`; without speakers there is no interval."""
-    entry = estimates.estimate(counts, metric)
+    entry = estimates.estimate(counts, metric, n_folds=len(model.folds))
     if entry["value"] is not None and not model.speakers:
         entry["note"] = UNKNOWN_SPEAKERS
     return entry
@@ -44,6 +49,20 @@ def estimate_of(model: ModelPredictions, counts: np.ndarray, metric: str) -> dic
 def estimates_of(models: Models, task: str, metric: str) -> dict[str, dict[str, Any]]:
     """Return the estimate of every model that has the task."""
     return {label: estimate_of(m, m.counts(task), metric) for label, m in models.items() if task in m.tasks}
+
+
+def cautions_of(models: Models) -> list[Note]:
+    """Return the notes on the intervals of every task, with the names of the tasks and models unless of all."""
+    by_task = {}
+    for task in dict.fromkeys(task for model in models.values() for task in model.tasks):
+        having = {label: model for label, model in models.items() if task in model.tasks and model.speakers}
+        found = {label: _cautions(model, task) for label, model in having.items()}
+        by_task[task] = merge_cautions(found)
+    return merge_cautions(by_task)
+
+
+def _cautions(model: ModelPredictions, task: str) -> list[Note]:
+    return interval_cautions(model.counts(task), model.tasks[task]["classes"], n_folds=len(model.folds))
 
 
 def reason_of(entry: Mapping[str, Any]) -> str:
@@ -68,14 +87,12 @@ def pair_difference(a: ModelPredictions, b: ModelPredictions, task: str, metric:
     if not seeds:
         return {**uncompared_pair(a.label, b.label, "they have no seed in common"), "n_seeds": 0}
     counts_a, counts_b = a.counts(task, seeds=seeds), b.counts(task, seeds=seeds)
-    entry = estimates.difference(counts_a, counts_b, metric)
+    test = significance.paired_test(counts_a, counts_b, metric, n_folds=max(len(a.folds), len(b.folds)))
     row = uncompared_pair(a.label, b.label, UNKNOWN_SPEAKERS)
-    row |= {"difference": entry["value"], "n_seeds": len(seeds), "n_speakers": len(a.speakers)}
+    row |= {"difference": test["value"], "n_seeds": len(seeds), "n_speakers": len(a.speakers)}
     if not a.speakers:
         return row
-    test = significance.permutation_test(counts_a, counts_b, metric)
-    row |= {"low": entry["low"], "high": entry["high"], "note": entry.get("note"), "n_speakers": counts_a.shape[1]}
-    row |= {"p": test["p"], "exact": test["exact"], "smallest_p": test["smallest"]}
+    row |= {"note": test.get("note"), **{name: test[name] for name in TESTED}}
     by_speaker = estimates.per_speaker(counts_a, metric) - estimates.per_speaker(counts_b, metric)
     if np.isfinite(by_speaker).any():
         lowest = int(np.nanargmin(by_speaker))
@@ -86,14 +103,15 @@ def pair_difference(a: ModelPredictions, b: ModelPredictions, task: str, metric:
 
 
 def correct(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return a family of tests with Holm's correction and whether each difference is significant."""
+    """Return a family of tests with Holm's correction, and which differences are significant or why they are not."""
     adjusted = significance.holm([row["p"] for row in rows])
     n_tests = sum(p is not None for p in adjusted)
-    table = pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
-    table["p_holm"] = pd.Series(adjusted, dtype=float)
+    tests = [{**row, "p_holm": p} for row, p in zip(rows, adjusted)]
+    table = pd.DataFrame(tests, columns=list(PAIR_COLUMNS))
+    table["p_holm"] = table["p_holm"].astype(float)
     table["can_reach"] = [n_tests * row["smallest_p"] <= estimates.ALPHA for row in rows]
-    excludes_zero = (table["low"].astype(float) > 0) | (table["high"].astype(float) < 0)  # False without an interval
-    table["significant"] = (table["p_holm"] <= estimates.ALPHA) & excludes_zero
+    table["significant"] = table["p_holm"] <= estimates.ALPHA
+    table["reason"] = pd.Series([significance.why_not_significant(test, n_tests) for test in tests], dtype=object)
     return table
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from korser.comparison.settings import FOLD
 from korser.config.hparams import HParams, load_hparams
+from korser.config.usage import keep_used, require_used
 from korser.corpora import load_corpus
+from korser.data.audio_cache import scan_audio
 from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
-from korser.runs.provenance import searched_speakers, verify_provenance
+from korser.runs.heard import Search, find_searches, read_search
+from korser.runs.provenance import verify_provenance
 from korser.utils.errors import UserError
 from korser.utils.files import read_json
 from korser.utils.text import shorten
@@ -41,7 +45,7 @@ class PlannedRun:
     searched : dict
         Settings that a search found for it.
     searched_on : list of str
-        Speakers of its test split on whom they were searched.
+        Speakers of its test split on whom they were searched (:meth:`korser.runs.heard.Search.in_test`).
     """
 
     job: Job
@@ -66,20 +70,25 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
         If a setting of a model, its data or its split is invalid, a search is missing or incomplete, or was made on
         speakers of a test split.
     """
-    corpora: dict[str, Corpus] = {}
+    require_used(settings.models, settings.overrides)
+    corpora: dict[str, _Material] = {}
+    searches: dict[Path, Search] = {}
     plan = []
     for path in settings.models:
-        search = _read_search(settings, path.stem)
-        best = search["best"] if search else {}
-        if search is None and (path.parent / SEARCH_FILE).exists():  # the YAML was written by a search
-            search = read_json(path.parent / SEARCH_FILE)
+        folder, best = _find_search(settings, path.stem)
         for fold in [None] if settings.folds is None else range(settings.folds):
             for seed in settings.seeds:
-                overrides = _overrides(settings, best, fold, seed)
+                overrides = keep_used(path, _overrides(settings, best, fold, seed))
                 hparams = load_hparams(path, overrides)
                 run_dir = run_folder(hparams)  # checks the settings, too
                 _check_metric(settings, hparams, path.stem)
-                searched_on = _searched_on(hparams, search, corpora)
+                found, _ = find_searches(hparams, [] if folder is None else [folder])
+                if folder is not None:  # the run records it, too
+                    overrides["searched_in"] = [str(each.resolve()) for each in found]
+                for each in found:
+                    if each not in searches:
+                        searches[each] = read_search(each)
+                searched_on = _searched_on(hparams, corpora, [searches[each] for each in found])
                 if searched_on and not settings.allow_searched_speakers:
                     raise UserError(_searched_message(path.stem, fold, searched_on))
                 complete = RunDirectory(run_dir).complete
@@ -115,31 +124,45 @@ def _overrides(settings: CompareSettings, searched: dict[str, Any], fold: int | 
     return {**overrides, "seed": seed, "output_folder": settings.output_folder, "cache_folder": settings.cache_folder}
 
 
-def _read_search(settings: CompareSettings, model: str) -> dict[str, Any] | None:
-    """Return the result of the search of a model, None if there was none."""
+def _find_search(settings: CompareSettings, model: str) -> tuple[Path | None, dict[str, Any]]:
+    """Return the folder of the search of a model, None if there was none, and the settings that it found."""
     if settings.search is None:
-        return None
+        return None, {}
     if not Path(settings.search).is_dir():
         raise UserError(f"search={settings.search}: folder not found; search first, or set search: null")
     folder = Path(settings.search) / model
     if not (folder / SEARCH_FILE).exists():
         logger.warning("no search of %s in %s: using the settings of its YAML", model, settings.search)
-        return None
+        return None, {}
     search = read_json(folder / SEARCH_FILE)
     if not search["complete"] or not search["best"]:
         raise UserError(f"the search in {folder} is incomplete: resume it, or set search: null")
     if search["n_complete"] < search["n_trials"]:
         counts = f"{search['n_complete']} of {search['n_trials']}"
         logger.warning("search of %s: only %s trials have a result, the others failed or were pruned", model, counts)
-    return search
+    return folder, search["best"]
 
 
-def _searched_on(hparams: HParams, search: dict[str, Any] | None, corpora: dict[str, Corpus]) -> list[str]:
+@dataclass(frozen=True)
+class _Material:
+    """A corpus, and the digests of its recordings by path, as far as they were needed."""
+
+    corpus: Corpus
+    digests: dict[str, str] = field(default_factory=dict)
+
+
+def _searched_on(hparams: HParams, corpora: dict[str, _Material], searches: Sequence[Search]) -> list[str]:
     """Return the test speakers on whom the settings were searched; refuse a split that cannot be made."""
     data = {key: hparams[key] for key in ("data_folder", "label_map", "corpus_options")}
     key = repr((hparams["corpus"], data))
     if key not in corpora:
-        corpora[key] = load_corpus(hparams["corpus"], **data)
-    corpus = corpora[key]
+        corpora[key] = _Material(load_corpus(hparams["corpus"], **data))
+    corpus, digests = corpora[key].corpus, corpora[key].digests
     table = hparams["split"](corpus.data)
-    return searched_speakers(search, corpus, hparams["data_folder"], table) if search else []
+    if not searches:
+        return []
+    new = [path for path in table["path"] if path not in digests]
+    if new:
+        digests.update(scan_audio(new, hparams["cache_folder"])["digest"])
+    table["digest"] = table["path"].map(digests)
+    return sorted({heard for search in searches for heard in search.in_test(corpus, hparams["data_folder"], table)})

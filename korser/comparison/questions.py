@@ -11,11 +11,10 @@ import pandas as pd
 from korser.comparison.estimates import correct, pair_difference, uncompared_pair
 from korser.comparison.subgroups import groups_of
 from korser.comparison.verdict import Answer, Verdict
-from korser.metrics.estimates import ALPHA
 from korser.metrics.scores import METRICS, TITLES
 from korser.runs.pool import ModelPredictions
 from korser.utils.errors import UserError
-from korser.utils.text import interval_text, number, p_value, plural, signed
+from korser.utils.text import interval_text, p_value, plural, sentence, signed
 
 __all__ = ["ask", "default_questions"]
 
@@ -87,8 +86,7 @@ def ask(
     records = planned.to_dict("records")
     planned["verdict"] = [_verdict(row) for row in records]
     planned["lower_for"] = [_lower_groups(row, models, main, metric) for row in records]
-    n_tests = int(planned["p"].notna().sum())
-    return planned, [_answer(row, f"{main} {TITLES[metric]}", n_tests) for row in planned.to_dict("records")]
+    return planned, [_answer(row, f"{main} {TITLES[metric]}") for row in planned.to_dict("records")]
 
 
 def _pairs(question: Any) -> list[Sequence[str]]:
@@ -137,11 +135,11 @@ def _lower_groups(row: Mapping[str, Any], models: Mapping[str, ModelPredictions]
 
 
 # -- sentences --------------------------------------------------------------------------------------------------------
-def _answer(row: Mapping[str, Any], metric_title: str, n_tests: int) -> Answer:
+def _answer(row: Mapping[str, Any], metric_title: str) -> Answer:
     about = {name: row[name] for name in ("question", "model_a", "model_b", "verdict")}
     if row["verdict"] is Verdict.NOT_COMPARED:
         return Answer(**about, result=row["note"] or "undefined")
-    details = [*_cautions(row, n_tests), *_where_lower(row)]
+    details = [*_cautions(row), *_where_lower(row)]
     return Answer(**about, result=f"{metric_title} difference {_result(row)}", details=" ".join(details))
 
 
@@ -156,25 +154,12 @@ def _result(row: Mapping[str, Any]) -> str:
     return f"{text}, {p_value(row['p'], 'p')} ({holm}; {how}, {plural(row['n_speakers'], 'speaker')}, {seeds})"
 
 
-def _cautions(row: Mapping[str, Any], n_tests: int) -> list[str]:
+def _cautions(row: Mapping[str, Any]) -> list[str]:
     """Return sentences on what the result does not show."""
     if pd.isna(row["p"]):
         return []
-    found = []
-    p_is_small = row["p_holm"] <= ALPHA
-    if row["n_seeds"] == 1:
-        found.append("One seed: the variation between trainings is unknown.")
-    elif p_is_small and not pd.isna(row["low"]) and not row["significant"]:
-        found.append("These trained models differ, but not reliably across seeds: the interval includes 0.")
-    if p_is_small and pd.isna(row["low"]):
-        found.append("Without an interval a small p is not sufficient: other seeds and speakers may differ.")
-    if not row["can_reach"]:
-        smallest = row["smallest_p"]
-        text = f"With {plural(row['n_speakers'], 'speaker')} the smallest possible p is {number(smallest)}"
-        if smallest <= ALPHA:
-            text += f", {number(min(1.0, n_tests * smallest))} after Holm's correction for {n_tests} tests"
-        found.append(f"{text}: no difference could be significant.")
-    return found
+    found = ["One seed: the variation between trainings is unknown."] if row["n_seeds"] == 1 else []
+    return found + ([sentence(row["reason"])] if row["reason"] else [])
 
 
 def _where_lower(row: Mapping[str, Any]) -> list[str]:

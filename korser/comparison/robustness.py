@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from korser.comparison.estimates import estimate_of
 from korser.comparison.tables import footnotes, interval_over, main_title, model_titles
 from korser.data.degradations import Condition
 from korser.metrics import estimates
@@ -58,7 +59,8 @@ def robustness_table(
         clean = model.counts(task)
         for condition in conditions:
             degraded = _predictions_under(model, condition).counts(task)
-            entry, drop = estimates.estimate(degraded, metric), estimates.difference(clean, degraded, metric)
+            entry, n_folds = estimate_of(model, degraded, metric), len(model.folds)
+            drop = estimates.difference(clean, degraded, metric, n_folds=n_folds)
             row = {"model": label, "condition": condition.name, "kind": condition.kind, "value": condition.value}
             row |= {"unit": condition.unit, "clean": estimates.estimate(clean, metric)["value"]}
             row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}

@@ -5,7 +5,7 @@ The plan is checked completely first; then workers train the missing runs; then 
 
 =======================  ================================================================================
 models.csv               one row per model: metrics with intervals, cost
-pairs.csv                every pair of models: difference with interval, permutation test
+pairs.csv                every pair of models: difference with interval and test
 questions.csv            the pairs of the questions
 answers.md               answers to the questions
 subgroups.csv            by gender, age band, intensity and speaker
@@ -34,6 +34,7 @@ from korser.inference.robustness import measure
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
+from korser.runs.trust import is_trusted
 from korser.utils.document import Document
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_json, write_csv, write_json, write_text
@@ -50,8 +51,15 @@ __all__ = ["run_experiment", "write_tables"]
 logger = logging.getLogger(__name__)
 
 
-def run_experiment(settings: CompareSettings, workers: Workers) -> tuple[str, list[str]]:
+def run_experiment(settings: CompareSettings, workers: Workers, *, trust: bool = False) -> tuple[str, list[str]]:
     """Train the missing runs, compare all, and write the tables.
+
+    Parameters
+    ----------
+    settings : CompareSettings
+    workers : Workers
+    trust : bool
+        Whether runs that someone else made may run code of their own, for predictions on degraded audio.
 
     Returns
     -------
@@ -68,13 +76,23 @@ def run_experiment(settings: CompareSettings, workers: Workers) -> tuple[str, li
     plan = make_plan(settings)
     todo = [planned for planned in plan if not planned.complete]
     logger.info("%d runs: %d complete, %d to train", len(plan), len(plan) - len(todo), len(todo))
+    if settings.robustness is not None:
+        _decide_trust([planned.job.run_dir for planned in plan if planned.complete] + settings.runs, trust)
     todo.sort(key=lambda planned: settings.seeds.index(planned.seed))  # all models with the first seed come first
     results = run_jobs([planned.job for planned in todo], workers, progress="runs") if todo else []
+    if settings.robustness is not None:  # made just now, from the user's own files
+        _decide_trust([result.job.run_dir for result in results if result.state == "complete"], True)
     failed = {r.job.run_dir: f"{r.state}: {r.message}" for r in results if r.state != "complete"}
     lines = [f"{planned}: {failed[planned.job.run_dir]}" for planned in plan if planned.job.run_dir in failed]
     if len(failed) == len(plan) and not settings.runs:
         raise UserError(f"all runs failed; the first: {lines[0]}")
     return write_tables(settings, plan, failed), lines
+
+
+def _decide_trust(folders: Sequence[str | Path], trust: bool) -> None:
+    """Ask before the training, since the models of runs are built after it."""
+    for run in load_runs(folders) if folders else []:
+        is_trusted(run.directory, trust=trust)
 
 
 def write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str] | None = None) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from korser.comparison.subgroups import missing_classes_note
 from korser.metrics.scores import TITLES
 from korser.utils.table import Table, TableCell, difference_cell, metric_cell, p_cell
-from korser.utils.text import number, plural, quantity
+from korser.utils.text import number, plural, quantity, sentence
 
 if TYPE_CHECKING:
     from korser.comparison.compare import Comparison
@@ -36,6 +36,10 @@ TIME = (
     "mean over runs, which may have shared the machine. Memory is the maximum over runs."
 )
 ECE = "ECE is the expected calibration error (distance of confidence and accuracy) with its 95 % interval."
+TEST = (
+    "p is the larger one of a paired permutation test by speaker and of the t test that belongs to the interval, "
+    "two-sided."
+)
 MAC = "A MAC is a multiply-accumulate."
 
 
@@ -86,7 +90,7 @@ def footnotes(comparison: Comparison) -> list[str]:
 def family(comparison: Comparison) -> str:
     """Return for how many tests the p values of the answers are corrected; empty for fewer than two."""
     n_tests = int(comparison.planned["p"].notna().sum())
-    return f"Holm's correction is for the {n_tests} tests of these questions." if n_tests > 1 else ""
+    return f"Holm's correction is over the {n_tests} comparisons of these questions." if n_tests > 1 else ""
 
 
 def _legend(comparison: Comparison) -> list[str]:
@@ -94,9 +98,7 @@ def _legend(comparison: Comparison) -> list[str]:
     n_seeds = comparison.table["n_seeds"]
     means = "Means over seeds" if n_seeds.max() > 1 else "One seed"
     lines = [f"{means}, with 95 % intervals {interval_over(n_seeds)}."]
-    if comparison.missing_intervals:
-        text = "; ".join(comparison.missing_intervals)
-        lines.append(f"{text[0].upper()}{text[1:]}.")
+    lines += map(sentence, comparison.interval_notes)
     tested = {column: tests[tests["p"].notna()] for column, tests in comparison.tests.items()}
     all_tests = pd.concat(tested.values())
     if len(all_tests):
@@ -113,10 +115,9 @@ def _marks_legend(comparison: Comparison, tests: pd.DataFrame) -> list[str]:
     exact = "exact" if tests["exact"].all() else "exact where feasible, else 100,000 random swaps"
     speakers, seeds = _values(tests["n_speakers"]), _values(tests["n_seeds"])
     lines = [
-        "Bold (best): highest value; *: not significantly worse than the best. Paired permutation test that swaps "
-        f"predictions of two models by speaker (two-sided, {exact}, {speakers} speakers, common seeds: {seeds}). "
-        "Significant: p at most .05 after Holm's correction for all pairs of a column, and an interval "
-        "of the difference that excludes 0."
+        f"Bold (best): highest value; *: not significantly worse than the best. {TEST} The permutation test swaps the "
+        f"predictions of two models ({exact}, {speakers} speakers, common seeds: {seeds}). Significant: p at most .05 "
+        "after Holm's correction over all pairs of a column."
     ]
     if any("untested" in marks.values() for marks in comparison.marks.values()):
         lines.append("?: could not be tested against the best.")
@@ -132,7 +133,7 @@ def _unreachable(comparison: Comparison, tested: dict[str, pd.DataFrame]) -> lis
     names = ", ".join(column_title(*comparison.columns[column]) for column in columns)
     return [
         f"With {_values(tests['n_speakers'])} speakers the smallest possible p is {number(tests['smallest_p'].min())}; "
-        f"after correction for all pairs no difference in {names} could be significant, so * has no meaning there."
+        f"after correction over all pairs no difference in {names} could be significant, so * has no meaning there."
     ]
 
 
@@ -235,14 +236,13 @@ def pairs_table(comparison: Comparison) -> Table:
                 pair["n_seeds"],
             ]
         )
-        if pair["note"]:
-            noted.setdefault(pair["note"], []).append(f"{pair['model_a']} and {pair['model_b']}")
+        for note in filter(None, (pair["note"], pair["reason"])):
+            noted.setdefault(str(note), []).append(f"{pair['model_a']} and {pair['model_b']}")
     columns = ["pair", f"difference in {main_title(comparison)}", "p", "p (Holm)", "test", "speakers", "seeds"]
-    legend = (
-        "Paired permutation tests, two-sided, corrected for all pairs of this table. Bold (best): significant, p at "
-        "most .05 and an interval that excludes 0."
-    )
-    notes = [legend]
+    notes = [
+        f"{TEST} p (Holm) is corrected over all pairs of this table, that of the answers over their pairs. "
+        "Bold (best): significant, p (Holm) at most .05."
+    ]
     for note, pairs in noted.items():
         notes.append(f"{'All pairs' if len(pairs) == len(rows) else '; '.join(pairs)}: {note}.")
     return Table(f"All pairs of models, {main_title(comparison)}", columns, rows, notes=notes, folded=True)

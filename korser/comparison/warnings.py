@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from korser.data.split_checks import LEXICAL_LEAKAGE
+from korser.runs.directory import recorded_warnings
 from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions, require_same_utterances
 from korser.utils.errors import UserError
-from korser.utils.notes import NOT_PRETRAINED, Note, caveats
+from korser.utils.notes import NOT_PRETRAINED, Note, caveats, searched_on_tested
 from korser.utils.text import shorten
 
 __all__ = ["excluded_models", "searched_models", "warnings_about"]
@@ -24,8 +24,7 @@ def warnings_about(models: Models) -> list[Note]:
         synthetic=any(run.info["synthetic"] for run in runs),
         random_split=not all(run.info["speaker_independent"] for run in runs),
     )
-    if any(run.info.get("lexical_leakage") for run in runs):
-        found.append(LEXICAL_LEAKAGE)
+    found += _recorded(models)
     unchecked = _labels(models, lambda run: run.info.get("check_contract") is False)
     if unchecked:
         text = f"NOT CHECKED: the frontend of {unchecked} was not checked; results may depend on padding"
@@ -33,6 +32,23 @@ def warnings_about(models: Models) -> list[Note]:
     random = _labels(models, lambda run: run.info["pretrained"] is False)
     if random:
         found.append(replace(NOT_PRETRAINED, text=f"{NOT_PRETRAINED.text} in {random}"))
+    return found
+
+
+def _recorded(models: Models) -> list[Note]:
+    """Return what the runs recorded about their data and encoders, one note per kind with the models it is about."""
+    texts: dict[str, dict[str, list[str]]] = {}  # code: {text: models}
+    for label, model in models.items():
+        for note in [note for run in model.runs for note in recorded_warnings(run.info)]:
+            labels = texts.setdefault(note.code, {}).setdefault(note.text, [])
+            if label not in labels:
+                labels.append(label)
+    found = []
+    for code, by_text in texts.items():
+        text = next(iter(by_text))
+        text += f"; and {len(by_text) - 1} more like this in other runs" if len(by_text) > 1 else ""
+        concerned = dict.fromkeys(label for labels in by_text.values() for label in labels)
+        found.append(Note(code, text if len(concerned) == len(models) else f"{text} (in {', '.join(concerned)})"))
     return found
 
 
@@ -77,10 +93,11 @@ def searched_models(models: Models, given: Mapping[str, str]) -> dict[str, str]:
             raise UserError(f"searched_on: '{name}' is not one of the models {', '.join(models)}")
     searched = {}
     for label, model in models.items():
-        shared = sorted({speaker for run in model.runs for speaker in run.searched_on} & set(model.speakers))
+        tested = {*model.table["speaker"].dropna(), *model.table["id"]}
+        shared = sorted({heard for run in model.runs for heard in run.searched_on} & tested)
         for name in (label, model.runs[0].model):
             if name in given:
                 searched.setdefault(label, given[name])
-        if shared:
-            searched.setdefault(label, f"settings searched on speakers on whom it is tested ({shorten(shared)})")
+        for note in searched_on_tested(shared):
+            searched.setdefault(label, note.text)
     return searched

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import stat
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -80,9 +82,20 @@ def parse_arguments(arguments: list[str]) -> tuple[Path, dict[str, Any]]:
         raise UserError(str(error)) from error
     overrides = {name: options[name] for name in options if name in options.overridden_args}
     if options.debug and not options.debug_persistently:
-        process = os.getppid() if "RANK" in os.environ else os.getpid()  # one folder for all processes of torchrun
-        overrides["output_folder"] = str(Path(tempfile.gettempdir(), f"korser-debug-{process}"))
+        overrides["output_folder"] = str(_debug_folder())
     return Path(path), {**overrides, **parse_overrides([*settings, *flags])}
+
+
+def _debug_folder() -> Path:
+    """Make a temporary folder that no other user can have made, one for all processes of torchrun."""
+    process = os.getppid() if "RANK" in os.environ else os.getpid()
+    folder = Path(tempfile.gettempdir(), f"korser-debug-{process}")
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise UserError(f"{folder} belongs to another user or is a link: remove it, or set --output_folder")
+    return folder
 
 
 def _is_flag_with_value(argument: str) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean
+from korser.utils.text import did_you_mean, shorten
 
 __all__ = [
     "Device",
@@ -40,6 +40,7 @@ __all__ = [
     "check",
     "checked_by",
     "complete_error",
+    "find_errors",
     "is_plain",
     "keys_with",
     "require_some",
@@ -51,10 +52,11 @@ USER_ERROR = "user_error"  # the type of a pydantic error whose message is compl
 
 
 class Effect(Enum):
-    """How a setting affects a run; one that is declared without an effect changes results and makes another model."""
+    """How a setting affects a run; one declared without NONE or SAME_MODEL changes results and makes another model."""
 
     NONE = "where something is written, or how fast: not part of a run's name"
     SAME_MODEL = "another run of the same model, such as another seed"
+    REFERENCED = "only through a !ref: korser does not read the setting itself"
 
 
 class Settings(BaseModel):
@@ -172,7 +174,18 @@ def check(schema: type[SettingsType], values: Mapping[str, Any], source: Path | 
         raise UserError("\n".join(f"{source}: {line}" for line in lines)) from error
 
 
-def _error_lines(schema: type[Settings], values: Mapping[str, Any], error: ValidationError) -> list[str]:
+def find_errors(schema: type[Settings], values: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """Return what :func:`check` would say of a part of the values of a file with some keys, one line each."""
+    try:
+        schema.model_validate(dict(values))
+    except ValidationError as error:
+        return _error_lines(schema, values, error, keys)
+    return []
+
+
+def _error_lines(
+    schema: type[Settings], values: Mapping[str, Any], error: ValidationError, keys: Iterable[str] = ()
+) -> list[str]:
     """Return one line per setting at fault."""
     annotations = typing.get_type_hints(schema, include_extras=True)
     lines: dict[str, str] = {}
@@ -181,7 +194,7 @@ def _error_lines(schema: type[Settings], values: Mapping[str, Any], error: Valid
         key = str(item["loc"][0])
         given = f"{key}={show(values.get(key))}"
         if item["type"] == "missing" and len(item["loc"]) == 1:
-            missing.append(key)
+            missing += [key] if key not in keys else []
         elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
             lines[key] = f"unknown setting '{key}'{did_you_mean(key, schema.model_fields)}"
         elif item["type"] == USER_ERROR:
@@ -191,7 +204,7 @@ def _error_lines(schema: type[Settings], values: Mapping[str, Any], error: Valid
         else:
             lines.setdefault(key, f"{given}: expected {_describe(annotations[key])}")
     if missing:
-        lines[missing[0]] = f"missing {', '.join(missing)}: add 'base: {schema.base_file}'"
+        lines[missing[0]] = f"missing {shorten(missing)}: add 'base: {schema.base_file}'"
     return [line for message in lines.values() for line in message.splitlines()]
 
 

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import ruamel.yaml
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from korser.config.imports import describe_error, make_importable, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
-from korser.config.names import find_unknown_names, find_unknown_overrides, find_unused_keys
+from korser.config.names import find_unknown_names, find_unknown_overrides
 from korser.config.nodes import compose, get_value
-from korser.config.schema import WITHOUT_EFFECT, TrainSettings
+from korser.config.schema import WITHOUT_EFFECT, TrainSettings, find_invalid_values
+from korser.config.shipped import SHIPPED  # noqa: F401  for the example
 from korser.config.sources import named_sources
+from korser.config.trust import RestrictedLoader, find_foreign
+from korser.config.usage import find_unused, remove_unused
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest
 from korser.utils.user_code import short_path
 
-__all__ = ["HParams", "build", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
+__all__ = ["HParams", "build", "find_foreign_names", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
 
 
-class HParams(dict):
-    """The settings of a YAML file, with its objects built.
+class HParams(Mapping[str, Any]):
+    """The settings of a YAML file, with its objects built. Read-only: :meth:`replace` changes settings.
 
     Attributes
     ----------
@@ -39,12 +43,57 @@ class HParams(dict):
         (:func:`korser.config.sources.named_sources`).
     """
 
-    def __init__(self, values: Mapping[str, Any], *, name: str, folders: list[str], text: str) -> None:
-        super().__init__(values)
+    def __init__(
+        self, values: Mapping[str, Any], *, name: str, folders: list[str], text: str, layers: Layers | None = None
+    ) -> None:
+        self._values = dict(values)
+        self._layers = layers
+        self._used = False
         self.name = name
         self.folders = folders
         self.text = text
         self.sources = named_sources(text)  # now: an editor may change the files while this process runs
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __setitem__(self, key: str, value: Any) -> NoReturn:
+        raise UserError(f"settings are read-only, since other settings and objects depend on '{key}': use replace()")
+
+    def replace(self, overrides: Mapping[str, Any] | None = None, **more: Any) -> HParams:
+        """Load the file again with further overrides, so that everything that depends on them follows.
+
+        Parameters
+        ----------
+        overrides : dict, optional
+            See :func:`load_hparams`.
+        **more
+            The same, for keys without a dot.
+
+        Examples
+        --------
+        >>> load_hparams(SHIPPED / "mel_stl.yaml").replace({"backbone.dropout": 0.5}, lr=0.01)["lr"]
+        0.01
+        """
+        if self._layers is None:
+            raise UserError(f"the settings of {self.name} were recorded by a run: load its YAML file to change them")
+        return load_hparams(self._layers.path, {**self._layers.overrides, **(overrides or {}), **more})
+
+    def with_unused_objects(self) -> HParams:
+        """Return these settings the first time, later the same with objects built anew.
+
+        Training changes weights and the epoch counter, so that no two runs can share them.
+        """
+        if self._used:
+            return _load(self.text, name=self.name, folders=self.folders, source=self.name, layers=self._layers)
+        self._used = True
+        return self
 
     @property
     def file(self) -> str:
@@ -62,10 +111,11 @@ class HParams(dict):
         """Return eight hexadecimal digits that identify the settings and the code and files that they name."""
         return digest([self.settings_digest(), self.sources], length=8)
 
-    def settings_digest(self) -> str:
-        """Return the digest of the settings, without those that have no effect on the results."""
+    def settings_digest(self, *, without: Collection[str] = ()) -> str:
+        """Return the digest of the settings, without some and those that have no effect on the results."""
         root = compose(self.text, self.name)
-        root.value = [(key, value) for key, value in root.value if key.value not in WITHOUT_EFFECT]
+        left_out = {*WITHOUT_EFFECT, *without}
+        root.value = [(key, value) for key, value in root.value if key.value not in left_out]
         return digest(yaml.serialize(root))
 
 
@@ -107,6 +157,7 @@ def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None
     """
     layers = merge_layers(Path(path), overrides)
     _raise_all(layers.errors)
+    remove_unused(layers.root)
     text = _resolve(layers.text, layers.path)
     part = compose(text, layers.path)
     part.value = [(key, value) for key, value in part.value if key.value in keys]
@@ -140,23 +191,53 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -
         If a file cannot be read or parsed, names are unknown (one line each), or an object cannot be built.
     """
     layers = merge_layers(Path(path), overrides)
-    unknown = find_unknown_overrides(layers, overrides, TrainSettings)
-    return build(layers, layers.errors + find_unused_keys(layers, overrides) + unknown)
+    errors = layers.errors + find_unused(layers, overrides) + find_unknown_overrides(layers, overrides, TrainSettings)
+    return build(layers, errors + find_invalid_values(layers))
 
 
-def load_resolved(text: str, *, name: str, folders: Iterable[str]) -> HParams:
-    """Load what :attr:`HParams.text` recorded."""
-    source, folders = f"{name} (recorded settings)", list(folders)
+def find_foreign_names(text: str, source: Path | str) -> list[str]:
+    """Return the names in recorded settings that need trust (:mod:`korser.config.trust`); nothing is built."""
+    roots = [compose(text, source)]
+    try:
+        roots.append(
+            ruamel.yaml.YAML().compose(text)
+        )  # by which HyperPyYAML resolves references, and may call functions
+    except ruamel.yaml.error.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    return list(dict.fromkeys(name for root in roots for name in find_foreign(root)))
+
+
+def load_resolved(text: str, *, name: str, folders: Iterable[str], source: Path | str, trusted: bool) -> HParams:
+    """Load what :attr:`HParams.text` recorded.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        Of the model.
+    folders : iterable of str
+        Folders of the files that the settings were read from.
+    source : Path or str
+        File of the text, for errors.
+    trusted : bool
+        Whether modules in ``folders`` may be imported and anything may be built; otherwise there must be no
+        :func:`find_foreign_names`.
+    """
+    folders = list(folders) if trusted else []
     for folder in folders:
         make_importable(folder)
+    foreign = [] if trusted else find_foreign_names(text, source)
+    if foreign:
+        raise UserError(f"{source}: {', '.join(foreign)}: needs trust (--trust)")
     _raise_all(find_unknown_names(compose(text, source), source, folders))  # code may have been moved since
-    return _load(text, name=name, folders=folders, source=source)
+    return _load(text, name=name, folders=folders, source=source, restricted=not trusted)
 
 
 def build(layers: Layers, errors: list[str]) -> HParams:
     """Build the objects of merged layers, unless there are errors or names that do not exist."""
     _raise_all(errors + find_unknown_names(layers.root, layers.path, layers.folders))
-    return _load(layers.text, name=layers.path.stem, folders=layers.folders, source=layers.path)
+    remove_unused(layers.root)
+    return _load(layers.text, name=layers.path.stem, folders=layers.folders, source=layers.path, layers=layers)
 
 
 def _raise_all(errors: list[str]) -> None:
@@ -171,21 +252,30 @@ def _resolve(text: str, source: Path | str) -> str:
         raise UserError(f"{source}: {describe_error(error)}") from error
 
 
-def _load(text: str, *, name: str, folders: list[str], source: Path | str) -> HParams:
+def _load(
+    text: str,
+    *,
+    name: str,
+    folders: list[str],
+    source: Path | str,
+    layers: Layers | None = None,
+    restricted: bool = False,
+) -> HParams:
     resolved = _resolve(text, source)
+    loader = RestrictedLoader if restricted else ruamel.yaml.Loader
     try:
-        values = load_hyperpyyaml(resolved)
+        values = load_hyperpyyaml(resolved, loader=loader)
     except Exception as error:  # whatever a constructor raises, the settings caused it
         cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
         if isinstance(cause, UserError):
             raise cause from error
-        _refuse_invalid_frontend(resolved, source)
+        _refuse_invalid_frontend(resolved, source, loader)
         raise UserError(f"{source}: {describe_error(error)}") from error
     refuse_namesakes(folders)  # among the modules that were imported only now
-    return HParams(values, name=name, folders=folders, text=resolved)
+    return HParams(values, name=name, folders=folders, text=resolved, layers=layers)
 
 
-def _refuse_invalid_frontend(resolved: str, source: Path | str) -> None:
+def _refuse_invalid_frontend(resolved: str, source: Path | str, loader: type[ruamel.yaml.Loader]) -> None:
     """Report an invalid frontend itself rather than the error of an object built upon it."""
     from korser.frontend.validation import require_frontend  # here: runs are named without torch
 
@@ -195,7 +285,7 @@ def _refuse_invalid_frontend(resolved: str, source: Path | str) -> None:
         return
     root.value = [(key, value) for key, value in root.value if value is node]
     try:
-        frontend = load_hyperpyyaml(yaml.serialize(root, allow_unicode=True))["frontend"]
+        frontend = load_hyperpyyaml(yaml.serialize(root, allow_unicode=True), loader=loader)["frontend"]
     except Exception:  # it cannot be built: the caller reports that
         return
     try:

@@ -6,6 +6,7 @@ HyperPyYAML cannot do this: overriding a base's ``frontend: !new:Mel`` by ``!new
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 import yaml
 
 from korser.config.imports import make_importable
-from korser.config.nodes import Dumper, compose, get_value, keys_of, references, set_value, target_of
+from korser.config.nodes import Dumper, compose, get_value, keys_of, nodes, references, set_value, target_of
 from korser.config.overrides import override, override_node
 from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
+from korser.utils.files import read_text
 from korser.utils.text import closest_name
 
 __all__ = ["Layers", "merge_layers"]
@@ -31,20 +33,26 @@ class Layers:
     ----------
     path : Path
         The file itself.
+    overrides : dict
+        See :func:`korser.config.hparams.load_hparams`.
     files : list of (Path, yaml.MappingNode)
         The file and its bases, the lowest last, as written.
     folders : list of str
         Folders of the files, without korser's own: modules in them can be imported.
     root : yaml.MappingNode
         All layers merged.
+    without_overrides : yaml.MappingNode
+        The files merged.
     errors : list of str
         Keys that cannot be set and values of a wrong type.
     """
 
     path: Path
+    overrides: Mapping[str, Any]
     files: list[tuple[Path, yaml.MappingNode]]
     folders: list[str]
     root: yaml.MappingNode
+    without_overrides: yaml.MappingNode
     errors: list[str]
 
     @property
@@ -74,10 +82,12 @@ def merge_layers(path: Path, overrides: Mapping[str, Any] | None) -> Layers:
                 errors += [f"{file}: {error}" for error in override_node(root, key.value, value)]
             else:
                 set_value(root, key.value, value)
+    without_overrides = copy.deepcopy(root)
     for name, value in (overrides or {}).items():
         errors += override(root, name, value)
+    _expand_home(root)
     _keep_braces(root)
-    return Layers(path, files, folders, root, errors)
+    return Layers(path, dict(overrides or {}), files, folders, root, without_overrides, errors)
 
 
 def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:
@@ -87,7 +97,7 @@ def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:
         if path.resolve() in [file.resolve() for file, _ in files]:
             raise UserError(f"{files[-1][0]}: circular 'base'")
         make_importable(path.resolve().parent)
-        root = compose(_read(path), path)
+        root = compose(read_text(path), path)
         keys = keys_of(root)
         duplicates = [f"{path}: duplicate key '{key}'" for key in dict.fromkeys(keys) if keys.count(key) > 1]
         if duplicates:
@@ -100,19 +110,19 @@ def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:
         path = _base_of(path, base.value)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
 def _base_of(path: Path, name: str) -> Path:
-    for file in (path.parent / name, SHIPPED / name):
+    for file in (path.parent / os.path.expanduser(name), SHIPPED / name):
         if file.exists():
             return file
     near = closest_name(name, [file.name for folder in (path.parent, SHIPPED) for file in folder.glob("*.yaml")])
     raise UserError(f"{path}: base '{name}' is neither in {path.parent} nor a file of korser{near}")
+
+
+def _expand_home(root: yaml.MappingNode) -> None:
+    """Replace ``~`` at the beginning of paths; no shell does that in a file."""
+    for node in nodes(root):
+        if isinstance(node, yaml.ScalarNode) and node.value.startswith("~/"):
+            node.value = os.path.expanduser(node.value)
 
 
 def _keep_braces(root: yaml.MappingNode) -> None:

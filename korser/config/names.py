@@ -11,12 +11,13 @@ import yaml
 from korser.config.fields import Settings
 from korser.config.imports import accepted_arguments, locate, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
-from korser.config.nodes import keys_of, nodes, references, target_of, value_node
-from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, RunOptions, TrainSettings
+from korser.config.nodes import keys_of, references, target_of
+from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, RunOptions, TrainSettings, find_invalid_values
+from korser.config.usage import find_unused
 from korser.utils.errors import UserError
 from korser.utils.text import closest_name, did_you_mean
 
-__all__ = ["FREE_MAPPINGS", "check_overrides", "find_unknown_names", "find_unknown_overrides", "find_unused_keys"]
+__all__ = ["FREE_MAPPINGS", "check_overrides", "find_unknown_names", "find_unknown_overrides"]
 
 FREE_MAPPINGS = ("overrides", "space")  # settings of searches and comparisons whose keys are settings of models
 
@@ -37,8 +38,11 @@ def check_overrides(path: str | Path, overrides: Mapping[str, Any]) -> None:
     """
     own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
     layers = merge_layers(Path(path), own)
-    is_model = any("frontend" in keys_of(root) for _, root in layers.files)
-    errors = layers.errors + find_unknown_overrides(layers, own, TrainSettings if is_model else RunOptions)
+    if "frontend" in keys_of(layers.root):
+        errors = layers.errors + find_unknown_overrides(layers, own, TrainSettings)
+        errors += find_unused(layers, own) + find_invalid_values(layers)
+    else:
+        errors = layers.errors + find_unknown_overrides(layers, own, RunOptions)
     if errors:
         raise UserError("\n".join(errors))
 
@@ -62,51 +66,7 @@ def find_unknown_overrides(layers: Layers, overrides: Mapping[str, Any] | None, 
             near = did_you_mean(key, [*written, *schema.model_fields])
             free = f"; a setting of the models is overridden by --overrides.{key}=..." if "overrides" in written else ""
             errors.append(f"unknown setting '{key}'{near}{free}")
-        elif schema.model_fields[key].is_required():
-            errors.append(f"{layers.path} has no '{key}': add 'base: {schema.base_file}' to it")
     return errors
-
-
-def find_unused_keys(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str]:
-    """Find the top-level keys of a model's YAML that nothing reads.
-
-    A key that the uppermost file adds to those of its bases must be a setting of korser or SpeechBrain, be used by a
-    ``!ref`` or an alias, be ``!apply:`` or ``description``, or begin with an underscore. Keys of a base need not be
-    used: other models may use them.
-
-    Returns
-    -------
-    list of str
-        One line per key.
-    """
-    (path, upper), *bases = layers.files
-    written = [key for _, root in bases or layers.files for key in keys_of(root)]
-    known = list(dict.fromkeys([*written, *TrainSettings.model_fields, "description"]))
-    used = {*known, *_aliased_keys(upper)}
-    for root in [root for _, root in layers.files] + [value_node(*item) for item in (overrides or {}).items()]:
-        used.update(name for node in nodes(root) for name in references(node))
-    errors = []
-    for key, value in [(key.value, value) for key, value in upper.value]:
-        if key in UNSUPPORTED_RUN_OPTIONS:
-            errors.append(f"{path}: unsupported setting '{key}': {UNSUPPORTED_RUN_OPTIONS[key]}")
-        elif not (key in used or "." in key or key.startswith("_") or value.tag.startswith("!apply:")):
-            errors.append(
-                f"{path}: nothing uses '{key}'{closest_name(key, known)}: name it in a !ref, or begin it with '_' if "
-                "your own code reads it"
-            )
-    return errors
-
-
-def _aliased_keys(root: yaml.MappingNode) -> set[str]:
-    """Return the top-level keys whose values contain a node that a later key holds as a YAML alias."""
-    owners: dict[int, str] = {}
-    aliased = set()
-    for key, value in root.value:
-        for node in nodes(value):
-            owner = owners.setdefault(id(node), key.value)
-            if owner != key.value:
-                aliased.add(owner)
-    return aliased
 
 
 def find_unknown_names(root: yaml.MappingNode, source: Path | str, folders: Iterable[str]) -> list[str]:

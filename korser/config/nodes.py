@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = [
     "get_value",
     "keys_of",
     "nodes",
+    "plain_value",
     "references",
     "replace_node",
     "set_value",
@@ -24,6 +26,8 @@ __all__ = [
     "value_node",
 ]
 
+MAX_NODES = 20_000  # PyYAML reads about 50,000 a second
+MAX_DEPTH = 50  # levels
 NULL = "tag:yaml.org,2002:null"
 TARGET_TAGS = ("!new:", "!name:", "!apply:")
 
@@ -36,11 +40,7 @@ class Dumper(yaml.Dumper):
 
 def compose(text: str, source: Path | str) -> yaml.MappingNode:
     """Parse YAML into a mapping node; ``source`` is named in errors."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split()).replace('in "<unicode string>", line', "in line")
-        raise UserError(f"{source} is not valid YAML: {reason}") from error
+    root = _parse(text, source)
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{source} is not a settings file: expected lines 'key: value'")
     return root
@@ -50,10 +50,59 @@ def value_node(key: str, value: Any) -> yaml.Node:
     """Return the node of an override's value; a string is read as YAML."""
     if not isinstance(value, str):
         value = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True)
+    return _parse(value, f"--{key}: '{textwrap.shorten(value, 200)}'") or yaml.ScalarNode(NULL, "null")
+
+
+def plain_value(text: str) -> Any:
+    """Read a value without objects as YAML."""
+    source = f"'{textwrap.shorten(text, 200)}'"
+    node = _parse(text, source)
     try:
-        return yaml.compose(value, Loader=yaml.SafeLoader) or yaml.ScalarNode(NULL, "null")
+        return None if node is None else yaml.SafeLoader("").construct_document(node)
     except yaml.YAMLError as error:
-        raise UserError(f"--{key}: '{value}' is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _parse(text: str, source: Path | str) -> yaml.Node | None:
+    try:
+        return _BoundedLoader(text).get_single_node()
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split()).replace('in "<unicode string>", line', "in line")
+        raise UserError(f"{source} is not valid YAML: {reason}") from error
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Refuses nodes that contain themselves or are too many, each alias counted: what reads the tree may recurse."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = self._count = 0
+        self._sizes: dict[int, tuple[int, int]] = {}  # nodes and levels below a node, by its id
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        before, mark, alias = self._count, self.peek_event().start_mark, self.check_event(yaml.AliasEvent)
+        self._depth += 1
+        self._require(self._depth <= MAX_DEPTH, f"expected at most {MAX_DEPTH} levels", mark)
+        node = super().compose_node(parent, index)
+        if alias:
+            self._require(id(node) in self._sizes, "expected a value that does not contain itself", mark)
+            size, levels = self._sizes[id(node)]
+            self._count += size
+        else:
+            self._count += 1
+            children = node.value if isinstance(node.value, list) else []
+            parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+            levels = 1 + max((self._sizes[id(part)][1] for part in parts), default=0)
+            self._sizes[id(node)] = self._count - before, levels
+        self._require(self._depth + levels <= MAX_DEPTH + 1, f"expected at most {MAX_DEPTH} levels", mark)
+        self._require(self._count <= MAX_NODES, f"expected at most {MAX_NODES} values, aliases counted", mark)
+        self._depth -= 1
+        return node
+
+    @staticmethod
+    def _require(condition: bool, expected: str, mark: yaml.Mark) -> None:
+        if not condition:
+            raise yaml.composer.ComposerError(None, None, expected, mark)
 
 
 def nodes(node: yaml.Node) -> Iterator[yaml.Node]:

@@ -13,9 +13,10 @@ from korser.config.nodes import get_value, keys_of, references, replace_node, se
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 
-__all__ = ["override", "override_node", "parse_overrides", "parse_value"]
+__all__ = ["override", "override_node", "parse_overrides"]
 
 MAPPING = "tag:yaml.org,2002:map"
+NULLS = ("", "~", "null")
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, str]:
@@ -39,14 +40,6 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, str]:
             value = arguments.pop(0)
         overrides[key] = value
     return overrides
-
-
-def parse_value(key: str, text: str) -> Any:
-    """Read one plain value (no objects) as YAML; ``key`` is named in the error."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--{key}: '{text}' is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def override(root: yaml.MappingNode, key: str, value: Any) -> list[str]:
@@ -83,6 +76,8 @@ def override_node(root: yaml.MappingNode, key: str, node: yaml.Node) -> list[str
         replace_node(root, mapping, with_arguments)
         mapping = with_arguments
     old = get_value(mapping, name)
+    if old is not None and _plain_type(old) == "text" and isinstance(node, yaml.ScalarNode) and _is_plain(node):
+        node = yaml.ScalarNode("tag:yaml.org,2002:str", node.value, style='"')  # a folder may be called 2026-01-01
     errors = [] if old is None else _check_replacement(old, node, key)
     if not errors:
         set_value(mapping, name, node)
@@ -115,13 +110,17 @@ def _check_replacement(old: yaml.Node, new: yaml.Node, key: str) -> list[str]:
     return errors
 
 
+def _is_plain(node: yaml.ScalarNode) -> bool:
+    return not node.tag.startswith("!") and node.style is None and node.value not in NULLS
+
+
 def _plain_type(node: yaml.Node) -> str | None:
     """Return the type of a plain scalar in YAML 1.2, which HyperPyYAML reads (PyYAML reads 1e-3 as text)."""
     if not isinstance(node, yaml.ScalarNode) or node.tag.startswith("!"):
         return None
     if node.style is not None:
         return "text"
-    if node.value in ("", "~", "null"):
+    if node.value in NULLS:
         return None
     if node.value.lower() in ("true", "false"):
         return "true or false"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import yaml
+from hyperpyyaml import load_hyperpyyaml
 from pydantic import AfterValidator, ConfigDict, ValidationInfo
 
 from korser.config.fields import (
@@ -21,8 +23,12 @@ from korser.config.fields import (
     Text,
     check,
     checked_by,
+    complete_error,
+    find_errors,
     keys_with,
 )
+from korser.config.layers import Layers
+from korser.config.nodes import keys_of, nodes
 from korser.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ __all__ = [
     "RunOptions",
     "TrainSettings",
     "check_settings",
+    "find_invalid_values",
 ]
 
 
@@ -64,8 +71,6 @@ class RunOptions(Settings):
     debug_epochs: PositiveInt = 2
     debug_persistently: Annotated[bool, Effect.NONE] = False
     find_unused_parameters: bool = False
-    jit: bool = False
-    jit_module_keys: list[Text] | None = None
     compile: bool = False
     compile_module_keys: list[Text] | None = None
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
@@ -85,6 +90,8 @@ UNSUPPORTED_RUN_OPTIONS = {
     "data_parallel_backend": "train on several GPUs with torchrun",
     "data_parallel_count": "train on several GPUs with torchrun",
     "distributed_launch": "it is set by torchrun",
+    "jit": "use compile: true",
+    "jit_module_keys": "use compile: true",
     "auto_mix_prec": "write precision: fp16",
     "bfloat16_mix_prec": "write precision: bf16",
     "remove_vector_weight_decay": "vectors never have weight decay",
@@ -116,6 +123,29 @@ def _require_frontend(frontend: Any) -> None:
         )
 
 
+def _require_split(split: Any) -> Any:
+    if "protocol" not in getattr(split, "keywords", {}):
+        raise ValueError("expected !name:korser.data.splits.assign_splits {protocol: ...}")
+    return split
+
+
+def _refuse_lr(opt_class: Any) -> Any:
+    if "lr" in getattr(opt_class, "keywords", {}):
+        raise complete_error("opt_class.lr is replaced by the setting lr: set that one")
+    return opt_class
+
+
+def _require_limit(counter: Any, info: ValidationInfo) -> Any:
+    n_epochs = info.data.get("n_epochs")
+    if not isinstance(getattr(counter, "limit", None), int):
+        raise ValueError("expected one of SpeechBrain's epoch counters, as in base.yaml")
+    if n_epochs not in (None, counter.limit):
+        raise complete_error(
+            f"epoch_counter.limit={counter.limit}, but n_epochs={n_epochs}: write limit: !ref <n_epochs>"
+        )
+    return counter
+
+
 def _require_tasks(tasks: list) -> list:
     from korser.nn.tasks import Task
 
@@ -131,13 +161,14 @@ class TrainSettings(RunOptions):
     base_file = "base.yaml"
 
     seed: Annotated[NonNegativeInt, Effect.SAME_MODEL]
+    searched_in: Annotated[list[Text], Effect.NONE] = []  # folders of searches; written by the search
 
     # data
     corpus: Text
     data_folder: Annotated[Folder, Effect.SAME_MODEL]
     corpus_options: dict
     label_map: dict
-    split: Annotated[Factory, Effect.SAME_MODEL]
+    split: Annotated[Factory, Effect.SAME_MODEL, AfterValidator(_require_split)]
     evaluate_test: Annotated[bool, Effect.SAME_MODEL]
     output_folder: Annotated[Folder, Effect.NONE]
     cache_folder: Annotated[Folder, Effect.NONE]
@@ -145,7 +176,7 @@ class TrainSettings(RunOptions):
     # tasks
     tasks: Annotated[list, AfterValidator(_require_tasks)]
     class_weights: Literal["balanced"] | None
-    label_smoothing: Proportion
+    label_smoothing: Annotated[Proportion | None, Effect.REFERENCED] = None
 
     # model
     frontend: Annotated[Any, checked_by(_require_frontend)]
@@ -156,19 +187,19 @@ class TrainSettings(RunOptions):
     batch_size: PositiveInt
     lr: NonNegativeNumber
     n_epochs: PositiveInt
-    patience: PositiveInt
+    patience: Annotated[PositiveInt | None, Effect.REFERENCED] = None
     warmup: Proportion
     n_buckets: PositiveInt
-    opt_class: Factory
+    opt_class: Annotated[Factory, AfterValidator(_refuse_lr)]
     lr_scheduler: Factory | None  # null: a constant learning rate
-    epoch_counter: Any
+    epoch_counter: Annotated[Any, AfterValidator(_require_limit)]
     augment: Factory | None
     wav_augment: Factory | None
 
     # how it runs
     check_contract: Annotated[bool, Effect.NONE]
     num_workers: Annotated[NonNegativeInt, Effect.NONE]
-    memory_gb: Annotated[NonNegativeNumber, Effect.SAME_MODEL]
+    memory_gb: Annotated[NonNegativeNumber, Effect.NONE]
     cuda_graphs: Annotated[bool, Effect.NONE]
     resident: Annotated[bool, Effect.NONE]
     use_cache: Annotated[bool, Effect.SAME_MODEL]
@@ -192,3 +223,22 @@ def check_settings(hparams: HParams) -> None:
         All that is wrong, one line each.
     """
     check(TrainSettings, hparams, f"{hparams.name}.yaml")
+
+
+def find_invalid_values(layers: Layers) -> list[str]:
+    """Find settings of a model that are missing, or of a wrong type or range and no objects, before any is built.
+
+    Returns
+    -------
+    list of str
+        One line per setting.
+    """
+    keys = keys_of(layers.root)
+    values = [(key, value) for key, value in layers.root.value if not any(n.tag.startswith("!") for n in nodes(value))]
+    if "frontend" not in keys or not values:
+        return []
+    try:
+        loaded = load_hyperpyyaml(yaml.serialize(yaml.MappingNode(layers.root.tag, values), allow_unicode=True))
+    except Exception:  # whatever ruamel refuses: reported when the settings are resolved
+        return []
+    return [f"{layers.path.name}: {line}" for line in find_errors(TrainSettings, loaded, keys)]

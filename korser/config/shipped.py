@@ -26,6 +26,8 @@ def find_settings_file(path: str | Path) -> Path:
         raise UserError(
             f"{path} is a Python file: expected the YAML file that names its class, such as {path.stem}.yaml"
         )
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: expected a YAML file, such as mel_stl.yaml")
     if path.exists():
         return path
     if path.parent == Path() and (SHIPPED / path).is_file():

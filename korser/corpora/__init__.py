@@ -22,8 +22,9 @@ Optional:
 - ``IDENTIFIED_BY_FOLDER = True``: the module reads any corpus, so corpora are identified by their folder, not by the
   module's name, and the same speaker name in two folders does not mean the same person.
 - ``data.attrs["tasks"]`` replaces ``TASKS`` if the classes depend on the folder; ``data.attrs["sorted_tasks"]`` lists
-  the tasks whose classes were taken from the data, so that their order has no meaning.
-- ``data.attrs["file"]`` and ``data.attrs["rows"]`` (``{id: row}``) let messages name the row of a table.
+  the tasks whose classes are the labels that the data have, so that their order has no meaning.
+- ``data.attrs["file"]`` and ``data.attrs["rows"]`` (``{id: row}``) let messages name the row of a table, and
+  ``data.attrs["faults"]`` lists what is wrong with it, to be reported together with unknown labels.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora import synthetic
+from korser.corpora.cells import identify
 from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order, warn_of_typos
-from korser.utils.errors import UserError
+from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
 
 __all__ = ["LABELS", "Corpus", "corpus_names", "load_corpus"]
 
-NOT_ADAPTERS = ("synthetic", "table")  # other modules of this package
+NOT_ADAPTERS = ("cells", "columns", "synthetic", "table")  # other modules of this package
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,11 @@ def load_corpus(
     tasks = data.attrs.get("tasks", module.TASKS)
     sorted_tasks = tuple(data.attrs.get("sorted_tasks", ()))
     file, rows = data.attrs.get("file", data_folder), data.attrs.pop("rows", {})  # pandas would copy it at every step
+    faults = data.attrs.pop("faults", [])
     _check_columns(data, corpus, tasks)
-    classes = apply_label_map(data, {task: tuple(classes) for task, classes in tasks.items()}, label_map)
-    classes.update({task: in_order(classes[task]) for task in sorted_tasks})
+    classes = {task: tuple(map(identify, labels)) for task, labels in tasks.items()}
+    classes = apply_label_map(data, classes, label_map)
+    classes.update({task: in_order(data[task].dropna().unique()) for task in sorted_tasks})
 
     def locate(*ids: str) -> str:
         numbers = [str(rows[i]) for i in ids if i in rows]
@@ -137,8 +141,9 @@ def load_corpus(
             return data.loc[data["id"] == ids[0], "path"].iloc[0]
         return f"{file} {'row' if len(numbers) == 1 else 'rows'} {', '.join(numbers)}"
 
-    check_labels(data, classes, locate)
-    warn_of_typos(data, classes, sorted_tasks)
+    raise_faults(faults + check_labels(data, classes, locate))
+    _require_unique_ids(data, corpus)
+    warn_of_typos(data, classes, sorted_tasks, locate)
     return Corpus(
         name=str(corpus).rpartition(".")[2],
         data=data.reset_index(drop=True),
@@ -176,11 +181,18 @@ def _find_adapter(corpus: str) -> ModuleType:
 
 
 def _check_columns(data: pd.DataFrame, corpus: str, tasks: Mapping[str, Any]) -> None:
-    """Check the table of an adapter, and replace missing values by None."""
-    for column in ("id", "path", "speaker", *tasks):
+    """Check the columns of an adapter's table; make speakers and labels text, and missing values None."""
+    required = ("id", "path", "speaker", *tasks)
+    for column in required:
         if column not in data:
             raise UserError(f"corpus '{corpus}': the table that prepare() returns has no column '{column}': add it")
-        data[column] = data[column].astype(object).where(data[column].notna(), None)
+    for column in dict.fromkeys((*required, *(name for name in ("split", "fold") if name in data))):
+        values = data[column].astype(object)
+        values = values.where(values.notna(), None) if column in ("id", "path") else map(identify, values)
+        data[column] = pd.Series(list(values), index=data.index, dtype=object)
+
+
+def _require_unique_ids(data: pd.DataFrame, corpus: str) -> None:
     repeated = data["id"][data["id"].duplicated()]
     if len(repeated):
         raise UserError(f"corpus '{corpus}': id '{repeated.iloc[0]}' is used twice: ids must be unique")

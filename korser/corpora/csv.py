@@ -1,9 +1,12 @@
 """Any corpus described by a CSV manifest.
 
-``data_folder`` is the CSV file, or a folder with ``manifest.csv``. The encoding (UTF-8 with or without BOM, or CP949,
-in which Excel saves Korean) and the separator (comma, semicolon, tab) are detected; a first line ``sep=;`` is honoured.
-Columns are in any order; all but ``path`` are optional. An empty cell, or one missing at the end of a row, means
-unknown. Column names are case-insensitive, except ``id``, ``age`` and further columns that are not tasks:
+``data_folder`` is the CSV file, or a folder with ``manifest.csv``. The encoding (UTF-8, UTF-16, or CP949 and CP1252, in
+which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab, bar) are detected; a
+first line ``sep=;`` is honoured. Columns are in any order; all but ``path`` are optional. An empty cell, one missing at
+the end of a row, and what programs write for unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown.
+Invisible characters are removed, and of speakers, labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`).
+An apostrophe before a formula (``'=1+1``), by which spreadsheets and korser write it as text, does not count.
+Column names are case-insensitive, except ``id``, ``age`` and further columns that are not tasks:
 
 =============  ============================================================================================
 ``path``       audio file, absolute or relative to the CSV's folder; Hangul composed (NFC) or not (NFD)
@@ -30,6 +33,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -37,16 +41,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import soundfile
 
-from korser.corpora.table import LABELS, in_order, nfc
-from korser.utils.errors import UserError
+from korser.corpora.cells import clean_cell, identify
+from korser.corpora.columns import SEGMENT_COLUMNS, SYNONYMS, folded, renames
+from korser.corpora.table import LABELS
+from korser.utils.decoding import read_text
+from korser.utils.errors import UserError, raise_faults
+from korser.utils.files import unescape_formula
 from korser.utils.text import did_you_mean
+
+logger = logging.getLogger(__name__)
 
 TASKS = dict.fromkeys(LABELS, ())  # as far as the CSV has them, with the classes that it has
 IDENTIFIED_BY_FOLDER = True
 ANY_CASE = ("path", "speaker", *LABELS, "split", "fold")  # case-insensitive, like tasks; an `ID` may be another number
-ENCODINGS = ("utf-8-sig", "cp949")
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
 def prepare(
@@ -69,23 +79,30 @@ def prepare(
     table, row_numbers = _read_csv(file, wanted)
     if not len(table):
         raise UserError(f"{file} has no rows below the header")
+    for name, other in renames(table.columns, used=wanted).items():
+        logger.warning("%s has no column '%s': if '%s' is that, rename it to '%s'", file, name, other, name)
 
     columns = [c for c in table.columns if c not in ("path", "id", "speaker", "split", "fold")]
     tasks = list(tasks) if tasks is not None else [t for t in dict.fromkeys([*TASKS, *classes]) if t in columns]
-    for task in [*tasks, *classes]:
-        if task not in columns:
-            raise UserError(f"{file} has no column '{task}', named by corpus_options{did_you_mean(task, columns)}")
-
-    table["path"] = _find_all_audio(file, table["path"], row_numbers)
+    raise_faults(
+        [
+            f"{file} has no column '{task}', named by corpus_options{did_you_mean(task, columns)}"
+            for task in [*tasks, *(name for name in classes if name not in tasks)]
+            if task not in columns
+        ]
+    )
+    faults = _find_all_audio(file, table, row_numbers)
+    faults += _find_segments(file, table, row_numbers)
     if "id" not in table:
-        table["id"] = [nfc(os.path.splitext(os.path.relpath(p, file.parent))[0]) for p in table["path"]]
-    _check_ids(file, table["id"], row_numbers)
+        table["id"] = [_id_of(path, file.parent) for path in table["path"]]
+    faults += _find_wrong_ids(file, table["id"], row_numbers)
     if "speaker" not in table:
         table["speaker"] = None
     first = ["id", "path", "speaker"]
     table = table[first + [c for c in table.columns if c not in first]]
-    table.attrs["tasks"] = {t: classes.get(t) or in_order(table[t].dropna().unique()) for t in tasks}
+    table.attrs["tasks"] = {t: classes.get(t, ()) for t in tasks}
     table.attrs["sorted_tasks"] = [t for t in tasks if t not in classes]
+    table.attrs["faults"] = [*table.attrs["faults"], *faults]
     table.attrs["file"] = str(file)
     table.attrs["rows"] = dict(zip(table["id"], row_numbers))
     return table
@@ -101,7 +118,7 @@ def _check_options(tasks: Any, classes: Any) -> dict[str, tuple[str, ...]]:
     for task, labels in (classes or {}).items():
         if not isinstance(labels, (list, tuple)) or not labels:
             raise UserError(f"corpus_options.classes.{task}={labels!r}: expected a list of classes, [low, high]")
-        checked[task] = tuple(nfc(str(label)) for label in labels)
+        checked[task] = tuple(identify(label) or str(label) for label in labels)
         repeated = [label for label in checked[task] if checked[task].count(label) > 1]
         if repeated:
             raise UserError(f"corpus_options.classes.{task} lists '{repeated[0]}' more than once: list each class once")
@@ -120,9 +137,10 @@ def _find_csv(data_folder: str | Path) -> Path:
 def _read_csv(file: Path, wanted: Sequence[str]) -> tuple[pd.DataFrame, list[int]]:
     """Return the table, and the number of each row as a spreadsheet counts (the header is row 1).
 
-    Columns that differ from a ``wanted`` name only in case get that name.
+    Columns that differ from a ``wanted`` name only in case get that name. ``attrs["faults"]`` lists rows that do not
+    fit the header.
     """
-    text = _read_text(file)
+    text = read_text(file)
     stated = re.match(r'"?sep=([^\w"\n])"?\n', text, re.IGNORECASE)
     if stated:
         separator, text = stated[1], text[stated.end() :]  # Excel does not count this line
@@ -130,38 +148,36 @@ def _read_csv(file: Path, wanted: Sequence[str]) -> tuple[pd.DataFrame, list[int
         separator = _detect_separator(text)
     header, *records = _parse(file, text, separator)
     names = _column_names(file, header, wanted)
-    rows, row_numbers = [], []
+    rows, row_numbers, faults = [], [], []
     for number, cells in enumerate(records, 2):
-        cells = [nfc(cell.strip()) or None for cell in cells]  # the same label typed on macOS and Windows
+        # the same label typed on macOS and Windows, and written by korser
+        cells = [clean_cell(unescape_formula(cell.strip())) for cell in cells]
         if not any(cells):  # spreadsheets leave empty rows, and add or drop empty cells at the end of others
             continue
         if any(cells[len(names) :]):
-            raise UserError(
+            faults.append(
                 f"{file} row {number} has {len(cells)} cells, the header has {len(names)}: put cells with a "
                 f"{SEPARATORS.get(separator, separator)} in quotation marks"
             )
+            continue
         rows.append((cells + [None] * len(names))[: len(names)])
         row_numbers.append(number)
+    if faults and not rows:
+        raise_faults(faults)
     columns = [name or f"Unnamed: {i}" for i, name in enumerate(names)]
-    return pd.DataFrame(rows, columns=columns, dtype=object), row_numbers
-
-
-def _read_text(file: Path) -> str:
-    for encoding in ENCODINGS:
-        try:
-            return file.read_text(encoding=encoding)
-        except UnicodeDecodeError:
-            continue
-    raise UserError(f"{file} is neither UTF-8 nor CP949: save it as UTF-8")
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    table.attrs["faults"] = faults
+    return table, row_numbers
 
 
 def _detect_separator(text: str) -> str:
-    """Return the separator with which the first line has a column ``path``."""
+    """Return the separator with which the first line has a column of paths, or else the most columns."""
     header = text.partition("\n")[0]
+    names = ("path", *SYNONYMS["path"].split())
     for separator in SEPARATORS:
-        if "path" in [name.strip(' "').casefold() for name in header.split(separator)]:
+        if any(folded(name) in names for name in header.split(separator)):
             return separator
-    return ","
+    return max(SEPARATORS, key=header.count)
 
 
 def _parse(file: Path, text: str, separator: str) -> list[list[str]]:
@@ -178,51 +194,109 @@ def _parse(file: Path, text: str, separator: str) -> list[list[str]]:
 
 
 def _column_names(file: Path, header: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    names = [nfc(name.strip()) for name in header]
+    names = [clean_cell(unescape_formula(name.strip())) or "" for name in header]
     if not any(names):
         raise UserError(f"{file} is not a CSV table: the first line is empty")
     for name in wanted:
         if name not in names:
             names = [name if other.casefold() == name.casefold() else other for other in names]
-    repeated = [name for name in names if name and names.count(name) > 1]
-    if repeated:
-        raise UserError(f"{file} has {names.count(repeated[0])} columns '{repeated[0]}': rename or remove all but one")
+    faults = [
+        f"{file} has {names.count(name)} columns '{name}': rename or remove all but one"
+        for name in dict.fromkeys(filter(None, names))
+        if names.count(name) > 1
+    ]
     if "path" not in names:
-        raise UserError(f"{file} has no column 'path' (its columns: {', '.join(filter(None, names))})")
+        found = renames(names, used=wanted).items()
+        fix = "; ".join(f"rename '{other}' to '{name}'" for name, other in found)
+        fix = fix or "name the column with the audio files 'path'"
+        faults.append(f"{file} has no column 'path' (its columns: {', '.join(filter(None, names))}): {fix}")
+    raise_faults(faults)
     return names
 
 
-def _check_ids(file: Path, ids: pd.Series, row_numbers: Sequence[int]) -> None:
+def _id_of(path: str | None, folder: Path) -> str:
+    name = os.path.splitext(os.path.relpath(path, folder))[0] if path else ""
+    return clean_cell(name) or name
+
+
+def _find_wrong_ids(file: Path, ids: pd.Series, row_numbers: Sequence[int]) -> list[str]:
     numbers = pd.Series(row_numbers, index=ids.index)
+    faults = []
     if ids.isna().any():
-        raise UserError(f"{file} row {numbers[ids.isna()].iloc[0]}: the id is empty: fill it, or remove the column")
-    copies = ids[ids.duplicated(keep=False)]
-    if len(copies):
-        rows = numbers[ids == copies.iloc[0]]
-        raise UserError(
-            f"{file} rows {', '.join(map(str, rows))}: id '{copies.iloc[0]}' is used {len(rows)} times: ids (without "
-            "an id column: paths) must be unique"
+        faults.append(f"{file} {_rows(numbers[ids.isna()])}: the id is empty: fill it, or remove the column")
+    for copy in ids[ids.duplicated() & (ids != "")].dropna().unique():
+        rows = numbers[ids == copy]
+        faults.append(
+            f"{file} {_rows(rows)}: id '{copy}' is used {len(rows)} times: ids (without an id column: paths) must be "
+            "unique"
         )
+    return faults
 
 
-def _find_all_audio(file: Path, paths: Sequence[str | None], row_numbers: Sequence[int]) -> list[str]:
-    listings, found, missing = {}, [], []
-    for path, row in zip(paths, row_numbers):
-        if path is None:
-            raise UserError(f"{file} row {row}: the path is empty")
-        audio = _find_audio(file.parent, path, listings)
-        if not os.path.isfile(audio):
+def _rows(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
+    return f"row{'' if len(numbers) == 1 else 's'} {shown}"
+
+
+def _find_all_audio(file: Path, table: pd.DataFrame, row_numbers: Sequence[int]) -> list[str]:
+    """Replace paths by absolute ones as the disk spells them; return what is wrong."""
+    listings, found, missing, empty = {}, [], [], []
+    for path, row in zip(table["path"], row_numbers):
+        audio = None if path is None else str(_find_audio(file.parent, path, listings))
+        if audio is None:
+            empty.append(row)
+        elif not os.path.isfile(audio):
             missing.append((row, path))
-        found.append(str(audio))
+        found.append(audio)
+    table["path"] = pd.Series(found, index=table.index, dtype=object)
+    faults = [f"{file} {_rows(empty)}: the path is empty"] if empty else []
     if missing:
         row, path = missing[0]
         more = f" (and {len(missing) - 1} more of {len(found)})" if len(missing) > 1 else ""
-        raise UserError(f"{file} row {row}: file not found: {path} in {file.parent}{more}")
-    return found
+        faults.append(f"{file} row {row}: file not found: {path} in {file.parent}{more}")
+    return faults
+
+
+def _find_segments(file: Path, table: pd.DataFrame, row_numbers: Sequence[int]) -> list[str]:
+    """Return a fault if columns mark parts of recordings, which would be read as a whole."""
+    columns = {
+        side: next((name for name in table.columns if folded(name) in names.split()), None)
+        for side, names in SEGMENT_COLUMNS.items()
+    }
+    if columns["start"] is None:
+        return []
+    ends = [None] * len(table) if columns["end"] is None else table[columns["end"]]
+    parts = [
+        row
+        for row, path, start, end in zip(row_numbers, table["path"], table[columns["start"]], ends)
+        if path is not None and not _is_whole(path, start, end)
+    ]
+    if not parts:
+        return []
+    names = " and ".join(f"'{name}'" for name in columns.values() if name)
+    return [
+        f"{file} {_rows(parts)}: parts of recordings by {names}, but korser reads whole files: cut them into files "
+        "of their own, or remove what marks them"
+    ]
+
+
+def _is_whole(path: str, start: str | None, end: str | None) -> bool:
+    """Return whether a start and an end, in seconds, milliseconds or samples, include a whole recording."""
+    try:
+        start, end = float(start or 0), None if end is None else float(end)
+    except ValueError:
+        return end is None  # one column of text marks nothing
+    if start != 0 or end is None:
+        return start == 0
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError:
+        return False
+    return any(abs(end - whole) <= 0.02 * whole for whole in (info.duration, 1000 * info.duration, info.frames))
 
 
 def _find_audio(folder: Path, path: str, listings: dict[Path, dict[str, str]]) -> Path:
-    """Return the absolute path as the disk spells it; ``listings`` remembers ``{folder: {NFC name: name}}``."""
+    """Return the absolute path as the disk spells it; ``listings`` remembers ``{folder: {cleaned name: name}}``."""
     path = path.replace("\\", "/")  # manifests made on Windows
     found = Path(os.path.abspath(folder / path))
     if os.path.exists(found):  # unlike Path.exists, False for names that are too long
@@ -231,6 +305,7 @@ def _find_audio(folder: Path, path: str, listings: dict[Path, dict[str, str]]) -
     found = Path(found.anchor)
     for part in parts:
         if found not in listings:
-            listings[found] = {nfc(name): name for name in os.listdir(found)} if os.path.isdir(found) else {}
-        found = found / listings[found].get(nfc(part), part)
+            names = os.listdir(found) if os.path.isdir(found) else []
+            listings[found] = {clean_cell(name): name for name in names}
+        found = found / listings[found].get(clean_cell(part), part)
     return found

@@ -13,8 +13,10 @@ from typing import Any
 
 import pandas as pd
 
+from korser.corpora.cells import identify
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean, shorten
+from korser.utils.notes import Note
+from korser.utils.text import did_you_mean, plural, shorten
 
 __all__ = [
     "LABELS",
@@ -26,12 +28,18 @@ __all__ = [
     "lookup_code",
     "make_table",
     "nfc",
+    "similar_speakers",
     "warn_of_typos",
 ]
 
 logger = logging.getLogger(__name__)
 
+PERSON_WORDS = ("s", "spk", "spkr", "speaker", "actor", "actress", "subject", "subj", "id", "no", "nr", "화자", "배우")
+AMBIGUOUS_NAMES = ("na", "null", "other", "others", "various", "anonymous")  # or the name of a person
 LABELS = ("emotion", "gender", "intensity")  # label columns that every part of korser knows
+SIMILAR = 0.8  # least difflib ratio of a label and its misspelling
+DOUBTFUL = frozenset({"na", "none", "unknown", "unk", "?", "-", "--", "."})
+RARER = 5  # a label so many times rarer than one of almost the same name may be a typo
 
 
 def nfc(text: str) -> str:
@@ -116,7 +124,7 @@ def closest_label(label: str, known: Iterable[str]) -> str:
 
     Stricter than :func:`korser.utils.text.did_you_mean`: 'hapiness' must not suggest 'sadness'.
     """
-    match = difflib.get_close_matches(str(label), known, n=1, cutoff=0.8)
+    match = difflib.get_close_matches(str(label), known, n=1, cutoff=SIMILAR)
     return f" (did you mean '{match[0]}'?)" if match else f" (known: {', '.join(known)})"
 
 
@@ -149,7 +157,7 @@ def apply_label_map(
             raise UserError(f"label_map: the corpus has no task '{task}'{did_you_mean(task, classes)}")
         if not isinstance(renames, dict):
             raise UserError(f"label_map.{task}={renames!r}: expected pairs {{old: new}}")
-        renames = {nfc(str(old)): None if new is None else nfc(str(new)) for old, new in renames.items()}
+        renames = {identify(old): identify(new) for old, new in renames.items()}
         known = dict.fromkeys([*classes[task], *data[task].dropna().unique()])
         for old in renames:
             if old not in known:
@@ -160,8 +168,8 @@ def apply_label_map(
     return classes
 
 
-def check_labels(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], locate: Callable[..., str]) -> None:
-    """Refuse labels that are no classes, and files with two labels.
+def check_labels(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], locate: Callable[..., str]) -> list[str]:
+    """Find labels that are no classes, and files with two labels.
 
     Parameters
     ----------
@@ -170,32 +178,35 @@ def check_labels(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], locat
     locate : callable
         ``locate(*ids)`` describes where these utterances were found.
 
-    Raises
-    ------
-    UserError
-        Names the place, the label and the fix.
+    Returns
+    -------
+    list of str
+        One line per fault with the place, the label and the fix.
     """
+    faults = []
     copies = data[data["path"].duplicated(keep=False)].groupby("path", sort=False)
     for task, known in classes.items():
         unknown = data[data[task].notna() & ~data[task].isin(known)]
-        if len(unknown):
-            label = unknown[task].iloc[0]
-            raise UserError(
-                f"{locate(unknown['id'].iloc[0])}: unknown {task} label '{label}' in {len(unknown)} of {len(data)} "
-                f"utterances (known: {', '.join(known)}): rename it by label_map={{{task}: {{{label}: ...}}}}, or drop "
-                "it with null"
+        for label, rows in unknown.groupby(task, sort=False):
+            faults.append(
+                f"{locate(*rows['id'].iloc[:1])}: unknown {task} label '{label}' in {len(rows)} of {len(data)} "
+                f"utterances{closest_label(label, known)}: rename it by label_map={{{task}: {{{label}: ...}}}}, or "
+                "drop it with null"
             )
         for path, rows in copies:
             rows = rows[rows[task].notna()].drop_duplicates(task)
             if len(rows) > 1:
                 ids, labels = rows["id"].tolist(), rows[task].tolist()
-                raise UserError(
+                faults.append(
                     f"{locate(*ids[:2])}: '{ids[0]}' and '{ids[1]}' are the same file, {path}, labelled {task} "
                     f"{labels[0]} and {labels[1]}: keep the correct one"
                 )
+    return faults
 
 
-def warn_of_typos(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], sorted_tasks: Sequence[str]) -> None:
+def warn_of_typos(
+    data: pd.DataFrame, classes: Mapping[str, Sequence[str]], sorted_tasks: Sequence[str], locate: Callable[..., str]
+) -> None:
     """Warn of classes and speakers whose names are nearly the same, and of classes without utterances.
 
     Parameters
@@ -204,6 +215,8 @@ def warn_of_typos(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], sort
     classes : dict of str to tuple of str
     sorted_tasks : sequence of str
         Tasks whose classes were taken from the data.
+    locate : callable
+        See :func:`check_labels`.
     """
     for task, labels in classes.items():
         counts = data[task].value_counts()
@@ -212,29 +225,105 @@ def warn_of_typos(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], sort
             if absent and len(counts):
                 logger.warning("classes of %s without utterances: %s", task, ", ".join(absent))
             continue
+        _warn_of_rare_neighbours(data, task, counts, locate)
+        _warn_of_doubtful(counts, task)
         labels = sorted(labels, key=lambda label: (-counts.get(label, 0), label != label.lower()))
-        renames = [f"{label}: {first}" for first, *others in _similar(labels) for label in others]
+        renames = [f"{label}: {first}" for first, *others in _similar(labels, _plain_label) for label in others]
         if renames:
             logger.warning(
-                "classes of %s differ only in capitals, spaces or leading zeros; to merge them: "
-                "--label_map='{%s: {%s}}'",
+                "classes of %s differ only in capitals, spaces or zeros; to merge them: --label_map='{%s: {%s}}'",
                 task,
                 task,
                 ", ".join(renames),
             )
-    speakers = [" and ".join(names) for names in _similar(map(str, data["speaker"].dropna().unique())) if names[1:]]
-    if speakers:
-        logger.warning(
-            "speakers %s differ only in capitals, spaces or leading zeros and count as different people, who may be in "
-            "different splits; if they are the same person, use one name",
-            shorten(speakers),
-        )
+    note = similar_speakers(data)
+    if note is not None:
+        logger.warning("%s", note)
 
 
-def _similar(names: Iterable[str]) -> list[list[str]]:
-    """Group names that differ only in capitals, spaces, leading zeros (Excel drops them) or Unicode forms."""
-    groups = {}
+def _warn_of_doubtful(counts: pd.Series, task: str) -> None:
+    """Warn of labels that often stand for a missing value, but may be meant."""
+    for name in counts.index:
+        if name.casefold() in DOUBTFUL:
+            logger.warning(
+                "%s '%s' of %s: if it means unknown, map it by --label_map='{%s: {%s: null}}'",
+                task,
+                name,
+                plural(counts[name], "utterance"),
+                task,
+                name,
+            )
+
+
+def _warn_of_rare_neighbours(data: pd.DataFrame, task: str, counts: pd.Series, locate: Callable[..., str]) -> None:
+    """Warn of each label that is much rarer than one of almost the same name."""
+    for label, count in counts.items():
+        near = [other for other in counts.index if counts[other] >= RARER * count and _almost_equal(label, other)]
+        if near:
+            logger.warning(
+                "%s: %s label '%s' (%s) is almost '%s' (%s); if it is a typo: --label_map='{%s: {%s: %s}}'",
+                locate(*data["id"][data[task] == label][:3]),
+                task,
+                label,
+                plural(count, "utterance"),
+                near[0],
+                plural(counts[near[0]], "utterance"),
+                task,
+                label,
+                near[0],
+            )
+
+
+def _almost_equal(one: str, other: str) -> bool:
+    """Return whether one or two letters (of Hangul: parts of a syllable) differ, as by a typo; not in numbers."""
+    shorter, longer = sorted((unicodedata.normalize("NFD", _plain_label(name)) for name in (one, other)), key=len)
+    if shorter == longer or longer.endswith(shorter) or any(map(str.isdecimal, shorter + longer)):
+        return False  # male and female, 1 and 10
+    return difflib.SequenceMatcher(None, shorter, longer).ratio() >= SIMILAR
+
+
+def similar_speakers(data: pd.DataFrame) -> Note | None:
+    """Return a warning about speakers whose names are nearly the same, or do not name a person.
+
+    Names are nearly the same if they differ in capitals, spaces, punctuation, leading zeros, Unicode forms, a word for
+    a person (``07``, ``S07``, ``actor 07``), or the order of parts without digits (``kim-minji``, ``minji kim``).
+    """
+    names = [str(name) for name in data["speaker"].dropna().unique()]
+    together = {"".join(parts): parts for parts in map(_name_parts, names) if len(parts) > 1}
+
+    def plain(name: str) -> str:
+        parts = _name_parts(name)
+        if any(part.isdecimal() for part in parts):
+            return " ".join(part.lstrip("0") or "0" for part in parts if part not in PERSON_WORDS)
+        return " ".join(sorted(together.get("".join(parts), parts))) or name  # KimMinji is kim minji
+
+    groups = _similar(names, plain)
+    found = [f"{' and '.join(group)} may be one person" for group in groups if group[1:]]
+    found += [f"{name} may mean that the speaker is not known" for name in names if name.casefold() in AMBIGUOUS_NAMES]
+    if not found:
+        return None
+    return Note(
+        "similar_speakers",
+        f"NAMES OF SPEAKERS: {shorten(found)}; each name counts as one person, who is in one split: correct the names, "
+        "or leave the cell empty",
+    )
+
+
+def _similar(names: Iterable[str], plain: Callable[[str], str]) -> list[list[str]]:
+    """Group names with the same plain form."""
+    groups: dict[str, list[str]] = {}
     for name in names:
-        plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
-        groups.setdefault(re.sub(r"(?<![\d.])0+(?=\d)", "", plain), []).append(name)
+        groups.setdefault(plain(name), []).append(name)
     return list(groups.values())
+
+
+def _plain_label(name: str) -> str:
+    """Return a name without capitals, spaces, leading zeros (Excel drops them) and Unicode forms."""
+    text = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)
+    return re.sub(r"(\.\d*[1-9])0+(?!\d)", r"\1", text)
+
+
+def _name_parts(name: str) -> list[str]:
+    """Return the words and numbers of a name."""
+    return re.findall(r"[^\W\d_]+|\d+", unicodedata.normalize("NFKC", name).casefold())

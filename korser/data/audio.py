@@ -5,7 +5,11 @@ Shape legend: ``T`` time in samples.
 
 from __future__ import annotations
 
-import io
+import math
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +17,77 @@ import soundfile
 import torch
 import torchaudio.functional
 
+from korser.data.containers import Stream, foreign_format, has_end, read_header, samples_follow
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.files import read_bytes
 from korser.utils.fingerprint import digest
+from korser.utils.notes import Note
 
-__all__ = ["FULL_SCALE", "audio_digest", "read_audio", "to_compact", "to_float"]
+__all__ = [
+    "FULL_SCALE",
+    "Recording",
+    "audio_digest",
+    "list_audio",
+    "read_audio",
+    "read_recording",
+    "to_compact",
+    "to_float",
+]
 
+ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".pcm", ".oga", ".opus", ".aif", ".aifc"}
 FULL_SCALE = 32768  # the value of a 16-bit sample that stands for 1
 MAX_PEAK = 1.5  # float files may exceed 1 a little and are clipped; above this the scale is wrong
 DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits
-LFS_POINTER = b"version https://git-lfs"
+MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; outside, the header is wrong, and resampling could take all memory
+MAX_KERNEL = 2**24  # values in torchaudio's resampling kernel, which holds one filter per phase
+LENGTH_TOLERANCE = 0.05  # s; some encoders count what they put before and behind the audio
+MIN_KEPT_POWER = 0.2  # times 1 / channels, which independent channels keep
+SILENCE_PEAK = 1e-4  # 3 steps of 16 bit
+SHORT_SECONDS = 0.1
+ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {
+    *(".pcm", ".oga", ".opus", ".aif", ".aifc"),
+    *(".m4a", ".aac", ".amr", ".wma", ".webm", ".weba", ".ape", ".wv"),  # to be converted: not left out silently
+}
+WITH_HEADER = (b"RIFF", b"fLaC", b"OggS", b"FORM", b"ID3")  # files called .pcm that are not headerless
+NOT_AUDIO = {  # first bytes: what it is and what to do
+    b"version https://git-lfs": "Git LFS pointer: run `git lfs pull`",
+    b"<!DOCTYPE": "a web page: download the file again",
+    b"<html": "a web page: download the file again",
+    b"PK\x03\x04": "a ZIP archive: unpack it",
+    b"\x1f\x8b": "a gzip archive: unpack it",
+}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A decoded file.
+
+    Parameters
+    ----------
+    audio : torch.Tensor
+        ``(T,)`` float32 in [-1, 1] at 16 kHz, at least one sample.
+    notes : tuple of Note
+        What is suspicious, with numbers; codes ``truncated``, ``wrong_length``, ``odd_bytes``, ``opposite_phase``,
+        ``silent`` and ``short``.
+    """
+
+    audio: torch.Tensor
+    notes: tuple[Note, ...] = ()
 
 
 def read_audio(path: str | Path) -> torch.Tensor:
+    """Return the ``(T,)`` samples of a file, as :func:`read_recording`."""
+    return read_recording(path).audio
+
+
+def read_recording(path: str | Path) -> Recording:
     """Read a file as 16 kHz mono.
 
     Reads all formats of libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, ...) and headerless ``.pcm`` files as
     16 kHz, 16-bit, little-endian, mono. Channels are averaged; other sampling rates are converted by
-    :func:`torchaudio.functional.resample`.
+    :func:`torchaudio.functional.resample`, unusual ones (44,101 Hz) by :func:`scipy.signal.resample_poly`. All samples
+    that a file has are used, whatever length its header states.
 
     Parameters
     ----------
@@ -38,46 +95,118 @@ def read_audio(path: str | Path) -> torch.Tensor:
 
     Returns
     -------
-    torch.Tensor
-        ``(T,)`` float32 in [-1, 1], at least one sample.
+    Recording
 
     Raises
     ------
     UserError
-        If the file is missing, unreadable or empty, has NaN, infinite or unscaled samples, or is a ``.pcm`` file with
-        an odd number of bytes.
+        If the file is missing, unreadable, empty or no regular file, states a sampling rate below 1 kHz or above
+        768 kHz, or has NaN, infinite or unscaled samples.
     """
-    samples, rate = _decode(Path(path))  # (T, channels)
+    path = Path(path)
+    samples, rate, notes = _decode(path, _read_bytes(path))  # (T, channels)
     if not len(samples):
         raise UserError(f"{path}: no audio (0 samples): remove the file")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise UserError(
+            f"{path}: the header states {rate} Hz, expected {MIN_RATE} to {MAX_RATE}: export the file again"
+        )
     if not np.isfinite(samples).all():
         raise UserError(f"{path}: NaN or infinite samples: export the file again")
     peak = float(np.abs(samples).max())
     if peak > MAX_PEAK:
         raise UserError(f"{path}: samples reach {peak:g}: scale them to [-1, 1]")
-    audio = torch.from_numpy(samples.mean(1))
+    mono = samples.mean(1)
+    audio = torch.from_numpy(mono)
     if rate != SAMPLE_RATE:
-        audio = torchaudio.functional.resample(audio, rate, SAMPLE_RATE)
-    return audio.clamp(-1, 1)  # the resampler overshoots at full scale, where a recorder would clip
+        audio = _resample(audio, rate)
+    audio = audio.clamp(-1, 1)  # the resampler overshoots at full scale, where a recorder would clip
+    return Recording(audio, tuple(note for note in (*notes, *_examine(samples, mono, audio)) if note is not None))
 
 
-def _decode(path: Path) -> tuple[np.ndarray, int]:
-    """Return ``(T, channels)`` float32 samples and the sampling rate of a file."""
+def list_audio(folder: str | Path) -> list[str]:
+    """Return the audio files in a folder and below, sorted; hidden files and folders are skipped."""
+    paths = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS:
+                paths.append(os.path.join(parent, name))
+    return paths
+
+
+def _examine(samples: np.ndarray, mono: np.ndarray, audio: torch.Tensor) -> Iterator[Note]:
+    """Yield what is suspicious of ``(T, channels)`` samples, their mean and what became of it at 16 kHz."""
+    power = float(np.square(samples).mean())
+    kept = float(np.square(mono).mean()) / power if power else 1.0
+    peak, seconds = float(audio.abs().max()), len(audio) / SAMPLE_RATE
+    if kept < MIN_KEPT_POWER / samples.shape[1]:
+        text = f"{100 * (1 - kept):.1f} % of the power is lost where channels are averaged: export one channel"
+        yield Note("opposite_phase", text)
+    elif peak < SILENCE_PEAK:
+        yield Note("silent", f"the largest sample is {peak:.1g}")
+    if seconds < SHORT_SECONDS:
+        yield Note("short", f"{seconds:.3f} s")
+
+
+def _resample(audio: torch.Tensor, rate: int) -> torch.Tensor:
+    common = math.gcd(rate, SAMPLE_RATE)
+    up, down = SAMPLE_RATE // common, rate // common
+    if up * down <= MAX_KERNEL:
+        return torchaudio.functional.resample(audio, rate, SAMPLE_RATE)
+    import scipy.signal  # here: rarely needed, and slow to import
+
+    return torch.from_numpy(scipy.signal.resample_poly(audio.numpy(), up, down))
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if path.suffix.lower() == ".pcm":
-        if len(data) % 2:
-            raise UserError(f"{path}: {len(data)} bytes, expected 2 per sample (16-bit PCM): convert the file to WAV")
-        return np.frombuffer(data, "<i2").astype(np.float32)[:, None] / FULL_SCALE, SAMPLE_RATE
+
+
+def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int, list[Note | None]]:
+    """Return ``(T, channels)`` float32 samples and the sampling rate of a file, and notes about its length."""
+    if path.suffix.lower() == ".pcm" and not data.startswith(WITH_HEADER):
+        text = f"{len(data)} bytes are not whole 16-bit samples: the last one is left out"
+        samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32)[:, None] / FULL_SCALE
+        return samples, SAMPLE_RATE, [Note("odd_bytes", text) if len(data) % 2 else None]
+    foreign = foreign_format(data)
+    if foreign is not None:
+        converted = path.with_suffix(".flac" if path.suffix.lower() == ".wav" else ".wav")
+        command = shlex.join(["ffmpeg", "-i", str(path), str(converted)])
+        raise UserError(f"{path}: {foreign}, which korser does not read: convert it by `{command}`")
+    header, stated = read_header(data), None
+    if header is not None:
+        available = len(data) - header.start
+        stated = header.length / available if available and header.length != available else None
+        if not header.complete or samples_follow(data, header):
+            data = header.repaired(data)
+        elif header.length < available:
+            stated = None  # something else follows
     try:
-        return soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        with Stream(data) as stream:
+            samples, rate = stream.read_all(), stream.samplerate
     except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        if data.startswith(LFS_POINTER):
-            reason = "Git LFS pointer: run `git lfs pull`"
+        found = [reason for start, reason in NOT_AUDIO.items() if data.startswith(start)]
+        reason = found[0] if found else error.error_string.rstrip(".")
         raise UserError(f"{path}: not a readable audio file ({reason})") from error
+    stated = stream.stated if stated is None else stated * len(samples)  # a proportion of the bytes
+    if header is not None and not header.complete:
+        stated = None
+    return samples, rate, [_length_note(stated, len(samples), rate, has_end(data))]
+
+
+def _length_note(stated: float | None, found: int, rate: int, complete: bool) -> Note | None:
+    """Return a note if a file has another number of samples than its header states."""
+    if stated is None or not complete:
+        code, said = "wrong_length" if complete else "truncated", "no length" if complete else "no end"
+        return Note(code, f"{said} stated, {found / rate:.2f} s found")
+    if abs(stated - found) < LENGTH_TOLERANCE * rate:
+        return None
+    code = "truncated" if stated > found else "wrong_length"
+    return Note(code, f"{stated / rate:.2f} s stated, {found / rate:.2f} s found")
 
 
 def audio_digest(audio: torch.Tensor) -> str:

@@ -1,17 +1,18 @@
 """Decode every audio file once and store its samples.
 
 :func:`scan_audio` checks, measures and decodes the files of a corpus; :class:`AudioStore` reads them afterwards. Both
-use ``<cache_folder>/audio``: the samples in few large files read by memory map (:mod:`korser.data.store`), as 16-bit
-integers where these are exact and float32 otherwise, and ``files.csv``, the list of checked files. The folder may be
-deleted at any time.
+use ``<cache_folder>/audio``: the samples in few large files (:mod:`korser.data.store`), as 16-bit integers where these
+are exact and float32 otherwise, and ``files.csv``, the list of checked files behind a line with its checksum. The
+folder may be deleted at any time.
 
 Shape legend: ``T`` time in samples.
 """
 
 from __future__ import annotations
 
-import logging
+import io
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,26 +24,23 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from korser.data.audio import audio_digest, read_audio, to_compact, to_float
+from korser.data.audio import audio_digest, read_recording, to_compact, to_float
+from korser.data.bad_recordings import find_copies, report_recordings, too_short
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
 from korser.utils.files import atomic
-from korser.utils.text import shorten
+from korser.utils.notes import Note
 
 __all__ = ["AudioStore", "scan_audio"]
-
-logger = logging.getLogger(__name__)
 
 FOLDER = "audio"  # in the cache folder
 FILES = "files.csv"  # in FOLDER
 KEY_COLUMNS = ["path", "size", "mtime_ns"]  # of FILES: which file
-AUDIO_COLUMNS = ["samples", "peak", "digest"]  # of FILES: its audio
+AUDIO_COLUMNS = ["samples", "digest", "notes"]  # of FILES: its audio
 SHARD_SAMPLES = 2**26  # decoded between two writes: at most 256 MiB in memory, and lost by a kill
 AHEAD = 4  # decoded files per thread that may wait to be collected
-SILENCE_PEAK = 1e-4  # 3 steps of 16 bit
-SHORT_SECONDS = 0.1
-SHOWN_ERRORS = 3
+BETWEEN_NOTES = " | "
 
 
 class AudioStore:
@@ -73,7 +71,7 @@ class AudioStore:
         Returns
         -------
         torch.Tensor
-            ``(T,)`` int16 or float32, read-only.
+            ``(T,)`` int16 or float32.
 
         Raises
         ------
@@ -120,16 +118,23 @@ class AudioStore:
         return len(missing)
 
 
-def scan_audio(paths: Sequence[str | Path], cache_folder: str | Path) -> pd.DataFrame:
+def scan_audio(
+    paths: Sequence[str | Path], cache_folder: str | Path, *, min_samples: int = 1, bad_recordings: Path | None = None
+) -> pd.DataFrame:
     """Check and measure audio files; decode those that are new or changed into the store.
 
-    A file is known by its absolute path, size and modification time. The log reports silent and very short files.
+    A file is known by its absolute path, size and modification time. The log reports files that are truncated, silent,
+    copies or suspicious otherwise (:class:`korser.data.audio.Recording`).
 
     Parameters
     ----------
     paths : sequence of str or Path
     cache_folder : str or Path
         Created if missing; may be shared by runs and corpora.
+    min_samples : int
+        A shorter file cannot be used.
+    bad_recordings : Path, optional
+        Table of all files that cannot be used or are suspicious, see :mod:`korser.data.bad_recordings`.
 
     Returns
     -------
@@ -143,13 +148,13 @@ def scan_audio(paths: Sequence[str | Path], cache_folder: str | Path) -> pd.Data
         If files cannot be used (one error for all, naming the first few), or the cache cannot be written.
     """
     paths = [str(path) for path in paths]
-    keys, errors = {}, []
+    keys, errors = {}, {}
     for path in dict.fromkeys(paths):
         try:
             stat = os.stat(path)
             keys[path] = os.path.abspath(path), stat.st_size, stat.st_mtime_ns
         except OSError as error:
-            errors.append(f"{path}: cannot be read ({error.strerror})")
+            errors[path] = f"{path}: cannot be read ({error.strerror})"
     store = AudioStore(cache_folder).store
     known = _load_files(store.folder)
     if any(key not in known for key in keys.values()):
@@ -158,20 +163,20 @@ def scan_audio(paths: Sequence[str | Path], cache_folder: str | Path) -> pd.Data
             new = [path for path, key in keys.items() if key not in known]
             for shard in _decode_in_shards(_decode_new, new, progressbar=len(new) >= 1000):
                 good = [decoded for decoded in shard if decoded.error is None]
-                errors += [decoded.error for decoded in shard if decoded.error is not None]
+                errors |= {decoded.path: decoded.error for decoded in shard if decoded.error is not None}
                 samples = {decoded.digest: decoded.samples for decoded in good}
                 store.write((digest, samples[digest]) for digest in store.missing(samples))
                 for decoded in good:
-                    known[keys[decoded.path]] = len(decoded.samples), decoded.peak, decoded.digest
+                    known[keys[decoded.path]] = len(decoded.samples), decoded.digest, _write_notes(decoded.notes)
                 _save_files(store.folder, known)
-    if errors:
-        more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-        raise UserError(
-            f"{len(errors)} of {len(set(paths))} audio files cannot be used: {'; '.join(errors[:SHOWN_ERRORS])}{more}. "
-            "Fix them or remove them from the corpus"
-        )
-    table = pd.DataFrame([known[keys[path]] for path in paths], index=paths, columns=AUDIO_COLUMNS)
-    _report_suspects(table[~table.index.duplicated()])
+    short = {path: too_short(path, known[key][0], min_samples) for path, key in keys.items() if key in known}
+    errors |= {path: error for path, error in short.items() if error is not None}
+    good = [path for path in paths if path not in errors]
+    table = pd.DataFrame([known[keys[path]] for path in good], index=good, columns=AUDIO_COLUMNS)
+    notes = {path: _read_notes(text) for path, text in table["notes"].items()}
+    for path, copy in find_copies(table["digest"].items()).items():
+        notes[path].append(copy)
+    report_recordings(notes, {path: errors[path] for path in paths if path in errors}, bad_recordings)
     table["duration"] = table["samples"] / SAMPLE_RATE
     table["path"] = [keys[path][0] for path in paths]
     return table[["path", "samples", "duration", "digest"]]
@@ -184,13 +189,13 @@ class _Decoded:
     path: str
     digest: str = ""
     samples: torch.Tensor = torch.empty(0)
-    peak: float = 0.0
+    notes: tuple[Note, ...] = ()
     error: str | None = None
 
 
 def _decode(path: str) -> _Decoded:
-    audio = read_audio(path)
-    return _Decoded(path, audio_digest(audio), to_compact(audio), float(audio.abs().max()))
+    recording = read_recording(path)
+    return _Decoded(path, audio_digest(recording.audio), to_compact(recording.audio), recording.notes)
 
 
 def _decode_new(path: str) -> _Decoded:
@@ -233,11 +238,14 @@ def _decode_in_shards(
 
 
 def _load_files(folder: Path) -> dict[tuple[str, int, int], tuple[int, float, str]]:
-    """Return ``{(absolute path, size, mtime_ns): (samples, peak, digest)}`` of all files scanned so far."""
+    """Return ``{(absolute path, size, mtime_ns): (samples, digest, notes)}`` of all files scanned so far."""
     try:
+        checksum, _, content = (folder / FILES).read_bytes().partition(b"\n")
+        if int(checksum, 16) != zlib.crc32(content):
+            raise ValueError("the checksum differs")
         table = pd.read_csv(
-            folder / FILES,
-            dtype={"path": str, "digest": str},
+            io.BytesIO(content),
+            dtype={"path": str, "digest": str, "notes": str},
             keep_default_na=False,
             encoding_errors="surrogateescape",  # file names in an encoding that is not the system's
         )
@@ -249,15 +257,15 @@ def _load_files(folder: Path) -> dict[tuple[str, int, int], tuple[int, float, st
 
 def _save_files(folder: Path, known: dict) -> None:
     table = pd.DataFrame([(*key, *values) for key, values in known.items()], columns=KEY_COLUMNS + AUDIO_COLUMNS)
+    content = table.to_csv(index=False).encode(errors="surrogateescape")
     with atomic(folder / FILES) as temporary:
-        table.to_csv(temporary, index=False, errors="surrogateescape")
+        temporary.write_bytes(b"%08x\n%s" % (zlib.crc32(content), content))
 
 
-def _report_suspects(table: pd.DataFrame) -> None:
-    suspects = {
-        "silent": table.index[table["peak"] < SILENCE_PEAK],
-        f"shorter than {SHORT_SECONDS} s": table.index[table["samples"] < SHORT_SECONDS * SAMPLE_RATE],
-    }
-    for reason, paths in suspects.items():
-        if len(paths):
-            logger.warning("%d of %d audio files: %s (%s)", len(paths), len(table), reason, shorten(paths, 1))
+def _write_notes(notes: Iterable[Note]) -> str:
+    return BETWEEN_NOTES.join(f"{note.code}: {note.text}" for note in notes)
+
+
+def _read_notes(text: str) -> list[Note]:
+    parts = (part.partition(": ") for part in text.split(BETWEEN_NOTES) if part)
+    return [Note(code, details) for code, _, details in parts]

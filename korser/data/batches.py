@@ -36,30 +36,19 @@ __all__ = [
 
 
 class CachedReader:
-    """Read each utterance once from a store, and keep it in memory while it fits.
-
-    Utterances are kept as stored: compact, or as views of the memory map.
+    """Read an utterance from a store.
 
     Parameters
     ----------
     stored : korser.data.audio_cache.AudioStore or korser.data.feature_cache.FeatureCache
-    max_bytes : int
     """
 
-    def __init__(self, stored: AudioStore | FeatureCache, max_bytes: int) -> None:
+    def __init__(self, stored: AudioStore | FeatureCache) -> None:
         self.stored = stored
-        self.bytes_left = max_bytes
-        self.kept = {}
 
     def __call__(self, path: str, digest: str) -> torch.Tensor:
         """Return an utterance as ``(T,)`` or ``(T, C)`` float32."""
-        x = self.kept.get(digest)
-        if x is None:
-            x = self.stored.read(path, digest)
-            if x.nbytes <= self.bytes_left:
-                self.bytes_left -= x.nbytes
-                self.kept[digest] = x
-        return to_float(x)
+        return to_float(self.stored.read(path, digest))
 
 
 def make_dataset(

@@ -2,13 +2,13 @@
 
 The leading frozen stages of a frontend are a pure function of the audio, so their output is computed once for each
 utterance. The folder ``features/<digest>`` is named by everything that its content depends on except for the audio
-(:mod:`korser.data.fingerprint`), and by what changes bits: precision and dtype, the kind of device and the seconds of
-audio in a batch. The key of an entry is the digest of the audio (:mod:`korser.data.store`). Nothing has to be cleared:
-what is stale is never found again. The folder may be deleted at any time.
+(:mod:`korser.data.fingerprint`), and by what else changes bits: precision, dtype and :func:`computed_with`. The key of
+an entry is the digest of the audio (:mod:`korser.data.store`). Nothing has to be cleared: what is stale is never found
+again. The folder may be deleted at any time.
 
-The number of threads and the model of the GPU may change bits as well, but are not in the name: all runs with the same
-frozen stages share the entries that were computed first, so that models are compared on the same features. Each shard
-records what it was computed with, and the log reports a difference.
+On a CPU each utterance is computed by itself, so that its features do not depend on others, to the bit: not on the
+utterances that were missing, nor on a damaged shard that is made again. On a GPU utterances are computed in batches,
+whose length is part of the name; features of one name may differ by rounding if other utterances were missing.
 
 Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels.
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
 from korser.data.fingerprint import stages_digest
@@ -37,14 +38,49 @@ from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.utils.errors import UserError
 from korser.utils.gpu import gpu_is_full
 
-__all__ = ["FeatureCache"]
+__all__ = ["FeatureCache", "computed_with", "cut_batch"]
 
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 256 * 2**20  # what a kill can lose at most
 SHARD_ARRAYS = 2048
 PREFETCH_BATCHES = 2
-BATCH_SECONDS = {"cpu": 32, "cuda": 1200}
+BATCH_SECONDS = 1200  # on a GPU
+
+
+def computed_with(device: torch.device, seconds: float) -> dict[str, Any]:
+    """Return what changes the bits of a frozen stage's output besides the stage and the audio, as JSON.
+
+    On a CPU the number of threads does: of 100 utterances of RAVDESS, 27 differ between one thread and two (wav2vec
+    ``nano``, by at most 7e-6; log-mel is equal). On a GPU its model does, and the seconds of audio in a batch.
+    """
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "batch_seconds": float(seconds)}
+    return {
+        "device": device.type,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def cut_batch(rows: Sequence[Any], device: torch.device, seconds: float) -> list[Any]:
+    """Return the first rows that are computed together: one on a CPU, or as many as ``seconds`` of audio on a GPU.
+
+    Parameters
+    ----------
+    rows : sequence
+        With ``samples``, the longest first. Padding counts.
+    device : torch.device
+    seconds : float
+
+    Example
+    -------
+    >>> rows = [SimpleNamespace(samples=SAMPLE_RATE * n) for n in (3, 2, 1)]
+    >>> [len(cut_batch(rows, torch.device(kind), 7)) for kind in ("cpu", "cuda")]
+    [1, 2]
+    """
+    n = int(seconds * SAMPLE_RATE / rows[0].samples) if device.type == "cuda" else 1
+    return list(rows[: max(1, n)])
 
 
 class FeatureCache:
@@ -61,7 +97,7 @@ class FeatureCache:
     dtype, precision : str
         See :class:`korser.data.frozen_prefix.FrozenPrefix`. With float16 a value beyond 65504 is an error.
     seconds : float, optional
-        Seconds of audio in a batch, padding included; by default :data:`BATCH_SECONDS`.
+        Seconds of audio in a batch on a GPU, padding included; by default :data:`BATCH_SECONDS`.
 
     Raises
     ------
@@ -81,16 +117,10 @@ class FeatureCache:
         self.prefix = FrozenPrefix(*stages, dtype=dtype, precision=precision).eval()
         self.read_audio = read_audio
         self.device = next((x.device for x in (*self.prefix.parameters(), *self.prefix.buffers())), torch.device("cpu"))
-        self.seconds = seconds or BATCH_SECONDS.get(self.device.type, BATCH_SECONDS["cpu"])
-        name = stages_digest(
-            stages, dtype=dtype, precision=precision, device=self.device.type, batch_seconds=float(self.seconds)
-        )
+        self.seconds = seconds or BATCH_SECONDS
+        self.about = computed_with(self.device, self.seconds)
+        name = stages_digest(stages, dtype=dtype, precision=precision, **self.about)
         self.store = ArrayStore(Path(folder) / "features" / name)
-
-    def computed_with(self) -> dict[str, Any]:
-        """Return what changes bits and is not in the name, as each shard records it."""
-        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return {"device": device, "threads": torch.get_num_threads()}
 
     def read(self, path: str, audio_digest: str) -> torch.Tensor:
         """Return the features of one utterance; compute and store them if they are missing or damaged.
@@ -98,7 +128,13 @@ class FeatureCache:
         Returns
         -------
         torch.Tensor
-            ``(T', C')`` of the cache's dtype; must not be changed.
+            ``(T', C')`` of the cache's dtype.
+
+        Raises
+        ------
+        UserError
+            See :meth:`fill`; or if the features are missing and this is a process of a loader, which would compute
+            other bits (with one thread) or has no GPU.
         """
         try:
             return self.store.read(audio_digest)
@@ -106,6 +142,8 @@ class FeatureCache:
             return self._compute_one(path, audio_digest)
 
     def _compute_one(self, path: str, audio_digest: str) -> torch.Tensor:
+        if get_worker_info() and (self.device.type == "cuda" or self.about != computed_with(self.device, self.seconds)):
+            raise UserError(f"{self.store.folder} was damaged: run the same command again to compute what is missing")
         x = self.read_audio(path, audio_digest)
         row = SimpleNamespace(path=path, digest=audio_digest)
         self._write([_Computed(self, [row], x[None], torch.tensor([len(x)]))])
@@ -135,11 +173,7 @@ class FeatureCache:
             If the folder cannot be written in, the features are not finite in the cache's dtype, the length of a file
             has changed, or the GPU's memory does not hold a single utterance.
         """
-        missing = self.store.missing(audio["digest"])
-        others = [about for about in self.store.about() if about != self.computed_with()]
-        if others:
-            logger.info("frozen features in %s were computed with %s", self.store.folder, others[0])
-        if not missing:
+        if not self.store.missing(audio["digest"]):
             return 0
         with self.store.lock():
             columns = audio[["path", "digest", "samples"]].drop_duplicates("digest")
@@ -170,11 +204,10 @@ class FeatureCache:
     def _batches(self, rows: list[Any]) -> Iterator[tuple[list[Any], bool]]:
         """Cut rows into batches; yield each with whether it is the last of its shard."""
         for shard in self._shards(rows):
-            start = 0
-            while start < len(shard):
-                n = max(1, int(self.seconds * SAMPLE_RATE / shard[start].samples))  # none is longer than the first
-                start += n
-                yield shard[start - n : start], start >= len(shard)
+            while shard:
+                batch = cut_batch(shard, self.device, self.seconds)
+                shard = shard[len(batch) :]
+                yield batch, not shard
 
     def _shards(self, rows: list[Any]) -> Iterator[list[Any]]:
         """Cut rows into lists of at most ``SHARD_BYTES`` of features and ``SHARD_ARRAYS`` utterances."""
@@ -234,7 +267,7 @@ class FeatureCache:
         return first + self._compute(batch[half:], x[half:, : lengths[half]], lengths[half:])
 
     def _write(self, computed: list[_Computed]) -> None:
-        self.store.write((item for batch in computed for item in batch.items()), about=self.computed_with())
+        self.store.write(item for batch in computed for item in batch.items())
 
 
 class _Computed:

@@ -3,7 +3,8 @@
 Batches are padded in the stored dtype, int16 or float16, and become float32 on the device
 (:func:`korser.data.audio.to_float`). On a GPU a split that fits is packed into one tensor in GPU memory, and a batch is
 one indexed read. Otherwise it is in page-locked host memory, from which each utterance is copied to its place in the
-batch on a separate stream, one batch ahead (:class:`PrefetchLoader`). On a CPU it stays in the store's memory map.
+batch on a separate stream, one batch ahead (:class:`PrefetchLoader`). On a CPU it stays in the store, whose files the
+system keeps in its own memory while there is room (:mod:`korser.data.store`).
 
 Loader, order of batches, resuming within an epoch and the division among processes are SpeechBrain's; each process
 holds every split for its own device. The results are equal, to the bit, to reading one utterance at a time
@@ -17,7 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +37,10 @@ if TYPE_CHECKING:
     from korser.data.audio_cache import AudioStore
     from korser.data.feature_cache import FeatureCache
 
-__all__ = ["Batch", "InMemorySplit", "MemoryBudget", "PrefetchLoader", "read_all"]
+__all__ = ["Batch", "InMemorySplit", "MemoryBudget", "PrefetchLoader", "StoredArrays"]
 
 GPU_FRACTION = 0.6  # of the free GPU memory; the rest is for the model and its activations
+READERS = 4  # threads: checksums, and disks that serve several requests at once
 BLOCK_BYTES = 2**28  # copied at a time; a power of two, to which PyTorch rounds page-locked memory up
 
 
@@ -60,12 +63,12 @@ class MemoryBudget:
             self.left = {"device": GPU_FRACTION * torch.cuda.mem_get_info(self.device)[0], "locked": max_bytes}
 
     def place(self, nbytes: int) -> str:
-        """Reserve memory; return where: ``"device"``, ``"locked"`` (host memory) or ``"map"`` (none reserved)."""
+        """Reserve memory; return where: ``"device"``, ``"locked"`` (host memory) or ``"store"`` (none reserved)."""
         for place, left in self.left.items():
             if nbytes <= left:
                 self.left[place] -= nbytes
                 return place
-        return "map"
+        return "store"
 
 
 class InMemorySplit(torch.utils.data.Dataset):
@@ -106,12 +109,13 @@ class InMemorySplit(torch.utils.data.Dataset):
         self.data, self.data_ids = dataset.data, dataset.data_ids
         self.device = memory.device
         rows = [self.data[i] for i in self.data_ids]
-        self.arrays = read_all(stored, rows)
-        dtypes = {x.dtype for x in self.arrays}
-        self.dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32  # 16-bit and other audio in one split
-        self.frames = [len(x) for x in self.arrays]
-        self.channels = self.arrays[0].shape[1:]  # () or (C,)
-        self.nbytes = sum(x.numel() for x in self.arrays) * self.dtype.itemsize
+        self.arrays = StoredArrays(stored, rows)
+        dtypes, shapes = zip(*self.arrays.layouts())
+        self.dtype = dtypes[0] if len(set(dtypes)) == 1 else torch.float32  # 16-bit and other audio in one split
+        self.frames = [shape[0] for shape in shapes]
+        self.channels = shapes[0][1:]  # () or (C,)
+        self.row_bytes = math.prod(self.channels) * self.dtype.itemsize
+        self.nbytes = sum(self.frames) * self.row_bytes
         self.place = memory.place(self.nbytes)
         if self.place == "device":
             self._pack()
@@ -167,19 +171,65 @@ class InMemorySplit(torch.utils.data.Dataset):
 
     def _blocks(self) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Yield concatenated utterances in blocks, page-locked for a GPU, with their lengths."""
-        group, size = [], 0
-        for i, x in enumerate(self.arrays):
-            group.append(self._in_common_dtype(x))
-            size += group[-1].nbytes
-            if i + 1 == len(self.arrays) or size + self.arrays[i + 1].numel() * self.dtype.itemsize > BLOCK_BYTES:
-                block = torch.cat(group)
+        with ThreadPoolExecutor(READERS) as pool:
+            start = 0
+            while start < len(self.frames):
+                end, size = start, 0
+                while end < len(self.frames) and (
+                    end == start or size + self.frames[end] * self.row_bytes <= BLOCK_BYTES
+                ):
+                    size += self.frames[end] * self.row_bytes
+                    end += 1
+                block = torch.cat(
+                    [self._in_common_dtype(x) for x in pool.map(self.arrays.__getitem__, range(start, end))]
+                )
                 if self.device.type == "cuda":
                     block = block.pin_memory()
-                yield block, [len(y) for y in group]
-                group, size = [], 0
+                yield block, self.frames[start:end]
+                start = end
 
     def _in_common_dtype(self, x: torch.Tensor) -> torch.Tensor:
         return x if x.dtype == self.dtype else to_float(x)
+
+
+class StoredArrays(Sequence):
+    """The stored arrays of some utterances, each read when it is indexed; thread-safe.
+
+    Arrays that are missing or damaged are made again.
+
+    Parameters
+    ----------
+    stored : korser.data.audio_cache.AudioStore or korser.data.feature_cache.FeatureCache
+    rows : sequence of mapping
+        With ``path``, ``digest`` and ``samples``.
+    """
+
+    def __init__(self, stored: AudioStore | FeatureCache, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.stored = stored
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Return one array; raises a UserError if it is damaged again after it was made again."""
+        return self._repaired(self.stored.store.read, index)
+
+    def layouts(self) -> list[tuple[torch.dtype, tuple[int, ...]]]:
+        """Return dtype and shape of every array."""
+        return [self._repaired(self.stored.store.layout, i) for i in range(len(self))]
+
+    def _repaired(self, look_up: Callable[[str], Any], index: int) -> Any:
+        key = self.rows[index]["digest"]
+        try:
+            return look_up(key)
+        except KeyError:
+            self.stored.fill(pd.DataFrame(self.rows), progressbar=False)
+        try:
+            return look_up(key)
+        except KeyError:
+            folder = self.stored.store.folder
+            raise UserError(f"{folder}: written data are read back damaged: choose another cache_folder") from None
 
 
 class Batch:
@@ -249,34 +299,3 @@ class _PrefetchIterator:
         batch, self.ahead = self.ahead, next(self.batches, None)
         self._num_yielded += 1
         return batch
-
-
-def read_all(stored: AudioStore | FeatureCache, rows: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
-    """Return the stored arrays of some utterances, over the memory map; make damaged ones again.
-
-    Parameters
-    ----------
-    stored : korser.data.audio_cache.AudioStore or korser.data.feature_cache.FeatureCache
-    rows : sequence of mapping
-        With ``path``, ``digest`` and ``samples``.
-
-    Raises
-    ------
-    UserError
-        If an array is damaged again.
-    """
-
-    def read(row):
-        try:
-            return stored.store.read(row["digest"])
-        except KeyError:
-            return None
-
-    with ThreadPoolExecutor(4) as pool:  # checksums, and disks that serve several requests at once
-        arrays = list(pool.map(read, rows))
-        if any(x is None for x in arrays):
-            stored.fill(pd.DataFrame(rows), progressbar=False)
-            arrays = list(pool.map(read, rows))
-    if any(x is None for x in arrays):
-        raise UserError(f"{stored.store.folder}: written data are read back damaged: choose another cache_folder")
-    return arrays

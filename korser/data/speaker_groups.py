@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from korser.corpora import LABELS
+from korser.corpora.cells import identify
 from korser.utils.errors import UserError
 from korser.utils.text import shorten
 
@@ -33,7 +34,8 @@ def match_names(wanted: Any, speakers: pd.Series, setting: str) -> list[str]:
         if name.isdecimal():
             by_number.setdefault(int(name), []).append(name)
     matched = []
-    for name in map(str, wanted if isinstance(wanted, (list, tuple, set)) else [wanted]):
+    for given in wanted if isinstance(wanted, (list, tuple, set)) else [wanted]:
+        name = identify(given) or str(given)
         if name in speakers:
             matched.append(name)
         elif name.isdecimal() and len(by_number.get(int(name), [])) == 1:
@@ -66,11 +68,13 @@ def divide_groups(
 ) -> dict[Any, str]:
     """Return ``{group: split}`` for the groups (speakers or sentences) of a corpus."""
     groups = sorted(data[column].unique(), key=natural_order)
-    if len(groups) < 3:
-        advice = ", or use the protocol random_stratified" if column == "speaker" else ""
+    required = _required_groups(valid)
+    if len(groups) < required:
+        advice = ", set split.valid=0 (no validation)" if required == 3 and len(groups) == 2 else ""
+        advice += ", or use the protocol random_stratified" if column == "speaker" else ""
         raise UserError(
-            f"{column}-independent splits need at least 3 {column}s, got {len(groups)} ({shorten(groups)}): add some"
-            f"{advice}"
+            f"{column}-independent splits need at least {required} {column}s, got {len(groups)} ({shorten(groups)}): "
+            f"add some{advice}"
         )
     given = {"test": test_groups, "valid": valid_groups}
     chosen = {
@@ -88,7 +92,10 @@ def divide_groups(
             n = to_count(size, len(groups), split, f"{column}s")
             free = [g for g in groups if not any(g in names for names in chosen.values())]
             if n >= len(free):
-                raise UserError(f"split.{split}={size!r}: no {column} is left to train on: reduce it")
+                raise UserError(
+                    f"split.{split}={size!r}: {n} of {len(groups)} {column}s to {split}, {len(groups) - len(free)} "
+                    f"chosen before: no {column} is left to train on: reduce it"
+                )
             chosen[split] = _best_balanced(table, free, n, rng)
     split_of = dict.fromkeys(groups, "train")
     for split in ("test", "valid"):
@@ -121,16 +128,23 @@ def _best_balanced(table: pd.DataFrame, free: list, n: int, rng: np.random.Gener
     return [table.index[i] for i in sorted(best)]
 
 
-def drawn_folds(data: pd.DataFrame, n_folds: int, order: str, seed: int) -> list[list[str]]:
+def _required_groups(valid: float | int) -> int:
+    """Return how many groups train, valid and test need at least; ``valid=0`` means that nothing validates."""
+    return 2 if valid == 0 else 3
+
+
+def drawn_folds(data: pd.DataFrame, n_folds: int, order: str, seed: int, valid: float | int = 0.2) -> list[list[str]]:
     """Return the speakers of each fold, balanced by class or in the order of their names."""
     speakers = sorted(data["speaker"].unique(), key=natural_order)
     if order not in FOLD_ORDERS:
         raise UserError(f"split.folds={order}: expected balanced, consecutive or a list of lists of speakers")
-    if not isinstance(n_folds, int) or not 3 <= n_folds <= len(speakers):
-        raise UserError(
-            f"split.n_folds={n_folds!r}: expected an integer from 3 (train, valid, test) to the number of speakers "
-            f"({len(speakers)}); or use the protocol random_stratified"
-        )
+    least = _required_groups(valid)
+    if not isinstance(n_folds, int) or not least <= n_folds <= len(speakers):
+        parts = "train, valid, test" if least == 3 else "train, test"
+        expected = f"an integer from {least} ({parts}) to the number of speakers ({len(speakers)})"
+        if len(speakers) < least:
+            expected = f"at least {least} speakers ({parts}), but the corpus has {len(speakers)} ({shorten(speakers)})"
+        raise UserError(f"split.n_folds={n_folds!r}: expected {expected}; or use the protocol random_stratified")
     if order == "consecutive":
         return [list(group) for group in np.array_split(np.array(speakers, dtype=object), n_folds)]
     data = data.sort_values("id")

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from korser.corpora import LABELS
+from korser.corpora.table import similar_speakers
+from korser.data.near_copies import find_near_copies
+from korser.data.speaker_groups import natural_order
 from korser.data.splits import SPLITS, require_speakers, shared_values, speaker_independent, warn_once
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
-from korser.utils.text import plural, shorten
+from korser.utils.text import number, plural, shorten
 
-__all__ = ["LEXICAL_LEAKAGE", "check_splits", "lexical_leakage"]
+__all__ = ["check_splits", "copies", "lexical_leakage", "near_copies", "split_notes", "two_genders"]
 
-LEXICAL_LEAKAGE = Note(
-    "lexical_leakage",
-    "LEXICAL LEAKAGE: every sentence occurs with one label only, and test sentences also occur in training; separate "
-    "them by the protocol speaker_holdout with hold_out=sentence",
-)
+SENTENCE_COLUMNS = ("sentence", "text", "transcript", "transcription", "utterance", "words", "statement", "script")
+MAX_SPELLINGS = 20_000  # pairs of sentences that are compared
+WORDS_GAIN = 0.25  # share of the majority class's errors that sentences avoid, from which on they tell the label
 MIN_UTTERANCES, MIN_SPEAKERS = 5, 2  # classes with fewer are reported: a misspelt label is a class of its own
 
 
@@ -30,8 +37,8 @@ def check_splits(
     Parameters
     ----------
     data : pandas.DataFrame
-        With ``split``. With ``digest`` (:func:`korser.data.audio_cache.scan_audio`), the same audio in two splits or
-        with two labels is refused too.
+        With ``split``. With ``digest`` (:func:`korser.data.audio_cache.scan_audio`), the same audio in two splits, of
+        two speakers or with two labels is refused too.
     protocol : str
     tasks : sequence of str
         Label columns, as far as present: every class to validate or test must occur in training.
@@ -63,7 +70,7 @@ def check_splits(
                 f"split.protocol={protocol}: {len(shared)} recordings are in more than one split ({shorten(files)} are "
                 "the same audio): remove the copies"
             )
-        _refuse_two_labels(data, tasks)
+        _refuse_conflicting_copies(data, tasks)
     trained = data[data["split"] == "train"]
     for task in tasks:
         _warn_of_small_classes(data, task)
@@ -75,45 +82,144 @@ def check_splits(
             )
 
 
-def lexical_leakage(data: pd.DataFrame, task: str) -> bool:
-    """Return whether most test utterances have a sentence of the training split that implies their label.
-
-    Acted corpora have each actor say a sentence in every emotion; where the script depends on the emotion, a model can
-    recognise words instead of expression.
+def split_notes(data: pd.DataFrame, task: str, cache_folder: str | Path) -> list[Note]:
+    """Return what is probably wrong with the identity of recordings and speakers, and whether words tell the label.
 
     Parameters
     ----------
     data : pandas.DataFrame
-        With ``split``.
+        With ``split`` and ``digest``.
+    task : str
+        The main task.
+    cache_folder : str or Path
+        For decoded audio and fingerprints.
+
+    Returns
+    -------
+    list of Note
+        Codes ``copies``, ``near_copies``, ``similar_speakers``, ``two_genders`` and ``lexical_leakage``.
+    """
+    notes = [copies(data), near_copies(data, cache_folder), similar_speakers(data), two_genders(data)]
+    return [note for note in (*notes, lexical_leakage(data, task)) if note is not None]
+
+
+def copies(data: pd.DataFrame) -> Note | None:
+    """Return a warning about recordings of one speaker that occur more than once in the test split."""
+    repeated = data[(data["split"] == "test") & data["digest"].duplicated()]
+    if not len(repeated):
+        return None
+    return Note(
+        "copies",
+        f"COPIES: {len(repeated)} of {(data['split'] == 'test').sum()} test utterances are copies of others and count "
+        f"twice ({shorten(repeated['id'])})",
+    )
+
+
+def near_copies(data: pd.DataFrame, cache_folder: str | Path) -> Note | None:
+    """Return a warning about recordings that are nearly the same in two splits or of two speakers."""
+    groups = [data["split"], data["speaker"].where(data["speaker"].notna(), "")]
+    pairs = find_near_copies(data, list(zip(*groups)), cache_folder)
+    if not pairs:
+        return None
+    names = [f"{data['id'].iloc[i]} and {data['id'].iloc[j]}" for i, j in pairs]
+    return Note(
+        "near_copies",
+        f"NEAR COPIES: {plural(len(pairs), 'pair')} of recordings in different splits or of different speakers are the "
+        f"same but for level, format or ends ({shorten(names)})",
+    )
+
+
+def two_genders(data: pd.DataFrame) -> Note | None:
+    """Return a warning about speakers with more than one gender."""
+    if "gender" not in data or "speaker" not in data:
+        return None
+    n_genders = data.groupby("speaker")["gender"].nunique()
+    names = sorted(n_genders.index[n_genders > 1], key=natural_order)
+    if not names:
+        return None
+    return Note(
+        "two_genders",
+        f"TWO GENDERS: {plural(len(names), 'speaker')} with more than one gender ({shorten(names)}): two people of the "
+        "same name, or a wrong label",
+    )
+
+
+def lexical_leakage(data: pd.DataFrame, task: str) -> Note | None:
+    """Return a warning if the sentences of test utterances tell their labels.
+
+    Acted corpora have each actor say a sentence in every emotion; where the script depends on the emotion, a model can
+    recognise words instead of expression. Each test utterance is predicted as the most frequent label of its sentence
+    in training, and compared with the most frequent label.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+        With ``split``, and sentences in one of :data:`SENTENCE_COLUMNS`. Capitals, punctuation and spaces do not count.
     task : str
         Label column.
 
     Returns
     -------
-    bool
-        False without a column ``sentence``, and if sentences are separated (``hold_out``).
+    Note or None
+        None without sentences, and if sentences are separated (``hold_out``).
     """
-    if "sentence" not in data or task not in data:
-        return False
-    data = data[data["sentence"].notna() & data[task].notna()]
-    n_labels = data.groupby("sentence")[task].nunique()
-    trained, tested = (data.loc[data["split"] == split, "sentence"] for split in ("train", "test"))
-    leaking = tested.isin(trained) & (tested.map(n_labels) == 1)
-    return bool(len(tested) and leaking.mean() > 0.5 and trained.duplicated().any())
+    column = next((column for column in data if column.casefold() in SENTENCE_COLUMNS), None)
+    if column is None or task not in data:
+        return None
+    data = data[data[column].notna() & data[task].notna()]
+    trained, tested = (data[data["split"] == split] for split in ("train", "test"))
+    if trained.empty or tested.empty:
+        return None
+    counts = pd.crosstab(trained[column].map(_plain_sentence), trained[task])
+    sentences = _known_sentences(tested[column].map(_plain_sentence), counts.index)
+    majority = trained[task].mode().iloc[0]
+    by_words = sentences.map(counts.idxmax(axis=1)).fillna(majority)
+    accuracy, baseline = (float((guess == tested[task]).mean()) for guess in (by_words, majority))
+    chance = 3 * np.sqrt(baseline * (1 - baseline) / len(tested))
+    if accuracy - baseline <= max(WORDS_GAIN * (1 - baseline), chance):
+        return None
+    return Note(
+        "lexical_leakage",
+        f"LEXICAL LEAKAGE: the sentences alone predict the {task} of test utterances with an accuracy of "
+        f"{number(accuracy)} (the most frequent class: {number(baseline)}), since training has the same sentences; "
+        f"separate them by the protocol speaker_holdout with hold_out={column}",
+    )
 
 
-def _refuse_two_labels(data: pd.DataFrame, tasks: Sequence[str]) -> None:
-    """Raise a UserError if one recording has two labels; twice in a split is not a leak."""
-    copies = data[data["digest"].duplicated(keep=False)]
-    for task in tasks:
-        labels = copies[copies[task].notna()].drop_duplicates(["digest", task])
-        conflicts = labels[labels["digest"].duplicated(keep=False)]
+def _plain_sentence(text: Any) -> str:
+    """Return letters and digits only; punctuation, capitals, spaces and Unicode forms are spelling variants."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", str(text)).casefold())
+
+
+def _known_sentences(sentences: pd.Series, known: pd.Index) -> pd.Series:
+    """Replace sentences that are not known by known ones that are spelt nearly the same, if there are few."""
+    unknown = [name for name in sentences.unique() if name not in known and not re.search(r"\d", name)]  # no codes
+    if len(unknown) * len(known) > MAX_SPELLINGS:
+        return sentences
+    near = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.9) for name in unknown}
+    return sentences.replace({name: match[0] for name, match in near.items() if match})
+
+
+def _refuse_conflicting_copies(data: pd.DataFrame, tasks: Sequence[str]) -> None:
+    """Raise a UserError if one recording has two speakers or two labels; warn if it occurs twice in a split."""
+    repeated = data[data["digest"].duplicated(keep=False)]
+    for column in ("speaker", *tasks):
+        values = repeated[repeated[column].notna()].drop_duplicates(["digest", column])
+        conflicts = values[values["digest"].duplicated(keep=False)]
         if len(conflicts):
             one, other = conflicts[conflicts["digest"] == conflicts["digest"].iloc[0]].head(2).to_dict("records")
+            names = f"{one[column]} and {other[column]}"
+            told = f"of the speakers {names}, so that one person counts twice" if column == "speaker" else ""
             raise UserError(
-                f"{one['path']} and {other['path']} are the same audio, labelled {task} {one[task]} and {other[task]}: "
-                "keep the correct one"
+                f"{one['path']} and {other['path']} are the same audio, {told or f'labelled {column} {names}'}: keep "
+                "the correct one"
             )
+    if len(repeated):
+        n_more = len(repeated) - repeated["digest"].nunique()
+        warn_once(
+            f"{plural(n_more, 'recording')} of one speaker occur more than once in a split and count twice "
+            f"({shorten(repeated['path'], 2)} are the same audio): remove the copies"
+        )
 
 
 def _warn_of_small_classes(data: pd.DataFrame, task: str) -> None:

@@ -14,8 +14,9 @@ Every draw depends on the seed and the utterances only, not on the order of the 
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -23,9 +24,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from korser.corpora.columns import rename_hint
 from korser.data.speaker_groups import divide_groups, drawn_folds, listed_folds, match_names, natural_order, to_count
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean
+from korser.utils.text import closest_name, did_you_mean
 
 __all__ = [
     "ATTRIBUTES",
@@ -42,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 ATTRIBUTES = ("gender", "age", "intensity")  # columns besides the speaker by which results are grouped
+NOBODY = ("unknown", "unk", "unspecified", "missing", "none", "nan", "n/a", "n.a.", "not available", "미상", "모름")
 SPLIT_SYNONYMS = {"val": "valid", "validation": "valid", "dev": "valid", "development": "valid", "training": "train"}
 MAX_SEED = 2**32 - 1  # of scikit-learn
 
@@ -51,18 +54,20 @@ def assign_splits(
     *,
     protocol: str,
     seed: int = 0,
-    test: float | int = 0.2,
-    valid: float | int = 0.2,
+    test: float | int | None = None,
+    valid: float | int | None = None,
     test_speakers: Sequence | None = None,
     valid_speakers: Sequence | None = None,
     exclude_speakers: Sequence | None = None,
-    n_folds: int = 5,
-    fold: int = 0,
-    folds: str | Sequence[Sequence] = "balanced",
-    stratify: str = "emotion",
+    n_folds: int | None = None,
+    fold: int | str | None = None,
+    folds: str | Sequence[Sequence] | None = None,
+    stratify: str | None = None,
     hold_out: str | None = None,
 ) -> pd.DataFrame:
     """Assign every utterance of a corpus to a split.
+
+    Settings that the protocol does not use are refused.
 
     Parameters
     ----------
@@ -72,21 +77,26 @@ def assign_splits(
         One of those above.
     seed : int
         Of the random choices, >= 0.
-    test, valid : float or int
+    test, valid : float or int, optional
         ``speaker_holdout``: fraction or number of speakers, chosen such that emotion, gender and intensity have similar
         distributions in all splits. ``random_stratified``: fraction of each class, or number of utterances per class.
-        With ``valid=0`` there is no validation split, in ``speaker_kfold`` neither.
+        Default: 0.2. With ``valid=0`` there is no validation split, in the protocols with folds neither.
     test_speakers, valid_speakers : list, optional
-        ``speaker_holdout``: the speakers; ``13`` and ``"13"`` both match a speaker named 13 or 013.
+        ``speaker_holdout``: the speakers, in place of ``test`` and ``valid``; ``13`` and ``"13"`` both match a speaker
+        named 13 or 013.
     exclude_speakers : list, optional
         Speakers to leave out, such as those of the final test while settings are searched.
-    n_folds, fold : int
-        ``speaker_kfold``: number of folds, and the index of the tested one; the next fold, cyclically, validates.
-        ``manifest`` and ``manifest_random``: index into the sorted values of the ``fold`` column.
-    folds : {"balanced", "consecutive"} or list of list
-        ``speaker_kfold``: speakers distributed such that classes are balanced, in the order of names, or as listed.
-    stratify : str
+    n_folds : int, optional
+        ``speaker_kfold``: number of folds. Default: 5.
+    fold : int or str, optional
+        The tested fold; the next one, cyclically, validates. ``speaker_kfold``: its index, by default 0. ``manifest``
+        and ``manifest_random``: a value of the ``fold`` column, by default the first.
+    folds : {"balanced", "consecutive"} or list of list, optional
+        ``speaker_kfold``: speakers distributed such that classes are balanced (the default), in the order of names, or
+        as listed.
+    stratify : str, optional
         ``random_stratified``: the column whose classes are divided; utterances without a label are trained on.
+        Default: ``emotion``.
     hold_out : str, optional
         ``speaker_holdout``: a second column (``sentence``) whose values are divided like the speakers; utterances whose
         speaker and sentence are in different splits are left out.
@@ -102,33 +112,32 @@ def assign_splits(
     UserError
         If the protocol, a speaker or a setting does not fit the corpus.
     """
+    settings = {
+        "seed": seed or None,
+        "test": test,
+        "valid": valid,
+        "test_speakers": test_speakers,
+        "valid_speakers": valid_speakers,
+        "n_folds": n_folds,
+        "fold": fold,
+        "folds": folds,
+        "stratify": stratify,
+        "hold_out": hold_out,
+    }
+    settings = {name: value for name, value in settings.items() if value is not None}
     divide = _find_protocol(protocol).divide
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
         raise UserError(f"split.seed={seed!r}: expected an integer from 0 to {MAX_SEED}")
-    for setting, column in (("stratify", stratify), ("hold_out", hold_out)):
-        if not isinstance(column, str) and (column is not None or setting == "stratify"):
-            raise UserError(f"split.{setting}={column!r}: expected the name of one column")
-    if hold_out is not None and protocol != "speaker_holdout":
-        raise UserError(f"split.hold_out={hold_out}: requires the protocol speaker_holdout, not {protocol}")
+    _require_used(settings, protocol)
+    for name in ("stratify", "hold_out"):
+        if not isinstance(settings.get(name, ""), str):
+            raise UserError(f"split.{name}={settings[name]!r}: expected the name of one column")
     _warn_of_unused_columns(data, protocol)
     data = data.copy()
     if exclude_speakers is not None:
         require_speakers(data, protocol)
         data = data[~data["speaker"].isin(match_names(exclude_speakers, data["speaker"], "exclude_speakers"))]
-    return divide(
-        data,
-        protocol=protocol,
-        seed=seed,
-        test=test,
-        valid=valid,
-        test_speakers=test_speakers,
-        valid_speakers=valid_speakers,
-        n_folds=n_folds,
-        fold=fold,
-        folds=folds,
-        stratify=stratify,
-        hold_out=hold_out,
-    )
+    return divide(data, protocol=protocol, **settings)
 
 
 def speaker_independent(protocol: str) -> bool:
@@ -137,13 +146,25 @@ def speaker_independent(protocol: str) -> bool:
 
 
 def require_speakers(data: pd.DataFrame, protocol: str) -> None:
-    """Raise a UserError if an utterance has no speaker."""
+    """Raise a UserError if an utterance has no speaker, or one such as "unknown"."""
     unknown = data["speaker"].isna() if "speaker" in data else pd.Series(True, index=data.index)
     if unknown.any():
         raise UserError(
             f"split.protocol={protocol}: {unknown.sum()} of {len(data)} utterances have no speaker (first: "
-            f"{data['id'][unknown].iloc[0]}): fill the column 'speaker', or use random_stratified or manifest_random"
+            f"{data['id'][unknown].iloc[0]}): {rename_hint('speaker', data) if unknown.all() else ''}fill the column "
+            "'speaker', or use random_stratified or manifest_random"
         )
+    nobody = [name for name in data["speaker"].unique() if _is_nobody(str(name))]
+    if nobody:
+        n = int(data["speaker"].isin(nobody).sum())
+        raise UserError(
+            f"split.protocol={protocol}: the speaker '{nobody[0]}' of {n} of {len(data)} utterances is no person: fill "
+            "in who speaks, or leave the cell empty and use random_stratified or manifest_random"
+        )
+
+
+def _is_nobody(name: str) -> bool:
+    return name.strip().casefold() in NOBODY or not any(character.isalnum() for character in name)
 
 
 def shared_values(data: pd.DataFrame, column: str) -> list:
@@ -167,9 +188,31 @@ def _warn_of_unused_columns(data: pd.DataFrame, protocol: str) -> None:
         )
 
 
-# -- protocols: each takes the keywords of assign_splits that it needs -------------------------------------------------
+def _require_used(settings: Mapping[str, Any], protocol: str) -> None:
+    """Refuse settings that a protocol does not take, or that another one replaces."""
+    for name, value in settings.items():
+        users = [other for other, found in PROTOCOLS.items() if name in inspect.signature(found.divide).parameters]
+        if protocol not in users:
+            raise UserError(
+                f"split.{name}={value}: not used by the protocol {protocol}, but by {', '.join(users)}: remove it "
+                "or choose another protocol"
+            )
+    for size in ("test", "valid"):
+        if {size, f"{size}_speakers"} <= settings.keys() and "hold_out" not in settings:  # which is divided by size
+            raise UserError(f"split.{size}={settings[size]}: not used with split.{size}_speakers: remove one")
+
+
+# -- protocols: each takes the settings that it uses -------------------------------------------------------------------
 def _speaker_holdout(
-    data, *, protocol, seed, test, valid, test_speakers, valid_speakers, hold_out, **_
+    data: pd.DataFrame,
+    *,
+    protocol: str,
+    seed: int = 0,
+    test: float | int = 0.2,
+    valid: float | int = 0.2,
+    test_speakers: Sequence | None = None,
+    valid_speakers: Sequence | None = None,
+    hold_out: str | None = None,
 ) -> pd.DataFrame:
     require_speakers(data, protocol)
     data["split"] = data["speaker"].map(
@@ -186,25 +229,34 @@ def _speaker_kfold(
     data: pd.DataFrame,
     *,
     protocol: str,
-    seed: int,
-    n_folds: int,
-    fold: int,
-    folds: str | Sequence[Sequence],
-    valid: float | int,
-    **_: Any,
+    seed: int = 0,
+    n_folds: int | None = None,
+    fold: int = 0,
+    folds: str | Sequence[Sequence] = "balanced",
+    valid: int | None = None,
 ) -> pd.DataFrame:
     require_speakers(data, protocol)
     if isinstance(folds, str):
-        groups = drawn_folds(data, n_folds, folds, seed)
+        groups = drawn_folds(data, 5 if n_folds is None else n_folds, folds, seed, valid)
     else:
         groups = listed_folds(data, folds)
+        if n_folds not in (None, len(groups)):
+            raise UserError(f"split.n_folds={n_folds}: split.folds lists {len(groups)} groups: remove n_folds")
+    if not isinstance(fold, int) or not 0 <= fold < len(groups):
+        raise UserError(f"split.fold={fold!r}: expected an integer from 0 to {len(groups) - 1} ({len(groups)} folds)")
     data["fold"] = data["speaker"].map({speaker: f for f, group in enumerate(groups) for speaker in group})
     data["split"] = _split_by_fold(data["fold"], list(range(len(groups))), fold, valid)
     return data
 
 
 def _random_stratified(
-    data: pd.DataFrame, *, seed: int, stratify: str, test: float | int, valid: float | int, **_: Any
+    data: pd.DataFrame,
+    *,
+    protocol: str,
+    seed: int = 0,
+    stratify: str = "emotion",
+    test: float | int = 0.2,
+    valid: float | int = 0.2,
 ) -> pd.DataFrame:
     if stratify not in data:
         raise UserError(
@@ -229,7 +281,9 @@ def _random_stratified(
     return data
 
 
-def _manifest(data: pd.DataFrame, *, protocol: str, fold: int, valid: float | int, **_: Any) -> pd.DataFrame:
+def _manifest(
+    data: pd.DataFrame, *, protocol: str, fold: int | str | None = None, valid: int | None = None
+) -> pd.DataFrame:
     columns = [c for c in ("split", "fold") if c in data and data[c].notna().any()]
     if not columns:
         raise UserError(f"split.protocol={protocol}: the corpus has neither a column 'split' nor a column 'fold'")
@@ -241,14 +295,18 @@ def _manifest(data: pd.DataFrame, *, protocol: str, fold: int, valid: float | in
         names = sorted(data["fold"].unique(), key=natural_order)
         if len(names) < 3:
             raise UserError(f"split.protocol={protocol}: {len(names)} folds: expected at least 3 (train, valid, test)")
-        data["split"] = _split_by_fold(data["fold"], names, fold, valid)
+        data["split"] = _split_by_fold(data["fold"], names, _match_fold(fold, names), valid)
         return data
+    for name, value in (("fold", fold), ("valid", valid)):
+        if value is not None:
+            raise UserError(f"split.{name}={value}: not used, since the corpus has a column 'split': remove it")
     split = data["split"].map(lambda s: SPLIT_SYNONYMS.get(str(s).lower(), str(s).lower()))
     unknown = ~split.isin(SPLITS)
     if unknown.any():
         row = data[unknown].iloc[0]
         raise UserError(
             f"split.protocol={protocol}: {row['id']} has the split '{row['split']}': expected train, valid or test"
+            f"{closest_name(row['split'], SPLITS)}"
         )
     data["split"] = split
     return data
@@ -277,11 +335,19 @@ def _find_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def _split_by_fold(column: pd.Series, names: list, fold: Any, valid: float | int) -> pd.Series:
+def _match_fold(fold: int | str | None, names: list) -> Any:
+    """Return the value of the ``fold`` column that a setting means; the first if it is None."""
+    matching = [name for name in names if str(name) == str(fold)] if fold is not None else names
+    if not matching:
+        raise UserError(f"split.fold={fold}: expected a value of the column 'fold': {', '.join(map(str, names))}")
+    return matching[0]
+
+
+def _split_by_fold(column: pd.Series, names: list, fold: Any, valid: int | None) -> pd.Series:
     """Return the split of each row: one fold is the test split, the next one the validation split."""
-    if not isinstance(fold, int) or not 0 <= fold < len(names):
-        raise UserError(f"split.fold={fold!r}: expected an integer from 0 to {len(names) - 1} ({len(names)} folds)")
-    splits = {names[fold]: "test"}
+    if valid not in (None, 0):
+        raise UserError(f"split.valid={valid}: a fold validates: expected 0 (no validation split) or null")
+    splits = {fold: "test"}
     if valid != 0:
-        splits[names[(fold + 1) % len(names)]] = "valid"
+        splits[names[(names.index(fold) + 1) % len(names)]] = "valid"
     return column.map(lambda f: splits.get(f, "train"))

@@ -14,8 +14,11 @@ from tqdm import tqdm
 from korser.corpora import Corpus, load_corpus
 from korser.corpora.table import closest_label
 from korser.data.audio_cache import AudioStore, scan_audio
+from korser.data.bad_recordings import BAD_RECORDINGS
+from korser.data.split_checks import split_notes
 from korser.inference.predict import TrainedModel
 from korser.metrics.evaluate import evaluate_predictions
+from korser.runs.heard import pretrained_on_tested
 from korser.training.results import predictions_table
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
@@ -53,7 +56,8 @@ def evaluate_corpus(
     -------
     metrics, info : dict
         For :func:`korser.metrics.evaluate.summary_table`; ``info["warnings"]`` is a list of Note with the codes
-        ``changed_code``, ``trained_on_recordings`` and ``trained_on_names``.
+        ``changed_code``, ``trained_on_recordings``, ``trained_on_names``, ``pretrained_on_test_speakers`` and those of
+        :func:`korser.data.split_checks.split_notes`.
 
     Raises
     ------
@@ -61,10 +65,10 @@ def evaluate_corpus(
         If the corpus has a label that the model does not know, or shares no task with it.
     """
     loaded = load_corpus(corpus, data_folder, label_map=label_map, corpus_options=corpus_options)
-    manifest = _test_manifest(trained, loaded, cache_folder)
+    options = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)
+    name = f"{loaded.name}-{digest(options, length=8)}"
+    manifest = _test_manifest(trained, loaded, cache_folder, Path(out) / f"{name}-{BAD_RECORDINGS}")
     rows = list(manifest.itertuples())
-    for row in rows:
-        trained.require_length(row.path, row.samples)
     audio = AudioStore(cache_folder)
     probabilities = {
         row.id: trained.probabilities(audio.waveform(row.path, row.digest))
@@ -74,7 +78,9 @@ def evaluate_corpus(
     metrics = evaluate_predictions(table, trained.tasks)
 
     n_trained_on, overlap = _overlap_with_training(trained, loaded, manifest)
-    for note in overlap:
+    about_data = split_notes(manifest, trained.tasks[0].name, cache_folder)
+    notes = [*overlap, *pretrained_on_tested(trained.model, manifest), *about_data]
+    for note in notes:
         logger.warning("%s", note)
     info = {
         **trained.info,
@@ -83,20 +89,19 @@ def evaluate_corpus(
         "synthetic": loaded.synthetic,
         "protocol": f"trained on {trained.info['corpus']}",
         "speaker_independent": not overlap,
-        "lexical_leakage": False,
         "recordings_trained_on": n_trained_on,
-        "warnings": [*trained.warnings, *overlap],
+        "warnings": [*trained.warnings, *notes],
         "label_map": label_map,
     }
-    options = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)
-    name = f"{loaded.name}-{digest(options, length=8)}"
     write_csv(Path(out) / f"{name}.csv", table)
     warnings = [dataclasses.asdict(note) for note in info["warnings"]]
     write_json(Path(out) / f"{name}.json", {"info": {**info, "warnings": warnings}, "metrics": metrics})
     return metrics, info
 
 
-def _test_manifest(trained: TrainedModel, corpus: Corpus, cache_folder: str | Path) -> pd.DataFrame:
+def _test_manifest(
+    trained: TrainedModel, corpus: Corpus, cache_folder: str | Path, bad_recordings: Path
+) -> pd.DataFrame:
     """Return all utterances as a test split, with the labels of the model's tasks."""
     manifest = corpus.data.reset_index(drop=True)
     for task in trained.tasks:
@@ -112,7 +117,10 @@ def _test_manifest(trained: TrainedModel, corpus: Corpus, cache_folder: str | Pa
     if not manifest[[task.name for task in trained.tasks]].notna().any().any():
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
     columns = ["digest", "samples", "duration"]
-    manifest[columns] = scan_audio(manifest["path"].tolist(), cache_folder)[columns].to_numpy()
+    audio = scan_audio(
+        manifest["path"].tolist(), cache_folder, min_samples=trained.min_length, bad_recordings=bad_recordings
+    )
+    manifest[columns] = audio[columns].to_numpy()
     manifest["split"] = "test"
     return manifest
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +14,30 @@ import pandas as pd
 import safetensors
 import safetensors.torch
 import torch
+from tqdm import tqdm
 
-from korser.config.hparams import HParams, load_resolved
-from korser.data.audio import read_audio
+from korser.config.hparams import HParams
+from korser.data.audio import audio_digest, list_audio, read_audio, read_recording
+from korser.data.bad_recordings import BAD_RECORDINGS, find_copies, report_recordings, too_short
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
 from korser.runs.provenance import changed_sources, provenance
+from korser.runs.trust import load_recorded
 from korser.training.build import build_model
-from korser.utils.errors import UserError
+from korser.utils.errors import UserError, raise_faults
+from korser.utils.files import require_regular
 from korser.utils.notes import Note
 from korser.utils.seeding import set_arithmetic
+from korser.utils.text import shorten
 
-__all__ = ["TrainedModel", "load_trained_model"]
+__all__ = ["PIECE_SECONDS", "TrainedModel", "load_trained_model", "piece_length"]
 
 logger = logging.getLogger(__name__)
+
+PIECE_SECONDS = 30.0  # longer recordings are predicted in pieces, unless the run had longer utterances
 
 
 class TrainedModel:
@@ -42,6 +51,8 @@ class TrainedModel:
         With their classes.
     min_length : int
         The shortest input, in samples.
+    piece_length : int
+        The longest input, in samples; longer recordings are divided.
     directory : RunDirectory
     info : dict
         The contents of ``run.json``.
@@ -58,6 +69,7 @@ class TrainedModel:
         model: SpeechEmotionModel,
         tasks: list[Task],
         min_length: int,
+        piece_length: int,
         directory: RunDirectory,
         info: dict[str, Any],
         warnings: list[Note],
@@ -67,6 +79,7 @@ class TrainedModel:
         self.model = model.eval().to(device)
         self.tasks = tasks
         self.min_length = min_length
+        self.piece_length = piece_length
         self.directory = directory
         self.cache_folder = cache_folder
         self.info = info
@@ -74,19 +87,35 @@ class TrainedModel:
         self.device = device
 
     @torch.no_grad()
-    def probabilities(self, waveform: torch.Tensor) -> dict[str, np.ndarray]:
-        """Compute the probabilities ``{task: (K,)}`` of one waveform ``(T,)`` at 16 kHz in [-1, 1]."""
-        x = waveform[None].to(self.device)
-        logits, _ = self.model(x, torch.tensor([x.shape[1]], device=self.device))
-        return {name: scores[0].float().softmax(-1).cpu().numpy() for name, scores in logits.items()}
+    def probabilities(
+        self, waveform: torch.Tensor, on_piece: Callable[[float], Any] = lambda seconds: None
+    ) -> dict[str, np.ndarray]:
+        """Compute the probabilities ``{task: (K,)}`` of one waveform ``(T,)`` at 16 kHz in [-1, 1].
 
-    def predict_files(self, paths: Sequence[str | Path]) -> pd.DataFrame:
+        A waveform longer than ``piece_length`` is divided into equal pieces, whose probabilities are averaged: time and
+        memory of attention grow with the square of the length, and such lengths were not trained on. ``on_piece`` is
+        called after each piece with its seconds.
+        """
+        probabilities: dict[str, np.ndarray] = {}
+        pieces = waveform.tensor_split(-(-len(waveform) // self.piece_length))
+        for piece in pieces:
+            x = piece[None].to(self.device)
+            logits, _ = self.model(x, torch.tensor([x.shape[1]], device=self.device))
+            for name, scores in logits.items():
+                p = scores[0].float().softmax(-1).cpu().numpy()
+                probabilities[name] = probabilities[name] + p if name in probabilities else p
+            on_piece(len(piece) / SAMPLE_RATE)
+        return {name: p / len(pieces) for name, p in probabilities.items()}
+
+    def predict_files(self, paths: Sequence[str | Path], progressbar: bool = False) -> pd.DataFrame:
         """Predict classes and probabilities of audio files.
 
         Parameters
         ----------
         paths : list of str or Path
-            Files in any format that :func:`korser.data.audio.read_audio` reads.
+            Files in any format that :func:`korser.data.audio.read_recording` reads, or folders with such files at any
+            depth.
+        progressbar : bool
 
         Returns
         -------
@@ -96,31 +125,71 @@ class TrainedModel:
         Raises
         ------
         UserError
-            If a file cannot be read or is too short; all are checked first.
+            If files cannot be read or are too short; all are checked first, and listed in the folder ``evaluations`` of
+            the run.
         """
-        waveforms = [read_audio(path) for path in paths]
-        for path, waveform in zip(paths, waveforms):
-            self.require_length(path, len(waveform))
-        classes = {task.name: task.classes for task in self.tasks}
+        paths = _find_files(paths)
+        seconds = self._check_files(paths, progressbar)
         rows = []
-        for path, waveform in zip(paths, waveforms):
-            row = {"path": str(path)}
-            for name, p in self.probabilities(waveform).items():
-                row[f"{name}_pred"] = classes[name][p.argmax()]
-                row |= {f"{name}_prob_{label}": float(value) for label, value in zip(classes[name], p)}
-            rows.append(row)
+        bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
+        with tqdm(
+            total=seconds, desc="predict", bar_format=bar_format, disable=not progressbar, dynamic_ncols=True
+        ) as bar:
+            for path in paths:  # read again: all of them may not fit into memory
+                row = {"path": path}
+                probabilities = self.probabilities(read_audio(path), bar.update)
+                for task in self.tasks:
+                    p = probabilities[task.name]
+                    row[f"{task.name}_pred"] = task.classes[p.argmax()]
+                    row |= {f"{task.name}_prob_{label}": float(value) for label, value in zip(task.classes, p)}
+                rows.append(row)
         return pd.DataFrame(rows)
 
-    def require_length(self, path: str | Path, samples: int) -> None:
-        """Raise a UserError if a file is too short for the model."""
-        if samples < self.min_length:
-            raise UserError(
-                f"{path} is too short: {samples / SAMPLE_RATE:.3f} s, but the model needs "
-                f"{self.min_length / SAMPLE_RATE:.3f} s"
+    def _check_files(self, paths: list[str], progressbar: bool) -> float:
+        """Report and refuse recordings as training does; return their seconds in all."""
+        notes, errors, digests, lengths = {}, {}, [], {}
+        for path in tqdm(paths, desc="check audio", unit="file", disable=not progressbar, leave=False):
+            try:
+                recording = read_recording(path)
+                error = too_short(path, len(recording.audio), self.min_length)
+            except UserError as unusable:
+                error = str(unusable)
+            if error is not None:
+                errors[path] = error
+                continue
+            notes[path] = list(recording.notes)
+            digests.append((path, audio_digest(recording.audio)))
+            lengths[path] = len(recording.audio)
+        long = [path for path, samples in lengths.items() if samples > self.piece_length]
+        if long:
+            logger.info(
+                "%d of %d recordings are longer than %g s (%s): divided into pieces, whose probabilities are averaged",
+                len(long),
+                len(lengths),
+                self.piece_length / SAMPLE_RATE,
+                shorten(long, 1),
             )
+        for path, copy in find_copies(digests).items():
+            notes[path].append(copy)
+        report_recordings(notes, errors, self.directory.evaluations / f"predict-{BAD_RECORDINGS}")
+        return sum(lengths[path] for path in paths) / SAMPLE_RATE
 
 
-def load_trained_model(run_dir: str | Path, device: str = "cpu") -> TrainedModel:
+def _find_files(paths: Sequence[str | Path]) -> list[str]:
+    """Replace folders by the audio files in them and below."""
+    files, faults = [], []
+    for path in map(str, paths):
+        found = list_audio(path) if os.path.isdir(path) else [path]
+        if not os.path.exists(path):
+            faults.append(f"{path}: no such file or folder")
+        elif not found:
+            faults.append(f"{path}: a folder without audio files (such as .wav, .flac, .ogg, .mp3)")
+        files += found
+    raise_faults(faults)
+    return files
+
+
+def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool = False) -> TrainedModel:
     """Load the model of a complete run directory.
 
     Its frozen stages round their output as the cache did in training, so that the test predictions are reproduced.
@@ -129,19 +198,21 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu") -> TrainedModel
     ----------
     run_dir : str or Path
     device : str
+    trust : bool
+        Whether a run that someone else made may run code of its own; see :func:`korser.runs.trust.load_recorded`.
 
     Raises
     ------
     UserError
-        If the run is not complete, its code or weights are missing, or the frozen weights have changed since training.
+        If the run is not complete or needs trust, its code or weights are missing, or the frozen weights have changed
+        since training.
     """
     set_arithmetic()
     run_dir = Path(run_dir)
     directory = RunDirectory(run_dir)
     info = directory.info()
     directory.metrics()  # written last: without it the run is not complete
-    text = directory.settings_text()
-    hparams = load_resolved(text, name=info["model"], folders=info["yaml_folders"])
+    hparams = load_recorded(directory, trust=trust)
     tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in info["tasks"]]
     model = build_model(hparams, tasks)
     warnings = _verify(info, provenance(hparams), run_dir)
@@ -153,12 +224,21 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu") -> TrainedModel
         model=model,
         tasks=tasks,
         min_length=hparams["frontend"].min_length,
+        piece_length=piece_length(directory, hparams["frontend"].min_length),
         directory=directory,
         info=info,
         warnings=warnings,
         cache_folder=hparams["cache_folder"],
         device=device,
     )
+
+
+def piece_length(directory: RunDirectory, min_length: int) -> int:
+    """Return the samples of the longest input: as long as any utterance of the run, so that these stay whole."""
+    seconds = PIECE_SECONDS
+    with contextlib.suppress(UserError, KeyError, TypeError, ValueError):  # the manifest is missing or damaged
+        seconds = max(seconds, directory.manifest()["duration"].max())
+    return max(round(seconds * SAMPLE_RATE), 2 * min_length)
 
 
 def _verify(trained: dict[str, Any], now: dict[str, Any], run_dir: Path) -> list[Note]:
@@ -203,6 +283,7 @@ def _round_as_in_training(model: SpeechEmotionModel, hparams: HParams) -> None:
 def _load_weights(model: SpeechEmotionModel, run_dir: Path) -> None:
     file = RunDirectory(run_dir).weights_file
     try:
+        require_regular(file)
         model.load_trained_state(safetensors.torch.load_file(file))
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"cannot read {file} ({error}): train again") from error

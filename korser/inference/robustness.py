@@ -60,7 +60,12 @@ class _RunGroup:
 
 
 def measure(
-    runs: Iterable[Run], conditions: Sequence[Condition], *, device: str | None = None, progress: bool = True
+    runs: Iterable[Run],
+    conditions: Sequence[Condition],
+    *,
+    device: str | None = None,
+    progress: bool = True,
+    trust: bool = False,
 ) -> int:
     """Predict the test utterances of runs under every condition that is missing or out of date.
 
@@ -75,6 +80,8 @@ def measure(
         Default: a GPU if there is one.
     progress : bool
         Whether to show a progress bar.
+    trust : bool
+        See :func:`korser.inference.predict.load_trained_model`.
 
     Returns
     -------
@@ -98,15 +105,15 @@ def measure(
     total = sum(len(group.conditions) for group in groups.values())
     with tqdm(total=total, desc="robustness", disable=not (progress and total), dynamic_ncols=True) as bar:
         for group in groups.values():
-            for name in _measure_group(group, conditions, device):
+            for name in _measure_group(group, conditions, device, trust):
                 bar.set_postfix_str(name)
                 bar.update()
     return sum(len(todo) for group in groups.values() for todo in group.todo.values())
 
 
-def _measure_group(group: _RunGroup, conditions: Sequence[Condition], device: str) -> Iterator[str]:
+def _measure_group(group: _RunGroup, conditions: Sequence[Condition], device: str, trust: bool) -> Iterator[str]:
     """Measure and write one condition after the other; yield their names."""
-    models = {path: load_trained_model(path, device) for path in group.rows}
+    models = {path: load_trained_model(path, device, trust=trust) for path in group.rows}
     prefixes = _share_frozen_stages(models)
     rows = next(iter(group.rows.values()))
     audio = AudioStore(next(iter(models.values())).cache_folder)
@@ -130,7 +137,7 @@ def _todo(run_dir: Path, conditions: Sequence[Condition]) -> dict[str, str]:
     """Return the digests of the conditions that are missing or out of date, by name."""
     directory = RunDirectory(run_dir)
     weights = directory.weights_file
-    if not weights.exists():
+    if not weights.is_file():
         raise UserError(f"robustness: {run_dir} has no {weights.name}: train again, or set robustness: null")
     common = [file_digest(weights), module_digest(degradations.__name__)]
     done = {entry["name"]: entry["made_from"] for entry in directory.conditions()}

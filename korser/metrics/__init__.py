@@ -4,7 +4,8 @@
 ``scores``        metrics, and the table of their names
 ``intervals``     intervals over speakers
 ``estimates``     metrics and differences with intervals over speakers and seeds
-``significance``  permutation tests
+``significance``  paired tests, by permutation and by Student's t
+``cautions``      notes on intervals that are known to be too narrow
 ``evaluate``      metrics of one run from its predictions
 ================  ===========================================================
 """

@@ -18,21 +18,22 @@ Further columns, such as ``age``, are ignored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from korser.metrics.cautions import interval_cautions, merge_cautions
 from korser.metrics.estimates import estimate, interval
 from korser.metrics.scores import TITLES, confidence_bins, metrics_of, recalls, speaker_confusion_counts
 from korser.utils.errors import UserError
-from korser.utils.notes import caveats
+from korser.utils.notes import Note
 from korser.utils.table import Table
+from korser.utils.text import sentence
 
 if TYPE_CHECKING:
     from korser.nn.tasks import Task
-    from korser.utils.notes import Note
 
 __all__ = ["evaluate_predictions", "summary_table"]
 
@@ -43,7 +44,7 @@ UNKNOWN_SPEAKERS = "the speaker of some utterances is unknown"
 def evaluate_predictions(predictions: pd.DataFrame, tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
     """Compute the metrics of every task, with 95 % intervals over speakers.
 
-    Intervals are by the delete-one-speaker jackknife (:func:`korser.metrics.intervals.jackknife_interval`), those of
+    Intervals are by the delete-one-speaker jackknife (:func:`korser.metrics.estimates.interval`), those of
     the recall of a class over the speakers who have that class. Utterances without a label are left out of its task.
 
     Parameters
@@ -57,10 +58,11 @@ def evaluate_predictions(predictions: pd.DataFrame, tasks: Iterable[Task]) -> di
     -------
     dict
         ``{task: {"n", "n_speakers", "classes", "confusion", "accuracy", "uar", "macro_f1", "recall", "ece"}}``, for
-        ordinal tasks also ``qwk`` and ``mae`` (in levels). ``confusion`` holds counts, rows are the truth. Each metric
-        is ``{"value", "low", "high"}``, each class of ``recall`` likewise with its own ``n`` and ``n_speakers``;
-        ``low`` and ``high`` are None where there is no interval, and ``note`` states the reason. A task without any
-        labelled utterance has only ``n``: 0, ``n_speakers`` and ``classes``. The result can be written as JSON.
+        ordinal tasks also ``qwk`` and ``mae`` (in levels), and ``cautions``, the ``code`` and ``text`` of notes on the
+        intervals (:mod:`korser.metrics.cautions`). ``confusion`` holds counts, rows are the truth. Each metric is
+        ``{"value", "low", "high"}``, each class of ``recall`` likewise with its own ``n`` and ``n_speakers``; ``low``
+        and ``high`` are None where there is no interval, and ``note`` states the reason. A task without any labelled
+        utterance has only ``n``: 0, ``n_speakers`` and ``classes``. The result can be written as JSON.
 
     Raises
     ------
@@ -123,13 +125,14 @@ def _evaluate(data: _Labelled, task: Task) -> dict[str, Any]:
     result["recall"] = {}
     for k, name in enumerate(classes):
         having = counts[:, k].any(1)
-        left_out = recalls(total - counts[having])[:, k, None]
-        entry = _entry(interval(recalls(total)[None, k], left_out, proportion=True), known)
+        left_out, weights = recalls(total - counts[having])[:, k, None], counts[having, k].sum(1)
+        entry = _entry(interval(recalls(total)[None, k], left_out, weights=weights, wilson=True), known)
         of_class = data.truth == k
         if not of_class.any():
             entry["note"] = "no utterance of this class"
         n_speakers = len(set(speaker[of_class]) - {-1})
         result["recall"][name] = {"n": int(of_class.sum()), "n_speakers": n_speakers, **entry}
+    result["cautions"] = [asdict(note) for note in interval_cautions(counts[None], classes)]
     return result
 
 
@@ -178,9 +181,6 @@ def summary_table(
     title: str,
     corpus: str,
     protocol: str,
-    synthetic: bool = False,
-    random_split: bool = False,
-    pretrained: bool | None = None,
     warnings: Iterable[Note | str] = (),
 ) -> str:
     """Return the metrics as a plain-text table.
@@ -193,18 +193,13 @@ def summary_table(
         Names the model and the split.
     corpus, protocol : str
         Names of the corpus and of its split protocol.
-    synthetic, random_split : bool
-        See :func:`korser.utils.notes.caveats`.
-    pretrained : bool, optional
-        The same.
     warnings : iterable of Note or str
-        Further warnings.
+        What a reader must know.
 
     Returns
     -------
     str
     """
-    warnings = [*caveats(synthetic=synthetic, random_split=random_split, pretrained=pretrained), *warnings]
     head = [title, f"corpus {corpus}, protocol {protocol}", *(f"!!! {warning}" for warning in warnings), ""]
     return "\n".join(head) + "\n" + _metrics_table(title, metrics).to_text()
 
@@ -228,6 +223,8 @@ def _metrics_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
                 f"{task}: UAR and macro-F1 are means over {n - len(absent)} of {n} classes; there is no utterance of "
                 f"{', '.join(absent)}"
             )
+    cautions = {task: [Note(**note) for note in result.get("cautions", ())] for task, result in metrics.items()}
+    notes += [sentence(note) for note in merge_cautions({task: own for task, own in cautions.items() if own})]
     columns = ["task", "metric", "value", "95 % interval", "utterances", "speakers"]
     return Table(title, columns, rows, notes=[*(f"({i}) {reason}" for i, reason in enumerate(reasons, 1)), *notes])
 

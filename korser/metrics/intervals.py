@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from korser.utils.text import plural
 
-__all__ = ["MIN_SPEAKERS", "interval_from_variance", "jackknife_interval", "jackknife_variance", "why_no_interval"]
+__all__ = ["MIN_SPEAKERS", "effective_speakers", "interval_from_variance", "jackknife_variance", "why_no_interval"]
 
 MIN_SPEAKERS = 3  # below this no interval is given
+NO_BOUNDS = (-np.inf, np.inf)
 
 
 def jackknife_variance(left_out: np.ndarray) -> np.ndarray:
@@ -33,53 +33,23 @@ def jackknife_variance(left_out: np.ndarray) -> np.ndarray:
     return (n - 1) / n * np.square(left_out - left_out.mean(0)).sum(0)
 
 
-def jackknife_interval(
-    value: float | np.ndarray,
-    left_out: np.ndarray,
-    *,
-    level: float = 0.95,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
-    proportion: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the interval by the delete-one jackknife with Student's t, ``t(n - 1)``.
+def effective_speakers(weights: np.ndarray) -> float:
+    """Return Kish's effective number of speakers (Kish 1965, Survey Sampling, ch. 11): ``(sum w)^2 / sum w^2``.
 
-    It is NaN with fewer than three units, where the statistic is undefined without one of the units (a class that only
-    one speaker has), and where it is the same without any of them (no variation to estimate from). Its coverage in
-    simulations, and its limits, are in ``docs/statistics.md`` and ``tests/metrics/test_intervals.py``.
+    A variance that few large speakers dominate has fewer degrees of freedom than there are speakers.
 
     Parameters
     ----------
-    value : float or np.ndarray
-        The statistic over all units, any shape.
-    left_out : np.ndarray
-        ``(n, *value.shape)``, the statistic without each unit (a speaker with all utterances) in turn.
-    level : float
-        Confidence level.
-    bounds : tuple of float
-        Range of the statistic.
-    proportion : bool
-        See :func:`interval_from_variance`.
-
-    Returns
-    -------
-    low, high : np.ndarray
-        Shape of ``value``.
+    weights : np.ndarray
+        ``(n,)``, how much each speaker contributes to the variance.
 
     Example
     -------
-    >>> right = np.array([0.5, 0.7, 0.8, 0.9])  # accuracy of four speakers with equally many utterances
-    >>> low, high = jackknife_interval(right.mean(), (right.sum() - right) / 3, proportion=True)
-    >>> float(low.round(3)), float(high.round(3))
-    (0.424, 0.904)
+    >>> effective_speakers(np.array([10, 10, 10])), effective_speakers(np.array([40, 10, 10]))
+    (3.0, 2.0)
     """
-    value, left_out = np.asarray(value, dtype=float), np.asarray(left_out, dtype=float)
-    n = len(left_out)
-    if n < MIN_SPEAKERS:
-        none = np.full(value.shape, np.nan)
-        return none, none.copy()
-    variance = np.where(np.ptp(left_out, axis=0) > 1e-12, jackknife_variance(left_out), np.nan)
-    quantile = stats.t.ppf((1 + level) / 2, n - 1)
-    return interval_from_variance(value, variance, quantile, bounds=bounds, proportion=proportion)
+    weights = np.asarray(weights, dtype=float)
+    return float(np.square(weights.sum()) / np.square(weights).sum())
 
 
 def interval_from_variance(
@@ -87,43 +57,48 @@ def interval_from_variance(
     variance: float | np.ndarray,
     quantile: float | np.ndarray,
     *,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
-    proportion: bool = False,
+    bounds: tuple[float, float] | None = None,
+    wilson: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the interval ``value -/+ quantile * sqrt(variance)``, clipped to the range of the statistic.
 
-    For a proportion, which varies less near 0 and 1, it is the score interval of Wilson (1927, J. Am. Stat. Assoc. 22,
+    A proportion varies less near 0 and 1. Its interval is the score interval of Wilson (1927, J. Am. Stat. Assoc. 22,
     209) with ``v (1 - v) / variance`` in place of the number of draws, as for proportions in cluster surveys (Franco et
     al. 2019, J. Survey Statistics and Methodology 7, 334): with the value ``v`` and ``q = quantile^2 variance / (v (1 -
     v))``::
 
         (v + q / 2 -/+ sqrt(quantile^2 variance + q^2 / 4)) / (1 + q)
 
+    Other statistics with a range (kappa, error in levels) are mapped to 0 to 1 first.
+
     Parameters
     ----------
     value, variance : float or np.ndarray
     quantile : float or np.ndarray
         Of Student's t.
-    bounds : tuple of float
-        Range of the statistic; not used for a proportion.
-    proportion : bool
-        Whether it is a proportion or a mean of proportions: accuracy, recall, UAR, F1.
+    bounds : tuple of float, optional
+        Range of the statistic. Default: 0 to 1 for Wilson's interval, else unlimited.
+    wilson : bool
+        Whether to use Wilson's interval.
 
     Returns
     -------
     low, high : np.ndarray
     """
-    if proportion:
-        room = value * (1 - value)
-        q = np.square(quantile) * variance / np.where(room > 0, room, np.nan)
-        middle, reach = (value + q / 2) / (1 + q), np.sqrt(room * q + np.square(q) / 4) / (1 + q)
-        return middle - reach, middle + reach
+    if wilson:
+        lowest, highest = bounds or (0.0, 1.0)
+        width = highest - lowest
+        v = (value - lowest) / width
+        room = v * (1 - v)
+        q = np.square(quantile / width) * variance / np.where(room > 0, room, np.nan)
+        middle, reach = (v + q / 2) / (1 + q), np.sqrt(room * q + np.square(q) / 4) / (1 + q)
+        return lowest + width * (middle - reach), lowest + width * (middle + reach)
     reach = quantile * np.sqrt(variance)
-    return np.clip(value - reach, *bounds), np.clip(value + reach, *bounds)
+    return np.clip(value - reach, *(bounds or NO_BOUNDS)), np.clip(value + reach, *(bounds or NO_BOUNDS))
 
 
 def why_no_interval(left_out: np.ndarray) -> str | None:
-    """Return why :func:`jackknife_interval` gives no interval for these ``(n,)`` values, None if it gives one."""
+    """Return why a statistic has no interval, from its ``(n,)`` values without each speaker; None if it has one."""
     n = len(left_out)
     if n < MIN_SPEAKERS:
         return f"{plural(n, 'speaker')}, at least {MIN_SPEAKERS} are needed"

@@ -227,8 +227,10 @@ class Metric:
         In files, and for readers.
     function : callable
         ``function(counts, present) -> values``.
-    proportion : bool
+    wilson : bool
         See :func:`korser.metrics.intervals.interval_from_variance`.
+    by_class : bool
+        Whether it is a mean over classes.
     linear : bool
         Whether it is linear in the confusion counts, given the true classes.
     lowest : float
@@ -240,7 +242,8 @@ class Metric:
     name: str
     title: str
     function: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-    proportion: bool = False
+    wilson: bool = False
+    by_class: bool = False
     linear: bool = False
     lowest: float = 0.0
     ordinal: bool = False
@@ -257,15 +260,15 @@ class Metric:
 METRICS = {  # by which models can be compared
     metric.name: metric
     for metric in (
-        Metric("accuracy", "accuracy", accuracy, proportion=True, linear=True),
-        Metric("uar", "UAR", uar, proportion=True, linear=True),
-        Metric("macro_f1", "macro-F1", macro_f1, proportion=True),
-        Metric("qwk", "QWK", qwk, lowest=-1.0, ordinal=True),
+        Metric("accuracy", "accuracy", accuracy, wilson=True, linear=True),
+        Metric("uar", "UAR", uar, wilson=True, by_class=True, linear=True),
+        Metric("macro_f1", "macro-F1", macro_f1, wilson=True, by_class=True),
+        Metric("qwk", "QWK", qwk, wilson=True, lowest=-1.0, ordinal=True),
     )
 }
 ALL_METRICS = {
     **METRICS,
-    "mae": Metric("mae", "MAE (levels)", mean_absolute_error, ordinal=True),
+    "mae": Metric("mae", "MAE (levels)", mean_absolute_error, wilson=True, ordinal=True),
     "ece": Metric("ece", "ECE", calibration_error),
 }
 

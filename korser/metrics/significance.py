@@ -1,4 +1,4 @@
-"""Paired permutation tests over speakers, and Holm's correction.
+"""Paired tests of two models, by permutation over speakers and by Student's t, and Holm's correction.
 
 Confusion counts are ``(S, n, K, K)``, one matrix for each seed and speaker.
 
@@ -8,14 +8,17 @@ Confusion counts are ``(S, n, K, K)``, one matrix for each seed and speaker.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from korser.metrics.estimates import ALPHA, difference
 from korser.metrics.scores import METRICS, Metric, present_classes
+from korser.utils.notes import Note
+from korser.utils.text import number, plural
 
-__all__ = ["holm", "permutation_test", "smallest_p"]
+__all__ = ["holm", "paired_test", "permutation_test", "smallest_p", "why_not_significant"]
 
 DRAWS = 100_000  # of the Monte Carlo test
 MAX_EXACT_LINEAR = 40  # speakers up to which all 2^n swaps are counted; 2^(n / 2) sums are kept
@@ -35,6 +38,63 @@ def smallest_p(n_speakers: int) -> float:
     return min(1.0, 2.0 ** (1 - n_speakers))
 
 
+def paired_test(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1, draws: int = DRAWS) -> dict[str, Any]:
+    """Return how much larger a metric is for model ``a``, with its interval and its test.
+
+    p is the larger one of two: of the permutation test, which is exact for these trained models, and of the t statistic
+    (:func:`korser.metrics.estimates.difference`), which includes the variance between seeds. So p is at most .05 only
+    if the interval excludes 0, and Holm's correction may be applied to it.
+
+    Parameters
+    ----------
+    a, b, metric, draws
+        See :func:`permutation_test`.
+    n_folds : int
+        See :func:`korser.metrics.estimates.interval`.
+
+    Returns
+    -------
+    dict
+        As :func:`korser.metrics.estimates.difference`, with ``exact`` and ``smallest_p`` of the permutation test. ``p``
+        is None without an interval: then nothing is known of other speakers and seeds.
+    """
+    entry = difference(a, b, metric, n_folds=n_folds)
+    test = permutation_test(a, b, metric, draws=draws)
+    p = None if entry["p"] is None or test["p"] is None else max(entry["p"], test["p"])
+    return {**entry, "p": p, "exact": test["exact"], "smallest_p": test["smallest"]}
+
+
+def why_not_significant(test: Mapping[str, Any], n_tests: int) -> Note | None:
+    """Return why a difference is not significant although its interval excludes 0, or why none could be.
+
+    Parameters
+    ----------
+    test : mapping
+        ``p``, ``p_holm``, ``low``, ``high``, ``smallest_p``, ``n_speakers``.
+    n_tests : int
+        Number of comparisons that Holm's correction is for.
+
+    Returns
+    -------
+    Note or None
+        Codes ``too_few_speakers``, ``after_correction`` and ``permutation_test``; None if the difference is
+        significant, was not tested, or has an interval that includes 0.
+    """
+    if test["p"] is None or math.isnan(test["p"]) or test["p_holm"] <= ALPHA:
+        return None
+    smallest = test["smallest_p"]
+    if n_tests * smallest > ALPHA:
+        text = f"with {plural(test['n_speakers'], 'speaker')} the smallest possible p is {number(smallest)}"
+        if smallest <= ALPHA:
+            text += f", {number(min(1.0, n_tests * smallest))} after Holm's correction over {n_tests} comparisons"
+        return Note("too_few_speakers", f"{text}: no difference could be significant")
+    if test["low"] is None or test["low"] <= 0 <= test["high"]:
+        return None
+    if test["p"] <= ALPHA:
+        return Note("after_correction", f"not significant after Holm's correction over {n_tests} comparisons")
+    return Note("permutation_test", "not significant by the permutation test, although the interval excludes 0")
+
+
 def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Test whether two models differ, by swapping their predictions speaker by speaker.
 
@@ -47,9 +107,8 @@ def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = 
     18 for other metrics. With more it draws at random with a fixed seed, and ``p = (b + 1) / (m + 1)`` (Phipson and
     Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9, 39).
 
-    Seeds are not swapped: the test is about these trained models, not about other trainings. Therefore
-    :mod:`korser.comparison` calls a difference significant only if its interval, which includes the variance between
-    seeds, excludes 0 too.
+    Seeds are not swapped: the test is about these trained models, not about other trainings, for which see
+    :func:`paired_test`.
 
     Parameters
     ----------

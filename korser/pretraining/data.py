@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from korser.data.audio import FULL_SCALE, to_float
 from korser.data.audio_cache import AudioStore
-from korser.data.resident import read_all
+from korser.data.resident import StoredArrays
 
 __all__ = ["AudioPool", "CropPlan", "validation_batches"]
 
@@ -25,7 +25,7 @@ class AudioPool:
     """All audio, from which crops are cut.
 
     It is read from the store of decoded audio, packed into one tensor of 16-bit samples in the GPU's memory, or else in
-    the host's, or stays in the store's memory map.
+    the host's, or stays in the store.
 
     Parameters
     ----------
@@ -42,18 +42,17 @@ class AudioPool:
         self.device = torch.device(device)
         store = AudioStore(cache_folder)
         run_on_main(store.fill, args=[table])
-        self.arrays = read_all(store, table.to_dict("records"))
-        self.packed = None
+        self.arrays, self.packed = StoredArrays(store, table.to_dict("records")), None
+        self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # to wait for the disk
         samples = torch.tensor(table["samples"].tolist())
         self.starts = samples.cumsum(0) - samples
         n_bytes = 2 * int(samples.sum())
         if n_bytes <= max_bytes:
-            self.packed = torch.cat([_to_int16(x) for x in self.arrays])
-            self.arrays = None
+            self.packed = torch.empty(int(samples.sum()), dtype=torch.int16)
+            parts = self.packed.split(samples.tolist())
+            list(self.threads.map(lambda part, i: part.copy_(_to_int16(self.arrays[i])), parts, range(len(parts))))
             if self.device.type == "cuda" and n_bytes < GPU_SHARE * torch.cuda.mem_get_info(self.device)[0]:
                 self.packed = self.packed.to(self.device)
-        else:
-            self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # to wait for the disk
 
     def crops(self, utterances: torch.Tensor, offsets: torch.Tensor, samples: int) -> torch.Tensor:
         """Return crops of utterances.

@@ -37,6 +37,7 @@ from korser.pretraining.reconstruction import Reconstruction
 from korser.pretraining.settings import check_settings
 from korser.pretraining.weights import build_model, export
 from korser.runs.directory import RunDirectory
+from korser.runs.heard import pretraining_digests
 from korser.training.build import open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.utils.errors import UserError
@@ -145,6 +146,8 @@ class Output:
         self.transformer = transformer
         self.preprocessor = preprocessor
         self.info = RunDirectory(run_dir).info()
+        earlier = pretraining_digests(hparams["source"]) if hparams["source"] else ()
+        self.recordings = {*RunDirectory(run_dir).manifest()["digest"], *earlier}
 
     def end_round(self, row: dict[str, float]) -> None:
         """Log the numbers of a round and write its checkpoint."""
@@ -172,6 +175,7 @@ class Output:
             half=self.hparams["half"],
             encoder_only=encoder_only,
             card=card,
+            recordings=self.recordings,
         )
 
 

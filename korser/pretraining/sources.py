@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import soundfile
 
 from korser.corpora import load_corpus
+from korser.data.audio import list_audio
 from korser.data.splits import assign_splits
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 
 __all__ = ["Source", "find_audio", "hold_out", "read_sources"]
 
-ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".pcm", ".oga", ".opus", ".aif", ".aifc"}
 MAX_HELD_OUT = 0.1  # share of a source's audio, unless valid_share is above half of it
 
 
@@ -125,7 +123,7 @@ def _read_source(source: Source, where: str) -> tuple[pd.DataFrame, bool]:
 
 
 def find_audio(folder: str | Path) -> list[str]:
-    """Return the audio files in a folder and below, sorted; hidden files and folders are skipped.
+    """Return the audio files of a folder, see :func:`korser.data.audio.list_audio`.
 
     Raises
     ------
@@ -135,12 +133,7 @@ def find_audio(folder: str | Path) -> list[str]:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"data_folder {folder} is not a folder: name one with audio files, or set its corpus")
-    paths = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS:
-                paths.append(os.path.join(parent, name))
+    paths = list_audio(folder)
     for path in paths:
         if path.encode(errors="ignore").decode() != path:
             raise UserError(f"{path!r}: the file name is not UTF-8: rename the file")

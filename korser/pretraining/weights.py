@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import safetensors
 import torch
 from transformers import AutoConfig, PretrainedConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 
 from korser.frontend.base import SAMPLE_RATE
+from korser.runs.heard import RECORDINGS_FILE
 from korser.utils.errors import UserError
-from korser.utils.files import write_text
-from korser.utils.huggingface import quiet_huggingface
+from korser.utils.files import write_csv, write_text
+from korser.utils.huggingface import quiet_huggingface, require_no_kernel
 from korser.utils.text import did_you_mean, first_line
 
 __all__ = ["build_model", "export"]
@@ -94,6 +97,7 @@ def _read_checkpoint(
         raise UserError(f"source: cannot read the config of {source} ({first_line(error)})") from error
     if own_config.model_type != "wav2vec2":
         raise UserError(f"source: {source} is a {own_config.model_type!r} model: expected a wav2vec 2.0")
+    require_no_kernel(own_config, source)
     own_config.layerdrop = 0.0  # belongs to the checkpoint's own training; `config` may set it again
     for key, value in config.items():
         setattr(own_config, key, value)
@@ -129,6 +133,7 @@ def export(
     half: bool,
     encoder_only: bool,
     card: str,
+    recordings: Iterable[str] = (),
 ) -> None:
     """Write a Hugging Face folder, replacing an existing one.
 
@@ -143,6 +148,8 @@ def export(
         Whether to leave out the quantizer, which frontends do not need; further pretraining starts with a new one.
     card : str
         README.md
+    recordings : iterable of str
+        Digests of what it was trained on, so that runs can tell whether they test on it.
 
     Raises
     ------
@@ -160,6 +167,7 @@ def export(
         exported.save_pretrained(new, state_dict=state)
         preprocessor.save_pretrained(new)
         write_text(new / "README.md", card)
+        write_csv(new / RECORDINGS_FILE, pd.DataFrame({"digest": sorted(recordings)}))
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)

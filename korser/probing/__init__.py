@@ -10,7 +10,7 @@ together with the results of all layers.
 
 ===================  ===================================================================================================
 probe.csv            one row per encoder, task and layer; the layer ``chosen`` is the result
-differences.csv      every pair of encoders at their chosen layers: difference with interval, permutation test
+differences.csv      every pair of encoders at their chosen layers: difference with interval and test
 probe.md             both, as Markdown
 predictions/*.csv    per encoder: labels of every tested utterance and the prediction from each layer
 predictions/*.json   per encoder: the chosen layers and penalties, and what the predictions depend on

@@ -16,8 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from korser.data.audio_cache import AudioStore
+from korser.data.feature_cache import computed_with, cut_batch
 from korser.data.store import ArrayStore
-from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import masked_mean_std
 from korser.probing.encoders import Encoder
 from korser.utils.fingerprint import digest, module_digest
@@ -33,7 +33,7 @@ def pooled_statistics(
     audio: pd.DataFrame,
     cache_folder: str | Path,
     *,
-    seconds: float = 32,
+    seconds: float = 320,
     device: str = "cpu",
     progressbar: bool = False,
 ) -> np.ndarray:
@@ -45,9 +45,10 @@ def pooled_statistics(
     audio : pandas.DataFrame
         ``path``, ``digest`` and ``samples`` of ``N`` utterances.
     cache_folder : str or Path
-        The statistics are stored in ``probe/<digest of the encoder and of this module>`` there, by the audio's digest.
+        The statistics are stored in ``probe/<digest>`` there, by the audio's digest; the folder is named by the
+        encoder, this module and :func:`korser.data.feature_cache.computed_with`.
     seconds : float
-        Padded audio in a batch; a longer utterance is a batch of its own.
+        Padded audio in a batch on a GPU, see :func:`korser.data.feature_cache.cut_batch`.
     device : str
     progressbar : bool
 
@@ -56,7 +57,8 @@ def pooled_statistics(
     np.ndarray
         ``(N, L, 2 C)`` float32: the means, then the standard deviations.
     """
-    store = ArrayStore(Path(cache_folder) / "probe" / digest([encoder.digest, module_digest(__name__)]))
+    about = [encoder.digest, module_digest(__name__), computed_with(torch.device(device), seconds)]
+    store = ArrayStore(Path(cache_folder) / "probe" / digest(about))
     while True:
         if store.missing(audio["digest"]):
             with store.lock():
@@ -88,8 +90,8 @@ def _compute(
     title = f"features of {encoder.label}"
     with tqdm(total=len(rows), desc=title, unit="file", disable=not progressbar, dynamic_ncols=True) as bar:
         while rows:
-            size = max(1, int(seconds * SAMPLE_RATE // rows[0].samples))
-            batch, rows = rows[:size], rows[size:]
+            batch = cut_batch(rows, torch.device(device), seconds)
+            rows = rows[len(batch) :]
             x = pad_sequence([waveform(row.path, row.digest) for row in batch], batch_first=True)
             lengths = torch.tensor([row.samples for row in batch])
             features, lengths = frontend(x.to(device), lengths.to(device))  # (B, T', L C)

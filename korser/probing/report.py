@@ -13,10 +13,11 @@ from korser.metrics import estimates, significance
 from korser.metrics.counts import table_confusion_counts
 from korser.probing.encoders import ALL, CHOSEN, Encoder
 from korser.probing.splits import ProbeSplits
+from korser.runs.heard import pretrained_on_tested
 from korser.utils.document import Document
 from korser.utils.notes import SYNTHETIC_SPEECH, Note
 from korser.utils.table import Table, difference_cell, metric_cell, p_cell
-from korser.utils.text import p_value, plural
+from korser.utils.text import p_value, plural, sentence
 
 __all__ = ["Probed", "differences_table", "document", "probe_notes", "scores_table"]
 
@@ -32,7 +33,10 @@ class Probed(NamedTuple):
 def scores_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataFrame:
     """Return ``probe.csv``: UAR and accuracy of every encoder, task and layer."""
     rows = []
+    tested = np.isin(np.arange(len(splits.table)), np.concatenate([test for _, test in splits.rows]))
+    heard = splits.table.assign(split=np.where(tested, "test", "train"))
     for encoder, table, about in probed:
+        notes = [*splits.notes, *pretrained_on_tested(encoder.frontend, heard)]
         for task, layer in itertools.product(splits.classes, encoder.probed):
             row = {
                 "corpus": splits.corpus.name,
@@ -43,18 +47,25 @@ def scores_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataFrame:
                 "task": task,
                 "layer": layer,
                 "n_classes": len(splits.classes[task]),
+                "warnings": "; ".join(map(str, notes)),
             }
-            rows.append(row | _scores(table, task, splits.classes[task], layer, about["chosen"][task]))
+            choices = about["chosen"][task]
+            rows.append(row | _scores(table, task, splits.classes[task], layer, choices, len(splits.rows)))
     return pd.DataFrame(rows)
 
 
 def _scores(
-    table: pd.DataFrame, task: str, classes: Sequence[str], layer: str, choices: Sequence[Mapping[str, Any]]
+    table: pd.DataFrame,
+    task: str,
+    classes: Sequence[str],
+    layer: str,
+    choices: Sequence[Mapping[str, Any]],
+    n_folds: int,
 ) -> dict[str, Any]:
     counts = table_confusion_counts(table, task, classes, f"{task}_pred_{layer}")[None]
     row = {}
     for metric in ("uar", "accuracy"):
-        entry = estimates.estimate(counts, metric)
+        entry = estimates.estimate(counts, metric, n_folds=n_folds)
         row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
     layers = [choice["layer"] if layer == CHOSEN else layer for choice in choices]
     return row | {
@@ -87,23 +98,22 @@ def differences_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataF
             for encoder, table, _ in probed
         }
         pairs = [(b, a) for a, b in itertools.combinations(counts, 2)]
-        tests = [significance.permutation_test(counts[a], counts[b], "uar") for a, b in pairs]
-        for (a, b), test, p in zip(pairs, tests, significance.holm([test["p"] for test in tests])):
-            entry = estimates.difference(counts[a], counts[b], "uar")
+        n_folds = len(splits.rows)
+        tests = [significance.paired_test(counts[a], counts[b], "uar", n_folds=n_folds) for a, b in pairs]
+        adjusted = significance.holm([test["p"] for test in tests])
+        n_tests = sum(p is not None for p in adjusted)
+        for (a, b), test, p in zip(pairs, tests, adjusted):
             row = {
                 "task": task,
                 "encoder_a": a,
                 "encoder_b": b,
-                "uar_difference": entry["value"],
-                "low": entry["low"],
-                "high": entry["high"],
-                "p": test["p"],
+                "uar_difference": test["value"],
+                **{name: test[name] for name in ("low", "high", "p")},
                 "p_holm": p,
-                "smallest_p": test["smallest"],
-                "n_speakers": entry["n_speakers"],
-                "note": entry.get("note", "") if entry["low"] is None else "",
+                **{name: test[name] for name in ("smallest_p", "n_speakers")},
+                "note": test.get("note", "") if test["low"] is None else "",
             }
-            rows.append(row)
+            rows.append({**row, "reason": significance.why_not_significant(row, n_tests)})
     return pd.DataFrame(rows)
 
 
@@ -119,7 +129,8 @@ def probe_notes(scores: pd.DataFrame) -> list[Note]:
     random = scores.loc[scores["pretrained"].astype(str) == "False", "encoder"].unique()  # None is text in a file
     if len(random):
         notes.append(Note("not_pretrained", f"NOT PRETRAINED: random weights in {', '.join(random)}"))
-    return notes
+    recorded = scores["warnings"].dropna().unique() if "warnings" in scores else []  # empty cells are missing in a file
+    return notes + [Note("data", text) for text in recorded if text]
 
 
 def document(name: str, splits: ProbeSplits, scores: pd.DataFrame, differences: pd.DataFrame) -> Document:
@@ -180,11 +191,13 @@ def _pairs(pairs: pd.DataFrame) -> Table:
         ]
         for pair in pairs.to_dict("records")
     ]
-    note = (
-        "Paired by speaker; p by a permutation test over speakers (the smallest possible p with "
-        f"{pairs['n_speakers'].min()} speakers: {p_value(pairs['smallest_p'].min())})."
-    )
-    return Table("Differences", ["pair", "UAR difference", "p", "p (Holm)"], rows, [note])
+    smallest = f"{pairs['n_speakers'].min()} speakers: {p_value(pairs['smallest_p'].min())}"
+    notes = [
+        "p is the larger one of a paired permutation test by speaker and of the t test that belongs to the interval "
+        f"(the smallest possible p with {smallest}).",
+        *(sentence(reason) for reason in pairs["reason"].dropna().map(str).unique()),
+    ]
+    return Table("Differences", ["pair", "UAR difference", "p", "p (Holm)"], rows, notes)
 
 
 def _by_layer(scores: pd.DataFrame) -> Table:

@@ -32,7 +32,7 @@ from korser.utils.errors import UserError
 
 __all__ = ["Material", "ProbeSettings", "load_settings", "require_waveforms"]
 
-EXTRACTION_SECONDS = {"cpu": 32, "cuda": 320}  # of padded audio in a batch
+EXTRACTION_SECONDS = 320  # of padded audio in a batch on a GPU
 CORPUS_KEYS = (
     "corpus",
     "data_folder",
@@ -154,9 +154,8 @@ class ProbeSettings(Settings):
 
     @field_validator("extraction_seconds")
     @classmethod
-    def _default_seconds(cls, seconds: float | None, info: ValidationInfo) -> float:
-        kind = info.data.get("device", "cpu").partition(":")[0]
-        return seconds or EXTRACTION_SECONDS.get(kind, EXTRACTION_SECONDS["cpu"])
+    def _default_seconds(cls, seconds: float | None) -> float:
+        return seconds or EXTRACTION_SECONDS
 
 
 def _make_material(entry: dict, default: dict, source: str) -> Material:

@@ -13,9 +13,10 @@ import pandas as pd
 
 from korser.corpora import Corpus, load_corpus
 from korser.data.audio_cache import scan_audio
-from korser.data.split_checks import check_splits
+from korser.data.split_checks import check_splits, split_notes
 from korser.data.splits import assign_splits
 from korser.utils.errors import UserError
+from korser.utils.notes import Note
 
 if TYPE_CHECKING:
     from korser.probing.settings import Material
@@ -44,6 +45,8 @@ class ProbeSplits:
     corpus : korser.corpora.Corpus
     hold_out : str or None
         A column, besides the speaker, whose values are not shared between training and test.
+    notes : list of korser.utils.notes.Note
+        What is probably wrong with the data (:func:`korser.data.split_checks.split_notes`).
     """
 
     table: pd.DataFrame
@@ -52,6 +55,7 @@ class ProbeSplits:
     protocol: str
     corpus: Corpus
     hold_out: str | None
+    notes: list[Note]
 
 
 def make_splits(material: Material, tasks: Sequence[str], cache_folder: str) -> ProbeSplits:
@@ -86,7 +90,11 @@ def make_splits(material: Material, tasks: Sequence[str], cache_folder: str) -> 
     description = protocol if material.folds is None else f"{protocol}, {material.folds} folds"
     if hold_out is not None:
         description += f", {hold_out} held out"
-    return ProbeSplits(data.reset_index(drop=True), rows, classes, description, corpus, hold_out)
+    # of one split: near copies are found between speakers, who are in different splits sooner or later
+    notes = split_notes(tables[0].join(data["digest"]), next(iter(classes)), cache_folder)
+    for note in notes:
+        logger.warning("!!! %s", note)
+    return ProbeSplits(data.reset_index(drop=True), rows, classes, description, corpus, hold_out, notes)
 
 
 def _tables(data: pd.DataFrame, material: Material, hold_out: str | None) -> list[pd.DataFrame]:

@@ -26,7 +26,7 @@ from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
 from korser.search.summary import search_caveats, verdict_lines
 from korser.utils.errors import UserError
-from korser.utils.files import find_below, read_csv, read_json, write_text
+from korser.utils.files import find_below, read_bytes, read_csv, read_json, write_text
 from korser.utils.table import Table, metric_cell
 from korser.utils.text import shorten
 
@@ -184,9 +184,9 @@ def _figures(out: Path) -> list[SimpleNamespace]:
         return []
     found = []
     for figure in read_json(out / "figures.json"):
-        path = out / figure["png"]
+        path = out / Path(figure["png"]).name  # pictures from elsewhere are not embedded
         try:
-            data = path.read_bytes()
+            data = read_bytes(path)
             with PIL.Image.open(io.BytesIO(data)) as picture:
                 width, height = picture.size
                 dpi = picture.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))[0]

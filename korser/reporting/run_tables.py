@@ -12,6 +12,7 @@ import yaml
 
 from korser.comparison.compare import Comparison
 from korser.comparison.tables import main_title
+from korser.config.nodes import compose
 from korser.config.schema import SAME_MODEL
 from korser.runs.load import Run
 from korser.utils.table import Table, TableCell, metric_cell
@@ -94,7 +95,7 @@ def readable_settings(text: str) -> dict[str, str]:
         for key, value in items:
             walk(value, f"{name}.{key}".lstrip("."))
 
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), "")
+    walk(compose(text, "hparams.yaml"), "")
     return flat
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,21 +14,30 @@ import pandas as pd
 import soundfile
 
 from korser.comparison.compare import Comparison
-from korser.data.audio import read_audio
+from korser.data.audio import ENDINGS, audio_digest, read_audio
 from korser.frontend.base import SAMPLE_RATE
 from korser.runs.pool import ModelPredictions
 from korser.utils.errors import UserError
+from korser.utils.files import require_regular
 from korser.utils.text import number
 
 __all__ = ["Clips", "confidently_wrong", "most_wrong"]
 
 MEGABYTE = 2**20
+LARGEST_FILE = 64 * MEGABYTE
 N_WRONG = 6  # utterances of each model
 DETAILS = ("gender", "age", "intensity", "sentence")  # columns that describe an utterance, in this order
 
 
+class NotEmbedded(Exception):
+    """Why the page is without an utterance's audio."""
+
+
 class Clips:
     """Audio for the page, each utterance once, up to a total size.
+
+    A run may come from somebody else, and the page be given away: only audio that the run was made from is embedded.
+    It is a regular file of an audio format in the data folder, links resolved, and has the recorded digest.
 
     Parameters
     ----------
@@ -41,13 +51,13 @@ class Clips:
     size : int
         Bytes of audio so far.
     missing, left_out : int
-        Utterances whose file cannot be read, or that exceed the limit.
+        Utterances that are not embedded, and those among them that exceed the limit.
     """
 
     def __init__(self, wanted: bool, limit: float) -> None:
         self.wanted, self.limit = wanted, limit
         self.size = self.missing = self.left_out = 0
-        self._urls: dict[str, str | None] = {}
+        self._clips: dict[tuple[str, str | None], tuple[str | None, str]] = {}
 
     @property
     def megabytes(self) -> str:
@@ -59,28 +69,57 @@ class Clips:
         """The limit as text."""
         return f"{self.limit / MEGABYTE:g}"
 
-    def get(self, path: str) -> str | None:
-        """Return a ``data:`` URL of the audio as FLAC, or None."""
-        if not self.wanted:
-            return None
-        if path not in self._urls:
-            self._urls[path] = self._encode(path)
-        return self._urls[path]
+    def get(self, path: str, folder: Path, digest: str | None) -> tuple[str | None, str]:
+        """Return a ``data:`` URL of the audio as FLAC, or None and the reason.
 
-    def _encode(self, path: str) -> str | None:
-        try:
-            samples = read_audio(path).numpy()
-        except UserError:
-            self.missing += 1
-            return None
+        Parameters
+        ----------
+        path : str
+        folder : Path
+            Data folder of the run.
+        digest : str or None
+            The recorded digest of the samples.
+        """
+        if not self.wanted:
+            return None, "not wanted"
+        if (path, digest) not in self._clips:
+            try:
+                self._clips[path, digest] = self._encode(_read_recording(path, folder, digest)), ""
+            except NotEmbedded as error:
+                self.missing += 1
+                self._clips[path, digest] = None, str(error)
+        return self._clips[path, digest]
+
+    def _encode(self, samples: np.ndarray) -> str:
         file = io.BytesIO()
         soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
         data = file.getvalue()
         if self.size + len(data) > self.limit:
             self.left_out += 1
-            return None
+            raise NotEmbedded(f"the limit of {self.limit_megabytes} MB is reached")
         self.size += len(data)
         return f"data:audio/flac;base64,{base64.b64encode(data).decode()}"
+
+
+def _read_recording(path: str, folder: Path, digest: str | None) -> np.ndarray:
+    """Return the samples of a recording of a run."""
+    if digest is None:
+        raise NotEmbedded("the run has no digest of it")
+    try:
+        file = Path(path).resolve()
+        if not file.is_relative_to(folder.resolve()):
+            raise NotEmbedded("outside the data folder of the run")
+        if file.suffix.lower() not in ENDINGS:
+            raise NotEmbedded("not an audio file")
+        require_regular(file, LARGEST_FILE)
+        audio = read_audio(file)
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links; a null character in the name
+        raise NotEmbedded(getattr(error, "strerror", None) or "invalid path") from error
+    except UserError as error:
+        raise NotEmbedded("cannot be read as audio") from error
+    if audio_digest(audio) != digest:
+        raise NotEmbedded("other audio than that of the run")
+    return audio.numpy()
 
 
 def confidently_wrong(model: ModelPredictions, task: str, n: int | None = N_WRONG) -> pd.DataFrame:
@@ -126,7 +165,8 @@ class WrongUtterance:
 
     row: Mapping[str, Any]
     task: str
-    audio: str | None
+    audio: str | None = None
+    reason: str = ""  # why there is no audio
     worst_of: list[str] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
 
@@ -156,7 +196,7 @@ def most_wrong(comparison: Comparison, clips: Clips, n: int) -> list[WrongUttera
     for label, table in wrong.items():
         for row in table.head(n).to_dict("records"):
             if row["id"] not in chosen:
-                chosen[row["id"]] = WrongUtterance(row, task, None)
+                chosen[row["id"]] = WrongUtterance(row, task)
             chosen[row["id"]].worst_of.append(label)
     for label, table in wrong.items():
         for row in table[table["id"].isin(chosen)].to_dict("records"):
@@ -168,6 +208,19 @@ def most_wrong(comparison: Comparison, clips: Clips, n: int) -> list[WrongUttera
         return max(p.probability for p in utterance.predictions if p.model in utterance.worst_of)
 
     utterances = sorted(chosen.values(), key=lambda utterance: -highest(utterance))
+    recordings = _recordings(comparison)
     for utterance in utterances:  # the worst first, since the audio has a limit
-        utterance.audio = clips.get(utterance.row["path"])
+        folder, digest = recordings.get(utterance.row["id"], (Path(), None))
+        utterance.audio, utterance.reason = clips.get(str(utterance.row["path"]), folder, digest)
     return utterances
+
+
+def _recordings(comparison: Comparison) -> dict[str, tuple[Path, str]]:
+    """Return data folder and digest of every utterance, by id."""
+    found = {}
+    for model in comparison.models.values():
+        for run in model.runs:
+            if run.recordings is not None:
+                digests = run.recordings["digest"].dropna()
+                found |= {name: (run.data_folder, digest) for name, digest in digests.items()}
+    return found

@@ -13,6 +13,7 @@ traceback.txt                  of the error in a part of the model that ended th
 worker.log                     output of the run, if a search or a comparison made it
 robustness/                    predictions on degraded audio, and conditions.json, which lists them
 evaluations/                   predictions and metrics on other corpora
+bad-recordings.csv             recordings that cannot be used or look wrong, if there are any
 run.json                       corpus, protocol, tasks and classes, provenance, environment
 metrics.json                   metrics with intervals; written last: a directory that has it is complete
 checkpoints/                   state to resume from; removed at the end
@@ -32,11 +33,20 @@ import pandas as pd
 
 from korser.config.hparams import HParams
 from korser.config.schema import check_settings
-from korser.data.split_checks import LEXICAL_LEAKAGE
-from korser.utils.errors import UserError
-from korser.utils.files import read_csv, read_json
+from korser.data.bad_recordings import BAD_RECORDINGS
+from korser.utils.files import read_csv, read_json, read_npy, read_text
+from korser.utils.notes import Note, caveats, searched_on_tested
 
-__all__ = ["COMPARISON_FILE", "SEARCH_FILE", "RunDirectory", "condition_split", "headline", "run_folder"]
+__all__ = [
+    "COMPARISON_FILE",
+    "SEARCH_FILE",
+    "RunDirectory",
+    "condition_split",
+    "headline",
+    "recorded_warnings",
+    "run_folder",
+    "run_notes",
+]
 
 SEARCH_FILE = "search.json"  # result of a search, in its folder, next to the YAML with the best settings
 COMPARISON_FILE = "comparison.json"  # settings and runs of a comparison, in its folder
@@ -58,6 +68,7 @@ class RunDirectory:
         self.info_file = self.path / "run.json"
         self.settings_file = self.path / "hparams.yaml"
         self.manifest_file = self.path / "manifest.csv"
+        self.bad_recordings_file = self.path / BAD_RECORDINGS
         self.log_file = self.path / "log.csv"
         self.weights_file = self.path / "model.safetensors"
         self.embeddings_file = self.path / "test_embeddings.npy"
@@ -112,10 +123,7 @@ class RunDirectory:
 
     def settings_text(self) -> str:
         """Read ``hparams.yaml`` as text."""
-        try:
-            return self.settings_file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot read {self.settings_file}: {error.strerror}; train again") from error
+        return read_text(self.settings_file, "train again")
 
     def manifest(self, text_columns: Iterable[str] = ()) -> pd.DataFrame:
         """Read ``manifest.csv``; see :func:`korser.utils.files.read_csv`."""
@@ -131,7 +139,7 @@ class RunDirectory:
 
     def embeddings(self) -> np.ndarray | None:
         """Read ``test_embeddings.npy``, ``(N, E)`` float16; None if the file is missing."""
-        return np.load(self.embeddings_file) if self.embeddings_file.exists() else None
+        return read_npy(self.embeddings_file) if self.embeddings_file.exists() else None
 
     def interpretable_parameters(self) -> list[dict[str, Any]]:
         """Read ``interpretable_parameters.json``; empty if the file is missing."""
@@ -143,14 +151,33 @@ class RunDirectory:
 
 
 def condition_split(condition: str) -> str:
-    """Return the name under which the predictions of a degraded test split are read."""
-    return f"robustness/{condition}"
+    """Return the name under which the predictions of a degraded test split are read: those of the run itself."""
+    return f"robustness/{Path(condition).name}"
 
 
 def run_folder(hparams: HParams) -> Path:
     """Check the settings and return the folder of their run, below ``output_folder``."""
     check_settings(hparams)
     return Path(hparams["output_folder"]) / hparams.run_name
+
+
+def run_notes(info: dict[str, Any]) -> list[Note]:
+    """Return every warning that results of a run must show.
+
+    Parameters
+    ----------
+    info : dict
+        The contents of ``run.json``.
+    """
+    general = caveats(
+        synthetic=info["synthetic"], random_split=not info["speaker_independent"], pretrained=info["pretrained"]
+    )
+    return [*general, *recorded_warnings(info), *searched_on_tested(info.get("searched_on", []))]
+
+
+def recorded_warnings(info: dict[str, Any]) -> list[Note]:
+    """Return the warnings that the training recorded about data and encoder."""
+    return [Note(**note) for note in info.get("warnings", [])]
 
 
 def headline(info: dict[str, Any], split: str = "test") -> dict[str, Any]:
@@ -166,8 +193,5 @@ def headline(info: dict[str, Any], split: str = "test") -> dict[str, Any]:
         "title": info["model"] if split == "test" else f"{info['model']}, {split} split",
         "corpus": info["corpus"],
         "protocol": info["protocol"],
-        "synthetic": info["synthetic"],
-        "random_split": not info["speaker_independent"],
-        "pretrained": info["pretrained"],
-        "warnings": [LEXICAL_LEAKAGE] if info.get("lexical_leakage") else [],
+        "warnings": run_notes(info),
     }

@@ -13,11 +13,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from korser.config.nodes import compose, get_value
 from korser.corpora import LABELS
 from korser.data.splits import speaker_independent
 from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
-from korser.utils.files import find_below
+from korser.utils.files import find_below, folder_of
 from korser.utils.text import shorten
 
 __all__ = ["Run", "load_runs"]
@@ -83,7 +84,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, str]:
         """Every setting by its dotted name, as text."""
-        return _flatten(yaml.compose(self.hparams, Loader=yaml.SafeLoader))
+        return _flatten(compose(self.hparams, self.directory.settings_file))
 
     @property
     def seed(self) -> int:
@@ -102,6 +103,12 @@ class Run:
     def split(self) -> dict[str, str]:
         """Arguments of the split except the fold, as text."""
         return {k: v for k, v in self.settings.items() if k.startswith("split.") and k != "split.fold"}
+
+    @cached_property
+    def data_folder(self) -> Path:
+        """Folder of the corpus."""
+        node = get_value(compose(self.hparams, self.directory.settings_file), "data_folder")
+        return folder_of(node.value if isinstance(node, yaml.ScalarNode) else "")
 
     @cached_property
     def recordings(self) -> pd.DataFrame | None:
@@ -190,11 +197,7 @@ def _load(directory: RunDirectory) -> Run:
     if missing:
         raise UserError(f"{directory.info_file} has no '{missing[0]}': delete the run directory and train again")
     speaker_independent(info["protocol"])  # refuses an unknown protocol
-    try:
-        yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"cannot read {directory.settings_file}: {why}; train again") from error
+    compose(text, directory.settings_file)  # refuses what is damaged
     return Run(
         path=directory.path,
         info=info,

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -40,9 +40,6 @@ from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest, korser_digest, named_path_digest
 from korser.utils.text import shorten
 
-if TYPE_CHECKING:
-    from korser.corpora import Corpus
-
 __all__ = [
     "changed_sources",
     "checkpoints_of",
@@ -52,7 +49,6 @@ __all__ = [
     "require_same_checkpoints",
     "require_same_data",
     "require_same_sources",
-    "searched_speakers",
     "verify_provenance",
 ]
 
@@ -93,7 +89,7 @@ def provenance(hparams: HParams) -> dict[str, Any]:
     """
     frozen, trainable = split_frozen(hparams["frontend"])
     return {
-        "settings": hparams.settings_digest(),
+        **settings_digests(hparams),
         **hparams.sources,
         "frozen": [
             {
@@ -149,15 +145,25 @@ def changed_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> 
 
 
 def log_changes(hparams: HParams, run_dir: Path) -> None:
-    """Log why a new run begins although there is one with the same settings: its code or files have changed."""
-    settings, earlier = hparams.settings_digest(), []
+    """Log why a new run begins although there is one of the same settings or of other epochs."""
+    now, earlier = settings_digests(hparams), []
     for file in run_dir.parent.glob(f"{hparams.name}-*/{RunDirectory(run_dir).info_file.name}"):
         info = RunDirectory(file.parent).info()
-        if info.get("settings") == settings and (changed := changed_sources(info, hparams.sources)):
-            earlier.append((file.stat().st_mtime_ns, file.parent, changed))
+        if info.get("settings") == now["settings"] and (changed := changed_sources(info, hparams.sources)):
+            earlier.append((file.stat().st_mtime_ns, f"{changed} changed since {file.parent}"))
+        elif info.get("settings_except_epochs") == now["settings_except_epochs"]:
+            reason = f"{file.parent} has another n_epochs and cannot be extended: its learning rate schedule has ended"
+            earlier.append((file.stat().st_mtime_ns, reason))
     if earlier:
-        _, folder, changed = max(earlier)
-        logger.info("%s changed since %s: training a new run, %s", changed, folder, run_dir)
+        logger.info("%s: training a new run, %s", max(earlier)[1], run_dir)
+
+
+def settings_digests(hparams: HParams) -> dict[str, str]:
+    """Return the digests of the settings for ``run.json``, also without the number of epochs."""
+    return {
+        "settings": hparams.settings_digest(),
+        "settings_except_epochs": hparams.settings_digest(without=("n_epochs", "epoch_counter")),
+    }
 
 
 def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any], run_dir: Path) -> None:
@@ -252,30 +258,3 @@ def verify_provenance(hparams: HParams, run_dir: Path) -> None:
         logger.warning("cannot verify that the recordings match %s: %s", run_dir, error)
         return
     require_same_data(manifest, run_dir, tasks, ["digest"])
-
-
-def searched_speakers(
-    search: Mapping[str, Any], corpus: Corpus, data_folder: str | Path, table: pd.DataFrame
-) -> list[str]:
-    """Return the speakers of the test split on whom settings were searched.
-
-    Parameters
-    ----------
-    search : dict
-        The search's ``search.json``.
-    corpus : korser.corpora.Corpus
-    data_folder : str or Path
-    table : pandas.DataFrame
-        With ``speaker`` and ``split``.
-    """
-    if search["corpus"] != corpus.name:
-        return []
-    if corpus.identified_by_folder and _home(search["data"]["data_folder"]) != _home(data_folder):
-        return []
-    return sorted(set(table.loc[table["split"] == "test", "speaker"].dropna()) & set(search["speakers"]))
-
-
-def _home(path: str | Path) -> Path:
-    """Return the folder of a manifest, which may be given by its file or its folder."""
-    path = Path(path).resolve()
-    return path.parent if path.suffix == ".csv" else path

@@ -12,8 +12,10 @@ import pandas as pd
 
 from korser.config.hparams import HParams, load_hparams, run_name
 from korser.config.schema import check_settings
+from korser.config.usage import keep_used
 from korser.data.load_split import load_split
 from korser.nn.tasks import Task
+from korser.runs.heard import find_searches
 from korser.search.check import check_values
 from korser.search.settings import SearchSettings
 from korser.search.space import SearchDimension, grid_configurations, has_effect, read_dimension
@@ -48,6 +50,8 @@ class SearchPlan:
     corpus : dict
         ``corpus``, ``synthetic``, ``pretrained``, ``data`` (folder, options and split), ``speakers`` (of the training
         and validation splits).
+    searched_in : list of str
+        Folders of earlier searches that the settings come from.
     study : str
         Name of the study in the storage; another space, model, sampler or code gives another study.
     """
@@ -59,6 +63,7 @@ class SearchPlan:
     dimensions: list[SearchDimension]
     main_task: str
     corpus: dict[str, Any]
+    searched_in: list[str]
     study: str
 
     @property
@@ -105,9 +110,10 @@ def make_plan(settings: SearchSettings, yaml: Path) -> SearchPlan:
     UserError
         If a searched setting is unknown or one of its values is invalid, or the validation split is empty.
     """
+    overrides = keep_used(yaml, settings.overrides)
     fixed = {
         "seed": settings.seed,
-        **settings.overrides,
+        **overrides,
         "cache_folder": settings.cache_folder,
         "output_folder": settings.output_folder,
         "evaluate_test": False,
@@ -117,7 +123,7 @@ def make_plan(settings: SearchSettings, yaml: Path) -> SearchPlan:
     check_settings(hparams)
     corpus, tasks, table = _read_corpus(hparams)
     trained = [task.name for task in tasks]
-    dimensions = _dimensions(settings, hparams, yaml.stem, trained)
+    dimensions = _dimensions(settings, hparams, yaml, trained)
     provenance = check_values(yaml, fixed, dimensions, {task.name: task.classes for task in tasks})
     if settings.sampler is None:
         for dimension in dimensions:
@@ -130,24 +136,30 @@ def make_plan(settings: SearchSettings, yaml: Path) -> SearchPlan:
     return SearchPlan(
         yaml=yaml,
         folder=Path(settings.output_folder) / "search" / yaml.stem,
-        overrides=dict(settings.overrides),
+        overrides=overrides,
         fixed=fixed,
         dimensions=dimensions,
         main_task=trained[0],
         corpus=corpus,
+        searched_in=[str(folder.resolve()) for folder in find_searches(hparams)[0]],
         study=f"{yaml.stem}-{digest(identity, length=8)}",
     )
 
 
-def _dimensions(settings: SearchSettings, hparams: HParams, model: str, trained: list[str]) -> list[SearchDimension]:
+def _dimensions(settings: SearchSettings, hparams: HParams, yaml: Path, trained: list[str]) -> list[SearchDimension]:
     """Return the searched settings that change a run of the model."""
+    known = keep_used(yaml, dict.fromkeys(settings.space, "null"))
     dimensions = [read_dimension(name, values) for name, values in settings.space.items()]
-    used = [dimension for dimension in dimensions if has_effect(dimension.name, hparams, trained)]
+    used = [
+        dimension
+        for dimension in dimensions
+        if dimension.name in known and has_effect(dimension.name, hparams, trained)
+    ]
     unused = ", ".join(dimension.name for dimension in dimensions if dimension not in used)
     if not used:
-        raise UserError(f"space: {unused} has no effect on {model}, which only trains {', '.join(trained)}")
+        raise UserError(f"space: {unused} has no effect on {yaml.stem}, which only trains {', '.join(trained)}")
     if unused:
-        logger.info("%s: %s is not searched, since the model only trains %s", model, unused, ", ".join(trained))
+        logger.info("%s: %s is not searched, since it has no effect on this model", yaml.stem, unused)
     return used
 
 

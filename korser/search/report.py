@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from enum import Enum
@@ -123,6 +124,8 @@ def best_yaml(plan: SearchPlan, results: dict[str, Any]) -> str:
         f"# {results['objective']} {results['valid_uar']:.4f} (optimistic: the best of all trials)."
         f"{'' if results['complete'] else ' The search has not ended.'}",
         f"base: {base}",
+        "# results on speakers of these searches are marked",
+        f"searched_in: {json.dumps([*plan.searched_in, str(plan.folder.resolve())], ensure_ascii=False)}",
         "# the same for all trials",
         *(f"{name}: {_yaml_text(value)}" for name, value in shared.items()),
         "# searched",

@@ -293,7 +293,8 @@ class EmotionBrain(LoggedBrain):
         elif stage == sb.Stage.VALID:
             row = self.validation_row()
             score = row[f"valid_{self.tasks[0].name}_uar"]
-            self.hparams.epoch_counter.update_metric(1 - score)
+            if hasattr(self.hparams.epoch_counter, "update_metric"):  # one that stops early
+                self.hparams.epoch_counter.update_metric(1 - score)
             self.log_epoch(epoch, row, score)
 
     def validation_row(self) -> dict[str, float]:

@@ -28,7 +28,7 @@ __all__ = ["evaluation_loader", "make_datasets", "make_reader", "training_loader
 
 logger = logging.getLogger(__name__)
 
-PLACES = {"device": "the GPU's memory", "locked": "page-locked host memory", "map": "a memory map"}
+PLACES = {"device": "the GPU's memory", "locked": "page-locked host memory", "store": "the cache folder"}
 
 
 def make_reader(hparams: HParams, model: SpeechEmotionModel, manifest: pd.DataFrame) -> tuple[CachedReader, bool]:
@@ -62,7 +62,7 @@ def make_reader(hparams: HParams, model: SpeechEmotionModel, manifest: pd.DataFr
             logger.warning("wav_augment changes the waveform: frozen features are not cached")
         stored = audio
     run_on_main(stored.fill, args=[manifest, not hparams["noprogressbar"]])
-    return CachedReader(stored, int(hparams["memory_gb"] * 2**30)), skip_frozen
+    return CachedReader(stored), skip_frozen
 
 
 def make_datasets(
@@ -85,7 +85,7 @@ def make_datasets(
     resident = {split: InMemorySplit(dataset, names, read.stored, memory) for split, dataset in datasets.items()}
     for split, data in resident.items():
         logger.info("%s: %.2f GiB in %s", split, data.nbytes / 2**30, PLACES[data.place])
-        if data.place == "map" and memory.device.type == "cuda":
+        if data.place == "store" and memory.device.type == "cuda":
             logger.warning("%s fits neither into the GPU's memory nor into memory_gb: training is slow", split)
     return resident
 

@@ -13,28 +13,23 @@ import pandas as pd
 from korser.corpora import LABELS, Corpus
 from korser.data.audio_cache import scan_audio
 from korser.data.load_split import load_split
-from korser.data.split_checks import LEXICAL_LEAKAGE, check_splits, lexical_leakage
-from korser.data.splits import speaker_independent
-from korser.frontend.base import SAMPLE_RATE, Frontend
+from korser.data.split_checks import check_splits, split_notes
+from korser.data.splits import SPLITS, speaker_independent
+from korser.frontend.base import Frontend
 from korser.nn.tasks import Task
-from korser.runs.directory import SEARCH_FILE, RunDirectory
-from korser.runs.provenance import (
-    environment,
-    log_changes,
-    provenance,
-    require_same_data,
-    require_same_sources,
-    searched_speakers,
-)
+from korser.runs.directory import RunDirectory, recorded_warnings
+from korser.runs.heard import find_searches, pretrained_on_tested, read_search
+from korser.runs.provenance import environment, log_changes, provenance, require_same_data, require_same_sources
+from korser.runs.trust import signature
 from korser.training.tasks import labelled_tasks, recorded_tasks
 from korser.utils.errors import UserError
-from korser.utils.files import read_json, write_csv, write_json, write_text
-from korser.utils.text import shorten
+from korser.utils.files import write_csv, write_json, write_text
+from korser.utils.notes import NOT_PRETRAINED, searched_on_tested
 
 if TYPE_CHECKING:
     from korser.config.hparams import HParams
 
-__all__ = ["has_pretrained_encoders", "load_prepared", "prepare_data"]
+__all__ = ["describe_data", "has_pretrained_encoders", "load_prepared", "prepare_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +46,17 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     directory.path.mkdir(parents=True, exist_ok=True)
     corpus, manifest = load_split(hparams)
     columns = ["digest", "samples", "duration"]
-    manifest[columns] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
+    audio = scan_audio(
+        manifest["path"].tolist(),
+        hparams["cache_folder"],
+        min_samples=hparams["frontend"].min_length,
+        bad_recordings=directory.bad_recordings_file,
+    )
+    manifest[columns] = audio[columns].to_numpy()
     tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     _check_data(hparams, manifest, tasks)
     info = _run_info(hparams, corpus, manifest, tasks)
+    info["signature"] = signature(hparams.text, info)
     _warn(info)
     # Without a checkpoint nothing is lost by starting again, so the cause of a failure may have been fixed.
     if directory.has_checkpoint:
@@ -75,6 +77,17 @@ def load_prepared(hparams: HParams, run_dir: Path) -> tuple[pd.DataFrame, list[T
     return directory.manifest(labels), tasks
 
 
+def describe_data(manifest: pd.DataFrame, tasks: list[Task]) -> str:
+    """Return utterances and speakers of each split, and the tasks with their classes, in one line."""
+    splits = []
+    for split in SPLITS:
+        rows = manifest[manifest["split"] == split]
+        if len(rows):
+            speakers = f" of {rows['speaker'].nunique()} speakers" if rows["speaker"].notna().any() else ""
+            splits.append(f"{split} {len(rows)} utterances{speakers}")
+    return f"{', '.join(splits)}; {', '.join(f'{task.name} ({len(task.classes)} classes)' for task in tasks)}"
+
+
 def has_pretrained_encoders(frontend: Frontend) -> bool | None:
     """Return whether all encoders of a frontend are pretrained; None if it has none."""
     stages = [module for module in frontend.modules() if isinstance(module, Frontend)]
@@ -90,19 +103,19 @@ def _check_data(hparams: HParams, manifest: pd.DataFrame, tasks: list[Task]) -> 
         required.append("test")
     protocol = hparams["split"].keywords["protocol"]
     check_splits(manifest, protocol, tasks=[task.name for task in tasks], required=required)
-    shortest = hparams["frontend"].min_length
-    short = manifest[manifest["samples"] < shortest]
-    if len(short):
-        raise UserError(
-            f"{short.iloc[0]['path']} is too short: {short.iloc[0]['duration']:.3f} s, but the frontend needs "
-            f"{shortest / SAMPLE_RATE:.3f} s ({len(short)} such files): remove them from the corpus"
-        )
 
 
 def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: list[Task]) -> dict[str, Any]:
     """Return the contents of ``run.json``."""
     split = hparams["split"].keywords
     protocol = split["protocol"]
+    searches, unknown = find_searches(hparams)
+    in_test = [read_search(folder).in_test(corpus, hparams["data_folder"], manifest) for folder in searches]
+    notes = [
+        *split_notes(manifest, tasks[0].name, hparams["cache_folder"]),
+        *pretrained_on_tested(hparams["frontend"], manifest),
+        *unknown,
+    ]
     return {
         "model": hparams.name,
         "yaml_folders": hparams.folders,
@@ -111,8 +124,8 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
         "identified_by_folder": corpus.identified_by_folder,
         "protocol": protocol,
         "speaker_independent": speaker_independent(protocol),
-        "searched_on": _searched_on(hparams, corpus, manifest),
-        "lexical_leakage": lexical_leakage(manifest, tasks[0].name),
+        "searched_on": sorted(set().union(*in_test)),
+        "warnings": [dataclasses.asdict(note) for note in notes],
         "split": json.loads(json.dumps(split)),
         "seed": hparams["seed"],
         "fold": split.get("fold", 0) if protocol == "speaker_kfold" else split.get("fold"),
@@ -124,23 +137,11 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
     }
 
 
-def _searched_on(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame) -> list[str]:
-    """Return the test speakers on whom the settings were searched; a search saves its best settings in its folder."""
-    speakers = set()
-    for folder in hparams.folders:
-        file = Path(folder) / SEARCH_FILE
-        if file.exists():
-            speakers.update(searched_speakers(read_json(file), corpus, hparams["data_folder"], manifest))
-    return sorted(speakers)
-
-
 def _warn(info: dict[str, Any]) -> None:
-    if info["searched_on"]:
-        logger.warning("!!! settings were searched on speakers of the test split (%s)", shorten(info["searched_on"]))
-    if info["lexical_leakage"]:
-        logger.warning("!!! %s", LEXICAL_LEAKAGE)
+    for note in (*searched_on_tested(info["searched_on"]), *recorded_warnings(info)):
+        logger.warning("!!! %s", note)
     if info["pretrained"] is False:
-        logger.warning("NOT PRETRAINED: the wav2vec encoder of this run has random weights")
+        logger.warning("%s", NOT_PRETRAINED)
 
 
 def _require_same_run(run_dir: Path, manifest: pd.DataFrame, info: dict[str, Any]) -> None:

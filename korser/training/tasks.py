@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from korser.corpora import Corpus
+from korser.corpora.columns import rename_hint
 from korser.data.splits import SPLITS
 from korser.nn.tasks import Task
 from korser.utils.errors import UserError
@@ -27,7 +28,7 @@ MAX_FRACTIONAL_CLASSES = 20  # enough for a scale with fractions, such as rating
 def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) -> list[Task]:
     """Return the tasks that can be trained on a corpus, with their classes.
 
-    A task without training labels is left out with a warning.
+    A further task without training labels, or with a single class of them, is left out with a warning.
 
     Parameters
     ----------
@@ -40,7 +41,8 @@ def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) ->
     Raises
     ------
     UserError
-        If the main task has no labels in the training or validation split, or a task cannot be classified.
+        If the main task has no labels in the training or validation split or a single class in training, or a task
+        cannot be classified.
     """
     labelled = []
     for task in tasks:
@@ -57,10 +59,21 @@ def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) ->
         if unlabelled and not labelled:
             raise UserError(
                 f"corpus '{corpus.name}' has no labels for the main task '{task.name}' in its {unlabelled[0]} split: "
-                f"put another task first in 'tasks', or fill the column (tasks: {', '.join(corpus.classes)})"
+                f"{rename_hint(task.name, corpus.data)}fill the column, or put another task first in 'tasks' (tasks: "
+                f"{', '.join(corpus.classes) or 'none'}; columns: {', '.join(corpus.data)})"
             )
         if "train" in unlabelled:
             logger.warning("corpus '%s' has no labels for task '%s': it is left out", corpus.name, task.name)
+            continue
+        trained = manifest.loc[manifest["split"] == "train", task.name].dropna()
+        if trained.nunique() == 1:
+            text = f"all {len(trained)} labelled training utterances have the {task.name} '{trained.iloc[0]}'"
+            if not labelled:
+                raise UserError(
+                    f"corpus '{corpus.name}': {text}, but a task needs two classes: add some of another, or put "
+                    "another task first in 'tasks'"
+                )
+            logger.warning("corpus '%s': %s: the task is left out", corpus.name, text)
             continue
         _require_classes(task, corpus)
         labelled.append(dataclasses.replace(task, classes=tuple(corpus.classes[task.name])))

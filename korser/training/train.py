@@ -7,13 +7,14 @@ import logging
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_main
 
 from korser.config.schema import check_settings
-from korser.runs.directory import RunDirectory
+from korser.runs.directory import RunDirectory, run_notes
 from korser.runs.provenance import verify_provenance
 from korser.testing import quick_check
 from korser.training.brain import EmotionBrain
@@ -21,7 +22,7 @@ from korser.training.build import build_model, open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.training.datasets import evaluation_loader, make_datasets, make_reader, training_loader
 from korser.training.parts import errors_of
-from korser.training.prepare import load_prepared, prepare_data
+from korser.training.prepare import describe_data, load_prepared, prepare_data
 from korser.training.rehearsal import extreme_batches, rehearse, synthetic_batch
 from korser.training.results import evaluate, interpretable_parameters, training_cost, write_results
 from korser.utils.files import locked
@@ -69,6 +70,7 @@ def train(
         If ``on_epoch`` stopped the training.
     """
     run_dir = Path(run_dir)
+    hparams = hparams.with_unused_objects()
     check_settings(hparams)
     require_own_device(hparams["device"])
     directory = RunDirectory(run_dir)
@@ -109,6 +111,8 @@ def _fit(hparams: HParams, run_dir: Path, brain: EmotionBrain, manifest: pd.Data
     train_loader = training_loader(brain, datasets["train"])
     rehearse(brain, *extreme_batches(datasets["train"], brain.train_sampler, brain.tasks), len(train_loader))
 
+    logger.info("%s on %s, in %s", describe_data(manifest, brain.tasks), brain.device, run_dir)
+
     memory = PeakMemory(brain.device)
     initial_parameters = interpretable_parameters(model)
     brain.fit(
@@ -121,6 +125,7 @@ def _fit(hparams: HParams, run_dir: Path, brain: EmotionBrain, manifest: pd.Data
     ddp_barrier()  # the last checkpoint is complete
     results = evaluate(brain, datasets, manifest)
     ddp_barrier()
+    results.metrics["warnings"] = [asdict(note) for note in run_notes(RunDirectory(run_dir).info())]
     if if_main_process():
         write_results(run_dir, brain, results, cost=cost, initial_parameters=initial_parameters)
         shutil.rmtree(RunDirectory(run_dir).checkpoints)

@@ -1,6 +1,12 @@
 """Errors that a user can fix."""
 
-__all__ = ["UserError"]
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["UserError", "raise_faults"]
+
+MAX_LINES = 10  # of faults in one message
 
 
 class UserError(Exception):
@@ -9,3 +15,10 @@ class UserError(Exception):
     The message is one line per error with the file or key, the value, what is expected and what to do. The ``korser``
     command prints it and exits with code 2.
     """
+
+
+def raise_faults(faults: Sequence[str]) -> None:
+    """Raise a UserError with one line for each of the first faults, unless there are none."""
+    if faults:
+        more = [f"and {len(faults) - MAX_LINES} more faults"] if len(faults) > MAX_LINES else []
+        raise UserError("\n".join([*faults[:MAX_LINES], *more]))

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import csv
+import errno
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
-import pandas as pd
 
 from korser.utils.errors import UserError
+from korser.utils.text import shorten
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 __all__ = [
     "atomic",
+    "escape_formula",
     "find_below",
+    "folder_of",
     "lock_of",
     "locked",
+    "read_bytes",
     "read_csv",
     "read_json",
+    "read_npy",
+    "read_text",
+    "require_regular",
+    "unescape_formula",
     "write_csv",
     "write_json",
     "write_text",
 ]
+
+LARGEST = {"settings": 2**20, "json": 2**26, "table": 2**31, "array": 2**33}  # bytes of a file that is read
+_IRREGULAR = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+_FORMULA = re.compile(rf"(?!{_NUMBER}\Z)'*[=+\-@\t\r]")  # also what already looks escaped
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
 
 
 def find_below(folders: str | Path | Iterable[str | Path], name: str) -> list[Path]:
@@ -52,13 +75,21 @@ def find_below(folders: str | Path | Iterable[str | Path], name: str) -> list[Pa
     return found
 
 
+def folder_of(path: str | Path) -> Path:
+    """Return the data folder of a corpus, which may be given by its CSV file, without links."""
+    path = Path(path).resolve()
+    return path.parent if path.suffix == ".csv" else path
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary path in the same folder to write to, and rename it if all went well."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        # exclusive: a link that someone planted under this name is not followed
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield temporary
             os.replace(temporary, path)
@@ -79,30 +110,106 @@ def write_json(path: str | Path, values: Any) -> None:
     write_text(path, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
 
+def escape_formula(cell: Any) -> Any:
+    r"""Put an apostrophe before text that a spreadsheet would take for a formula.
+
+    Such text begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, and is not a number.
+
+    Example
+    -------
+    >>> [escape_formula(cell) for cell in ("=1+1", "-1", "a-b", 0.5)]
+    ["'=1+1", '-1', 'a-b', 0.5]
+    """
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def unescape_formula(cell: Any) -> Any:
+    """Undo :func:`escape_formula`."""
+    return cell[1:] if isinstance(cell, str) and _ESCAPED.match(cell) else cell
+
+
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV with a byte order mark, so that spreadsheets show Hangul."""
+    """Write a table as CSV with a byte order mark, so that spreadsheets show Hangul.
+
+    Formulas are escaped (:func:`escape_formula`); :func:`read_csv` restores them.
+    """
+    table = _map_text(table, escape_formula)
+    text = table.to_csv(index=False)
+    if "\r" in text:  # which is quoted only if all text is, and read as the end of a line otherwise
+        text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
     with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, encoding="utf-8-sig")
+        temporary.write_text(text, encoding="utf-8-sig", newline="")
+
+
+def require_regular(path: str | Path, limit: float = float("inf")) -> None:
+    """Raise an OSError unless a path names a regular file of at most ``limit`` bytes; nothing is opened.
+
+    FIFOs and devices may block or never end.
+    """
+    status = os.stat(path)
+    kind = _IRREGULAR.get(stat.S_IFMT(status.st_mode))
+    if kind is not None:
+        raise OSError(errno.EINVAL, f"{kind}, expected a file", str(path))
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if status.st_size > limit:
+        raise OSError(errno.EFBIG, f"{status.st_size} bytes, expected at most {limit}", str(path))
+
+
+def read_bytes(path: str | Path, limit: float = float("inf")) -> bytes:
+    """Read a regular file; see :func:`require_regular`."""
+    require_regular(path, limit)
+    return Path(path).read_bytes()
+
+
+def read_text(path: str | Path, fix: str = "") -> str:
+    """Read a UTF-8 file of settings; ``fix`` says what to do if that fails.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, larger than 1 MiB, not UTF-8, or no regular file.
+    """
+    try:
+        return read_bytes(path, LARGEST["settings"]).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {path}: {reason}{f'; {fix}' if fix else ''}") from error
 
 
 def read_json(path: str | Path) -> Any:
     """Read a JSON file of a run directory; raise a UserError if it is missing or damaged."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path, LARGEST["json"]))
     except (FileNotFoundError, NotADirectoryError):
         folder = path.parent
         if folder.is_file():
             raise UserError(f"{folder} is a file: expected a run directory, such as {folder.parent}") from None
         if not folder.exists():
             raise UserError(f"{folder}: folder not found") from None
-        raise UserError(f"{folder} has no {path.name}: not a run directory, or its training has not finished") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and train again") from error
+        inside = shorten(sorted(file.parent.name for file in folder.glob(f"*/{path.name}")))
+        hint = f"; directories of runs are in it: {inside}" if inside else ""
+        raise UserError(
+            f"{folder} has no {path.name}: not a run directory, or its training has not finished{hint}"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_npy(path: str | Path) -> np.ndarray:
+    """Read an array of a run directory; raise a UserError if it is damaged or holds Python objects."""
+    import numpy as np  # here and below: settings are read without them
+
+    try:
+        require_regular(path, LARGEST["array"])
+        return np.array(np.lib.format.open_memmap(path, mode="r"))  # mapped: no more memory than the file has bytes
+    except (OSError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        raise _damaged(path, error) from error
 
 
 def read_csv(path: str | Path, tasks: Iterable[str] = ()) -> pd.DataFrame:
-    """Read a table of a run directory.
+    """Read a table that :func:`write_csv` wrote.
 
     Parameters
     ----------
@@ -115,13 +222,36 @@ def read_csv(path: str | Path, tasks: Iterable[str] = ()) -> pd.DataFrame:
     pandas.DataFrame
         Only empty cells are missing values: a speaker may be called NA.
     """
+    import pandas as pd
+
     text = ["id", "speaker", "digest", "split", *tasks, *(f"{task}_pred" for task in tasks)]
     try:
-        return pd.read_csv(
-            path, encoding="utf-8-sig", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""]
-        )
+        data = io.BytesIO(read_bytes(path, LARGEST["table"]))
     except FileNotFoundError:
         raise UserError(f"{Path(path).parent} has no {Path(path).name}: its training has not finished") from None
+    except OSError as error:
+        raise _damaged(path, error) from error
+    table = pd.read_csv(
+        data, encoding="utf-8-sig", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""]
+    )
+    return _map_text(table, unescape_formula)
+
+
+def _damaged(path: str | Path, error: BaseException) -> UserError:
+    reason = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "strerror", None) or error
+    return UserError(f"{path} is damaged ({' '.join(str(reason).split())}): delete it and train again")
+
+
+def _map_text(table: pd.DataFrame, function: Callable[[Any], Any]) -> pd.DataFrame:
+    """Apply a function to the titles and to the cells of columns that hold text."""
+    import pandas as pd
+
+    changed = {}
+    for name in table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]:
+        cells = [(cell, function(cell)) for cell in table[name]]
+        if any(old is not new for old, new in cells):  # others keep their types
+            changed[name] = pd.Series([new for _, new in cells], index=table.index, dtype=object)
+    return table.assign(**changed).rename(columns=function)
 
 
 def lock_of(folder: str | Path) -> filelock.FileLock:
@@ -131,9 +261,13 @@ def lock_of(folder: str | Path) -> filelock.FileLock:
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Lock a run directory, so that no other process trains in it; the lock ends with the process that holds it."""
+    """Lock a run directory, so that no other process trains in it; the lock ends with the process that holds it.
+
+    Folders that are made for it are removed if nothing was written there.
+    """
     folder = Path(folder)
     lock = lock_of(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
@@ -144,4 +278,9 @@ def locked(folder: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if made and os.listdir(folder) == [Path(lock.lock_file).name]:
+            Path(lock.lock_file).unlink()
+            with suppress(OSError):  # other files
+                for path in made:
+                    path.rmdir()
         lock.release()

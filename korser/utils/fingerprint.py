@@ -24,6 +24,7 @@ from importlib.machinery import ModuleSpec, all_suffixes
 from pathlib import Path
 from typing import Any
 
+from korser.utils.files import require_regular
 from korser.utils.syntax import (
     Definition,
     absolute_origin,
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 LENGTH = 16  # hexadecimal digits
+LARGEST = 2**40  # bytes of a file: settings may name anything
 PLUGINS = "korser.plugins"
 IGNORED_SUFFIXES = (".md",)  # in checkpoint folders
 EXECUTED, UNNAMED = "", "*"  # in place of a name: what importing the module executes; used by no definition
@@ -72,6 +74,7 @@ def digest(value: Any, *, length: int = LENGTH) -> str:
 
 def file_digest(path: str | Path) -> str:
     """Return the digest of a file's content; a process reads a file again only if its size or time has changed."""
+    require_regular(path, LARGEST)
     stat = os.stat(path)
     return _file_digest(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
 
@@ -80,8 +83,9 @@ def file_digest(path: str | Path) -> str:
 def _file_digest(path: str, size: int, mtime_ns: int) -> str:
     sha = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(2**20):
+        while size > 0 and (block := file.read(min(size, 2**20))):  # files of /proc may have no end, and no size
             sha.update(block)
+            size -= len(block)
     return sha.hexdigest()[:LENGTH]
 
 

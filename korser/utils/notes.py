@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-__all__ = ["NOT_PRETRAINED", "RANDOM_SPLIT", "SYNTHETIC_SPEECH", "Note", "caveats"]
+from korser.utils.text import shorten
+
+__all__ = ["NOT_PRETRAINED", "RANDOM_SPLIT", "SYNTHETIC_SPEECH", "Note", "caveats", "searched_on_tested"]
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,9 @@ def caveats(*, synthetic: bool = False, random_split: bool = False, pretrained: 
     if pretrained is False:
         found.append(NOT_PRETRAINED)
     return found
+
+
+def searched_on_tested(heard: Collection[str]) -> list[Note]:
+    """Return the warning about settings that were searched on tested speakers (or recordings), if there are any."""
+    text = f"settings searched on speakers on whom it is tested ({shorten(heard)})"
+    return [Note("searched_on_test_speakers", text)] if heard else []

@@ -18,6 +18,7 @@ __all__ = [
     "plain",
     "plural",
     "quantity",
+    "sentence",
     "shorten",
     "signed",
 ]
@@ -56,6 +57,12 @@ def plural(n: float, noun: str) -> str:
     ('1 seed', '3 speakers')
     """
     return f"{n:.0f} {noun}{'' if n == 1 else 's'}"
+
+
+def sentence(text: object) -> str:
+    """Return text with a capital and a full stop."""
+    text = str(text)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def first_line(error: BaseException) -> str:

@@ -22,6 +22,7 @@ import joblib
 import torch
 
 from korser.utils.errors import UserError
+from korser.utils.signals import end_children
 from korser.workers.base import Workers, describe_exit
 from korser.workers.job import EpochCallback, Job, JobResult, perform
 
@@ -211,4 +212,5 @@ def _serve(connection: Connection, target: Callable[[Job, EpochCallback], None])
 def _exit_with_coordinator() -> None:
     """Exit at once when the coordinating process has ended, also by SIGKILL."""
     wait([multiprocessing.parent_process().sentinel])
+    end_children()  # processes of a loader
     os._exit(1)

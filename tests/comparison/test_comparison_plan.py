@@ -6,7 +6,10 @@ from made_comparison import InProcessWorkers, settings_of, write_search
 from korser import UserError, load_hparams
 from korser.comparison.plan import make_plan
 from korser.comparison.run import run_experiment
+from korser.corpora import load_corpus
+from korser.data.audio_cache import scan_audio
 from korser.runs.directory import run_folder
+from korser.utils.files import write_csv
 
 
 class TestPlan:
@@ -78,6 +81,21 @@ class TestSearched:
         with pytest.raises(UserError, match=said) as error:
             make_plan(settings_of(comparison_overrides, search=search))
         assert "\n" not in str(error.value)
+
+    def test_searched_recordings_are_refused_under_another_name(self, comparison_overrides, tmp_path, tiny_corpus):
+        data = load_corpus("csv", tiny_corpus).data
+        cache = comparison_overrides["cache_folder"]
+        data["digest"] = scan_audio(data["path"].tolist(), cache)["digest"].to_numpy()
+        search = write_search(tmp_path / "search")  # of another folder
+        trial = tmp_path / "search" / "mel_stl" / "runs" / "trial"
+        write_csv(trial / "manifest.csv", data[data["speaker"] == "s3"].assign(speaker="x"))
+        settings = settings_of(comparison_overrides, search=search)
+        with pytest.raises(UserError, match="settings of mel_stl were searched.*test split of fold 1.*s3"):
+            make_plan(settings)
+        settings = settings_of(comparison_overrides, search=search, allow_searched_speakers="true")
+        plan = make_plan(settings)
+        assert [planned.searched_on for planned in plan] == [[], [], ["s3"], ["s3"], [], []]
+        assert {tuple(planned.job.overrides["searched_in"]) for planned in plan} == {(str(trial.parents[1]),)}
 
     def test_searched_speakers_outside_the_test_split_are_allowed(self, comparison_overrides, tmp_path, tiny_corpus):
         search = write_search(tmp_path / "search", speakers=["s0", "s1"], data={"data_folder": str(tiny_corpus)})

@@ -159,3 +159,20 @@ def test_a_mistake_is_one_line_and_code_2(monkeypatch, capsys):
         recipe(monkeypatch, COMPARE, "--sedes=[1]")
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: unknown setting 'sedes'")
+
+
+def test_own_plugins_are_trusted_where_no_key_can_be_kept(comparison_overrides, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
+    (tmp_path / "backbone_of_mine.py").write_text(
+        "from korser.plugins.backbones.convnet import ConvNet\nclass Mine(ConvNet): pass\n"
+    )
+    backbone = "{in_channels: !ref <frontend.output_size>, frame_rate: !ref <frontend.frame_rate>}"
+    (tmp_path / "mine.yaml").write_text(f"base: mel_stl.yaml\nbackbone: !new:backbone_of_mine.Mine {backbone}\n")
+    more = {"models": f"[{tmp_path}/mine.yaml]", "seeds": "[1]", "folds": "null", "robustness": "[telephone]"}
+    comparison_overrides.pop("overrides.split.folds")
+    text, failed = run_experiment(settings_of(comparison_overrides, **more), InProcessWorkers())
+    assert not failed and "telephone" in text
+    with pytest.raises(UserError, match="backbone_of_mine.Mine .* give --trust"):  # of an earlier process
+        monkeypatch.setattr("korser.runs.trust._agreed", [])
+        run_experiment(settings_of(comparison_overrides, **more), InProcessWorkers())
+    assert not run_experiment(settings_of(comparison_overrides, **more), InProcessWorkers(), trust=True)[1]

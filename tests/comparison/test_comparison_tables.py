@@ -7,6 +7,7 @@ import pandas as pd
 from made_runs import utterances, write_run
 
 from korser.comparison.compare import compare
+from korser.comparison.tables import results_table
 from korser.runs.load import load_runs
 
 
@@ -22,8 +23,8 @@ def test_the_number_of_corrected_tests_is_stated(tmp_path, four_models):
     text = compare(
         four_models, questions=[{"title": "Q?", "pairs": [["leaf_stl", "wav2vec_leaf_stl"], ["leaf_stl", "x"]]}]
     )
-    assert "Holm's correction is for" not in text.to_markdown()
-    assert "Holm's correction is for the 4 tests" in compare(four_models).to_markdown()
+    assert "Holm's correction is over the" not in text.to_markdown()
+    assert "Holm's correction is over the 4 comparisons" in compare(four_models).to_markdown()
 
 
 def test_csv_opens_in_excel_with_hangul(tmp_path):
@@ -53,7 +54,7 @@ def test_markdown(comparison):
     for row in tables:
         assert len(re.findall(r"(?<!\\)\|", row)) in (9, 8)
     assert "94.4 M" in "".join(tables) and "6.9 G" in "".join(tables) and "1 GB" in "".join(tables)
-    assert "(two-sided, exact, 9 speakers, common seeds: 3)" in "".join(lines)
+    assert "(exact, 9 speakers, common seeds: 3)" in "".join(lines)
 
 
 def test_latex_is_well_formed(comparison):
@@ -86,3 +87,17 @@ def test_operations_that_are_not_counted_are_no_zero(tmp_path):
     text = compare(load_runs(tmp_path)).to_markdown()
     assert text.count("not counted |") == 1
     assert "Operations outside torch are not counted: smile (mine.Smile)." in text
+
+
+def test_the_table_of_results_has_the_notes_on_intervals(tmp_path):
+    table = utterances(n_speakers=9)
+    for model, right in (("leaf_mtl", 0.6), ("mel_stl", 0.98)):
+        for fold in range(3):
+            write_run(tmp_path, model, fold=fold, right=right, table=table)
+    comparison = compare(load_runs(tmp_path))
+    codes = [note.code for note in comparison.interval_notes]
+    assert [code for code in codes if code != "no_interval"] == ["one_seed", "folds_pooled", "near_bound"]
+    notes = results_table(comparison).notes
+    assert any(note.startswith("Folds are pooled: ") and note.endswith("approximately.") for note in notes)
+    assert any(note.startswith("Most speakers are nearly perfect") and "(mel_stl)" in note for note in notes)
+    assert "Folds are pooled" in comparison.to_markdown() and "Folds are pooled" in comparison.to_latex()

@@ -33,7 +33,7 @@ def test_different_recordings_and_training_data_are_warned_of(tmp_path):
         ({"synthetic": True}, "SYNTHETIC speech"),
         ({"protocol": "random_stratified"}, "RANDOM SPLIT"),
         ({"pretrained": False}, "NOT PRETRAINED"),
-        ({"lexical_leakage": True}, "LEXICAL LEAKAGE"),
+        ({"warnings": [{"code": "near_copies", "text": "NEAR COPIES: a and b"}]}, "NEAR COPIES: a and b"),
     ],
 )
 def test_warnings_are_in_every_table(tmp_path, about, text):
@@ -42,6 +42,22 @@ def test_warnings_are_in_every_table(tmp_path, about, text):
     comparison.to_csv(tmp_path / "out")
     assert text in comparison.to_markdown() and comparison.to_latex().count(text) == 2
     assert text in (tmp_path / "out" / "models.csv").read_text(encoding="utf-8-sig")
+
+
+def test_what_runs_recorded_is_one_warning_per_kind(tmp_path):
+    def recorded(*texts):
+        return [{"code": "copies", "text": text} for text in texts]
+
+    for fold, text in enumerate(("one", "two", "two")):
+        write_run(tmp_path, "leaf_stl", fold=fold, warnings=recorded(text))
+        write_run(tmp_path, "leaf_mtl", fold=fold, warnings=recorded(text))
+        write_run(tmp_path, "mel_stl", fold=fold, warnings=recorded(text) if fold else [])
+    (note,) = compare(load_runs(tmp_path)).warnings
+    assert note == Note("copies", "one; and 1 more like this in other runs")
+    write_run(tmp_path / "two", "leaf_stl", warnings=recorded("heard"))
+    write_run(tmp_path / "two", "mel_stl", warnings=[])
+    (note,) = compare(load_runs(tmp_path / "two")).warnings
+    assert note == Note("copies", "heard (in leaf_stl)")
 
 
 def test_models_searched_on_test_speakers_are_marked(four_models):

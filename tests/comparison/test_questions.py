@@ -13,6 +13,8 @@ from korser.comparison.questions import default_questions
 from korser.metrics import significance
 from korser.runs.load import load_runs
 from korser.utils.errors import UserError
+from korser.utils.files import read_csv
+from korser.utils.notes import Note
 
 
 def test_default_questions_are_answered(comparison):
@@ -70,9 +72,10 @@ def test_without_an_interval_nothing_is_significant(tmp_path):
             write_run(tmp_path, model, seed=seed, right=right, table=table)
     comparison = compare(load_runs(tmp_path))
     row = comparison.planned.iloc[0]
-    assert row["p_holm"] < 0.01 and pd.isna(row["low"]) and not row["significant"]
-    assert row["verdict"] is Verdict.INCONCLUSIVE and "a small p is not sufficient" in comparison.answers[0].details
-    assert comparison.marks["emotion_uar"]["leaf_stl"] == "same"
+    assert row["exact"] and pd.isna(row["p"]) and pd.isna(row["low"]) and not row["significant"]
+    assert row["verdict"] is Verdict.INCONCLUSIVE and "not tested" in comparison.answers[0].result
+    assert "no interval: it depends on a class that only one speaker has" in comparison.answers[0].result
+    assert comparison.marks["emotion_uar"]["leaf_stl"] == "untested"
 
 
 def test_holms_correction_can_make_significance_impossible(tmp_path):
@@ -81,11 +84,13 @@ def test_holms_correction_can_make_significance_impossible(tmp_path):
         write_run(tmp_path, model, table=table)
     comparison = compare(load_runs(tmp_path))
     assert len(comparison.answers) == 2 and not comparison.planned["can_reach"].any()
-    assert "smallest possible p is .031, .062 after Holm's correction for 2 tests" in comparison.answers[0].details
+    assert (
+        "smallest possible p is .031, .062 after Holm's correction over 2 comparisons" in comparison.answers[0].details
+    )
 
 
 def test_a_difference_within_the_variance_of_seeds_is_inconclusive(tmp_path):
-    """Equal on average over seeds that differ by far more than speakers do: p is small, the interval holds 0."""
+    """Equal on average over seeds that differ by far more than speakers do: swapping speakers alone gives a small p."""
     table = utterances(n_speakers=8, per_class=10)
     for model, levels in (("leaf_stl", (5, 5, 5)), ("leaf_mtl", (9, 5, 5))):
         for seed, level in enumerate(levels, 1):
@@ -94,10 +99,38 @@ def test_a_difference_within_the_variance_of_seeds_is_inconclusive(tmp_path):
                 tmp_path, model, seed=seed, table=table, right=(order < level) | (np.arange(len(table)) % 97 == 0)
             )
     comparison = compare(load_runs(tmp_path))
+    a, b = (model.counts("emotion") for model in comparison.models.values())
     row = comparison.planned.iloc[0]
-    assert row["p_holm"] < 0.05 and row["low"] < 0 < row["high"] and row["verdict"] is Verdict.INCONCLUSIVE
-    assert "not reliably across seeds: the interval includes 0" in comparison.answers[0].details
+    assert significance.permutation_test(a, b, "uar")["p"] < 0.05 < row["p"]
+    assert row["low"] < 0 < row["high"] and row["verdict"] is Verdict.INCONCLUSIVE and row["reason"] is None
     assert comparison.marks["emotion_uar"] == {"leaf_mtl": "best", "leaf_stl": "same"}
+
+
+def test_an_interval_without_0_that_is_not_significant_has_one_reason(tmp_path):
+    """The same reason in the answer, the table of pairs, its CSV and the caption of the figure."""
+    table = utterances(n_speakers=12, per_class=8)
+    order = table.groupby(["speaker", "emotion"]).cumcount().to_numpy()
+    speaker = table["speaker"].str[1:].astype(int).to_numpy()
+    for model, better in (("leaf_stl", 0), ("leaf_mtl", 9)):  # three of four speakers are better by one utterance
+        right = order < 4 + (speaker < better)
+        for seed in (1, 2, 3):
+            write_run(tmp_path, model, seed=seed, table=table, right=right)
+    for model in ("b_stl", "c_stl", "d_stl", "e_stl", "f_stl", "g_stl", "h_stl", "i_stl", "j_stl"):
+        write_run(tmp_path, model, table=table)
+    comparison = compare(load_runs(tmp_path))
+    pair = comparison.pairs.set_index(["model_a", "model_b"]).loc[("leaf_mtl", "leaf_stl")]
+    n = len(comparison.pairs)
+    reason = f"not significant after Holm's correction over {n} comparisons"
+    assert 0 < pair["low"] and pair["p"] <= 0.05 < pair["p_holm"] and pair["reason"] == Note("after_correction", reason)
+    assert f"leaf\\_mtl and leaf\\_stl: {reason}." in comparison.to_markdown().replace("; ", "\n")
+    questions = [
+        {"title": "Q?", "pairs": [list(pair) for pair in zip(comparison.pairs["model_a"], comparison.pairs["model_b"])]}
+    ]
+    asked = compare(load_runs(tmp_path), questions=questions)
+    (answer,) = (a for a in asked.answers if a.pair == "leaf_mtl vs leaf_stl")
+    assert answer.verdict is Verdict.INCONCLUSIVE and f"Not{reason[3:]}." in answer.details
+    asked.to_csv(tmp_path / "out")
+    assert (read_csv(tmp_path / "out" / "questions.csv")["reason"] == reason).any()
 
 
 def test_default_questions_need_both_models():

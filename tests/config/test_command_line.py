@@ -44,6 +44,12 @@ def test_the_file_may_follow_the_options():
 def test_debugging_writes_to_a_temporary_folder():
     _, overrides = parse_arguments(["my.yaml", "--debug"])
     assert overrides["debug"] is True and Path(overrides["output_folder"]).parent == Path(tempfile.gettempdir())
+    folder = Path(overrides["output_folder"])
+    folder.rmdir()
+    folder.symlink_to("/")
+    with pytest.raises(UserError, match="is a link"):
+        parse_arguments(["my.yaml", "--debug"])
+    folder.unlink()
     assert parse_arguments(["my.yaml", "--debug", "--output_folder=here"])[1]["output_folder"] == "here"
     assert "output_folder" not in parse_arguments(["my.yaml", "--debug", "--debug_persistently"])[1]
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import HPARAMS
 
 from korser.config.hparams import load_hparams, load_resolved, resolve_hparams, run_name
 from korser.utils.errors import UserError
@@ -18,17 +19,20 @@ def test_same_seed_same_weights(yaml_folder):
 
 def test_the_resolved_text_builds_the_same_again(yaml_folder):
     hparams = load_hparams(yaml_folder / "model.yaml", {"weights": "{emotion: 3}"})
-    again = load_resolved(hparams.text, name=hparams.name, folders=hparams.folders)
+    again = load_resolved(hparams.text, name=hparams.name, folders=hparams.folders, source="x", trusted=True)
     assert again["layer"].weight.equal(hparams["layer"].weight)
     assert again["weights"] == {"emotion": 3}
     assert again.digest() == hparams.digest()
 
 
 def test_recorded_settings_whose_code_is_missing(tmp_path):
+    trusted = {"source": "hparams.yaml", "trusted": True}
     with pytest.raises(UserError, match=f"'frontend': .* there is no module 'gone' .searched in {tmp_path}"):
-        load_resolved("frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path)])
+        load_resolved("frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path)], **trusted)
     with pytest.raises(UserError, match="no module 'gone' .* if it was moved, add its folder to PYTHONPATH"):
-        load_resolved("frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path / "no_longer_there")])
+        load_resolved(
+            "frontend: !new:gone.Conv\n", name="model", folders=[str(tmp_path / "no_longer_there")], **trusted
+        )
 
 
 def test_the_digest_identifies_the_settings_that_have_an_effect(yaml_folder):
@@ -129,3 +133,32 @@ def test_a_frontend_that_is_not_built(tmp_path, value, message):
     with pytest.raises(UserError) as error:
         load_hparams(tmp_path / "my.yaml")
     assert message in str(error.value)
+
+
+def test_settings_are_read_only_and_replace_loads_what_depends_on_them_again():
+    hparams = load_hparams(HPARAMS / "mel_stl.yaml", {"n_epochs": 4})
+    with pytest.raises(UserError, match="settings are read-only, .* 'n_epochs': use replace"):
+        hparams["n_epochs"] = 1
+    changed = hparams.replace({"backbone.dropout": 0.5}, n_epochs=1)
+    assert (changed["n_epochs"], changed["epoch_counter"].limit, changed["backbone"].dropout.p) == (1, 1, 0.5)
+    assert changed.run_name == load_hparams(HPARAMS / "mel_stl.yaml", {"n_epochs": 1, "backbone.dropout": 0.5}).run_name
+    assert hparams["n_epochs"] == 4
+    with pytest.raises(UserError, match="unknown setting 'n_epoch'"):
+        hparams.replace(n_epoch=1)
+    recorded = load_resolved(hparams.text, name="mel_stl", folders=[], source="hparams.yaml", trusted=False)
+    with pytest.raises(UserError, match="recorded by a run: load its YAML file"):
+        recorded.replace(n_epochs=1)
+
+
+def test_a_setting_without_effect_is_refused_or_if_a_base_states_it_ignored(tmp_path):
+    (tmp_path / "own_base.yaml").write_text("base: mel_mtl.yaml\nwav2vec_source: other\ngender_weight: 0.9\n")
+    (tmp_path / "mel_stl.yaml").write_text("base: own_base.yaml\ntasks: [!ref <emotion>]\n")
+    own, shipped = load_hparams(tmp_path / "mel_stl.yaml"), load_hparams(HPARAMS / "mel_stl.yaml")
+    assert own.run_name == shipped.run_name and "gender_weight" not in own
+    for key in "gender_weight", "gender.weight", "wav2vec_source":
+        with pytest.raises(UserError, match=f"'{key}' has no effect on mel_stl, where nothing refers to it"):
+            load_hparams(HPARAMS / "mel_stl.yaml", {key: "0.5"})
+    (tmp_path / "my.yaml").write_text("base: mel_stl.yaml\nhead: !name:korser.plugins.heads.linear.LinearHeads\n")
+    with pytest.raises(UserError, match="'label_smoothing' has no effect on my"):  # the head is not given it
+        load_hparams(tmp_path / "my.yaml", {"label_smoothing": 0.1})
+    assert load_hparams(HPARAMS / "mel_mtl.yaml", {"gender_weight": 0.5})["gender"].weight == 0.5

@@ -85,3 +85,14 @@ def test_modules_next_to_the_yaml_and_to_its_bases_can_be_imported(yaml_folder):
     hparams = load_hparams(yaml_folder / "best.yaml")
     assert type(hparams["layer"]).__name__ == "Mine" and hparams["other"].n == 3
     assert hparams.folders == [str(yaml_folder), str(home)]
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(yaml_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(yaml_folder))
+    (yaml_folder / "base.yaml").write_text(f"{BASE_YAML}\nfolders: [~/a, '~/b']\nnothing: ~\nnote: ~ 3 dB\n")
+    (yaml_folder / "sub").mkdir()
+    (yaml_folder / "sub" / "model.yaml").write_text("base: ~/base.yaml\nlabel_map: {a: ~/c}\n")
+    hparams = load_hparams(yaml_folder / "sub" / "model.yaml", {"output_folder": "~/out"})
+    assert hparams["folders"] == [f"{yaml_folder}/a", f"{yaml_folder}/b"]
+    assert (hparams["output_folder"], hparams["label_map"]) == (f"{yaml_folder}/out", {"a": f"{yaml_folder}/c"})
+    assert hparams["nothing"] is None and hparams["note"] == "~ 3 dB"

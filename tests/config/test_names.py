@@ -88,10 +88,9 @@ def test_keys_of_a_base_need_not_be_used(yaml_folder):
     (yaml_folder / "mid.yaml").write_text("base: base.yaml\nn: 4\nm: 5\n")
     (yaml_folder / "model.yaml").write_text("base: mid.yaml\nwidth: !ref <n>\n")
     assert load_hparams(yaml_folder / "model.yaml")["width"] == 4
-    for text in "widht: 4", "width: &n 4\nwidht: *n":  # the latter uses another key, but nothing uses it
-        (yaml_folder / "model.yaml").write_text(f"base: mid.yaml\n{text}\n")
-        with pytest.raises(UserError, match="model.yaml: nothing uses 'widht'"):
-            load_hparams(yaml_folder / "model.yaml")
+    (yaml_folder / "model.yaml").write_text("base: mid.yaml\nwidht: 4\n")
+    with pytest.raises(UserError, match="model.yaml: nothing uses 'widht'"):
+        load_hparams(yaml_folder / "model.yaml")
 
 
 def test_a_module_that_an_installed_one_hides(yaml_folder):

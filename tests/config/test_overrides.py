@@ -30,6 +30,8 @@ def test_command_line():
         ("layer.bias", "false", lambda h: h["layer"].bias is None),  # not in the YAML, but an argument of Linear
         ("label_map", "{emotion: {기쁨: joy}}", lambda h: h["label_map"] == {"emotion": {"기쁨": "joy"}}),
         ("function.p", "0.1", lambda h: h["function"].keywords == {"p": 0.1}),
+        ("output_folder", "2026-01-01", lambda h: h["output_folder"] == "2026-01-01"),  # neither a date
+        ("output_folder", "007", lambda h: h["output_folder"] == "007"),  # nor a number
         ("output_folder", "null", lambda h: h["output_folder"] is None),
         ("output_folder", "", lambda h: h["output_folder"] is None),
         ("width", "null", lambda h: h["layer"] is None),
@@ -79,5 +81,5 @@ def test_a_wrong_override(yaml_folder, key, value, message):
 
 def test_a_setting_that_the_file_should_have_from_its_base(yaml_folder):
     (yaml_folder / "model.yaml").write_text("frontend: !new:torch.nn.Identity\n")
-    with pytest.raises(UserError, match="model.yaml has no 'n_epochs': add 'base: base.yaml'"):
+    with pytest.raises(UserError, match="model.yaml: missing device, .* more: add 'base: base.yaml'"):
         load_hparams(yaml_folder / "model.yaml", {"n_epochs": 1})

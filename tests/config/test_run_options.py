@@ -24,8 +24,6 @@ CHANGED = {
     "debug_epochs": 4,
     "debug_persistently": True,
     "find_unused_parameters": True,
-    "jit": True,
-    "jit_module_keys": ["model"],
     "compile": True,
     "compile_module_keys": ["model"],
     "compile_mode": "max-autotune",

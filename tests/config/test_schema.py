@@ -1,9 +1,13 @@
 """Values of the settings of a model's YAML file."""
 
+import functools
+
 import pytest
 import speechbrain as sb
 from conftest import HPARAMS
+from speechbrain.utils.epoch_loop import EpochCounter
 
+from korser.config.fields import check
 from korser.config.hparams import load_hparams
 from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, RunOptions, TrainSettings, check_settings
 from korser.utils.errors import UserError
@@ -15,15 +19,10 @@ def mel():
 
 
 def errors_of(hparams, **changes):
-    before = dict(hparams)
-    hparams.update(changes)
     try:
-        check_settings(hparams)
+        check(TrainSettings, {**hparams, **changes}, "mel_stl.yaml")
     except UserError as error:
         return str(error).splitlines()
-    finally:
-        hparams.clear()
-        hparams.update(before)
     return []
 
 
@@ -48,6 +47,10 @@ def errors_of(hparams, **changes):
         ("device", "gpu0", "device=gpu0: cannot use this device: "),
         ("ckpt_interval_steps", 3, "ckpt_interval_steps=3: expected 0, since ckpt_interval_minutes is set"),
         ("debug_epochs", 0, "debug_epochs=0: expected an integer >= 1"),
+        ("split", functools.partial(print), "split=partial: expected !name:korser.data.splits.assign_splits {protocol"),
+        ("opt_class", functools.partial(print, lr=1), "opt_class.lr is replaced by the setting lr"),
+        ("epoch_counter", 3, "epoch_counter=3: expected one of SpeechBrain's epoch counters"),
+        ("epoch_counter", EpochCounter(limit=3), "epoch_counter.limit=3, but n_epochs=30"),
         ("precision", "fp8", "precision=fp8: expected fp32 or fp16 or bf16"),
     ],
 )
@@ -107,3 +110,19 @@ def test_run_options_are_those_of_speechbrain():
 
 def test_base_yaml_states_every_setting(mel):
     assert {key for key, field in TrainSettings.model_fields.items() if field.is_required()} <= {*mel}
+
+
+def test_all_wrong_types_ranges_and_names_of_a_file_are_reported_before_anything_is_built(tmp_path):
+    (tmp_path / "my.yaml").write_text("base: mel_stl.yaml\nbatch_size: 0\nfrontend.n_mel: 3\n")
+    with pytest.raises(UserError) as error:
+        load_hparams(tmp_path / "my.yaml", {"lr": -1, "seed": "two", "gender_weight": 0.5})
+    lines = str(error.value).splitlines()
+    assert len(lines) == 5
+    for name in (
+        "batch_size=0",
+        "frontend.n_mel",
+        "lr=-1",
+        "seed=two",
+        "'gender_weight' has no",
+    ):
+        assert sum(name in line for line in lines) == 1, name

@@ -3,10 +3,15 @@ import os
 import unicodedata
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 
 from korser.corpora import load_corpus
+from korser.corpora.table import similar_speakers
 from korser.utils.errors import UserError
+from korser.utils.files import write_csv
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -57,7 +62,7 @@ def test_the_line_that_states_the_separator_for_excel(tmp_path, line):
     assert load_corpus("csv", tmp_path).data["speaker"].tolist() == ["01", "02"]
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_separators_and_capitals_are_detected(tmp_path, separator):
     lines = ['id,"Path",SPEAKER, Emotion ,Valence,Note', 'x,a.wav,01,joy,low,"1,5; or\t2\nmore"', "y,b.wav,02,anger,,"]
     text = "".join(f"{line}\n" for line in lines)
@@ -120,13 +125,31 @@ def test_decimals_with_zeros_are_not_similar(tmp_path, caplog):
     assert "{1.2: 01.2}" in message or "{01.2: 1.2}" in message
 
 
-def test_similar_speakers_are_reported(tmp_path, caplog):
-    files = [f"{i}.wav" for i in range(8)]
-    speakers = ["01", "1", "10", "100", "kim a", "KimA", "ａ", ""]
-    make(tmp_path, "path,speaker\n" + "".join(f"{f},{s}\n" for f, s in zip(files, speakers)), files=files)
+@pytest.mark.parametrize(
+    "names, groups",
+    [
+        (["01", "1", "10", "100", "kim a", "KimA", "ａ"], ["01 and 1", "kim a and KimA"]),
+        (
+            ["07", "S07", "actor 07", "07.", "화자7", "F07", "M07", "p7", "1-2", "12"],
+            ["07 and S07 and actor 07 and 07. and 화자7"],
+        ),
+        (["kim-minji", "kim_minji", "Minji Kim", "minji", "지민", "민지"], ["kim-minji and kim_minji and Minji Kim"]),
+        (["s1_2", "s2_1", "Ses01F", "Ses01M", "nea", "neb", "1001", "1010"], []),
+    ],
+)
+def test_similar_speakers_are_reported(names, groups):
+    note = similar_speakers(pd.DataFrame({"speaker": [*names, None]}))
+    assert (note is None) == (not groups)
+    if note is not None:
+        text = ", ".join(f"{group} may be one person" for group in groups)
+        assert note.code == "similar_speakers" and f"NAMES OF SPEAKERS: {text};" in note.text
+
+
+def test_similar_speakers_are_logged_when_a_corpus_is_loaded(tmp_path, caplog):
+    make(tmp_path, "path,speaker\na.wav,7\nb.wav,S07\nc.wav,NA\n", files=("a.wav", "b.wav", "c.wav"))
     load_corpus("csv", tmp_path)
-    assert len(caplog.messages) == 1 and caplog.text.count(" and ") == 3
-    assert "speakers 01 and 1, kim a and KimA differ only in capitals" in caplog.text
+    (message,) = caplog.messages
+    assert "7 and S07 may be one person, NA may mean that the speaker is not known" in message
 
 
 def test_the_csv_itself_absolute_and_windows_paths(tmp_path):
@@ -244,9 +267,161 @@ def test_bad_tables_name_the_row_and_the_fix(tmp_path, text, message):
 
 def test_an_unknown_encoding(tmp_path):
     make(tmp_path, "path\n")
-    (tmp_path / "manifest.csv").write_bytes(b"path\n\xff\xfe\xff.wav\n")
-    with pytest.raises(UserError, match="neither UTF-8 nor CP949"):
+    mixed = b"path,emotion\na.wav,joy\n" + "b.wav,Ärger\n".encode("cp1252") + "c.wav,müde\n".encode()
+    for table, row in (
+        (b"path\n\xff\xfe\xff.wav\n", 2),
+        ("path,emotion\na.wav,喜び\n".encode("shift_jis"), 2),
+        ("path,emotion\na.wav,뷁\n".encode("cp949"), 2),
+        (mixed, 3),
+    ):
+        (tmp_path / "manifest.csv").write_bytes(table)
+        with pytest.raises(UserError, match=f"not UTF-8 .row {row}. and neither Korean CP949 nor western CP1252"):
+            load_corpus("csv", tmp_path)
+    (tmp_path / "manifest.csv").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match="is an Excel workbook or a ZIP archive: save the table as CSV"):
         load_corpus("csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "encoding, labels, name",
+    [
+        ("cp1252", ("Ärger", "müde", "fröhlich", "Freude"), "western European (CP1252) (Ärger, müde, fröhlich)"),
+        ("cp1252", ("DÉGOÛT", "déçu", "fâché", "gêné"), "western European (CP1252) (DÉGOÛT, déçu, fâché and 1 more)"),
+        ("cp949", ("기쁨", "똠방각하", "화자A", "joy"), "Korean (CP949) (기쁨, 똠방각하, 화자A)"),
+        ("utf-16", ("기쁨", "Ärger", "joy", "a"), ""),
+        ("utf-16-le", ("기쁨", "Ärger", "joy", "a"), ""),
+    ],
+)
+def test_the_encoding_is_chosen_by_what_its_words_look_like(tmp_path, encoding, labels, name, caplog):
+    files = [f"{i}.wav" for i in range(len(labels))]
+    text = "path;emotion\r\n" + "".join(f"{f};{label}\r\n" for f, label in zip(files, labels))
+    make(tmp_path, text, files=files, encoding=encoding)
+    assert load_corpus("csv", tmp_path).data["emotion"].tolist() == list(labels)
+    assert [message for message in caplog.messages if "read as" in message] == (
+        [f"{tmp_path}/manifest.csv is not UTF-8: read as {name}; if these words are wrong, save it as UTF-8"]
+        if name
+        else []
+    )
+
+
+def test_a_file_that_was_saved_in_a_wrong_encoding_is_reported(tmp_path, caplog):
+    load_corpus("csv", make(tmp_path, "path,emotion\na.wav,Ã„rger\nb.wav,기쁨\nc.wav,müde\n"))
+    assert caplog.messages == [
+        f"{tmp_path}/manifest.csv was saved in a wrong encoding before (Ã„rger for Ärger): export it again"
+    ]
+
+
+def test_cells_that_look_the_same_are_the_same(tmp_path, caplog):
+    cells = [
+        ("1", "joy", "1"),
+        ("1.0", "joy\u00a0", "1.0"),
+        ("1.00", "\u200bjo\u200by", "１"),
+        ("2", unicodedata.normalize("NFD", "기쁨"), "2"),
+        (" ２ ", "기쁨\ufeff", "2.0"),
+        ("kim\u00a0a", "ｊｏｙ", "\u3000"),
+        ("kim a", "N/A", "nan"),
+        ("None", "NULL", "None"),
+    ]
+    files = [f"{i}.wav" for i in range(len(cells))]
+    text = "path,speaker,emotion,intensity\n" + "".join(f"{f},{','.join(row)}\n" for f, row in zip(files, cells))
+    data = load_corpus("csv", make(tmp_path, text, files=files), label_map={"intensity": {1.0: "low", 2: "high"}}).data
+    assert data["speaker"].tolist() == ["1", "1", "1", "2", "2", "kim a", "kim a", None]
+    assert data["emotion"].tolist() == ["joy", "joy", "joy", "기쁨", "기쁨", "joy", None, None]
+    assert data["intensity"].tolist() == ["low", "low", "low", "high", "high", None, None, None]
+    assert not caplog.messages
+
+
+def test_decimals_of_a_scale_and_names_like_missing_values_are_kept(tmp_path, caplog):
+    files = [f"{i}.wav" for i in range(5)]
+    labels = ["0.5", "1.05", "NA", "none", "0.50"]
+    make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
+    assert load_corpus("csv", tmp_path).data["emotion"].tolist() == labels
+    assert sorted(caplog.messages) == [
+        "classes of emotion differ only in capitals, spaces or zeros; to merge them: "
+        "--label_map='{emotion: {0.50: 0.5}}'",
+        "emotion 'NA' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {NA: null}}'",
+        "emotion 'none' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {none: null}}'",
+    ]
+
+
+def test_files_whose_names_hold_invisible_characters_are_found(tmp_path):
+    make(tmp_path, "path\na b.wav\nc\u200b.wav\n", files=("a\u00a0b.wav", "c.wav"))
+    data = load_corpus("csv", tmp_path).data
+    assert data["path"].tolist() == [str(tmp_path / "a\u00a0b.wav"), str(tmp_path / "c.wav")]
+    assert data["id"].tolist() == ["a b", "c"]
+
+
+def test_a_likely_typo_is_named_with_its_row(tmp_path, caplog):
+    labels = ["anger"] * 6 + ["angr"] + ["기쁨"] * 5 + ["기븜"] + ["1.2"] * 5 + ["1.1"] + ["male"] * 5 + ["female"]
+    files = [f"{i}.wav" for i in range(len(labels))]
+    make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
+    load_corpus("csv", tmp_path)
+    place = f"{tmp_path}/manifest.csv row"
+    assert sorted(caplog.messages) == [
+        f"{place} 14: emotion label '기븜' (1 utterance) is almost '기쁨' (5 utterances); if it is a typo: "
+        "--label_map='{emotion: {기븜: 기쁨}}'",
+        f"{place} 8: emotion label 'angr' (1 utterance) is almost 'anger' (6 utterances); if it is a typo: "
+        "--label_map='{emotion: {angr: anger}}'",
+    ]
+
+
+def test_columns_under_other_names_are_suggested(tmp_path, caplog):
+    with pytest.raises(UserError) as error:
+        load_corpus("csv", make(tmp_path, "File_Name;Label;Spk\na.wav;joy;1\n"))
+    assert str(error.value) == (
+        f"{tmp_path}/manifest.csv has no column 'path' (its columns: File_Name, Label, Spk): rename 'File_Name' to "
+        "'path'; rename 'Spk' to 'speaker'; rename 'Label' to 'emotion'"
+    )
+    assert not caplog.messages
+    make(tmp_path, "path,label,speaker_id,화자\na.wav,joy,1,1\n")
+    load_corpus("csv", tmp_path)
+    assert [message.partition("has no ")[2] for message in caplog.messages] == [
+        "column 'speaker': if 'speaker_id' is that, rename it to 'speaker'",
+        "column 'emotion': if 'label' is that, rename it to 'emotion'",
+    ]
+    caplog.clear()
+    load_corpus("csv", tmp_path, corpus_options={"tasks": ["label"]})  # its own task
+    assert len(caplog.messages) == 1
+
+
+def test_all_faults_of_a_manifest_are_reported_together(tmp_path):
+    text = "path,id,emotion\nnone.wav,x,joy\na.wav,x,joy\n,y,joy\nb.wav,,joyy\na.wav,z,calm\nc.wav,c,joy,more\n"
+    options = {"classes": {"emotion": ["joy", "calm"]}}
+    with pytest.raises(UserError) as error:
+        load_corpus("csv", make(tmp_path, text), corpus_options=options)
+    faults = [line.removeprefix(f"{tmp_path}/manifest.csv ") for line in str(error.value).splitlines()]
+    assert [fault.partition(": ")[0] for fault in faults] == [
+        "row 7 has 4 cells, the header has 3",
+        "row 4",
+        "row 2",
+        "row 5",
+        "rows 2, 3",
+        "row 5",
+        "rows 3, 6",
+    ]
+    assert "unknown emotion label 'joyy' in 1 of 5 utterances (did you mean 'joy'?)" in faults[5]
+    rows = "".join(f"a.wav,a{i},x{i}\n" for i in range(12))
+    make(tmp_path, f"path,id,emotion\n{rows}")
+    with pytest.raises(UserError) as error:
+        load_corpus("csv", tmp_path, corpus_options=options)
+    assert len(str(error.value).splitlines()) == 11 and str(error.value).endswith("and 3 more faults")
+
+
+def test_segments_of_recordings_are_refused(tmp_path):
+    make(tmp_path, "")
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.zeros(16000), 8000)
+    for rows in ("a.wav,0,2.0\nb.wav,,", "a.wav,0,16000\nb.wav,0.0,2000"):
+        (tmp_path / "manifest.csv").write_text(f"path,start,end\n{rows}\n")
+        assert len(load_corpus("csv", tmp_path).data) == 2
+    for header, rows in [
+        ("path,id,Start_Time,end_time", "a.wav,x,0,1\na.wav,y,1,2\nb.wav,z,0,2"),
+        ("path,id,onset", "b.wav,x,0\na.wav,y,1"),
+        ("path,id,start,end", "b.wav,x,0,2\na.wav,y,0:00,0:01"),
+    ]:
+        (tmp_path / "manifest.csv").write_text(f"{header}\n{rows}\n")
+        with pytest.raises(UserError, match=r"rows? (2, )?3: parts of recordings by '(Start_Time|onset|start)'"):
+            load_corpus("csv", tmp_path)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared speech data")
@@ -260,3 +435,14 @@ def test_an_unknown_encoding(tmp_path):
 def test_real_manifests(folder, n, speakers, classes):
     corpus = load_corpus("csv", SHARED / folder)
     assert len(corpus.data) == n and corpus.data["speaker"].nunique() == speakers and corpus.classes == classes
+
+
+def test_a_table_that_korser_wrote_is_the_same_corpus(tmp_path):
+    text = "path,id,speaker,emotion\na.wav,-x,=1+1,@joy\nb.wav,+2,'=a,-1\n"
+    first = load_corpus("csv", make(tmp_path / "a", text))
+    assert first.data["speaker"].tolist() == ["=1+1", "=a"], "an apostrophe before a formula does not count"
+    (tmp_path / "b").mkdir()
+    write_csv(tmp_path / "b" / "manifest.csv", first.data)
+    assert "'=1+1,'@joy" in (tmp_path / "b" / "manifest.csv").read_text(encoding="utf-8-sig")
+    second = load_corpus("csv", tmp_path / "b")
+    assert second.data[["id", "speaker", "emotion", "path"]].equals(first.data[["id", "speaker", "emotion", "path"]])

@@ -147,3 +147,11 @@ def test_a_missing_column_of_an_adapter(tmp_path, monkeypatch, column):
 
 def test_stated_classes_are_not_sorted(own):
     assert load_corpus(own, None).sorted_tasks == ()
+
+
+def test_speakers_and_labels_of_an_adapter_become_text(tmp_path, monkeypatch):
+    code = OWN.replace("list(labels)", "[1.0, 1, '1.0', 2.0]").replace('"joy", "anger"', "1.0, 2.0")
+    (tmp_path / "numbers_corpus.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    corpus = load_corpus("numbers_corpus", None)
+    assert corpus.data["emotion"].tolist() == ["1", "1", "1", "2"]

@@ -1,10 +1,14 @@
+import io
+import os
+import shlex
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 import torchaudio.functional
 
-from korser.data.audio import audio_digest, read_audio, to_compact, to_float
+from korser.data.audio import audio_digest, read_audio, read_recording, to_compact, to_float
 from korser.utils.errors import UserError
 
 
@@ -47,6 +51,14 @@ def test_other_rates_are_resampled(tmp_path, rate):
     np.testing.assert_allclose(audio.numpy()[100:-100], tone()[: len(audio)][100:-100], atol=5e-3)
 
 
+@pytest.mark.parametrize("rate", [11127, 44101])
+def test_unusual_rates_do_not_take_gigabytes(tmp_path, rate, monkeypatch):
+    monkeypatch.setattr(torchaudio.functional, "resample", None)  # its kernel has (16000 * rate) values here
+    audio = read_audio(write(tmp_path / "a.wav", tone(rate=rate), rate, "FLOAT"))
+    assert audio.dtype == torch.float32 and abs(len(audio) - 8000) <= 2
+    np.testing.assert_allclose(audio.numpy()[100:-100], tone()[: len(audio)][100:-100], atol=5e-3)
+
+
 def test_resampled_audio_stays_within_full_scale(tmp_path):
     square = np.sign(tone(rate=48000)).astype(np.float32)  # resampling overshoots its edges
     audio = read_audio(write(tmp_path / "a.wav", square, 48000, "FLOAT"))
@@ -69,11 +81,17 @@ def bad_files(folder):
     write(folder / "empty.wav", np.zeros(0, np.float32))
     (folder / "nothing.wav").write_bytes(b"")
     (folder / "nothing.pcm").write_bytes(b"")
-    (folder / "odd.pcm").write_bytes(b"abc")
+    (folder / "pages.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(99))
     (folder / "text.wav").write_text("this is no audio")
     (folder / "pointer.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (folder / "page.wav").write_text("<!DOCTYPE html>")
     (folder / "folder.wav").mkdir()
     (folder / "headerless.raw").write_bytes(b"abcd")
+    write(folder / "hz.wav", tone(), 1)
+    write(folder / "ghz.wav", tone(), 2**31 - 1)
+    os.mkfifo(folder / "fifo.wav")
+    (folder / "full.wav").symlink_to("/dev/full")
+    (folder / "zero.pcm").symlink_to("/dev/zero")
     return {
         "nan.wav": "NaN",
         "inf.wav": "infinite",
@@ -82,11 +100,17 @@ def bad_files(folder):
         "empty.wav": "no audio",
         "nothing.wav": "not a readable audio file",
         "nothing.pcm": "no audio",
-        "odd.pcm": "3 bytes",
+        "pages.m4a": "MPEG-4",
+        "page.wav": "a web page: download",
         "text.wav": "not a readable audio file",
         "pointer.wav": "git lfs pull",
         "folder.wav": "Is a directory",
         "headerless.raw": "not a readable audio file",
+        "hz.wav": "the header states 1 Hz, expected 1000 to 768000",
+        "ghz.wav": "the header states 2147483647 Hz",
+        "fifo.wav": "a FIFO, expected a file",
+        "full.wav": "a device, expected a file",
+        "zero.pcm": "a device, expected a file",
         "missing.wav": "No such file",
         "missing.pcm": "No such file",
     }
@@ -98,6 +122,121 @@ def test_bad_files_are_named_with_the_reason_in_one_line(tmp_path):
             read_audio(tmp_path / name)
         message = str(error.value)
         assert str(tmp_path / name) in message and reason in message and "\n" not in message
+
+
+def notes(path):
+    return [(note.code, note.text) for note in read_recording(path).notes]
+
+
+def encoded(samples, **options):
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind, chunk", [("WAV", b"data"), ("AIFF", b"SSND"), ("AU", b".snd")])
+@pytest.mark.parametrize(
+    "length, code, said",
+    [(8000, "wrong_length", "0.25 s"), (0, "wrong_length", "no length"), (0xFFFFFFFF, "wrong_length", "no length")],
+)
+def test_a_wrong_length_in_the_header_is_not_believed(tmp_path, kind, chunk, length, code, said):
+    x = tone(1)
+    data, order = bytearray(encoded(x, format=kind, subtype="PCM_16")), "little" if kind == "WAV" else "big"
+    position = 8 if kind == "AU" else data.index(chunk) + 4
+    data[position : position + 4] = length.to_bytes(4, order)
+    (tmp_path / "a.wav").write_bytes(data)
+    audio = read_audio(tmp_path / "a.wav")
+    assert len(audio) == 16000 and np.abs(audio.numpy() - x).max() < 1e-4
+    assert notes(tmp_path / "a.wav") == [(code, f"{said} stated, 1.00 s found")]
+
+
+@pytest.mark.parametrize(
+    "options, found",
+    [
+        ({"format": "WAV", "subtype": "PCM_16"}, 0.49),
+        ({"format": "RF64", "subtype": "PCM_16"}, 0.49),
+        ({"format": "AIFF", "subtype": "PCM_16"}, 0.49),
+        ({"format": "FLAC", "subtype": "PCM_16"}, 0.3),
+        ({"format": "MP3", "subtype": "MPEG_LAYER_III"}, 0.4),
+        ({"format": "OGG", "subtype": "VORBIS"}, 0.3),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_truncated_file_is_read_as_far_as_it_goes(tmp_path, options, found):
+    whole = 10 if options["format"] == "OGG" else 2  # its pages are only readable as a whole
+    data = encoded(np.random.default_rng(0).uniform(-0.3, 0.3, whole * 16000), **options)
+    (tmp_path / "a").write_bytes(data[: len(data) // 2])
+    seconds = len(read_audio(tmp_path / "a")) / 16000
+    assert found <= seconds / whole < 0.5
+    said = "no end" if options["format"] == "OGG" else "2.00 s"
+    assert notes(tmp_path / "a") == [("truncated", f"{said} stated, {seconds:.2f} s found")]
+    (tmp_path / "a").write_bytes(data)
+    assert notes(tmp_path / "a") == []
+
+
+def test_streams_without_an_index_are_read_completely(tmp_path):
+    x = np.random.default_rng(0).uniform(-0.3, 0.3, 48000) * np.repeat([1, 0.001], 24000)
+    mp3 = encoded(x, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode="VARIABLE")
+    (tmp_path / "a.mp3").write_bytes(mp3[mp3.index(mp3[:2], 4) :])  # the first frame is the index
+    assert 48000 <= len(read_audio(tmp_path / "a.mp3")) < 50000
+    ((code, text),) = notes(tmp_path / "a.mp3")
+    assert code == "wrong_length" and text.endswith("3.10 s found") and float(text.split()[0]) < 2.5
+    flac = bytearray(encoded(x, format="FLAC", subtype="PCM_16"))
+    flac[21] &= 0xF0  # 36 bits: the number of samples
+    flac[22:26] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(flac)
+    assert len(read_audio(tmp_path / "a.flac")) == 48000
+    assert notes(tmp_path / "a.flac") == [("wrong_length", "no length stated, 3.00 s found")]
+
+
+def test_what_follows_the_samples_of_a_wav_is_not_audio(tmp_path):
+    data = encoded(tone(), format="WAV", subtype="PCM_16")
+    chunk = b"LIST" + (3000).to_bytes(4, "little") + bytes(range(1, 251)) * 12
+    for rest in (chunk, chunk * 2, b"ID3" + bytes(range(256)) * 20, bytes(5000), b"TAG" + b"x" * 125):
+        (tmp_path / "a.wav").write_bytes(data + rest)
+        assert len(read_audio(tmp_path / "a.wav")) == 8000 and notes(tmp_path / "a.wav") == []
+    (tmp_path / "a.wav").write_bytes(data + data[44:])
+    assert len(read_audio(tmp_path / "a.wav")) == 16000
+
+
+@pytest.mark.parametrize(
+    "start, name",
+    [
+        (b"\0\0\0\x1cftypisom", "MPEG-4"),
+        (b"\x1aE\xdf\xa3\x9fB\x86\x81\x01", "WebM or Matroska"),
+        (b"#!AMR-WB\n", "AMR"),
+        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9", "Windows Media"),
+        (b"\xff\xf1\x50\x80\x02\x1f\xfc", "AAC"),
+    ],
+)
+def test_a_format_that_libsndfile_does_not_know_is_named_with_the_command(tmp_path, start, name):
+    for file, converted in (("my voice.m4a", "my voice.wav"), ("b.wav", "b.flac")):
+        (tmp_path / file).write_bytes(start + bytes(200))
+        with pytest.raises(UserError) as error:
+            read_audio(tmp_path / file)
+        command = shlex.split(str(error.value).partition("`")[2].rstrip("`"))
+        assert name in str(error.value)
+        assert command == ["ffmpeg", "-i", str(tmp_path / file), str(tmp_path / converted)]
+
+
+def test_suspicious_audio_is_noted_with_numbers(tmp_path):
+    x = tone()
+    cases = {
+        "opposite.wav": (np.stack([x, -0.99 * x], 1), "opposite_phase", "100.0 % of the power is lost"),
+        "one_channel.wav": (np.stack([x, 0 * x], 1), None, ""),
+        "silent.wav": (np.zeros((8000, 2)), "silent", "the largest sample is 0"),
+        "short.wav": (x[:800], "short", "0.050 s"),
+    }
+    for name, (samples, code, text) in cases.items():
+        found = notes(write(tmp_path / name, samples))
+        assert [note[0] for note in found] == ([code] if code else []) and all(text in note[1] for note in found)
+    (tmp_path / "odd.pcm").write_bytes((32767 * x).astype("<i2").tobytes() + b"a")
+    assert notes(tmp_path / "odd.pcm") == [
+        ("odd_bytes", "16001 bytes are not whole 16-bit samples: the last one is left out")
+    ]
+    assert len(read_audio(tmp_path / "odd.pcm")) == 8000
+    write(tmp_path / "a.wav", x).rename(tmp_path / "a.pcm")
+    assert len(read_audio(tmp_path / "a.pcm")) == 8000 and notes(tmp_path / "a.pcm") == []
 
 
 def test_the_digest_is_of_the_samples_not_of_the_container(tmp_path):

@@ -10,10 +10,11 @@ import torch
 from test_audio import bad_files, tone, write
 
 from korser.data import audio_cache
-from korser.data.audio import audio_digest, read_audio
+from korser.data.audio import audio_digest, read_audio, read_recording
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.split_checks import check_splits
 from korser.utils.errors import UserError
+from korser.utils.files import read_csv
 
 
 def noise(n, seed=0):
@@ -46,7 +47,7 @@ def decoded(monkeypatch):
     """Names of the files that are decoded from now on."""
     names = []
     monkeypatch.setattr(
-        audio_cache, "read_audio", lambda path: names.append(os.path.basename(path)) or read_audio(path)
+        audio_cache, "read_recording", lambda path: names.append(os.path.basename(path)) or read_recording(path)
     )
     return names
 
@@ -119,9 +120,24 @@ def test_silent_and_very_short_files_are_reported(tmp_path, caplog):
         caplog.clear()
         scan_audio([*paths, paths[0]], tmp_path / "cache")
         assert caplog.messages == [
-            f"2 of 5 audio files: silent ({paths[2]} and 1 more)",
-            f"1 of 5 audio files: shorter than 0.1 s ({paths[4]})",
+            f"1 of 5 audio files: copy ({paths[0]}: listed 2 times)",
+            f"2 of 5 audio files: silent ({paths[2]}: the largest sample is 0 and 1 more)",
+            f"1 of 5 audio files: short ({paths[4]}: 0.090 s)",
         ]
+
+
+@pytest.mark.parametrize("column", range(5))
+def test_a_changed_digit_in_the_list_of_files_is_noticed(tmp_path, column):
+    path = write(tmp_path / "a.wav", tone())
+    first = scan_audio([path], tmp_path / "cache")
+    files = tmp_path / "cache" / "audio" / audio_cache.FILES
+    good = files.read_bytes()
+    head, _, row = good.rstrip().rpartition(b"\n")
+    cells = row.split(b",")
+    cells[column] = cells[column][:-1] + bytes([cells[column][-1] ^ 1])
+    files.write_bytes(head + b"\n" + b",".join(cells) + b"\n")
+    assert scan_audio([path], tmp_path / "cache").equals(first)
+    assert files.read_bytes() == good
 
 
 @pytest.mark.parametrize("text", ["", "path,size\na", "\x00\x00", 'path\n"a'])
@@ -131,7 +147,7 @@ def test_a_damaged_list_of_files_is_replaced(tmp_path, text):
     files = tmp_path / "cache" / "audio" / audio_cache.FILES
     files.write_text(text)
     assert scan_audio([path], tmp_path / "cache").equals(first)
-    assert len(files.read_text().splitlines()) == 2
+    assert len(files.read_text().splitlines()) == 3
 
 
 def test_any_file_name(tmp_path, decoded):
@@ -150,6 +166,20 @@ def test_all_bad_files_are_reported_together_and_good_ones_kept(tmp_path, decode
     message = str(error.value)
     assert f"{len(bad)} of {len(bad) + 1} audio files" in message and f"and {len(bad) - 3} more" in message
     assert "\n" not in message and str(good) not in message
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(good.read_bytes()[:-4000])
+    copy = shutil.copy(good, tmp_path / "copy.wav")
+    with pytest.raises(UserError, match="; all are listed in .*bad.csv$"):
+        scan_audio([*bad, good, copy, cut], tmp_path / "cache", bad_recordings=tmp_path / "bad.csv")
+    listed = read_csv(tmp_path / "bad.csv")
+    assert listed["path"].tolist() == [*map(str, bad), str(copy), str(cut)]
+    assert listed["problem"].tolist() == ["unusable"] * len(bad) + ["copy", "truncated"]
+    assert listed["details"].tolist()[-2:] == [f"the same audio as {good}", "0.50 s stated, 0.38 s found"]
+    with pytest.raises(UserError, match="good.wav: too short: 0.500 s, but the model needs 0.625 s"):
+        scan_audio([good], tmp_path / "cache", min_samples=10_000, bad_recordings=tmp_path / "bad.csv")
+    assert read_csv(tmp_path / "bad.csv")["problem"].tolist() == ["unusable"]
+    scan_audio([good], tmp_path / "cache", bad_recordings=tmp_path / "bad.csv")
+    assert not (tmp_path / "bad.csv").exists()  # of an earlier attempt
     decoded.clear()
     assert len(scan_audio([good], tmp_path / "cache")) == 1 and decoded == []
 
@@ -163,15 +193,15 @@ def test_an_interrupted_scan_keeps_its_complete_shards(tmp_path, paths, monkeypa
         if len(names) == 5:
             raise KeyboardInterrupt
         names.append(path)
-        return read_audio(path)
+        return read_recording(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(audio_cache, "read_audio", interrupted)
+        patch.setattr(audio_cache, "read_recording", interrupted)
         with pytest.raises(KeyboardInterrupt):
             scan_audio(paths, tmp_path / "cache")
     kept = [path for path in paths if AudioStore(tmp_path / "cache").store.has(audio_digest(read_audio(path)))]
     assert kept == paths[:4]
-    monkeypatch.setattr(audio_cache, "read_audio", lambda path: names.append(path) or read_audio(path))
+    monkeypatch.setattr(audio_cache, "read_recording", lambda path: names.append(path) or read_recording(path))
     names.clear()
     scan_audio(paths, tmp_path / "cache")
     assert names == [str(path) for path in paths[4:]]

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from korser.data.audio import to_float
 from korser.data.batches import BucketSampler, CachedReader, collate, make_dataset, sorted_batches
-from korser.data.resident import InMemorySplit, MemoryBudget, PrefetchLoader, read_all
+from korser.data.resident import InMemorySplit, MemoryBudget, PrefetchLoader, StoredArrays
 from korser.data.store import ArrayStore
 from korser.nn.losses import MISSING
 from korser.nn.tasks import Task
@@ -80,7 +80,7 @@ KINDS = {
 def test_batches_from_memory_are_those_of_speechbrain(tmp_path, monkeypatch, kinds, memory):
     monkeypatch.setattr("korser.data.resident.BLOCK_BYTES", 100)  # bytes: blocks of one utterance and of several
     stored, manifest = made(tmp_path, kinds)
-    dataset = make_dataset(manifest, TASKS, CachedReader(stored, 10**6))
+    dataset = make_dataset(manifest, TASKS, CachedReader(stored))
     resident = InMemorySplit(dataset, ["emotion", "gender"], stored, memory("cpu", 0))
     assert resident.dtype == (kinds[0][0] if len(kinds) == 1 else torch.float32)
     for indices in ([0], [3, 1, 12], list(range(13)), [5, 5]):
@@ -98,13 +98,13 @@ def test_batches_from_memory_are_those_of_speechbrain(tmp_path, monkeypatch, kin
 
 
 def test_memory_is_reserved_once(monkeypatch):
-    assert MemoryBudget("cpu", 10**9).place(1) == "map"
+    assert MemoryBudget("cpu", 10**9).place(1) == "store"
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
     freed = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
     memory = MemoryBudget("cuda", 500)
     assert freed, "memory cached by the allocator counts as free"
-    assert [memory.place(n) for n in (400, 300, 100, 300)] == ["device", "locked", "device", "map"]
+    assert [memory.place(n) for n in (400, 300, 100, 300)] == ["device", "locked", "device", "store"]
 
 
 def test_damaged_arrays_are_made_again(tmp_path):
@@ -113,7 +113,7 @@ def test_damaged_arrays_are_made_again(tmp_path):
     shard.write_bytes(b"x" * shard.stat().st_size)
     rows = manifest.to_dict("records")
     again = Stored(tmp_path, stored.arrays)
-    for row, x in zip(rows, read_all(again, rows)):
+    for row, x in zip(rows, StoredArrays(again, rows)):
         assert torch.equal(x, stored.arrays[row["digest"]])
     assert again.filled == 1
 
@@ -122,7 +122,7 @@ def test_a_disk_that_never_returns_what_was_written(tmp_path):
     stored, manifest = made(tmp_path, KINDS["float audio"])
     stored.store.read = {}.__getitem__  # a KeyError, as for whatever is damaged
     with pytest.raises(UserError, match="are read back damaged"):
-        read_all(stored, manifest.to_dict("records"))
+        StoredArrays(stored, manifest.to_dict("records"))[0]
 
 
 @pytest.mark.parametrize("n_buckets", [1, 4])
@@ -167,22 +167,10 @@ def test_no_batch_has_a_single_utterance(n, batch_size, n_buckets):
 
 def test_evaluation_batches_are_sorted_by_length(tmp_path):
     stored, manifest = made(tmp_path, KINDS["16-bit audio"])
-    dataset = make_dataset(manifest, TASKS, CachedReader(stored, 0))
+    dataset = make_dataset(manifest, TASKS, CachedReader(stored))
     batches = [list(zip(batch.id, batch.frames.tolist())) for batch in sorted_batches(dataset, 4)]
     assert [len(batch) for batch in batches] == [4, 4, 4, 1]
     assert [n for batch in batches for _, n in batch] == sorted(manifest["samples"])
-
-
-def test_utterances_are_kept_compact_while_they_fit(tmp_path):
-    stored, manifest = made(tmp_path, KINDS["16-bit audio"], n=3)
-    first, second = (stored.arrays[d] for d in ("d0", "d1"))
-    read = CachedReader(stored, first.nbytes)
-    assert torch.equal(read("0.wav", "d0"), first / 32768) and read("1.wav", "d1").dtype == torch.float32
-    stored.read = None  # reading now would fail
-    assert torch.equal(read("0.wav", "d0"), to_float(first))
-    with pytest.raises(TypeError):
-        read("1.wav", "d1")
-    assert second.dtype == torch.int16
 
 
 def test_the_prefetch_loader_yields_and_counts_the_same_batches(tmp_path):
@@ -210,14 +198,14 @@ def test_the_prefetch_loader_yields_and_counts_the_same_batches(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("place", ["device", "locked", "map"])
+@pytest.mark.parametrize("place", ["device", "locked", "store"])
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
 def test_batches_from_memory_on_a_gpu(tmp_path, kinds, place):
     stored, manifest = made(tmp_path, kinds, n=200)
     memory = MemoryBudget("cuda", 2**30)
-    for other in {"device": (), "locked": ("device",), "map": ("device", "locked")}[place]:
+    for other in {"device": (), "locked": ("device",), "store": ("device", "locked")}[place]:
         memory.left[other] = 0
-    dataset = make_dataset(manifest, TASKS, CachedReader(stored, 10**6))
+    dataset = make_dataset(manifest, TASKS, CachedReader(stored))
     resident = InMemorySplit(dataset, ["emotion", "gender"], stored, memory)
     assert resident.place == place
     batches = torch.arange(200).view(-1, 8).tolist()

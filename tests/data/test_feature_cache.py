@@ -17,7 +17,7 @@ from helpers import run
 from korser import Frontend, load_hparams
 from korser.data.audio import read_audio as decode
 from korser.data.audio_cache import AudioStore
-from korser.data.feature_cache import FeatureCache
+from korser.data.feature_cache import FeatureCache, computed_with, cut_batch
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.lengths import mask_padding
 from korser.inference.predict import load_trained_model
@@ -79,7 +79,8 @@ def test_what_is_read_is_what_was_computed(tmp_path, wave):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 1e-2)])
-def test_in_batches_it_is_what_it_is_alone(tmp_path, audio, dtype, tolerance):
+def test_in_batches_it_is_what_it_is_alone(tmp_path, audio, monkeypatch, dtype, tolerance):
+    on_a_gpu(monkeypatch)
     wav2vec = Wav2Vec(source="nano-random")
     cache = FeatureCache([wav2vec], tmp_path / "cache", read_audio, dtype=dtype, seconds=1)
     assert cache.fill(audio, progressbar=False) == len(audio)
@@ -92,7 +93,14 @@ def test_in_batches_it_is_what_it_is_alone(tmp_path, audio, dtype, tolerance):
         torch.testing.assert_close(features.float(), alone[0], rtol=tolerance, atol=tolerance)
 
 
-def test_batches_are_of_one_length_and_no_longer_than_allowed(tmp_path, audio):
+def on_a_gpu(monkeypatch):
+    """Cut batches as on a GPU."""
+    monkeypatch.setattr(
+        "korser.data.feature_cache.cut_batch", lambda rows, _, s: cut_batch(rows, torch.device("cuda"), s)
+    )
+
+
+def test_batches_are_of_one_length_and_no_longer_than_allowed(tmp_path, audio, monkeypatch):
     class Recording(Mel):
         sizes = []
 
@@ -100,6 +108,7 @@ def test_batches_are_of_one_length_and_no_longer_than_allowed(tmp_path, audio):
             self.sizes.append((x.shape[0], x.shape[1], int(lengths.sum())))
             return super().forward(x, lengths)
 
+    on_a_gpu(monkeypatch)
     FeatureCache([Recording()], tmp_path / "cache", read_audio, seconds=1).fill(audio, progressbar=False)
     assert [size[1] for size in Recording.sizes] == sorted((size[1] for size in Recording.sizes), reverse=True)
     assert all(n * longest <= 16000 for n, longest, _ in Recording.sizes)
@@ -146,9 +155,9 @@ def test_what_is_damaged_while_training_is_computed(tmp_path, audio):
     for file in shards(cache):
         file.write_bytes(bytes(file.stat().st_size))
     again = FeatureCache(stages(), tmp_path / "cache", read_audio)
-    torch.testing.assert_close(again.read(row.path, row.digest), good)
+    assert again.read(row.path, row.digest).equal(good)
     again.read_audio = None
-    torch.testing.assert_close(again.read(row.path, row.digest), good)
+    assert again.read(row.path, row.digest).equal(good)
 
 
 def test_only_what_is_missing_is_computed(tmp_path, audio):
@@ -162,7 +171,8 @@ def test_only_what_is_missing_is_computed(tmp_path, audio):
 
 
 @pytest.mark.parametrize("after", [1, 9])
-def test_an_interrupted_extraction_ends_in_the_same_bytes(tmp_path, audio, small_shards, after):
+def test_an_interrupted_extraction_ends_in_the_same_bytes(tmp_path, audio, small_shards, monkeypatch, after):
+    on_a_gpu(monkeypatch)
     whole = FeatureCache([Wav2Vec(source="nano-random")], tmp_path / "whole", read_audio, dtype="float16", seconds=1)
     whole.fill(audio, progressbar=False)
     left = [after]
@@ -188,10 +198,10 @@ def start(tmp_path, audio, small_shards, monkeypatch):
     """Start extractions in processes of their own; what still runs in the end is ended."""
     context, started = multiprocessing.get_context("fork"), []  # ready at once, as a worker of a DataLoader
     together, counts = context.Event(), context.SimpleQueue()
-    monkeypatch.setattr(FeatureCache, "computed_with", lambda cache: {})  # which has the number of threads
+    threads = torch.get_num_threads()  # in the name of the folder
 
     def fill(stops_after):
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         reads = []
 
         def read(path, digest):
@@ -257,6 +267,7 @@ class SmallMemory(Mel):
 
 @pytest.mark.parametrize("error", [SmallMemory.error, RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")])
 def test_a_batch_that_does_not_fit_is_halved(tmp_path, audio, monkeypatch, caplog, error):
+    on_a_gpu(monkeypatch)
     monkeypatch.setattr(SmallMemory, "tried", [])
     monkeypatch.setattr(SmallMemory, "error", error)
     cache = FeatureCache([SmallMemory()], tmp_path / "small", read_audio, seconds=2)
@@ -267,7 +278,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, audio, monkeypatch, caplo
     assert tried[0] and sum(tried) <= 3, "the first batch and what was loaded ahead, then it has learnt"
     whole = FeatureCache(stages(), tmp_path / "whole", read_audio)
     for row in audio.itertuples():
-        torch.testing.assert_close(cache.read(None, row.digest), whole.read(row.path, row.digest))
+        assert cache.read(None, row.digest).equal(whole.read(row.path, row.digest))
 
 
 def test_an_utterance_that_does_not_fit_is_named(tmp_path, audio, monkeypatch):
@@ -278,6 +289,7 @@ def test_an_utterance_that_does_not_fit_is_named(tmp_path, audio, monkeypatch):
 
 
 def test_another_error_is_passed_on(tmp_path, audio, monkeypatch):
+    monkeypatch.setattr(SmallMemory, "most", 0)
     monkeypatch.setattr(SmallMemory, "error", RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes"):
         FeatureCache([SmallMemory()], tmp_path / "cache", read_audio).fill(audio, progressbar=False)
@@ -345,29 +357,45 @@ def test_the_frozen_prefix_rounds_as_the_cache(tmp_path, wave):
 
 
 def test_what_changes_bits_is_in_the_name(tmp_path):
-    """Dtype, precision and batch length; the default batch length is the same as an explicit one."""
-    choices = [
-        {},
-        {"dtype": "float16"},
-        {"dtype": "bfloat16"},
-        {"precision": "bf16"},
-        {"seconds": 16},
-    ]
-    caches = [FeatureCache(stages(), tmp_path, read_audio, **choice) for choice in choices]
-    assert len({cache.store.folder for cache in caches}) == 5
-    assert FeatureCache(stages(), tmp_path, read_audio, seconds=32).store.folder == caches[0].store.folder
+    """Dtype, precision and number of threads; not the length of batches, which a CPU does not make."""
+
+    def folder(**choice):
+        return FeatureCache(stages(), tmp_path, read_audio, **choice).store.folder
+
+    folders = [folder(**choice) for choice in ({}, {"dtype": "float16"}, {"dtype": "bfloat16"}, {"precision": "bf16"})]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        folders.append(folder())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(set(folders)) == 5
+    assert folder(seconds=16) == folders[0]
 
 
-def test_an_entry_records_what_it_was_computed_with(tmp_path, audio, caplog):
-    cache = FeatureCache(stages(), tmp_path / "cache", read_audio)
-    cache.fill(audio, progressbar=False)
-    now = {"device": "cpu", "threads": torch.get_num_threads()}
-    assert cache.store.about() == [now]
-    again = FeatureCache(stages(), tmp_path / "cache", None)
-    again.computed_with = lambda: {**now, "threads": 64}
-    with caplog.at_level(logging.INFO):
-        assert again.fill(audio, progressbar=False) == 0
-    assert f"were computed with {now}" in caplog.text
+def test_on_a_gpu_the_length_of_batches_counts(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU")
+    assert computed_with(torch.device("cuda"), 16) == {"device": "GPU", "batch_seconds": 16.0}
+
+
+class Alone(Mel):
+    """Sees how many utterances it is given, which changes its output as batches change roundings."""
+
+    def forward(self, x, lengths):
+        x, lengths = super().forward(x, lengths)
+        return x + len(x), lengths
+
+
+def test_features_do_not_depend_on_other_utterances(tmp_path, audio):
+    whole, part = (FeatureCache([Alone()], tmp_path / name, read_audio) for name in ("whole", "part"))
+    whole.fill(audio, progressbar=False)
+    part.fill(audio[::3], progressbar=False)
+    part.fill(audio, progressbar=False)
+    for row in audio.itertuples():
+        expected = whole.read(None, row.digest)
+        assert part.read(None, row.digest).equal(expected)
+        x, lengths = part.prefix(read_audio(row.path)[None], torch.tensor([row.samples]))
+        assert x[0].equal(expected), "as in prediction"
 
 
 class Normalised(Frontend):
@@ -468,7 +496,7 @@ def test_epochs_after_the_first_do_not_run_the_encoder(tiny, tmp_path):
 def test_waveform_augmentation_switches_the_cache_off(tiny, tmp_path, caplog):
     hparams = load_hparams(HPARAMS / "mel_stl.yaml", tiny)
     prepare_data(hparams, tmp_path / "run")
-    hparams["wav_augment"] = lambda x, lengths: (x, lengths)
+    hparams = {**hparams, "wav_augment": lambda x, lengths: (x, lengths)}
     model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
     read, skip_frozen = make_reader(hparams, model, read_csv(tmp_path / "run" / "manifest.csv"))
     assert not skip_frozen

@@ -4,33 +4,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_corpus import corpus
 
 from korser.corpora import load_corpus
-from korser.data.split_checks import check_splits, lexical_leakage
+from korser.data.split_checks import check_splits
 from korser.data.splits import assign_splits, speaker_independent, warn_once
 from korser.utils.errors import UserError
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-
-
-def corpus(n_speakers=18, per_class=5, classes=("joy", "sadness", "neutral", "anger"), sentences=5):
-    """A table like :func:`load_corpus` gives; odd speakers male; each class has its own sentences."""
-    rows = []
-    for s in range(1, n_speakers + 1):
-        for c in classes:
-            for i in range(per_class):
-                rows.append(
-                    {
-                        "id": f"{s:03}-{c}-{i}",
-                        "path": f"/data/{s:03}-{c}-{i}.wav",
-                        "speaker": f"{s:02}",
-                        "emotion": c,
-                        "gender": "male" if s % 2 else "female",
-                        "intensity": None if c == "neutral" else str(i % 4),
-                        "sentence": f"{c}-{i % sentences}",
-                    }
-                )
-    return pd.DataFrame(rows, dtype=object)
 
 
 def splits(data):
@@ -97,7 +78,7 @@ def test_holdout_balances_classes_that_speakers_have_unevenly():
 
 def test_speakers_by_name():
     data = corpus()
-    split = assign_splits(data, protocol="speaker_holdout", test_speakers=[13, "14", "015"], valid_speakers="1")
+    split = assign_splits(data, protocol="speaker_holdout", test_speakers=["013", "14", 15.0], valid_speakers="1")
     assert speakers(split, "test") == {"13", "14", "15"} and speakers(split, "valid") == {"01"}
     split = assign_splits(data, protocol="speaker_holdout", test_speakers=list(range(13, 19)), valid=0)
     assert speakers(split, "test") == {f"{s}" for s in range(13, 19)} and speakers(split, "valid") == set()
@@ -220,6 +201,19 @@ def test_too_few_speakers(n, protocol):
         assign_splits(corpus(n), protocol=protocol)
 
 
+def test_too_few_speakers_for_validation_or_for_folds():
+    two = corpus(2)
+    with pytest.raises(UserError, match="at least 3 speakers, got 2 .01, 02.: add some, set split.valid=0"):
+        assign_splits(two, protocol="speaker_holdout")
+    with pytest.raises(UserError, match="expected at least 3 speakers .train, valid, test., but the corpus has 2"):
+        assign_splits(two, protocol="speaker_kfold")
+    for settings in ({"protocol": "speaker_holdout"}, {"protocol": "speaker_kfold", "n_folds": 2}):
+        split = assign_splits(two, valid=0, **settings)
+        assert split.groupby("speaker")["split"].first().tolist() in (["test", "train"], ["train", "test"])
+    with pytest.raises(UserError, match="3 of 5 speakers to valid, 2 chosen before: no speaker is left"):
+        assign_splits(corpus(5), protocol="speaker_holdout", test=2, valid=3)
+
+
 def test_three_speakers_are_enough():
     data = corpus(3)
     for settings in ({"protocol": "speaker_holdout"}, {"protocol": "speaker_kfold", "n_folds": 3}):
@@ -266,7 +260,13 @@ def test_three_speakers_are_enough():
             {"protocol": "random_stratified", "stratify": ["emotion"]},
             "split.stratify=.'emotion'.: expected the name of one column",
         ),
-        ({"protocol": "random_stratified", "stratify": None}, "split.stratify=None: expected"),
+        ({"protocol": "random_stratified", "stratify": 3}, "split.stratify=3: expected"),
+        ({"protocol": "speaker_holdout", "fold": 1}, "split.fold=1: not used by the protocol speaker_holdout, but by"),
+        ({"protocol": "speaker_kfold", "test_speakers": ["01"]}, "split.test_speakers=.*by speaker_holdout"),
+        ({"protocol": "speaker_kfold", "test": 0.3}, "split.test=0.3: not used"),
+        ({"protocol": "speaker_kfold", "valid": 0.3}, "split.valid=0.3: a fold validates"),
+        ({"protocol": "random_stratified", "folds": "balanced"}, "split.folds=balanced: not used"),
+        ({"protocol": "speaker_holdout", "test": 2, "test_speakers": ["01"]}, "split.test=2: not used with"),
         ({"protocol": "random_stratified", "test": 90}, "split.test=90: .* integer < 90 .*utterances of emotion"),
         ({"protocol": "random_stratified", "test": 50, "valid": 40}, "all 90 utterances of emotion anger.*anger: [.]"),
         ({"protocol": "manifest"}, "neither a column 'split' nor"),
@@ -297,7 +297,7 @@ def test_the_manifests_own_split():
     assert assign_splits(spelled, protocol="manifest")["split"].tolist() == data["split"].tolist()
 
     data.loc[5, "split"] = "tset"
-    with pytest.raises(UserError, match="001-sadness-0 has the split 'tset'"):
+    with pytest.raises(UserError, match="001-sadness-0 has the split 'tset'.*did you mean 'test'"):
         assign_splits(data, protocol="manifest")
     data.loc[5, "split"] = None
     with pytest.raises(UserError, match="001-sadness-0 has no split"):
@@ -307,11 +307,14 @@ def test_the_manifests_own_split():
 def test_the_manifests_own_folds():
     data = corpus(8)
     data["fold"] = [str(int(s) % 4 + 1) for s in data["speaker"]]
-    split = assign_splits(data, protocol="manifest", fold=3)  # the fold called 4
+    split = assign_splits(data, protocol="manifest", fold=4)
     assert speakers(split, "test") == {"03", "07"} and speakers(split, "valid") == {"04", "08"}
     check_splits(split, "manifest")
-    with pytest.raises(UserError, match="split.fold=4: expected"):
-        assign_splits(data, protocol="manifest", fold=4)
+    assert speakers(assign_splits(data, protocol="manifest"), "test") == {"04", "08"}  # the fold called 1
+    with pytest.raises(UserError, match="split.fold=0: expected a value of the column 'fold': 1, 2, 3, 4"):
+        assign_splits(data, protocol="manifest", fold=0)
+    with pytest.raises(UserError, match="split.fold=2: not used, since the corpus has a column 'split'"):
+        assign_splits(with_split(data, thirds), protocol="manifest", fold=2)
 
 
 @pytest.mark.parametrize("protocol", ["speaker_holdout", "speaker_kfold", "manifest"])
@@ -406,8 +409,8 @@ def test_missing_speakers(protocol):
     data.loc[4, "speaker"] = None
     with pytest.raises(UserError, match="1 of 360 utterances have no speaker .first: 001-joy-4.*'speaker'"):
         assign_splits(data, protocol=protocol)
-    with pytest.raises(UserError, match="360 of 360"):
-        assign_splits(data.drop(columns="speaker"), protocol=protocol)
+    with pytest.raises(UserError, match="360 of 360.*: rename 'Spk_ID' to 'speaker', fill the column"):
+        assign_splits(data.drop(columns="speaker").assign(Spk_ID="1"), protocol=protocol)
     check_splits(assign_splits(data, protocol="random_stratified"), "random_stratified")
     with pytest.raises(UserError, match="no speaker"):
         check_splits(with_split(corpus(), thirds).assign(speaker=None), "manifest")
@@ -441,14 +444,3 @@ def test_ravdess_tested_on_actors_13_to_18():
         split = assign_splits(data, protocol="speaker_kfold", n_folds=6, folds="consecutive", fold=fold)
         check_splits(split, "speaker_kfold")
         assert speakers(split, "test") == {f"{3 * fold + i:02}" for i in (1, 2, 3)}
-
-
-def test_lexical_leakage_is_detected():
-    data = corpus()  # each class has its own sentences
-    assert lexical_leakage(assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")
-    apart = assign_splits(data, protocol="speaker_holdout", test=0.4, valid=0.2, hold_out="sentence")
-    assert not lexical_leakage(apart, "emotion")
-    acted = data.assign(sentence=data["sentence"].str[-1])  # each sentence in every emotion
-    once = data.assign(sentence=data["id"])
-    for other in (acted, once, data.drop(columns="sentence"), data.assign(sentence=None)):
-        assert not lexical_leakage(assign_splits(other, protocol="speaker_holdout", test=0.4, valid=0.2), "emotion")

@@ -157,21 +157,53 @@ def test_threads_that_meet_damage_together(store, caplog):
     assert len(caplog.messages) == 3, "a line for each shard"
 
 
-def test_a_file_that_goes_as_it_is_opened_is_missing(store, monkeypatch):
-    def from_file(name, **options):
-        os.unlink(name)  # by another thread, between a look at it and its opening
-        raise RuntimeError("unable to open file: No such file or directory")
-
-    reader = ArrayStore(store.folder)
-    monkeypatch.setattr(torch, "from_file", from_file)
+@pytest.mark.parametrize("damage", ["a bit of the values", "values cut off", "values empty"])
+def test_damage_of_a_file_in_use_is_noticed(store, damage):
+    """A memory map would give other values, or kill the process."""
+    files = shard_of(store, "a1")
+    assert store.read("a1").equal(arrays("a")["a1"])
+    before = os.stat(files[0])
+    DAMAGES[damage](*files)
+    os.utime(files[0], ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(KeyError):
-        reader.read("a0")
+        store.read("a1")
+    store.write(arrays("a").items())
+    assert store.read("a1").equal(arrays("a")["a1"])
 
 
-def test_the_checksum_is_compared_once(store, monkeypatch):
+def test_what_another_process_has_made_again_is_kept(store):
+    """Two see the same damage; the second must not remove what the first has written."""
+    second = ArrayStore(store.folder)
+    for each in (store, second):
+        each.read("a1")
+    flip(shard_of(store, "a1")[0], 70)
+    with pytest.raises(KeyError):
+        store.read("a1")
+    store.write(arrays("a").items())
+    with pytest.raises(KeyError):
+        second.read("a1")
+    assert not second.missing(["a1"]) and second.read("a1").equal(arrays("a")["a1"])
+
+
+def test_what_is_open_can_be_read_after_its_folder_is_gone(store):
     store.read("a0")
-    monkeypatch.setattr("korser.data.store.zlib.crc32", None)
-    assert store.read("a0").equal(arrays("a")["a0"])
+    for file in store.folder.iterdir():
+        file.unlink()
+    assert store.read("a1").equal(arrays("a")["a1"])
+
+
+def test_few_files_are_open(store, monkeypatch):
+    monkeypatch.setattr("korser.data.store.MAX_OPEN", 1)
+    before = len(os.listdir("/dev/fd"))
+    for key in ("a0", "b0", "a1", "b1"):
+        assert store.read(key).equal(arrays(key[0])[key])
+    assert len(os.listdir("/dev/fd")) == before + 1
+
+
+def test_the_layout_is_known_without_reading(store):
+    assert store.layout("b2") == (torch.float32, (4, 5))
+    with pytest.raises(KeyError):
+        store.layout("z")
 
 
 def test_a_key_that_another_shard_holds_too_survives(store):
@@ -187,15 +219,13 @@ def test_a_key_that_another_shard_holds_too_survives(store):
 
 def test_a_change_to_what_was_read_does_not_reach_the_file(store):
     store.read("a0").zero_()
-    assert ArrayStore(store.folder).read("a0").equal(arrays("a")["a0"])
+    assert store.read("a0").equal(arrays("a")["a0"])
 
 
-@pytest.mark.parametrize("failing", ["torch.from_file", "pathlib.Path.stat", "pathlib.Path.read_text"])
+@pytest.mark.parametrize("failing", ["os.open", "os.preadv", "pathlib.Path.read_text"])
 def test_what_cannot_be_read_just_now_is_no_damage(store, monkeypatch, failing):
-    error = RuntimeError("unable to mmap") if failing == "torch.from_file" else PermissionError(13, "Permission denied")
-
     def fail(*args, **kwargs):
-        raise error
+        raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match=f"cannot read {store.folder}"):
         patch.setattr(failing, fail)
@@ -245,7 +275,8 @@ def test_reading_needs_no_right_to_write(store):
 
 
 def test_what_a_killed_writer_left_is_swept(store):
-    orphan, temporary, fresh = (store.folder / name for name in ("0123.bin", ".4567.tmp", ".89ab.tmp"))
+    orphan, temporary, fresh = (store.folder / f"{name[0] * 32}{name[1:]}" for name in ("0.bin", "1.tmp", "2.tmp"))
+    temporary, fresh = (file.with_name(f".{file.name}") for file in (temporary, fresh))
     for file in (orphan, temporary, fresh):
         file.write_bytes(b"something")
     for file in (orphan, temporary, *store.folder.glob("*.json")):
@@ -254,6 +285,19 @@ def test_what_a_killed_writer_left_is_swept(store):
         pass
     assert not orphan.exists() and not temporary.exists() and fresh.exists()
     assert not store.missing([*arrays("a"), *arrays("b")])
+
+
+def test_files_of_others_are_left_alone(store):
+    """Settings may name any folder as the cache, by mistake or in somebody else's run."""
+    names = ["annotation.json", "model.bin", ".draft.tmp", "0123.json"]
+    for name in names:
+        (store.folder / name).write_text("mine")
+        os.utime(store.folder / name, (0, 0))
+    reader = ArrayStore(store.folder)
+    assert reader.missing(["a1", "c"]) == ["c"]
+    with reader.lock():
+        pass
+    assert [(store.folder / name).read_text() for name in names] == ["mine"] * 4
 
 
 def test_one_holds_the_lock_and_may_nest_it(store):

@@ -4,12 +4,11 @@ from itertools import product
 
 import numpy as np
 import pytest
-from made_counts import draw_counts, two_models
+from made_counts import draw_counts, interval_of, two_models
 from scipy import stats
 from scipy.special import expit
 
 from korser.metrics.estimates import METRICS, difference, estimate, interval, per_speaker
-from korser.metrics.intervals import jackknife_interval
 from korser.metrics.scores import calibration_error, chance_calibration_error, confidence_bins, scores
 
 
@@ -27,7 +26,8 @@ def test_one_seed_gives_the_interval_over_speakers(metric):
     total = counts[0].sum(0)
     left_out = [scores(total - own)[metric] for own in counts[0]]
     entry = estimate(counts, metric)
-    expected = jackknife_interval(scores(total)[metric], left_out, proportion=True)
+    weights = (counts[0].sum(-1) / total.sum(-1)).sum(-1) ** 2 / counts[0].sum((1, 2))
+    expected = interval_of(scores(total)[metric], left_out, weights, wilson=True)
     assert np.allclose([entry["low"], entry["high"]], expected)
     assert entry["n_seeds"] == 1 and "one seed" in entry["note"]
 
@@ -39,6 +39,33 @@ def test_variances_of_speakers_and_seeds_add_up():
     freedom = (v + w) ** 2 / (v**2 / 5 + w**2 / 2)
     assert np.allclose([entry["low"], entry["high"]], x.mean() + stats.t.ppf([0.025, 0.975], freedom) * np.sqrt(v + w))
     assert "note" not in entry and (entry["n_speakers"], entry["n_seeds"]) == (6, 3)
+
+
+def test_unequal_speakers_have_fewer_degrees_of_freedom():
+    counts, _ = draw_counts(np.random.default_rng(0), n_seeds=1, n=np.full((6, 3), 8))
+    assert estimate(counts, "accuracy")["df"] == pytest.approx(5)
+    counts[:, 0] *= 9
+    size = counts[0].sum((1, 2))
+    assert estimate(counts, "accuracy")["df"] == pytest.approx(max(1, size.sum() ** 2 / (size**2).sum() - 1))
+    rare, _ = draw_counts(np.random.default_rng(0), n_seeds=1, n=np.where(np.arange(12)[:, None] < 2, 8, [8, 8, 0]))
+    assert estimate(rare, "uar")["df"] < 6 < estimate(rare, "accuracy")["df"]  # two speakers have the last class
+
+
+def test_pooled_folds_add_the_variance_of_shared_training_sets():
+    counts, _ = draw_counts(np.random.default_rng(0), n_seeds=1)
+    one, pooled = (estimate(counts, "uar", n_folds=n)["se"] for n in (1, 5))
+    assert pooled == pytest.approx(one * np.sqrt(5 / 4))
+
+
+@pytest.mark.parametrize("metric", ["uar", "macro_f1", "qwk"])
+def test_p_of_a_difference_agrees_with_its_interval(metric):
+    rng, excluded = np.random.default_rng(0), 0
+    for right in (0.4, 0.5, 0.6) * 10:
+        a, n = draw_counts(rng, right=0.5)
+        entry = difference(a, draw_counts(rng, n=n, right=right)[0], metric)
+        assert (entry["p"] <= 0.05) == (entry["low"] > 0 or entry["high"] < 0)
+        excluded += entry["p"] <= 0.05
+    assert 0 < excluded < 30
 
 
 def test_equal_seeds_change_nothing():
@@ -54,7 +81,9 @@ def test_difference_is_paired():
     back = difference(b, a, "uar")
     assert np.allclose([back["low"], back["high"]], [-entry["high"], -entry["low"]])
     same = difference(a, a, "uar")
-    assert same["value"] == 0 and same["low"] is None and "spread cannot be estimated" in same["note"]
+    assert (
+        same["value"] == 0 and same["p"] == 1 and same["low"] is None and "spread cannot be estimated" in same["note"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +129,7 @@ def coverage(corpora, n_speakers, n_seeds):
     """How often the interval holds the accuracy of these seeds, and of all seeds."""
     rng = np.random.default_rng(10 * n_speakers + n_seeds)
     right, of_these, of_all = simulate(rng, corpora, n_speakers, n_seeds)
-    entries = [interval(x.mean(0), (x.sum(0) - x) / (n_speakers - 1), proportion=True) for x in right]
+    entries = [interval(x.mean(0), (x.sum(0) - x) / (n_speakers - 1), wilson=True) for x in right]
     low, high = np.array([[entry["low"], entry["high"]] for entry in entries], dtype=float).T  # None: NaN, not covered
     return ((low <= of_these) & (of_these <= high)).mean(), ((low <= of_all) & (of_all <= high)).mean()
 

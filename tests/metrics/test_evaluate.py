@@ -7,11 +7,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from made_counts import interval_of
 from sklearn import metrics as sk
 
 from korser import Task, UserError
 from korser.metrics.evaluate import evaluate_predictions, summary_table
-from korser.metrics.intervals import jackknife_interval
+from korser.utils.notes import Note
 
 EMOTION = Task("emotion", classes=("joy", "sadness", "neutral", "anger"))
 INTENSITY = Task("intensity", ordinal=True, classes=("0", "1", "2", "3"))
@@ -72,8 +73,12 @@ def test_intervals_leave_out_a_speaker_at_a_time():
     def recall_of_anger(t):
         return (t["emotion_pred"] == t["emotion"])[t["emotion"] == "anger"].mean()
 
-    for entry, statistic in (got["uar"], uar), (got["recall"]["anger"], recall_of_anger):
-        expected = jackknife_interval(statistic(table), without(statistic), proportion=True)
+    n = pd.crosstab(table["speaker"], table["emotion"])
+    for entry, statistic, weights in (
+        (got["uar"], uar, (n / n.sum()).sum(axis=1) ** 2 / n.sum(axis=1)),
+        (got["recall"]["anger"], recall_of_anger, n["anger"]),
+    ):
+        expected = interval_of(statistic(table), without(statistic), weights, wilson=True)
         assert np.allclose([entry["low"], entry["high"]], expected)
     for metric in "accuracy", "uar", "macro_f1", "ece":
         assert got[metric]["low"] < got[metric]["value"] < got[metric]["high"]
@@ -192,11 +197,8 @@ def test_summary_has_corpus_protocol_and_warnings():
     assert "mel_stl, test" in plain and "corpus ravdess, protocol holdout" in plain
     assert "SYNTHETIC" not in plain and "!!!" not in plain
 
-    loud = summary_table(
-        metrics, title="m", corpus="mini", protocol="random", synthetic=True, random_split=True, pretrained=False
-    )
-    assert all(f"!!! {caveat}" in loud for caveat in ("SYNTHETIC speech", "RANDOM SPLIT", "NOT PRETRAINED"))
-    assert "PRETRAINED" not in summary_table(metrics, title="m", corpus="c", protocol="p", pretrained=True)
+    loud = summary_table(metrics, title="m", corpus="mini", protocol="random", warnings=[Note("a", "ONE"), "OTHER"])
+    assert "!!! ONE" in loud and "!!! OTHER" in loud
 
 
 def test_absent_classes_are_reported():
@@ -205,7 +207,7 @@ def test_absent_classes_are_reported():
     metrics = evaluate_predictions(table, [EMOTION, INTENSITY])
     assert metrics["emotion"]["recall"]["anger"]["note"] == "no utterance of this class"
     text = summary_table(metrics, title="m", corpus="c", protocol="p")
-    assert text.splitlines()[-2:] == [
+    assert text.splitlines()[-3:-1] == [
         "(1) no value: no utterance of this class",
         "emotion: UAR and macro-F1 are means over 3 of 4 classes; there is no utterance of anger",
     ]
@@ -220,3 +222,11 @@ def test_a_recall_has_its_own_counts():
     text = summary_table(metrics, title="m", corpus="c", protocol="p")
     row = next(line for line in text.splitlines() if "recall joy" in line)
     assert row.split()[-2:] == [str((table["emotion"] == "joy").sum()), "6"]
+
+
+def test_the_table_has_the_notes_on_intervals():
+    metrics = json.loads(json.dumps(evaluate_predictions(predictions(), [EMOTION, INTENSITY])))
+    assert [note["code"] for note in metrics["emotion"]["cautions"]] == ["one_seed"]
+    metrics["intensity"]["cautions"].append({"code": "near_bound", "text": "most speakers are nearly perfect"})
+    lines = summary_table(metrics, title="m", corpus="c", protocol="p").splitlines()
+    assert lines[-2].startswith("One seed: ") and lines[-1] == "Most speakers are nearly perfect (intensity)."

@@ -2,29 +2,30 @@
 
 import numpy as np
 import pytest
+from made_counts import interval_of
 from scipy import stats
 from scipy.special import expit
 
-from korser.metrics.intervals import interval_from_variance, jackknife_interval
+from korser.metrics.intervals import effective_speakers, interval_from_variance, why_no_interval
 
 
 def test_of_a_mean_is_the_t_interval():
     x = np.random.default_rng(0).normal(size=9)
-    low, high = jackknife_interval(x.mean(), (x.sum() - x) / 8)
+    low, high = interval_of(x.mean(), (x.sum() - x) / 8)
     assert np.allclose([low, high], stats.t.interval(0.95, 8, x.mean(), stats.sem(x)))
 
 
 def test_works_on_many_statistics_at_once():
     x = np.random.default_rng(0).normal(size=(9, 2, 3))
-    low, high = jackknife_interval(x.mean(0), (x.sum(0) - x) / 8)
-    one = jackknife_interval(x[:, 1, 2].mean(), (x[:, 1, 2].sum() - x[:, 1, 2]) / 8)
+    low, high = interval_of(x.mean(0), (x.sum(0) - x) / 8)
+    one = interval_of(x[:, 1, 2].mean(), (x[:, 1, 2].sum() - x[:, 1, 2]) / 8)
     assert low.shape == high.shape == (2, 3)
     assert np.allclose([low[1, 2], high[1, 2]], one)
 
 
 def test_is_clipped_to_the_range():
     right = np.array([0.7, 0.95, 1.0])
-    low, high = jackknife_interval(right.mean(), (right.sum() - right) / 2, bounds=(0, 1))
+    low, high = interval_of(right.mean(), (right.sum() - right) / 2, bounds=(0, 1))
     assert 0 < low < right.mean() and high == 1
 
 
@@ -32,26 +33,43 @@ def test_is_clipped_to_the_range():
 def test_of_independent_draws_is_wilsons(right, n):
     value, quantile = max(right, 1e-9) / n, stats.norm.ppf(0.975)
     expected = stats.binomtest(right, n).proportion_ci(method="wilson")
-    assert np.allclose(interval_from_variance(value, value * (1 - value) / n, quantile, proportion=True), expected)
+    assert np.allclose(interval_from_variance(value, value * (1 - value) / n, quantile, wilson=True), expected)
 
 
 def test_of_a_share_is_within_0_and_1_and_holds_the_value():
     rng = np.random.default_rng(0)
     value, variance = rng.random(1000), 10 ** rng.uniform(-6, 0, 1000)
-    low, high = interval_from_variance(value, variance, 4.3, proportion=True)
+    low, high = interval_from_variance(value, variance, 4.3, wilson=True)
     assert (0 <= low).all() and (low < value).all() and (value < high).all() and (high <= 1).all()
-    back = interval_from_variance(1 - value, variance, 4.3, proportion=True)
+    back = interval_from_variance(1 - value, variance, 4.3, wilson=True)
     assert np.allclose([1 - back[1], 1 - back[0]], [low, high])
 
 
 @pytest.mark.parametrize(
-    "left_out",
-    [[], [0.5], [0.5, 0.6], [0.5, 0.6, np.nan], [1.0, 1.0, 1.0]],
-    ids=["none", "one", "two", "undefined", "equal"],
+    "left_out, reason",
+    [
+        ([], "0 speakers"),
+        ([0.5], "1 speaker,"),
+        ([0.5, 0.6], "2 speakers"),
+        ([0.5, 0.6, np.nan], "only one speaker has"),
+        ([1.0, 1.0, 1.0], "spread cannot be estimated"),
+    ],
 )
-@pytest.mark.parametrize("proportion", [False, True])
-def test_declines(left_out, proportion):
-    assert np.isnan(jackknife_interval(np.mean(left_out or 1), left_out, bounds=(0, 1), proportion=proportion)).all()
+def test_declines(left_out, reason):
+    assert reason in why_no_interval(np.array(left_out))
+
+
+def test_statistics_with_another_range_are_mapped_to_it():
+    low, high = interval_from_variance(0.9, 0.001, 3.2, wilson=True)
+    kappa = interval_from_variance(0.8, 0.004, 3.2, bounds=(-1, 1), wilson=True)
+    assert np.allclose(kappa, [2 * low - 1, 2 * high - 1])
+    error = interval_from_variance(0.3, 0.009, 3.2, bounds=(0, 3), wilson=True)
+    assert np.allclose(error, [3 * (1 - high), 3 * (1 - low)]) and error[0] > 0
+
+
+def test_effective_speakers():
+    assert effective_speakers([7] * 18) == pytest.approx(18)
+    assert effective_speakers([100, 1, 1]) < 1.1
 
 
 @pytest.mark.parametrize("n_speakers", [4, 6, 18])
@@ -74,7 +92,7 @@ def test_covers_the_truth(metric, n_speakers):
 
     all_right, all_n = right.sum(1), n.sum(1)
     left_out = statistic(all_right[:, None] - right, all_n[:, None] - n)  # (corpora, speakers)
-    low, high = jackknife_interval(statistic(all_right, all_n), left_out.T, proportion=True)
+    low, high = interval_of(statistic(all_right, all_n), left_out.T, wilson=True)
     covered = ((low <= true) & (true <= high)).mean()
     print(metric, n_speakers, covered)
     assert 0.93 <= covered <= 0.97
@@ -88,8 +106,8 @@ def test_covers_the_truth_where_most_are_right(mean, spread, n_speakers):
     right = rng.binomial(60, rng.beta(mean * draws, (1 - mean) * draws, (8_000, n_speakers))) / 60
     left_out = (right.sum(1, keepdims=True) - right) / (n_speakers - 1)
     covered = {}
-    for proportion in False, True:
-        low, high = jackknife_interval(right.mean(1), left_out.T, bounds=(0, 1), proportion=proportion)
-        covered[proportion] = ((low <= mean) & (mean <= high))[np.isfinite(low)].mean()
+    for wilson in False, True:
+        low, high = interval_of(right.mean(1), left_out.T, bounds=(0, 1), wilson=wilson)
+        covered[wilson] = ((low <= mean) & (mean <= high))[np.isfinite(low)].mean()
     print(mean, n_speakers, covered)
     assert 0.90 <= covered[True] <= 0.96 and covered[True] > covered[False]

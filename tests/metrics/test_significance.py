@@ -7,8 +7,9 @@ import pytest
 from made_counts import draw_counts, two_models
 
 from korser.metrics import significance
+from korser.metrics.estimates import difference
 from korser.metrics.scores import scores
-from korser.metrics.significance import holm, permutation_test
+from korser.metrics.significance import holm, paired_test, permutation_test, why_not_significant
 
 
 def by_enumeration(a, b, metric):
@@ -95,3 +96,40 @@ def test_holm_by_hand():
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([None, 0.02, float("nan")]) == [None, 0.02, None]
     assert holm([]) == []
+
+
+def test_p_of_a_pair_is_the_larger_of_permutation_and_t():
+    a, b = two_models()
+    a[0], b[0] = b[0], a[0]  # seeds that contradict each other
+    for metric in ("uar", "macro_f1"):
+        test, swaps, t = paired_test(a, b, metric), permutation_test(a, b, metric), difference(a, b, metric)
+        assert test["p"] == max(swaps["p"], t["p"]) and (test["low"], test["high"]) == (t["low"], t["high"])
+        assert (test["exact"], test["smallest_p"]) == (True, 2 / 2**7)
+
+
+def test_without_an_interval_there_is_no_p():
+    a, b = (x[:, :2] for x in two_models())
+    assert paired_test(a, b, "uar")["p"] is None
+    assert paired_test(a, a, "uar")["p"] == 1
+
+
+@pytest.mark.parametrize(
+    "p, p_holm, low, high, smallest_p, code",
+    [
+        (0.01, 0.04, 0.02, 0.2, 0.001, None),
+        (0.01, 0.08, 0.02, 0.2, 0.001, "after_correction"),
+        (0.01, 0.08, -0.2, -0.02, 0.001, "after_correction"),
+        (0.2, 1.0, -0.1, 0.2, 0.001, None),
+        (0.07, 0.56, 0.02, 0.2, 0.001, "permutation_test"),
+        (0.07, 0.56, 0.02, 0.2, 0.0078, "too_few_speakers"),
+        (0.2, 1.0, -0.1, 0.2, 0.0625, "too_few_speakers"),
+        (1.0, 1.0, None, None, 0.001, None),
+        (None, None, None, None, 0.001, None),
+    ],
+)
+def test_reasons(p, p_holm, low, high, smallest_p, code):
+    test = {"p": p, "p_holm": p_holm, "low": low, "high": high, "smallest_p": smallest_p, "n_speakers": 8}
+    note = why_not_significant(test, 8)
+    assert (note and note.code) == code
+    if code == "after_correction":
+        assert note.text == "not significant after Holm's correction over 8 comparisons"

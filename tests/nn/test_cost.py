@@ -34,8 +34,7 @@ def test_operations_of_a_frozen_stage_for_long_utterances_alone_are_counted(tiny
             return self.conv(x[:, None]).transpose(1, 2), self.output_lengths(lengths)
 
     hparams = load_hparams(HPARAMS / "mel_stl.yaml", tiny)
-    hparams["frontend"] = Long()
-    hparams["backbone"] = ConvNet(in_channels=2, frame_rate=0.5)
+    hparams = {**hparams, "frontend": Long(), "backbone": ConvNet(in_channels=2, frame_rate=0.5)}
     model = build_model(hparams, recorded_tasks(hparams, {"tasks": [{"name": "emotion", "classes": ["joy", "anger"]}]}))
     macs, not_counted = macs_per_second(model.eval())
     assert macs > 2 * 64000 / 4 and not_counted == []

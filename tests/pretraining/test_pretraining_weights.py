@@ -72,6 +72,10 @@ def test_what_is_no_wav2vec2_checkpoint_is_refused(tmp_path):
         build_model(str(tmp_path / "short"), {}, {})
     with pytest.raises(UserError, match="other sizes than its config updated with {'hidden_size': 32"):
         build_model(str(tmp_path / "short"), {}, {"hidden_size": 32, "num_hidden_layers": 1})
+    config = tmp_path / "short" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "attn_implementation": "someone/kernel"}))
+    with pytest.raises(UserError, match="code that would be downloaded and run"):
+        build_model(str(tmp_path / "short"), {}, {})
 
 
 def test_a_checkpoint_of_old_names_is_read(tmp_path):

@@ -154,7 +154,14 @@ def test_statistics_on_a_gpu(encoder, audio, tmp_path):
 # -- splits -----------------------------------------------------------------------------------------------------------
 def test_folds_of_speakers_and_sentences_are_crossed(overrides, csv_corpus):
     folder, _ = csv_corpus
-    more = {"data_folder": str(folder), "folds": "3", "split.hold_out": "sentence", "sources": "[]", "C": "0.1"}
+    more = {
+        "data_folder": str(folder),
+        "folds": "3",
+        "split.test_speakers": "null",
+        "split.hold_out": "sentence",
+        "sources": "[]",
+        "C": "0.1",
+    }
     settings = settings_of(overrides, **more)
     splits = make_splits(settings.corpora[0], ["emotion"], settings.cache_folder)
     assert len(splits.rows) == 9
@@ -185,7 +192,11 @@ def test_validation_utterances_are_trained_on(overrides):
 
 
 def test_validation_utterances_are_trained_on_in_crossed_folds(overrides, csv_corpus):
-    more = {"data_folder": str(csv_corpus[0]), "folds": "3", "split.hold_out": "sentence", "split.valid": "0.4"}
+    more = {
+        "data_folder": str(csv_corpus[0]),
+        "folds": "3",
+        "split": "!name:korser.data.splits.assign_splits {protocol: speaker_holdout, hold_out: sentence}",
+    }
     settings = settings_of(overrides, **more)
     splits = make_splits(settings.corpora[0], ["emotion"], settings.cache_folder)
     for train, test in splits.rows:
@@ -281,9 +292,12 @@ INVALID = {
     "task": ({"tasks": "[valence]"}, "no training and test labels of 'valence'"),
     "random split": ({"split.protocol": "random_stratified"}, "expected one that shares no speakers"),
     "folds": ({"folds": "2"}, "folds=2: expected an integer >= 3"),
-    "no such column": ({"folds": "3", "split.hold_out": "sentence"}, "not every utterance has a 'sentence'"),
+    "no such column": (
+        {"folds": "3", "split.test_speakers": "null", "split.hold_out": "sentence"},
+        "not every utterance has a 'sentence'",
+    ),
     "too few to hold out": (
-        {"folds": "3", "split.hold_out": "gender"},
+        {"folds": "3", "split.test_speakers": "null", "split.hold_out": "gender"},
         "'gender' has 2 values, expected at least 3",
     ),
     "C": ({"C": "[0.1, -1]"}, "C=[0.1, -1]: expected a number > 0"),

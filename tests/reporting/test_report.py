@@ -17,8 +17,10 @@ from made_runs import predict, utterances, write_run
 
 from korser import UserError
 from korser.comparison.compare import compare
+from korser.data.audio import audio_digest, read_audio
 from korser.reporting import confidently_wrong, write_report
 from korser.runs.load import load_runs
+from korser.utils.files import read_csv, write_csv
 
 ENVIRONMENT = {
     "python": "3.11.7",
@@ -49,6 +51,12 @@ def made_run(folder, model, **options):
     options = {"table": utterances().assign(duration=0.5), "environment": ENVIRONMENT, **options}
     path = write_run(folder, model, **options)
     (path / "metrics.json").write_text(json.dumps(METRICS), encoding="utf-8")
+    files = options["table"]["path"]
+    digests = [audio_digest(read_audio(file)) if os.path.isfile(file) else "0" * 32 for file in files]
+    write_csv(path / "manifest.csv", options["table"].assign(digest=digests))
+    settings = (path / "hparams.yaml").read_text(encoding="utf-8")
+    data_folder = f"data_folder: {folder / 'audio'}"
+    (path / "hparams.yaml").write_text(re.sub("data_folder: .*", data_folder, settings), encoding="utf-8")
     return path
 
 
@@ -297,7 +305,8 @@ def test_audio_files_that_exist_are_embedded(one_model):
     path = write_report(folder, folder, n_wrong=100)
     players = [a for tag, a in Page(path).tags if tag == "audio"]
     assert len(players) == n_files and all(a["src"].startswith("data:audio/flac;base64,") for a in players)
-    assert f"The files of {n - n_files} utterances were not found." in path.read_text(encoding="utf-8")
+    assert f"{n - n_files} utterances are not embedded for the reason beside" in path.read_text(encoding="utf-8")
+    assert sum("not embedded: No such file" in row[3] for row in Page(path).table("Confident errors")) == n - n_files
     assert len(Page(path).table("Confident errors")) == n + 1
 
 
@@ -312,7 +321,61 @@ def test_audio_is_limited_left_out_or_missing(one_model):
     assert "Audio is not included, as requested" in path.read_text(encoding="utf-8")
     shutil.rmtree(folder / "audio")
     path = write_report(folder, folder)
-    assert "Audio is not included: its files were not found" in path.read_text(encoding="utf-8")
+    assert "Audio is not included, for the reason beside each utterance" in path.read_text(encoding="utf-8")
+
+
+def private(path):
+    """Make a file of every kind that must not reach the page; return ``{name in the table: reason}``."""
+    data, home = path / "audio", path / "home"
+    home.mkdir()
+    (home / "key.pcm").write_bytes(b"PRIVATE KEY!")
+    soundfile.write(home / "diary.wav", np.linspace(-0.5, 0.5, 800), 16000)
+    soundfile.write(data / "other.wav", np.linspace(-0.5, 0.5, 800), 16000)
+    (data / "link.pcm").symlink_to(home / "key.pcm")
+    (data / "links").symlink_to(home)
+    (data / "circle.wav").symlink_to(data / "circle.wav")
+    (data / "device.wav").symlink_to("/dev/zero")
+    (data / "notes.txt").write_text("PRIVATE KEY!")
+    (data / "key.pcm").write_bytes(b"PRIVATE KEY!")
+    (data / "broken.wav").write_text("PRIVATE KEY!")
+    (data / "folder.wav").mkdir()
+    os.mkfifo(data / "fifo.wav")
+    os.truncate((data / "huge.wav").open("w").name, 2**40)
+    outside = [home / "key.pcm", data / ".." / "home" / "diary.wav", data / "links" / "diary.wav", data / "link.pcm"]
+    return {
+        **dict.fromkeys(
+            [*map(str, outside), str(data / "device.wav"), "/dev/full", "relative.wav"], "outside the data"
+        ),
+        str(data / "circle.wav"): "",
+        str(data / "notes.txt"): "not an audio file",
+        str(data / "key.pcm"): "other audio",
+        str(data / "other.wav"): "other audio",
+        str(data / "broken.wav"): "cannot be read",
+        str(data / "folder.wav"): "directory",
+        str(data / "fifo.wav"): "a FIFO",
+        str(data / "huge.wav"): "expected at most",
+    }
+
+
+def test_only_the_recordings_of_the_run_are_embedded(tmp_path):
+    table = made_table(tmp_path / "audio")
+    reasons = private(tmp_path)
+    run = made_run(tmp_path, "mel_stl", table=table, right=0.0)
+    predictions = read_csv(run / "test.csv")
+    predictions.loc[predictions.index[-len(reasons) :], "path"] = list(reasons)
+    write_csv(run / "test.csv", predictions)
+    page = write_report(tmp_path, tmp_path / "out", n_wrong=100)
+    shown = {row[0].split()[0]: row[3] for row in Page(page).table("Confident errors")[1:]}
+    for name, reason in zip(table["id"][-len(reasons) :], reasons.values()):
+        assert shown[name].startswith("not embedded: ") and reason in shown[name], name
+    assert sum(tag == "audio" for tag, _ in Page(page).tags) == len(table) // 6
+
+
+def test_a_recording_without_a_digest_is_not_embedded(one_model):
+    folder, _, n = one_model
+    next(folder.rglob("manifest.csv")).unlink()
+    page = Page(write_report(folder, folder, n_wrong=100))
+    assert sum("the run has no digest of it" in row[3] for row in page.table("Confident errors")[1:]) == n
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------

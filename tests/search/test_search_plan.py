@@ -53,7 +53,7 @@ def test_the_weight_of_a_task_without_labels_is_not_searched(options, without_ch
     with caplog.at_level("INFO"):
         plan = plan_of(options)
     assert [dimension.name for dimension in plan.dimensions] == ["lr"]
-    assert "mel_mtl: gender_weight is not searched, since the model only trains emotion" in caplog.text
+    assert "mel_mtl: gender_weight is not searched, since it has no effect on this model" in caplog.text
     with pytest.raises(UserError, match=r"space: gender\.weight has no effect on mel_stl"):
         plan_of(options, "mel_stl", space="{gender.weight: [0.1, 1]}")
 

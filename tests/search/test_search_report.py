@@ -5,7 +5,7 @@ import pytest
 from made_up_search import FakeWorkers, folder_of, search_options, settings_of
 
 from korser import load_hparams
-from korser.metrics.intervals import jackknife_interval
+from korser.metrics.estimates import interval
 from korser.search import search
 from korser.search.report import BestVerdict
 from korser.search.summary import verdict_lines
@@ -45,9 +45,10 @@ def test_the_difference_is_paired_over_speakers(options):
         a, b = (table[table["speaker"].isin(speakers)] for table in tables)
         return uar(a) - uar(b)
 
-    left_out = [difference(set("abcd") - {speaker}) for speaker in "abcd"]
-    low, high = jackknife_interval(difference(set("abcd")), left_out, bounds=(-1, 1))
-    assert second["low"] == pytest.approx(float(low)) and second["high"] == pytest.approx(float(high))
+    left_out = [[difference(set("abcd") - {speaker})] for speaker in "abcd"]
+    entry = interval([difference(set("abcd"))], left_out, bounds=(-1, 1))
+    low, high = entry["low"], entry["high"]
+    assert second["low"] == pytest.approx(low) and second["high"] == pytest.approx(high)
     assert second["difference"] == pytest.approx(results["valid_uar"] - second["valid_uar"])
     assert second["verdict"] == (BestVerdict.BETTER if low > 0 else BestVerdict.INCONCLUSIVE)
 

@@ -11,10 +11,12 @@ import soundfile
 from helpers import Killed, kill_at, run
 
 from korser import UserError, load_hparams, train
+from korser.data.load_split import load_split
 from korser.inference.predict import load_trained_model
 from korser.runs.load import load_runs
 from korser.training import prepare
 from korser.training.brain import EmotionBrain
+from korser.training.tasks import labelled_tasks
 from korser.utils.files import read_csv
 
 
@@ -128,13 +130,13 @@ def test_labels_and_speakers_may_look_like_anything(tiny_corpus, tiny, tmp_path)
     data = shutil.copytree(tiny_corpus, tmp_path / "data")
     table = pd.read_csv(data / "manifest.csv", dtype=str)
     table["emotion"] = table["emotion"].replace({"joy": "0", "anger": "1", "sadness": "2", "neutral": "True"})
-    table["speaker"] = table["speaker"].replace({"s0": "NA", "s1": "null", "s2": "001"})
+    table["speaker"] = table["speaker"].replace({"s0": "NA", "s1": "none", "s2": "001"})
     table.to_csv(data / "manifest.csv", index=False)
     run_dir = run({**tiny, "data_folder": str(data), "n_epochs": "1"}, model="mel_stl")
     log = read_csv(run_dir / "log.csv")
     assert log["train_emotion_loss"].gt(0.1).all()
     manifest = read_csv(run_dir / "manifest.csv", ["emotion"])
-    assert set(manifest["speaker"]) == {"NA", "null", "001", "s3", "s4", "s5"}
+    assert set(manifest["speaker"]) == {"NA", "none", "001", "s3", "s4", "s5"}
     assert set(manifest["emotion"]) == {"0", "1", "2", "True"}
     assert (
         sum(sum(row) for row in json.loads((run_dir / "metrics.json").read_text())["test"]["emotion"]["confusion"]) == 8
@@ -163,10 +165,24 @@ def test_a_task_the_corpus_does_not_have_is_left_out(tiny_corpus, tiny, tmp_path
 
 def test_a_corpus_without_the_main_task_is_refused(tiny_corpus, tiny, tmp_path):
     data = shutil.copytree(tiny_corpus, tmp_path / "data")
-    table = pd.read_csv(data / "manifest.csv", dtype=str).drop(columns="emotion")
-    table.to_csv(data / "manifest.csv", index=False)
-    with pytest.raises(UserError, match="has no labels for the main task 'emotion'"):
+    table = pd.read_csv(data / "manifest.csv", dtype=str)
+    table.drop(columns="emotion").to_csv(data / "manifest.csv", index=False)
+    with pytest.raises(UserError, match="has no labels for the main task 'emotion'.*columns: id, path, speaker"):
         run({**tiny, "data_folder": str(data)})
+    table.rename(columns={"emotion": "Label"}).to_csv(data / "manifest.csv", index=False)
+    with pytest.raises(UserError, match="main task 'emotion'.*: rename 'Label' to 'emotion', fill the column, or"):
+        run({**tiny, "data_folder": str(data)})
+
+
+def test_a_task_with_one_class_in_training_is_refused_or_left_out(tiny_corpus, tiny, caplog):
+    hparams = load_hparams("hparams/mel_mtl.yaml", tiny)
+    corpus, manifest = load_split(hparams)
+    men = manifest.assign(gender=manifest["gender"].where(manifest["split"] != "train", "male"))
+    assert [task.name for task in labelled_tasks(hparams["tasks"], corpus, men)] == ["emotion", "intensity"]
+    assert "labelled training utterances have the gender 'male': the task is left out" in caplog.text
+    glad = manifest.assign(emotion="joy")
+    with pytest.raises(UserError, match="training utterances have the emotion 'joy', but a task needs two classes"):
+        labelled_tasks(hparams["tasks"], corpus, glad)
 
 
 def test_the_settings_that_a_search_found_name_their_speakers_where_these_are_tested(tiny, tmp_path, caplog):
@@ -180,7 +196,7 @@ def test_the_settings_that_a_search_found_name_their_speakers_where_these_are_te
         train(hparams, tmp_path / f"run{len(shared)}")
         (loaded,) = load_runs(tmp_path / f"run{len(shared)}")
         assert loaded.searched_on == shared
-        assert ("searched on speakers of the test split (s4)" in caplog.text) == bool(shared)
+        assert ("searched on speakers on whom it is tested (s4)" in caplog.text) == bool(shared)
 
 
 WITH_AGE = "[!ref <emotion>, !new:korser.Task {name: age}]"

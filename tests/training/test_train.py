@@ -197,7 +197,7 @@ def test_audio_in_memory_and_speechbrains_reading_train_the_same(tiny, tmp_path)
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("use_cache", ["true", "false"])
-@pytest.mark.parametrize("place", ["device", "locked", "map"])
+@pytest.mark.parametrize("place", ["device", "locked", "store"])
 def test_batches_from_memory_train_the_same_on_a_gpu(tiny, tmp_path, monkeypatch, place, use_cache):
     tiny |= {"device": "cuda", "use_cache": use_cache, "augment.mixup_alpha": "0.2"}
     one_at_a_time = run({**tiny, "resident": "false"}, run_dir=tmp_path / "one at a time")
@@ -239,7 +239,7 @@ def test_a_step_computes_what_speechbrains_does(reference, tmp_path, monkeypatch
 def test_audio_is_decoded_once_for_all_runs(tiny, tmp_path, monkeypatch):
     tiny |= {"use_cache": "false", "n_epochs": "1"}
     first = run(tiny, model="mel_stl")
-    monkeypatch.setattr("korser.data.audio_cache.read_audio", None)
+    monkeypatch.setattr("korser.data.audio_cache.read_recording", None)
     assert_same_run(first, run(tiny, model="mel_stl", run_dir=tmp_path / "again"))
 
 
@@ -277,7 +277,7 @@ def test_without_evaluation_nothing_of_the_test_part_is_read(tiny_corpus, tiny, 
     for path in (*folder.glob("s4_*.wav"), *folder.glob("s5_*.wav")):
         path.write_bytes(b"no audio")
     run_dir = run(tiny, model="mel_stl")
-    assert set(json.loads((run_dir / "metrics.json").read_text())) == {"valid", "best_epoch"}
+    assert set(json.loads((run_dir / "metrics.json").read_text())) == {"valid", "best_epoch", "warnings"}
     assert not (run_dir / "test.csv").exists()
     assert set(read_csv(run_dir / "manifest.csv")["split"]) == {"train", "valid"}
     with pytest.raises(UserError, match="s4_joy_1.wav"):
@@ -288,7 +288,7 @@ def test_without_validation_the_last_epoch_is_kept(tiny):
     run_dir = run({**tiny, "split.test_speakers": "[s0, s1]", "split.valid": "0"}, model="mel_stl")
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["best_epoch"] == 2
-    assert set(metrics) == {"test", "best_epoch"}
+    assert set(metrics) == {"test", "best_epoch", "warnings"}
     assert read_csv(run_dir / "manifest.csv")["split"].value_counts().to_dict() == {"train": 32, "test": 16}
 
 
@@ -353,3 +353,30 @@ def test_fine_tuning_an_encoder_at_its_own_rate(tiny, tmp_path):
     single = load_trained_model(run_dir).predict_files(read_csv(run_dir / "test.csv")["path"])
     expected = read_csv(run_dir / "test.csv")
     assert single["emotion_prob_joy"].to_numpy() == pytest.approx(expected["emotion_prob_joy"].to_numpy(), rel=1e-4)
+
+
+def test_the_same_settings_again_as_in_a_notebook(tiny, tmp_path, monkeypatch, reference):
+    hparams = load_hparams(HPARAMS / "mel_mtl.yaml", tiny)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # the cell is stopped in the second epoch
+        kill_at(patch, EmotionBrain, "fit_batch", 7, error=KeyboardInterrupt)
+        train(hparams, tmp_path / "run")
+    train(hparams, tmp_path / "run")
+    train(hparams, tmp_path / "another")
+    for run_dir in tmp_path / "run", tmp_path / "another":
+        assert_same_run(run_dir, reference[1])
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tiny, tmp_path):
+    for change in {"data_folder": str(tmp_path / "nowhere")}, {"split.fold": "1"}:
+        with pytest.raises(UserError):
+            run(tiny | change)
+    assert not (tmp_path / "results").exists()
+
+
+def test_more_epochs_are_a_new_run_and_the_log_says_why(tiny, tmp_path, caplog):
+    caplog.set_level("INFO")
+    first = run(tiny | {"n_epochs": "1"}, model="mel_stl")
+    assert re.search(r"train \d+ utterances of \d speakers, valid .*; emotion .4 classes. on cpu, in ", caplog.text)
+    second = run(tiny | {"n_epochs": "2"}, model="mel_stl")
+    assert f"{first} has another n_epochs and cannot be extended: its learning rate schedule has ended" in caplog.text
+    assert first != second and first.exists()

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -259,3 +260,12 @@ def test_a_module_that_is_used_by_name_counts_as_a_whole(package):
     before = code_digest("mine.two.A")
     package("late.py", "offset = 0\nmore = 1\n")
     assert code_digest("mine.two.A") != before
+
+
+def test_a_named_file_without_an_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    os.truncate((tmp_path / "sparse").open("w").name, 2**41)
+    for path in (tmp_path / "fifo", "/dev/zero", tmp_path / "sparse"):
+        assert named_path_digest(path) is None
+    if Path("/proc/kmsg").exists():
+        assert named_path_digest("/proc/kmsg") == digest(b"")  # a read would wait for a message of the kernel

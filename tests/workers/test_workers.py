@@ -360,16 +360,18 @@ def end_a_coordinator(tmp_path, sent, cluster="", patience=10):
             again = perform(Job("nothing", {}, str(run_dir)), act, patience)  # the command is given again
             with locked(run_dir):  # and its job has waited long enough
                 assert again.state == "complete"
-            if sent == signal.SIGINT:
-                assert coordinator.returncode == 130
+            ends = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+            if sent in ends:
+                code, line = ends[sent]
+                assert coordinator.returncode == code
                 said.seek(0)
-                assert said.read() == "interrupted; run the same command again to resume\n"
+                assert said.read() == f"{line}; run the same command again to resume\n"
         finally:  # it would compute for ever
             coordinator.kill()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_workers_end_with_the_coordinator(tmp_path, sent):
     end_a_coordinator(tmp_path, sent)
 

@@ -37,9 +37,11 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
     ax.set_xlabel(f"difference in {group.metric_name}")
     caption = (
         f"Paired differences in {group.metric_name} on the same test utterances, with 95 % confidence interval "
-        f"{tables.interval_over(pairs['n_seeds'])}; p values of a permutation test over speakers, Holm-corrected; "
-        "filled: significant (p at most .05 and the interval excludes 0)."
+        f"{tables.interval_over(pairs['n_seeds'])}; p values Holm-corrected; filled: significant (p at most .05)."
     )
+    reasons = pairs.groupby(pairs["reason"].dropna().map(str), sort=False).groups
+    for reason, rows in reasons.items():
+        caption += f" {', '.join(names[row].replace(chr(10), ' ') for row in rows)}: {reason}."
     yield Drawing("ablation", "Paired differences", caption, figure)
 
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
-from korser.utils.huggingface import quiet_huggingface
+from korser.utils.huggingface import quiet_huggingface, require_no_kernel
 from korser.utils.text import first_line, shorten
 
 __all__ = ["NANO", "NANO_FOLDER", "NANO_RANDOM", "read_config", "read_do_normalize", "read_model"]
@@ -70,6 +70,7 @@ def read_config(source: str, revision: str | None = None) -> PreTrainedConfig:
         ) from error
     if config.model_type not in FAMILIES:
         raise UserError(f"{source}: model_type is {config.model_type!r}, expected one of {', '.join(FAMILIES)}")
+    require_no_kernel(config, source)
     config.layerdrop = 0.0
     config.apply_spec_augment = False
     config.mask_time_prob = config.mask_feature_prob = 0.0

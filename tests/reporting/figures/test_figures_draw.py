@@ -20,6 +20,7 @@ from korser.reporting.figures.style import DPI, HANGUL_FONTS, finish, with_hangu
 from korser.runs.load import load_runs
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, write_csv, write_json
+from korser.utils.notes import Note
 
 MODELS = ["leaf_stl", "leaf_mtl", "wav2vec_stl", "wav2vec_leaf_mtl"]
 LONG = ["wav2vec2_xlsr_300m_layer_mix_leaf_attentive_pooling_mtl", "mel_stl"]
@@ -255,6 +256,18 @@ def test_ablation_shows_the_planned_differences(four_models):
     drawn_at = [container.lines[0].get_xdata()[0] for container in ax.containers]
     np.testing.assert_allclose(drawn_at, group.comparison.planned["difference"].astype(float))
     assert len(drawn_at) == 2  # one frontend, one head
+
+
+def test_ablation_says_why_an_interval_without_0_is_not_significant(four_models, monkeypatch):
+    group, _ = four_models
+    planned = group.comparison.planned
+    reasons = [Note("after_correction", "not significant after correction"), None]
+    monkeypatch.setattr(group.comparison, "planned", planned.assign(reason=reasons))
+    style = Style()
+    with style.context():
+        (drawing,) = figures.ablation.draw(group, style)
+    a, b = planned.loc[0, ["model_a", "model_b"]]
+    assert drawing.caption.endswith(f" {a} \u2212 {b}: not significant after correction.")
 
 
 def test_confusion_matrix_shows_percentages_and_counts(four_models):

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import pickle
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -397,6 +399,27 @@ def test_errors_are_one_line_that_names_the_fix(copy, tmp_path):
     assert "config.json" in error()
     (copy / "config.json").write_text("{")
     assert "config.json" in error()
+
+
+class Payload:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+def test_a_checkpoint_runs_no_code(copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (copy / "evil.py").write_text("open('executed', 'w')\nclass Evil: pass\n")
+    damage(copy / "config.json", auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}, trust_remote_code=True)
+    Wav2Vec(source=str(copy))
+    damage(copy / "config.json", attn_implementation="someone/kernel")
+    with pytest.raises(UserError, match="attn_implementation is 'someone/kernel', code that would be downloaded"):
+        Wav2Vec(source=str(copy))
+    damage(copy / "config.json", attn_implementation=None)
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Payload()}))
+    with pytest.raises(UserError, match="the weights cannot be loaded"):
+        Wav2Vec(source=str(copy))
+    assert not Path("executed").exists()
 
 
 def test_damaged_weights(copy):

@@ -1,0 +1,167 @@
+"""What kind of audio file some bytes are, and how long they are, if the header is wrong."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+
+__all__ = ["Header", "Stream", "foreign_format", "has_end", "read_header", "samples_follow"]
+
+FOREIGN = [  # (position, bytes, name) of containers and codecs that libsndfile does not read
+    (4, b"ftyp", "MPEG-4 (.m4a, .mp4, .3gp)"),
+    (0, b"\x1aE\xdf\xa3", "WebM or Matroska"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media (.wma)"),
+    (0, b"FLV\x01", "Flash video"),
+    (8, b"AVI ", "AVI video"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"wvpk", "WavPack"),
+    (0, b"DSD ", "DSD"),
+    (0, b".RMF", "RealMedia"),
+    (0, b"\x0b\x77", "AC-3"),
+    (0, b"ADIF", "AAC"),
+    (28, b"Speex   ", "Speex"),
+]
+MPEG_INDEX = (b"Xing", b"Info", b"VBRI")  # in the first frame of an MP3 stream that states its length
+INDEX_BYTES = 4096  # where that is
+UNKNOWN = 0xFFFFFFFF  # length of a stream that was written before its length was known
+PLACEHOLDER = 0x7FFFF000  # what some programs write for it
+TAGS = (b"ID3", b"TAG", b"APETAGEX")  # text that programs append behind the audio
+CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ]{4}")
+SMALL_REST = 2048  # bytes behind the samples that are taken to be something else
+MOST_SAMPLES = 2**48  # libsndfile states more if it knows no number
+SMALL_BLOCK, BLOCK = 2**12, 2**18  # samples of a channel per call of libsndfile
+
+
+@dataclass(frozen=True)
+class Header:
+    """Where the samples of an uncompressed file begin, and how many bytes the header says that there are."""
+
+    start: int
+    length: int
+    length_format: str  # as in :mod:`struct`, of 4 bytes
+    length_position: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether a length is stated."""
+        return self.length not in (0, UNKNOWN)
+
+    def repaired(self, data: bytes) -> bytes:
+        """Return the file with the length that it has."""
+        position = self.length_position
+        length = struct.pack(self.length_format, min(len(data) - self.start, UNKNOWN - 1))
+        return data[:position] + length + data[position + 4 :]
+
+
+def foreign_format(data: bytes) -> str | None:
+    """Return the name of the format that libsndfile does not know, from the first bytes of a file."""
+    for position, magic, name in FOREIGN:
+        if data[position : position + len(magic)] == magic:
+            return name
+    if len(data) > 1 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:  # as MP3, but of layer 0
+        return "AAC"
+    return None
+
+
+def read_header(data: bytes) -> Header | None:
+    """Return what the header of a WAV, AIFF or AU file says; None for other files and where no samples are found."""
+    if data[:4] == b".snd" and len(data) >= 24:
+        start, length = struct.unpack(">II", data[4:12])
+        return Header(start, length, ">I", 8)
+    order = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"FORM": ">"}.get(data[:4])
+    if order is None or data[8:12] not in (b"WAVE", b"AIFF", b"AIFC"):
+        return None
+    position, long_length = 12, None
+    while position + 8 <= len(data):
+        name, size = data[position : position + 4], struct.unpack_from(f"{order}I", data, position + 4)[0]
+        content = position + 8
+        if name == b"ds64" and content + 16 <= len(data):
+            long_length = struct.unpack_from("<Q", data, content + 8)[0]
+        elif name in (b"data", b"SSND"):
+            length = long_length if long_length is not None and size == UNKNOWN else size
+            if length >= PLACEHOLDER > len(data):
+                length = UNKNOWN
+            return Header(content, length, f"{order}I", position + 4)
+        position = content + size + size % 2
+    return None
+
+
+def samples_follow(data: bytes, header: Header) -> bool:
+    """Return whether samples are behind the end that a header states: no further chunks, tags or zeros."""
+    rest = data[header.start + header.length + header.length % 2 :]
+    if len(rest) < SMALL_REST or rest.startswith(TAGS) or not rest.strip(b"\0"):
+        return False
+    position = 0
+    order = header.length_format[0]
+    while position + 8 <= len(rest) and CHUNK_NAME.match(rest, position):
+        size = struct.unpack_from(f"{order}I", rest, position + 4)[0]
+        position += 8 + size + size % 2
+    return not len(rest) <= position <= len(rest) + 1  # chunks end where the file ends
+
+
+def has_end(data: bytes) -> bool:
+    """Return whether the last page of an Ogg stream says that it is the last; True for other files."""
+    last = data.rfind(b"OggS")
+    return not data.startswith(b"OggS") or bool(data[last + 5 : last + 6] and data[last + 5] & 4)
+
+
+class Stream(soundfile.SoundFile):
+    """An audio file that is read to where its samples end, whatever its header says.
+
+    Attributes
+    ----------
+    stated : int or None
+        Samples of a channel that the header states; None if it does not.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.stated = self.frames if self.frames < MOST_SAMPLES else None  # of FLAC without a length
+        if self.format == "MP3" and not any(mark in data[:INDEX_BYTES] for mark in MPEG_INDEX):
+            self.close()
+            super().__init__(_Endless(data))
+
+    def seekable(self) -> bool:
+        """Return False: soundfile would seek to what the header says."""
+        return False
+
+    def read_all(self) -> np.ndarray:
+        """Return all ``(T, channels)`` float32 samples, of a damaged file those in front of the damage."""
+        blocks = []
+        size = min(BLOCK, max(self.stated or BLOCK, SMALL_BLOCK) + 1)
+        while True:
+            block = np.full((size, self.channels), np.nan, np.float32)
+            try:
+                n = len(self.read(out=block))
+            except soundfile.LibsndfileError:
+                filled = ~np.isnan(block).any(1)
+                n = size if filled.all() else int(filled.argmin())
+                blocks.append(block[:n])
+                break
+            blocks.append(block[:n])
+            if n < size:
+                break
+        return np.concatenate(blocks)
+
+
+class _Endless(io.BytesIO):
+    """Bytes that claim to be many times longer: libsndfile estimates the length of MP3 without index, and stops there.
+
+    The estimate takes all frames to be as large as the first one.
+    """
+
+    LONGER = 64
+    at_end = False
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at_end = whence == io.SEEK_END and offset == 0
+        return super().seek(offset, whence)
+
+    def tell(self) -> int:
+        return super().tell() * (self.LONGER if self.at_end else 1)

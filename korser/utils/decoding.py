@@ -1,0 +1,133 @@
+"""Read text whose encoding is not stated."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+from korser.utils.errors import UserError
+from korser.utils.text import shorten
+
+__all__ = ["read_text"]
+
+logger = logging.getLogger(__name__)
+
+BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+BINARY = {b"PK\x03\x04": "an Excel workbook or a ZIP archive", b"\xd0\xcf\x11\xe0": "an old Excel workbook"}
+PLAUSIBLE = 0.8  # least proportion of words that must look right in the encoding that is chosen
+WORD = re.compile(r"[^\s,;|/\\\"'()\[\]{}:._=+-]+")
+PUNCTUATION = "‘’“”„«»–—…·•°§€£©®™¿¡ªº"  # common outside ASCII in text of western Europe
+
+
+def read_text(file: Path) -> str:
+    """Read a text file in UTF-8, in UTF-16 with a byte order mark, or in a code page in which Excel saves CSV.
+
+    Windows saves CSV in the code page of its language: CP949 for Korean, CP1252 for languages of western Europe. Bytes
+    of one are often valid in the other, so that one is chosen in which the words look right, and the log says which.
+
+    Raises
+    ------
+    UserError
+        If the file is in none of these.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            return _decode_stated(file, data, encoding)
+    for start, name in BINARY.items():
+        if data.startswith(start):
+            raise UserError(f"{file} is {name}: save the table as CSV (UTF-8)")
+    if data[:1] == b"\0" or data[1:2] == b"\0":  # of two bytes of an ASCII character, one is zero
+        return _decode_stated(file, data, "utf-16-be" if data[:1] == b"\0" else "utf-16-le")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return _guess(file, data, f"row {data.count(bytes([10]), 0, error.start) + 1}")
+    garbled = [f"{word} for {_ungarbled(word)}" for word in _foreign_words(text) if _ungarbled(word)]
+    if garbled:
+        logger.warning("%s was saved in a wrong encoding before (%s): export it again", file, shorten(garbled))
+    return _universal_newlines(text)
+
+
+def _decode_stated(file: Path, data: bytes, encoding: str) -> str:
+    try:
+        return _universal_newlines(data.decode(encoding))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} begins like {encoding} but is damaged ({error.reason}): save it as UTF-8") from error
+
+
+def _guess(file: Path, data: bytes, place: str) -> str:
+    best = (0.0, "", "", [])
+    for encoding, name, looks_right in CODE_PAGES:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        words = _foreign_words(text)
+        score = sum(map(looks_right, words)) / len(words) if words else 0.0
+        if score > best[0]:
+            best = (score, name, text, words)
+    score, name, text, words = best
+    if score < PLAUSIBLE:
+        raise UserError(f"{file} is not UTF-8 ({place}) and neither Korean CP949 nor western CP1252: save it as UTF-8")
+    logger.warning(
+        "%s is not UTF-8: read as %s (%s); if these words are wrong, save it as UTF-8", file, name, shorten(words)
+    )
+    return _universal_newlines(text)
+
+
+def _foreign_words(text: str) -> list[str]:
+    return [] if text.isascii() else list(dict.fromkeys(word for word in WORD.findall(text) if not word.isascii()))
+
+
+def _ungarbled(word: str) -> str | None:
+    """Return what UTF-8 text was that has been read as CP1252, such as Ärger for Ã„rger; None if it was not."""
+    try:
+        return word.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return None
+
+
+def _looks_korean(word: str) -> bool:
+    """Return whether a word is of Hangul as in KS X 1001, which has the syllables of Korean text, without Latin."""
+    letters = [c for c in word if c.isalpha() and not c.isascii()]
+    hangul = [c for c in letters if "가" <= c <= "힣"]
+    common = [c for c in hangul if _is_common(c)]
+    mixed = any(c.isascii() and c.islower() for c in word)  # "화자A" is a word, "컎ger" is not
+    return len(hangul) == len(letters) and 2 * len(common) >= len(hangul) and (not mixed or len(common) == len(hangul))
+
+
+def _is_common(syllable: str) -> bool:
+    try:
+        return len(syllable.encode("euc_kr")) == 2
+    except UnicodeEncodeError:
+        return False
+
+
+def _looks_western(word: str) -> bool:
+    """Return whether most letters of a word are ASCII, its others Latin, and capitals where capitals may be."""
+    letters = [c for c in word if c.isalpha()]
+    other = [c for c in letters if not c.isascii()]
+    if any(not c.isascii() and not c.isalpha() and c not in PUNCTUATION for c in word):
+        return False
+    if any(a.islower() and b.isupper() and not b.isascii() for a, b in zip(word, word[1:])):
+        return False
+    latin = all(unicodedata.name(c, "").startswith("LATIN") for c in other)
+    return latin and (len(word) == 1 or 2 * len(other) <= len(letters)) and _ungarbled(word) is None
+
+
+CODE_PAGES: list[tuple[str, str, Callable[[str], bool]]] = [
+    ("cp949", "Korean (CP949)", _looks_korean),
+    ("cp1252", "western European (CP1252)", _looks_western),
+]
+
+
+def _universal_newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")

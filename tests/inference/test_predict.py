@@ -1,0 +1,59 @@
+"""Prediction of waveforms: long recordings are divided, others are not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from korser.inference.predict import PIECE_SECONDS, TrainedModel, piece_length
+from korser.nn.tasks import Task
+from korser.runs.directory import RunDirectory
+from korser.utils.files import write_csv
+
+
+class Loudness(nn.Module):
+    """Logits that depend on the whole input; ``seen`` lists the lengths of the inputs."""
+
+    seen = ()
+
+    def forward(self, x, lengths):
+        self.seen = (*self.seen, x.shape[1])
+        return {"emotion": torch.stack([x.mean(1), -x.square().mean(1)], 1)}, None
+
+
+def trained_model(tmp_path, piece_length=1000):
+    return TrainedModel(
+        model=Loudness(),
+        tasks=[Task("emotion", classes=("joy", "anger"))],
+        min_length=10,
+        piece_length=piece_length,
+        directory=RunDirectory(tmp_path),
+        info={},
+        warnings=[],
+    )
+
+
+def softmax(waveform):
+    logits, _ = Loudness()(waveform[None], None)
+    return logits["emotion"][0].softmax(-1).numpy()
+
+
+def test_a_long_waveform_is_predicted_in_equal_pieces_whose_probabilities_are_averaged(tmp_path):
+    x, trained, seconds = torch.randn(2501), trained_model(tmp_path), []
+    p = trained.probabilities(x, seconds.append)["emotion"]
+    np.testing.assert_allclose(p, np.mean([softmax(piece) for piece in x.tensor_split(3)], 0), atol=1e-6)
+    assert trained.model.seen == (834, 834, 833) and sum(seconds) == pytest.approx(2501 / 16000)
+
+
+def test_a_waveform_of_normal_length_is_predicted_as_a_whole(tmp_path):
+    x, trained = torch.randn(1000), trained_model(tmp_path)
+    np.testing.assert_array_equal(trained.probabilities(x)["emotion"], softmax(x))
+    assert trained.model.seen == (1000,)
+
+
+@pytest.mark.parametrize("longest, seconds", [(12.5, PIECE_SECONDS), (45.0, 45.0), (None, PIECE_SECONDS)])
+def test_pieces_are_as_long_as_the_utterances_of_the_run(tmp_path, longest, seconds):
+    if longest is not None:
+        write_csv(tmp_path / "manifest.csv", pd.DataFrame({"id": ["a", "b"], "duration": [longest, 1.0]}))
+    assert piece_length(RunDirectory(tmp_path), 400) == seconds * 16000
