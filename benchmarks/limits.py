@@ -1,7 +1,7 @@
 """Theoretical limits of speed: operations and bytes, counted and not timed.
 
 Operations are those of matrix products, convolutions, attention and Fourier transforms as they are executed (PyTorch's
-FlopCounterMode with :data:`korser.nn.cost.FFT_FLOPS`), without element-wise operations. Bytes are the minimum: each
+FlopCounterMode with :data:`korser.nn.cost.FLOPS`), without element-wise operations. Bytes are the minimum: each
 input is read once, each output written once, and weights, which a batch shares, are not counted. The limits of an H100
 are those in the README.
 """
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from korser import SAMPLE_RATE
-from korser.nn.cost import FFT_FLOPS
+from korser.nn.cost import FLOPS
 from korser.plugins.backbones.convnet import ConvNet
 from korser.plugins.frontends.leaf.leaf import Leaf
 from korser.plugins.frontends.mel import Mel
@@ -26,7 +26,7 @@ UTTERANCES = 52_000  # of an epoch
 
 def flop(function):
     """Return the floating-point operations of a call."""
-    with FlopCounterMode(display=False, custom_mapping=FFT_FLOPS) as counter, sdpa_kernel(SDPBackend.MATH):
+    with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter, sdpa_kernel(SDPBackend.MATH):
         function()
     return counter.get_total_flops()
 

@@ -37,6 +37,7 @@ COSTS = {  # column: how the values of a model's runs are combined
     "train_seconds": "mean",
     "peak_memory_bytes": "max",
 }
+NOT_COUNTED = "macs_not_counted"
 
 
 @dataclass
@@ -52,7 +53,8 @@ class Comparison:
     table : pandas.DataFrame
         One row per model. ``model``; ``n_seeds, n_folds, n_speakers, n_utterances``; for each of :attr:`columns`
         ``<task>_<metric>``, ``..._low``, ``..._high``; ``<main>_ece`` likewise; ``parameters, trainable_parameters,
-        macs_per_second`` (multiply-accumulates per second of audio), ``train_seconds`` (mean of its runs),
+        macs_per_second`` (multiply-accumulates per second of audio; empty if some are not counted),
+        ``macs_not_counted`` (classes of whose code they are), ``train_seconds`` (mean of its runs),
         ``peak_memory_bytes``, ``peak_memory_of``, ``device``, empty without ``cost.json``; ``worst_speaker`` and
         ``worst_speaker_<main>_<metric>``; ``note``.
     columns : dict
@@ -316,4 +318,5 @@ def _cost(runs: Sequence[Run]) -> dict[str, Any]:
     row = {name: pd.to_numeric(costs[name]).agg(how) if name in costs else None for name, how in COSTS.items()}
     for name in ("peak_memory_of", "device"):
         row[name] = ", ".join(sorted(set(costs[name].dropna()))) if name in costs else None
+    row[NOT_COUNTED] = ", ".join(dict.fromkeys(part for run in runs for part in run.cost.get(NOT_COUNTED, ())))
     return row

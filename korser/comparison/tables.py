@@ -23,6 +23,7 @@ __all__ = [
     "footnotes",
     "interval_over",
     "model_cell",
+    "not_counted",
     "model_titles",
     "pairs_table",
     "results_table",
@@ -194,7 +195,8 @@ def costs_table(comparison: Comparison, *, worst_speaker: bool = True) -> Table:
     rows = []
     for row in comparison.table.to_dict("records"):
         cells = [
-            *(TableCell(row[c], format=quantity) for c in ("parameters", "trainable_parameters", "macs_per_second")),
+            *(TableCell(row[c], format=quantity) for c in ("parameters", "trainable_parameters")),
+            TableCell("not counted") if row["macs_not_counted"] else TableCell(row["macs_per_second"], format=quantity),
             TableCell(row["train_seconds"], format=_seconds, detail=_text(row["device"])),
             TableCell(row["peak_memory_bytes"], format=_bytes, detail=_text(row["peak_memory_of"])),
             metric_cell(row, f"{comparison.main}_ece"),
@@ -206,7 +208,15 @@ def costs_table(comparison: Comparison, *, worst_speaker: bool = True) -> Table:
     columns.append(column_title(comparison.main, "ece"))
     if worst_speaker:
         columns.append(f"worst speaker ({main_title(comparison)})")
-    return Table("Size, cost and calibration", columns, rows, notes=[TIME, MAC, ECE, *footnotes(comparison)])
+    notes = [TIME, MAC, *not_counted(comparison.table), ECE, *footnotes(comparison)]
+    return Table("Size, cost and calibration", columns, rows, notes=notes)
+
+
+def not_counted(table: pd.DataFrame) -> list[str]:
+    """Return a sentence on models whose operations are not counted, or none."""
+    rows = table[table["macs_not_counted"] != ""]
+    models = [f"{model} ({parts})" for model, parts in zip(rows["model"], rows["macs_not_counted"])]
+    return [f"Operations outside torch are not counted: {', '.join(models)}."] if models else []
 
 
 def pairs_table(comparison: Comparison) -> Table:

@@ -22,6 +22,7 @@ from korser.config.trust import RestrictedLoader, find_foreign
 from korser.config.usage import find_unused, remove_unused
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest
+from korser.utils.user_code import short_path
 
 __all__ = ["HParams", "build", "find_foreign_names", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
 
@@ -93,6 +94,13 @@ class HParams(Mapping[str, Any]):
             return _load(self.text, name=self.name, folders=self.folders, source=self.name, layers=self._layers)
         self._used = True
         return self
+
+    @property
+    def file(self) -> str:
+        """The settings file, as the ``korser`` command takes it."""
+        name = f"{self.name}.yaml"
+        found = [path for folder in self.folders if (path := Path(folder) / name).exists()]
+        return short_path(found[0]) if found else name
 
     @property
     def run_name(self) -> str:

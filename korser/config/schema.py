@@ -104,7 +104,11 @@ UNSUPPORTED_RUN_OPTIONS = {
 
 def _require_backbone(backbone: Any) -> None:
     if not isinstance(getattr(backbone, "output_size", None), int):
-        raise UserError("backbone: expected !new: of an nn.Module with an integer output_size")
+        named = backbone if isinstance(backbone, type) else type(backbone)
+        raise UserError(
+            f"backbone: {named.__module__}.{named.__qualname__} has no integer output_size: expected !new: of an "
+            "nn.Module that sets it to the size E of its embeddings (B, E)"
+        )
 
 
 def _require_frontend(frontend: Any) -> None:

@@ -69,7 +69,7 @@ def stages_digest(stages: Iterable[Frontend], **computed_with: Any) -> str:
     """
     description = _Description()
     states = [description.of(stage, type(stage).__name__) for stage in stages]
-    code = [imported_code(module) for module in sorted(description.modules)]
+    code = [imported_code(path) for path in sorted(description.code)]
     imported = set().union(*(each.libraries for each in code if each.modules))
     names = {name for module in imported for name in distributions().get(module, ())}
     return digest(
@@ -113,10 +113,10 @@ def _tensor(tensor: torch.Tensor) -> list[Any]:
 
 
 class _Description:
-    """Describes objects as JSON and collects the modules of their classes and functions."""
+    """Describes objects as JSON and collects the import paths of their classes and functions."""
 
     def __init__(self) -> None:
-        self.modules: set[str] = set()
+        self.code: set[str] = set()
         self.seen: dict[int, tuple[int, Any]] = {}  # id: (number, the object itself, which keeps the id in use)
         self.numbers = itertools.count()
 
@@ -206,7 +206,7 @@ class _Description:
         module = getattr(value, "__module__", None)
         if module is None:
             return name
-        self.modules.add(module)
+        self.code.add(f"{module}.{name.partition('.')[0]}")
         return f"{module}.{name}"
 
 

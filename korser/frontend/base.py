@@ -36,7 +36,20 @@ class Frontend(nn.Module):
         The shortest accepted input, in samples or frames.
     lr : float, optional
         Learning rate of this frontend, if it differs from that of the other parameters.
+
+    Attributes
+    ----------
+    source : str or None
+        Checkpoint or folder of its weights, named in ``run.json``, tables and errors. Set it if there is one.
+    pretrained : bool or None
+        Set False for an encoder with random weights: tables say so. None: there is nothing to pretrain.
+    do_normalize : bool or None
+        Whether its checkpoint expects waveforms of zero mean and unit variance; recorded with its configuration.
     """
+
+    source: str | None = None
+    pretrained: bool | None = None
+    do_normalize: bool | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Frontend:
         """Keep the arguments, which are part of the key of cached features (:mod:`korser.data.fingerprint`)."""

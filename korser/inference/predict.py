@@ -251,17 +251,18 @@ def _verify(trained: dict[str, Any], now: dict[str, Any], run_dir: Path) -> list
             "restore the code, or train again"
         )
     for stage, recorded in zip(now["frozen"], trained["frozen"]):
+        origin = f" from '{recorded['source']}'" if recorded["source"] else ""
         if stage["weights"] != recorded["weights"]:
             raise UserError(
-                f"the frozen weights of {recorded['stage']} from '{recorded['source']}' have changed since "
-                f"{run_dir} was trained: restore them, or train again"
+                f"the frozen weights of {recorded['stage']}{origin} have changed since {run_dir} was trained: restore "
+                "them, or train again"
             )
     recorded_stages = trained["frozen"] + trained["initialised_from"]
     for stage, recorded in zip(now["frozen"] + now["initialised_from"], recorded_stages):
         if stage["config"] != recorded["config"]:
             raise UserError(
-                f"config.json or preprocessor_config.json of '{recorded['source']}' has changed since {run_dir} was "
-                "trained: restore it, or train again"
+                f"config.json or preprocessor_config.json of {recorded['source'] or recorded['stage']} has changed "
+                f"since {run_dir} was trained: restore it, or train again"
             )
     changed = changed_sources(trained, now)
     if not changed:

@@ -94,8 +94,13 @@ class SpeechEmotionModel(nn.Module):
         return self
 
     def trained_state(self) -> dict[str, torch.Tensor]:
-        """Return the state without the frozen stages, whose weights come from their own source."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith(FROZEN_PREFIX)}
+        """Return the state without the frozen stages, whose weights come from their own source.
+
+        Weights of several names are copied, since safetensors saves none that share memory.
+        """
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith(FROZEN_PREFIX)}
+        first = {v.data_ptr(): k for k, v in reversed(state.items()) if torch.is_tensor(v)}
+        return {k: v.clone() if torch.is_tensor(v) and first[v.data_ptr()] != k else v for k, v in state.items()}
 
     def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
         """Load the output of :meth:`trained_state`.

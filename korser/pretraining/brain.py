@@ -18,7 +18,7 @@ from korser.pretraining.data import AudioPool
 from korser.pretraining.masking import draw_masks, draw_negatives, masked_frames
 from korser.pretraining.model import PretrainingModel, PretrainingOutput, perplexity
 from korser.training.logged_brain import LoggedBrain
-from korser.training.optimizers import make_scheduler
+from korser.training.schedules import make_schedule
 from korser.utils.errors import UserError
 from korser.utils.seeding import seed_everything
 
@@ -139,9 +139,15 @@ class PretrainBrain(LoggedBrain):
             reason = " ".join(str(error).split())
             raise UserError(f"opt_class: cannot create an optimizer ({reason})") from error
         warmup = round(hparams.warmup * hparams.n_steps)
-        self.scheduler = make_scheduler(hparams.lr_scheduler, hparams.lr, warmup, hparams.n_steps)
+        self.schedule = make_schedule(
+            hparams.lr_scheduler, optimizer, lr=hparams.lr, warmup=warmup, total=hparams.n_steps
+        )
+        if self.schedule.by_epoch:
+            raise UserError("lr_scheduler counts epochs, but pretraining counts steps: expected another schedule")
         self.optimizers_dict = {"optimizer": optimizer}
-        self.checkpointer.add_recoverables({"optimizer": optimizer, "scheduler": self.scheduler})
+        self.checkpointer.add_recoverable("optimizer", optimizer)
+        if self.schedule.has_state:
+            self.checkpointer.add_recoverable("scheduler", self.schedule.schedule)
 
     def on_fit_batch_start(self, batch: tuple, should_step: bool) -> None:
         """Seed from (seed, step, rank), so that a resumed run draws what an uninterrupted one does; set the rates."""
@@ -149,7 +155,7 @@ class PretrainBrain(LoggedBrain):
         seed_everything(self.hparams.seed, TRAINING_DRAWS, step, self.rank if self.distributed_launch else 0)
         first, last = self.hparams.gumbel_temperature
         self.core.model.set_gumbel_temperature(first * (last / first) ** (step / self.hparams.n_steps))
-        self.scheduler(self.optimizers_dict["optimizer"])
+        self.schedule.before_step(step + 1)
 
     def optimizers_step(self) -> None:
         """Skip a step whose gradient is not finite; keep the norm for the log."""
@@ -160,6 +166,7 @@ class PretrainBrain(LoggedBrain):
             self.zero_grad(set_to_none=True)
             return
         super().optimizers_step()
+        self.schedule.after_step()
 
     def check_loss_isfinite(self, loss: torch.Tensor) -> None:
         """Raise a UserError after more than ``nonfinite_patience`` losses that are not finite."""

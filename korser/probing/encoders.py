@@ -51,7 +51,7 @@ class Encoder:
     @property
     def pretrained(self) -> bool | None:
         """Return whether its weights are pretrained; None if it has no weights to pretrain."""
-        return getattr(self.frontend, "pretrained", None)
+        return self.frontend.pretrained
 
 
 def make_encoders(settings: ProbeSettings) -> list[Encoder]:

@@ -51,7 +51,7 @@ def _settings(run: Run) -> dict[str, str]:
     """Return the settings that belong to the model, its frozen frontends and its split."""
     settings = {k: v for k, v in readable_settings(run.hparams).items() if k.split(".")[0] not in SAME_MODEL}
     for stage in run.info["frozen"]:
-        settings[f"frozen {stage['stage']}"] = f"{stage['source'] or 'no weights'} ({stage['weights']})"
+        settings[f"frozen {stage['stage']}"] = f"{stage['source'] or 'no checkpoint'} ({stage['weights']})"
     return {**settings, **run.split}
 
 

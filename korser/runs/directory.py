@@ -9,6 +9,7 @@ valid.csv, test.csv            predictions with probabilities, one row per utter
 test_embeddings.npy            float16 (utterances of test.csv, E): output of the backbone
 interpretable_parameters.json  parameters of the frontend in physical units, before and after training
 cost.json                      parameters, operations, training time, peak memory
+traceback.txt                  of the error in a part of the model that ended the run; removed when it is resumed
 worker.log                     output of the run, if a search or a comparison made it
 robustness/                    predictions on degraded audio, and conditions.json, which lists them
 evaluations/                   predictions and metrics on other corpora
@@ -75,6 +76,7 @@ class RunDirectory:
         self.cost_file = self.path / "cost.json"
         self.metrics_file = self.path / "metrics.json"
         self.conditions_file = self.path / "robustness" / "conditions.json"
+        self.traceback_file = self.path / "traceback.txt"  # of an error in the user's code
         self.worker_log = self.path / "worker.log"
         self.stop_file = self.path / "stop"  # asks the run to stop after the current epoch
         self.checkpoints = self.path / "checkpoints"

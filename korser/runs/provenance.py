@@ -99,7 +99,7 @@ def provenance(hparams: HParams) -> dict[str, Any]:
             }
             for stage in frozen
         ],
-        "initialised_from": [_source(stage) for stage in trainable if getattr(stage, "source", None)],
+        "initialised_from": [_source(stage) for stage in trainable if stage.source],
         "checkpoints": [
             checkpoint
             for stage in (*frozen, *trainable)
@@ -110,9 +110,8 @@ def provenance(hparams: HParams) -> dict[str, Any]:
 
 def _source(stage: Frontend) -> dict[str, str | None]:
     """Return where a stage's weights come from, and a digest of the configuration that came with them."""
-    source = getattr(stage, "source", None)
-    described = [encoder_configs(stage), getattr(stage, "do_normalize", None)]
-    return {"source": None if source is None else str(source), "config": digest(described)}
+    described = [encoder_configs(stage), stage.do_normalize]
+    return {"source": None if stage.source is None else str(stage.source), "config": digest(described)}
 
 
 def checkpoints_of(module: nn.Module, revision: str | None) -> list[dict[str, str | None]]:

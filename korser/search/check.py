@@ -9,15 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from korser.config.hparams import HParams, load_hparams
 from korser.config.schema import check_settings
 from korser.frontend.base import SAMPLE_RATE
 from korser.runs.provenance import provenance
 from korser.search.space import SearchDimension
+from korser.training.brain import EmotionBrain
 from korser.training.build import build_model
-from korser.training.optimizers import make_scheduler
+from korser.training.rehearsal import rehearse, synthetic_batch
 from korser.utils.errors import UserError
 
 __all__ = ["check_values"]
@@ -29,7 +28,7 @@ def check_values(
     dimensions: Sequence[SearchDimension],
     classes: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
-    """Make one training step with every value of every searched setting, the others at their defaults.
+    """Rehearse training with every value of every searched setting, the others at their defaults.
 
     Parameters
     ----------
@@ -72,23 +71,12 @@ def _warnings_disabled() -> Iterator[None]:
 
 
 def _check(hparams: HParams, classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Make one training step on noise, where wrong types fail, and return the provenance of the model."""
+    """Rehearse training on noisy harmonics, where wrong types fail, and return the provenance of the model."""
     check_settings(hparams)
     tasks = [replace(task, classes=classes[task.name]) for task in hparams["tasks"] if task.name in classes]
-    try:
-        model = build_model(hparams, tasks)
-        optimizer = hparams["opt_class"]([p for p in model.parameters() if p.requires_grad], lr=hparams["lr"])
-        n_samples = max(SAMPLE_RATE, hparams["frontend"].min_length)
-        x, lengths = 0.1 * torch.randn(2, n_samples), torch.full((2,), n_samples)
-        logits, mix = model.train()(x, lengths, augment=hparams["augment"])
-        loss, _ = model.head.loss(logits, {task.name: torch.zeros(2, dtype=torch.long) for task in tasks}, mix)
-        loss.backward()
-        if hparams["lr_scheduler"]:
-            make_scheduler(hparams["lr_scheduler"], hparams["lr"], warmup=1, total=2)(optimizer)
-        optimizer.step()
-    except UserError:
-        raise
-    except Exception as error:  # plugins and torch raise anything for a wrong value
-        reason = " ".join(str(error).split())
-        raise UserError(f"a training step fails: {type(error).__name__}: {reason}") from error
+    options = {**hparams, "device": "cpu", "precision": "fp32"}  # GPUs are left to the workers
+    brain = EmotionBrain(model=build_model(hparams, tasks), hparams=options, tasks=tasks)
+    n_samples = max(SAMPLE_RATE, hparams["frontend"].min_length)
+    pair, single = (synthetic_batch(brain, hparams["frontend"], [n_samples] * n) for n in (2, 1))
+    rehearse(brain, [pair], [single], n_batches=100)
     return provenance(hparams)

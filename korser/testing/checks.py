@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
-import inspect
 import logging
 import sys
-import types
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
@@ -18,12 +14,12 @@ from korser.frontend.base import Frontend
 from korser.frontend.validation import check_sizes
 from korser.testing import gradients, invariance, numerics, shapes, state
 from korser.testing.inputs import two_utterances
-from korser.testing.running import Candidate, evaluate, stages_of
+from korser.testing.running import Candidate, copy_module, evaluate, stages_of
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.user_code import explain, is_reason, one_line, user_code_location
 
-__all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "quick_check"]
+__all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "prerequisites", "quick_check"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +75,24 @@ COMPARE_FEATURES = {  # of two calls; meaningless if two identical calls already
     "moves_to_gpu",
     "runs_under_bf16_autocast",
 }
+SHAPES = ("declared_sizes_valid", "shapes_of_one_utterance", "shapes_of_a_batch")  # in this order
+WITHOUT_FORWARD = {
+    "tensors_registered",
+    "frame_rate_as_declared",
+    "lengths_grow_with_the_input",
+    "same_seed_same_weights",
+    "frozen_has_nothing_to_train",
+    "frozen_stays_in_eval",
+}
+
+
+def prerequisites(name: str) -> tuple[str, ...]:
+    """Return the checks without which another one says nothing new."""
+    if name in SHAPES:
+        return SHAPES[: SHAPES.index(name)]
+    if name in WITHOUT_FORWARD:
+        return SHAPES[:1]
+    return (*SHAPES, "deterministic_in_eval") if name in COMPARE_FEATURES else SHAPES
 
 
 class Check:
@@ -170,7 +184,7 @@ def check_frontend(factory: Callable[[], Frontend]) -> Iterator[Check]:
             yield Check(name, function, Candidate(factory))
 
 
-def quick_check(frontend: Frontend) -> None:
+def quick_check(frontend: Frontend, file: str = "YAML") -> None:
     """Refuse a frontend that breaks its contract, before training; it runs a subset of the checks on the CPU.
 
     Every stage is checked on what the stages before it return for two utterances of noisy harmonics. The frontend and
@@ -181,6 +195,8 @@ def quick_check(frontend: Frontend) -> None:
     Parameters
     ----------
     frontend : Frontend
+    file : str
+        The settings file, which the message names.
 
     Raises
     ------
@@ -221,33 +237,16 @@ def quick_check(frontend: Frontend) -> None:
                     check(Candidate(functools.partial(_copy, stage), inputs))
                 inputs = evaluate(copied, *inputs)
             except Exception as error:
-                raise UserError(f"{explain(error, stage)}; for all checks: korser check YAML") from error
+                raise UserError(f"{explain(error, stage)}; for all checks: korser check {file}") from error
             trained_before = trained_before or not stage.frozen
 
 
 def _copy(stage: Frontend) -> Frontend:
     """Return a copy on the CPU that shares the parameters of frozen stages."""
-    if _refers_to_itself(stage):
-        raise TypeError("a function refers to a part of it")
     frozen = [part for part in stages_of(stage) if part.frozen]
-    shared = {id(p): p for part in frozen for p in part.parameters() if p.device.type == "cpu"}
-    copied = copy.deepcopy(stage, shared).cpu()
+    copied = copy_module(stage, [p for part in frozen for p in part.parameters() if p.device.type == "cpu"]).cpu()
     copied.zero_grad()
     return copied
-
-
-def _refers_to_itself(frontend: Frontend) -> bool:
-    """Return whether a hook or lambda of the frontend refers to one of its modules, which a copy would not replace."""
-    modules = {id(module) for module in frontend.modules()}
-
-    def refers(value: Any) -> bool:
-        if isinstance(value, dict):
-            return any(map(refers, value.values()))
-        if isinstance(value, types.FunctionType):
-            return any(id(used) in modules for used in inspect.getclosurevars(value).nonlocals.values())
-        return False
-
-    return any(refers(value) for module in frontend.modules() for value in vars(module).values())
 
 
 def _eager() -> contextlib.AbstractContextManager:

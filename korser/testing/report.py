@@ -11,7 +11,7 @@ from typing import Any
 
 from korser.config.hparams import load_hparams
 from korser.frontend.base import Frontend
-from korser.testing.checks import check_frontend
+from korser.testing.checks import check_frontend, prerequisites
 from korser.utils.errors import UserError
 
 __all__ = ["print_checks"]
@@ -19,6 +19,8 @@ __all__ = ["print_checks"]
 
 def print_checks(path: str | Path, overrides: Mapping[str, Any] | None = None) -> int:
     """Print every check of the ``frontend`` of a YAML file, with the reason if it fails.
+
+    Checks that would only repeat the failure of one that they need are skipped.
 
     Parameters
     ----------
@@ -45,20 +47,26 @@ def print_checks(path: str | Path, overrides: Mapping[str, Any] | None = None) -
     print(f"{type(build()).__name__} of {path}")
     checks = list(check_frontend(build))
     reported: dict[Any, str] = {}  # reason, or type and place of an exception: the check that reported it in full
-    failed = 0
+    failed, skipped = set(), set()
     with _quiet():
         for check in checks:
+            missing = [name for name in prerequisites(check.name) if name in failed]
+            if missing:
+                skipped.add(check.name)
+                print(f"  skip  {check.name}: {missing[0]} failed", flush=True)
+                continue
             try:
                 check()
             except AssertionError as error:
-                failed += 1
+                failed.add(check.name)
                 first = reported.setdefault(getattr(error, "where", None) or str(error), check.name)
                 reason = error if first == check.name else f"as {first}"
                 print(f"  FAIL  {check.name}: {reason}", flush=True)
             else:
                 print(f"  pass  {check.name}", flush=True)
-    print(f"{len(checks) - failed} of {len(checks)} checks passed")
-    return failed
+    skips = f", {len(skipped)} skipped" if skipped else ""
+    print(f"{len(checks) - len(failed) - len(skipped)} of {len(checks)} checks passed{skips}")
+    return len(failed)
 
 
 @contextlib.contextmanager

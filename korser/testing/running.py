@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
+import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ __all__ = [
     "assert_finite",
     "backward_pass",
     "changed_entries",
+    "copy_module",
     "evaluate",
     "explain_retained_graph",
     "relative_error",
@@ -161,6 +164,29 @@ def changed_entries(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         return torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
 
     return [n for n in {**before, **after} if n not in before or n not in after or not same(before[n], after[n])]
+
+
+def copy_module(module: nn.Module, shared: Iterable[torch.Tensor] = ()) -> nn.Module:
+    """Return a deep copy, apart from some tensors that it shares with the original.
+
+    Raises
+    ------
+    TypeError
+        If a hook or lambda refers to a part of the module, which a copy would not replace. A module that cannot be
+        copied raises what its attribute raises.
+    """
+    parts = {id(part) for part in module.modules()}
+
+    def refers(value: Any) -> bool:
+        if isinstance(value, dict):
+            return any(map(refers, value.values()))
+        if isinstance(value, types.FunctionType):
+            return any(id(used) in parts for used in inspect.getclosurevars(value).nonlocals.values())
+        return False
+
+    if any(refers(value) for part in module.modules() for value in vars(part).values()):
+        raise TypeError("a function refers to a part of it")
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
 
 
 def state_names(module: nn.Module) -> list[str]:

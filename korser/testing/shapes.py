@@ -99,8 +99,14 @@ def frame_rate_as_declared(candidate: Candidate) -> None:
     require(
         abs(after - before - expected) <= max(2, 0.01 * expected),
         f"{seconds} s give {after - before} frames, but frame_rate={stage.frame_rate:g} gives {expected:g}: set "
-        "frame_rate in super().__init__",
+        f"frame_rate={_frame_rate(stage):g} in super().__init__",
     )
+
+
+def _frame_rate(stage: Frontend) -> float:
+    """Return the number of frames in a second, from those of an hour."""
+    before, after = stage.output_lengths(stage.min_length + torch.tensor([0, round(3600 * stage.input_rate)])).tolist()
+    return round((after - before) / 3600, 2)
 
 
 def features_zero_beyond_lengths(candidate: Candidate) -> None:

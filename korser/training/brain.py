@@ -19,7 +19,8 @@ from korser.data.audio import to_float
 from korser.metrics.scores import confusion_counts, scores
 from korser.nn.losses import MISSING
 from korser.training.logged_brain import LoggedBrain
-from korser.training.optimizers import make_optimizers, make_scheduler
+from korser.training.optimizers import make_optimizers
+from korser.training.schedules import make_schedule
 from korser.utils.errors import UserError
 from korser.utils.seeding import seed_everything
 
@@ -61,6 +62,8 @@ class EmotionBrain(LoggedBrain):
         Whether batches hold the output of the frozen stages instead of waveforms.
     on_epoch : callable, optional
         See :func:`korser.training.train.train`.
+    settings_file : str
+        Named in errors.
     **options
         ``model``, ``hparams``, ``history``, ``log_file``, ``checkpointer`` and ``tensorboard``, see
         :class:`~korser.training.logged_brain.LoggedBrain`.
@@ -77,11 +80,13 @@ class EmotionBrain(LoggedBrain):
         self,
         *,
         tasks: list[Task],
-        skip_frozen: bool,
+        skip_frozen: bool = False,
         on_epoch: Callable[[int, float], bool] | None = None,
+        settings_file: str = "YAML",
         **options: Any,
     ):
         super().__init__(**options)
+        self.settings_file = settings_file
         self.tasks = tasks
         self.skip_frozen = skip_frozen
         self.on_epoch = on_epoch
@@ -138,23 +143,26 @@ class EmotionBrain(LoggedBrain):
         hparams = self.hparams
         total = max(1, hparams.n_epochs * (self.n_train_batches // self.grad_accumulation_factor))
         warmup = round(hparams.warmup * total)
-        self.optimizers_dict, self.schedulers = {}, {}
+        self.optimizers_dict, self.schedules = {}, {}
         optimizers = make_optimizers(
             self.raw_model, hparams.opt_class, hparams.lr, fused=self.device_type == "cuda"
         )  # fused: one launch instead of a dozen
         for i, (optimizer, lr) in enumerate(optimizers):
             self.optimizers_dict[f"optimizer{i}"] = optimizer
             if hparams.lr_scheduler is not None:
-                self.schedulers[f"scheduler{i}"] = make_scheduler(hparams.lr_scheduler, lr, warmup, total)
+                self.schedules[f"scheduler{i}"] = make_schedule(
+                    hparams.lr_scheduler, optimizer, lr=lr, warmup=warmup, total=total
+                )
         if self.checkpointer is not None:
-            self.checkpointer.add_recoverables({**self.optimizers_dict, **self.schedulers})
+            states = {name: each.schedule for name, each in self.schedules.items() if each.has_state}
+            self.checkpointer.add_recoverables({**self.optimizers_dict, **states})
 
     def on_fit_batch_start(self, batch: Batch | PaddedBatch, should_step: bool) -> None:
         """Seed the step, and set the learning rates."""
         self.seed_step()
         if should_step:
-            for optimizer, scheduler in zip(self.optimizers_dict.values(), self.schedulers.values()):
-                scheduler(optimizer)
+            for schedule in self.schedules.values():
+                schedule.before_step(self.optimizer_step + 1)
 
     def seed_step(self) -> None:
         """Seed from (seed, epoch, step), so that a resumed run draws what an uninterrupted one does."""
@@ -216,6 +224,8 @@ class EmotionBrain(LoggedBrain):
         for optimizer in self.optimizers_dict.values():
             optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
+        for schedule in self.schedules.values():
+            schedule.after_step()
 
     def check_gradients(self) -> None:
         """Skip parameters whose gradients are not finite. Overridden to log one line instead of one per parameter."""
@@ -238,7 +248,7 @@ class EmotionBrain(LoggedBrain):
         if self.nonfinite_count > self.nonfinite_patience:
             raise UserError(
                 f"the loss was not finite in {self.nonfinite_count} batches, last of {utterances}: lower lr, set "
-                "precision to fp32, or run `korser check YAML` to see whether the frontend gives NaN"
+                f"precision to fp32, or run `korser check {self.settings_file}` to see whether the frontend gives NaN"
             )
         logger.warning("the loss of a batch is not finite (%s)", utterances)
 
@@ -274,8 +284,8 @@ class EmotionBrain(LoggedBrain):
             self.seconds = time.time() - self.started
             if not self.history.counted("loss"):
                 raise UserError(
-                    f"no loss of epoch {epoch} was finite: lower lr, set precision to fp32, or run `korser check YAML` "
-                    "to see whether the frontend gives NaN"
+                    f"no loss of epoch {epoch} was finite: lower lr, set precision to fp32, or run "
+                    f"`korser check {self.settings_file}` to see whether the frontend gives NaN"
                 )
             if not self.validates:
                 self.step, self.avg_train_loss = 0, 0.0  # SpeechBrain resets them too late for the checkpoint
@@ -312,6 +322,8 @@ class EmotionBrain(LoggedBrain):
         for name, value in self.history.means().items():
             row["train_loss" if name == "loss" else f"train_{name}_loss"] = value
         row |= {**validation, "seconds": round(self.seconds, 3)}
+        for schedule in self.schedules.values():
+            schedule.after_epoch(epoch, row.get("valid_loss", row["train_loss"]), score)
         self.bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k.endswith(("_loss", "_uar"))}, refresh=False)
         self.bar.close()
         # Of equal scores the earliest epoch is the best; SpeechBrain would decide by the order of the file system.

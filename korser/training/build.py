@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 from speechbrain.utils.distributed import if_main_process
+from torch import nn
 
 from korser.data.batches import class_index
 from korser.nn.losses import balanced_weights
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
+from korser.training.parts import describe, refused
 from korser.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +44,11 @@ def build_model(hparams: HParams, tasks: list[Task], manifest: pd.DataFrame | No
         for task in tasks:
             labels = torch.tensor([class_index(task, label) for label in rows[task.name]])
             weights[task.name] = balanced_weights(labels, len(task.classes))
-    head = hparams["head"](in_features=hparams["backbone"].output_size, tasks=tasks, class_weights=weights)
+    with refused("head", hparams["head"], "a class that is built with in_features, tasks and class_weights"):
+        head = hparams["head"](in_features=hparams["backbone"].output_size, tasks=tasks, class_weights=weights)
+    for key, part in ("backbone", hparams["backbone"]), ("head", head):
+        if not isinstance(part, nn.Module):
+            raise UserError(f"{describe(key, part)} is not a subclass of torch.nn.Module")
     return SpeechEmotionModel(frontend=hparams["frontend"], backbone=hparams["backbone"], head=head)
 
 

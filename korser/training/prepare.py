@@ -91,7 +91,8 @@ def describe_data(manifest: pd.DataFrame, tasks: list[Task]) -> str:
 
 def has_pretrained_encoders(frontend: Frontend) -> bool | None:
     """Return whether all encoders of a frontend are pretrained; None if it has none."""
-    flags = [module.pretrained for module in frontend.modules() if hasattr(module, "pretrained")]
+    stages = [module for module in frontend.modules() if isinstance(module, Frontend)]
+    flags = [stage.pretrained for stage in stages if stage.pretrained is not None]
     return all(flags) if flags else None
 
 

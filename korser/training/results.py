@@ -111,7 +111,7 @@ def interpretable_parameters(model: SpeechEmotionModel) -> list[tuple[str, dict[
 
 
 def training_cost(brain: EmotionBrain, memory: PeakMemory, datasets: dict[str, Dataset]) -> dict[str, Any]:
-    """Return the contents of ``cost.json`` except for ``macs_per_second``; call it right after training."""
+    """Return the contents of ``cost.json`` except for operations; call it right after training."""
     peak_memory, kind = memory.measure()
     peak_memory -= sum(data.nbytes for data in datasets.values() if getattr(data, "place", None) == "device")
     n_parameters, n_trained = brain.raw_model.count_parameters()
@@ -153,7 +153,7 @@ def write_results(
             np.save(file, rows.astype(np.float16))
     changes = _parameter_changes(initial_parameters, interpretable_parameters(model))
     write_json(directory.parameters_file, changes)
-    write_json(directory.cost_file, {**cost, "macs_per_second": _macs_per_second(model.cpu())})
+    write_json(directory.cost_file, {**cost, **_operations(model.cpu())})
     write_json(directory.metrics_file, results.metrics)
 
 
@@ -169,10 +169,14 @@ def _parameter_changes(initial: list, trained: list) -> list[dict[str, Any]]:
     return changes
 
 
-def _macs_per_second(model: SpeechEmotionModel) -> float | None:
-    """Return None for a model that does not run on a CPU, which is not a reason to lose the run."""
+def _operations(model: SpeechEmotionModel) -> dict[str, Any]:
+    """Return ``macs_per_second``, None where not all is counted, and ``macs_not_counted``, for ``cost.json``.
+
+    A model that does not run on a CPU is not a reason to lose the run.
+    """
     try:
-        return macs_per_second(model)
+        macs, not_counted = macs_per_second(model)
     except Exception as error:
         logger.warning("operations cannot be counted on the CPU: %s", " ".join(str(error).split())[:200])
-        return None
+        return {"macs_per_second": None, "macs_not_counted": []}
+    return {"macs_per_second": None if not_counted else macs, "macs_not_counted": not_counted}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +21,9 @@ from korser.training.brain import EmotionBrain
 from korser.training.build import build_model, open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.training.datasets import evaluation_loader, make_datasets, make_reader, training_loader
+from korser.training.parts import errors_of
 from korser.training.prepare import describe_data, load_prepared, prepare_data
+from korser.training.rehearsal import extreme_batches, rehearse, synthetic_batch
 from korser.training.results import evaluate, interpretable_parameters, training_cost, write_results
 from korser.utils.files import locked
 from korser.utils.gpu import PeakMemory, require_own_device
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 logger = logging.getLogger(__name__)
+
+PARTS = ("frontend", "backbone", "augment", "wav_augment", "opt_class", "lr_scheduler")  # of the user
 
 
 def train(
@@ -83,7 +88,7 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
     set_arithmetic()
     seed_everything(hparams["seed"])
     if hparams["check_contract"]:
-        quick_check(hparams["frontend"])
+        quick_check(hparams["frontend"], hparams.file)
 
     run_on_main(prepare_data, args=[hparams, run_dir])
     manifest, tasks = load_prepared(hparams, run_dir)
@@ -100,17 +105,32 @@ def _train_prepared(
     on_epoch: Callable[[int, float], bool] | None,
 ) -> dict[str, Any]:
     model = build_model(hparams, tasks, manifest)
-    read, skip_frozen = make_reader(hparams, model, manifest)
-    brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, skip_frozen=skip_frozen, on_epoch=on_epoch)
-    datasets = make_datasets(hparams, manifest, tasks, read, brain.device)
+    brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, on_epoch=on_epoch)
+    parts = {key: hparams[key] for key in PARTS} | {"head": model.head}
+    with errors_of(parts, RunDirectory(run_dir).traceback_file):
+        return _fit(hparams, run_dir, brain, manifest)
 
-    logger.info("%s on %s, in %s", describe_data(manifest, tasks), brain.device, run_dir)
+
+def _fit(hparams: HParams, run_dir: Path, brain: EmotionBrain, manifest: pd.DataFrame) -> dict[str, Any]:
+    """Rehearse, train, evaluate and write the results."""
+    model = brain.raw_model
+    if len(model.frozen_stages):  # before their output is computed, which may take long
+        samples = manifest.loc[manifest["split"] == "train", "samples"]
+        lengths = [int(samples.median()), int(samples.min())]
+        batches = [synthetic_batch(brain, hparams["frontend"], n) for n in (lengths, lengths[1:])]
+        rehearse(brain, batches[:1], batches[1:], math.ceil(len(samples) / hparams["batch_size"]))
+    read, brain.skip_frozen = make_reader(hparams, model, manifest)
+    datasets = make_datasets(hparams, manifest, brain.tasks, read, brain.device)
+    train_loader = training_loader(brain, datasets["train"])
+    rehearse(brain, *extreme_batches(datasets["train"], brain.train_sampler, brain.tasks), len(train_loader))
+
+    logger.info("%s on %s, in %s", describe_data(manifest, brain.tasks), brain.device, run_dir)
 
     memory = PeakMemory(brain.device)
     initial_parameters = interpretable_parameters(model)
     brain.fit(
         hparams["epoch_counter"],
-        training_loader(brain, datasets["train"]),
+        train_loader,
         evaluation_loader(brain, datasets["valid"]) if "valid" in datasets else None,
     )
     cost = training_cost(brain, memory, datasets)
@@ -134,6 +154,7 @@ def _make_brain(hparams: HParams, run_dir: Path, **options: Any) -> EmotionBrain
     )
     return EmotionBrain(
         hparams=hparams,
+        settings_file=hparams.file,
         history=history,
         log_file=directory.log_file,
         checkpointer=checkpointer,

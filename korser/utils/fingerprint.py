@@ -2,8 +2,10 @@
 
 Code counts by its syntax tree without comments and docstrings, so that neither these nor a formatter change a digest.
 What counts is the code of *plugins*: the user's own files and everything below ``korser.plugins``. The digest of a
-plugin covers the module that defines it and the plugin modules that this one imports, directly or not, also inside
-functions. Nothing is imported to find them. korser's other modules and installed libraries are recorded by version.
+plugin covers the definition of its class or function and everything that it names, directly or not, also in other
+plugin modules. A module counts as a whole, with all that it imports, if it ships with korser, or if its syntax does not
+tell what a definition uses (:func:`korser.utils.syntax.find_definitions`). Nothing is imported to find the code.
+korser's other modules and installed libraries are recorded by version.
 
 This module imports neither torch nor any plugin; :mod:`korser.data.fingerprint` adds digests of models.
 """
@@ -23,6 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from korser.utils.files import require_regular
+from korser.utils.syntax import (
+    Definition,
+    absolute_origin,
+    find_definitions,
+    imported_modules,
+    read_tree,
+    registers,
+    simplify,
+)
 from korser.utils.user_code import is_user_code
 
 __all__ = [
@@ -41,8 +52,8 @@ LENGTH = 16  # hexadecimal digits
 LARGEST = 2**40  # bytes of a file: settings may name anything
 PLUGINS = "korser.plugins"
 IGNORED_SUFFIXES = (".md",)  # in checkpoint folders
-WITHOUT_EFFECT = ("ctx", "kind", "type_comment")  # fields of syntax trees: implied by others, or a matter of style
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+EXECUTED, UNNAMED = "", "*"  # in place of a name: what importing the module executes; used by no definition
+NO_NAME = (None, EXECUTED, UNNAMED)
 
 
 def digest(value: Any, *, length: int = LENGTH) -> str:
@@ -118,7 +129,7 @@ class Code:
     Attributes
     ----------
     modules : dict of str to str
-        Digests of the plugin modules that it needs, by name.
+        Digests of the plugin modules that it needs, or of what it uses of them, by name.
     libraries : set of str
         Top-level names of the other modules that these import.
     """
@@ -140,23 +151,54 @@ def code_digest(import_path: str) -> str | None:
 
 
 def imported_code(import_path: str) -> Code:
-    """Collect the plugin modules behind an import path by following their import statements."""
+    """Collect the code behind an import path by following names and import statements."""
+    return _collect(import_path, whole=False) or _collect(import_path, whole=True)
+
+
+def _collect(import_path: str, *, whole: bool) -> Code | None:
+    """Collect code, by modules if ``whole``; None if a module registers classes, so that their names say nothing."""
     modules: dict[str, str] = {}
+    parts: dict[str, dict[str, str]] = {}
     libraries: set[str] = set()
     todo, seen = [_defining_module(import_path)], set()
     while todo:
-        name = todo.pop()
-        found = None if name in seen else _find(name)
-        seen.add(name)
+        name, attribute = pair = todo.pop()
+        found = None if pair in seen else _find(name)
+        seen.add(pair)
         if found is None:
             continue
         if not _is_plugin(name, found):
-            libraries.add(name.partition(".")[0])
-        elif found.file is not None:
-            source = _read(name, found)
+            if attribute != EXECUTED:
+                libraries.add(name.partition(".")[0])
+            continue
+        if found.file is None:
+            todo += [(f"{name}.{attribute}", None)] if attribute not in NO_NAME else []
+            continue
+        source = _read(name, found)
+        if source.registers and not whole:
+            return None
+        definitions = None if whole or _is_shipped(name) else source.definitions
+        if definitions is None or attribute is None:
             modules[name] = source.digest
-            todo += source.imports
-    return Code(modules, libraries)
+            todo += [(each, None) for each in source.imports]
+        elif attribute in definitions:
+            definition = definitions[attribute]
+            parts.setdefault(name, {})[attribute] = digest(definition.code)
+            todo += [(name, each) for each in definition.names if each in definitions]
+            todo += definition.imports
+        elif attribute not in NO_NAME and _find(f"{name}.{attribute}") is None:
+            todo.append((name, None))
+        if definitions is not None:
+            if attribute not in NO_NAME:
+                todo.append((f"{name}.{attribute}", None))  # if it is a module
+            todo += [(each, EXECUTED) for each in (*source.imports, *_packages(name))]
+            todo += [(each, UNNAMED) for each in source.unnamed_imports]
+    return Code({name: digest(of) for name, of in parts.items()} | modules, libraries)
+
+
+def _packages(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
 def module_digest(name: str) -> str:
@@ -180,6 +222,15 @@ class _Source:
     spec: ModuleSpec | None
     digest: str
     imports: tuple[str, ...] = ()
+    definitions: dict[str, Definition] | None = None
+    registers: bool = False
+
+    @functools.cached_property
+    def unnamed_imports(self) -> list[str]:
+        """Modules that are imported and used by no definition: perhaps for what that executes."""
+        used = set().union(*(each.names for each in self.definitions.values()))
+        unused = [each for name, each in self.definitions.items() if each.is_import and name not in used]
+        return [module for each in unused for module, _ in each.imports]
 
 
 _sources: dict[str, _Source] = {}
@@ -187,8 +238,12 @@ _sources: dict[str, _Source] = {}
 
 def _is_plugin(name: str, found: _Found) -> bool:
     if name.partition(".")[0] == "korser":
-        return f"{name}.".startswith(f"{PLUGINS}.")
+        return _is_shipped(name)
     return found.file is None or is_user_code(found.file)
+
+
+def _is_shipped(name: str) -> bool:
+    return f"{name}.".startswith(f"{PLUGINS}.")
 
 
 def _find(name: str) -> _Found | None:
@@ -216,20 +271,20 @@ def _find(name: str) -> _Found | None:
     return None
 
 
-def _defining_module(import_path: str) -> str:
-    """Return the module that defines what an import path names, also where a package only re-exports it."""
+def _defining_module(import_path: str) -> tuple[str, str | None]:
+    """Return module and name of what an import path names, also where a package only re-exports it; None: a module."""
     name, attribute = import_path, ""
     while (found := _find(name)) is None and "." in name:
         name, _, attribute = name.rpartition(".")
     if found is None or not found.folders or not _is_plugin(name, found):
-        return name
-    tree = _tree(found.file) if found.file else None
+        return name, attribute or None
+    tree = read_tree(found.file) if found.file else None
     for node in tree.body if tree else ():
-        if isinstance(node, ast.ImportFrom) and (origin := _origin(node, name)) != name:
+        if isinstance(node, ast.ImportFrom) and (origin := absolute_origin(node, name)) != name:
             for alias in node.names:
                 if (alias.asname or alias.name) == attribute:
                     return _defining_module(f"{origin}.{alias.name}")
-    return name
+    return name, attribute or None
 
 
 def _read(name: str, found: _Found) -> _Source:
@@ -244,44 +299,10 @@ def _read(name: str, found: _Found) -> _Source:
 
 
 def _parse(found: _Found, name: str, spec: ModuleSpec | None) -> _Source:
-    tree = _tree(found.file)
+    tree = read_tree(found.file)
     if tree is None:
         return _Source(spec, file_digest(found.file))
     package = name if found.folders else name.rpartition(".")[0]
-    imports = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imports += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            origin = _origin(node, package)
-            imports += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
-    return _Source(spec, digest(_simplify(tree)), tuple(imports))
-
-
-def _tree(file: str) -> ast.Module | None:
-    """Return the syntax tree of a file; None if it is compiled or not valid Python."""
-    try:
-        return ast.parse(Path(file).read_bytes())
-    except (SyntaxError, ValueError):
-        return None
-
-
-def _origin(node: ast.ImportFrom, package: str) -> str:
-    """Return the absolute name of the module in ``from ... import``."""
-    if not node.level:
-        return node.module or ""
-    parents = package.split(".")
-    return ".".join([*parents[: len(parents) - node.level + 1], *([node.module] if node.module else [])])
-
-
-def _simplify(value: Any) -> Any:
-    """Return a syntax tree without docstrings as JSON; unlike ``ast.dump`` the same in every version of Python."""
-    if isinstance(value, list):
-        return [_simplify(item) for item in value]
-    if not isinstance(value, ast.AST):
-        return repr(value)
-    fields = {name: content for name, content in ast.iter_fields(value) if name not in WITHOUT_EFFECT}
-    if isinstance(value, DOCUMENTED) and ast.get_docstring(value, clean=False) is not None:
-        fields["body"] = fields["body"][1:]
-    present = {name: _simplify(content) for name, content in fields.items() if content is not None and content != []}
-    return [type(value).__name__, present]
+    definitions = None if name == "__main__" else find_definitions(tree, package)  # a script does more than define
+    imports = tuple(imported_modules(tree, package))
+    return _Source(spec, digest(simplify(tree)), imports, definitions, registers(tree))

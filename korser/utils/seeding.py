@@ -14,12 +14,13 @@ __all__ = ["seed_everything", "seeded", "set_arithmetic"]
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of the CPU and restore their states at the end.
+    """Seed the generators of the CPU; at the end restore their states and that of the GPU in use.
 
     ``torch.manual_seed`` would also seed those of GPUs, now or once CUDA is initialised.
     """
     python, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
         random.seed(seed)
         np.random.seed(seed)
         torch.default_generator.manual_seed(seed)

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-__all__ = ["explain", "is_reason", "is_user_code", "one_line", "user_code_location"]
+__all__ = ["explain", "is_reason", "is_user_code", "one_line", "short_path", "user_code_location"]
 
 KORSER = Path(__file__).parents[1]
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -40,7 +40,7 @@ def user_code_location(error: BaseException) -> str | None:
     """Return ``file:line, in function`` of the innermost frame in the user's code; None if there is none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if is_user_code(frame.filename):
-            return f"{_short_path(frame.filename)}:{frame.lineno}, in {frame.name}"
+            return f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}"
     return None
 
 
@@ -63,9 +63,10 @@ def _place_of(part: Any) -> str:
         return "the frontend"
     code = getattr(inspect.unwrap(type(part).forward), "__code__", None)
     name = type(part).__name__
-    return f"{_short_path(code.co_filename)}:{code.co_firstlineno}, {name}" if code else name
+    return f"{short_path(code.co_filename)}:{code.co_firstlineno}, {name}" if code else name
 
 
-def _short_path(path: str) -> str:
+def short_path(path: str | Path) -> str:
+    """Return a path relative to the current folder if it is below it."""
     relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
+    return str(path) if relative.startswith("..") else relative

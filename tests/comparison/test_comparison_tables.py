@@ -1,5 +1,6 @@
 """Tables as Markdown, LaTeX and CSV."""
 
+import json
 import re
 
 import pandas as pd
@@ -74,6 +75,18 @@ def test_latex_is_well_formed(comparison):
     assert not re.search(r"(?<!\\)[_#]", re.sub(r"\\label\{[^}]*\}", "", body))
     assert text.count("\\textbf{.") == len(comparison.columns) and "wav2vec\\_leaf\\_mtl" in text
     assert text.isascii()
+
+
+def test_operations_that_are_not_counted_are_no_zero(tmp_path):
+    for model in ("smile", "mel"):
+        run = write_run(tmp_path, model, seed=1)
+        if model == "smile":
+            cost = json.loads((run / "cost.json").read_text())
+            cost |= {"macs_per_second": None, "macs_not_counted": ["mine.Smile"]}
+            (run / "cost.json").write_text(json.dumps(cost))
+    text = compare(load_runs(tmp_path)).to_markdown()
+    assert text.count("not counted |") == 1
+    assert "Operations outside torch are not counted: smile (mine.Smile)." in text
 
 
 def test_the_table_of_results_has_the_notes_on_intervals(tmp_path):

@@ -174,6 +174,23 @@ def test_the_batches_are_those_of_speechbrains_sampler(n, batch_size, n_buckets)
             assert list(ours) == list(ours)  # repeated iterations of an epoch
 
 
+@pytest.mark.parametrize(("n", "batch_size", "n_buckets"), [(33, 16, 2), (5, 2, 1), (9, 4, 4), (6, 4, 6), (2, 16, 2)])
+def test_no_batch_has_a_single_utterance(n, batch_size, n_buckets):
+    samples = np.arange(n) + 1
+    sampler = BucketSampler(samples, batch_size=batch_size, n_buckets=n_buckets, seed=3)
+    lengths = {len(sampler)}
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert sorted(i for batch in batches for i in batch) == list(range(n))
+        assert 2 <= min(map(len, batches)) and max(map(len, batches)) <= max(batch_size, 3)
+        lengths.add(len(batches))
+        again = BucketSampler(samples, batch_size=batch_size, n_buckets=n_buckets, seed=3)
+        again.set_epoch(epoch)
+        assert list(again) == batches
+    assert len(lengths) == 1  # the schedule counts on it
+
+
 def test_evaluation_batches_are_sorted_by_length(tmp_path):
     stored, manifest = made(tmp_path, KINDS["16-bit audio"])
     dataset = make_dataset(manifest, TASKS, CachedReader(stored))

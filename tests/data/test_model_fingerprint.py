@@ -157,6 +157,7 @@ def test_code_counts_and_so_do_the_libraries_that_it_imports(tmp_path, monkeypat
     before = current(STAGE)
     assert current(STAGE.replace("    def forward", "    # a comment\n    def forward")) == before
     assert current(STAGE.replace("x[..., None]", "x[..., None] * 1")) != before
+    assert current(STAGE + "\n\nclass Another(Frontend):\n    size = 3\n") == before
     monkeypatch.setattr(fingerprint, "version", lambda name: "0" if name == "scipy" else version(name))
     assert current(STAGE) != before
 

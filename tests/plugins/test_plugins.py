@@ -3,13 +3,16 @@
 import copy
 
 import pytest
+import torch
 import transformers
 import yaml
 from conftest import HPARAMS, ROOT
 from helpers import failed_checks
 
 from korser import load_hparams
+from korser.plugins.frontends.wav2vec import Wav2Vec
 from korser.testing import check_frontend
+from korser.testing.inputs import mixed_batch
 
 YAMLS = sorted(p for p in HPARAMS.glob("*.yaml") if "\nfrontend:" in p.read_text(encoding="utf-8") and p.stem != "base")
 PLUGINS = sorted(p for p in (ROOT / "plugins/frontends").glob("*.py") if "(Frontend):" in p.read_text(encoding="utf-8"))
@@ -50,16 +53,16 @@ def test_the_frozen_frontend_of_the_docs(tmp_path, norm):
     position = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
     config = transformers.HubertConfig(**sizes, **position, conv_dim=[8] * 7, feat_extract_norm=norm)
     transformers.HubertModel(config).save_pretrained(tmp_path)
-    named = {
-        "accepts_the_shortest",
-        "same_alone_as_in_a_batch",
-        "nan_in_the_padding_ignored",
-        "frozen_stays_in_eval",
-    }
-    asked = [check for check in check_frontend(lambda: namespace["Frozen"](source=tmp_path)) if check.name in named]
-    assert len(asked) == len(named)
-    for check in asked:
-        check()
+    do_normalize = norm == "layer"
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=do_normalize).save_pretrained(tmp_path)
+    frontend = namespace["Frozen"](source=tmp_path)
+    assert frontend.frozen and frontend.do_normalize == do_normalize
+    batch = mixed_batch(frontend)
+    torch.testing.assert_close(frontend(*batch)[0], Wav2Vec(source=str(tmp_path))(*batch)[0], rtol=1e-4, atol=1e-4)
+    named = {"accepts_the_shortest", "same_alone_as_in_a_batch", "nan_in_the_padding_ignored", "frozen_stays_in_eval"}
+    for check in check_frontend(lambda: namespace["Frozen"](source=tmp_path)):
+        if do_normalize or check.name in named:
+            check()
 
 
 def test_single_and_multitask_models_differ_in_their_tasks_alone():

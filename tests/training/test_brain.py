@@ -9,6 +9,12 @@ from korser import UserError
 from korser.training.brain import EmotionBrain
 
 
+@pytest.fixture(autouse=True)
+def unrehearsed(monkeypatch):
+    """The calls of the first steps are counted."""
+    monkeypatch.setattr("korser.training.train.rehearse", lambda *arguments: None)
+
+
 def test_nonfinite_losses_do_not_reach_the_weights(tiny, monkeypatch):
     # SpeechBrain tolerates a few and skips the step (skip_nonfinite_grads)
     original, calls = EmotionBrain.compute_objectives, [0]

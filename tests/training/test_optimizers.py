@@ -1,28 +1,12 @@
-"""Learning rates, weight decay and schedules."""
+"""Learning rates and weight decay."""
 
 import pytest
 from conftest import HPARAMS
 from helpers import run
-from speechbrain.nnet import schedulers
 
 from korser import load_hparams, train
 from korser.training.brain import EmotionBrain
-from korser.training.optimizers import make_scheduler
 from korser.utils.files import read_csv
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),  # each has an order of its own
-    [
-        ("LinearWarmupScheduler", {"lr0": 0.5, "num_warmup_steps": 10, "num_training_steps": 100}),
-        ("CyclicCosineScheduler", {"initial_lr": 0.5, "n_warmup_steps": 10, "total": 100}),
-        ("WarmAndExpDecayLRSchedule", {"base_lr": 0.5, "n_warmup_steps": 10, "decay_steps": 90}),
-        ("NoamScheduler", {"lr_initial": 0.5, "n_warmup_steps": 10}),
-    ],
-)
-def test_schedulers_get_what_they_name(name, expected):
-    schedule = make_scheduler(getattr(schedulers, name), 0.5, 10, 100)
-    assert {key: getattr(schedule, key) for key in expected} == expected
 
 
 def test_each_learning_rate_has_its_optimizer_and_vectors_do_not_decay(tiny, tmp_path):

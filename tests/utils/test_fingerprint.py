@@ -142,6 +142,126 @@ def test_values():
     assert digest("가") == digest("가".encode()) and len(digest("", length=8)) == 8
 
 
+TWO = """import logging
+import torch
+from torch import nn
+from mine.helper import scale
+
+logger = logging.getLogger(__name__)
+RATE = 100
+WIDTH = 2 * RATE
+OTHER = 3
+
+
+def gain(x):
+    return x * WIDTH
+
+
+class Base(nn.Module):
+    RATE = RATE
+
+
+class A(Base):
+    @torch.no_grad()
+    def forward(self, x):
+        return gain(x)
+
+
+class B(Base):
+    def forward(self, x):
+        return x * OTHER * scale
+"""
+PATHS = ("mine.two.A", "mine.two.B")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changes"),
+    [
+        ("x * OTHER", "x + OTHER", "B"),
+        ("OTHER = 3", "OTHER = 4", "B"),
+        ("RATE = 100", "RATE = 50", "AB"),
+        ("x * WIDTH", "x + WIDTH", "A"),
+        ("return gain(x)", "return gain(x + 1)", "A"),
+        ("class Base(nn.Module)", "class Base(nn.Identity)", "AB"),
+        ("@torch.no_grad()", "@torch.inference_mode()", "A"),
+        ("from torch import nn", "from torch.ao import nn", "AB"),
+        ("from mine.helper import scale", "from mine.late import offset as scale", "B"),
+        ("import logging\n", "import logging\nimport math\n", ""),
+        ("OTHER = 3", "OTHER = 3\n\n\nclass C(Base):\n    pass", ""),
+        ("OTHER = 3", "OTHER = 3\nif __name__ == '__main__':\n    print(A())", ""),
+    ],
+)
+def test_a_class_counts_with_what_it_uses(package, old, new, changes):
+    package("two.py", TWO)
+    before = [code_digest(path) for path in PATHS]
+    assert old in TWO
+    package("two.py", TWO.replace(old, new))
+    after = [code_digest(path) for path in PATHS]
+    assert "".join(path[-1] for path, a, b in zip(PATHS, before, after) if a != b) == changes
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from mine.helper import *",
+        "torch.manual_seed(0)",
+        "OTHER = torch.nn.Linear(3, 4)",
+        "Base.RATE = 7",
+        "RATES = {}\nRATES['a'] = 1",
+        "OTHER = gain(1)",
+        "import sys",
+        "def late(): return globals()['gain']",
+        "def late():\n    global RATE\n    RATE = 5",
+        "@torch.library.custom_op('a::b', mutates_args=())\ndef late(x: torch.Tensor) -> None: ...",
+        "@gain\ndef late(x): pass",
+        "class C(Base):\n    print('imported')",
+        "class C(Base):\n    x = gain(3)",
+        "def late(x=gain(1)): pass",
+        "def __getattr__(name): return 1",
+        "try:\n    import nowhere\nexcept ImportError:\n    nowhere = None",
+        "class C:\n    def __init_subclass__(cls): gain.all = [cls]",
+        "class C(metaclass=torch.nn.Module): pass",
+    ],
+)
+def test_a_module_counts_as_a_whole_where_its_syntax_does_not_tell(package, statement):
+    package("two.py", TWO + "\n" + statement + "\n")
+    before = [code_digest(path) for path in PATHS]
+    package("two.py", TWO.replace("OTHER = 3", "UNUSED = 3\nOTHER = 3") + "\n" + statement + "\n")
+    assert all(code_digest(path) != old for path, old in zip(PATHS, before))
+
+
+def test_libraries_count_where_they_are_used(package):
+    package("__init__.py", "")
+    package("two.py", "import scipy.signal\nimport pandas\n" + TWO.replace("x * OTHER", "scipy.signal.hilbert(x)"))
+    libraries = [imported_code(path).libraries for path in PATHS]
+    assert libraries == [{"torch", "pandas"}, {"torch", "pandas", "scipy"}]  # pandas: by what its import executes
+
+
+def test_what_an_import_executes_counts(package):
+    package("two.py", "import mine.late\n" + TWO)
+    before = code_digest("mine.two.A")
+    package("late.py", "offset = 1\n")
+    assert code_digest("mine.two.A") == before
+    package("late.py", "import torch\ntorch.set_default_dtype(torch.float64)\n")
+    assert code_digest("mine.two.A") != before
+
+
+def test_classes_that_a_base_registers_count(package):
+    package("helper.py", "class Base:\n    all = []\n    def __init_subclass__(cls): Base.all.append(cls)\n")
+    two = "from mine.helper import Base\nclass A(Base):\n    def f(self): return Base.all\nclass B(Base):\n    x = 1\n"
+    package("two.py", two)
+    before = code_digest("mine.two.A")
+    package("two.py", two.replace("x = 1", "x = 2"))
+    assert code_digest("mine.two.A") != before
+
+
+def test_a_module_that_is_used_by_name_counts_as_a_whole(package):
+    package("two.py", "from . import late\nclass A:\n    def f(self): return getattr(late, 'offset')\n")
+    before = code_digest("mine.two.A")
+    package("late.py", "offset = 0\nmore = 1\n")
+    assert code_digest("mine.two.A") != before
+
+
 def test_a_named_file_without_an_end_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     os.truncate((tmp_path / "sparse").open("w").name, 2**41)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+from korser.comparison.tables import not_counted
 from korser.reporting.figures.group import ComparisonGroup, Drawing
 from korser.reporting.figures.style import NothingToDraw, Style, error_bar, grid, legend_below
 
@@ -37,6 +38,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
         f"{group.metric_title} with 95 % confidence interval against model size and operations, frozen encoder "
         "included (logarithmic axes)."
     )
+    caption = " ".join([caption, *not_counted(table)])
     yield Drawing("cost", "Results against cost", caption, figure)
 
 

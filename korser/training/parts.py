@@ -1,0 +1,97 @@
+"""The user's objects in a run, and errors that they raise."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from korser.utils.errors import UserError
+from korser.utils.files import write_text
+from korser.utils.gpu import gpu_is_full
+from korser.utils.user_code import one_line, user_code_location
+
+__all__ = ["describe", "errors_of", "explain_error", "memory_ran_out", "refused"]
+
+
+def describe(key: str, part: Any) -> str:
+    """Return the key of the YAML file and the class or function that it names."""
+    part = inspect.unwrap(part) if inspect.isfunction(part) else part
+    named = part.func if isinstance(part, functools.partial) else part
+    named = named if hasattr(named, "__qualname__") else type(named)
+    return f"{key}: {named.__module__}.{named.__qualname__}"
+
+
+def explain_error(error: BaseException) -> str:
+    """Return type and message of an exception in one line, behind its place in the user's code."""
+    place = user_code_location(error)
+    return f"{place + ': ' if place else ''}{type(error).__name__}: {one_line(error)}"
+
+
+@contextlib.contextmanager
+def refused(key: str, part: Any, expected: str = "") -> Iterator[None]:
+    """Turn exceptions of a part into a :class:`UserError` that names it and what is expected of it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # user code raises anything
+        if memory_ran_out(error):
+            raise
+        expected = f"; expected {expected}" if expected else ""
+        raise UserError(f"{describe(key, part)}: {explain_error(error)}{expected}") from error
+
+
+@contextlib.contextmanager
+def errors_of(parts: Mapping[str, Any], file: Path) -> Iterator[None]:
+    """Turn exceptions of the user's code during training into a :class:`UserError`.
+
+    Errors of korser itself and a full memory stay as they are.
+
+    Parameters
+    ----------
+    parts : dict of str to object
+        By their key in the YAML file.
+    file : Path
+        Where the traceback is written.
+    """
+    file.unlink(missing_ok=True)
+    try:
+        yield
+    except UserError as error:
+        cause = error.__cause__
+        if cause is None or isinstance(cause, UserError) or user_code_location(cause) is None:
+            raise
+        said = str(error)
+    except Exception as error:
+        culprit, cause = _culprit(error, parts), error
+        if memory_ran_out(error) or (culprit is None and user_code_location(error) is None):
+            raise
+        said = (f"{describe(culprit, parts[culprit])}: " if culprit else "") + explain_error(error)
+    else:
+        return
+    write_text(file, "".join(traceback.format_exception(cause)))
+    raise UserError(f"{said} (traceback: {file})") from cause
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Return whether an exception means that memory ran out, which is no mistake in a part."""
+    return isinstance(error, MemoryError) or gpu_is_full(error)
+
+
+def _culprit(error: BaseException, parts: Mapping[str, Any]) -> str | None:
+    """Return the key of the part in whose methods an exception was raised; None if in none."""
+    owner = {}
+    for key, part in parts.items():
+        objects = part.modules() if isinstance(part, nn.Module) else [getattr(part, "func", part)]
+        owner |= {id(each): key for each in objects if each is not None}
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if id(frame.f_locals.get("self")) in owner:
+            return owner[id(frame.f_locals["self"])]
+    return None

@@ -1,0 +1,290 @@
+"""A rehearsal of training, validation and prediction before the first epoch.
+
+It runs on copies of everything that has a state and restores the random generators, so that the numbers of a run do not
+depend on it.
+
+Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels, ``E`` embedding, ``K`` classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from speechbrain.dataio.batch import PaddedBatch, PaddedData
+from torch import nn
+
+from korser.data.batches import BucketSampler, collate
+from korser.data.resident import Batch
+from korser.frontend.base import Frontend
+from korser.nn.losses import MISSING
+from korser.testing.inputs import make_batch, synthetic_utterance
+from korser.testing.running import copy_module
+from korser.training.parts import describe, explain_error, memory_ran_out, refused
+from korser.utils.errors import UserError
+from korser.utils.seeding import seeded
+from korser.utils.text import shorten
+from korser.utils.user_code import one_line
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from korser.nn.tasks import Task
+    from korser.training.brain import EmotionBrain
+
+__all__ = ["extreme_batches", "rehearse", "synthetic_batch"]
+
+logger = logging.getLogger(__name__)
+
+SIGNATURES = {
+    "frontend": "forward(x, lengths) -> features (B, T, C), lengths (B,)",
+    "backbone": "forward(features (B, T, C), lengths (B,)) -> embedding (B, output_size)",
+    "head": "forward(embedding (B, E)) -> {task: logits (B, K)}",
+    "loss": "loss(logits, labels, mix) -> joint loss, {task: loss}",
+    "augment": "(features (B, T, C), lengths (B,)) -> features, lengths, mix",
+    "wav_augment": "(x (B, T), relative lengths (B,)) -> x, relative lengths",
+}
+
+
+def rehearse(
+    brain: EmotionBrain,
+    training: Sequence[Batch | PaddedBatch],
+    prediction: Sequence[Batch | PaddedBatch],
+    n_batches: int,
+) -> None:
+    """Take training steps, predict, and end an epoch, on copies.
+
+    A model that cannot be copied, such as one with an open file, is not rehearsed.
+
+    Parameters
+    ----------
+    brain : korser.training.brain.EmotionBrain
+        Left as it is.
+    training, prediction : sequence of Batch or PaddedBatch
+    n_batches : int
+        Number of training batches in an epoch, on which the schedule depends.
+
+    Raises
+    ------
+    UserError
+        Names the key of the settings and its class, what it returned and what is expected.
+    """
+    try:
+        understudy = _understudy(brain)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a part raises that cannot be copied
+        logger.info("training is not rehearsed, since a part of it cannot be copied: %s", one_line(error))
+        return
+    understudy.n_train_batches = n_batches
+    with seeded(0):
+        try:
+            _perform(understudy, training, prediction)
+        except UserError:
+            raise
+        except Exception as error:  # of the backward pass, in which no part is running
+            if memory_ran_out(error):
+                raise
+            raise UserError(f"a training step fails: {explain_error(error)}") from error
+    if brain.device_type == "cuda":
+        del understudy
+        gc.collect()  # its parts refer to each other; the peak memory of training is without it
+
+
+def synthetic_batch(brain: EmotionBrain, frontend: Frontend, lengths: Sequence[int]) -> Batch:
+    """Return noisy harmonics of some lengths in samples, with the first class of each task as label."""
+    utterances = [synthetic_utterance(frontend, length, i) for i, length in enumerate(lengths)]
+    x, n = (tensor.to(brain.device) for tensor in make_batch(utterances))
+    labels = {task.name: torch.zeros_like(n) for task in brain.tasks}
+    return Batch([f"synthetic {i}" for i in range(len(x))], PaddedData(x, n / x.shape[1]), n, labels)
+
+
+def extreme_batches(dataset: Dataset, sampler: BucketSampler, tasks: Sequence[Task]) -> tuple[list, list]:
+    """Return real batches for :func:`rehearse`.
+
+    Returns
+    -------
+    training : list
+        The smallest, one with the most labels missing, and the largest.
+    prediction : list
+        A single utterance, and the largest.
+    """
+
+    def missing(batch: list[int]) -> int:
+        rows = [dataset.data[dataset.data_ids[i]] for i in batch]
+        return sum(row[task.name] == MISSING for row in rows for task in tasks)
+
+    def longest(batch: list[int]) -> int:
+        return max(dataset.data[dataset.data_ids[i]]["samples"] for i in batch)
+
+    smallest = min(sampler, key=lambda batch: (len(batch), longest(batch)))
+    largest = max(sampler, key=lambda batch: len(batch) * longest(batch))
+    chosen = [smallest, max(sampler, key=missing), largest]
+    chosen = [batch for i, batch in enumerate(chosen) if batch not in chosen[i + 1 :]]
+    single, *training = (collate(dataset)([dataset[i] for i in batch]) for batch in ([smallest[0]], *chosen))
+    return training, [single, training[-1]]
+
+
+# -- copies that watch what is passed on -------------------------------------------------------------------------------
+class _Watched:
+    """A part, or a method of it, that checks arguments and results, and names itself in errors."""
+
+    def __init__(self, key: str, part: Any, function: Callable, fault: Callable[..., str | None]) -> None:
+        self.key, self.part, self.function, self.fault = key, part, function, fault
+
+    def __call__(self, *args: Any) -> Any:
+        code = self.function.forward if isinstance(self.function, nn.Module) else self.function
+        method = getattr(code, "__name__", "__call__")
+        named = describe(self.key, self.part)
+        expected = SIGNATURES["loss" if method == "loss" else self.key]
+        with refused(self.key, self.part):
+            signature = inspect.signature(code)
+            try:
+                signature.bind(*args)
+            except TypeError:
+                raise UserError(
+                    f"{named}: {method}{signature} does not take its arguments; expected {expected}"
+                ) from None
+            result = self.function(*args)
+            reason = self.fault(result, *args)
+        if reason:
+            raise UserError(f"{named}: {method} returned {reason}; expected {expected}")
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.part, name)
+
+
+def _understudy(brain: EmotionBrain) -> EmotionBrain:
+    """Return a brain with copies of everything that training changes, without checkpoints."""
+    original = brain.raw_model
+    model = copy_module(original, original.frozen_stages.parameters())
+    model.zero_grad()
+    hparams = SimpleNamespace(**vars(brain.hparams))
+    hparams.noprogressbar = True
+    for key, check in ("augment", _augment_fault), ("wav_augment", _wav_augment_fault):
+        part = copy.deepcopy(getattr(hparams, key))
+        setattr(hparams, key, None if part is None else _Watched(key, part, part, check))
+    for stage in (*([] if brain.skip_frozen else model.frozen_stages), *model.trainable_stages):
+        stage.forward = _Watched("frontend", stage, stage.forward, _frontend_fault)
+    size = model.backbone.output_size
+    backbone, head = model.backbone, model.head
+    backbone.forward = _Watched("backbone", backbone, backbone.forward, partial(_embedding_fault, size))
+    head.forward = _Watched("head", head, head.forward, partial(_logits_fault, brain.tasks))
+    if not callable(getattr(head, "loss", None)):
+        raise UserError(f"{describe('head', head)} has no method loss; expected {SIGNATURES['loss']}")
+    head.loss = _Watched("head", head, head.loss, partial(_loss_fault, brain.tasks))
+    understudy = copy.copy(brain)
+    understudy.hparams, understudy.augment = hparams, hparams.augment
+    understudy.modules = nn.ModuleDict({"model": model})
+    understudy.scaler = copy.deepcopy(brain.scaler)
+    understudy.checkpointer = None
+    return understudy
+
+
+def _perform(brain: EmotionBrain, training: Sequence[Batch | PaddedBatch], prediction: Sequence) -> None:
+    """Train, validate and predict."""
+    model = brain.raw_model
+    brain.step = brain.optimizer_step = 0
+    brain.init_optimizers()
+    brain.modules.train()
+    for step, batch in enumerate(training, start=1):
+        for schedule in brain.schedules.values():
+            schedule.before_step(step)
+        brain.gradients(batch)
+        for key, part in ("backbone", model.backbone), ("head", model.head):
+            trained = [p for p in part.parameters() if p.requires_grad]
+            if trained and all(p.grad is None for p in trained):
+                raise UserError(f"{describe(key, part)}: no gradient reaches its parameters; remove detach and no_grad")
+        with refused("opt_class", brain.hparams.opt_class):
+            brain.optimizers_step()
+    unsaved = [name for name, value in model.trained_state().items() if not torch.is_tensor(value)]
+    if unsaved:
+        raise UserError(f"{shorten(unsaved)} in the state of the model are no tensors, which cannot be saved")
+    brain.predict(prediction)
+    loss = brain.validation_row()["valid_loss"]
+    for schedule in brain.schedules.values():
+        schedule.after_epoch(1, loss, 0.0)
+
+
+# -- what parts return -------------------------------------------------------------------------------------------------
+def _frontend_fault(result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | None:
+    if not _are_tensors(result, 2) or result[0].dim() != 3 or result[0].shape[0] != len(x):
+        return _show(result)
+    return None
+
+
+def _embedding_fault(size: int, result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | None:
+    expected = len(x), size
+    if not torch.is_tensor(result) or result.shape != expected or not result.is_floating_point():
+        return f"{_show(result)} instead of {expected}, for {len(x)} utterances and output_size={size}"
+    return None
+
+
+def _logits_fault(tasks: Sequence[Task], result: Any, embedding: torch.Tensor) -> str | None:
+    if not isinstance(result, Mapping) or any(task.name not in result for task in tasks):
+        return _show(result)
+    for task in tasks:
+        logits, expected = result[task.name], (len(embedding), len(task.classes))
+        if not torch.is_tensor(logits) or logits.shape != expected or not logits.is_floating_point():
+            return f"{_show(logits)} instead of {expected} for task '{task.name}'"
+    if all((result[t.name] >= 0).all() and ((result[t.name].sum(1) - 1).abs() < 1e-3).all() for t in tasks):
+        return "probabilities, of which softmax would be taken once more"
+    return None
+
+
+def _loss_fault(tasks: Sequence[Task], result: Any, logits: Mapping[str, torch.Tensor], *given: Any) -> str | None:
+    if not isinstance(result, (tuple, list)) or len(result) != 2 or not isinstance(result[1], Mapping):
+        return _show(result)
+    loss, by_task = result
+    if not _is_scalar(loss):
+        return f"{_show(loss)} as joint loss instead of a tensor of shape ()"
+    if any(each.requires_grad for each in logits.values()) and not loss.requires_grad:
+        return "a joint loss without gradient"
+    for name in dict.fromkeys([*(task.name for task in tasks), *by_task]):
+        if not _is_scalar(by_task.get(name)):
+            return f"{_show(by_task.get(name))} as loss of '{name}' instead of a tensor of shape ()"
+    return None
+
+
+def _augment_fault(result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | None:
+    if not isinstance(result, (tuple, list)) or len(result) != 3 or not _are_tensors(result[:2], 2):
+        return _show(result)
+    features, lengths = result[:2]
+    if features.dim() != 3 or (len(features), features.shape[2]) != (len(x), x.shape[2]):
+        return f"features of shape {tuple(features.shape)} for {tuple(x.shape)}"
+    if lengths.shape != x.shape[:1] or lengths.dtype != torch.int64:
+        return f"lengths as {lengths.dtype} of shape {tuple(lengths.shape)}, expected torch.int64 of shape ({len(x)},)"
+    return None
+
+
+def _wav_augment_fault(result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | None:
+    if not _are_tensors(result, 2) or result[0].dim() != x.dim() or len(result[0]) != len(result[1]):
+        return _show(result)
+    return None
+
+
+def _are_tensors(values: Any, n: int) -> bool:
+    return isinstance(values, (tuple, list)) and len(values) == n and all(map(torch.is_tensor, values))
+
+
+def _is_scalar(value: Any) -> bool:
+    return torch.is_tensor(value) and value.dim() == 0 and value.is_floating_point()
+
+
+def _show(value: Any) -> str:
+    """Describe a value by type and shape."""
+    if torch.is_tensor(value):
+        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(_show, value))})"
+    if isinstance(value, Mapping):
+        return f"a dict with {', '.join(map(repr, value)) or 'no keys'}"
+    return repr(value) if value is None else f"a {type(value).__name__}"
