@@ -139,12 +139,13 @@ def made_by_other_code(runs: Iterable[Run]) -> list[Note]:
     runs = list(runs)
     code = defaultdict(lambda: defaultdict(set))  # model -> plugin -> digests
     versions = defaultdict(set)
+    korser = set()
     for run in runs:
         for plugin, digest in run.info["code"].items():
             code[run.model][plugin].add(digest)
         for library, version in run.info["environment"].get("versions", {}).items():
             versions[library].add(str(version))
-        versions["korser"].add(run.info["environment"].get("korser_source"))
+        korser.add(run.info["environment"].get("korser_source"))
     notes = []
     for model, plugins in code.items():
         changed = [plugin for plugin, digests in plugins.items() if len(digests) > 1]
@@ -152,10 +153,9 @@ def made_by_other_code(runs: Iterable[Run]) -> list[Note]:
             notes.append(
                 Note("different_code", f"{model}: its runs were made with different code of {', '.join(changed)}")
             )
-    korser = len(versions.pop("korser"))
     several = [f"{library} {', '.join(sorted(found))}" for library, found in versions.items() if len(found) > 1]
-    if korser > 1:
-        several.append(f"{korser} states of korser's code")
+    if len(korser) > 1:
+        several.append(f"{len(korser)} states of korser's code")
     if several:
         text = f"the runs were made with {'; '.join(several)}: whether the results depend on it is not known"
         notes.append(Note("different_versions", text))

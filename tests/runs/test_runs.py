@@ -119,7 +119,8 @@ def test_code_is_in_the_name_only_where_settings_do_not_tell_models_apart(tmp_pa
 
 def test_other_versions_are_told(tmp_path):
     for seed, (source, torch) in enumerate([("aa", "2.4"), ("aa", "2.4"), ("bb", "2.9")]):
-        made = {"versions": {"torch": torch, "numpy": "2.0"}, "korser_source": source}
+        versions = {"korser": "0.1", "torch": torch, "numpy": "2.0"}
+        made = {"versions": versions, "korser_source": source}
         write_run(tmp_path, "mel_stl", seed=seed, environment=made)
         notes = made_by_other_code(load_runs(tmp_path))
         assert notes == [] or seed == 2
