@@ -34,6 +34,7 @@ import pandas as pd
 from korser.config.hparams import HParams
 from korser.config.schema import check_settings
 from korser.data.bad_recordings import BAD_RECORDINGS
+from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, read_npy, read_text
 from korser.utils.notes import Note, caveats, searched_on_tested
 
@@ -127,7 +128,11 @@ class RunDirectory:
 
     def manifest(self, text_columns: Iterable[str] = ()) -> pd.DataFrame:
         """Read ``manifest.csv``; see :func:`korser.utils.files.read_csv`."""
-        return read_csv(self.manifest_file, text_columns)
+        table = read_csv(self.manifest_file, text_columns)
+        missing = [column for column in ("id", "digest", "split") if column not in table]
+        if missing:
+            raise UserError(f"{self.manifest_file} is damaged (no column '{missing[0]}'): train again")
+        return table
 
     def log(self) -> pd.DataFrame:
         """Read ``log.csv``."""

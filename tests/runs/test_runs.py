@@ -226,3 +226,11 @@ def test_unknown_speakers_are_one_group(tmp_path):
     write_run(tmp_path, "mel_stl", table=utterances().assign(speaker=""), protocol="random_stratified")
     pooled = pool_runs("mel_stl", load_runs(tmp_path))
     assert pooled.speakers == [] and pooled.counts("emotion").shape == (1, 1, 3, 3)
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    path = write_run(tmp_path, "mel_stl")
+    (path / "manifest.csv").write_text("garbage\n")
+    (run,) = load_runs(tmp_path)
+    with pytest.raises(UserError, match="manifest.csv is damaged .no column 'id'.: train again"):
+        _ = run.recordings
