@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import korser
 from korser.utils.errors import UserError
 from korser.utils.logs import is_for_users
+from korser.utils.memory import shortage
 from korser.utils.signals import orderly_exit
 from korser.utils.text import did_you_mean
 
@@ -137,7 +138,10 @@ def mapping(text: str) -> dict[str, Any]:
     """Read a YAML mapping; for ``add_argument(type=mapping)``."""
     from korser.config.nodes import plain_value
 
-    value = plain_value(text)
+    try:
+        value = plain_value(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"'{text}': expected a mapping such as '{{name: value}}'")
     return value
@@ -169,15 +173,18 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
     try:
         with orderly_exit():
             recipe([_expand_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
-    except UserError as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (UserError, RuntimeError, OSError, MemoryError) as error:
+        text = shortage(error)
+        if text is None and not isinstance(error, UserError):
+            raise
+        print("\n".join(f"error: {line}" for line in (text or str(error)).splitlines()), file=sys.stderr)
+        sys.exit(2)
 
 
 def _expand_home(argument: str) -> str:

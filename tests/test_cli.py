@@ -61,6 +61,18 @@ def test_several_mistakes_are_a_line_each(capsys):
     assert capsys.readouterr().err == "error: lr=a: wrong\nerror: seed=b: wrong\n"
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")])
+def test_a_lack_of_memory_or_files_is_one_line(capsys, error):
+    def starved(arguments):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(starved, [])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+
+
 SCRIPT = """
 import sys
 from korser import cli

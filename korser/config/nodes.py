@@ -50,12 +50,12 @@ def value_node(key: str, value: Any) -> yaml.Node:
     """Return the node of an override's value; a string is read as YAML."""
     if not isinstance(value, str):
         value = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True)
-    return _parse(value, f"--{key}: '{textwrap.shorten(value, 200)}'") or yaml.ScalarNode(NULL, "null")
+    return _parse(value, f"--{key}: '{textwrap.shorten(value, 100)}'") or yaml.ScalarNode(NULL, "null")
 
 
 def plain_value(text: str) -> Any:
     """Read a value without objects as YAML."""
-    source = f"'{textwrap.shorten(text, 200)}'"
+    source = f"'{textwrap.shorten(text, 100)}'"
     node = _parse(text, source)
     try:
         return None if node is None else yaml.SafeLoader("").construct_document(node)

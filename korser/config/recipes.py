@@ -14,7 +14,7 @@ from korser.config.fields import Settings, complete_error, is_plain
 from korser.config.hparams import HParams, build
 from korser.config.layers import merge_layers
 from korser.config.names import FREE_MAPPINGS, find_unknown_overrides
-from korser.config.nodes import keys_of
+from korser.config.nodes import keys_of, value_node
 from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
@@ -111,6 +111,7 @@ def find_models(models: Any, info: ValidationInfo) -> list[Path]:
 def _read(key: str, text: Any) -> Any:
     if not isinstance(text, str):
         return text
+    value_node(key, text)  # refuses what is too large, or contains itself
     try:
         return load_hyperpyyaml(io.StringIO(f"value: {text}"))["value"]
     except Exception as error:  # whatever the parser or an object's constructor raises

@@ -49,7 +49,7 @@ CLASSES = (
 UNPICKLING = ("speechbrain.augment.time_domain.AddNoise", "speechbrain.augment.time_domain.AddReverb")  # from csv_file
 FUNCTIONS = ("korser.data.splits", "speechbrain.nnet.losses", "torch.nn.functional", "torch.nn.init")
 BUILT_IN = ("torch", "torch._C._nn")  # modules of the functions of torch.nn.functional that are written in C++
-APPLIED = ("torch.manual_seed", "torch.cuda.manual_seed_all", "speechbrain.utils.seed.seed_everything")
+APPLIED = ("torch.manual_seed", "speechbrain.utils.seed_everything", "speechbrain.utils.seed.seed_everything")
 GETATTR = "!apply:getattr"  # HyperPyYAML's form of !ref <object.attribute>
 TEXT = "tag:yaml.org,2002:str"
 CORE = (TEXT, *(f"tag:yaml.org,2002:{name}" for name in "bool float int map merge null seq timestamp".split()))
@@ -93,10 +93,12 @@ RestrictedLoader.add_constructor(GETATTR, RestrictedLoader.construct_attribute)
 
 def origin_of(name: str, folders: Iterable[str]) -> str:
     """Return the file of the module that an import path names, without importing it."""
-    top, dot, _ = name.partition(".")
-    spec = PathFinder.find_spec(top, [*sys.path, *folders]) if dot and top.isidentifier() else None
+    top = name.partition(".")[0]
+    if not top.isidentifier():
+        return "a YAML tag"
+    spec = PathFinder.find_spec(top, [*sys.path, *folders]) if top != name else None
     if spec is None:
-        return "not found" if dot and top not in sys.builtin_module_names else "built into Python"
+        return "built into Python" if top == name or top in sys.builtin_module_names else "not found"
     return spec.origin or ", ".join(spec.submodule_search_locations or ())
 
 
@@ -120,7 +122,7 @@ def _foreign_part(node: Any, plugins: tuple[str, ...]) -> str | None:
         return _foreign_in_tuple(str(node.value))
     if tag == GETATTR:
         name = node.value[1] if isinstance(node.value, list) and len(node.value) == 2 else None
-        public = name is not None and re.fullmatch(r"[A-Za-z]\w*", str(name.value)) is not None
+        public = re.fullmatch(r"[A-Za-z]\w*", str(getattr(name, "value", "")))
         return None if public else "getattr"
     target = target_of(node)
     if target is None:

@@ -20,7 +20,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +36,7 @@ from korser.data.frozen_prefix import OTHER_DTYPE, FrozenPrefix
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.utils.errors import UserError
-from korser.utils.gpu import gpu_is_full
+from korser.utils.memory import gpu_is_full, memory_advice
 
 __all__ = ["FeatureCache", "computed_with", "cut_batch"]
 
@@ -246,18 +246,16 @@ class FeatureCache:
 
     def _compute(self, batch: list[Any], x: torch.Tensor, lengths: torch.Tensor) -> list[_Computed]:
         """Compute a batch, in parts if the GPU's memory does not hold it."""
+        n, seconds = len(batch), x.shape[1] / SAMPLE_RATE
+        advice = f"{batch[0].path} ({seconds:.0f} s) is computed at once: split it, or "
+        advice += "set device=cpu" if self.device.type == "cuda" else "end other programs"
         try:
-            return [_Computed(self, batch, x, lengths)]
+            with memory_advice(advice) if n == 1 else nullcontext():
+                return [_Computed(self, batch, x, lengths)]
         except RuntimeError as error:
             if not gpu_is_full(error):
                 raise
-            n, seconds = len(batch), x.shape[1] / SAMPLE_RATE
         # after the except clause, which would keep the memory allocated
-        if n == 1:
-            path = batch[0].path
-            raise UserError(
-                f"{path}: {seconds:.0f} s do not fit into the GPU's memory: split the file, or set device=cpu"
-            )
         torch.cuda.empty_cache()
         half = n // 2
         if n * seconds <= self.seconds:  # else the batch was cut before the limit was lowered

@@ -163,9 +163,12 @@ def lexical_leakage(data: pd.DataFrame, task: str) -> Note | None:
     Note or None
         None without sentences, and if sentences are separated (``hold_out``).
     """
-    column = next((column for column in data if column.casefold() in SENTENCE_COLUMNS), None)
-    if column is None or task not in data:
-        return None
+    columns = [column for column in data if column.casefold() in SENTENCE_COLUMNS and column != task]
+    notes = (_words_tell(data, task, column) for column in columns if task in data)
+    return next((note for note in notes if note is not None), None)
+
+
+def _words_tell(data: pd.DataFrame, task: str, column: str) -> Note | None:
     data = data[data[column].notna() & data[task].notna()]
     trained, tested = (data[data["split"] == split] for split in ("train", "test"))
     if trained.empty or tested.empty:

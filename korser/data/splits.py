@@ -135,7 +135,7 @@ def assign_splits(
     _warn_of_unused_columns(data, protocol)
     data = data.copy()
     if exclude_speakers is not None:
-        require_speakers(data, protocol)
+        _require_filled(data, protocol)
         data = data[~data["speaker"].isin(match_names(exclude_speakers, data["speaker"], "exclude_speakers"))]
     return divide(data, protocol=protocol, **settings)
 
@@ -147,19 +147,24 @@ def speaker_independent(protocol: str) -> bool:
 
 def require_speakers(data: pd.DataFrame, protocol: str) -> None:
     """Raise a UserError if an utterance has no speaker, or one such as "unknown"."""
+    _require_filled(data, protocol)
+    nobody = [name for name in data["speaker"].unique() if _is_nobody(str(name))]
+    if nobody:
+        n = int(data["speaker"].isin(nobody).sum())
+        raise UserError(
+            f"split.protocol={protocol}: the speaker '{nobody[0]}' of {n} of {len(data)} utterances is no person: fill "
+            "in who speaks, leave these out by split.exclude_speakers, or leave the cell empty and use "
+            "random_stratified or manifest_random"
+        )
+
+
+def _require_filled(data: pd.DataFrame, protocol: str) -> None:
     unknown = data["speaker"].isna() if "speaker" in data else pd.Series(True, index=data.index)
     if unknown.any():
         raise UserError(
             f"split.protocol={protocol}: {unknown.sum()} of {len(data)} utterances have no speaker (first: "
             f"{data['id'][unknown].iloc[0]}): {rename_hint('speaker', data) if unknown.all() else ''}fill the column "
             "'speaker', or use random_stratified or manifest_random"
-        )
-    nobody = [name for name in data["speaker"].unique() if _is_nobody(str(name))]
-    if nobody:
-        n = int(data["speaker"].isin(nobody).sum())
-        raise UserError(
-            f"split.protocol={protocol}: the speaker '{nobody[0]}' of {n} of {len(data)} utterances is no person: fill "
-            "in who speaks, or leave the cell empty and use random_stratified or manifest_random"
         )
 
 

@@ -29,6 +29,7 @@ from korser.runs.trust import load_recorded
 from korser.training.build import build_model
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import require_regular
+from korser.utils.memory import memory_advice
 from korser.utils.notes import Note
 from korser.utils.seeding import set_arithmetic
 from korser.utils.text import shorten
@@ -100,7 +101,8 @@ class TrainedModel:
         pieces = waveform.tensor_split(-(-len(waveform) // self.piece_length))
         for piece in pieces:
             x = piece[None].to(self.device)
-            logits, _ = self.model(x, torch.tensor([x.shape[1]], device=self.device))
+            with memory_advice(f"{x.shape[1] / SAMPLE_RATE:.0f} s of a recording are computed at once: split it"):
+                logits, _ = self.model(x, torch.tensor([x.shape[1]], device=self.device))
             for name, scores in logits.items():
                 p = scores[0].float().softmax(-1).cpu().numpy()
                 probabilities[name] = probabilities[name] + p if name in probabilities else p

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from speechbrain.utils.distributed import infer_device
 from transformers import Wav2Vec2ForPreTraining
 
@@ -106,7 +105,7 @@ def _run_info(
     """Return the contents of ``run.json``."""
     config, valid = transformer.config, table["split"] == "valid"
     speakers = [set(zip(part["source"], part["speaker"])) for part in (table[~valid], table[valid])]  # None: unknown
-    info = {
+    return {
         "n_files": len(table),
         "seconds": round(table["samples"].sum() / SAMPLE_RATE, 3),
         "held_seconds": round(table["samples"][valid].sum() / SAMPLE_RATE, 3),
@@ -119,11 +118,8 @@ def _run_info(
         "diversity_loss_weight": config.diversity_loss_weight,
         "entries": config.num_codevector_groups * config.num_codevectors_per_group,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "environment": environment(),
+        "environment": environment(hparams["device"] or infer_device()),
     }
-    if torch.device(hparams["device"] or infer_device()).type == "cpu":
-        info["environment"]["device"] = "cpu"  # even if the machine has a GPU
-    return info
 
 
 def _data_digest(table: pd.DataFrame) -> str:

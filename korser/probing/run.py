@@ -104,7 +104,7 @@ def _probe_encoder(encoder: Encoder, splits: ProbeSplits, settings: ProbeSetting
         "chosen": chosen,
         "seconds": seconds,
         "depends_on": depends_on,
-        "environment": environment(),
+        "environment": environment(settings.device),
     }
     write_csv(table_file, predictions)
     write_json(about_file, about)

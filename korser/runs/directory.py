@@ -176,7 +176,7 @@ def run_notes(info: dict[str, Any]) -> list[Note]:
 
 
 def recorded_warnings(info: dict[str, Any]) -> list[Note]:
-    """Return the warnings that the training recorded about data and encoder."""
+    """Return the warnings about data and encoder that ``run.json``, or ``search.json``, records."""
     return [Note(**note) for note in info.get("warnings", [])]
 
 

@@ -17,6 +17,7 @@ from korser.utils.notes import Note
 
 __all__ = ["label_runs", "made_by_other_code", "mark_searched", "other_recordings", "studies"]
 
+PRECISIONS = ("precision", "extraction_precision", "cache_dtype")  # settings
 MAX_NOTES = 3
 
 
@@ -124,7 +125,7 @@ def _sources(run: Run) -> dict[str, str]:
 
 
 def made_by_other_code(runs: Iterable[Run]) -> list[Note]:
-    """Return notes on models with runs by different code, and on different versions of korser and its libraries.
+    """Return notes on models with runs by different code, and on different versions, devices, threads and precisions.
 
     Parameters
     ----------
@@ -133,16 +134,18 @@ def made_by_other_code(runs: Iterable[Run]) -> list[Note]:
     Returns
     -------
     list of Note
-        Codes ``different_code`` and ``different_versions``.
+        Codes ``different_code``, ``different_versions`` and ``different_arithmetic``.
     """
+    runs = list(runs)
     code = defaultdict(lambda: defaultdict(set))  # model -> plugin -> digests
     versions = defaultdict(set)
+    korser = set()
     for run in runs:
         for plugin, digest in run.info["code"].items():
             code[run.model][plugin].add(digest)
         for library, version in run.info["environment"].get("versions", {}).items():
             versions[library].add(str(version))
-        versions["korser"].add(run.info["environment"].get("korser_source"))
+        korser.add(run.info["environment"].get("korser_source"))
     notes = []
     for model, plugins in code.items():
         changed = [plugin for plugin, digests in plugins.items() if len(digests) > 1]
@@ -150,13 +153,18 @@ def made_by_other_code(runs: Iterable[Run]) -> list[Note]:
             notes.append(
                 Note("different_code", f"{model}: its runs were made with different code of {', '.join(changed)}")
             )
-    korser = len(versions.pop("korser"))
     several = [f"{library} {', '.join(sorted(found))}" for library, found in versions.items() if len(found) > 1]
-    if korser > 1:
-        several.append(f"{korser} states of korser's code")
+    if len(korser) > 1:
+        several.append(f"{len(korser)} states of korser's code")
     if several:
         text = f"the runs were made with {'; '.join(several)}: whether the results depend on it is not known"
         notes.append(Note("different_versions", text))
+    arithmetic = {name: {run.info["environment"].get(name) for run in runs} for name in ("device", "threads")}
+    arithmetic |= {name: {run.settings.get(name) for run in runs} for name in PRECISIONS}
+    several = [f"{name} {', '.join(sorted(map(str, found)))}" for name, found in arithmetic.items() if len(found) > 1]
+    if several:
+        text = f"the runs were computed with {'; '.join(several)}: other roundings, which training may enlarge"
+        notes.append(Note("different_arithmetic", text))
     return notes
 
 

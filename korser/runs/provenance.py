@@ -57,9 +57,9 @@ logger = logging.getLogger(__name__)
 LIBRARIES = ("korser", "torch", "torchaudio", "speechbrain", "transformers", "numpy", "pandas", "scikit-learn")
 
 
-def environment() -> dict[str, Any]:
-    """Return versions and machine, for ``run.json``."""
-    versions = {}
+def environment(device: str | torch.device) -> dict[str, Any]:
+    """Return versions and machine, for ``run.json``; ``device`` is the one that computes."""
+    device, versions = torch.device(device), {}
     for name in LIBRARIES:
         try:
             versions[name] = version(name)
@@ -68,7 +68,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": versions,

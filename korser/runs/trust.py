@@ -85,6 +85,7 @@ def _require_consent(file: Path, foreign: Sequence[str], folders: Sequence[str])
         print(f"{what}\nRun it? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
+        raise UserError(f"{file}: not run, since you do not trust it")
     raise UserError(f"{what}; if you trust whoever made it, give --trust (in Python: trust=True)")
 
 

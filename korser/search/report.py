@@ -65,6 +65,7 @@ def write_results(plan: SearchPlan, configurations: Sequence[Configuration], *, 
         "best": best.values if best else {},
         "run_dir": f"runs/{best.run}" if best else None,
         **{name: getattr(best.result, name) if best else None for name in RESULT_COLUMNS},
+        "warnings": _warnings(plan, best) if best else [],
         "runner_up": compare_best_two(plan, ranked),
         "n_complete": len(ranked),
         "n_trials": len(configurations),
@@ -76,6 +77,12 @@ def write_results(plan: SearchPlan, configurations: Sequence[Configuration], *, 
         plan.best_yaml.unlink(missing_ok=True)  # of another space or corpus
     write_json(plan.folder / SEARCH_FILE, results)
     return results
+
+
+def _warnings(plan: SearchPlan, best: Configuration) -> list[dict[str, str]]:
+    """Return what the run recorded about its data and encoder."""
+    directory = RunDirectory(plan.run_dir(best.run))
+    return directory.info().get("warnings", []) if directory.info_file.exists() else []
 
 
 def rank(configurations: Sequence[Configuration]) -> list[Configuration]:

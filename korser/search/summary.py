@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from korser.data.splits import speaker_independent
+from korser.runs.directory import recorded_warnings
 from korser.search.configuration import FINAL_STATES, Configuration, values_text
 from korser.search.report import BestVerdict, rank
 from korser.utils.notes import Note, caveats
@@ -34,7 +35,8 @@ def search_caveats(results: Mapping[str, Any]) -> list[Note]:
         The content of ``search.json``.
     """
     random_split = not speaker_independent(results["data"]["split"]["protocol"])
-    return caveats(synthetic=results["synthetic"], random_split=random_split, pretrained=results["pretrained"])
+    notes = caveats(synthetic=results["synthetic"], random_split=random_split, pretrained=results["pretrained"])
+    return [*notes, *recorded_warnings(results)]
 
 
 def verdict_lines(results: Mapping[str, Any]) -> list[str]:

@@ -42,7 +42,7 @@ from torch import nn
 
 from korser.data.resident import Batch
 from korser.nn.model import SpeechEmotionModel
-from korser.utils.gpu import gpu_is_full
+from korser.utils.memory import gpu_is_full
 
 if TYPE_CHECKING:
     from korser.training.brain import EmotionBrain

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from speechbrain.utils.distributed import infer_device
 
 from korser.corpora import LABELS, Corpus
 from korser.data.audio_cache import scan_audio
@@ -133,7 +134,7 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
         "pretrained": has_pretrained_encoders(hparams["frontend"]),
         "check_contract": hparams["check_contract"],
         **provenance(hparams),
-        "environment": environment(),
+        "environment": environment(hparams["device"] or infer_device()),
     }
 
 
@@ -154,3 +155,6 @@ def _require_same_run(run_dir: Path, manifest: pd.DataFrame, info: dict[str, Any
     then, now = begun["environment"], info["environment"]
     if any(then[key] != now[key] for key in ("versions", "korser_source")):
         logger.warning("!!! %s was begun with another version of korser or of its libraries", run_dir)
+    for key in ("device", "threads"):
+        if then[key] != now[key]:
+            logger.warning("!!! %s was begun with %s %s, now %s: results may differ", run_dir, key, then[key], now[key])

@@ -27,12 +27,14 @@ from korser.training.rehearsal import extreme_batches, rehearse, synthetic_batch
 from korser.training.results import evaluate, interpretable_parameters, training_cost, write_results
 from korser.utils.files import locked
 from korser.utils.gpu import PeakMemory, require_own_device
+from korser.utils.memory import memory_advice
 from korser.utils.seeding import seed_everything, set_arithmetic
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from korser.config.hparams import HParams
+    from korser.nn.tasks import Task
 
 __all__ = ["train"]
 
@@ -91,6 +93,17 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
     run_on_main(prepare_data, args=[hparams, run_dir])
     manifest, tasks = load_prepared(hparams, run_dir)
 
+    with memory_advice(f"lower batch_size (now {hparams['batch_size']})"):
+        return _train_prepared(hparams, run_dir, manifest, tasks, on_epoch)
+
+
+def _train_prepared(
+    hparams: HParams,
+    run_dir: Path,
+    manifest: pd.DataFrame,
+    tasks: list[Task],
+    on_epoch: Callable[[int, float], bool] | None,
+) -> dict[str, Any]:
     model = build_model(hparams, tasks, manifest)
     brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, on_epoch=on_epoch)
     parts = {key: hparams[key] for key in PARTS} | {"head": model.head}

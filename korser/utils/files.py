@@ -46,8 +46,9 @@ __all__ = [
 LARGEST = {"settings": 2**20, "json": 2**26, "table": 2**31, "array": 2**33}  # bytes of a file that is read
 _IRREGULAR = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
-_FORMULA = re.compile(rf"(?!{_NUMBER}\Z)'*[=+\-@\t\r]")  # also what already looks escaped
-_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
+_START = "[=+\\-@\t\r\n＝＋－＠]"
+_FORMULA = re.compile(rf"(?!{_NUMBER}\Z)'*{_START}")  # also what already looks escaped
+_ESCAPED = re.compile(f"'+{_START}")
 
 
 def find_below(folders: str | Path | Iterable[str | Path], name: str) -> list[Path]:
@@ -113,7 +114,8 @@ def write_json(path: str | Path, values: Any) -> None:
 def escape_formula(cell: Any) -> Any:
     r"""Put an apostrophe before text that a spreadsheet would take for a formula.
 
-    Such text begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, and is not a number.
+    Such text begins with ``=``, ``+``, ``-`` or ``@``, also of full width, or with white space other than a blank, and
+    is not a number.
 
     Example
     -------

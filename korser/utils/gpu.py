@@ -1,4 +1,4 @@
-"""Memory and choice of GPUs."""
+"""Peak memory and choice of GPUs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,10 @@ import torch
 
 from korser.utils.errors import UserError
 
-__all__ = ["PeakMemory", "gpu_is_full", "require_own_device"]
+__all__ = ["PeakMemory", "require_own_device"]
 
 PROCESS_STATUS = Path("/proc/self/status")
 RESET_PEAK = "5"  # proc(5), clear_refs: sets the peak resident set size to the current one
-ALLOCATION_FAILED = "_ALLOC_FAILED"  # in the RuntimeError of cuBLAS, cuFFT and cuDNN
-
-
-def gpu_is_full(error: BaseException) -> bool:
-    """Return whether an exception means that a GPU ran out of memory.
-
-    Example
-    -------
-    >>> gpu_is_full(RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")), gpu_is_full(RuntimeError("shapes do not fit"))
-    (True, False)
-    """
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and ALLOCATION_FAILED in str(error)
 
 
 class PeakMemory:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import logging
 import os
@@ -24,13 +23,12 @@ from korser.training.brain import Pruned
 from korser.training.train import train
 from korser.utils.errors import UserError
 from korser.utils.files import lock_of
-from korser.utils.gpu import gpu_is_full
 from korser.utils.logs import is_for_users
+from korser.utils.memory import is_out_of_memory, shortage
 
 __all__ = ["LOCK_PATIENCE", "EpochCallback", "Job", "JobResult", "perform", "train_job"]
 
 LOCK_PATIENCE = 30  # seconds; a run directory stays locked until the last process of a killed worker has ended
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # in a RuntimeError of PyTorch
 
 EpochCallback = Callable[[int, float], bool]  # (epoch, score) -> whether to stop
 
@@ -127,10 +125,11 @@ def _attempt(job: Job, target: Callable[[Job, EpochCallback], None], patience: f
         return JobResult(job, "pruned", _one_line(error))
     except Exception as error:
         logger.exception("the run ended early")  # writes the traceback to the log
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             return JobResult(job, "out of memory", _one_line(error))
-        if isinstance(error, UserError):
-            return JobResult(job, "refused", _one_line(error))
+        advice = shortage(error)  # of open files
+        if advice or isinstance(error, UserError):
+            return JobResult(job, "refused", advice or _one_line(error))
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"({Path(frame.filename).name}, line {frame.lineno})"
         return JobResult(job, "failed", f"{type(error).__name__}: {_one_line(error)} {place}")
@@ -139,19 +138,6 @@ def _attempt(job: Job, target: Callable[[Job, EpochCallback], None], patience: f
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether memory ran out, also where a :class:`UserError` was raised ``from`` that error."""
-    while error is not None:
-        if isinstance(error, MemoryError) or gpu_is_full(error):
-            return True
-        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-            return True
-        if isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _wait_for_lock(run_dir: Path, patience: float) -> None:
@@ -166,7 +152,7 @@ def _wait_for_lock(run_dir: Path, patience: float) -> None:
 def _output_to(path: Path) -> Iterator[None]:
     """Redirect output of this process, its C libraries and its child processes, and the log, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8", buffering=1) as log:
+    with open(path, "a", encoding="utf-8", buffering=1, opener=_open_no_link) as log:
         handler = logging.StreamHandler(log)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handler.addFilter(is_for_users)
@@ -187,6 +173,11 @@ def _output_to(path: Path) -> Iterator[None]:
             for descriptor, copy in terminal.items():
                 os.dup2(copy, descriptor)
                 os.close(copy)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    """Open a file that is no link to one elsewhere: the run directory may come from somebody else."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _flush() -> None:

@@ -10,6 +10,7 @@ from conftest import HPARAMS
 
 from korser import load_hparams
 from korser.config.hparams import find_foreign_names, load_resolved
+from korser.config.trust import origin_of
 from korser.utils.errors import UserError
 
 TOUCH = "touch executed"
@@ -42,6 +43,7 @@ ATTACKS = {
     "a shell of SpeechBrain": f"a: !apply:speechbrain.utils.superpowers.run_shell [{TOUCH}]",
     "built-in": "a: !apply:exec ['import os']",
     "private attribute": f"{LINEAR}a: !apply:getattr [*m, __class__]",
+    "attribute of a mapping": "a: !apply:getattr {a: 1, b: 2}",
     "method": f"{LINEAR}a: !apply:getattr [*m, forward]",
     "arithmetic without end": "a: 9\nb: !ref <a>**<a>**<a>**<a>",
     "beside the run": "a: !new:my_module.Mine",
@@ -106,3 +108,15 @@ def test_installed_packages_declare_their_plugins(tmp_path, monkeypatch):
     assert type(load(text)["a"]).__name__ == "Theirs"
     for other in ("!name:their_package.os.system", "!apply:their_package.Theirs", "!new:their_packages.Theirs"):
         assert find_foreign_names(f"a: {other}", "x") == [other.partition(":")[2]]
+
+
+def test_the_file_behind_a_name_is_found_without_importing_it(tmp_path):
+    (tmp_path / "not_imported.py").write_text("raise RuntimeError")
+    expected = {
+        "not_imported.Mine": str(tmp_path / "not_imported.py"),
+        "posix.system": "built into Python",
+        "exec": "built into Python",
+        "gone.Mine": "not found",
+        "tag:yaml.org,2002:python/object/apply:os.system": "a YAML tag",
+    }
+    assert {name: origin_of(name, [str(tmp_path)]) for name in expected} == expected

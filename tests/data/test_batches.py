@@ -1,5 +1,7 @@
 """Batches are the same from SpeechBrain's loader and from memory."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -116,6 +118,30 @@ def test_damaged_arrays_are_made_again(tmp_path):
     for row, x in zip(rows, StoredArrays(again, rows)):
         assert torch.equal(x, stored.arrays[row["digest"]])
     assert again.filled == 1
+
+
+@pytest.mark.parametrize("damage", ["overwritten", "truncated", "a bit", "removed"])
+def test_damage_while_batches_are_read_changes_nothing(tmp_path, caplog, damage):
+    """Of one of two shards, in a file that is open."""
+    stored, manifest = made(tmp_path, KINDS["float16 features"])
+    more, _ = made(tmp_path / "more", KINDS["16-bit audio"])
+    stored.store.write((f"more{key}", x) for key, x in more.arrays.items())
+    dataset = make_dataset(manifest, TASKS, CachedReader(stored))
+    resident = InMemorySplit(dataset, ["emotion"], stored, MemoryBudget("cpu", 0))
+    expected = resident.collate(list(range(13))).x.data
+    shard = next(file for file in tmp_path.glob("*.json") if '"d0"' in file.read_text()).with_suffix(".bin")
+    content = bytearray(shard.read_bytes())
+    if damage == "truncated":
+        os.truncate(shard, len(content) // 2)
+    elif damage == "removed":
+        for file in (shard, shard.with_suffix(".json")):
+            file.unlink()
+    else:
+        with open(shard, "r+b") as file:  # in place: what is open sees it
+            file.write(bytes(len(content)) if damage == "overwritten" else bytes([content[0] ^ 1]))
+    assert torch.equal(resident.collate(list(range(13))).x.data, expected)
+    assert len(caplog.messages) == (damage != "removed"), "what is open can still be read"
+    assert torch.equal(stored.store.read("mored3"), more.arrays["d3"])
 
 
 def test_a_disk_that_never_returns_what_was_written(tmp_path):

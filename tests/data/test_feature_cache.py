@@ -284,7 +284,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, audio, monkeypatch, caplo
 def test_an_utterance_that_does_not_fit_is_named(tmp_path, audio, monkeypatch):
     monkeypatch.setattr(SmallMemory, "most", 0)
     longest = audio.loc[audio["samples"].idxmax(), "path"]
-    with pytest.raises(UserError, match=f"{longest}: .*memory"):
+    with pytest.raises(UserError, match=rf"out of GPU memory: {longest} \(0 s\) .*: split"):
         FeatureCache([SmallMemory()], tmp_path / "cache", read_audio).fill(audio, progressbar=False)
 
 

@@ -80,6 +80,7 @@ def test_a_speaker_who_is_no_person_is_refused_by_protocols_that_need_speakers(n
     for settings in (HOLDOUT, {"protocol": "speaker_kfold"}):
         with pytest.raises(UserError, match="of 20 of 360 utterances is no person: .* leave the cell empty"):
             assign_splits(data, **settings)
+        assert len(assign_splits(data, **settings, exclude_speakers=[name])) == 340
     assign_splits(data, protocol="random_stratified")
 
 
@@ -98,6 +99,7 @@ class TestLexicalLeakage:
         data = corpus()
         data.loc[data["speaker"] == "01", "emotion"] = "joy"  # a label that every sentence has
         assert self.note(data) is not None
+        assert self.note(data.assign(text=data["sentence"], sentence=data["id"])) is not None
         assert "hold_out=Text" in self.note(data.rename(columns={"sentence": "Text"})).text
         words = data["sentence"].map(lambda code: f"It is {code.replace('-', ' ').translate(DIGITS)}, I say")
         spelt = [text.upper() + "!" if s > "09" else text for text, s in zip(words, data["speaker"])]

@@ -19,6 +19,7 @@ from korser.pretraining import load_settings, pretrain, pretrain_folder
 from korser.pretraining.brain import PretrainBrain
 from korser.pretraining.progress import find_problem
 from korser.pretraining.run import Output
+from korser.runs.heard import pretraining_digests
 from korser.utils.errors import UserError
 from korser.utils.files import read_json
 
@@ -132,12 +133,16 @@ def test_other_seeds_and_settings_have_other_folders(overrides):
     assert folders[0] != folders[1] and folders[0] == folders[2]
 
 
-def test_training_continues_from_a_checkpoint(reference, overrides):
+def test_training_continues_from_a_checkpoint(reference, overrides, tmp_path):
     _, first = reference
+    overrides["data_folder"] = str(write_tiny_corpus(tmp_path / "corpus", n_speakers=2))
     row, second = run(overrides, source=str(first / "checkpoint"), lr="0", n_steps="1", valid_share="0")
     weights = [safetensors.torch.load_file(f / "checkpoint" / "model.safetensors") for f in (first, second)]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
     assert "valid_accuracy" not in row
+    heard = [set(pd.read_csv(f / "manifest.csv", encoding="utf-8-sig")["digest"]) for f in (first, second)]
+    assert heard[0] - heard[1]
+    assert [pretraining_digests(f / "checkpoint") for f in (first, second)] == [heard[0], heard[0] | heard[1]]
 
 
 def test_a_complete_run_is_reported_while_data_and_source_match(overrides, tmp_path):

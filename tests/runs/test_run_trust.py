@@ -123,6 +123,7 @@ def test_the_question_at_the_terminal(tampered, fresh, tmp_path, monkeypatch, ca
         err = capsys.readouterr().err
         assert err.count("Run it? [y/N]") == 1, "asked once"
     else:
-        with pytest.raises(UserError, match="os.system"):
+        with pytest.raises(UserError, match="not run"):
             load_trained_model(tampered)
+        assert "os.system (" in capsys.readouterr().err
     assert (tmp_path / "executed").exists() == (answer == "y")

@@ -119,13 +119,27 @@ def test_code_is_in_the_name_only_where_settings_do_not_tell_models_apart(tmp_pa
 
 def test_other_versions_are_told(tmp_path):
     for seed, (source, torch) in enumerate([("aa", "2.4"), ("aa", "2.4"), ("bb", "2.9")]):
-        made = {"versions": {"torch": torch, "numpy": "2.0"}, "korser_source": source}
+        versions = {"korser": "0.1", "torch": torch, "numpy": "2.0"}
+        made = {"versions": versions, "korser_source": source}
         write_run(tmp_path, "mel_stl", seed=seed, environment=made)
         notes = made_by_other_code(load_runs(tmp_path))
         assert notes == [] or seed == 2
     (note,) = notes
     assert note.code == "different_versions"
     assert str(note).startswith("the runs were made with torch 2.4, 2.9; 2 states of korser's code: ")
+    assert str(note) in compare(load_runs(tmp_path)).to_markdown().replace("\\", "")
+
+
+def test_other_threads_devices_and_precisions_are_told(tmp_path):
+    for n, (threads, device, precision) in enumerate([(1, "cpu", "fp32"), (1, "cpu", "fp32"), (2, "a GPU", "bf16")]):
+        made = {"threads": threads, "device": device}
+        settings = write_run(tmp_path / str(n), ("mel_stl", "leaf_stl")[n // 2], environment=made) / "hparams.yaml"
+        settings.write_text(f"{settings.read_text()}precision: {precision}\n")
+        notes = made_by_other_code(load_runs(tmp_path))
+        assert notes == [] or n == 2
+    (note,) = made_by_other_code(load_runs(tmp_path))
+    assert note.code == "different_arithmetic"
+    assert str(note).startswith("the runs were computed with device a GPU, cpu; threads 1, 2; precision bf16, fp32: ")
     assert str(note) in compare(load_runs(tmp_path)).to_markdown().replace("\\", "")
 
 

@@ -8,8 +8,9 @@ from korser import load_hparams
 from korser.metrics.estimates import interval
 from korser.search import search
 from korser.search.report import BestVerdict
-from korser.search.summary import verdict_lines
+from korser.search.summary import search_caveats, verdict_lines
 from korser.utils.files import read_csv, read_json
+from korser.utils.notes import Note
 
 
 @pytest.fixture
@@ -29,6 +30,20 @@ def test_best_settings_of_a_model_in_another_folder(options, tmp_path):
     assert hparams["lr"] == best["lr"] and hparams["opt_class"].keywords == {"momentum": 0.9}
     dropout = {m.p for m in hparams["backbone"].modules() if type(m).__name__.startswith("Dropout")}
     assert dropout == {best["backbone.dropout"]}
+    assert hparams["searched_in"] == [str(folder.resolve())]
+    # a search that begins with the settings of another one names both
+    again = {**options, "model": str(folder / "mine-best.yaml"), "space": "{lr: [0.001, 0.01]}"}
+    del again["overrides.opt_class"]
+    search(settings_of(again), FakeWorkers())
+    second = folder_of(options, "mine-best")
+    assert load_hparams(second / "mine-best-best.yaml")["searched_in"] == [str(folder.resolve()), str(second.resolve())]
+
+
+def test_what_the_trials_recorded_is_a_warning():
+    about = {"data": {"split": {"protocol": "speaker_holdout"}}, "synthetic": False, "pretrained": None}
+    recorded = [{"code": "near_copies", "text": "NEAR COPIES: a and b"}]
+    assert search_caveats(about) == []
+    assert search_caveats({**about, "warnings": recorded}) == [Note("near_copies", "NEAR COPIES: a and b")]
 
 
 def test_the_difference_is_paired_over_speakers(options):

@@ -32,7 +32,8 @@ from korser.search import load_settings
         ({"overrides.output_folder": "x"}, "set output_folder of the search"),
         ({"overrides.evaluate_test": "true"}, "evaluate_test is not allowed: a search never reads the test split"),
         ({"space.opt_class": "[!name:torch.optim.SGD {momentum: 0.9}]"}, "space.opt_class holds an object"),
-        ({"space.lr": "[0.1"}, "--space.lr: cannot read '[0.1'"),
+        ({"space.lr": "[0.1"}, "--space.lr: '[0.1' is not valid YAML"),
+        ({"space.lr": "&a [*a]"}, "does not contain itself"),
     ],
 )
 def test_an_invalid_setting_is_one_line(tiny, overrides, message):

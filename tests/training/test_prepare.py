@@ -8,6 +8,7 @@ import sys
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from helpers import Killed, kill_at, run
 
 from korser import UserError, load_hparams, train
@@ -48,9 +49,12 @@ def test_an_interrupted_run_does_not_resume_with_other_data(interrupted):
 
 def test_resuming_with_another_version_is_reported(interrupted, monkeypatch, caplog):
     overrides, _ = interrupted
-    monkeypatch.setattr(prepare, "environment", lambda: {"versions": {"torch": "0"}, "korser_source": "other"})
+    other = {"versions": {"torch": "0"}, "korser_source": "other", "device": "cpu", "threads": 99}
+    monkeypatch.setattr(prepare, "environment", lambda device: other)
     run(overrides)
     assert "was begun with another version of korser or of its libraries" in caplog.text
+    assert f"was begun with threads {torch.get_num_threads()}, now 99: results may differ" in caplog.text
+    assert "was begun with device" not in caplog.text
 
 
 def test_changed_data_are_noticed_in_a_complete_run(tiny_corpus, tiny, tmp_path, caplog):

@@ -380,3 +380,9 @@ def test_more_epochs_are_a_new_run_and_the_log_says_why(tiny, tmp_path, caplog):
     second = run(tiny | {"n_epochs": "2"}, model="mel_stl")
     assert f"{first} has another n_epochs and cannot be extended: its learning rate schedule has ended" in caplog.text
     assert first != second and first.exists()
+
+
+def test_a_lack_of_memory_names_the_batch_size(tiny, monkeypatch):
+    monkeypatch.setattr("korser.training.train.build_model", lambda *args: torch.empty(2**52))
+    with pytest.raises(UserError, match=r"^out of memory \(16777216.00 GiB wanted\): lower batch_size \(now 8\)$"):
+        run(tiny)

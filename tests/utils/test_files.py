@@ -73,8 +73,22 @@ def test_arrays_are_read_as_written(tmp_path):
 
 
 # -- spreadsheets ----------------------------------------------------------------------------------------------------
-FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "'=1", "''@x", "-x", "=", "+1 "]
-HARMLESS = ["-1", "+1.5", "-2e-3", ".5", "'", "'a", "a=1", "감정", "- ".strip() + "1", " =1"]
+FORMULAS = [
+    "=cmd|' /C calc'!A0",
+    "+1+1",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "＝1",
+    "'=1",
+    "''@x",
+    "-x",
+    "=",
+    "+1 ",
+]
+HARMLESS = ["-1", "+1.5", "-2e-3", ".5", "'", "'a", "a=1", "감정", " =1"]
 
 
 def test_formulas_are_text_in_spreadsheets_and_exact_when_read(tmp_path):

@@ -16,7 +16,7 @@ from conftest import HPARAMS, ROOT
 from helpers import assert_same_run, run
 
 from korser import UserError, load_hparams
-from korser.runs.directory import run_folder
+from korser.runs.directory import RunDirectory, run_folder
 from korser.training.brain import Pruned
 from korser.utils.files import locked, read_csv
 from korser.workers import Job, open_workers, processes, run_jobs
@@ -176,6 +176,16 @@ def test_all_output_of_a_run_is_in_its_log(tmp_path, capfd):
     assert [text for text in ("a note", "a child") if text not in log] == []
     print("after")  # pytest holds sys.stdout and sys.stderr themselves, so only descriptors can be seen here
     assert "after" in capfd.readouterr().out and "after" not in log
+
+
+def test_a_planted_log_is_not_followed(tmp_path):
+    job = job_for(prints, tmp_path)
+    (tmp_path / "private").write_text("private")
+    log = RunDirectory(job.run_dir).worker_log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.symlink_to(tmp_path / "private")
+    assert perform(job, act).state == "refused"
+    assert (tmp_path / "private").read_text() == "private"
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
