@@ -14,10 +14,10 @@ from torch import nn
 
 from korser.utils.errors import UserError
 from korser.utils.files import write_text
-from korser.utils.gpu import gpu_is_full
+from korser.utils.memory import is_out_of_memory
 from korser.utils.user_code import one_line, user_code_location
 
-__all__ = ["describe", "errors_of", "explain_error", "memory_ran_out", "refused"]
+__all__ = ["describe", "errors_of", "explain_error", "refused"]
 
 
 def describe(key: str, part: Any) -> str:
@@ -42,7 +42,7 @@ def refused(key: str, part: Any, expected: str = "") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # user code raises anything
-        if memory_ran_out(error):
+        if is_out_of_memory(error):
             raise
         expected = f"; expected {expected}" if expected else ""
         raise UserError(f"{describe(key, part)}: {explain_error(error)}{expected}") from error
@@ -71,18 +71,13 @@ def errors_of(parts: Mapping[str, Any], file: Path) -> Iterator[None]:
         said = str(error)
     except Exception as error:
         culprit, cause = _culprit(error, parts), error
-        if memory_ran_out(error) or (culprit is None and user_code_location(error) is None):
+        if is_out_of_memory(error) or (culprit is None and user_code_location(error) is None):
             raise
         said = (f"{describe(culprit, parts[culprit])}: " if culprit else "") + explain_error(error)
     else:
         return
     write_text(file, "".join(traceback.format_exception(cause)))
     raise UserError(f"{said} (traceback: {file})") from cause
-
-
-def memory_ran_out(error: BaseException) -> bool:
-    """Return whether an exception means that memory ran out, which is no mistake in a part."""
-    return isinstance(error, MemoryError) or gpu_is_full(error)
 
 
 def _culprit(error: BaseException, parts: Mapping[str, Any]) -> str | None:

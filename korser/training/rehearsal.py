@@ -27,8 +27,9 @@ from korser.frontend.base import Frontend
 from korser.nn.losses import MISSING
 from korser.testing.inputs import make_batch, synthetic_utterance
 from korser.testing.running import copy_module
-from korser.training.parts import describe, explain_error, memory_ran_out, refused
+from korser.training.parts import describe, explain_error, refused
 from korser.utils.errors import UserError
+from korser.utils.memory import is_out_of_memory
 from korser.utils.seeding import seeded
 from korser.utils.text import shorten
 from korser.utils.user_code import one_line
@@ -90,7 +91,7 @@ def rehearse(
         except UserError:
             raise
         except Exception as error:  # of the backward pass, in which no part is running
-            if memory_ran_out(error):
+            if is_out_of_memory(error):
                 raise
             raise UserError(f"a training step fails: {explain_error(error)}") from error
     if brain.device_type == "cuda":
