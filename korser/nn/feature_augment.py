@@ -16,6 +16,8 @@ from korser.utils.errors import UserError
 
 __all__ = ["FeatureAugment"]
 
+MAX_MASKS = 1000
+
 
 class FeatureAugment(nn.Module):
     """Mask spans of time and bands of channels, then mix pairs of utterances; in training only.
@@ -63,8 +65,8 @@ class FeatureAugment(nn.Module):
     ):
         super().__init__()
         for name, value in (("time_masks", time_masks), ("channel_masks", channel_masks)):
-            if not isinstance(value, int) or value < 0:
-                raise UserError(f"augment.{name}={value!r}: expected an integer >= 0")
+            if not isinstance(value, int) or not 0 <= value <= MAX_MASKS:
+                raise UserError(f"augment.{name}={value!r}: expected an integer from 0 to {MAX_MASKS}")
         for name, value in (("time_fraction", time_fraction), ("channel_fraction", channel_fraction)):
             if not 0 <= value <= 1:
                 raise UserError(f"augment.{name}={value!r}: expected a number from 0 to 1")

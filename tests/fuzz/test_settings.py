@@ -57,7 +57,7 @@ CASES = {
 }
 
 
-class Began(Exception):
+class Began(BaseException):
     """The settings were accepted: the work has begun."""
 
 

@@ -4,11 +4,12 @@ import functools
 
 import pytest
 import torch
-from helpers import run
+from helpers import Killed, assert_same_run, kill_at, run
 from speechbrain.nnet import schedulers
 from torch.optim import lr_scheduler
 
 from korser import UserError
+from korser.training.brain import EmotionBrain
 from korser.training.schedules import make_schedule
 from korser.utils.files import read_csv
 
@@ -100,3 +101,13 @@ def test_what_cannot_be_used_is_refused(factory, message):
 def test_a_run_with_torchs_schedule(tiny):
     settings = {"lr_scheduler": "!name:torch.optim.lr_scheduler.StepLR {step_size: 1, gamma: 0.5}", "lr": "0.002"}
     assert read_csv(run({**tiny, **settings}, model="mel_stl") / "log.csv")["lr"].tolist() == [0.002, 0.001]
+
+
+@pytest.mark.parametrize("name", ["ExponentialLR {gamma: 0.5}", "OneCycleLR"])
+def test_a_schedule_of_torch_is_resumed(tiny, tmp_path, monkeypatch, name):
+    settings = {**tiny, "lr_scheduler": f"!name:torch.optim.lr_scheduler.{name}", "ckpt_interval_minutes": "0"}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, EmotionBrain, "on_fit_batch_start", 6)  # within the second epoch
+        run({**settings, "ckpt_interval_steps": "1"}, run_dir=tmp_path / "resumed")
+    resumed = run({**settings, "ckpt_interval_steps": "1"}, run_dir=tmp_path / "resumed")
+    assert_same_run(run(settings, run_dir=tmp_path / "whole"), resumed)
