@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from korser.comparison.settings import FOLD
 from korser.config.hparams import HParams, load_hparams
-from korser.config.usage import keep_used, require_used
+from korser.config.names import check_shared_overrides
+from korser.config.usage import keep_used
 from korser.corpora import load_corpus
 from korser.data.audio_cache import scan_audio
 from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
@@ -70,7 +71,7 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
         If a setting of a model, its data or its split is invalid, a search is missing or incomplete, or was made on
         speakers of a test split.
     """
-    require_used(settings.models, settings.overrides)
+    check_shared_overrides(settings.models, settings.overrides)
     corpora: dict[str, _Material] = {}
     searches: dict[Path, Search] = {}
     plan = []

@@ -122,8 +122,8 @@ def _require_device(device: str) -> str:
 
 
 # -- types of settings; a description is what an error says is expected ------------------------------------------------
-PositiveInt = Annotated[int, Field(ge=1, description="an integer >= 1")]
-NonNegativeInt = Annotated[int, Field(ge=0, description="an integer >= 0")]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="an integer >= 1 and < 2**31")]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31, description="an integer >= 0 and < 2**31")]
 FiniteNumber = Annotated[float, Field(allow_inf_nan=False, description="a number")]
 NonNegativeNumber = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number >= 0")]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number > 0")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -266,13 +268,36 @@ def _load(
     try:
         values = load_hyperpyyaml(resolved, loader=loader)
     except Exception as error:  # whatever a constructor raises, the settings caused it
+        key = _find_failing_key(resolved, source, loader)
+        where = f" (in {_shown(text, key)})" if key else ""
         cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
         if isinstance(cause, UserError):
-            raise cause from error
+            raise UserError(f"{cause}{where}") from error
         _refuse_invalid_frontend(resolved, source, loader)
-        raise UserError(f"{source}: {describe_error(error)}") from error
+        raise UserError(f"{source}: {describe_error(error)}{where}") from error
     refuse_namesakes(folders)  # among the modules that were imported only now
     return HParams(values, name=name, folders=folders, text=resolved, layers=layers)
+
+
+def _find_failing_key(resolved: str, source: Path | str, loader: type[ruamel.yaml.Loader]) -> str | None:
+    """Return the first top-level key that cannot be built, by bisection; None if the cause is no single key."""
+    root = compose(resolved, source)
+    entries, built, failing = root.value, 0, len(root.value)
+    while failing - built > 1:
+        middle = (built + failing) // 2
+        root.value = entries[:middle]
+        try:
+            load_hyperpyyaml(yaml.serialize(root, allow_unicode=True), loader=loader)
+            built = middle
+        except Exception:
+            failing = middle
+    return entries[built][0].value if entries else None
+
+
+def _shown(text: str, key: str) -> str:
+    """Return a key and its value as written, in one line."""
+    value = yaml.serialize(get_value(compose(text, key), key), allow_unicode=True, width=math.inf)
+    return textwrap.shorten(f"{key}: {value}", 200, placeholder=" ...")
 
 
 def _refuse_invalid_frontend(resolved: str, source: Path | str, loader: type[ruamel.yaml.Loader]) -> None:

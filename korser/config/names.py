@@ -13,11 +13,17 @@ from korser.config.imports import accepted_arguments, locate, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
 from korser.config.nodes import keys_of, references, target_of
 from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, RunOptions, TrainSettings, find_invalid_values
-from korser.config.usage import find_unused
+from korser.config.usage import describe_unused, find_unused, keep_used
 from korser.utils.errors import UserError
 from korser.utils.text import closest_name, did_you_mean
 
-__all__ = ["FREE_MAPPINGS", "check_overrides", "find_unknown_names", "find_unknown_overrides"]
+__all__ = [
+    "FREE_MAPPINGS",
+    "check_overrides",
+    "check_shared_overrides",
+    "find_unknown_names",
+    "find_unknown_overrides",
+]
 
 FREE_MAPPINGS = ("overrides", "space")  # settings of searches and comparisons whose keys are settings of models
 
@@ -45,6 +51,28 @@ def check_overrides(path: str | Path, overrides: Mapping[str, Any]) -> None:
         errors = layers.errors + find_unknown_overrides(layers, own, RunOptions)
     if errors:
         raise UserError("\n".join(errors))
+
+
+def check_shared_overrides(paths: Iterable[Path], overrides: Mapping[str, Any]) -> None:
+    """Refuse overrides of several models that do not exist, are invalid, or have an effect on none of them.
+
+    Raises
+    ------
+    UserError
+        One line per override, which names it as ``overrides.KEY``.
+    """
+    paths, used, errors = list(paths), set(), []
+    for path in paths:
+        own = keep_used(path, overrides)
+        used.update(own)
+        try:
+            check_overrides(path, own)
+        except UserError as error:
+            errors += [f"overrides: {line}" for line in str(error).splitlines()]
+    models = ", ".join(path.stem for path in paths)
+    errors += [describe_unused(f"overrides.{key}", models) for key in overrides if key not in used]
+    if errors:
+        raise UserError("\n".join(dict.fromkeys(errors)))
 
 
 def find_unknown_overrides(layers: Layers, overrides: Mapping[str, Any] | None, schema: type[Settings]) -> list[str]:

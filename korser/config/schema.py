@@ -81,7 +81,7 @@ class RunOptions(Settings):
     grad_accumulation_factor: PositiveInt = 1
     optimizer_step_limit: PositiveInt | None = None
     tqdm_colored_bar: Annotated[bool, Effect.NONE] = False
-    tqdm_barcolor: Annotated[dict[str, str] | None, Effect.NONE] = None
+    tqdm_barcolor: Annotated[dict[Literal["train", "valid", "test"], str], Effect.NONE] = {}
 
 
 # run options that korser does not pass on to SpeechBrain, and what to use in their place
@@ -176,7 +176,7 @@ class TrainSettings(RunOptions):
     # tasks
     tasks: Annotated[list, AfterValidator(_require_tasks)]
     class_weights: Literal["balanced"] | None
-    label_smoothing: Annotated[Proportion | None, Effect.REFERENCED] = None
+    label_smoothing: Annotated[Proportion, Effect.REFERENCED] = 0.0  # missing if nothing refers to it
 
     # model
     frontend: Annotated[Any, checked_by(_require_frontend)]
@@ -187,7 +187,7 @@ class TrainSettings(RunOptions):
     batch_size: PositiveInt
     lr: NonNegativeNumber
     n_epochs: PositiveInt
-    patience: Annotated[PositiveInt | None, Effect.REFERENCED] = None
+    patience: Annotated[PositiveInt, Effect.REFERENCED] = 1  # missing if nothing refers to it
     warmup: Proportion
     n_buckets: PositiveInt
     opt_class: Annotated[Factory, AfterValidator(_refuse_lr)]

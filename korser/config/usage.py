@@ -12,10 +12,9 @@ from korser.config.fields import Effect, keys_with
 from korser.config.layers import Layers, merge_layers
 from korser.config.nodes import keys_of, nodes, references
 from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, TrainSettings
-from korser.utils.errors import UserError
 from korser.utils.text import closest_name
 
-__all__ = ["find_unused", "keep_used", "remove_unused", "require_used"]
+__all__ = ["describe_unused", "find_unused", "keep_used", "remove_unused"]
 
 READ = frozenset(TrainSettings.model_fields) - keys_with(TrainSettings, Effect.REFERENCED) | {"description"}
 
@@ -71,22 +70,6 @@ def keep_used(path: str | Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if key.partition(".")[0] not in unused}
 
 
-def require_used(paths: Iterable[str | Path], overrides: Mapping[str, Any]) -> None:
-    """Refuse overrides that have an effect on none of some models.
-
-    Raises
-    ------
-    UserError
-        One line per override.
-    """
-    paths = [Path(path) for path in paths]
-    used = {key for path in paths for key in keep_used(path, overrides)}
-    models = ", ".join(path.stem for path in paths)
-    errors = [_describe(f"overrides.{key}", models) for key in overrides if key not in used]
-    if errors:
-        raise UserError("\n".join(errors))
-
-
 def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str]:
     """Find what the uppermost file and the overrides set without effect.
 
@@ -103,7 +86,7 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
     read = () if "frontend" in keys_of(layers.root) else written
     used = used_keys(layers.root, read)
     given = [key for key in overrides or {} if key.partition(".")[0] in keys_of(layers.without_overrides)]
-    errors = [_describe(key, path.stem) for key in given if key.partition(".")[0] not in used]
+    errors = [describe_unused(key, path.stem) for key in given if key.partition(".")[0] not in used]
     used |= used_keys(layers.without_overrides, read)
     known = [*written, *TrainSettings.model_fields, "description"]
     for key in keys_of(upper):
@@ -113,7 +96,7 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
         elif top in used or top not in keys_of(layers.root):
             continue
         elif top in known:
-            errors.append(f"{path}: {_describe(key, path.stem)}")
+            errors.append(f"{path}: {describe_unused(key, path.stem)}")
         else:
             errors.append(
                 f"{path}: nothing uses '{key}'{closest_name(key, known)}: name it in a !ref, or begin it with '_' if "
@@ -122,5 +105,6 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
     return errors
 
 
-def _describe(key: str, models: str) -> str:
+def describe_unused(key: str, models: str) -> str:
+    """Return what is wrong with a setting that has no effect."""
     return f"'{key}' has no effect on {models}, where nothing refers to it: remove it"

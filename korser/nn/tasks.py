@@ -1,6 +1,8 @@
 """What the model predicts about an utterance."""
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 
 from korser.utils.errors import UserError
 
@@ -25,7 +27,7 @@ class Task:
     Raises
     ------
     UserError
-        If the weight is negative.
+        If the name is no text or the weight no number >= 0.
     """
 
     name: str
@@ -34,5 +36,7 @@ class Task:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if not self.weight >= 0:
+        if not isinstance(self.name, str) or not self.name:
+            raise UserError(f"name of a task is {self.name!r}: expected the name of a column")
+        if not isinstance(self.weight, Real) or isinstance(self.weight, bool) or not 0 <= self.weight < math.inf:
             raise UserError(f"weight of task '{self.name}' is {self.weight!r}: expected a number >= 0")

@@ -19,7 +19,7 @@ from optuna.trial import Trial, TrialState
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from korser.config.usage import require_used
+from korser.config.names import check_shared_overrides
 from korser.runs.directory import RunDirectory
 from korser.search.configuration import FINAL_STATES, Configuration, read_epochs, read_result, values_text
 from korser.search.plan import SearchPlan, make_plan
@@ -63,7 +63,7 @@ def search(settings: SearchSettings, workers: Workers, show: Callable[[str], Non
         If a setting, the data or the storage is invalid: before the first trial of any model. At the end, if a model
         has no complete trial.
     """
-    require_used(settings.models, settings.overrides)
+    check_shared_overrides(settings.models, settings.overrides)
     searchers = [Searcher(make_plan(settings, yaml), settings, workers) for yaml in settings.models]
     texts = []
     for searcher in searchers:

@@ -11,7 +11,16 @@ import optuna
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
-from korser.config.fields import Folder, NonNegativeInt, PositiveInt, Settings, check, complete_error, require_some
+from korser.config.fields import (
+    Folder,
+    NonNegativeInt,
+    PositiveInt,
+    Settings,
+    check,
+    complete_error,
+    require_some,
+    show,
+)
 from korser.config.names import FREE_MAPPINGS
 from korser.config.nodes import compose, get_value
 from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
@@ -93,7 +102,7 @@ def _check_sampler(sampler: Callable) -> None:
         raise ValueError("expected !name:, as in !name:optuna.samplers.TPESampler {multivariate: true}")
     make = getattr(sampler, "func", sampler)
     if "seed" not in inspect.signature(make).parameters:
-        raise ValueError(f"{make.__name__} takes no seed; for the complete grid write null")
+        raise ValueError(f"{show(make)} takes no seed; for the complete grid write null")
     try:
         made = sampler(seed=0)
     except Exception as error:  # an argument that it refuses, or a package that it needs

@@ -162,3 +162,19 @@ def test_a_setting_without_effect_is_refused_or_if_a_base_states_it_ignored(tmp_
     with pytest.raises(UserError, match="'label_smoothing' has no effect on my"):  # the head is not given it
         load_hparams(tmp_path / "my.yaml", {"label_smoothing": 0.1})
     assert load_hparams(HPARAMS / "mel_mtl.yaml", {"gender_weight": 0.5})["gender"].weight == 0.5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"emotion_weight": "null"}, "weight of task 'emotion' is None: .* .in emotion: .*<emotion_weight>"),
+        ({"emotion.name": "[1]"}, r"name of a task is \[1\]: expected the name of a column"),
+        ({"backbone.dropout": "1.5"}, "dropout probability .* but got 1.5.*in backbone: !new:korser.*dropout: 1.5"),
+        ({"epoch_counter.limit": "text"}, "invalid literal .*in epoch_counter: .*limit: text"),
+        ({"seed": "9" * 30}, "seed=9+: expected an integer >= 0 and < 2"),
+    ],
+    ids=str,
+)
+def test_an_object_that_cannot_be_built_is_named_by_its_key(overrides, said):
+    with pytest.raises(UserError, match=said):
+        load_hparams(HPARAMS / "mel_mtl.yaml", overrides)
