@@ -138,9 +138,8 @@ def significance_marks(models: Models, entries: Mapping[str, Mapping], tests: pd
             continue
         of_both = tests["model_a"].isin([best, label]) & tests["model_b"].isin([best, label])
         for pair in tests[of_both].to_dict("records"):
-            best_is_better = (pair["difference"] > 0) == (pair["model_a"] == best)
             if pd.isna(pair["p"]):
                 marks[label] = "untested"
-            elif not (pair["significant"] and best_is_better):
+            elif not pair["significant"] or (pair["difference"] > 0) != (pair["model_a"] == best):
                 marks[label] = "same"
     return marks

@@ -76,6 +76,13 @@ def test_only_common_seeds_are_paired(tmp_path):
     assert np.isnan(apart["p"]) and np.isnan(apart["p_holm"]) and apart["note"] == "they have no seed in common"
 
 
+def test_models_without_a_common_seed_are_not_tested(tmp_path):
+    write_run(tmp_path, "a", seed=1)
+    write_run(tmp_path, "b", seed=2)
+    text = compare(load_runs(tmp_path)).to_markdown()
+    assert "they have no seed in common" in text and "differences could not be tested" in text
+
+
 def test_different_corpora_are_refused(tmp_path):
     write_run(tmp_path, "leaf_stl")
     write_run(tmp_path, "leaf_mtl", corpus="other")

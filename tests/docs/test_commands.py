@@ -6,6 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
+import korser.testing.report  # noqa: F401  before load_hparams is replaced where it is defined
 from korser import UserError, load_hparams
 from korser.cli import COMMANDS
 
