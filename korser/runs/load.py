@@ -108,7 +108,8 @@ class Run:
     def data_folder(self) -> Path:
         """Folder of the corpus."""
         node = get_value(compose(self.hparams, self.directory.settings_file), "data_folder")
-        return folder_of(node.value if isinstance(node, yaml.ScalarNode) else "")
+        name = node.value if isinstance(node, yaml.ScalarNode) else ""
+        return folder_of(Path(self.info.get("working_folder", ""), name))
 
     @cached_property
     def recordings(self) -> pd.DataFrame | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,9 @@ def is_trusted(directory: RunDirectory, *, trust: bool = False) -> bool:
 def load_recorded(directory: RunDirectory, *, trust: bool = False) -> HParams:
     """Build the objects of a run's settings.
 
-    A run that this user made is built as it was recorded. In another one, what is neither korser's nor an installed
-    plugin's needs trust (:func:`is_trusted`); modules beside its settings are not imported without it.
+    A run that this user made is built as it was recorded, with paths relative to the folder where it was made. In
+    another one, what is neither korser's nor an installed plugin's needs trust (:func:`is_trusted`); modules beside its
+    settings are not imported without it.
 
     Raises
     ------
@@ -66,12 +69,25 @@ def load_recorded(directory: RunDirectory, *, trust: bool = False) -> HParams:
         If the run needs trust and has none, or its objects cannot be built.
     """
     trusted = is_trusted(directory, trust=trust)
-    info, text, file = directory.info(), directory.settings_text(), directory.settings_file
-    return load_resolved(text, name=info["model"], folders=info["yaml_folders"], source=file, trusted=trusted)
+    info, text, file = directory.info(), directory.settings_text(), directory.settings_file.absolute()
+    with _inside(info.get("working_folder") if trusted else None):
+        return load_resolved(text, name=info["model"], folders=info["yaml_folders"], source=file, trusted=trusted)
+
+
+@contextmanager
+def _inside(folder: str | None) -> Iterator[None]:
+    """Make a folder the current one, if it exists."""
+    current = os.getcwd()
+    if folder is not None and Path(folder).is_dir():
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(current)
 
 
 def _signed(settings: str, info: dict[str, Any]) -> list[Any]:
-    return [settings, info.get("model"), info.get("yaml_folders")]
+    return [settings, *(info.get(key) for key in ("model", "yaml_folders", "working_folder"))]
 
 
 def _require_consent(file: Path, foreign: Sequence[str], folders: Sequence[str]) -> None:

@@ -120,6 +120,7 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
     return {
         "model": hparams.name,
         "yaml_folders": hparams.folders,
+        "working_folder": str(Path.cwd()),  # of relative paths in the settings
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
         "identified_by_folder": corpus.identified_by_folder,

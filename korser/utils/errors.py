@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-__all__ = ["UserError", "raise_faults"]
+__all__ = ["UserError", "causes", "raise_faults"]
 
 MAX_LINES = 10  # of faults in one message
 
@@ -22,3 +22,12 @@ def raise_faults(faults: Sequence[str]) -> None:
     if faults:
         more = [f"and {len(faults) - MAX_LINES} more faults"] if len(faults) > MAX_LINES else []
         raise UserError("\n".join([*faults[:MAX_LINES], *more]))
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, the one ``from`` which it was raised, and so on; each once, since they may form a circle."""
+    seen: list[BaseException] = []
+    while error is not None and not any(error is other for other in seen):
+        yield error
+        seen.append(error)
+        error = error.__cause__

@@ -11,7 +11,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from korser.utils.errors import UserError
+from korser.utils.errors import UserError, causes
 
 __all__ = ["gpu_is_full", "is_out_of_memory", "memory_advice", "shortage"]
 
@@ -41,16 +41,15 @@ def gpu_is_full(error: BaseException) -> bool:
     return type(error).__name__ == GPU_OUT_OF_MEMORY or GPU_ALLOCATION_FAILED in str(error)
 
 
-def is_out_of_memory(error: BaseException | None) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, also where a :class:`UserError` was raised ``from`` that error."""
-    while error is not None:
-        if isinstance(error, MemoryError) or gpu_is_full(error):
+    for cause in causes(error):
+        if isinstance(cause, MemoryError) or gpu_is_full(cause):
             return True
-        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
             return True
-        if isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY):
+        if isinstance(cause, RuntimeError) and any(text in str(cause) for text in OUT_OF_MEMORY):
             return True
-        error = error.__cause__
     return False
 
 
@@ -83,12 +82,10 @@ def shortage(error: BaseException) -> str | None:
 
     None for any other error, and for one that says it itself (:func:`memory_advice`).
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
             limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             return f"too many open files: raise the limit (ulimit -n, now {limit}), or run fewer workers at a time"
-        cause = cause.__cause__
     if isinstance(error, UserError) or not is_out_of_memory(error):
         return None
     return _describe(error, "give shorter recordings, or fewer of them or of the runs at a time, or end other programs")

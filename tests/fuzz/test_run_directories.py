@@ -50,10 +50,17 @@ def commands(overrides, run_dir, recording, folder):
         "predict": ["predict", run_dir, recording],
         "evaluate": ["evaluate", run_dir, "--corpus=csv", f"--data_folder={recording.parent}"],
         "plot": ["plot", run_dir, f"--out={folder / 'figures'}"],
-        "compare": ["compare", "compare.yaml", f"--runs=[{run_dir}]", f"--output_folder={folder / 'out'}"],
+        "compare": [
+            "compare",
+            "compare.yaml",
+            "--models=[]",
+            f"--runs=[{run_dir}]",
+            f"--output_folder={folder / 'out'}",
+        ],
         "compare robustness": [
             "compare",
             "compare.yaml",
+            "--models=[]",
             f"--runs=[{run_dir}]",
             "--robustness=[noise_10dB]",
             f"--output_folder={folder / 'out'}",

@@ -12,6 +12,7 @@ from helpers import run
 from korser import load_hparams, train
 from korser.inference.predict import load_trained_model
 from korser.runs.directory import run_folder
+from korser.runs.load import load_runs
 from korser.utils.errors import UserError
 
 FRONTEND = """
@@ -127,3 +128,24 @@ def test_the_question_at_the_terminal(tampered, fresh, tmp_path, monkeypatch, ca
             load_trained_model(tampered)
         assert "os.system (" in capsys.readouterr().err
     assert (tmp_path / "executed").exists() == (answer == "y")
+
+
+def test_relative_paths_are_those_of_the_folder_where_the_run_was_made(tiny_corpus, tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copytree(tiny_corpus, project / "data")
+    (project / "scale.txt").write_text("2")
+    (project / "scaled_frontend.py").write_text(
+        "from pathlib import Path\nfrom korser.plugins.frontends.mel import Mel\n\nclass Scaled(Mel):\n"
+        "    def __init__(self, *, file):\n        super().__init__()\n"
+        "        self.scale = float(Path(file).read_text())\n"
+    )
+    (project / "my.yaml").write_text("base: mel_stl.yaml\nfrontend: !new:scaled_frontend.Scaled {file: scale.txt}\n")
+    monkeypatch.chdir(project)
+    settings = tiny_overrides("data", tmp_path) | {"n_epochs": "1"}
+    hparams = load_hparams("my.yaml", settings)
+    train(hparams, run_folder(hparams))
+    monkeypatch.chdir(tmp_path)
+    trained = load_trained_model(run_folder(hparams))
+    assert trained.model.frozen_stages[0].scale == 2 and not trained.warnings
+    assert load_runs(run_folder(hparams))[0].data_folder == project / "data"

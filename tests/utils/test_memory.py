@@ -55,3 +55,9 @@ def test_too_many_open_files():
     wrapped = UserError("cannot write x")
     wrapped.__cause__ = error
     assert "ulimit -n" in shortage(wrapped)
+
+
+def test_errors_may_name_each_other_as_cause():
+    one, other = UserError("one"), RuntimeError("other")
+    one.__cause__, other.__cause__ = other, one
+    assert shortage(one) is None and shortage(other) is None
