@@ -11,8 +11,9 @@ from helpers import run
 
 from korser import load_hparams, train
 from korser.inference.predict import load_trained_model
-from korser.runs.directory import run_folder
+from korser.runs.directory import RunDirectory, run_folder
 from korser.runs.load import load_runs
+from korser.runs.trust import load_recorded
 from korser.utils.errors import UserError
 
 FRONTEND = """
@@ -146,6 +147,6 @@ def test_relative_paths_are_those_of_the_folder_where_the_run_was_made(tiny_corp
     hparams = load_hparams("my.yaml", settings)
     train(hparams, run_folder(hparams))
     monkeypatch.chdir(tmp_path)
-    trained = load_trained_model(run_folder(hparams))
-    assert trained.model.frozen_stages[0].scale == 2 and not trained.warnings
+    assert load_recorded(RunDirectory(run_folder(hparams)))["frontend"].scale == 2
+    assert not load_trained_model(run_folder(hparams)).warnings
     assert load_runs(run_folder(hparams))[0].data_folder == project / "data"
