@@ -7,6 +7,7 @@ runs inside ``main``, once its arguments are parsed: help and mistakes are answe
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -170,6 +171,7 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
         By default those of this process.
     """
     _log_to_terminal()
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook's value may name what is not installed here
     try:
         with orderly_exit():
             recipe([_expand_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
@@ -181,6 +183,9 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
         sys.exit(1)
     except (UserError, RuntimeError, OSError, MemoryError) as error:
         text = shortage(error)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            text = f"cannot write the output: {error.strerror}"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered is written at the end
         if text is None and not isinstance(error, UserError):
             raise
         print("\n".join(f"error: {line}" for line in (text or str(error)).splitlines()), file=sys.stderr)

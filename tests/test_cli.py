@@ -1,5 +1,6 @@
 """The korser command: help, mistakes, and answers without waiting for imports."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,12 @@ def test_several_mistakes_are_a_line_each(capsys):
     assert capsys.readouterr().err == "error: lr=a: wrong\nerror: seed=b: wrong\n"
 
 
+def test_a_backend_of_matplotlib_that_is_not_installed(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://not_installed")
+    cli.run(lambda arguments: None, [])
+    assert os.environ["MPLBACKEND"] == "agg"
+
+
 @pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")])
 def test_a_lack_of_memory_or_files_is_one_line(capsys, error):
     def starved(arguments):
@@ -71,6 +78,14 @@ def test_a_lack_of_memory_or_files_is_one_line(capsys, error):
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+def test_output_that_cannot_be_written():
+    code = "from korser import cli; cli.run(lambda arguments: print('x' * 100_000), [])"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr == "error: cannot write the output: No space left on device\n"
 
 
 SCRIPT = """

@@ -107,12 +107,14 @@ def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:
         files.append((path, root))
         if base is None:
             return files
+        if not isinstance(base, yaml.ScalarNode):
+            raise UserError(f"{path}: base is a {base.id}, expected the name of one settings file")
         path = _base_of(path, base.value)
 
 
 def _base_of(path: Path, name: str) -> Path:
     for file in (path.parent / os.path.expanduser(name), SHIPPED / name):
-        if file.exists():
+        if file.is_file():
             return file
     near = closest_name(name, [file.name for folder in (path.parent, SHIPPED) for file in folder.glob("*.yaml")])
     raise UserError(f"{path}: base '{name}' is neither in {path.parent} nor a file of korser{near}")

@@ -92,6 +92,8 @@ class _BoundedLoader(yaml.SafeLoader):
             self._count += 1
             children = node.value if isinstance(node.value, list) else []
             parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+            for key in [child[0] for child in children if isinstance(child, tuple)]:
+                self._require(isinstance(key, yaml.ScalarNode), "expected text as key", key.start_mark)
             levels = 1 + max((self._sizes[id(part)][1] for part in parts), default=0)
             self._sizes[id(node)] = self._count - before, levels
         self._require(self._depth + levels <= MAX_DEPTH + 1, f"expected at most {MAX_DEPTH} levels", mark)

@@ -16,6 +16,7 @@ recorded at several (XX otherwise, and for all neutral speech), so most intensit
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -39,7 +40,7 @@ _NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})\.(?:wav|flac)", 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
     files = find_files(data_folder, _NAME, layout=LAYOUT)
-    actors = _demographics(Path(data_folder).expanduser().resolve())
+    actors = _demographics(Path(os.path.expanduser(data_folder)).resolve())
     rows = []
     for path, match in files:
         actor, sentence, emotion, intensity = match.groups()

@@ -126,7 +126,7 @@ def _check_options(tasks: Any, classes: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _find_csv(data_folder: str | Path) -> Path:
-    file = Path(data_folder).expanduser().resolve() if data_folder else None
+    file = Path(os.path.expanduser(data_folder)).resolve() if data_folder else None
     if file is not None and file.is_dir():
         file = file / "manifest.csv"
     if file is None or not file.is_file():

@@ -77,7 +77,7 @@ def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> 
     UserError
         If the folder is missing or no file matches.
     """
-    folder = Path(data_folder).expanduser().resolve() if data_folder else None
+    folder = Path(os.path.expanduser(data_folder)).resolve() if data_folder else None
     if folder is None or not folder.is_dir():
         raise UserError(f"data_folder={data_folder}: not a folder; expected {layout}")
     found = []
@@ -157,6 +157,9 @@ def apply_label_map(
             raise UserError(f"label_map: the corpus has no task '{task}'{did_you_mean(task, classes)}")
         if not isinstance(renames, dict):
             raise UserError(f"label_map.{task}={renames!r}: expected pairs {{old: new}}")
+        for old, new in renames.items():
+            if isinstance(new, (dict, list)):
+                raise UserError(f"label_map.{task}.{old}={new!r}: expected the name of a class, or null to drop it")
         renames = {identify(old): identify(new) for old, new in renames.items()}
         known = dict.fromkeys([*classes[task], *data[task].dropna().unique()])
         for old in renames:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def find_audio(folder: str | Path) -> list[str]:
     UserError
         If the folder does not exist or has no audio files.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise UserError(f"data_folder {folder} is not a folder: name one with audio files, or set its corpus")
     paths = list_audio(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,7 +88,7 @@ def _prepare_config(config: PretrainedConfig) -> PretrainedConfig:
 def _read_checkpoint(
     source: str, config: dict[str, Any], revision: str | None
 ) -> tuple[Wav2Vec2ForPreTraining, Wav2Vec2FeatureExtractor]:
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     place = path if path.is_dir() else source
     if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2):
         raise UserError(f"source: {source} is not a folder: name a checkpoint's folder, a hub id, or null")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def short_names(sources: Sequence[str]) -> list[str]:
     """
     folders = {}
     for source in sources:
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))
         if path.is_absolute() or Path(source).is_dir():
             folders[source] = path.resolve().parts
     return [_short_name(source, folders) if source in folders else source for source in sources]

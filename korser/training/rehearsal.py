@@ -226,7 +226,9 @@ def _embedding_fault(size: int, result: Any, x: torch.Tensor, lengths: torch.Ten
     expected = len(x), size
     if not torch.is_tensor(result) or result.shape != expected or not result.is_floating_point():
         return f"{_show(result)} instead of {expected}, for {len(x)} utterances and output_size={size}"
-    return None
+    if result.dtype == torch.float64:
+        return f"{_show(result)}, which the head does not take"
+    return _nonfinite(result, x)
 
 
 def _logits_fault(tasks: Sequence[Task], result: Any, embedding: torch.Tensor) -> str | None:
@@ -238,7 +240,7 @@ def _logits_fault(tasks: Sequence[Task], result: Any, embedding: torch.Tensor) -
             return f"{_show(logits)} instead of {expected} for task '{task.name}'"
     if all((result[t.name] >= 0).all() and ((result[t.name].sum(1) - 1).abs() < 1e-3).all() for t in tasks):
         return "probabilities, of which softmax would be taken once more"
-    return None
+    return next((fault for task in tasks if (fault := _nonfinite(result[task.name], embedding))), None)
 
 
 def _loss_fault(tasks: Sequence[Task], result: Any, logits: Mapping[str, torch.Tensor], *given: Any) -> str | None:
@@ -252,6 +254,8 @@ def _loss_fault(tasks: Sequence[Task], result: Any, logits: Mapping[str, torch.T
     for name in dict.fromkeys([*(task.name for task in tasks), *by_task]):
         if not _is_scalar(by_task.get(name)):
             return f"{_show(by_task.get(name))} as loss of '{name}' instead of a tensor of shape ()"
+    if given and all((given[0][task.name] != MISSING).all() for task in tasks):  # else there may be nothing to average
+        return next((fault for task in tasks if (fault := _nonfinite(loss, logits[task.name]))), None)
     return None
 
 
@@ -274,6 +278,13 @@ def _wav_augment_fault(result: Any, x: torch.Tensor, lengths: torch.Tensor) -> s
 
 def _are_tensors(values: Any, n: int) -> bool:
     return isinstance(values, (tuple, list)) and len(values) == n and all(map(torch.is_tensor, values))
+
+
+def _nonfinite(result: torch.Tensor, given: torch.Tensor) -> str | None:
+    """Describe NaN and infinite values that a part makes of finite ones."""
+    if given.isfinite().all() and not result.isfinite().all():
+        return f"{(~result.isfinite()).sum()} of {result.numel()} values that are NaN or infinite"
+    return None
 
 
 def _is_scalar(value: Any) -> bool:

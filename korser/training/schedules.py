@@ -160,6 +160,11 @@ def make_schedule(
             schedule = factory(**{p.name: values[p.name] for p in parameters if p.name in values})
     else:
         schedule = copy.deepcopy(factory)
+    if isinstance(schedule, lr_scheduler.OneCycleLR) and schedule.total_steps < total:
+        raise UserError(
+            f"lr_scheduler: OneCycleLR has {schedule.total_steps} steps, the run {total}: leave out total_steps, "
+            "epochs and steps_per_epoch, which are then those of the run"
+        )
     made = Schedule(schedule, optimizer)
     with refused("lr_scheduler", schedule):
         made.start()

@@ -107,7 +107,7 @@ def named_path_digest(value: str | os.PathLike) -> str | None:
     ``.``, ``..`` and ``/`` are taken for text.
     """
     try:
-        path = Path(value).expanduser()
+        path = Path(os.path.expanduser(value))
         named = path.name not in ("", "..") and (path.is_file() or path.is_dir())
         return path_digest(path) if named else None
     except (OSError, ValueError, RuntimeError):  # no path at all, or one that cannot be read

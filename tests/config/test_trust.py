@@ -60,7 +60,7 @@ def test_nothing_is_run_for_a_stranger(tmp_path, monkeypatch, text):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     (tmp_path / "my_module.py").write_text("open('executed', 'w')\nclass Mine: pass\n")
     path = list(sys.path)
-    with pytest.raises(UserError, match="trust") as error:
+    with pytest.raises(UserError, match="trust|expected text as key") as error:
         load(text, [str(tmp_path)])
     assert "\n" not in str(error.value)
     assert not Path("executed").exists() and sys.path == path and "my_module" not in sys.modules

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from korser.config.nodes import plain_value
 from korser.corpora import load_corpus
 from korser.corpora.table import similar_speakers
 from korser.utils.errors import UserError
@@ -100,6 +101,18 @@ def test_a_file_listed_twice_needs_equal_labels(tmp_path):
     assert load_corpus("csv", tmp_path, label_map=label_map).data["emotion"].tolist() == ["joy", "joy"]
     with pytest.raises(UserError, match="rows 2, 3: 'x' and 'y' are the same file"):
         load_corpus("csv", tmp_path)
+
+
+@pytest.mark.parametrize("new", ["[joy]", "{a: b}"])
+def test_a_label_is_mapped_to_one_name(tmp_path, new):
+    make(tmp_path, "path,emotion\na.wav,Joy\n")
+    with pytest.raises(UserError, match=r"label_map.emotion.Joy=.*: expected the name of a class, or null to drop it"):
+        load_corpus("csv", tmp_path, label_map={"emotion": {"Joy": plain_value(new)}})
+
+
+def test_the_home_of_an_unknown_user(tmp_path):
+    with pytest.raises(UserError, match="data_folder=~nobody-here/x: expected a CSV manifest"):
+        load_corpus("csv", "~nobody-here/x")
 
 
 def test_similar_classes_are_reported(tmp_path, caplog):

@@ -62,6 +62,12 @@ class Alike(Head):
     def loss(self, logits, labels, mix=None):
         parts = {t.name: F.cross_entropy(logits[t.name], labels[t.name]) for t in self.tasks}
         return sum(parts.values()), parts
+class Undefined(Head):
+    def forward(self, e): return {n: y if self.training else y / 0 for n, y in super().forward(e).items()}
+class Infinite(Head):
+    def loss(self, *given):
+        loss, parts = super().loss(*given)
+        return loss / 0, parts
 class Plain:
     def __init__(self, **k): pass
 
@@ -79,6 +85,8 @@ class Normed(Mean):
         super().__init__(**k)
         self.norm = nn.BatchNorm1d(4)
     def forward(self, x, lengths): return self.norm(super().forward(x, lengths))
+class Double(Mean):
+    def forward(self, x, lengths): return super().forward(x, lengths).double()
 class Raises(Mean):
     def forward(self, x, lengths): return x @ x
 
@@ -123,10 +131,15 @@ MISTAKES = {
     ): "head: parts.NoWeights: TypeError: NoWeights.__init__() got an unexpected keyword",
     ("head", "!name:parts.Plain"): "head: parts.Plain is not a subclass of torch.nn.Module",
     ("head", "!name:parts.Extra"): "head._extra_state in the state of the model are no tensors, which cannot be saved",
+    ("head", "!name:parts.Undefined"): "head: parts.Undefined: forward returned 2 of 2 values that are NaN or infinite",
+    ("head", "!name:parts.Infinite"): "head: parts.Infinite: loss returned 1 of 1 values that are NaN or infinite",
+    ("backbone", BACKBONE.format("Double")): "backbone: parts.Double: forward returned a tensor of shape (2, 4) and "
+    "torch.float64, which the head does not take",
+    ("lr_scheduler", f"!name:{TORCH}lr_scheduler.OneCycleLR {{total_steps: 3}}"): "OneCycleLR has 3 steps, the run 20",
     ("opt_class", "!name:parts.Step"): "opt_class: parts.Step makes no torch.optim.Optimizer",
     ("backbone", BACKBONE.format("OnlyX")): "backbone: parts.OnlyX: forward(x) does not take its arguments" + EMBEDDING,
     ("backbone", BACKBONE.format("Squeezes")): "backbone: parts.Squeezes: forward returned a tensor of shape (4,) and",
-    ("backbone", BACKBONE.format("Raises")): "parts.py:67, in forward: RuntimeError: ",
+    ("backbone", BACKBONE.format("Raises")): "parts.py:75, in forward: RuntimeError: ",
     (
         "backbone",
         BACKBONE.format("Mean").replace("}", ", size: 8}", 1),
@@ -145,7 +158,7 @@ MISTAKES = {
     ("opt_class", f"!name:{TORCH}AdamW {{betas: a}}"): "opt_class: torch.optim.adamw.AdamW: ",
     ("opt_class", f"!name:{TORCH}LBFGS"): "opt_class: torch.optim.lbfgs.LBFGS: TypeError: LBFGS.step() missing 1 req",
     ("lr_scheduler", "!name:parts.Constant"): "lr_scheduler: Constant cannot be saved in checkpoints",
-    ("lr_scheduler", "!name:parts.ByEpoch"): "lr_scheduler: parts.ByEpoch: parts.py:80, in ",
+    ("lr_scheduler", "!name:parts.ByEpoch"): "lr_scheduler: parts.ByEpoch: parts.py:88, in ",
     (
         "lr_scheduler",
         f"!name:{TORCH}lr_scheduler.StepLR {{step_size: a}}",

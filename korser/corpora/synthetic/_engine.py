@@ -61,7 +61,7 @@ def check_folder(data_folder: str | Path | None) -> Path:
     """Return the absolute folder to make a corpus in; raise a UserError without one."""
     if not data_folder:
         raise UserError(f"data_folder={data_folder!r}: expected the folder of the corpus, created if missing")
-    return Path(data_folder).expanduser().absolute()
+    return Path(os.path.expanduser(data_folder)).absolute()
 
 
 def clamp(value: float, lowest: int, highest: int) -> int:
