@@ -28,9 +28,8 @@ def main(arguments: list[str]) -> None:
     if cli.is_main_process():
         from korser.metrics.evaluate import summary_table
 
-        metrics = directory.metrics()
-        split = "test" if "test" in metrics else "valid"
-        print(summary_table(metrics[split], **headline(directory.info(), split)))
+        split = "test" if "test" in directory.metrics() else "valid"
+        print(summary_table(directory.metrics([split])[split], **headline(directory.info(), split)))
         print(f"\nEverything is in {directory}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,17 @@ __all__ = ["PIECE_SECONDS", "TrainedModel", "load_trained_model", "piece_length"
 
 logger = logging.getLogger(__name__)
 
+SETTINGS = (  # of those of a run, what its model needs
+    "frontend",
+    "backbone",
+    "head",
+    "class_weights",
+    "wav_augment",
+    "cache_folder",
+    "use_cache",
+    "cache_dtype",
+    "extraction_precision",
+)
 PIECE_SECONDS = 30.0  # longer recordings are predicted in pieces, unless the run had longer utterances
 
 
@@ -212,9 +224,12 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool 
     set_arithmetic()
     run_dir = Path(run_dir)
     directory = RunDirectory(run_dir)
-    info = directory.info()
+    info = directory.info(("tasks", "code", "files", "frozen", "initialised_from"))
     directory.metrics()  # written last: without it the run is not complete
     hparams = load_recorded(directory, trust=trust)
+    missing = [key for key in SETTINGS if key not in hparams]
+    if missing:
+        raise UserError(f"{directory.settings_file} is damaged (no '{missing[0]}'): delete it and train again")
     tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in info["tasks"]]
     model = build_model(hparams, tasks)
     warnings = _verify(info, provenance(hparams), run_dir)
@@ -239,7 +254,8 @@ def piece_length(directory: RunDirectory, min_length: int) -> int:
     """Return the samples of the longest input: as long as any utterance of the run, so that these stay whole."""
     seconds = PIECE_SECONDS
     with contextlib.suppress(UserError, KeyError, TypeError, ValueError):  # the manifest is missing or damaged
-        seconds = max(seconds, directory.manifest()["duration"].max())
+        longest = float(directory.manifest()["duration"].max())
+        seconds = max(seconds, longest) if math.isfinite(longest) else seconds
     return max(round(seconds * SAMPLE_RATE), 2 * min_length)
 
 

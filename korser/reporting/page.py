@@ -183,7 +183,7 @@ def _figures(out: Path) -> list[SimpleNamespace]:
     if not (out / "figures.json").exists():
         return []
     found = []
-    for figure in read_json(out / "figures.json"):
+    for figure in read_json(out / "figures.json", list):
         path = out / Path(figure["png"]).name  # pictures from elsewhere are not embedded
         try:
             data = read_bytes(path)

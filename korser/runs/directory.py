@@ -110,13 +110,13 @@ class RunDirectory:
         """Return the path of ``valid``, ``test`` or a degraded test split (:func:`condition_split`)."""
         return self.path / f"{split}.csv"
 
-    def info(self) -> dict[str, Any]:
-        """Read ``run.json``."""
-        return read_json(self.info_file)
+    def info(self, required: Iterable[str] = ()) -> dict[str, Any]:
+        """Read ``run.json``, which must have some keys."""
+        return read_json(self.info_file, required=required)
 
-    def metrics(self) -> dict[str, Any]:
-        """Read ``metrics.json``."""
-        return read_json(self.metrics_file)
+    def metrics(self, required: Iterable[str] = ()) -> dict[str, Any]:
+        """Read ``metrics.json``, which must have some keys."""
+        return read_json(self.metrics_file, required=required)
 
     def cost(self) -> dict[str, Any]:
         """Read ``cost.json``; empty if the file is missing."""
@@ -148,11 +148,11 @@ class RunDirectory:
 
     def interpretable_parameters(self) -> list[dict[str, Any]]:
         """Read ``interpretable_parameters.json``; empty if the file is missing."""
-        return read_json(self.parameters_file) if self.parameters_file.exists() else []
+        return read_json(self.parameters_file, list) if self.parameters_file.exists() else []
 
     def conditions(self) -> list[dict[str, Any]]:
         """Read the list of conditions with predictions on degraded audio; empty if there are none."""
-        return read_json(self.conditions_file) if self.conditions_file.exists() else []
+        return read_json(self.conditions_file, list) if self.conditions_file.exists() else []
 
 
 def condition_split(condition: str) -> str:

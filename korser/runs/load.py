@@ -193,10 +193,7 @@ def load_runs(folders: str | Path | list[str | Path]) -> list[Run]:
 
 
 def _load(directory: RunDirectory) -> Run:
-    info, text = directory.info(), directory.settings_text()
-    missing = [key for key in REQUIRED_INFO if key not in info]
-    if missing:
-        raise UserError(f"{directory.info_file} has no '{missing[0]}': delete the run directory and train again")
+    info, text = directory.info(REQUIRED_INFO), directory.settings_text()
     speaker_independent(info["protocol"])  # refuses an unknown protocol
     compose(text, directory.settings_file)  # refuses what is damaged
     return Run(

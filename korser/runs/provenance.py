@@ -243,7 +243,7 @@ def verify_provenance(hparams: HParams, run_dir: Path) -> None:
     UserError
         Names what has changed. If the corpus is missing, the log says that the data were not verified.
     """
-    info = RunDirectory(run_dir).info()
+    info = RunDirectory(run_dir).info(("code", "files", "checkpoints", "frozen", "tasks"))
     require_same_sources(info, hparams.sources, run_dir)
     tasks = [task["name"] for task in info["tasks"]]
     try:

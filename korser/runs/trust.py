@@ -69,7 +69,8 @@ def load_recorded(directory: RunDirectory, *, trust: bool = False) -> HParams:
         If the run needs trust and has none, or its objects cannot be built.
     """
     trusted = is_trusted(directory, trust=trust)
-    info, text, file = directory.info(), directory.settings_text(), directory.settings_file.absolute()
+    info, text = directory.info(("model", "yaml_folders")), directory.settings_text()
+    file = directory.settings_file.absolute()
     with _inside(info.get("working_folder") if trusted else None):
         return load_resolved(text, name=info["model"], folders=info["yaml_folders"], source=file, trusted=trusted)
 

@@ -179,11 +179,31 @@ def read_text(path: str | Path, fix: str = "") -> str:
         raise UserError(f"cannot read {path}: {reason}{f'; {fix}' if fix else ''}") from error
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file of a run directory; raise a UserError if it is missing or damaged."""
+def read_json(path: str | Path, kind: type = dict, required: Iterable[str] = ()) -> Any:
+    """Read a JSON file of a run directory.
+
+    Parameters
+    ----------
+    path : str or Path
+    kind : type
+        Of the contents, ``dict`` or ``list``.
+    required : iterable of str
+        Keys that there must be.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or damaged.
+    """
     path = Path(path)
     try:
-        return json.loads(read_bytes(path, LARGEST["json"]))
+        values = json.loads(read_bytes(path, LARGEST["json"]))
+        if not isinstance(values, kind):
+            raise ValueError(f"it holds {json.dumps(values)[:40]}, expected a {kind.__name__}")
+        missing = [key for key in required if key not in values]
+        if missing:
+            raise ValueError(f"no '{missing[0]}'")
+        return values
     except (FileNotFoundError, NotADirectoryError):
         folder = path.parent
         if folder.is_file():
@@ -233,9 +253,12 @@ def read_csv(path: str | Path, tasks: Iterable[str] = ()) -> pd.DataFrame:
         raise UserError(f"{Path(path).parent} has no {Path(path).name}: its training has not finished") from None
     except OSError as error:
         raise _damaged(path, error) from error
-    table = pd.read_csv(
-        data, encoding="utf-8-sig", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""]
-    )
+    try:
+        table = pd.read_csv(
+            data, encoding="utf-8-sig", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""]
+        )
+    except ValueError as error:  # also of decoding and of pandas
+        raise _damaged(path, error) from error
     return _map_text(table, unescape_formula)
 
 

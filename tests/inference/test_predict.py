@@ -52,8 +52,11 @@ def test_a_waveform_of_normal_length_is_predicted_as_a_whole(tmp_path):
     assert trained.model.seen == (1000,)
 
 
-@pytest.mark.parametrize("longest, seconds", [(12.5, PIECE_SECONDS), (45.0, 45.0), (None, PIECE_SECONDS)])
+@pytest.mark.parametrize(
+    "longest, seconds", [(12.5, PIECE_SECONDS), (45.0, 45.0), (None, PIECE_SECONDS), (np.inf, PIECE_SECONDS)]
+)
 def test_pieces_are_as_long_as_the_utterances_of_the_run(tmp_path, longest, seconds):
     if longest is not None:
-        write_csv(tmp_path / "manifest.csv", pd.DataFrame({"id": ["a", "b"], "duration": [longest, 1.0]}))
+        manifest = pd.DataFrame({"id": ["a", "b"], "digest": "", "split": "test", "duration": [longest, 1.0]})
+        write_csv(tmp_path / "manifest.csv", manifest)
     assert piece_length(RunDirectory(tmp_path), 400) == seconds * 16000

@@ -68,6 +68,30 @@ def test_run_options_of_speechbrain_take_effect(call, tiny, caplog):
     assert "grad_accumulation_factor: 2\n" in text and "precision: bf16\n" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("hparams.yaml", "seed: 1\n", "no 'frontend'"),
+        ("run.json", "null", "it holds null"),
+        ("run.json", '{"a": 1}', "no 'tasks'"),
+    ],
+)
+def test_predict_names_a_damaged_file(call, trained, data, tmp_path, name, text, reason):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    (run_dir / name).write_text(text)
+    code, _, err = call("predict", run_dir, data / "s0_joy_1.wav")
+    assert code == 2 and f"{run_dir / name} is damaged ({reason}" in err and err.count("\n") == 1
+
+
+def test_train_names_a_damaged_file_of_a_complete_run(call, tiny):
+    arguments = "train", "mel_stl.yaml", *options({**tiny, "n_epochs": "1"})
+    assert call(*arguments)[0] == 0
+    (file,) = Path(tiny["output_folder"]).rglob("metrics.json")
+    file.write_text('{"a": 1}')
+    code, _, err = call(*arguments)
+    assert code == 2 and f"{file} is damaged (no 'valid')" in err
+
+
 # -- predict ---------------------------------------------------------------------------------------------------------
 def test_predict_table_and_json(call, trained, data, tmp_path):
     x, _ = soundfile.read(data / "s0_joy_1.wav")

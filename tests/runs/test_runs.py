@@ -49,7 +49,9 @@ def test_folds_of_a_manifest_are_told_apart(tmp_path):
     [
         (lambda path: (path / "metrics.json").unlink(), "no complete run below .1 incomplete"),
         (lambda path: (path / "run.json").write_text("{"), "run.json is damaged"),
-        (lambda path: (path / "run.json").write_text("{}"), "run.json has no 'model'"),
+        (lambda path: (path / "run.json").write_text("{}"), "run.json is damaged .no 'model'."),
+        (lambda path: (path / "run.json").write_text("null"), "run.json is damaged .it holds null, expected a dict."),
+        (lambda path: (path / "metrics.json").write_text("[1]"), "metrics.json is damaged .it holds .1., expected"),
         (lambda path: (path / "hparams.yaml").write_text("a: ["), "hparams.yaml is not valid YAML"),
         (lambda path: (path / "hparams.yaml").unlink(), "cannot read .*hparams.yaml"),
     ],
@@ -230,7 +232,9 @@ def test_unknown_speakers_are_one_group(tmp_path):
 
 def test_a_damaged_manifest_is_named(tmp_path):
     path = write_run(tmp_path, "mel_stl")
-    (path / "manifest.csv").write_text("garbage\n")
     (run,) = load_runs(tmp_path)
-    with pytest.raises(UserError, match="manifest.csv is damaged .no column 'id'.: train again"):
-        _ = run.recordings
+    damage = {b"garbage\n": "no column 'id'", b"": "No columns to parse", b"id\n\xe9\n": "'utf-8' codec"}
+    for content, reason in damage.items():
+        (path / "manifest.csv").write_bytes(content)
+        with pytest.raises(UserError, match=f"manifest.csv is damaged .{reason}"):
+            _ = run.recordings
