@@ -158,10 +158,6 @@ def check(schema: type[SettingsType], values: Mapping[str, Any], source: Path | 
     **context
         For the validators of the schema.
 
-    Returns
-    -------
-    Settings
-
     Raises
     ------
     UserError

@@ -183,10 +183,6 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -
         ``{key: value}``; keys may be dotted, and strings are read as YAML (``"3"`` is a number,
         ``"!new:my.Class {a: 1}"`` an object).
 
-    Returns
-    -------
-    HParams
-
     Raises
     ------
     UserError

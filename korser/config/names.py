@@ -17,13 +17,7 @@ from korser.config.usage import describe_unused, find_unused, keep_used
 from korser.utils.errors import UserError
 from korser.utils.text import closest_name, did_you_mean
 
-__all__ = [
-    "FREE_MAPPINGS",
-    "check_overrides",
-    "check_shared_overrides",
-    "find_unknown_names",
-    "find_unknown_overrides",
-]
+__all__ = ["FREE_MAPPINGS", "check_overrides", "check_shared_overrides", "find_unknown_names", "find_unknown_overrides"]
 
 FREE_MAPPINGS = ("overrides", "space")  # settings of searches and comparisons whose keys are settings of models
 

@@ -97,10 +97,6 @@ def make_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     ----------
     rows : sequence of mapping
         ``id``, ``path``, ``speaker``, labels, extras.
-
-    Returns
-    -------
-    pandas.DataFrame
     """
     data = pd.DataFrame(rows, dtype=object)
     data = data.where(data.notna(), None)

@@ -89,14 +89,6 @@ def read_recording(path: str | Path) -> Recording:
     :func:`torchaudio.functional.resample`, unusual ones (44,101 Hz) by :func:`scipy.signal.resample_poly`. All samples
     that a file has are used, whatever length its header states.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Recording
-
     Raises
     ------
     UserError

@@ -13,12 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from korser.metrics.intervals import (
-    effective_speakers,
-    interval_from_variance,
-    jackknife_variance,
-    why_no_interval,
-)
+from korser.metrics.intervals import effective_speakers, interval_from_variance, jackknife_variance, why_no_interval
 from korser.metrics.scores import ALL_METRICS, METRICS, chance_calibration_error, present_classes
 
 __all__ = ["ALPHA", "METRICS", "difference", "estimate", "interval", "per_speaker"]

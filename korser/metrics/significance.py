@@ -244,10 +244,6 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
     p : sequence of float or None
         None or NaN is a test that could not be made; it is not counted.
 
-    Returns
-    -------
-    list of float or None
-
     Example
     -------
     >>> holm([0.01, 0.04, 0.03, None])

@@ -124,15 +124,7 @@ def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
 
 
 class Output:
-    """What is written after each round: the Hugging Face folder, and messages.
-
-    Parameters
-    ----------
-    hparams : HParams
-    run_dir : Path
-    transformer : transformers.Wav2Vec2ForPreTraining
-    preprocessor : transformers.Wav2Vec2FeatureExtractor
-    """
+    """What is written after each round: the Hugging Face folder, and messages."""
 
     def __init__(
         self,

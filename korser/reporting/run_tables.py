@@ -63,10 +63,6 @@ def readable_settings(text: str) -> dict[str, str]:
     text : str
         A run's ``hparams.yaml``.
 
-    Returns
-    -------
-    dict of str to str
-
     Example
     -------
     >>> readable_settings("mel: &a !new:my.Mel {n_mels: 64}\nnet: !new:my.Net {input: *a}")

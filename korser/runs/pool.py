@@ -151,10 +151,6 @@ def pool_runs(label: str, runs: Iterable[Run], *, split: str = "test") -> ModelP
     split : str
         See :meth:`Run.predictions`.
 
-    Returns
-    -------
-    ModelPredictions
-
     Raises
     ------
     UserError
@@ -224,10 +220,6 @@ def require_same_truth(task: str, one: pd.DataFrame, other: pd.DataFrame, name: 
 
 def require_same_utterances(one: ModelPredictions, other: ModelPredictions) -> None:
     """Raise a UserError unless two models predicted the same utterances with the same labels.
-
-    Parameters
-    ----------
-    one, other : ModelPredictions
 
     Raises
     ------

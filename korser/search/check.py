@@ -23,10 +23,7 @@ __all__ = ["check_values"]
 
 
 def check_values(
-    yaml: Path,
-    fixed: Mapping[str, Any],
-    dimensions: Sequence[SearchDimension],
-    classes: Mapping[str, Sequence[str]],
+    yaml: Path, fixed: Mapping[str, Any], dimensions: Sequence[SearchDimension], classes: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
     """Rehearse training with every value of every searched setting, the others at their defaults.
 

@@ -83,12 +83,7 @@ class HasTrainedState(Protocol):
 
 @register_checkpoint_hooks
 class TrainedState:
-    """The trained weights of a model as a recoverable; frozen ones are not copied into checkpoints.
-
-    Parameters
-    ----------
-    model : HasTrainedState
-    """
+    """The trained weights of a model as a recoverable; frozen ones are not copied into checkpoints."""
 
     def __init__(self, model: HasTrainedState):
         self.model = model

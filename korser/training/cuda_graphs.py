@@ -311,11 +311,7 @@ class CapturedStep:
     """
 
     def __init__(
-        self,
-        graph: Any,
-        inputs: StepInputs,
-        values: torch.Tensor,
-        gradients: list[tuple[nn.Parameter, torch.Tensor]],
+        self, graph: Any, inputs: StepInputs, values: torch.Tensor, gradients: list[tuple[nn.Parameter, torch.Tensor]]
     ):
         self.graph = graph
         self.inputs = inputs

@@ -31,11 +31,6 @@ class Schedule:
     loss, ``StepScheduler`` and ``LinearScheduler`` with the epoch, at its end. A schedule of your own is called with
     the optimizer before each step.
 
-    Parameters
-    ----------
-    schedule : torch.optim.lr_scheduler.LRScheduler or callable
-    optimizer : torch.optim.Optimizer
-
     Attributes
     ----------
     has_state : bool

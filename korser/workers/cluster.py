@@ -32,12 +32,7 @@ class RayWorkers(Workers):
     """
 
     def __init__(
-        self,
-        n: int | None,
-        *,
-        address: str,
-        gpus_per_trial: float | None,
-        target: Callable[[Job, EpochCallback], None],
+        self, n: int | None, *, address: str, gpus_per_trial: float | None, target: Callable[[Job, EpochCallback], None]
     ) -> None:
         try:
             import ray

@@ -98,10 +98,6 @@ def perform(
         ``target(job, on_epoch)``.
     patience : float
         Seconds to wait for the lock of the run directory, which a dying process may still hold.
-
-    Returns
-    -------
-    JobResult
     """
     directory = RunDirectory(job.run_dir)
     try:

@@ -172,10 +172,6 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
         By which models are compared; default: :func:`recorded_metric`.
     made : list of dict
         The contents of ``comparison.json`` files. If there is one group and one file, its questions are used.
-
-    Returns
-    -------
-    list of ComparisonGroup
     """
     tested = [run for run in runs if run.directory.has_predictions()]
     groups = studies(tested)
