@@ -222,8 +222,9 @@ def check_settings(hparams: HParams) -> None:
 def find_invalid_values(layers: Layers) -> list[str]:
     """Find settings of a model that are missing, or of a wrong type or range and no objects, before any is built."""
     keys = keys_of(layers.root)
-    values = [(key, value) for key, value in layers.root.value if not any(n.tag.startswith("!") for n in nodes(value))]
-    if "frontend" not in keys or not values:
+    known = [(key, value) for key, value in layers.root.value if key.value in TrainSettings.model_fields]
+    values = [(key, value) for key, value in known if not any(n.tag.startswith("!") for n in nodes(value))]
+    if "frontend" not in keys or not values:  # a frontend alone can be checked, but not trained
         return []
     try:
         loaded = load_hyperpyyaml(yaml.serialize(yaml.MappingNode(layers.root.tag, values), allow_unicode=True))

@@ -55,5 +55,6 @@ def test_a_waveform_of_normal_length_is_predicted_as_a_whole(tmp_path):
 @pytest.mark.parametrize("longest, seconds", [(12.5, PIECE_SECONDS), (45.0, 45.0), (None, PIECE_SECONDS)])
 def test_pieces_are_as_long_as_the_utterances_of_the_run(tmp_path, longest, seconds):
     if longest is not None:
-        write_csv(tmp_path / "manifest.csv", pd.DataFrame({"id": ["a", "b"], "duration": [longest, 1.0]}))
+        table = pd.DataFrame({"id": ["a", "b"], "duration": [longest, 1.0], "digest": "0", "split": "test"})
+        write_csv(tmp_path / "manifest.csv", table)
     assert piece_length(RunDirectory(tmp_path), 400) == seconds * 16000
