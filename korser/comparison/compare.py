@@ -136,11 +136,7 @@ class Comparison:
 
     def to_csv(self, folder: str | Path) -> None:
         """Write ``models.csv``, ``pairs.csv``, ``questions.csv``, ``subgroups.csv`` and ``calibration.csv``."""
-        about = {
-            "corpus": self.corpus,
-            "protocol": self.protocol,
-            "warnings": "; ".join(map(str, self.all_warnings)),
-        }
+        about = {"corpus": self.corpus, "protocol": self.protocol, "warnings": "; ".join(map(str, self.all_warnings))}
         tables = {
             "models": self.table,
             "pairs": pd.concat([t.assign(column=c) for c, t in self.tests.items()], ignore_index=True),
@@ -178,10 +174,6 @@ def compare(
         :attr:`korser.runs.load.Run.searched_on` are marked automatically.
     part : str
         Predictions to compare: ``test``, or another table of the run directories.
-
-    Returns
-    -------
-    Comparison
 
     Raises
     ------

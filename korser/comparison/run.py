@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from korser.comparison.settings import CompareSettings
     from korser.workers import Workers
 
-__all__ = ["run_experiment", "write_tables"]
+__all__ = [
+    "run_experiment",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ def run_experiment(settings: CompareSettings, workers: Workers, *, trust: bool =
     lines = [f"{planned}: {failed[planned.job.run_dir]}" for planned in plan if planned.job.run_dir in failed]
     if len(failed) == len(plan) and not settings.runs:
         raise UserError(f"all runs failed; the first: {lines[0]}")
-    return write_tables(settings, plan, failed), lines
+    return _write_tables(settings, plan, failed), lines
 
 
 def _decide_trust(folders: Sequence[str | Path], trust: bool) -> None:
@@ -95,22 +97,8 @@ def _decide_trust(folders: Sequence[str | Path], trust: bool) -> None:
         is_trusted(run.directory, trust=trust)
 
 
-def write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str] | None = None) -> str:
-    """Compare the complete runs of a plan and those in ``settings.runs``, and write all files.
-
-    Parameters
-    ----------
-    settings : CompareSettings
-    plan : sequence of PlannedRun
-    failed : dict, optional
-        ``{run directory: reason}`` of those that are not complete.
-
-    Returns
-    -------
-    str
-        Tables and answers as plain text.
-    """
-    failed = failed or {}
+def _write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> str:
+    """Compare the complete runs of a plan and those in ``settings.runs``, and write all files; return them as text."""
     folder = Path(settings.output_folder) / "compare"
     comparison = compare(_load(settings, plan, failed), metric=settings.metric, questions=settings.questions)
     if failed:

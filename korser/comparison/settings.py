@@ -19,8 +19,7 @@ from korser.config.fields import (
     require_unique,
     show,
 )
-from korser.config.names import FREE_MAPPINGS
-from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
+from korser.config.recipes import find_models, load_shared_recipe, require_plain
 from korser.config.shipped import SHIPPED  # noqa: F401  for the example
 from korser.data.degradations import conditions
 from korser.metrics.estimates import METRICS
@@ -135,8 +134,6 @@ def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     >>> len(settings.models), settings.seeds, settings.overrides
     (8, [1], {'n_epochs': 3})
     """
-    path, overrides = Path(path), dict(overrides or {})
-    own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
     hint = f"name it in the models of a comparison, --models='[{path}]'"
-    values = merge_free_overrides(load_recipe(path, own, CompareSettings, hint=hint), overrides)
-    return check(CompareSettings, values, path, folder=path.parent)
+    _, values = load_shared_recipe(path, overrides, CompareSettings, hint=hint)
+    return check(CompareSettings, values, path, folder=Path(path).parent)

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
     from korser.comparison.compare import Comparison
 
 __all__ = [
-    "column_title",
     "costs_table",
     "description",
     "family",
     "footnotes",
     "interval_over",
-    "model_cell",
     "not_counted",
     "model_titles",
     "pairs_table",
@@ -44,14 +42,14 @@ MAC = "A MAC is a multiply-accumulate."
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
-def column_title(task: str, metric: str) -> str:
+def _column_title(task: str, metric: str) -> str:
     """Return ``emotion UAR``."""
     return f"{task} {TITLES[metric]}"
 
 
 def main_title(comparison: Comparison) -> str:
     """Return the title of the metric by which models are compared."""
-    return column_title(comparison.main, comparison.metric)
+    return _column_title(comparison.main, comparison.metric)
 
 
 def description(comparison: Comparison) -> str:
@@ -130,7 +128,7 @@ def _unreachable(comparison: Comparison, tested: dict[str, pd.DataFrame]) -> lis
     if not columns:
         return []
     tests = pd.concat([tested[column] for column in columns])
-    names = ", ".join(column_title(*comparison.columns[column]) for column in columns)
+    names = ", ".join(_column_title(*comparison.columns[column]) for column in columns)
     return [
         f"With {_values(tests['n_speakers'])} speakers the smallest possible p is {number(tests['smallest_p'].min())}; "
         f"after correction over all pairs no difference in {names} could be significant, so * has no meaning there."
@@ -142,7 +140,7 @@ def _values(column: pd.Series) -> str:
 
 
 # -- cells ------------------------------------------------------------------------------------------------------------
-def model_cell(comparison: Comparison, label: str) -> TableCell:
+def _model_cell(comparison: Comparison, label: str) -> TableCell:
     """Return the name of a model with its footnote symbols and tags."""
     tags = []
     if any(run.info["pretrained"] is False for run in comparison.models[label].runs):
@@ -183,8 +181,8 @@ def results_table(comparison: Comparison, *, counts: bool = True) -> Table:
     for row in comparison.table.to_dict("records"):
         label = row["model"]
         cells = [metric_cell(row, column, comparison.marks[column].get(label, "")) for column in comparison.columns]
-        rows.append([model_cell(comparison, label), *cells, *([row["n_seeds"], row["n_folds"]] if counts else [])])
-    titles = [column_title(*of) for of in comparison.columns.values()]
+        rows.append([_model_cell(comparison, label), *cells, *([row["n_seeds"], row["n_folds"]] if counts else [])])
+    titles = [_column_title(*of) for of in comparison.columns.values()]
     columns = ["model", *titles, *(["seeds", "folds"] if counts else [])]
     return Table("Results on the test utterances", columns, rows, notes=_legend(comparison))
 
@@ -203,9 +201,9 @@ def costs_table(comparison: Comparison, *, worst_speaker: bool = True) -> Table:
         ]
         if worst_speaker:
             cells.append(TableCell(row[worst], format=number, detail=_text(row["worst_speaker"])))
-        rows.append([model_cell(comparison, row["model"]), *cells])
+        rows.append([_model_cell(comparison, row["model"]), *cells])
     columns = ["model", "parameters", "trained", "MACs per second of audio", "training time", "peak memory"]
-    columns.append(column_title(comparison.main, "ece"))
+    columns.append(_column_title(comparison.main, "ece"))
     if worst_speaker:
         columns.append(f"worst speaker ({main_title(comparison)})")
     notes = [TIME, MAC, *not_counted(comparison.table), ECE, *footnotes(comparison)]

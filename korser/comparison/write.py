@@ -12,7 +12,7 @@ from korser.utils.files import write_text
 if TYPE_CHECKING:
     from korser.comparison.compare import Comparison
 
-__all__ = ["answers_document", "document", "latex", "write_comparison"]
+__all__ = ["document", "latex", "write_comparison"]
 
 
 def document(comparison: Comparison) -> Document:
@@ -36,7 +36,7 @@ def document(comparison: Comparison) -> Document:
     return document
 
 
-def answers_document(comparison: Comparison) -> Document:
+def _answers_document(comparison: Comparison) -> Document:
     """Return the warnings and answers of a comparison."""
     document = Document()
     document.warnings(comparison.all_warnings)
@@ -66,4 +66,4 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
     comparison.to_csv(folder)
     write_text(folder / "comparison.md", document(comparison).to_markdown())
     write_text(folder / "comparison.tex", latex(comparison))
-    write_text(folder / "answers.md", answers_document(comparison).to_markdown())
+    write_text(folder / "answers.md", _answers_document(comparison).to_markdown())

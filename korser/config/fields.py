@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean, shorten
+from korser.utils.text import did_you_mean, one_line, shorten
 
 __all__ = [
     "Device",
@@ -117,7 +117,7 @@ def _require_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"cannot use this device: {' '.join(str(error).split())}") from error
+        raise ValueError(f"cannot use this device: {one_line(error)}") from error
     return device
 
 
@@ -147,7 +147,7 @@ def keys_with(schema: type[Settings], *effects: Effect) -> frozenset[str]:
 
 
 def check(schema: type[SettingsType], values: Mapping[str, Any], source: Path | str, **context: Any) -> SettingsType:
-    """Check the values of a settings file.
+    """Check the values of a settings file; raise one UserError for all that is wrong.
 
     Parameters
     ----------
@@ -157,15 +157,6 @@ def check(schema: type[SettingsType], values: Mapping[str, Any], source: Path | 
         The file, named in errors.
     **context
         For the validators of the schema.
-
-    Returns
-    -------
-    Settings
-
-    Raises
-    ------
-    UserError
-        All that is wrong, one line each.
     """
     try:
         return schema.model_validate(dict(values), context=context)

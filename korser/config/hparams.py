@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +14,7 @@ import ruamel.yaml
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
-from korser.config.imports import describe_error, make_importable, refuse_namesakes
+from korser.config.imports import explain_failure, make_importable, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
 from korser.config.names import find_unknown_names, find_unknown_overrides
 from korser.config.nodes import compose, get_value
@@ -22,8 +23,9 @@ from korser.config.shipped import SHIPPED  # noqa: F401  for the example
 from korser.config.sources import named_sources
 from korser.config.trust import RestrictedLoader, find_foreign
 from korser.config.usage import find_unused, remove_unused
-from korser.utils.errors import UserError
+from korser.utils.errors import UserError, raise_faults
 from korser.utils.fingerprint import digest
+from korser.utils.text import one_line
 from korser.utils.user_code import short_path
 
 __all__ = ["HParams", "build", "find_foreign_names", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
@@ -158,7 +160,7 @@ def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None
         If a file cannot be read or a key cannot be set.
     """
     layers = merge_layers(Path(path), overrides)
-    _raise_all(layers.errors)
+    raise_faults(layers.errors)
     remove_unused(layers.root)
     text = _resolve(layers.text, layers.path)
     part = compose(text, layers.path)
@@ -183,10 +185,6 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -
         ``{key: value}``; keys may be dotted, and strings are read as YAML (``"3"`` is a number,
         ``"!new:my.Class {a: 1}"`` an object).
 
-    Returns
-    -------
-    HParams
-
     Raises
     ------
     UserError
@@ -201,11 +199,9 @@ def find_foreign_names(text: str, source: Path | str) -> list[str]:
     """Return the names in recorded settings that need trust (:mod:`korser.config.trust`); nothing is built."""
     roots = [compose(text, source)]
     try:
-        roots.append(
-            ruamel.yaml.YAML().compose(text)
-        )  # by which HyperPyYAML resolves references, and may call functions
+        roots.append(ruamel.yaml.YAML().compose(text))  # by which HyperPyYAML resolves references: may call functions
     except ruamel.yaml.error.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{source} is not valid YAML: {one_line(error)}") from error
     return list(dict.fromkeys(name for root in roots for name in find_foreign(root)))
 
 
@@ -231,27 +227,22 @@ def load_resolved(text: str, *, name: str, folders: Iterable[str], source: Path 
     foreign = [] if trusted else find_foreign_names(text, source)
     if foreign:
         raise UserError(f"{source}: {', '.join(foreign)}: needs trust (--trust)")
-    _raise_all(find_unknown_names(compose(text, source), source, folders))  # code may have been moved since
+    raise_faults(find_unknown_names(compose(text, source), source, folders))  # code may have been moved since
     return _load(text, name=name, folders=folders, source=source, restricted=not trusted)
 
 
 def build(layers: Layers, errors: list[str]) -> HParams:
     """Build the objects of merged layers, unless there are errors or names that do not exist."""
-    _raise_all(errors + find_unknown_names(layers.root, layers.path, layers.folders))
+    raise_faults(errors + find_unknown_names(layers.root, layers.path, layers.folders))
     remove_unused(layers.root)
     return _load(layers.text, name=layers.path.stem, folders=layers.folders, source=layers.path, layers=layers)
-
-
-def _raise_all(errors: list[str]) -> None:
-    if errors:
-        raise UserError("\n".join(errors))
 
 
 def _resolve(text: str, source: Path | str) -> str:
     try:
         return resolve_references(io.StringIO(text)).getvalue()
     except Exception as error:  # whatever ruamel or a reference's arithmetic raises
-        raise UserError(f"{source}: {describe_error(error)}") from error
+        raise UserError(f"{source}: {explain_failure(error)}") from error
 
 
 def _load(
@@ -274,24 +265,25 @@ def _load(
         if isinstance(cause, UserError):
             raise UserError(f"{cause}{where}") from error
         _refuse_invalid_frontend(resolved, source, loader)
-        raise UserError(f"{source}: {describe_error(error)}{where}") from error
+        raise UserError(f"{source}: {explain_failure(error)}{where}") from error
     refuse_namesakes(folders)  # among the modules that were imported only now
     return HParams(values, name=name, folders=folders, text=resolved, layers=layers)
 
 
 def _find_failing_key(resolved: str, source: Path | str, loader: type[ruamel.yaml.Loader]) -> str | None:
-    """Return the first top-level key that cannot be built, by bisection; None if the cause is no single key."""
+    """Return the first top-level key that cannot be built, by bisection; None if there are no keys."""
     root = compose(resolved, source)
-    entries, built, failing = root.value, 0, len(root.value)
-    while failing - built > 1:
-        middle = (built + failing) // 2
-        root.value = entries[:middle]
+    entries = root.value
+
+    def fails(n: int) -> bool:
+        root.value = entries[:n]
         try:
             load_hyperpyyaml(yaml.serialize(root, allow_unicode=True), loader=loader)
-            built = middle
         except Exception:
-            failing = middle
-    return entries[built][0].value if entries else None
+            return True
+        return False
+
+    return entries[bisect_left(range(1, len(entries)), True, key=fails)][0].value if entries else None
 
 
 def _shown(text: str, key: str) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from korser.utils.errors import UserError
-from korser.utils.text import closest_name
-from korser.utils.user_code import is_user_code
+from korser.utils.text import closest_name, one_line
+from korser.utils.user_code import describe_error, is_user_code
 
-__all__ = ["accepted_arguments", "describe_error", "locate", "make_importable", "refuse_namesakes"]
+__all__ = ["accepted_arguments", "explain_failure", "locate", "make_importable", "refuse_namesakes"]
 
 
 def make_importable(folder: Path | str) -> None:
@@ -90,23 +90,14 @@ def refuse_namesakes(folders: Iterable[str]) -> None:
                     )
 
 
-def describe_error(error: BaseException) -> str:
-    """Describe an exception in one line, with the place in the user's code that led to it."""
-    if isinstance(error, SyntaxError):
-        return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
-    missing = _missing_init_arguments(error)
-    if missing is None:
-        message = f"{type(error).__name__}: {' '.join(_message(error).split())}"
-    else:
+def explain_failure(error: Exception) -> str:
+    """Return why an object cannot be built, in one line."""
+    message, missing = None, _missing_init_arguments(error)
+    if missing is not None:
         message = f"call super().__init__({missing}) first"
-    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if is_user_code(f.filename)]
-    return f"{message} ({places[-1][0]}, line {places[-1][1]})" if places else message
-
-
-def _message(error: BaseException) -> str:
-    if isinstance(error, TypeError) and len(error.args) > 1:  # HyperPyYAML puts the class before the reason
-        return ": ".join(map(str, error.args))
-    return str(error)
+    elif isinstance(error, TypeError) and len(error.args) > 1:  # HyperPyYAML puts the class before the reason
+        message = f"TypeError: {one_line(': '.join(map(str, error.args)))}"
+    return describe_error(error, message=message)
 
 
 def _missing_init_arguments(error: BaseException) -> str | None:

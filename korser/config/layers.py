@@ -18,7 +18,7 @@ from korser.config.imports import make_importable
 from korser.config.nodes import Dumper, compose, get_value, keys_of, nodes, references, set_value, target_of
 from korser.config.overrides import override, override_node
 from korser.config.shipped import SHIPPED
-from korser.utils.errors import UserError
+from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import read_text
 from korser.utils.text import closest_name
 
@@ -99,9 +99,7 @@ def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:
         make_importable(path.resolve().parent)
         root = compose(read_text(path), path)
         keys = keys_of(root)
-        duplicates = [f"{path}: duplicate key '{key}'" for key in dict.fromkeys(keys) if keys.count(key) > 1]
-        if duplicates:
-            raise UserError("\n".join(duplicates))
+        raise_faults([f"{path}: duplicate key '{key}'" for key in dict.fromkeys(keys) if keys.count(key) > 1])
         base = get_value(root, "base")
         root.value = [(key, value) for key, value in root.value if key.value != "base"]
         files.append((path, root))

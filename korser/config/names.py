@@ -14,16 +14,10 @@ from korser.config.layers import Layers, merge_layers
 from korser.config.nodes import keys_of, references, target_of
 from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, RunOptions, TrainSettings, find_invalid_values
 from korser.config.usage import describe_unused, find_unused, keep_used
-from korser.utils.errors import UserError
+from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import closest_name, did_you_mean
 
-__all__ = [
-    "FREE_MAPPINGS",
-    "check_overrides",
-    "check_shared_overrides",
-    "find_unknown_names",
-    "find_unknown_overrides",
-]
+__all__ = ["FREE_MAPPINGS", "check_overrides", "check_shared_overrides", "find_unknown_names", "find_unknown_overrides"]
 
 FREE_MAPPINGS = ("overrides", "space")  # settings of searches and comparisons whose keys are settings of models
 
@@ -36,11 +30,6 @@ def check_overrides(path: str | Path, overrides: Mapping[str, Any]) -> None:
     path : str or Path
         The settings file of a model, a search, a comparison, a probe or a pretraining.
     overrides : dict
-
-    Raises
-    ------
-    UserError
-        One line per override.
     """
     own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
     layers = merge_layers(Path(path), own)
@@ -49,18 +38,11 @@ def check_overrides(path: str | Path, overrides: Mapping[str, Any]) -> None:
         errors += find_unused(layers, own) + find_invalid_values(layers)
     else:
         errors = layers.errors + find_unknown_overrides(layers, own, RunOptions)
-    if errors:
-        raise UserError("\n".join(errors))
+    raise_faults(errors)
 
 
 def check_shared_overrides(paths: Iterable[Path], overrides: Mapping[str, Any]) -> None:
-    """Refuse overrides of several models that do not exist, are invalid, or have an effect on none of them.
-
-    Raises
-    ------
-    UserError
-        One line per override, which names it as ``overrides.KEY``.
-    """
+    """Refuse overrides of several models that do not exist, are invalid, or have an effect on none of them."""
     paths, used, errors = list(paths), set(), []
     for path in paths:
         own = keep_used(path, overrides)
@@ -71,18 +53,11 @@ def check_shared_overrides(paths: Iterable[Path], overrides: Mapping[str, Any]) 
             errors += [f"overrides: {line}" for line in str(error).splitlines()]
     models = ", ".join(path.stem for path in paths)
     errors += [describe_unused(f"overrides.{key}", models) for key in overrides if key not in used]
-    if errors:
-        raise UserError("\n".join(dict.fromkeys(errors)))
+    raise_faults(list(dict.fromkeys(errors)))
 
 
 def find_unknown_overrides(layers: Layers, overrides: Mapping[str, Any] | None, schema: type[Settings]) -> list[str]:
-    """Find overrides of top-level keys that neither the files state nor the schema allows.
-
-    Returns
-    -------
-    list of str
-        One line per key.
-    """
+    """Find overrides of top-level keys that neither the files state nor the schema allows."""
     written = dict.fromkeys(key for _, root in layers.files for key in keys_of(root))
     errors = []
     for key in overrides or {}:
@@ -99,11 +74,6 @@ def find_unknown_overrides(layers: Layers, overrides: Mapping[str, Any] | None, 
 
 def find_unknown_names(root: yaml.MappingNode, source: Path | str, folders: Iterable[str]) -> list[str]:
     """Find references, import paths and arguments that do not exist; imports what the settings name.
-
-    Returns
-    -------
-    list of str
-        One line per name.
 
     Raises
     ------

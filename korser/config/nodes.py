@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from korser.utils.errors import UserError
+from korser.utils.text import one_line
 
 __all__ = [
     "Dumper",
@@ -60,14 +61,14 @@ def plain_value(text: str) -> Any:
     try:
         return None if node is None else yaml.SafeLoader("").construct_document(node)
     except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{source} is not valid YAML: {one_line(error)}") from error
 
 
 def _parse(text: str, source: Path | str) -> yaml.Node | None:
     try:
         return _BoundedLoader(text).get_single_node()
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split()).replace('in "<unicode string>", line', "in line")
+        reason = one_line(error).replace('in "<unicode string>", line', "in line")
         raise UserError(f"{source} is not valid YAML: {reason}") from error
 
 

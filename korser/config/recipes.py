@@ -17,9 +17,9 @@ from korser.config.names import FREE_MAPPINGS, find_unknown_overrides
 from korser.config.nodes import keys_of, value_node
 from korser.config.shipped import SHIPPED
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean
+from korser.utils.text import did_you_mean, one_line
 
-__all__ = ["find_models", "load_recipe", "merge_free_overrides", "require_plain"]
+__all__ = ["find_models", "load_recipe", "load_shared_recipe", "require_plain"]
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None, schema: type[Settings], *, hint: str) -> HParams:
@@ -55,17 +55,22 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None, schema: t
     return build(layers, errors)
 
 
-def merge_free_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Set overrides of mappings whose keys are settings of a model, such as ``space.lr``.
+def load_shared_recipe(
+    path: str | Path, overrides: Mapping[str, Any] | None, schema: type[Settings], *, hint: str
+) -> tuple[HParams, dict[str, Any]]:
+    """Load a file as :func:`load_recipe` does, in which mappings such as ``space`` hold settings of models.
 
-    Parameters
-    ----------
-    values : dict
-        Settings of the file.
-    overrides : dict
-        Those of other settings are ignored; text is read as YAML.
+    Returns
+    -------
+    HParams
+        Without the overrides of these mappings.
+    dict
+        All settings, with ``space.lr=...`` set; text is read as YAML.
     """
-    values = dict(values)
+    overrides = overrides or {}
+    own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
+    hparams = load_recipe(path, own, schema, hint=hint)
+    values = dict(hparams)
     for key, text in overrides.items():
         name, dot, inner = key.partition(".")
         if name not in FREE_MAPPINGS or name not in values:
@@ -77,7 +82,7 @@ def merge_free_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]
             values[name] = {**values[name], inner: value}
         elif not dot:
             values[name] = value
-    return values
+    return hparams, values
 
 
 def require_plain(values: dict, info: ValidationInfo) -> dict:
@@ -115,4 +120,4 @@ def _read(key: str, text: Any) -> Any:
     try:
         return load_hyperpyyaml(io.StringIO(f"value: {text}"))["value"]
     except Exception as error:  # whatever the parser or an object's constructor raises
-        raise UserError(f"--{key}: cannot read '{text}': {' '.join(str(error).split())}") from error
+        raise UserError(f"--{key}: cannot read '{text}': {one_line(error)}") from error

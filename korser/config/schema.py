@@ -30,6 +30,7 @@ from korser.config.fields import (
 from korser.config.layers import Layers
 from korser.config.nodes import keys_of, nodes
 from korser.utils.errors import UserError
+from korser.utils.user_code import import_path
 
 if TYPE_CHECKING:
     from korser.config.hparams import HParams
@@ -104,10 +105,9 @@ UNSUPPORTED_RUN_OPTIONS = {
 
 def _require_backbone(backbone: Any) -> None:
     if not isinstance(getattr(backbone, "output_size", None), int):
-        named = backbone if isinstance(backbone, type) else type(backbone)
         raise UserError(
-            f"backbone: {named.__module__}.{named.__qualname__} has no integer output_size: expected !new: of an "
-            "nn.Module that sets it to the size E of its embeddings (B, E)"
+            f"backbone: {import_path(backbone)} has no integer output_size: expected !new: of an nn.Module that sets "
+            "it to the size E of its embeddings (B, E)"
         )
 
 
@@ -215,27 +215,16 @@ SAME_MODEL = keys_with(TrainSettings, Effect.NONE, Effect.SAME_MODEL) | {"__set_
 
 
 def check_settings(hparams: HParams) -> None:
-    """Check the values of all settings of a model's YAML file.
-
-    Raises
-    ------
-    UserError
-        All that is wrong, one line each.
-    """
+    """Check the values of all settings of a model's YAML file; raise one UserError for all that is wrong."""
     check(TrainSettings, hparams, f"{hparams.name}.yaml")
 
 
 def find_invalid_values(layers: Layers) -> list[str]:
-    """Find settings of a model that are missing, or of a wrong type or range and no objects, before any is built.
-
-    Returns
-    -------
-    list of str
-        One line per setting.
-    """
+    """Find settings of a model that are missing, or of a wrong type or range and no objects, before any is built."""
     keys = keys_of(layers.root)
-    values = [(key, value) for key, value in layers.root.value if not any(n.tag.startswith("!") for n in nodes(value))]
-    if "frontend" not in keys or not values:
+    known = [(key, value) for key, value in layers.root.value if key.value in TrainSettings.model_fields]
+    values = [(key, value) for key, value in known if not any(n.tag.startswith("!") for n in nodes(value))]
+    if "frontend" not in keys or not values:  # a frontend alone can be checked, but not trained
         return []
     try:
         loaded = load_hyperpyyaml(yaml.serialize(yaml.MappingNode(layers.root.tag, values), allow_unicode=True))

@@ -75,11 +75,6 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
 
     Keys of a base need not be used: other models may use them. A key of the file may lose its only reference by an
     override.
-
-    Returns
-    -------
-    list of str
-        One line per key.
     """
     (path, upper), *bases = layers.files
     written = list(dict.fromkeys(key for _, root in bases or layers.files for key in keys_of(root)))

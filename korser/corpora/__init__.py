@@ -108,10 +108,6 @@ def load_corpus(
     corpus_options : dict, optional
         Keywords of the adapter's ``prepare``.
 
-    Returns
-    -------
-    Corpus
-
     Raises
     ------
     UserError

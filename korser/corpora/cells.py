@@ -13,12 +13,14 @@ from typing import Any
 
 from korser.utils.text import is_missing
 
-__all__ = ["clean_cell", "identify"]
+__all__ = ["clean_cell", "identify", "may_mean_unknown", "means_unknown"]
 
 # what programs write for an unknown value; "NA" and "none" are left alone, since they may be names of classes
 MISSING = frozenset(
     {"", "nan", "NaN", "NAN", "-nan", "None", "NULL", "Null", "null", "N/A", "n/a", "#N/A", "<NA>", "NaT"}
 )
+UNKNOWN = ("unknown", "unk", "unspecified", "missing", "none", "nan", "n/a", "n.a.", "not available", "미상", "모름")
+DOUBTFUL = ("na", "null", "other", "others", "various", "anonymous")  # or the name of a person
 FILLERS = re.compile("[\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0]")  # and variation selectors: invisible
 FORMS = re.compile("[\u3000\uff01-\uffee]")  # full-width and half-width
 WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
@@ -54,6 +56,16 @@ def identify(value: Any) -> str | None:
     text = clean_cell(FORMS.sub(lambda form: unicodedata.normalize("NFKC", form[0]), str(value)))
     number = WHOLE_NUMBER.fullmatch(text or "")
     return number[1] if number else text
+
+
+def means_unknown(name: str) -> bool:
+    """Return whether a name of a speaker or label says that it is not known: "unknown", "?"."""
+    return name.casefold() in UNKNOWN or not any(map(str.isalnum, name))
+
+
+def may_mean_unknown(name: str) -> bool:
+    """Return whether a name may say that the speaker is not known: "NA", "other"."""
+    return name.casefold() in DOUBTFUL
 
 
 def _printable(character: str) -> str:

@@ -24,6 +24,7 @@ import pandas as pd
 
 from korser.corpora.table import find_files, lookup_code, make_table
 from korser.utils.errors import UserError
+from korser.utils.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,9 @@ def _demographics(folder: Path) -> dict[str, tuple[str | None, int | None]]:
             except KeyError as error:
                 raise UserError(f"{table} has no column {error}: use the file of the CREMA-D repository") from error
             except ValueError as error:  # an empty file, not a table, or an age that is not a number
-                reason = " ".join(str(error).split())
-                raise UserError(f"{table} cannot be read ({reason}): use the file of the CREMA-D repository") from error
+                raise UserError(
+                    f"{table} cannot be read ({one_line(error)}): use the file of the CREMA-D repository"
+                ) from error
     logger.warning(
         "%s has no VideoDemographics.csv, so gender and age are unknown: it is in the CREMA-D repository", folder
     )

@@ -49,7 +49,7 @@ from korser.corpora.table import LABELS
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import unescape_formula
-from korser.utils.text import did_you_mean
+from korser.utils.text import did_you_mean, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -234,8 +234,7 @@ def _find_wrong_ids(file: Path, ids: pd.Series, row_numbers: Sequence[int]) -> l
 
 
 def _rows(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
-    return f"row{'' if len(numbers) == 1 else 's'} {shown}"
+    return f"row{'' if len(numbers) == 1 else 's'} {shorten(numbers, 5)}"
 
 
 def _find_all_audio(file: Path, table: pd.DataFrame, row_numbers: Sequence[int]) -> list[str]:

@@ -19,15 +19,7 @@ import pandas as pd
 from korser.corpora.table import find_files, lookup_code, make_table
 
 # Wut, Langeweile, Ekel, Angst, Freude, Trauer
-EMOTIONS = {
-    "N": "neutral",
-    "F": "happy",
-    "T": "sad",
-    "W": "angry",
-    "A": "fearful",
-    "E": "disgust",
-    "L": "bored",
-}
+EMOTIONS = {"N": "neutral", "F": "happy", "T": "sad", "W": "angry", "A": "fearful", "E": "disgust", "L": "bored"}
 TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
 ACTORS = {
     "03": ("male", 31),

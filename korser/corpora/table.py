@@ -13,21 +13,20 @@ from typing import Any
 
 import pandas as pd
 
-from korser.corpora.cells import identify
+from korser.corpora.cells import identify, may_mean_unknown, means_unknown
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
 from korser.utils.text import did_you_mean, plural, shorten
 
 __all__ = [
     "LABELS",
+    "SIMILAR",
     "apply_label_map",
     "check_labels",
-    "closest_label",
     "find_files",
     "in_order",
     "lookup_code",
     "make_table",
-    "nfc",
     "similar_speakers",
     "warn_of_typos",
 ]
@@ -35,14 +34,12 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 PERSON_WORDS = ("s", "spk", "spkr", "speaker", "actor", "actress", "subject", "subj", "id", "no", "nr", "화자", "배우")
-AMBIGUOUS_NAMES = ("na", "null", "other", "others", "various", "anonymous")  # or the name of a person
 LABELS = ("emotion", "gender", "intensity")  # label columns that every part of korser knows
-SIMILAR = 0.8  # least difflib ratio of a label and its misspelling
-DOUBTFUL = frozenset({"na", "none", "unknown", "unk", "?", "-", "--", "."})
+SIMILAR = 0.8  # least difflib ratio of a label and its misspelling: happiness must not suggest sadness
 RARER = 5  # a label so many times rarer than one of almost the same name may be a typo
 
 
-def nfc(text: str) -> str:
+def _nfc(text: str) -> str:
     """Return text in Unicode's composed form; macOS writes Hangul names decomposed, others do not."""
     return unicodedata.normalize("NFC", text)
 
@@ -82,7 +79,7 @@ def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> 
         raise UserError(f"data_folder={data_folder}: not a folder; expected {layout}")
     found = []
     for root, _, names in os.walk(folder, followlinks=True):
-        found += [(Path(root) / name, match) for name in names if (match := pattern.fullmatch(nfc(name)))]
+        found += [(Path(root) / name, match) for name in names if (match := pattern.fullmatch(_nfc(name)))]
     if not found:
         raise UserError(f"data_folder={folder}: does not contain the expected files: {layout}")
     return sorted(found, key=lambda item: item[0])
@@ -97,10 +94,6 @@ def make_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     ----------
     rows : sequence of mapping
         ``id``, ``path``, ``speaker``, labels, extras.
-
-    Returns
-    -------
-    pandas.DataFrame
     """
     data = pd.DataFrame(rows, dtype=object)
     data = data.where(data.notna(), None)
@@ -117,15 +110,6 @@ def lookup_code(table: Mapping[str, Any], value: str, path: Path, what: str) -> 
             f"{path}: unknown {what} code '{value}' in the file name (known: {', '.join(table)}): remove the file"
         )
     return table[value]
-
-
-def closest_label(label: str, known: Iterable[str]) -> str:
-    """Return " (did you mean ...?)" for a label spelt almost the same, or the known labels.
-
-    Stricter than :func:`korser.utils.text.did_you_mean`: 'hapiness' must not suggest 'sadness'.
-    """
-    match = difflib.get_close_matches(str(label), known, n=1, cutoff=SIMILAR)
-    return f" (did you mean '{match[0]}'?)" if match else f" (known: {', '.join(known)})"
 
 
 def apply_label_map(
@@ -164,7 +148,7 @@ def apply_label_map(
         known = dict.fromkeys([*classes[task], *data[task].dropna().unique()])
         for old in renames:
             if old not in known:
-                raise UserError(f"label_map.{task}: there is no label '{old}'{closest_label(old, known)}")
+                raise UserError(f"label_map.{task}: there is no label '{old}'{did_you_mean(old, known, SIMILAR)}")
         data[task] = pd.Series([renames.get(label, label) for label in data[task]], index=data.index, dtype=object)
         renamed = [renames.get(c, c) for c in classes[task]] + list(renames.values())
         classes[task] = tuple(dict.fromkeys(c for c in renamed if c is not None))
@@ -193,8 +177,8 @@ def check_labels(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], locat
         for label, rows in unknown.groupby(task, sort=False):
             faults.append(
                 f"{locate(*rows['id'].iloc[:1])}: unknown {task} label '{label}' in {len(rows)} of {len(data)} "
-                f"utterances{closest_label(label, known)}: rename it by label_map={{{task}: {{{label}: ...}}}}, or "
-                "drop it with null"
+                f"utterances{did_you_mean(label, known, SIMILAR)}: rename it by label_map={{{task}: {{{label}: ...}}}}"
+                ", or drop it with null"
             )
         for path, rows in copies:
             rows = rows[rows[task].notna()].drop_duplicates(task)
@@ -247,7 +231,7 @@ def warn_of_typos(
 def _warn_of_doubtful(counts: pd.Series, task: str) -> None:
     """Warn of labels that often stand for a missing value, but may be meant."""
     for name in counts.index:
-        if name.casefold() in DOUBTFUL:
+        if means_unknown(name) or name.casefold() == "na":
             logger.warning(
                 "%s '%s' of %s: if it means unknown, map it by --label_map='{%s: {%s: null}}'",
                 task,
@@ -302,7 +286,7 @@ def similar_speakers(data: pd.DataFrame) -> Note | None:
 
     groups = _similar(names, plain)
     found = [f"{' and '.join(group)} may be one person" for group in groups if group[1:]]
-    found += [f"{name} may mean that the speaker is not known" for name in names if name.casefold() in AMBIGUOUS_NAMES]
+    found += [f"{name} may mean that the speaker is not known" for name in names if may_mean_unknown(name)]
     if not found:
         return None
     return Note(

@@ -25,6 +25,7 @@ from korser.utils.fingerprint import digest
 from korser.utils.notes import Note
 
 __all__ = [
+    "ENDINGS",
     "FULL_SCALE",
     "Recording",
     "audio_digest",
@@ -35,7 +36,6 @@ __all__ = [
     "to_float",
 ]
 
-ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".pcm", ".oga", ".opus", ".aif", ".aifc"}
 FULL_SCALE = 32768  # the value of a 16-bit sample that stands for 1
 MAX_PEAK = 1.5  # float files may exceed 1 a little and are clipped; above this the scale is wrong
 DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits
@@ -88,14 +88,6 @@ def read_recording(path: str | Path) -> Recording:
     16 kHz, 16-bit, little-endian, mono. Channels are averaged; other sampling rates are converted by
     :func:`torchaudio.functional.resample`, unusual ones (44,101 Hz) by :func:`scipy.signal.resample_poly`. All samples
     that a file has are used, whatever length its header states.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Recording
 
     Raises
     ------

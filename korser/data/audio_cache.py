@@ -50,10 +50,6 @@ class AudioStore:
     ----------
     cache_folder : str or Path
         Root of the cache.
-
-    Attributes
-    ----------
-    store : korser.data.store.ArrayStore
     """
 
     def __init__(self, cache_folder: str | Path) -> None:

@@ -36,12 +36,7 @@ __all__ = [
 
 
 class CachedReader:
-    """Read an utterance from a store.
-
-    Parameters
-    ----------
-    stored : korser.data.audio_cache.AudioStore or korser.data.feature_cache.FeatureCache
-    """
+    """Read an utterance from a store."""
 
     def __init__(self, stored: AudioStore | FeatureCache) -> None:
         self.stored = stored

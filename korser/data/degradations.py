@@ -61,16 +61,7 @@ __all__ = [
     "telephone",
 ]
 
-DEFAULT = (
-    "noise_20dB",
-    "noise_10dB",
-    "noise_0dB",
-    "telephone",
-    "mp3_32k",
-    "opus_16k",
-    "speed_0.9",
-    "speed_1.1",
-)
+DEFAULT = ("noise_20dB", "noise_10dB", "noise_0dB", "telephone", "mp3_32k", "opus_16k", "speed_0.9", "speed_1.1")
 EXAMPLES = ("noise_10dB", "white_10dB", "telephone", "mp3_32k", "opus_16k", "speed_0.9")  # one of each kind
 TELEPHONE_RATE = 8000
 TELEPHONE_BAND = (300, 3400)  # Hz, ITU-T G.712
@@ -117,10 +108,6 @@ def conditions(wanted: str | Sequence[str | Mapping[str, Any]]) -> list[Conditio
     ----------
     wanted : "default" or list
         Names and ``{noise: FOLDER, snr: dB}``.
-
-    Returns
-    -------
-    list of Condition
 
     Raises
     ------

@@ -34,12 +34,7 @@ from korser.utils.fingerprint import digest, imported_code, module_digest, named
 __all__ = ["FingerprintError", "encoder_configs", "stages_digest", "weights_digest"]
 
 LIBRARIES = ("torch", "torchaudio", "transformers")
-COMPUTING = (
-    "korser.data.frozen_prefix",
-    "korser.frontend.base",
-    "korser.frontend.lengths",
-    "korser.frontend.pcen",
-)
+COMPUTING = ("korser.data.frozen_prefix", "korser.frontend.base", "korser.frontend.lengths", "korser.frontend.pcen")
 NOT_STATE = {*vars(nn.Module()), "name_or_path"}  # torch's own bookkeeping, and where a checkpoint was read from
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 NOT_OF_A_CONFIG = ("_name_or_path", "transformers_version", "architectures")
@@ -62,10 +57,6 @@ def stages_digest(stages: Iterable[Frontend], **computed_with: Any) -> str:
     stages : list of korser.Frontend
     **computed_with
         What else the output depends on, such as the precision, as JSON.
-
-    Raises
-    ------
-    FingerprintError
     """
     description = _Description()
     states = [description.of(stage, type(stage).__name__) for stage in stages]

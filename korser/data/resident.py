@@ -100,11 +100,7 @@ class InMemorySplit(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self,
-        dataset: DynamicItemDataset,
-        tasks: Sequence[str],
-        stored: AudioStore | FeatureCache,
-        memory: MemoryBudget,
+        self, dataset: DynamicItemDataset, tasks: Sequence[str], stored: AudioStore | FeatureCache, memory: MemoryBudget
     ) -> None:
         self.data, self.data_ids = dataset.data, dataset.data_ids
         self.device = memory.device

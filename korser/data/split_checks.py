@@ -44,11 +44,6 @@ def check_splits(
         Label columns, as far as present: every class to validate or test must occur in training.
     required : sequence of str
         Splits that must not be empty.
-
-    Raises
-    ------
-    UserError
-        Names the speakers, files or classes at fault.
     """
     for split in required:
         if not (data["split"] == split).any():
@@ -204,7 +199,7 @@ def _known_sentences(sentences: pd.Series, known: pd.Index) -> pd.Series:
 
 
 def _refuse_conflicting_copies(data: pd.DataFrame, tasks: Sequence[str]) -> None:
-    """Raise a UserError if one recording has two speakers or two labels; warn if it occurs twice in a split."""
+    """Raise a UserError if one recording has two speakers or two labels."""
     repeated = data[data["digest"].duplicated(keep=False)]
     for column in ("speaker", *tasks):
         values = repeated[repeated[column].notna()].drop_duplicates(["digest", column])
@@ -217,12 +212,6 @@ def _refuse_conflicting_copies(data: pd.DataFrame, tasks: Sequence[str]) -> None
                 f"{one['path']} and {other['path']} are the same audio, {told or f'labelled {column} {names}'}: keep "
                 "the correct one"
             )
-    if len(repeated):
-        n_more = len(repeated) - repeated["digest"].nunique()
-        warn_once(
-            f"{plural(n_more, 'recording')} of one speaker occur more than once in a split and count twice "
-            f"({shorten(repeated['path'], 2)} are the same audio): remove the copies"
-        )
 
 
 def _warn_of_small_classes(data: pd.DataFrame, task: str) -> None:

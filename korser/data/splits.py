@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from korser.corpora.cells import means_unknown
 from korser.corpora.columns import rename_hint
 from korser.data.speaker_groups import divide_groups, drawn_folds, listed_folds, match_names, natural_order, to_count
 from korser.utils.errors import UserError
@@ -44,7 +45,6 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 ATTRIBUTES = ("gender", "age", "intensity")  # columns besides the speaker by which results are grouped
-NOBODY = ("unknown", "unk", "unspecified", "missing", "none", "nan", "n/a", "n.a.", "not available", "미상", "모름")
 SPLIT_SYNONYMS = {"val": "valid", "validation": "valid", "dev": "valid", "development": "valid", "training": "train"}
 MAX_SEED = 2**32 - 1  # of scikit-learn
 
@@ -148,7 +148,7 @@ def speaker_independent(protocol: str) -> bool:
 def require_speakers(data: pd.DataFrame, protocol: str) -> None:
     """Raise a UserError if an utterance has no speaker, or one such as "unknown"."""
     _require_filled(data, protocol)
-    nobody = [name for name in data["speaker"].unique() if _is_nobody(str(name))]
+    nobody = [name for name in data["speaker"].unique() if means_unknown(str(name))]
     if nobody:
         n = int(data["speaker"].isin(nobody).sum())
         raise UserError(
@@ -166,10 +166,6 @@ def _require_filled(data: pd.DataFrame, protocol: str) -> None:
             f"{data['id'][unknown].iloc[0]}): {rename_hint('speaker', data) if unknown.all() else ''}fill the column "
             "'speaker', or use random_stratified or manifest_random"
         )
-
-
-def _is_nobody(name: str) -> bool:
-    return name.strip().casefold() in NOBODY or not any(character.isalnum() for character in name)
 
 
 def shared_values(data: pd.DataFrame, column: str) -> list:

@@ -107,10 +107,6 @@ class ArrayStore:
     def read(self, key: str) -> torch.Tensor:
         """Read one array and verify its checksum; thread-safe. A damaged shard is removed.
 
-        Parameters
-        ----------
-        key : str
-
         Returns
         -------
         torch.Tensor

@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.utils.errors import UserError
+from korser.utils.user_code import import_path
 
 __all__ = ["ContractError", "check_sizes", "require_frontend"]
 
@@ -57,9 +58,9 @@ def require_frontend(frontend: Any) -> None:
         fix = "remove the quotes" if frontend.startswith("!") else f"write !new:{frontend}"
         raise UserError(f"frontend is the text '{frontend}', expected a korser.Frontend: {fix}")
     if isinstance(frontend, (type, functools.partial)):
-        path = _path(getattr(frontend, "func", frontend))
+        path = import_path(frontend)
         raise UserError(f"frontend is !name:{path}, expected a korser.Frontend: write !new:{path}")
-    path = _path(type(frontend))
+    path = import_path(type(frontend))
     if not isinstance(frontend, Frontend):
         raise UserError(f"frontend is a {path}, which is not a subclass of korser.Frontend")
     if not hasattr(frontend, "output_size"):
@@ -71,7 +72,3 @@ def require_frontend(frontend: Any) -> None:
     for name, parameter in frontend.named_parameters():
         if isinstance(parameter, UninitializedParameter):
             raise UserError(f"{path}: {name} has no size yet: use layers with given sizes instead of lazy ones")
-
-
-def _path(cls: Any) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")

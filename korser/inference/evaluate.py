@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from korser.corpora import Corpus, load_corpus
-from korser.corpora.table import closest_label
+from korser.corpora.table import SIMILAR
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.bad_recordings import BAD_RECORDINGS
 from korser.data.split_checks import split_notes
@@ -24,6 +24,7 @@ from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
 from korser.utils.fingerprint import digest
 from korser.utils.notes import Note
+from korser.utils.text import did_you_mean
 
 __all__ = ["evaluate_corpus"]
 
@@ -111,8 +112,8 @@ def _test_manifest(
             if label not in task.classes:
                 raise UserError(
                     f"corpus '{corpus.name}' has {task.name} '{label}', which the model does not know"
-                    f"{closest_label(label, task.classes)}: map it by --label_map='{{{task.name}: {{{label}: ...}}}}' "
-                    "(null drops it)"
+                    f"{did_you_mean(label, task.classes, SIMILAR)}: map it by "
+                    f"--label_map='{{{task.name}: {{{label}: ...}}}}' (null drops it)"
                 )
     if not manifest[[task.name for task in trained.tasks]].notna().any().any():
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")

@@ -33,7 +33,7 @@ from korser.utils.files import require_regular
 from korser.utils.memory import memory_advice
 from korser.utils.notes import Note
 from korser.utils.seeding import set_arithmetic
-from korser.utils.text import shorten
+from korser.utils.text import one_line, shorten
 
 __all__ = ["PIECE_SECONDS", "TrainedModel", "load_trained_model", "piece_length"]
 
@@ -306,8 +306,7 @@ def _load_weights(model: SpeechEmotionModel, run_dir: Path) -> None:
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"cannot read {file} ({error}): train again") from error
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"the weights in {run_dir} do not fit the model that its code builds ({reason}): restore the code, or "
-            "train again"
+            f"the weights in {run_dir} do not fit the model that its code builds ({one_line(error, 300)}): restore the "
+            "code, or train again"
         ) from error

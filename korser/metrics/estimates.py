@@ -13,17 +13,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from korser.metrics.intervals import (
-    effective_speakers,
-    interval_from_variance,
-    jackknife_variance,
-    why_no_interval,
-)
+from korser.metrics.intervals import effective_speakers, interval_from_variance, jackknife_variance, why_no_interval
 from korser.metrics.scores import ALL_METRICS, METRICS, chance_calibration_error, present_classes
 
 __all__ = ["ALPHA", "METRICS", "difference", "estimate", "interval", "per_speaker"]
 
-ALPHA = 0.05  # level of significance
+ALPHA = 0.05  # level of significance; intervals are of 95 %
 ONE_SEED = "one seed: the interval is over speakers only"
 
 
@@ -33,11 +28,10 @@ def interval(
     *,
     weights: np.ndarray | None = None,
     n_folds: int = 1,
-    level: float = 0.95,
     bounds: tuple[float, float] | None = None,
     wilson: bool = False,
 ) -> dict[str, Any]:
-    """Return the mean over seeds with its interval, for other speakers and other seeds.
+    """Return the mean over seeds with its 95 % interval, for other speakers and other seeds.
 
     With ``V`` the jackknife variance over speakers of the mean over seeds, and ``W`` the variance between seeds divided
     by their number, the interval is made from the variance ``V + W`` with the degrees of freedom of Welch and
@@ -61,8 +55,6 @@ def interval(
         ``(n,)``, how much each speaker contributes to ``V``; default: all equally.
     n_folds : int
         Number of pooled folds.
-    level : float
-        Confidence level.
     bounds : tuple of float, optional
         Range of the statistic.
     wilson : bool
@@ -99,14 +91,12 @@ def interval(
     w = per_seed.var(ddof=1) / n_seeds if n_seeds > 1 else 0.0
     v_freedom = max(1.0, (n if weights is None else effective_speakers(weights)) - 1)
     freedom = (v + w) ** 2 / (v**2 / v_freedom + w**2 / max(1, n_seeds - 1))
-    quantile = stats.t.ppf((1 + level) / 2, freedom)
+    quantile = stats.t.ppf(1 - ALPHA / 2, freedom)
     low, high = interval_from_variance(value, v + w, quantile, bounds=bounds, wilson=wilson)
     return entry | {"low": float(low), "high": float(high), "se": float(np.sqrt(v + w)), "df": float(freedom)}
 
 
-def estimate(
-    counts: np.ndarray, metric: str, *, n_folds: int = 1, level: float = 0.95, total: np.ndarray | None = None
-) -> dict[str, Any]:
+def estimate(counts: np.ndarray, metric: str, *, n_folds: int = 1, total: np.ndarray | None = None) -> dict[str, Any]:
     """Return a metric of a model with its interval over speakers and seeds.
 
     Parameters
@@ -115,7 +105,7 @@ def estimate(
         ``(S, n, K, K)`` confusion counts; for ``ece`` ``(S, n, 3, BINS)``.
     metric : str
         A key of :data:`korser.metrics.scores.ALL_METRICS`. UAR and macro-F1 are over the classes that occur.
-    n_folds, level : int, float
+    n_folds : int
         See :func:`interval`.
     total : np.ndarray, optional
         The counts summed over speakers, if sums in another order are wanted (sums of confidences are rounded).
@@ -130,15 +120,15 @@ def estimate(
     per_seed, left_out = _with_left_out(counts, metric, total)
     about = ALL_METRICS[metric]
     bounds = about.bounds(counts.shape[-1])
-    options = {"weights": _weights(counts, metric), "n_folds": n_folds, "level": level}
-    entry = interval(per_seed, left_out, **options, bounds=bounds, wilson=about.wilson)
+    options = {"weights": _weights(counts, metric), "n_folds": n_folds, "bounds": bounds, "wilson": about.wilson}
+    entry = interval(per_seed, left_out, **options)
     if metric == "ece" and entry["low"] is not None:
         chance = np.mean([chance_calibration_error(bins) for bins in total])
         entry["low"] = max(0.0, entry["low"] - float(chance))
     return entry
 
 
-def difference(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1, level: float = 0.95) -> dict[str, Any]:
+def difference(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1) -> dict[str, Any]:
     """Return how much larger a metric is for model ``a`` than for ``b``, with its paired interval.
 
     Parameters
@@ -146,21 +136,21 @@ def difference(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1, l
     a, b : np.ndarray
         ``(S, n, K, K)`` confusion counts of the same utterances, seeds and speakers in the same order.
     metric : str
-    n_folds, level : int, float
+    n_folds : int
         See :func:`interval`.
 
     Returns
     -------
     dict
         See :func:`interval`; and ``p``, two-sided, of the t statistic with the standard error and the degrees of
-        freedom of the interval: it is below ``1 - level`` exactly if the interval excludes 0. Without an interval it is
+        freedom of the interval: it is below .05 exactly if the interval excludes 0. Without an interval it is
         None, but 1 if the two do not differ.
     """
     value_a, left_a = _with_left_out(a, metric, a.sum(1))
     value_b, left_b = _with_left_out(b, metric, b.sum(1))
     low, high = ALL_METRICS[metric].bounds(a.shape[-1])
-    options = {"weights": _weights(a, metric), "n_folds": n_folds, "level": level}
-    entry = interval(value_a - value_b, left_a - left_b, **options, bounds=(low - high, high - low))
+    options = {"weights": _weights(a, metric), "n_folds": n_folds, "bounds": (low - high, high - low)}
+    entry = interval(value_a - value_b, left_a - left_b, **options)
     entry["p"] = 1.0 if entry["value"] == 0 else None
     if entry["se"] is not None:
         entry["p"] = float(2 * stats.t.sf(abs(entry["value"]) / entry["se"], entry["df"]))

@@ -176,12 +176,7 @@ def _probabilities(table: pd.DataFrame, columns: list[str]) -> np.ndarray:
 
 # -- table ------------------------------------------------------------------------------------------------------------
 def summary_table(
-    metrics: dict[str, dict[str, Any]],
-    *,
-    title: str,
-    corpus: str,
-    protocol: str,
-    warnings: Iterable[Note | str] = (),
+    metrics: dict[str, dict[str, Any]], *, title: str, corpus: str, protocol: str, warnings: Iterable[Note | str] = ()
 ) -> str:
     """Return the metrics as a plain-text table.
 
@@ -195,10 +190,6 @@ def summary_table(
         Names of the corpus and of its split protocol.
     warnings : iterable of Note or str
         What a reader must know.
-
-    Returns
-    -------
-    str
     """
     head = [title, f"corpus {corpus}, protocol {protocol}", *(f"!!! {warning}" for warning in warnings), ""]
     return "\n".join(head) + "\n" + _metrics_table(title, metrics).to_text()

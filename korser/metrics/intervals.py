@@ -80,10 +80,6 @@ def interval_from_variance(
         Range of the statistic. Default: 0 to 1 for Wilson's interval, else unlimited.
     wilson : bool
         Whether to use Wilson's interval.
-
-    Returns
-    -------
-    low, high : np.ndarray
     """
     if wilson:
         lowest, highest = bounds or (0.0, 1.0)

@@ -95,7 +95,7 @@ def why_not_significant(test: Mapping[str, Any], n_tests: int) -> Note | None:
     return Note("permutation_test", "not significant by the permutation test, although the interval excludes 0")
 
 
-def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = DRAWS) -> dict[str, Any]:
     """Test whether two models differ, by swapping their predictions speaker by speaker.
 
     All utterances and seeds of a speaker are swapped together, since they are not independent (exchangeable units, Good
@@ -118,8 +118,6 @@ def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = 
         A key of :data:`korser.metrics.scores.METRICS`.
     draws : int
         Random swaps if the test is not exact.
-    seed : int
-        Of the draws.
 
     Returns
     -------
@@ -161,7 +159,7 @@ def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = 
         if n <= MAX_EXACT_GENERAL:
             hits = _count_extreme(_half_of_all_swaps(n), difference, threshold)
             return {"p": hits / 2 ** (n - 1), "exact": True, "smallest": smallest_p(n)}
-    hits = _count_extreme(_random_swaps(n, draws, seed), difference, threshold)
+    hits = _count_extreme(_random_swaps(n, draws), difference, threshold)
     return {"p": (hits + 1) / (draws + 1), "exact": False, "smallest": max(smallest_p(n), 1 / (draws + 1))}
 
 
@@ -224,8 +222,8 @@ def _half_of_all_swaps(n: int) -> Iterator[np.ndarray]:
         yield (index[:, None] >> np.arange(n)[::-1]) % 2 == 1
 
 
-def _random_swaps(n: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng(seed)
+def _random_swaps(n: int, draws: int) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(0)
     for start in range(0, draws, CHUNK):
         yield rng.random((min(CHUNK, draws - start), n)) < 0.5
 
@@ -243,10 +241,6 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
     ----------
     p : sequence of float or None
         None or NaN is a test that could not be made; it is not counted.
-
-    Returns
-    -------
-    list of float or None
 
     Example
     -------

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from korser.frontend.base import SAMPLE_RATE
+from korser.utils.user_code import import_path
 
 if TYPE_CHECKING:
     from korser.nn.model import SpeechEmotionModel
@@ -153,5 +154,5 @@ def macs_per_second(model: SpeechEmotionModel) -> tuple[float, list[str]]:
         for hook in hooks:
             hook.remove()
     without = [p for p in parts if not flops.get(p) and any(weight.dim() > 1 for weight in p.parameters())]
-    names = [f"{type(p).__module__}.{type(p).__qualname__}" for p in parts if p in without or p in outside.found]
+    names = [import_path(type(p)) for p in parts if p in without or p in outside.found]
     return counter.get_total_flops() / 2 / SECONDS, names

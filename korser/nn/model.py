@@ -41,12 +41,7 @@ class SpeechEmotionModel(nn.Module):
         self.head = head
 
     def forward(
-        self,
-        x: torch.Tensor,
-        lengths: torch.Tensor,
-        *,
-        skip_frozen: bool = False,
-        augment: Callable | None = None,
+        self, x: torch.Tensor, lengths: torch.Tensor, *, skip_frozen: bool = False, augment: Callable | None = None
     ) -> tuple[dict[str, torch.Tensor], tuple[torch.Tensor, torch.Tensor] | None]:
         """Compute the logits of every task.
 

@@ -21,6 +21,7 @@ from korser.training.logged_brain import LoggedBrain
 from korser.training.schedules import make_schedule
 from korser.utils.errors import UserError
 from korser.utils.seeding import seed_everything
+from korser.utils.text import one_line
 
 __all__ = ["PretrainBrain"]
 
@@ -136,8 +137,7 @@ class PretrainBrain(LoggedBrain):
         try:
             optimizer = hparams.opt_class(parameters, lr=hparams.lr)
         except (TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"opt_class: cannot create an optimizer ({reason})") from error
+            raise UserError(f"opt_class: cannot create an optimizer ({one_line(error)})") from error
         warmup = round(hparams.warmup * hparams.n_steps)
         self.schedule = make_schedule(
             hparams.lr_scheduler, optimizer, lr=hparams.lr, warmup=warmup, total=hparams.n_steps

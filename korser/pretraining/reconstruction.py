@@ -29,12 +29,7 @@ FLOOR = 1e-3  # of the power in a band of a waveform of variance 1: limits the i
 
 
 class Reconstruction(nn.Module):
-    """Mean absolute error of log-mel energies, standardised over each utterance.
-
-    Parameters
-    ----------
-    config : transformers.Wav2Vec2Config
-    """
+    """Mean absolute error of log-mel energies, standardised over each utterance."""
 
     def __init__(self, config: Wav2Vec2Config):
         super().__init__()

@@ -41,7 +41,7 @@ from korser.runs.heard import pretraining_digests
 from korser.training.build import open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.utils.errors import UserError
-from korser.utils.files import locked, write_json
+from korser.utils.files import locked, read_csv, write_json
 from korser.utils.gpu import require_own_device
 from korser.utils.seeding import seed_everything
 
@@ -92,7 +92,7 @@ def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
     _check_frames(hparams, model)
     run_on_main(prepare_data, args=[hparams, run_dir, transformer])
     directory = RunDirectory(run_dir)
-    table = directory.manifest()
+    table = read_csv(directory.manifest_file)  # without ids
     plan, valid_batches = _make_batches(hparams, table)
 
     history, rounds = History(), EpochCounter(math.ceil(hparams["n_steps"] / hparams["valid_interval"]))
@@ -124,15 +124,7 @@ def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
 
 
 class Output:
-    """What is written after each round: the Hugging Face folder, and messages.
-
-    Parameters
-    ----------
-    hparams : HParams
-    run_dir : Path
-    transformer : transformers.Wav2Vec2ForPreTraining
-    preprocessor : transformers.Wav2Vec2FeatureExtractor
-    """
+    """What is written after each round: the Hugging Face folder, and messages."""
 
     def __init__(
         self,
@@ -147,7 +139,7 @@ class Output:
         self.preprocessor = preprocessor
         self.info = RunDirectory(run_dir).info()
         earlier = pretraining_digests(hparams["source"]) if hparams["source"] else ()
-        self.recordings = {*RunDirectory(run_dir).manifest()["digest"], *earlier}
+        self.recordings = {*read_csv(RunDirectory(run_dir).manifest_file)["digest"], *earlier}
 
     def end_round(self, row: dict[str, float]) -> None:
         """Log the numbers of a round and write its checkpoint."""

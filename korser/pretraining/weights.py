@@ -19,7 +19,7 @@ from korser.runs.heard import RECORDINGS_FILE
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_text
 from korser.utils.huggingface import quiet_huggingface, require_no_kernel
-from korser.utils.text import did_you_mean, first_line
+from korser.utils.text import did_you_mean, first_line, one_line
 
 __all__ = ["build_model", "export"]
 
@@ -59,8 +59,7 @@ def build_model(
     except UserError:
         raise
     except Exception as error:  # transformers and torch raise many kinds for sizes that do not fit together
-        reason = " ".join(str(error).split())
-        raise UserError(f"architecture: transformers cannot build this wav2vec 2.0 ({reason})") from error
+        raise UserError(f"architecture: transformers cannot build this wav2vec 2.0 ({one_line(error)})") from error
     return model, Wav2Vec2FeatureExtractor(sampling_rate=SAMPLE_RATE, do_normalize=True, return_attention_mask=True)
 
 

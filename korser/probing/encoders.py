@@ -16,7 +16,12 @@ from korser.utils.errors import UserError
 if TYPE_CHECKING:
     from korser.probing.settings import ProbeSettings
 
-__all__ = ["ALL", "CHOSEN", "Encoder", "make_encoders", "short_names"]
+__all__ = [
+    "ALL",
+    "CHOSEN",
+    "Encoder",
+    "make_encoders",
+]
 
 CHOSEN, ALL = "chosen", "all"  # names besides those of layers: the chosen layer, and all layers concatenated
 
@@ -64,7 +69,7 @@ def make_encoders(settings: ProbeSettings) -> list[Encoder]:
         If a checkpoint is missing or invalid.
     """
     frontends = dict(settings.floor)
-    for label, source in zip(short_names(settings.sources), settings.sources):
+    for label, source in zip(_short_names(settings.sources), settings.sources):
         if label in frontends:
             raise UserError(f"floor.{label} and the source {source} have the same name: rename floor.{label}")
         frontends[label] = settings.encoder(source=source)
@@ -79,12 +84,12 @@ def _digest(label: str, frontend: Frontend) -> str:
         raise UserError(f"{label}: its features cannot be cached, since {error}: leave it out") from error
 
 
-def short_names(sources: Sequence[str]) -> list[str]:
+def _short_names(sources: Sequence[str]) -> list[str]:
     """Return hub ids unchanged, and of each folder the fewest last parts that distinguish it from the others.
 
     Examples
     --------
-    >>> short_names(["facebook/wav2vec2-base", "/a/first/last", "/a/second/last", "/b/nano"])
+    >>> _short_names(["facebook/wav2vec2-base", "/a/first/last", "/a/second/last", "/b/nano"])
     ['facebook/wav2vec2-base', 'first/last', 'second/last', 'nano']
     """
     folders = {}

@@ -28,7 +28,7 @@ from korser.search.summary import search_caveats, verdict_lines
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_bytes, read_csv, read_json, write_text
 from korser.utils.table import Table, metric_cell
-from korser.utils.text import shorten
+from korser.utils.text import one_line, shorten
 
 __all__ = ["write_report"]
 
@@ -191,8 +191,7 @@ def _figures(out: Path) -> list[SimpleNamespace]:
                 width, height = picture.size
                 dpi = picture.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))[0]
         except (OSError, PIL.UnidentifiedImageError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path}: cannot be read ({reason}); draw the figures again") from error
+            raise UserError(f"{path}: cannot be read ({one_line(error)}); draw the figures again") from error
         scale = FIGURE_SCALE * SCREEN_DPI / dpi
         size = {"width": round(width * scale), "height": round(height * scale)}
         url = f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -17,7 +17,7 @@ from korser.config.schema import SAME_MODEL
 from korser.runs.load import Run
 from korser.utils.table import Table, TableCell, metric_cell
 
-__all__ = ["environments_table", "readable_settings", "run_details", "runs_table", "settings_tables"]
+__all__ = ["environments_table", "run_details", "runs_table", "settings_tables"]
 
 MAX_UNFOLDED_ROWS = 20
 
@@ -49,27 +49,18 @@ def settings_tables(comparison: Comparison) -> list[Table]:
 
 def _settings(run: Run) -> dict[str, str]:
     """Return the settings that belong to the model, its frozen frontends and its split."""
-    settings = {k: v for k, v in readable_settings(run.hparams).items() if k.split(".")[0] not in SAME_MODEL}
+    settings = {k: v for k, v in _readable_settings(run.hparams).items() if k.split(".")[0] not in SAME_MODEL}
     for stage in run.info["frozen"]:
         settings[f"frozen {stage['stage']}"] = f"{stage['source'] or 'no checkpoint'} ({stage['weights']})"
     return {**settings, **run.split}
 
 
-def readable_settings(text: str) -> dict[str, str]:
+def _readable_settings(text: str) -> dict[str, str]:
     r"""Return every setting by its dotted name; an object with several references is written once.
-
-    Parameters
-    ----------
-    text : str
-        A run's ``hparams.yaml``.
-
-    Returns
-    -------
-    dict of str to str
 
     Example
     -------
-    >>> readable_settings("mel: &a !new:my.Mel {n_mels: 64}\nnet: !new:my.Net {input: *a}")
+    >>> _readable_settings("mel: &a !new:my.Mel {n_mels: 64}\nnet: !new:my.Net {input: *a}")
     {'mel': 'my.Mel', 'mel.n_mels': '64', 'net': 'my.Net', 'net.input': 'mel'}
     """
     flat: dict[str, str] = {}

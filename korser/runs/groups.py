@@ -41,10 +41,6 @@ def mark_searched(runs: Iterable[Run], comparisons: Iterable[Mapping[str, Any]])
 def studies(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Group runs that can be compared: same corpus, protocol, split and classes of the main task.
 
-    Parameters
-    ----------
-    runs : list of Run
-
     Returns
     -------
     dict
@@ -78,10 +74,6 @@ def _study_key(run: Run) -> dict[str, str]:
 
 def label_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Name the model of every run; runs that differ in more than seed and fold are different models.
-
-    Parameters
-    ----------
-    runs : list of Run
 
     Returns
     -------
@@ -127,10 +119,6 @@ def _sources(run: Run) -> dict[str, str]:
 def made_by_other_code(runs: Iterable[Run]) -> list[Note]:
     """Return notes on models with runs by different code, and on different versions, devices, threads and precisions.
 
-    Parameters
-    ----------
-    runs : list of Run
-
     Returns
     -------
     list of Note
@@ -170,10 +158,6 @@ def made_by_other_code(runs: Iterable[Run]) -> list[Note]:
 
 def other_recordings(models: Mapping[str, ModelPredictions]) -> list[Note]:
     """Return warnings about runs with other recordings of the same utterances, or other training data of a fold.
-
-    Parameters
-    ----------
-    models : dict of str to ModelPredictions
 
     Returns
     -------

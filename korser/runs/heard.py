@@ -16,7 +16,7 @@ from torch import nn
 
 from korser.runs.directory import SEARCH_FILE, RunDirectory
 from korser.utils.errors import UserError
-from korser.utils.files import read_json
+from korser.utils.files import folder_of, read_json
 from korser.utils.notes import Note
 from korser.utils.text import first_line, shorten
 
@@ -54,15 +54,7 @@ class Search:
     digests: frozenset[str]
 
     def in_test(self, corpus: Corpus, data_folder: str | Path, table: pd.DataFrame) -> list[str]:
-        """Return the heard speakers (or ids, see :func:`heard_in_test`) of the test split, also those known by name.
-
-        Parameters
-        ----------
-        corpus : korser.corpora.Corpus
-        data_folder : str or Path
-        table : pandas.DataFrame
-            ``id, speaker, split, digest``.
-        """
+        """Return the heard speakers (or ids, see :func:`heard_in_test`) of the test split, also those known by name."""
         names = set(self.about["speakers"]) if self._same_names(corpus, data_folder) else set()
         named = set(table.loc[table["split"] == "test", "speaker"].dropna()) & names
         return sorted(named.union(heard_in_test(table, self.digests)))
@@ -71,7 +63,7 @@ class Search:
         """Return whether a speaker's name is that of the same person in the search and in a corpus."""
         if self.about["corpus"] != corpus.name:
             return False
-        return not corpus.identified_by_folder or _home(self.about["data"]["data_folder"]) == _home(data_folder)
+        return not corpus.identified_by_folder or folder_of(self.about["data"]["data_folder"]) == folder_of(data_folder)
 
 
 def heard_in_test(table: pd.DataFrame, digests: Collection[str]) -> list[str]:
@@ -122,14 +114,7 @@ def find_searches(hparams: HParams, used: Iterable[Path] = ()) -> tuple[list[Pat
 
 
 def pretrained_on_tested(frontend: nn.Module, table: pd.DataFrame) -> list[Note]:
-    """Return a warning about each encoder that ``korser pretrain`` trained on recordings of tested speakers.
-
-    Parameters
-    ----------
-    frontend : torch.nn.Module
-    table : pandas.DataFrame
-        ``id, speaker, split, digest``.
-    """
+    """Return a warning about each encoder that ``korser pretrain`` trained on recordings of tested speakers."""
     notes = []
     for source in dict.fromkeys(str(module.source) for module in frontend.modules() if hasattr(module, "source")):
         heard = heard_in_test(table, pretraining_digests(source))
@@ -167,9 +152,3 @@ def _recorded_digests(manifests: Iterable[Path]) -> frozenset[str]:
         except ValueError as error:
             raise UserError(f"{file} is damaged ({first_line(error)}): restore it, or delete its folder") from error
     return frozenset(digests)
-
-
-def _home(path: str | Path) -> Path:
-    """Return the folder of a manifest, which may be given by its file or its folder."""
-    path = Path(path).resolve()
-    return path.parent if path.suffix == ".csv" else path

@@ -16,7 +16,7 @@ from korser.utils.errors import UserError
 from korser.utils.notes import Note
 from korser.utils.text import shorten
 
-__all__ = ["ModelPredictions", "pool_runs", "require_same_truth", "require_same_utterances"]
+__all__ = ["ModelPredictions", "pool_runs", "require_same_utterances"]
 
 
 @dataclass(eq=False)
@@ -151,10 +151,6 @@ def pool_runs(label: str, runs: Iterable[Run], *, split: str = "test") -> ModelP
     split : str
         See :meth:`Run.predictions`.
 
-    Returns
-    -------
-    ModelPredictions
-
     Raises
     ------
     UserError
@@ -181,7 +177,7 @@ def pool_runs(label: str, runs: Iterable[Run], *, split: str = "test") -> ModelP
     pooled = ModelPredictions(label, [run for run in chosen.values() if run.seed in tables], tasks, tables, notes)
     for task in tasks:
         for seed in pooled.seeds[1:]:
-            require_same_truth(task, pooled.table, tables[seed], f"{label} seed {pooled.seeds[0]}", f"seed {seed}")
+            _require_same_truth(task, pooled.table, tables[seed], f"{label} seed {pooled.seeds[0]}", f"seed {seed}")
     return pooled
 
 
@@ -209,7 +205,7 @@ def _common_tasks(label: str, runs: list[Run]) -> dict[str, dict[str, Any]]:
     return {task: about for task, about in tasks.items() if all(task in run.tasks for run in runs)}
 
 
-def require_same_truth(task: str, one: pd.DataFrame, other: pd.DataFrame, name: str, other_name: str) -> None:
+def _require_same_truth(task: str, one: pd.DataFrame, other: pd.DataFrame, name: str, other_name: str) -> None:
     """Raise a UserError if two tables of the same utterances disagree on a speaker or a label."""
     for column in ("speaker", task):
         if column in one and column in other:
@@ -223,17 +219,7 @@ def require_same_truth(task: str, one: pd.DataFrame, other: pd.DataFrame, name: 
 
 
 def require_same_utterances(one: ModelPredictions, other: ModelPredictions) -> None:
-    """Raise a UserError unless two models predicted the same utterances with the same labels.
-
-    Parameters
-    ----------
-    one, other : ModelPredictions
-
-    Raises
-    ------
-    UserError
-        States what differs.
-    """
+    """Raise a UserError unless two models predicted the same utterances with the same labels."""
     a, b = set(one.table["id"]), set(other.table["id"])
     if a != b:
         more, fewer, only = (one, other, a - b) if a - b else (other, one, b - a)
@@ -245,4 +231,4 @@ def require_same_utterances(one: ModelPredictions, other: ModelPredictions) -> N
         if one.tasks[task]["classes"] != other.tasks[task]["classes"]:
             names = f"{one.label} and {other.label}"
             raise UserError(f"{names} have different classes of {task}: train them on the same labels")
-        require_same_truth(task, one.table, other.table, one.label, other.label)
+        _require_same_truth(task, one.table, other.table, one.label, other.label)

@@ -39,6 +39,7 @@ from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest, korser_digest, named_path_digest
 from korser.utils.text import shorten
+from korser.utils.user_code import import_path
 
 __all__ = [
     "changed_sources",
@@ -92,12 +93,7 @@ def provenance(hparams: HParams) -> dict[str, Any]:
         **settings_digests(hparams),
         **hparams.sources,
         "frozen": [
-            {
-                "stage": f"{type(stage).__module__}.{type(stage).__qualname__}",
-                "weights": weights_digest(stage),
-                **_source(stage),
-            }
-            for stage in frozen
+            {"stage": import_path(type(stage)), "weights": weights_digest(stage), **_source(stage)} for stage in frozen
         ],
         "initialised_from": [_source(stage) for stage in trainable if stage.source],
         "checkpoints": [
@@ -237,11 +233,7 @@ def verify_provenance(hparams: HParams, run_dir: Path) -> None:
     hparams : korser.config.hparams.HParams
         At least with :data:`korser.runs.complete.KEYS`; no model is needed.
     run_dir : Path
-
-    Raises
-    ------
-    UserError
-        Names what has changed. If the corpus is missing, the log says that the data were not verified.
+        If the corpus is missing, the log says that the data were not verified.
     """
     info = RunDirectory(run_dir).info(("code", "files", "checkpoints", "frozen", "tasks"))
     require_same_sources(info, hparams.sources, run_dir)

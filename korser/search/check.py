@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,13 @@ from korser.training.brain import EmotionBrain
 from korser.training.build import build_model
 from korser.training.rehearsal import rehearse, synthetic_batch
 from korser.utils.errors import UserError
+from korser.utils.logs import warnings_disabled
 
 __all__ = ["check_values"]
 
 
 def check_values(
-    yaml: Path,
-    fixed: Mapping[str, Any],
-    dimensions: Sequence[SearchDimension],
-    classes: Mapping[str, Sequence[str]],
+    yaml: Path, fixed: Mapping[str, Any], dimensions: Sequence[SearchDimension], classes: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
     """Rehearse training with every value of every searched setting, the others at their defaults.
 
@@ -51,7 +47,7 @@ def check_values(
         Names the setting, the value and its error.
     """
     found = [_check(load_hparams(yaml, fixed), classes)]
-    with _warnings_disabled():  # they were logged for the defaults
+    with warnings_disabled():  # they were logged for the defaults
         for dimension in dimensions:
             for value in dimension.samples():
                 try:
@@ -59,15 +55,6 @@ def check_values(
                 except UserError as error:
                     raise UserError(f"space.{dimension.name}, value {value!r}: {error}") from error
     return found
-
-
-@contextmanager
-def _warnings_disabled() -> Iterator[None]:
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _check(hparams: HParams, classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -101,10 +101,6 @@ def make_plan(settings: SearchSettings, yaml: Path) -> SearchPlan:
     yaml : Path
         The model's YAML file.
 
-    Returns
-    -------
-    SearchPlan
-
     Raises
     ------
     UserError

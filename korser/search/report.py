@@ -23,7 +23,7 @@ from korser.utils.files import write_csv, write_json, write_text
 if TYPE_CHECKING:
     from korser.search.plan import SearchPlan
 
-__all__ = ["BestVerdict", "best_yaml", "compare_best_two", "rank", "trials_table", "write_results"]
+__all__ = ["BestVerdict", "best_yaml", "rank", "write_results"]
 
 RESULT_COLUMNS = ("valid_uar", "low", "high", "best_epoch")
 
@@ -52,7 +52,7 @@ def write_results(plan: SearchPlan, configurations: Sequence[Configuration], *, 
     dict
         The content of ``search.json``.
     """
-    write_csv(plan.folder / "trials.csv", trials_table(plan, configurations))
+    write_csv(plan.folder / "trials.csv", _trials_table(plan, configurations))
     ranked = rank(configurations)
     best = ranked[0] if ranked else None
     results = {
@@ -66,7 +66,7 @@ def write_results(plan: SearchPlan, configurations: Sequence[Configuration], *, 
         "run_dir": f"runs/{best.run}" if best else None,
         **{name: getattr(best.result, name) if best else None for name in RESULT_COLUMNS},
         "warnings": _warnings(plan, best) if best else [],
-        "runner_up": compare_best_two(plan, ranked),
+        "runner_up": _compare_best_two(plan, ranked),
         "n_complete": len(ranked),
         "n_trials": len(configurations),
         "complete": complete,
@@ -91,15 +91,8 @@ def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
     return sorted(complete, key=lambda c: (-c.result.valid_uar, c.index))
 
 
-def trials_table(plan: SearchPlan, configurations: Sequence[Configuration]) -> pd.DataFrame:
-    """Return one row per configuration; only the last column depends on when and where it was run.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``trial``, ``state``, one column per searched setting, ``valid_uar`` with its interval over speakers ``low`` and
-        ``high``, ``best_epoch``, ``run_dir`` (in the search's folder), ``message``, ``seconds`` (training time).
-    """
+def _trials_table(plan: SearchPlan, configurations: Sequence[Configuration]) -> pd.DataFrame:
+    """Return one row per configuration; only the last column depends on when and where it was run."""
     names = [dimension.name for dimension in plan.dimensions]
     rows = [
         {
@@ -149,18 +142,10 @@ def _yaml_text(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def compare_best_two(plan: SearchPlan, ranked: Sequence[Configuration]) -> dict[str, Any] | None:
-    """Compare the best trial with the second best, with a 95 % interval over the validation speakers.
+def _compare_best_two(plan: SearchPlan, ranked: Sequence[Configuration]) -> dict[str, Any] | None:
+    """Compare the best trial with the second best, paired by validation speaker; None if there are fewer than two.
 
-    The difference is paired by speaker (:func:`korser.metrics.estimates.difference`). It does not include the variance
-    between seeds: each configuration was trained once.
-
-    Returns
-    -------
-    dict or None
-        ``settings``, ``valid_uar`` and ``run_dir`` of the second best; ``difference`` (best minus second best),
-        ``low``, ``high``, ``n_speakers``; ``verdict`` (a :class:`BestVerdict`); ``note`` (why there is no interval).
-        None if there are fewer than two complete trials.
+    The interval does not include the variance between seeds: each configuration was trained once.
     """
     if len(ranked) < 2:
         return None

@@ -87,14 +87,7 @@ class _Running:
 
 
 class Searcher:
-    """The search of one model.
-
-    Parameters
-    ----------
-    plan : korser.search.plan.SearchPlan
-    settings : korser.search.settings.SearchSettings
-    workers : korser.workers.Workers
-    """
+    """The search of one model."""
 
     def __init__(self, plan: SearchPlan, settings: SearchSettings, workers: Workers) -> None:
         self.plan, self.settings, self.workers = plan, settings, workers

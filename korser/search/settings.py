@@ -21,10 +21,10 @@ from korser.config.fields import (
     require_some,
     show,
 )
-from korser.config.names import FREE_MAPPINGS
 from korser.config.nodes import compose, get_value
-from korser.config.recipes import find_models, load_recipe, merge_free_overrides, require_plain
+from korser.config.recipes import find_models, load_shared_recipe, require_plain
 from korser.config.shipped import SHIPPED  # noqa: F401  for the example
+from korser.utils.text import one_line
 
 __all__ = ["SearchSettings", "load_settings"]
 
@@ -106,7 +106,7 @@ def _check_sampler(sampler: Callable) -> None:
     try:
         made = sampler(seed=0)
     except Exception as error:  # an argument that it refuses, or a package that it needs
-        raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{type(error).__name__}: {one_line(error)}") from error
     if not isinstance(made, optuna.samplers.BaseSampler):
         raise ValueError("expected one of optuna.samplers")
     if isinstance(made, optuna.samplers.BruteForceSampler):  # needs study.optimize, which is not used here
@@ -134,12 +134,10 @@ def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     >>> [model.name for model in settings.models], settings.space["lr"]
     (['mel_stl.yaml'], [0.001, 0.01])
     """
-    path, overrides = Path(path), dict(overrides or {})
-    own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
-    values = load_recipe(path, own, SearchSettings, hint=f"search it with korser search search.yaml --model={path}")
-    settings = merge_free_overrides(values, overrides)
+    hint = f"search it with korser search search.yaml --model={path}"
+    hparams, settings = load_shared_recipe(path, overrides, SearchSettings, hint=hint)
     if settings["models"] is None:
         settings["models"] = settings["model"] if isinstance(settings["model"], list) else [settings["model"]]
-    root = compose(values.text, path)
+    root = compose(hparams.text, path)
     method = "".join(yaml.serialize(get_value(root, key)) for key in ("sampler", "pruner"))
-    return check(SearchSettings, settings, path, folder=path.parent, method=method)
+    return check(SearchSettings, settings, path, folder=Path(path).parent, method=method)

@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from korser.config.schema import WITHOUT_EFFECT
 from korser.nn.tasks import Task
 from korser.utils.errors import UserError
+from korser.utils.text import one_line
 
 __all__ = ["SearchDimension", "grid_configurations", "has_effect", "read_dimension"]
 
@@ -147,7 +148,7 @@ def _read_range(name: str, values: Mapping[str, Any]) -> BaseDistribution:
                 return IntDistribution(low, high, log=log, step=1 if step is None else step)
             return FloatDistribution(low, high, log=log, step=step)
     except ValueError as error:
-        raise UserError(f"space.{name}: {' '.join(str(error).split())}") from error
+        raise UserError(f"space.{name}: {one_line(error)}") from error
 
 
 def grid_configurations(dimensions: Sequence[SearchDimension]) -> list[dict[str, Any]]:

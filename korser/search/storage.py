@@ -10,6 +10,7 @@ import optuna
 import sqlalchemy
 
 from korser.utils.errors import UserError
+from korser.utils.text import one_line
 
 if TYPE_CHECKING:
     from korser.search.plan import SearchPlan
@@ -71,4 +72,4 @@ def storage_failures() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error.__cause__ or error).split())
+    return one_line(error.__cause__ or error)

@@ -17,7 +17,8 @@ from korser.testing.inputs import two_utterances
 from korser.testing.running import Candidate, copy_module, evaluate, stages_of
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded, set_arithmetic
-from korser.utils.user_code import explain, is_reason, one_line, user_code_location
+from korser.utils.text import one_line
+from korser.utils.user_code import describe_error, is_reason, user_code_location
 
 __all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "prerequisites", "quick_check"]
 
@@ -133,7 +134,7 @@ class Check:
                 cause = shapes.explain_too_short(frontend, *self.candidate.batch(frontend))
             elif self.name in COMPARE_FEATURES:
                 cause = state.explain_not_repeatable(self.candidate, frontend)
-        failure = AssertionError(cause or (str(error) if reason else explain(error, frontend)))
+        failure = AssertionError(cause or (str(error) if reason else describe_error(error, frontend)))
         failure.where = None if cause or reason else (type(error), user_code_location(error))
         return failure
 
@@ -237,7 +238,7 @@ def quick_check(frontend: Frontend, file: str = "YAML") -> None:
                     check(Candidate(functools.partial(_copy, stage), inputs))
                 inputs = evaluate(copied, *inputs)
             except Exception as error:
-                raise UserError(f"{explain(error, stage)}; for all checks: korser check {file}") from error
+                raise UserError(f"{describe_error(error, stage)}; for all checks: korser check {file}") from error
             trained_before = trained_before or not stage.frozen
 
 

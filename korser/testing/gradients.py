@@ -68,8 +68,7 @@ def gradients_pass_through(candidate: Candidate) -> None:
             require(gradient is not None, f"{name} passes no gradient on to the stage before it")
             assert_finite(gradient, f"gradients at the input of {name}")
             require(
-                candidate.quick or gradient.any(),
-                f"{name} passes a gradient of exactly zero on to the stage before it",
+                candidate.quick or gradient.any(), f"{name} passes a gradient of exactly zero on to the stage before it"
             )
         x, lengths = features, out
 

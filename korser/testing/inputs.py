@@ -34,9 +34,7 @@ def synthetic_utterance(stage: Frontend, n: int, seed: int = 0) -> torch.Tensor:
 
 
 def make_batch(
-    utterances: Sequence[torch.Tensor],
-    length: int = 0,
-    fill: float | Callable[[tuple[int, ...]], torch.Tensor] = 0.0,
+    utterances: Sequence[torch.Tensor], length: int = 0, fill: float | Callable[[tuple[int, ...]], torch.Tensor] = 0.0
 ) -> Batch:
     """Pad utterances to ``length`` or the longest with a value, or with what a function of the shape returns."""
     length = max(length, *map(len, utterances))

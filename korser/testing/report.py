@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from korser.config.hparams import load_hparams
 from korser.frontend.base import Frontend
 from korser.testing.checks import check_frontend, prerequisites
 from korser.utils.errors import UserError
+from korser.utils.logs import warnings_disabled
 
 __all__ = ["print_checks"]
 
@@ -48,7 +48,7 @@ def print_checks(path: str | Path, overrides: Mapping[str, Any] | None = None) -
     checks = list(check_frontend(build))
     reported: dict[Any, str] = {}  # reason, or type and place of an exception: the check that reported it in full
     failed, skipped = set(), set()
-    with _quiet():
+    with warnings_disabled(), _quiet_transformers():  # each frontend would repeat them
         for check in checks:
             missing = [name for name in prerequisites(check.name) if name in failed]
             if missing:
@@ -69,17 +69,10 @@ def print_checks(path: str | Path, overrides: Mapping[str, Any] | None = None) -
     return len(failed)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Disable warnings and the progress bars of transformers, which every newly built frontend would repeat."""
-    bars = sys.modules.get("transformers.utils.logging")
-    shown = bars is not None and bars.is_progress_bar_enabled()
-    logging.disable(logging.WARNING)
-    if shown:
-        bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-        if shown:
-            bars.enable_progress_bar()
+def _quiet_transformers() -> contextlib.AbstractContextManager:
+    """Silence the progress bars of newly built frontends, if transformers is loaded, which takes seconds."""
+    if "transformers.utils.logging" not in sys.modules:
+        return contextlib.nullcontext()
+    from korser.utils.huggingface import quiet_huggingface
+
+    return quiet_huggingface()

@@ -25,7 +25,6 @@ __all__ = [
     "changed_entries",
     "copy_module",
     "evaluate",
-    "explain_retained_graph",
     "relative_error",
     "require",
     "run",
@@ -118,11 +117,11 @@ def backward_pass(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> No
         try:
             (features.float() * torch.randn(features.shape, device=features.device)).sum().backward()
         except RuntimeError as error:
-            explain_retained_graph(error)
+            _explain_retained_graph(error)
             raise
 
 
-def explain_retained_graph(error: RuntimeError) -> None:
+def _explain_retained_graph(error: RuntimeError) -> None:
     """Raise a ContractError if torch reports that the graph of an earlier training step is used again."""
     if "backward through the graph a second time" in str(error):
         raise ContractError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import torch
 
 from korser.frontend.base import Frontend
@@ -204,7 +206,4 @@ def _find_shortest(stage: Frontend, x: torch.Tensor) -> int:
     low, high = stage.min_length, x.shape[1]
     if low >= high or accepts(low) or not accepts(high):
         return low
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if accepts(middle) else (middle, high)
-    return high
+    return low + 1 + bisect_left(range(low + 1, high), True, key=accepts)

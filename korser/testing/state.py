@@ -105,8 +105,7 @@ def forward_creates_no_state(candidate: Candidate) -> None:
     train_step(stage, x, lengths)
     created = [name for name in state_names(stage) if name not in names]
     require(
-        not created,
-        f"forward creates {shorten(created)}: create it in __init__, or the optimizer does not train it",
+        not created, f"forward creates {shorten(created)}: create it in __init__, or the optimizer does not train it"
     )
 
 

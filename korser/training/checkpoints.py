@@ -21,6 +21,7 @@ from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
 from korser.utils.errors import UserError
 from korser.utils.files import read_json, write_json
+from korser.utils.text import one_line
 
 __all__ = ["AtomicCheckpointer", "History", "TrainedState"]
 
@@ -58,7 +59,7 @@ class AtomicCheckpointer(Checkpointer):
             checkpoint = super().save_checkpoint(*args, **options)
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch and safetensors wrap the OSError
             raise UserError(
-                f"cannot write a checkpoint in {self.checkpoints_dir} ({' '.join(str(error).split())}): free some "
+                f"cannot write a checkpoint in {self.checkpoints_dir} ({one_line(error)}): free some "
                 "space; the same command resumes from the last checkpoint"
             ) from error
         ddp_barrier()
@@ -83,12 +84,7 @@ class HasTrainedState(Protocol):
 
 @register_checkpoint_hooks
 class TrainedState:
-    """The trained weights of a model as a recoverable; frozen ones are not copied into checkpoints.
-
-    Parameters
-    ----------
-    model : HasTrainedState
-    """
+    """The trained weights of a model as a recoverable; frozen ones are not copied into checkpoints."""
 
     def __init__(self, model: HasTrainedState):
         self.model = model

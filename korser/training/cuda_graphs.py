@@ -43,6 +43,7 @@ from torch import nn
 from korser.data.resident import Batch
 from korser.nn.model import SpeechEmotionModel
 from korser.utils.memory import gpu_is_full
+from korser.utils.text import one_line
 
 if TYPE_CHECKING:
     from korser.training.brain import EmotionBrain
@@ -254,7 +255,7 @@ class StepGraphs:
         try:
             return self._capture(inputs)
         except RuntimeError as error:
-            cause = " ".join(str(error.__context__ or error).split())[:200]  # the context names the operation at fault
+            cause = one_line(error.__context__ or error, 200)  # the context names the operation at fault
             logger.warning("training continues without CUDA graphs (set cuda_graphs: false): %s", cause)
         self._give_up()
         return None
@@ -311,11 +312,7 @@ class CapturedStep:
     """
 
     def __init__(
-        self,
-        graph: Any,
-        inputs: StepInputs,
-        values: torch.Tensor,
-        gradients: list[tuple[nn.Parameter, torch.Tensor]],
+        self, graph: Any, inputs: StepInputs, values: torch.Tensor, gradients: list[tuple[nn.Parameter, torch.Tensor]]
     ):
         self.graph = graph
         self.inputs = inputs

@@ -13,6 +13,7 @@ from torch import nn
 
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv
+from korser.utils.text import one_line
 
 if TYPE_CHECKING:
     from speechbrain.utils.train_logger import TensorboardLogger
@@ -54,7 +55,7 @@ class LoggedBrain(sb.Brain):
         try:
             super().__init__(modules={"model": model}, hparams=dict(hparams), checkpointer=checkpointer)
         except (ValueError, RuntimeError, AssertionError) as error:
-            raise UserError(f"invalid run option: {' '.join(str(error).split())}") from error
+            raise UserError(f"invalid run option: {one_line(error)}") from error
         self.history = history
         self.log_file = log_file
         self.tensorboard = tensorboard

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import traceback
 from collections.abc import Iterator, Mapping
@@ -15,23 +14,14 @@ from torch import nn
 from korser.utils.errors import UserError
 from korser.utils.files import write_text
 from korser.utils.memory import is_out_of_memory
-from korser.utils.user_code import one_line, user_code_location
+from korser.utils.user_code import describe_error, import_path, user_code_location
 
-__all__ = ["describe", "errors_of", "explain_error", "refused"]
+__all__ = ["describe", "errors_of", "refused"]
 
 
 def describe(key: str, part: Any) -> str:
     """Return the key of the YAML file and the class or function that it names."""
-    part = inspect.unwrap(part) if inspect.isfunction(part) else part
-    named = part.func if isinstance(part, functools.partial) else part
-    named = named if hasattr(named, "__qualname__") else type(named)
-    return f"{key}: {named.__module__}.{named.__qualname__}"
-
-
-def explain_error(error: BaseException) -> str:
-    """Return type and message of an exception in one line, behind its place in the user's code."""
-    place = user_code_location(error)
-    return f"{place + ': ' if place else ''}{type(error).__name__}: {one_line(error)}"
+    return f"{key}: {import_path(inspect.unwrap(part) if inspect.isfunction(part) else part)}"
 
 
 @contextlib.contextmanager
@@ -45,7 +35,7 @@ def refused(key: str, part: Any, expected: str = "") -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         expected = f"; expected {expected}" if expected else ""
-        raise UserError(f"{describe(key, part)}: {explain_error(error)}{expected}") from error
+        raise UserError(f"{describe(key, part)}: {describe_error(error)}{expected}") from error
 
 
 @contextlib.contextmanager
@@ -73,7 +63,7 @@ def errors_of(parts: Mapping[str, Any], file: Path) -> Iterator[None]:
         culprit, cause = _culprit(error, parts), error
         if is_out_of_memory(error) or (culprit is None and user_code_location(error) is None):
             raise
-        said = (f"{describe(culprit, parts[culprit])}: " if culprit else "") + explain_error(error)
+        said = (f"{describe(culprit, parts[culprit])}: " if culprit else "") + describe_error(error)
     else:
         return
     write_text(file, "".join(traceback.format_exception(cause)))

@@ -27,12 +27,12 @@ from korser.frontend.base import Frontend
 from korser.nn.losses import MISSING
 from korser.testing.inputs import make_batch, synthetic_utterance
 from korser.testing.running import copy_module
-from korser.training.parts import describe, explain_error, refused
+from korser.training.parts import describe, refused
 from korser.utils.errors import UserError
 from korser.utils.memory import is_out_of_memory
 from korser.utils.seeding import seeded
-from korser.utils.text import shorten
-from korser.utils.user_code import one_line
+from korser.utils.text import one_line, shorten
+from korser.utils.user_code import describe_error
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -93,7 +93,7 @@ def rehearse(
         except Exception as error:  # of the backward pass, in which no part is running
             if is_out_of_memory(error):
                 raise
-            raise UserError(f"a training step fails: {explain_error(error)}") from error
+            raise UserError(f"a training step fails: {describe_error(error)}") from error
     if brain.device_type == "cuda":
         del understudy
         gc.collect()  # its parts refer to each other; the peak memory of training is without it

@@ -14,7 +14,7 @@ from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
 from torch.optim import lr_scheduler
 
-from korser.training.parts import refused
+from korser.training.parts import describe, refused
 from korser.utils.errors import UserError
 
 __all__ = ["Schedule", "make_schedule"]
@@ -30,11 +30,6 @@ class Schedule:
     SpeechBrain are called with what they take: most with the optimizer before each step, ``NewBobScheduler`` with the
     loss, ``StepScheduler`` and ``LinearScheduler`` with the epoch, at its end. A schedule of your own is called with
     the optimizer before each step.
-
-    Parameters
-    ----------
-    schedule : torch.optim.lr_scheduler.LRScheduler or callable
-    optimizer : torch.optim.Optimizer
 
     Attributes
     ----------
@@ -116,7 +111,7 @@ class Schedule:
         ):
             return False
         raise UserError(
-            f"lr_scheduler: {_name(self.schedule)} cannot be saved in checkpoints: make it a subclass of "
+            f"{describe('lr_scheduler', self.schedule)} cannot be saved in checkpoints: make it a subclass of "
             "torch.optim.lr_scheduler.LRScheduler, or use speechbrain.utils.checkpoints.register_checkpoint_hooks"
         )
 
@@ -155,7 +150,7 @@ def make_schedule(
         unknown = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
         unknown = [name for name in unknown if name not in values]
         if unknown:
-            raise UserError(f"lr_scheduler: {_name(factory)}: missing argument '{unknown[0]}': set it in the YAML")
+            raise UserError(f"{describe('lr_scheduler', factory)}: missing argument '{unknown[0]}': set it in the YAML")
         with refused("lr_scheduler", factory):
             schedule = factory(**{p.name: values[p.name] for p in parameters if p.name in values})
     else:
@@ -169,8 +164,3 @@ def make_schedule(
     with refused("lr_scheduler", schedule):
         made.start()
     return made
-
-
-def _name(value: Any) -> str:
-    value = getattr(value, "func", value)
-    return getattr(value, "__qualname__", type(value).__qualname__)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from korser.utils.errors import UserError
-from korser.utils.text import shorten
+from korser.utils.text import one_line, shorten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -264,7 +264,7 @@ def read_csv(path: str | Path, tasks: Iterable[str] = ()) -> pd.DataFrame:
 
 def _damaged(path: str | Path, error: BaseException) -> UserError:
     reason = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "strerror", None) or error
-    return UserError(f"{path} is damaged ({' '.join(str(reason).split())}): delete it and train again")
+    return UserError(f"{path} is damaged ({one_line(reason)}): delete it and train again")
 
 
 def _map_text(table: pd.DataFrame, function: Callable[[Any], Any]) -> pd.DataFrame:

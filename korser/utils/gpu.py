@@ -23,10 +23,6 @@ class PeakMemory:
     """Peak memory since this object was made.
 
     Of a GPU: what PyTorch allocated on it. Of a CPU: the resident set of the process, Python and libraries included.
-
-    Parameters
-    ----------
-    device : str or torch.device
     """
 
     def __init__(self, device: str | torch.device) -> None:
@@ -52,11 +48,6 @@ class PeakMemory:
 
 
 def require_own_device(device: str | None) -> None:
-    """Refuse a GPU that is named under torchrun, since all processes would use that one.
-
-    Raises
-    ------
-    UserError
-    """
+    """Refuse a GPU that is named under torchrun, since all processes would use that one."""
     if "RANK" in os.environ and str(device or "").startswith("cuda"):
         raise UserError(f"device={device}: must be null under torchrun, which gives each process its own GPU")

@@ -53,10 +53,6 @@ def caveats(*, synthetic: bool = False, random_split: bool = False, pretrained: 
     pretrained : bool, optional
         False if an encoder has random weights, None if there is no encoder.
 
-    Returns
-    -------
-    list of Note
-
     Example
     -------
     >>> [note.label for note in caveats(synthetic=True, pretrained=False)]

@@ -23,9 +23,7 @@ __all__ = [
     "Mark",
     "Table",
     "TableCell",
-    "breakable",
     "difference_cell",
-    "escape_latex",
     "escape_markdown",
     "metric_cell",
     "p_cell",
@@ -229,8 +227,8 @@ class Table:
         warnings : iterable of Note or str
             Set in bold at the start of the caption, which continues with the title and the notes.
         """
-        bold = "".join(rf"\textbf{{{escape_latex(warning)}.}} " for warning in warnings)
-        caption = bold + escape_latex(" ".join([f"{self.title}.", *self.notes]))
+        bold = "".join(rf"\textbf{{{_escape_latex(warning)}.}} " for warning in warnings)
+        caption = bold + _escape_latex(" ".join([f"{self.title}.", *self.notes]))
         return "\n".join(
             [
                 r"\begin{table*}[t]",
@@ -241,7 +239,7 @@ class Table:
                 r"\setlength{\tabcolsep}{4pt}",
                 rf"\begin{{tabular}}{{@{{}}l{'c' * (len(self.columns) - 1)}@{{}}}}",
                 r"\toprule",
-                " & ".join(map(escape_latex, self.columns)) + r" \\",
+                " & ".join(map(_escape_latex, self.columns)) + r" \\",
                 r"\midrule",
                 *(" & ".join(map(_latex_cell, row)) + r" \\" for row in self.rows),
                 r"\bottomrule",
@@ -271,12 +269,12 @@ def _words(cell: TableCell, *, bold: str, escape: Callable[[str], str]) -> str:
 
 
 def _latex_cell(cell: TableCell) -> str:
-    value = escape_latex(cell.text)
+    value = _escape_latex(cell.text)
     if cell.mark == "best" and value:
         value = rf"\textbf{{{value}}}"
     elif cell.mark in _SYMBOLS:
         value += rf"\rlap{{{_SYMBOLS[cell.mark]}}}"
-    value += escape_latex(cell.symbols)
+    value += _escape_latex(cell.symbols)
     return f"{value} {{\\scriptsize {cell.interval}}}" if cell.interval else value
 
 
@@ -285,18 +283,18 @@ def escape_markdown(text: object) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", str(text))
 
 
-def escape_latex(text: object) -> str:
+def _escape_latex(text: object) -> str:
     r"""Return text with the characters of LaTeX escaped.
 
     Example
     -------
-    >>> print(escape_latex("mel_stl (50 %)"))
+    >>> print(_escape_latex("mel_stl (50 %)"))
     mel\_stl (50 \%)
     """
     return "".join(_LATEX.get(c, c) for c in str(text))
 
 
-def breakable(text: object) -> Markup:
+def _breakable(text: object) -> Markup:
     """Return HTML text whose names, like ``korser.plugins.mel``, may break after a dot or an underscore."""
     return Markup(re.sub(r"(?<=[^\W\d_])([._])(?=[^\W\d_])", r"\1<wbr>", str(escape(text))))
 
@@ -306,5 +304,5 @@ def _html_template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["breakable"] = breakable
+    environment.filters["breakable"] = _breakable
     return environment.from_string(_HTML)

@@ -14,6 +14,7 @@ __all__ = [
     "interval_text",
     "is_missing",
     "number",
+    "one_line",
     "p_value",
     "plain",
     "plural",
@@ -27,18 +28,20 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 # -- names in messages ------------------------------------------------------------------------------------------------
-def did_you_mean(name: object, known: Iterable[object]) -> str:
+def did_you_mean(name: object, known: Iterable[object], cutoff: float = 0.6) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest known name, else a short list of the known names."""
     known = [str(k) for k in dict.fromkeys(known)]
-    return closest_name(name, known) or (f" (known: {', '.join(known)})" if 0 < len(known) <= MAX_LISTED else "")
+    return closest_name(name, known, cutoff) or (
+        f" (known: {', '.join(known)})" if 0 < len(known) <= MAX_LISTED else ""
+    )
 
 
 MAX_LISTED = 30  # names in a message
 
 
-def closest_name(name: object, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the closest known name, ``""`` if none is similar."""
-    match = difflib.get_close_matches(str(name), known, n=1)
+def closest_name(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest known name, ``""`` if none has a ratio of difflib >= cutoff."""
+    match = difflib.get_close_matches(str(name), known, n=1, cutoff=cutoff)
     return f" (did you mean '{match[0]}'?)" if match else ""
 
 
@@ -63,6 +66,12 @@ def sentence(text: object) -> str:
     """Return text with a capital and a full stop."""
     text = str(text)
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def one_line(text: object, limit: int | None = None) -> str:
+    """Return text, such as an exception as its message, in one line, shortened to a number of characters."""
+    text = " ".join(str(text).split())
+    return text if limit is None or len(text) <= limit else f"{text[:limit]} ..."
 
 
 def first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import sysconfig
@@ -9,31 +10,49 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-__all__ = ["explain", "is_reason", "is_user_code", "one_line", "short_path", "user_code_location"]
+from korser.utils.text import one_line
+
+__all__ = ["describe_error", "import_path", "is_reason", "is_user_code", "short_path", "user_code_location"]
 
 KORSER = Path(__file__).parents[1]
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+MAX_MESSAGE = 300  # characters
 
 
-def explain(error: Exception, part: Any) -> str:
+def describe_error(error: BaseException, part: Any = None, message: str | None = None) -> str:
     """Describe an exception in one line that begins with its place in the user's code.
 
     Parameters
     ----------
-    error : Exception
-    part : torch.nn.Module or None
+    error : BaseException
+    part : torch.nn.Module, optional
         What raised it; its ``forward`` is named if no line of the user's code was running.
+    message : str, optional
+        In place of type and message of the exception.
     """
+    place = user_code_location(error)
     if is_reason(error):
-        return f"{_place_of(part)}: {error}"
-    return f"{user_code_location(error) or _place_of(part)}: {type(error).__name__}: {one_line(error)}"
+        place, message = None, message or str(error)
+    elif isinstance(error, SyntaxError) and error.filename:
+        place, message = f"{short_path(error.filename)}:{error.lineno}", f"SyntaxError: {error.msg}"
+    place = place or _place_of(part)
+    message = message or f"{type(error).__name__}: {one_line(error, MAX_MESSAGE)}"
+    return f"{place}: {message}" if place else message
 
 
-def is_reason(error: Exception) -> bool:
+def import_path(value: Any) -> str:
+    """Return the import path of a class or function, also in a partial, or of the class of another object."""
+    value = value.func if isinstance(value, functools.partial) else value
+    value = value if hasattr(value, "__qualname__") else type(value)
+    return f"{value.__module__}.{value.__qualname__}".removeprefix("builtins.")
+
+
+def is_reason(error: BaseException) -> bool:
     """Return whether an exception was raised by a check of korser, and not by the user's code."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return isinstance(error, AssertionError) and KORSER in Path(last.filename).parents
+    if not isinstance(error, AssertionError):
+        return False
+    return KORSER in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parents
 
 
 def user_code_location(error: BaseException) -> str | None:
@@ -51,16 +70,10 @@ def is_user_code(file: str | Path) -> bool:
     return path.is_file() and not in_library
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """Return the message of an exception in one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else f"{text[:limit]} ..."
-
-
 def _place_of(part: Any) -> str:
-    """Return file and line of a module's ``forward``, and its class."""
+    """Return file and line of a module's ``forward``, and its class; nothing for None."""
     if part is None:
-        return "the frontend"
+        return ""
     code = getattr(inspect.unwrap(type(part).forward), "__code__", None)
     name = type(part).__name__
     return f"{short_path(code.co_filename)}:{code.co_firstlineno}, {name}" if code else name

@@ -55,10 +55,6 @@ def open_workers(
     target : callable, optional
         What a worker does with a job: an importable function ``target(job, on_epoch)``.
 
-    Returns
-    -------
-    Workers
-
     Raises
     ------
     UserError

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from korser.utils.errors import UserError
+from korser.utils.text import one_line
 from korser.workers.base import Workers
 from korser.workers.job import EpochCallback, Job, JobResult
 
@@ -32,12 +33,7 @@ class RayWorkers(Workers):
     """
 
     def __init__(
-        self,
-        n: int | None,
-        *,
-        address: str,
-        gpus_per_trial: float | None,
-        target: Callable[[Job, EpochCallback], None],
+        self, n: int | None, *, address: str, gpus_per_trial: float | None, target: Callable[[Job, EpochCallback], None]
     ) -> None:
         try:
             import ray
@@ -105,7 +101,7 @@ class RayWorkers(Workers):
         except (errors.WorkerCrashedError, errors.NodeDiedError) as error:
             return self._count_death(job, f"was lost with its process or node ({type(error).__name__})")
         except errors.RayError as error:  # before the job began, such as an import
-            return JobResult(job, "failed", " ".join(str(error).split())[-500:])
+            return JobResult(job, "failed", one_line(error)[-500:])
 
     def close(self) -> None:
         """Cancel all tasks; runs keep their checkpoints."""
@@ -136,7 +132,7 @@ def _connect(ray: ModuleType, address: str, n: int | None) -> None:
         ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"cannot reach the Ray cluster '{address}' ({' '.join(str(error).split())}): start it with "
+            f"cannot reach the Ray cluster '{address}' ({one_line(error)}): start it with "
             "'ray start --head', or give its address as HOST:PORT, auto or local"
         ) from error
 

@@ -25,6 +25,7 @@ from korser.utils.errors import UserError
 from korser.utils.files import lock_of
 from korser.utils.logs import is_for_users
 from korser.utils.memory import is_out_of_memory, shortage
+from korser.utils.text import one_line
 
 __all__ = ["LOCK_PATIENCE", "EpochCallback", "Job", "JobResult", "perform", "train_job"]
 
@@ -98,10 +99,6 @@ def perform(
         ``target(job, on_epoch)``.
     patience : float
         Seconds to wait for the lock of the run directory, which a dying process may still hold.
-
-    Returns
-    -------
-    JobResult
     """
     directory = RunDirectory(job.run_dir)
     try:
@@ -122,22 +119,18 @@ def _attempt(job: Job, target: Callable[[Job, EpochCallback], None], patience: f
         _wait_for_lock(Path(job.run_dir), patience)
         target(job, lambda epoch, score: stop_file.exists())
     except Pruned as error:
-        return JobResult(job, "pruned", _one_line(error))
+        return JobResult(job, "pruned", one_line(error))
     except Exception as error:
         logger.exception("the run ended early")  # writes the traceback to the log
         if is_out_of_memory(error):
-            return JobResult(job, "out of memory", _one_line(error))
+            return JobResult(job, "out of memory", one_line(error))
         advice = shortage(error)  # of open files
         if advice or isinstance(error, UserError):
-            return JobResult(job, "refused", advice or _one_line(error))
+            return JobResult(job, "refused", advice or one_line(error))
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"({Path(frame.filename).name}, line {frame.lineno})"
-        return JobResult(job, "failed", f"{type(error).__name__}: {_one_line(error)} {place}")
+        return JobResult(job, "failed", f"{type(error).__name__}: {one_line(error)} {place}")
     return JobResult(job, "complete")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _wait_for_lock(run_dir: Path, patience: float) -> None:

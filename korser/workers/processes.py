@@ -115,14 +115,7 @@ class ProcessWorkers(Workers):
 
 
 class _Worker:
-    """A process and the pipe to it.
-
-    Parameters
-    ----------
-    target : callable
-    gpu : str
-        Value of ``CUDA_VISIBLE_DEVICES``.
-    """
+    """A process and the pipe to it; ``gpu`` is the value of ``CUDA_VISIBLE_DEVICES``."""
 
     def __init__(self, target: Callable[[Job, EpochCallback], None], gpu: str) -> None:
         self.connection, other_end = spawn.Pipe()

@@ -40,10 +40,7 @@ class MaskedBatchNorm(_NormBase):
     """
 
     def __init__(
-        self,
-        channels: int,
-        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        affine: bool = True,
+        self, channels: int, activation: Callable[[torch.Tensor], torch.Tensor] | None = None, affine: bool = True
     ) -> None:
         super().__init__(channels, affine=affine)
         self.activation = activation

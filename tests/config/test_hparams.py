@@ -80,16 +80,19 @@ LAYER = "self.conv = torch.nn.Conv1d(1, n_filters, 400)"
 WRONG_FRONTENDS = {
     "no super": (
         ("Frontend", "pass", LAYER),
-        "call super().__init__(output_size=..., frame_rate=...) first ({file}, line 7)",
+        "{file}:7, in __init__: call super().__init__(output_size=..., frame_rate=...) first",
     ),
-    "no super of a module": (("torch.nn.Module", "pass", LAYER), "call super().__init__() first ({file}, line 7)"),
+    "no super of a module": (
+        ("torch.nn.Module", "pass", LAYER),
+        "{file}:7, in __init__: call super().__init__() first",
+    ),
     "no super, no layer": (
         ("Frontend", "pass", "pass"),
         "wrong_2.Conv: call super().__init__(output_size=..., frame_rate=...)",
     ),
     "an error inside": (
         ("Frontend", SUPER, "torch.hamming(400)"),
-        "AttributeError: module 'torch' has no attribute 'hamming' ({file}, line 7)",
+        "{file}:7, in __init__: AttributeError: module 'torch' has no attribute 'hamming'",
     ),
     "an argument that torch refuses": (
         ("Frontend", SUPER, "torch.nn.Conv1d(1, 'many', 400)"),
@@ -97,12 +100,12 @@ WRONG_FRONTENDS = {
     ),
     "a module": (("torch.nn.Module", "super().__init__()", LAYER), "frontend is a wrong_5.Conv"),
     "a rate that is text": (("Frontend", SUPER.replace("100", "'100'"), LAYER), "wrong_6.Conv: frame_rate"),
-    "error at import": (("Stag", SUPER, LAYER), "NameError: name 'Stag' is not defined ({file}, line 4)"),
+    "error at import": (("Stag", SUPER, LAYER), "{file}:4, in <module>: NameError: name 'Stag' is not defined"),
     "missing import": (
         ("Frontend", SUPER, "pass\nimport librosaa"),
-        "cannot import wrong_8.Conv: ModuleNotFoundError: No module named 'librosaa' ({file}, line 8)",
+        "cannot import wrong_8.Conv: {file}:8, in <module>: ModuleNotFoundError: No module named 'librosaa'",
     ),
-    "no Python": (("Frontend", SUPER, "x ="), "wrong_9.Conv: SyntaxError: invalid syntax ({file}, line 7)"),
+    "no Python": (("Frontend", SUPER, "x ="), "wrong_9.Conv: {file}:7: SyntaxError: invalid syntax"),
 }
 
 

@@ -134,13 +134,13 @@ def test_labels_and_speakers_may_look_like_anything(tiny_corpus, tiny, tmp_path)
     data = shutil.copytree(tiny_corpus, tmp_path / "data")
     table = pd.read_csv(data / "manifest.csv", dtype=str)
     table["emotion"] = table["emotion"].replace({"joy": "0", "anger": "1", "sadness": "2", "neutral": "True"})
-    table["speaker"] = table["speaker"].replace({"s0": "NA", "s1": "none", "s2": "001"})
+    table["speaker"] = table["speaker"].replace({"s0": "NA", "s1": "1e3", "s2": "001"})
     table.to_csv(data / "manifest.csv", index=False)
     run_dir = run({**tiny, "data_folder": str(data), "n_epochs": "1"}, model="mel_stl")
     log = read_csv(run_dir / "log.csv")
     assert log["train_emotion_loss"].gt(0.1).all()
     manifest = read_csv(run_dir / "manifest.csv", ["emotion"])
-    assert set(manifest["speaker"]) == {"NA", "none", "001", "s3", "s4", "s5"}
+    assert set(manifest["speaker"]) == {"NA", "1e3", "001", "s3", "s4", "s5"}
     assert set(manifest["emotion"]) == {"0", "1", "2", "True"}
     assert (
         sum(sum(row) for row in json.loads((run_dir / "metrics.json").read_text())["test"]["emotion"]["confusion"]) == 8

@@ -89,8 +89,11 @@ class OfMine:
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (lr_scheduler.StepLR, "lr_scheduler: StepLR: missing argument 'step_size': set it in the YAML"),
-        (OfMine, "lr_scheduler: OfMine cannot be saved in checkpoints"),
+        (
+            lr_scheduler.StepLR,
+            "lr_scheduler: torch.optim.lr_scheduler.StepLR: missing argument 'step_size': set it in the YAML",
+        ),
+        (OfMine, "lr_scheduler: test_schedules.OfMine cannot be saved in checkpoints"),
     ],
 )
 def test_what_cannot_be_used_is_refused(factory, message):

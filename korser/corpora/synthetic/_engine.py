@@ -86,12 +86,7 @@ def flac_bytes(samples: np.ndarray) -> bytes:
 
 
 def make_missing(
-    folder: Path,
-    files: Mapping[str, Path],
-    encode: Callable[[str, Speak], bytes],
-    *,
-    n_workers: int,
-    description: str,
+    folder: Path, files: Mapping[str, Path], encode: Callable[[str, Speak], bytes], *, n_workers: int, description: str
 ) -> None:
     """Make the files that are missing or damaged; one process per folder at a time.
 

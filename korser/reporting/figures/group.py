@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from korser.runs.load import Run
     from korser.runs.pool import ModelPredictions
 
-__all__ = ["ComparisonGroup", "Drawing", "ParameterValues", "gather", "recorded_metric"]
+__all__ = [
+    "ComparisonGroup",
+    "Drawing",
+    "ParameterValues",
+    "gather",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -169,40 +174,21 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
     runs : list of korser.runs.load.Run
         Runs without test predictions (the trials of a search) are ignored.
     metric : str, optional
-        By which models are compared; default: :func:`recorded_metric`.
+        By which models are compared; default: that of the comparison they come from.
     made : list of dict
         The contents of ``comparison.json`` files. If there is one group and one file, its questions are used.
-
-    Returns
-    -------
-    list of ComparisonGroup
     """
     tested = [run for run in runs if run.directory.has_predictions()]
     groups = studies(tested)
     questions = made[0]["settings"]["questions"] if len(made) == len(groups) == 1 else None
     return [
-        ComparisonGroup(name, compare(own, metric=metric or recorded_metric(name, own, made), questions=questions))
+        ComparisonGroup(name, compare(own, metric=metric or _recorded_metric(name, own, made), questions=questions))
         for name, own in groups.items()
     ]
 
 
-def recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str:
-    """Return the metric by which existing comparisons of a group were made.
-
-    Parameters
-    ----------
-    name : str
-        Name of the group, for the log.
-    runs : list of korser.runs.load.Run
-        Runs of the group.
-    made : list of dict
-        The contents of ``comparison.json`` files, also of other groups.
-
-    Returns
-    -------
-    str
-        ``uar`` if there is no comparison; also, with a warning, if several differ.
-    """
+def _recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str:
+    """Return the metric by which a group was compared; ``uar`` if it was not, or (with a warning) by several."""
     names = {run.path.name for run in runs}
     group = (runs[0].info["corpus"], runs[0].info["protocol"])
     own = [each for each in made if names & {entry["run"] for entry in each["runs"]}]

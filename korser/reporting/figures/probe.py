@@ -10,15 +10,7 @@ from matplotlib.axes import Axes
 
 from korser.probing.encoders import ALL, CHOSEN
 from korser.reporting.figures.group import Drawing
-from korser.reporting.figures.style import (
-    ModelStyle,
-    NothingToDraw,
-    Style,
-    error_bar,
-    grid,
-    legend_below,
-    model_style,
-)
+from korser.reporting.figures.style import ModelStyle, NothingToDraw, Style, error_bar, grid, legend_below, model_style
 from korser.utils.files import find_below, read_csv
 
 UNNUMBERED_LAYERS = (ALL, CHOSEN)  # drawn to the right of the layers

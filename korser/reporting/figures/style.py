@@ -49,11 +49,7 @@ logger = logging.getLogger(__name__)
 
 # Width of a figure in inches, over one column and over two. IEEE: "Preparing figures", 3.5 and 7.16 in; ISCA: the
 # Interspeech paper kit, columns of 80 mm, 10 mm apart; Springer LNCS: text of 122 mm, in one column.
-VENUE_WIDTHS = {
-    "ieee": {1: 3.5, 2: 7.16},
-    "interspeech": {1: 80 / 25.4, 2: 170 / 25.4},
-    "springer": {1: 122 / 25.4},
-}
+VENUE_WIDTHS = {"ieee": {1: 3.5, 2: 7.16}, "interspeech": {1: 80 / 25.4, 2: 170 / 25.4}, "springer": {1: 122 / 25.4}}
 COLOURS = ("#009E73", "#000000", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#F0E442", "#CC79A7")
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "X", "P", "<", "*")  # one more than colours, so that a ninth model differs

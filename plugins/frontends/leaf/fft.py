@@ -284,10 +284,7 @@ def _chunks(X: torch.Tensor, numbers: int) -> list[slice]:
 
 
 def _times_bands(
-    values: torch.Tensor,
-    X: torch.Tensor,
-    lowest: list[int] | torch.Tensor | None,
-    out: torch.Tensor | None = None,
+    values: torch.Tensor, X: torch.Tensor, lowest: list[int] | torch.Tensor | None, out: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Bands of spectra ``(b, N)`` times values ``(C, b or 1, 2 M)``, both as pairs of real numbers: ``(C, b, 2 M)``."""
     if lowest is None:  # all of the spectrum

@@ -117,10 +117,6 @@ class RatePlan:
             Equal for equal parameters.
         wait : bool
             Whether the host may wait for the parameters.
-
-        Returns
-        -------
-        tuple of int
         """
         if widths.device.type == "cpu" and isinstance(self.reader, PinnedReader):  # moved here from a GPU
             self.forget()

@@ -45,10 +45,6 @@ def read_config(source: str, revision: str | None = None) -> PreTrainedConfig:
     revision : str, optional
         Branch, tag or commit on the hub.
 
-    Returns
-    -------
-    transformers.PreTrainedConfig
-
     Raises
     ------
     UserError
