@@ -110,7 +110,8 @@ WRONG_FRONTENDS = {
 
 
 @pytest.mark.parametrize("case", WRONG_FRONTENDS)
-def test_a_wrong_frontend_is_named_with_its_line(tmp_path, case):
+def test_a_wrong_frontend_is_named_with_its_line(tmp_path, case, monkeypatch):
+    monkeypatch.chdir(HPARAMS)  # a path below the current folder would be relative
     (parent, first, then), message = WRONG_FRONTENDS[case]
     name = f"wrong_{list(WRONG_FRONTENDS).index(case)}"  # a module is imported once in a process
     file = tmp_path / f"{name}.py"
