@@ -93,7 +93,7 @@ def test_complete_conditions_are_not_measured_again(runs):
     wanted = [SAME, *conditions(["noise_0dB"])]
     assert measure(runs, wanted, progress=False) == 8
     assert measure(runs, wanted, progress=False) == 0
-    listed = read_json(runs[0].path / "robustness" / "conditions.json")
+    listed = read_json(runs[0].path / "robustness" / "conditions.json", list)
     assert [{k: entry[k] for k in ("name", "kind", "value", "unit")} for entry in listed] == [
         {"name": "same", "kind": "nothing", "value": None, "unit": ""},
         {"name": "noise_0dB", "kind": "pink noise", "value": 0, "unit": "dB SNR"},
@@ -121,7 +121,7 @@ def test_an_interruption_loses_one_condition_at_most(runs):
 
     with pytest.raises(KeyboardInterrupt):
         measure(runs, [SAME, Condition("late", "nothing", None, "", interrupted)], progress=False)
-    assert [entry["name"] for entry in read_json(runs[0].path / "robustness" / "conditions.json")] == ["same"]
+    assert [entry["name"] for entry in read_json(runs[0].path / "robustness" / "conditions.json", list)] == ["same"]
     assert measure(runs, [SAME], progress=False) == 0
 
 

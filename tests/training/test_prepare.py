@@ -179,7 +179,7 @@ def test_a_corpus_without_the_main_task_is_refused(tiny_corpus, tiny, tmp_path):
 
 
 def test_a_task_with_one_class_in_training_is_refused_or_left_out(tiny_corpus, tiny, caplog):
-    hparams = load_hparams("hparams/mel_mtl.yaml", tiny)
+    hparams = load_hparams(HPARAMS / "mel_mtl.yaml", tiny)
     corpus, manifest = load_split(hparams)
     men = manifest.assign(gender=manifest["gender"].where(manifest["split"] != "train", "male"))
     assert [task.name for task in labelled_tasks(hparams["tasks"], corpus, men)] == ["emotion", "intensity"]
