@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from conftest import HPARAMS
 from helpers import Killed, kill_at, run
 
 from korser import UserError, load_hparams, train
