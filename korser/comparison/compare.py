@@ -229,7 +229,7 @@ def _with_predictions(runs: Sequence[Run], part: str) -> tuple[list[Run], list[N
     """Return the runs with predictions, all on one corpus and split, and a note on the others."""
     used = [run for run in runs if run.directory.has_predictions(part)]
     if not used:
-        raise UserError(f"no run has predictions of the {part} split: train with evaluate_test: true")
+        raise UserError(f"no run has predictions of the {part} split ({part}.csv): train with evaluate_test: true")
     groups = studies(used)
     if len(groups) > 1:
         names = "; ".join(groups)

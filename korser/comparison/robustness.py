@@ -130,7 +130,7 @@ def _predictions_under(model: ModelPredictions, condition: Condition) -> ModelPr
         files = [run.directory.predictions_file(split) for run in model.runs if not _same_labels(run, split, model)]
         raise UserError(
             f"{degraded.label}: utterances, speakers or labels differ from those of the test split: delete "
-            f"{shorten(files)} and measure again"
+            f"{shorten(files)} and measure again, or train again if manifest.csv is damaged"
         )
     return degraded
 

@@ -109,7 +109,9 @@ def _tested_runs(folders: Sequence[Path], *, required: bool) -> list[Run]:
             raise
         return []
     if not runs and required:
-        raise UserError(f"{shorten(folders)}: no run has predictions of the test split: train with evaluate_test: true")
+        raise UserError(
+            f"{shorten(folders)}: no run has predictions of the test split (test.csv): train with evaluate_test: true"
+        )
     return runs
 
 

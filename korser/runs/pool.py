@@ -182,7 +182,11 @@ def pool_runs(label: str, runs: Iterable[Run], *, split: str = "test") -> ModelP
 
 
 def _pool_folds(label: str, runs: list[Run], tasks: dict[str, dict[str, Any]], split: str) -> pd.DataFrame:
-    table = pd.concat([run.predictions(split) for run in runs], ignore_index=True)
+    tables = [run.predictions(split) for run in runs]
+    for run, table in zip(runs, tables):
+        if table.filter(regex="_pred$").isna().any(axis=None):
+            raise UserError(f"{run.directory.predictions_file(split)} is damaged (an empty prediction): train again")
+    table = pd.concat(tables, ignore_index=True)
     main, about = next(iter(tasks.items()))
     for column in ("id", "speaker", f"{main}_pred", *(f"{main}_prob_{c}" for c in about["classes"])):
         if column not in table:

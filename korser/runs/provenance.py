@@ -218,7 +218,10 @@ def require_same_data(manifest: pd.DataFrame, run_dir: Path, tasks: Iterable[str
     old = RunDirectory(run_dir).manifest(tasks)
     comparable = set(columns) <= set(old) and set(columns) <= set(manifest)
     if not comparable or not _as_text(old[columns]).equals(_as_text(manifest[columns])):
-        raise UserError(f"the data have changed since {run_dir} was begun: change output_folder to train on them")
+        raise UserError(
+            f"the data have changed since {run_dir} was begun, and are others than in its manifest.csv: change "
+            "output_folder to train on them"
+        )
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
