@@ -1,12 +1,13 @@
 """What the model predicts about an utterance."""
 
-import math
 from dataclasses import dataclass
 from numbers import Real
 
 from korser.utils.errors import UserError
 
 __all__ = ["Task"]
+
+MAX_WEIGHT = 1e9
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Task:
     Raises
     ------
     UserError
-        If the name is no text or the weight no number >= 0.
+        If the name is no text or the weight no number >= 0 and < 1e9.
     """
 
     name: str
@@ -38,5 +39,5 @@ class Task:
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
             raise UserError(f"name of a task is {self.name!r}: expected the name of a column")
-        if not isinstance(self.weight, Real) or isinstance(self.weight, bool) or not 0 <= self.weight < math.inf:
-            raise UserError(f"weight of task '{self.name}' is {self.weight!r}: expected a number >= 0")
+        if not isinstance(self.weight, Real) or isinstance(self.weight, bool) or not 0 <= self.weight < MAX_WEIGHT:
+            raise UserError(f"weight of task '{self.name}' is {self.weight!r}: expected a number >= 0 and < 1e9")

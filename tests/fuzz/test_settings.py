@@ -53,11 +53,12 @@ CASES = {
     "compare": ("compare.yaml", keys_of("compare.yaml"), "overrides.", {"models": "[mel_stl.yaml]", "seeds": "[1]"}),
     "search": ("search.yaml", keys_of("search.yaml"), "overrides.", {"space": "{lr: [0.01]}"}),
     "probe": ("probe.yaml", keys_of("probe.yaml"), "", {"sources": "[nano-random]", "folds": "3"}),
-    "pretrain": ("pretrain_nano.yaml", keys_of("pretrain_wav2vec.yaml"), "", {}),
+    "pretrain": ("pretrain_nano.yaml", keys_of("pretrain_wav2vec.yaml"), "", {"corpus_options": "{}"}),
 }
 
 
-USERS = {"emotion": ["tasks"], "gender": ["tasks"], "intensity": ["tasks"]}  # settings that hold others
+# what a message may name in place of a setting: one that refers to it, or what becomes of the value
+USERS = {"emotion": "tasks", "gender": "tasks", "intensity": "tasks", "config": "architecture", "lr": "NaN"}
 
 
 class Began(BaseException):
@@ -67,6 +68,12 @@ class Began(BaseException):
 def chosen(index):
     """Return values for the setting with an index, each value equally often."""
     return [VALUES[(PER_KEY * index + i) % len(VALUES)] for i in range(PER_KEY)]
+
+
+def _names(key, value):
+    """Return what a message must contain one of: the setting, its object, what uses it, or its value."""
+    top, _, last = key.partition(".")
+    return [part for part in (top, last, USERS.get(top), value.strip("'")) if part]
 
 
 @pytest.fixture
@@ -108,7 +115,7 @@ def test_a_wrong_value_is_one_line_that_names_the_setting(call, stopped, tiny_co
             counts["refused" if code == 2 else "accepted"] += 1
             if code not in (0, 2) or "Traceback" in err:
                 faults.append(f"{case}: exit code {code}: {err[-200:]}")
-            elif code == 2 and not any(part in err for part in (key, key.rpartition(".")[2], *USERS.get(key, ()))):
+            elif code == 2 and not any(part in err for part in _names(key, value)):
                 faults.append(f"{case}: does not name the setting: {err[:200]}")
     print(f"{command}: {counts}", *faults, sep="\n")
     assert not faults, f"{len(faults)} of {sum(counts.values())} cases"
