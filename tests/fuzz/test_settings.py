@@ -53,7 +53,12 @@ CASES = {
     "compare": ("compare.yaml", keys_of("compare.yaml"), "overrides.", {"models": "[mel_stl.yaml]", "seeds": "[1]"}),
     "search": ("search.yaml", keys_of("search.yaml"), "overrides.", {"space": "{lr: [0.01]}"}),
     "probe": ("probe.yaml", keys_of("probe.yaml"), "", {"sources": "[nano-random]", "folds": "3"}),
-    "pretrain": ("pretrain_nano.yaml", keys_of("pretrain_wav2vec.yaml"), "", {"corpus_options": "{}"}),
+    "pretrain": (
+        "pretrain_nano.yaml",
+        keys_of("pretrain_wav2vec.yaml"),
+        "",
+        {"corpus_options": "{}", "min_seconds": "0.25"},
+    ),
 }
 
 
