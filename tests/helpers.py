@@ -12,6 +12,20 @@ from korser.runs.directory import run_folder
 from korser.testing import check_frontend
 from korser.utils.files import read_csv
 
+RUN_FILES = [
+    "hparams.yaml",
+    "manifest.csv",
+    "log.csv",
+    "model.safetensors",
+    "valid.csv",
+    "test.csv",
+    "test_embeddings.npy",
+    "interpretable_parameters.json",
+    "cost.json",
+    "metrics.json",
+    "run.json",
+]
+
 WAV_AUGMENT = """!new:speechbrain.augment.augmenter.Augmenter
     parallel_augment: false
     concat_original: false

@@ -77,9 +77,10 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
     plan = []
     for path in settings.models:
         folder, best = _find_search(settings, path.stem)
+        shared = keep_used(path, _shared_overrides(settings, best))
         for fold in [None] if settings.folds is None else range(settings.folds):
             for seed in settings.seeds:
-                overrides = keep_used(path, _overrides(settings, best, fold, seed))
+                overrides = _overrides(settings, shared, fold, seed)
                 hparams = load_hparams(path, overrides)
                 run_dir = run_folder(hparams)  # checks the settings, too
                 _check_metric(settings, hparams, path.stem)
@@ -114,15 +115,19 @@ def _searched_message(model: str, fold: int | None, speakers: list[str]) -> str:
     )
 
 
-def _overrides(settings: CompareSettings, searched: dict[str, Any], fold: int | None, seed: int) -> dict[str, Any]:
-    """Return the overrides of one run; the order does not depend on how they were written."""
+def _shared_overrides(settings: CompareSettings, searched: dict[str, Any]) -> dict[str, Any]:
+    """Return what all runs of a model share; the order does not depend on how it was written."""
     both = sorted(searched.keys() & settings.overrides.keys())
     if both:
         raise UserError(f"overrides.{both[0]} was also searched: remove it, or set search: null")
-    overrides = dict(sorted({**settings.overrides, **searched}.items()))
-    if fold is not None:
-        overrides |= dict(zip(FOLD, ("speaker_kfold", settings.folds, fold)))
-    return {**overrides, "seed": seed, "output_folder": settings.output_folder, "cache_folder": settings.cache_folder}
+    return dict(sorted({**settings.overrides, **searched}.items()))
+
+
+def _overrides(settings: CompareSettings, shared: dict[str, Any], fold: int | None, seed: int) -> dict[str, Any]:
+    """Return the overrides of one run."""
+    folds = {} if fold is None else dict(zip(FOLD, ("speaker_kfold", settings.folds, fold)))
+    folders = {"output_folder": settings.output_folder, "cache_folder": settings.cache_folder}
+    return {**shared, **folds, "seed": seed, **folders}
 
 
 def _find_search(settings: CompareSettings, model: str) -> tuple[Path | None, dict[str, Any]]:

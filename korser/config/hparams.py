@@ -48,10 +48,18 @@ class HParams(Mapping[str, Any]):
     """
 
     def __init__(
-        self, values: Mapping[str, Any], *, name: str, folders: list[str], text: str, layers: Layers | None = None
+        self,
+        values: Mapping[str, Any],
+        *,
+        name: str,
+        folders: list[str],
+        text: str,
+        layers: Layers | None = None,
+        restricted: bool = False,
     ) -> None:
         self._values = dict(values)
         self._layers = layers
+        self._restricted = restricted
         self._used = False
         self.name = name
         self.folders = folders
@@ -95,7 +103,14 @@ class HParams(Mapping[str, Any]):
         Training changes weights and the epoch counter, so that no two runs can share them.
         """
         if self._used:
-            return _load(self.text, name=self.name, folders=self.folders, source=self.name, layers=self._layers)
+            return _load(
+                self.text,
+                name=self.name,
+                folders=self.folders,
+                source=self.name,
+                layers=self._layers,
+                restricted=self._restricted,
+            )
         self._used = True
         return self
 
@@ -267,7 +282,7 @@ def _load(
         _refuse_invalid_frontend(resolved, source, loader)
         raise UserError(f"{source}: {explain_failure(error)}{where}") from error
     refuse_namesakes(folders)  # among the modules that were imported only now
-    return HParams(values, name=name, folders=folders, text=resolved, layers=layers)
+    return HParams(values, name=name, folders=folders, text=resolved, layers=layers, restricted=restricted)
 
 
 def _find_failing_key(resolved: str, source: Path | str, loader: type[ruamel.yaml.Loader]) -> str | None:

@@ -8,21 +8,8 @@ import shutil
 
 import pytest
 from conftest import HPARAMS, tiny_overrides
-from helpers import run
+from helpers import RUN_FILES, run
 
-FILES = [
-    "hparams.yaml",
-    "manifest.csv",
-    "log.csv",
-    "model.safetensors",
-    "valid.csv",
-    "test.csv",
-    "test_embeddings.npy",
-    "interpretable_parameters.json",
-    "cost.json",
-    "run.json",
-    "metrics.json",
-]
 DAMAGE = {
     "missing": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),
@@ -69,13 +56,13 @@ def commands(overrides, run_dir, recording, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_a_damaged_file_is_one_line_that_names_it(call, complete, tiny_corpus, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     overrides, run_dir = complete
     backup = shutil.copytree(run_dir, tmp_path / "backup")
     faults, counts = [], {"refused": 0, "accepted": 0}
-    first = FILES.index(name)
+    first = RUN_FILES.index(name)
     kinds = [list(DAMAGE)[(PER_FILE * first + i) % len(DAMAGE)] for i in range(PER_FILE)]
     for kind in kinds:
         for command, arguments in commands(overrides, run_dir, tiny_corpus / "s0_joy_1.wav", tmp_path).items():

@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import HPARAMS, ROOT, tiny_overrides
-from helpers import WAV_AUGMENT, Killed, assert_same_run, kill_at, run
+from helpers import RUN_FILES, WAV_AUGMENT, Killed, assert_same_run, kill_at, run
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS
 
 from korser import UserError, load_hparams, train
@@ -26,20 +26,6 @@ from korser.training import datasets
 from korser.training.brain import EmotionBrain, Pruned
 from korser.training.checkpoints import AtomicCheckpointer, TrainedState
 from korser.utils.files import locked, read_csv, read_json
-
-FILES = [
-    "hparams.yaml",
-    "manifest.csv",
-    "log.csv",
-    "model.safetensors",
-    "valid.csv",
-    "test.csv",
-    "test_embeddings.npy",
-    "interpretable_parameters.json",
-    "cost.json",
-    "metrics.json",
-    "run.json",
-]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +39,7 @@ def reference(tiny_corpus, tmp_path_factory):
 
 def test_a_run_directory_is_complete(reference):
     _, run_dir = reference
-    assert all((run_dir / name).exists() for name in FILES)
+    assert all((run_dir / name).exists() for name in RUN_FILES)
     assert not (run_dir / "checkpoints").exists()
     assert re.fullmatch("[0-9a-f]{16}", read_json(run_dir / "run.json")["environment"]["korser_source"])
     metrics = json.loads((run_dir / "metrics.json").read_text())
@@ -176,7 +162,7 @@ def test_two_processes_train_one_model(tiny, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     (run_dir,) = tmp_path.glob("results/mel_mtl-*")
-    assert all((run_dir / name).exists() for name in FILES)
+    assert all((run_dir / name).exists() for name in RUN_FILES)
     assert done.stdout.count("Everything is in") == 1
 
 
