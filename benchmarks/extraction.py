@@ -31,8 +31,8 @@ from transformers import AutoModel
 
 from korser.data.feature_cache import FeatureCache
 from korser.frontend.base import SAMPLE_RATE
-from korser.plugins.frontends.wav2vec.fast import convolution_weights, convolve, fft_convolve, fft_weights
-from korser.plugins.frontends.wav2vec.wav2vec import Wav2Vec
+from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
+from korser.plugins.frontends.encoder.fast import convolution_weights, convolve, fft_convolve, fft_weights
 from korser.utils.seeding import set_arithmetic
 
 SECONDS = 4.5  # of an utterance, as in the paper's corpus
@@ -84,7 +84,7 @@ def complete_models(args, source, x):
     stock = AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval()
     half = AutoModel.from_pretrained(source, dtype=torch.bfloat16).to(device).eval()
     kinds = ["reference", "auto"] + ["compiled"] * args.compiled
-    ours = {kind: Wav2Vec(source=source, implementation=kind).to(device) for kind in kinds}
+    ours = {kind: PretrainedEncoder(source=source, implementation=kind).to(device) for kind in kinds}
     few, many = (1, 2) if args.small else (8, 64)
     baseline = f"transformers, fp32, batch {many}"
     cases = {
@@ -118,7 +118,7 @@ def complete_models(args, source, x):
 def parts(args, source, x):
     """Measure the convolutional extractor and the transformer separately."""
     device, n = args.device, len(x)
-    model = Wav2Vec(source=source).to(device)
+    model = PretrainedEncoder(source=source).to(device)
     fast, plain = model._fast, AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval()
     half = AutoModel.from_pretrained(source, dtype=torch.bfloat16).to(device).eval()
     lengths = torch.full((n,), x.shape[1], device=device)
@@ -150,7 +150,7 @@ def parts(args, source, x):
 def positional_convolution(args, source, x):
     """Measure the grouped convolution by the library and by FFT."""
     n, device = len(x), args.device
-    model = Wav2Vec(source=source).to(device).model
+    model = PretrainedEncoder(source=source).to(device).model
     embed = model.encoder.pos_conv_embed
     if not hasattr(embed, "conv"):  # data2vec-audio
         return
@@ -175,7 +175,7 @@ def second_convolution(args, source, x):
     """Measure the most expensive convolution in three layouts."""
     n, device = len(x), args.device
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    conv = Wav2Vec(source=source).to(device).model.feature_extractor.conv_layers[1].conv
+    conv = PretrainedEncoder(source=source).to(device).model.feature_extractor.conv_layers[1].conv
     stride, channels = conv.stride[0], conv.in_channels
     rows = 2 * stride * (round(SECONDS * 3200) // (2 * stride))
     last = torch.randn(n, rows, channels, device=device, dtype=dtype)
@@ -207,7 +207,7 @@ def cache(args, source, folder):
 
     cases, repeats = {}, min(args.repeats, 3)  # each call writes its features again
     for precision, dtype in (("fp32", "float32"), ("bf16", "float16")):
-        model = Wav2Vec(source=source).to(args.device)
+        model = PretrainedEncoder(source=source).to(args.device)
         # one folder per call, else nothing would be left to compute; the constructor hashes the encoder
         caches = iter(
             [

@@ -40,7 +40,7 @@ CELLS = 9  # of each model and batch size: 3 learning rates x 3 loss weights
 EPOCHS = 10
 UTTERANCES, HELD_OUT = 68_000, 2_000  # held out: of each emotion, for validation and again for the test
 PAPER_HOURS = 85
-NANO = SHIPPED.parent / "plugins/frontends/wav2vec/nano"  # config of the encoder of the small form
+NANO = SHIPPED.parent / "plugins/frontends/encoder/nano"  # config of the encoder of the small form
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels. 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,14 +27,19 @@ class Frontend(nn.Module):
     ----------
     output_size : int
         Channels of the output.
-    frame_rate : float
-        Output frames per second.
+    frame_rate : float or None
+        Output frames per second; None if every utterance gives a single frame, as functionals of openSMILE do.
     in_channels : int, optional
         Channels of the input features ``(B, T, C)``; None for waveforms ``(B, T)`` at 16 kHz in [-1, 1].
     input_rate : float
         Input samples or frames per second.
     min_length : int
         The shortest accepted input, in samples or frames.
+    max_length : int, optional
+        The longest accepted input, in samples or frames, such as the 30 s of Whisper; None if there is no limit.
+    frequency_axis : bool
+        Whether the output channels are bands ordered by frequency, as those of a filterbank are, so that a backbone may
+        convolve over them. False for hidden states of an encoder.
     lr : float, optional
         Learning rate of this frontend, if it differs from that of the other parameters.
 
@@ -61,10 +67,12 @@ class Frontend(nn.Module):
         self,
         *,
         output_size: int,
-        frame_rate: float,
+        frame_rate: float | None,
         in_channels: int | None = None,
         input_rate: float = SAMPLE_RATE,
         min_length: int = 1,
+        max_length: int | None = None,
+        frequency_axis: bool = False,
         lr: float | None = None,
     ) -> None:
         super().__init__()
@@ -73,6 +81,8 @@ class Frontend(nn.Module):
         self.in_channels = in_channels
         self.input_rate = input_rate
         self.min_length = min_length
+        self.max_length = max_length
+        self.frequency_axis = frequency_axis
         self.lr = lr
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,6 +145,10 @@ class Chain(Frontend):
 
     def __init__(self, *stages: Frontend) -> None:
         for before, after in zip(stages, stages[1:]):
+            if before.frame_rate is None:
+                raise ValueError(
+                    f"{type(before).__name__} gives one frame per utterance: it can only be the last stage"
+                )
             if after.in_channels != before.output_size or abs(after.input_rate - before.frame_rate) > 1e-6:
                 raise ValueError(
                     f"{type(before).__name__} gives {before.output_size} channels at {before.frame_rate:g} Hz, but "
@@ -146,9 +160,12 @@ class Chain(Frontend):
             frame_rate=stages[-1].frame_rate,
             in_channels=stages[0].in_channels,
             input_rate=stages[0].input_rate,
+            frequency_axis=stages[-1].frequency_axis,
         )
         self.stages = nn.ModuleList(stages)
-        self.min_length = self._shortest_input()
+        self.min_length = self._first_length(self._long_enough)
+        if any(stage.max_length is not None for stage in stages):
+            self.max_length = self._first_length(self._too_long) - 1
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`Frontend.forward`."""
@@ -169,22 +186,33 @@ class Chain(Frontend):
             stage.train(mode)
         return self
 
-    def _shortest_input(self) -> int:
-        """Return the shortest length for which every stage gets at least its own ``min_length``."""
+    def _long_enough(self, n: int) -> bool:
+        """Whether every stage gets at least its own ``min_length`` of an input of length ``n``."""
+        return all(before >= stage.min_length for stage, before in self._lengths_before_stages(n))
 
-        def accepts(n: int) -> bool:
-            lengths = torch.tensor([n])
-            for stage in self.stages:
-                if lengths.item() < stage.min_length:
-                    return False
-                lengths = stage.output_lengths(lengths)
-            return True
+    def _too_long(self, n: int) -> bool:
+        """Whether a stage gets more than its own ``max_length`` of an input of length ``n``."""
+        return any(
+            stage.max_length is not None and before > stage.max_length
+            for stage, before in self._lengths_before_stages(n)
+        )
 
+    def _lengths_before_stages(self, n: int) -> Iterator[tuple[Frontend, int]]:
+        """Yield each stage and the length of its input, for an input of length ``n`` of the chain."""
+        lengths = torch.tensor([n])
+        for stage in self.stages:
+            yield stage, int(lengths)
+            lengths = stage.output_lengths(lengths)
+
+    def _first_length(self, accepts: Callable[[int], bool]) -> int:
+        """Return the smallest length for which a condition holds that holds for all longer ones, too."""
         low, high = 0, 1
         while not accepts(high):
             if high > 2**40:
                 names = " -> ".join(type(stage).__name__ for stage in self.stages)
-                raise ValueError(f"no input is long enough for {names}: check output_lengths and min_length")
+                raise ValueError(
+                    f"no input is long enough for {names}: check output_lengths, min_length and max_length"
+                )
             low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2

@@ -21,9 +21,10 @@ SIZES = (
     ("in_channels", numbers.Integral, "an integer (channels)"),
     ("input_rate", numbers.Real, "a number (samples or frames per second)"),
     ("min_length", numbers.Integral, "an integer (samples or frames)"),
+    ("max_length", numbers.Integral, "an integer (samples or frames)"),
     ("lr", numbers.Real, "a number (learning rate)"),
 )
-OPTIONAL = ("in_channels", "lr")
+OPTIONAL = ("frame_rate", "in_channels", "max_length", "lr")
 
 
 class ContractError(AssertionError):
@@ -40,6 +41,8 @@ def check_sizes(stage: Frontend) -> None:
             continue
         if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value < math.inf:
             raise ContractError(f"{name}={value!r}: expected {expected} > 0 in super().__init__")
+    if stage.max_length is not None and stage.max_length < stage.min_length:
+        raise ContractError(f"max_length={stage.max_length}: expected at least min_length={stage.min_length}")
     if stage.in_channels is None and stage.input_rate != SAMPLE_RATE:
         raise ContractError(
             f"input_rate={stage.input_rate:g}: expected {SAMPLE_RATE} for waveforms, the rate of all audio in korser"

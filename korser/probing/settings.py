@@ -79,7 +79,7 @@ def _require_frontends(floor: dict | None) -> None:
 
 def _require_source(encoder: Callable) -> Callable:
     if "source" not in inspect.signature(encoder).parameters:
-        raise ValueError("expected !name: of a class with an argument source, such as Wav2Vec")
+        raise ValueError("expected !name: of a class with an argument source, such as PretrainedEncoder")
     return encoder
 
 

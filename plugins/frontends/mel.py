@@ -77,7 +77,9 @@ class Mel(Frontend):
             )
         if compression not in ("log", "pcen"):
             raise UserError(f"Mel: compression={compression!r}: expected 'log' or 'pcen'")
-        super().__init__(output_size=n_mels, frame_rate=sample_rate / hop, input_rate=sample_rate, lr=lr)
+        super().__init__(
+            output_size=n_mels, frame_rate=sample_rate / hop, input_rate=sample_rate, frequency_axis=True, lr=lr
+        )
         self.hop = hop
         self.spectrogram = torchaudio.transforms.MelSpectrogram(
             sample_rate=sample_rate,

@@ -22,8 +22,8 @@ from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.lengths import mask_padding
 from korser.inference.predict import load_trained_model
 from korser.nn.model import SpeechEmotionModel
+from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
 from korser.plugins.frontends.mel import Mel
-from korser.plugins.frontends.wav2vec.wav2vec import Wav2Vec
 from korser.training.datasets import make_reader
 from korser.training.prepare import prepare_data
 from korser.utils.errors import UserError
@@ -81,7 +81,7 @@ def test_what_is_read_is_what_was_computed(tmp_path, wave):
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 1e-2)])
 def test_in_batches_it_is_what_it_is_alone(tmp_path, audio, monkeypatch, dtype, tolerance):
     on_a_gpu(monkeypatch)
-    wav2vec = Wav2Vec(source="nano-random")
+    wav2vec = PretrainedEncoder(source="nano-random")
     cache = FeatureCache([wav2vec], tmp_path / "cache", read_audio, dtype=dtype, seconds=1)
     assert cache.fill(audio, progressbar=False) == len(audio)
     cache.read_audio = None
@@ -116,7 +116,7 @@ def test_batches_are_of_one_length_and_no_longer_than_allowed(tmp_path, audio, m
 
 
 def test_bf16_computes_under_autocast(tmp_path, audio):
-    wav2vec = Wav2Vec(source="nano-random")
+    wav2vec = PretrainedEncoder(source="nano-random")
     exact, fast = (
         FeatureCache([wav2vec], tmp_path / "cache", read_audio, precision=precision) for precision in ("fp32", "bf16")
     )
@@ -173,7 +173,9 @@ def test_only_what_is_missing_is_computed(tmp_path, audio):
 @pytest.mark.parametrize("after", [1, 9])
 def test_an_interrupted_extraction_ends_in_the_same_bytes(tmp_path, audio, small_shards, monkeypatch, after):
     on_a_gpu(monkeypatch)
-    whole = FeatureCache([Wav2Vec(source="nano-random")], tmp_path / "whole", read_audio, dtype="float16", seconds=1)
+    whole = FeatureCache(
+        [PretrainedEncoder(source="nano-random")], tmp_path / "whole", read_audio, dtype="float16", seconds=1
+    )
     whole.fill(audio, progressbar=False)
     left = [after]
 
@@ -183,12 +185,16 @@ def test_an_interrupted_extraction_ends_in_the_same_bytes(tmp_path, audio, small
             raise KeyboardInterrupt
         return read_audio(path)
 
-    cache = FeatureCache([Wav2Vec(source="nano-random")], tmp_path / "cache", interrupted, dtype="float16", seconds=1)
+    cache = FeatureCache(
+        [PretrainedEncoder(source="nano-random")], tmp_path / "cache", interrupted, dtype="float16", seconds=1
+    )
     with pytest.raises(KeyboardInterrupt):
         cache.fill(audio, progressbar=False)
     done = contents(cache)
     assert done.items() <= contents(whole).items()
-    cache = FeatureCache([Wav2Vec(source="nano-random")], tmp_path / "cache", read_audio, dtype="float16", seconds=1)
+    cache = FeatureCache(
+        [PretrainedEncoder(source="nano-random")], tmp_path / "cache", read_audio, dtype="float16", seconds=1
+    )
     assert cache.fill(audio, progressbar=False) == len(audio) - 2 * len(done)
     assert contents(cache) == contents(whole)
 
@@ -509,7 +515,9 @@ def test_waveform_augmentation_switches_the_cache_off(tiny, tmp_path, caplog):
 def test_a_gpu_fills_the_cache_as_the_cpu_does(tmp_path, audio, small_shards, monkeypatch, precision, tolerance):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     caches = [
-        FeatureCache([Wav2Vec(source="nano-random").to(device)], tmp_path / device, read_audio, "float16", precision, 1)
+        FeatureCache(
+            [PretrainedEncoder(source="nano-random").to(device)], tmp_path / device, read_audio, "float16", precision, 1
+        )
         for device in ("cpu", "cuda")
     ]
     for cache in caches:

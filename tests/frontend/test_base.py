@@ -9,13 +9,14 @@ from korser.frontend.base import split_frozen
 
 
 class Halve(Frontend):
-    def __init__(self, *, in_channels=None, input_rate=16000, min_length=2, trained=True):
+    def __init__(self, *, in_channels=None, input_rate=16000, min_length=2, trained=True, **declared):
         super().__init__(
             output_size=4,
             frame_rate=input_rate / 2,
             in_channels=in_channels,
             input_rate=input_rate,
             min_length=min_length,
+            **declared,
         )
         self.layer = nn.Linear(in_channels or 1, 4).requires_grad_(trained)
         self.drop = nn.Dropout(0.5)
@@ -81,3 +82,24 @@ def test_the_frozen_prefix_ends_at_the_first_trained_stage():
 
 def test_arguments_are_remembered():
     assert Halve(min_length=3).config == {"args": (), "min_length": 3}
+
+
+def test_the_longest_input_of_a_chain():
+    chain = Chain(Halve(), Halve(in_channels=4, input_rate=8000, max_length=50))
+    assert chain.max_length == 101  # 51 frames of the first stage need 102 samples
+    assert Chain(Halve(), Halve(in_channels=4, input_rate=8000)).max_length is None
+
+
+def test_one_frame_per_utterance_is_the_end_of_a_chain():
+    class Functionals(Halve):
+        def __init__(self):
+            super().__init__()
+            self.frame_rate = None
+
+    with pytest.raises(ValueError, match="Functionals gives one frame per utterance: it can only be the last stage"):
+        Chain(Functionals(), Halve(in_channels=4, input_rate=8000))
+
+
+def test_channels_of_a_chain_are_those_of_its_last_stage():
+    assert Chain(Halve(), Halve(in_channels=4, input_rate=8000, frequency_axis=True)).frequency_axis
+    assert not Chain(Halve(frequency_axis=True), Halve(in_channels=4, input_rate=8000)).frequency_axis

@@ -24,12 +24,12 @@ def test_an_exported_folder_is_loaded_by_transformers_as_float32(tmp_path):
 
 @pytest.mark.parametrize("encoder_only", [False, True])
 def test_the_frontend_loads_it(tmp_path, encoder_only):
-    from korser.plugins.frontends.wav2vec.wav2vec import Wav2Vec
+    from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
 
     model, preprocessor = build_model(None, TINY_WAV2VEC, {})
     for _ in range(2):  # the second takes the place of the first
         export(model, preprocessor, tmp_path / "out", half=False, encoder_only=encoder_only, card="")
-    frontend = Wav2Vec(source=str(tmp_path / "out"))
+    frontend = PretrainedEncoder(source=str(tmp_path / "out"))
     assert frontend.pretrained
     x = torch.randn(1, 8000)
     normalized = (x - x.mean()) / x.std(correction=0)

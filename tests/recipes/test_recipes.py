@@ -349,7 +349,7 @@ MISTAKES = {
     "too many folds": (setting(split__protocol="speaker_kfold", split__n_folds="77"), "77"),
     "unknown option of the split": (setting(split__protocl="manifest"), "did you mean 'protocol'?"),
     "no such checkpoint": (
-        setting(frontend="!new:korser.plugins.frontends.wav2vec.Wav2Vec {{source: no/such-model}}"),
+        setting(frontend="!new:korser.plugins.frontends.encoder.PretrainedEncoder {{source: no/such-model}}"),
         "no/such-model",
     ),
     "wrong type": (setting(lr="fast"), "lr"),
@@ -376,7 +376,7 @@ MISTAKES = {
     "too short for the frontend": (
         lambda data, settings: (
             soundfile.write(data / "s1_anger_2.wav", np.full(100, 0.1), 16000),
-            settings.update(frontend="!new:korser.plugins.frontends.wav2vec.Wav2Vec {source: nano-random}"),
+            settings.update(frontend="!new:korser.plugins.frontends.encoder.PretrainedEncoder {source: nano-random}"),
         ),
         "too short",
     ),

@@ -11,8 +11,8 @@ from conftest import HPARAMS
 
 from korser import load_hparams, train
 from korser.config.hparams import run_name
-from korser.plugins.frontends.wav2vec import Wav2Vec
-from korser.plugins.frontends.wav2vec.checkpoint import NANO_FOLDER
+from korser.plugins.frontends.encoder import PretrainedEncoder
+from korser.plugins.frontends.encoder.checkpoint import NANO_FOLDER
 from korser.runs.complete import find_complete_run
 from korser.runs.directory import RunDirectory, run_folder
 from korser.runs.provenance import require_same_checkpoints
@@ -102,7 +102,7 @@ def test_a_complete_run_is_verified_without_its_model(tiny, tmp_path, monkeypatc
     assert find_complete_run(yaml, overrides) is None
     run_dir = run_folder(hparams)
     train(hparams, run_dir)
-    monkeypatch.setattr(Wav2Vec, "__init__", None)  # building one would fail
+    monkeypatch.setattr(PretrainedEncoder, "__init__", None)  # building one would fail
     assert find_complete_run(yaml, overrides).path == run_dir
     weights = (checkpoint / "model.safetensors").read_bytes()
     (checkpoint / "model.safetensors").write_bytes(weights + b" ")

@@ -134,7 +134,12 @@ class Leaf(Frontend):
         n_carriers = 1 if audio else n_carriers
         n = n_carriers * n_filters
         super().__init__(
-            output_size=n, frame_rate=sample_rate / hop, in_channels=in_channels, input_rate=sample_rate, lr=lr
+            output_size=n,
+            frame_rate=sample_rate / hop,
+            in_channels=in_channels,
+            input_rate=sample_rate,
+            frequency_axis=audio,
+            lr=lr,
         )
         self.fast = audio and implementation == "auto"
         self.n_carriers, self.hop, self.taps, self.pool_taps = n_carriers, hop, taps, pool_taps

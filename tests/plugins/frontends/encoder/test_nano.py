@@ -7,14 +7,17 @@ from transformers import Wav2Vec2ForPreTraining
 
 from korser.config.layers import merge_layers
 from korser.data.fingerprint import weights_digest
-from korser.plugins.frontends.wav2vec.checkpoint import NANO_FOLDER
-from korser.plugins.frontends.wav2vec.wav2vec import Wav2Vec
+from korser.plugins.frontends.encoder.checkpoint import NANO_FOLDER
+from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
 
 HPARAMS = NANO_FOLDER.parents[3] / "hparams"
 
 
 def test_it_ships_small_and_pretrained():
-    nano, untrained = Wav2Vec(source="nano", layer="all"), Wav2Vec(source="nano-random", layer="all")
+    nano, untrained = (
+        PretrainedEncoder(source="nano", layer="all"),
+        PretrainedEncoder(source="nano-random", layer="all"),
+    )
     assert nano.pretrained and nano.frozen and nano.source == "nano"
     assert sum(path.stat().st_size for path in NANO_FOLDER.iterdir()) <= 8e6
     assert nano.state_dict().keys() == untrained.state_dict().keys()

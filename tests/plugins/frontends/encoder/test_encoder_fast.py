@@ -6,20 +6,20 @@ import shutil
 import pytest
 import torch
 import transformers
-from test_wav2vec import FEW, VARIANTS, alone, distance, reference, save_checkpoint, waveform
+from test_encoder import FEW, VARIANTS, alone, distance, reference, save_checkpoint, waveform
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from korser.data.fingerprint import weights_digest
-from korser.plugins.frontends.wav2vec import fast as fast_module
-from korser.plugins.frontends.wav2vec.convolutions import (
+from korser.plugins.frontends.encoder import fast as fast_module
+from korser.plugins.frontends.encoder.convolutions import (
     convolution_weights,
     convolve,
     fft_convolve,
     fft_weights,
     split_products,
 )
-from korser.plugins.frontends.wav2vec.fast import FrozenEncoder
-from korser.plugins.frontends.wav2vec.wav2vec import Wav2Vec
+from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
+from korser.plugins.frontends.encoder.fast import FrozenEncoder
 from korser.utils.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM in transformers
@@ -51,7 +51,7 @@ def some(checkpoints):
 
 
 def both(source, **options):
-    return [Wav2Vec(source=source, implementation=name, **options) for name in ("auto", "reference")]
+    return [PretrainedEncoder(source=source, implementation=name, **options) for name in ("auto", "reference")]
 
 
 def batch(sizes=SIZES):
@@ -82,7 +82,7 @@ class Operations(TorchDispatchMode):
 def test_single_utterances_equal_transformers(variant):
     x = waveform(6000)
     want = reference(variant, x)
-    got = alone(Wav2Vec(source=variant, layer="all"), x)[0].split(32, dim=-1)
+    got = alone(PretrainedEncoder(source=variant, layer="all"), x)[0].split(32, dim=-1)
     for a, b in zip(got, [*want.hidden_states[:-1], want.last_hidden_state], strict=True):
         assert distance(a, b) < ROUNDING
 
@@ -146,12 +146,12 @@ def test_bf16_is_nearer_than_the_autocast_of_transformers(some):
 
 def test_an_unknown_implementation_is_refused(some):
     with pytest.raises(UserError, match="implementation='quick': expected 'auto', 'compiled' or 'reference'"):
-        Wav2Vec(source=some, implementation="quick")
+        PretrainedEncoder(source=some, implementation="quick")
 
 
 def test_precision_may_change_between_calls(some):
     x, lengths = batch()
-    frontend = Wav2Vec(source=some)
+    frontend = PretrainedEncoder(source=some)
     want = frontend(x, lengths)[0]
     with torch.autocast("cpu", torch.bfloat16):
         assert not torch.equal(frontend(x, lengths)[0], want)
@@ -160,7 +160,7 @@ def test_precision_may_change_between_calls(some):
 
 def test_no_host_synchronisation_but_for_the_lengths(few):
     x, lengths = batch()
-    frontend = Wav2Vec(source=few)
+    frontend = PretrainedEncoder(source=few)
     frontend(x, lengths)
     with Operations() as operations:
         frontend(x, lengths)
@@ -169,7 +169,7 @@ def test_no_host_synchronisation_but_for_the_lengths(few):
 
 def test_nothing_is_masked_where_all_are_equally_long(some):
     x = torch.stack([waveform(4000, 1), waveform(4000, 2)])
-    frontend = Wav2Vec(source=some, do_normalize=False)
+    frontend = PretrainedEncoder(source=some, do_normalize=False)
     lengths = torch.tensor([4000, 4000])
     with torch.no_grad(), Operations() as operations:
         frontend._fast(x, lengths, frontend.output_lengths(lengths))
@@ -189,7 +189,7 @@ def test_nothing_is_masked_where_all_are_equally_long(some):
 )
 def test_weights_are_followed(some, change):
     x, lengths = batch()
-    frontend, other = Wav2Vec(source=some), Wav2Vec(source=some)
+    frontend, other = PretrainedEncoder(source=some), PretrainedEncoder(source=some)
     with torch.no_grad():
         for p in other.parameters():
             p.mul_(1.1)
@@ -201,7 +201,7 @@ def test_weights_are_followed(some, change):
 
 def test_types_are_followed(some):
     x, lengths = batch()
-    frontend = Wav2Vec(source=some)
+    frontend = PretrainedEncoder(source=some)
     want = frontend(x, lengths)[0]
     rounded = copy.deepcopy(frontend).to(torch.bfloat16).float()(x, lengths)[0]
     assert frontend.double()(x, lengths)[0].dtype == torch.float64  # the reference
@@ -212,7 +212,7 @@ def test_types_are_followed(some):
 
 def test_state_dict_and_digest_are_untouched_and_copies_stand_alone(some):
     x, lengths = batch()
-    frontend = Wav2Vec(source=some)
+    frontend = PretrainedEncoder(source=some)
     keys, digest = list(frontend.state_dict()), weights_digest(frontend)
     want = frontend(x, lengths)[0]
     assert list(frontend.state_dict()) == keys and weights_digest(frontend) == digest
@@ -226,14 +226,14 @@ def test_state_dict_and_digest_are_untouched_and_copies_stand_alone(some):
 
 def test_inference_mode(some):
     x, lengths = batch()
-    want = Wav2Vec(source=some)(x, lengths)[0]
+    want = PretrainedEncoder(source=some)(x, lengths)[0]
     with torch.inference_mode():
-        frontend = Wav2Vec(source=some)
+        frontend = PretrainedEncoder(source=some)
         assert torch.equal(frontend(x, lengths)[0], want)
         for p in frontend.parameters():
             p.mul_(1.1)  # of which torch keeps no count here
         assert not torch.equal(frontend(x, lengths)[0], want)
-    frontend = Wav2Vec(source=some)
+    frontend = PretrainedEncoder(source=some)
     with torch.inference_mode():
         assert torch.equal(frontend(x, lengths)[0], want)
     assert torch.equal(frontend(x, lengths)[0], want)
@@ -251,9 +251,9 @@ def test_the_reference_is_taken_where_it_is_needed(some, tmp_path, monkeypatch):
 
     monkeypatch.setattr(FrozenEncoder, "__call__", never)
     for options in ({"implementation": "reference"}, {"freeze": "none"}, {"freeze": "feature_extractor"}):
-        Wav2Vec(source=some, **options)(x, lengths)
-    Wav2Vec(source=folder)(x, lengths)  # as in MMS
-    frontend = Wav2Vec(source=some)
+        PretrainedEncoder(source=some, **options)(x, lengths)
+    PretrainedEncoder(source=folder)(x, lengths)  # as in MMS
+    frontend = PretrainedEncoder(source=some)
     frontend(x.requires_grad_(), lengths)[0].sum().backward()
     with pytest.raises(AssertionError, match="was taken"):
         frontend(x.detach(), lengths)
@@ -295,7 +295,7 @@ def test_products_of_split_factors(dtype, bits):
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("name", ["wav2vec2-layer-post", "hubert-group-stable"])
 def test_compiled(checkpoints, name):
-    plain, fast = (Wav2Vec(source=checkpoints[name], implementation=i) for i in ("reference", "compiled"))
+    plain, fast = (PretrainedEncoder(source=checkpoints[name], implementation=i) for i in ("reference", "compiled"))
     for sizes in (SIZES, SIZES[2:]):
         x, lengths = batch(sizes)
         want, frames = plain(x, lengths)

@@ -18,7 +18,7 @@ from korser.config.hparams import run_name
 from korser.data.fingerprint import weights_digest
 from korser.frontend.base import Chain
 from korser.inference.predict import load_trained_model
-from korser.plugins.frontends.wav2vec.wav2vec import LayerMix, Wav2Vec
+from korser.plugins.frontends.encoder.encoder import LayerMix, PretrainedEncoder
 from korser.utils.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM in transformers
@@ -135,12 +135,12 @@ def test_layers_equal_transformers_hidden_states(variant):
     want = reference(variant, x)
     states = [*want.hidden_states[:-1], want.last_hidden_state]
     for layer, state in {0: states[0], 2: states[2], 3: states[3], "last": states[3]}.items():
-        frontend = Wav2Vec(source=variant, layer=layer)
+        frontend = PretrainedEncoder(source=variant, layer=layer)
         assert len(frontend.model.encoder.layers) == (3 if layer == "last" else layer)
         got, lengths = alone(frontend, x)
         assert distance(got, state) < 1e-5
         assert lengths.tolist() == [state.shape[1]]
-    frontend = Wav2Vec(source=variant, layer="all")
+    frontend = PretrainedEncoder(source=variant, layer="all")
     assert (frontend.n_layers, frontend.output_size) == (4, 4 * 32)
     got = alone(frontend, x)[0].split(32, dim=-1)
     assert len(got) == 4
@@ -153,7 +153,9 @@ def test_layers_equal_transformers_hidden_states(variant):
 def test_batch_invariance(checkpoints, name, implementation):
     layers = ("all", 1) if name in FEW and implementation == "auto" else ("all",)
     for layer in layers:
-        check_batch_invariance(Wav2Vec(source=checkpoints[name], layer=layer, implementation=implementation).eval())
+        check_batch_invariance(
+            PretrainedEncoder(source=checkpoints[name], layer=layer, implementation=implementation).eval()
+        )
 
 
 def check_batch_invariance(frontend):
@@ -172,7 +174,7 @@ def check_batch_invariance(frontend):
 
 
 def test_shortest_utterance_gives_one_frame(few):
-    frontend = Wav2Vec(source=few)
+    frontend = PretrainedEncoder(source=few)
     assert frontend.min_length == 400
     features, lengths = alone(frontend, waveform(400))
     assert features.shape == (1, 1, 32) and lengths.tolist() == [1]
@@ -187,7 +189,7 @@ def test_finite_for_degenerate_signals(few, signal):
         x[2000] = 1
     elif signal == "dc":
         x += 0.3
-    assert alone(Wav2Vec(source=few), x)[0].isfinite().all()
+    assert alone(PretrainedEncoder(source=few), x)[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_finite_for_degenerate_signals(few, signal):
     [("last", 1), (0, "none"), (1, "feature_extractor"), ("all", "none"), ("all", 0)],
 )
 def test_gradients_reach_what_is_trained(few, layer, freeze):
-    frontend = Wav2Vec(source=few, layer=layer, freeze=freeze).train()
+    frontend = PretrainedEncoder(source=few, layer=layer, freeze=freeze).train()
     x = torch.stack([waveform(4000, 1), waveform(4000, 2)])
     features, lengths = frontend(x, torch.tensor([4000, 3000]))
     features.square().sum().backward()
@@ -212,7 +214,7 @@ def test_gradients_reach_what_is_trained(few, layer, freeze):
 
 
 def test_frozen_as_a_whole(few):
-    frontend = Wav2Vec(source=few).train()
+    frontend = PretrainedEncoder(source=few).train()
     assert frontend.frozen and not any(m.training for m in frontend.modules())
     x, lengths = waveform(4000)[None], torch.tensor([4000])
     assert not frontend(x, lengths)[0].requires_grad
@@ -220,7 +222,7 @@ def test_frozen_as_a_whole(few):
 
 
 def test_frozen_parts_stay_in_eval(some):
-    frontend = Wav2Vec(source=some, freeze=2).train()
+    frontend = PretrainedEncoder(source=some, freeze=2).train()
     assert frontend.training and not frontend.frozen
     encoder = frontend.model.encoder
     for part in (frontend.model.feature_extractor, frontend.model.feature_projection, encoder.pos_conv_embed):
@@ -232,12 +234,12 @@ def test_frozen_parts_stay_in_eval(some):
 
 def test_a_stage_before_a_frozen_encoder_can_be_trained(some):
     x = waveform(2000)[None].requires_grad_()
-    Wav2Vec(source=some)(x, torch.tensor([2000]))[0].sum().backward()
+    PretrainedEncoder(source=some)(x, torch.tensor([2000]))[0].sum().backward()
     assert x.grad.abs().sum() > 0
 
 
 def test_training_draws_neither_layerdrop_nor_specaugment(some):
-    frontend = Wav2Vec(source=some, freeze="none").train()
+    frontend = PretrainedEncoder(source=some, freeze="none").train()
     for module in frontend.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -250,8 +252,8 @@ def test_training_draws_neither_layerdrop_nor_specaugment(some):
 
 
 def test_state_dict_round_trip(few):
-    a = Wav2Vec(source=few, layer="all")
-    b = Wav2Vec(source=few, layer="all")
+    a = PretrainedEncoder(source=few, layer="all")
+    b = PretrainedEncoder(source=few, layer="all")
     for p in b.parameters():
         p.data.zero_()
     assert weights_digest(a) != weights_digest(b)
@@ -264,12 +266,12 @@ def test_state_dict_round_trip(few):
 def test_state_dict_keys_are_those_of_transformers(variant):
     plain = transformers.AutoModel.from_pretrained(variant).state_dict()
     plain.pop("masked_spec_embed")
-    assert set(Wav2Vec(source=variant).model.state_dict()) == set(plain)
+    assert set(PretrainedEncoder(source=variant).model.state_dict()) == set(plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_moves_dtype(few, dtype):
-    frontend = Wav2Vec(source=few)
+    frontend = PretrainedEncoder(source=few)
     x = waveform(3000)
     want = alone(frontend, x)[0]
     got = alone(frontend.to(dtype), x.to(dtype))[0]
@@ -279,7 +281,7 @@ def test_moves_dtype(few, dtype):
 
 @pytest.mark.parametrize("freeze", ["all", "none"])
 def test_bf16_autocast(few, freeze):
-    frontend = Wav2Vec(source=few, freeze=freeze).eval()
+    frontend = PretrainedEncoder(source=few, freeze=freeze).eval()
     x = torch.stack([waveform(4000, 1), waveform(4000, 2)])
     lengths = torch.tensor([4000, 2500])
     want = frontend(x, lengths)[0]
@@ -293,7 +295,7 @@ def test_bf16_autocast(few, freeze):
 
 def test_fp16_checkpoint_is_loaded_as_fp32(tmp_path):
     folder = save_checkpoint(tmp_path / "half", *VARIANTS["hubert-layer-stable"], dtype=torch.float16)
-    assert {p.dtype for p in Wav2Vec(source=folder).parameters()} == {torch.float32}
+    assert {p.dtype for p in PretrainedEncoder(source=folder).parameters()} == {torch.float32}
 
 
 def test_pretraining_checkpoint_is_loaded(tmp_path):
@@ -301,7 +303,7 @@ def test_pretraining_checkpoint_is_loaded(tmp_path):
     model = transformers.Wav2Vec2ForPreTraining(config)
     model.save_pretrained(tmp_path)
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
-    frontend = Wav2Vec(source=tmp_path)
+    frontend = PretrainedEncoder(source=tmp_path)
     for name, tensor in frontend.model.state_dict().items():
         assert torch.equal(tensor, model.wav2vec2.state_dict()[name]), name
 
@@ -311,52 +313,52 @@ def test_bin_checkpoint_is_loaded_without_unpickling_code(copy, some, caplog):
     weights = transformers.AutoModel.from_pretrained(some).state_dict()
     torch.save(weights, copy / "pytorch_model.bin")
     with caplog.at_level(logging.WARNING):
-        assert weights_digest(Wav2Vec(source=copy)) == weights_digest(Wav2Vec(source=some))
+        assert weights_digest(PretrainedEncoder(source=copy)) == weights_digest(PretrainedEncoder(source=some))
     assert "weights_only" in caplog.text
 
     torch.save({"weights": subprocess.Popen}, copy / "pytorch_model.bin")
     with pytest.raises(UserError, match="copy: the weights cannot be loaded"):
-        Wav2Vec(source=copy)
+        PretrainedEncoder(source=copy)
 
 
 def test_input_normalisation_follows_the_preprocessor(copy, some):
     x = waveform(4000)
-    normalised = alone(Wav2Vec(source=some), x)[0]
+    normalised = alone(PretrainedEncoder(source=some), x)[0]
     transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(copy)
-    plain = Wav2Vec(source=copy)
+    plain = PretrainedEncoder(source=copy)
     assert plain.do_normalize is False
     assert distance(alone(plain, x)[0], reference(copy, x).last_hidden_state) < 1e-5
     assert distance(alone(plain, x)[0], normalised) > 1e-2
-    assert torch.equal(alone(Wav2Vec(source=copy, do_normalize=True), x)[0], normalised)
+    assert torch.equal(alone(PretrainedEncoder(source=copy, do_normalize=True), x)[0], normalised)
 
     config = copy / "preprocessor_config.json"
     damage(config, do_normalize=None)  # the key left out
-    assert torch.equal(alone(Wav2Vec(source=copy), x)[0], normalised)
+    assert torch.equal(alone(PretrainedEncoder(source=copy), x)[0], normalised)
     config.unlink()
     with pytest.raises(UserError, match="preprocessor_config.json .not in the folder.*set do_normalize"):
-        Wav2Vec(source=copy)
-    assert torch.equal(alone(Wav2Vec(source=copy, do_normalize=True), x)[0], normalised)
+        PretrainedEncoder(source=copy)
+    assert torch.equal(alone(PretrainedEncoder(source=copy, do_normalize=True), x)[0], normalised)
 
 
 def test_loading_leaves_the_random_state(some):
     for source in (some, "nano-random"):
         before = torch.get_rng_state()
-        Wav2Vec(source=source)
+        PretrainedEncoder(source=source)
         assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_loading_is_quiet(some, capfd):
-    Wav2Vec(source=some, layer=1)
+    PretrainedEncoder(source=some, layer=1)
     out, err = capfd.readouterr()
     assert out == "" and err == ""
 
 
 def test_nano_random(caplog):
     with caplog.at_level(logging.WARNING):
-        a = Wav2Vec(source="nano-random", layer="all")
+        a = PretrainedEncoder(source="nano-random", layer="all")
     assert [r.message for r in caplog.records if "NOT pretrained" in r.message]
     torch.manual_seed(7)
-    b = Wav2Vec(source="nano-random", layer="all")
+    b = PretrainedEncoder(source="nano-random", layer="all")
     assert weights_digest(a) == weights_digest(b)
     assert a.pretrained is False and a.frozen and a.source == "nano-random"
     assert (a.n_layers, a.output_size) == (8, 8 * 192)
@@ -364,14 +366,14 @@ def test_nano_random(caplog):
 
 
 def test_pretrained_is_recorded(some):
-    frontend = Wav2Vec(source=some, lr=1e-5)
+    frontend = PretrainedEncoder(source=some, lr=1e-5)
     assert frontend.pretrained is True and frontend.source == str(some) and frontend.lr == 1e-5
 
 
 def test_errors_are_one_line_that_names_the_fix(copy, tmp_path):
     def error(**options):
         with pytest.raises(UserError) as info:
-            Wav2Vec(**{"source": copy} | options)
+            PretrainedEncoder(**{"source": copy} | options)
         assert "\n" not in str(info.value)
         return str(info.value)
 
@@ -410,15 +412,15 @@ def test_a_checkpoint_runs_no_code(copy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (copy / "evil.py").write_text("open('executed', 'w')\nclass Evil: pass\n")
     damage(copy / "config.json", auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}, trust_remote_code=True)
-    Wav2Vec(source=str(copy))
+    PretrainedEncoder(source=str(copy))
     damage(copy / "config.json", attn_implementation="someone/kernel")
     with pytest.raises(UserError, match="attn_implementation is 'someone/kernel', code that would be downloaded"):
-        Wav2Vec(source=str(copy))
+        PretrainedEncoder(source=str(copy))
     damage(copy / "config.json", attn_implementation=None)
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Payload()}))
     with pytest.raises(UserError, match="the weights cannot be loaded"):
-        Wav2Vec(source=str(copy))
+        PretrainedEncoder(source=str(copy))
     assert not Path("executed").exists()
 
 
@@ -426,22 +428,24 @@ def test_damaged_weights(copy):
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="the weights cannot be loaded .*download"):
-        Wav2Vec(source=copy)
+        PretrainedEncoder(source=copy)
     weights.unlink()
     with pytest.raises(UserError, match="the folder has no weights"):
-        Wav2Vec(source=copy)
+        PretrainedEncoder(source=copy)
 
 
 @pytest.mark.parametrize("name", STABLE)
 def test_final_layer_norm_belongs_to_the_top_layer_only(checkpoints, name):
-    assert any(k.startswith("model.encoder.layer_norm") for k in Wav2Vec(source=checkpoints[name]).state_dict())
-    below = Wav2Vec(source=checkpoints[name], layer=2, freeze="none")
+    assert any(
+        k.startswith("model.encoder.layer_norm") for k in PretrainedEncoder(source=checkpoints[name]).state_dict()
+    )
+    below = PretrainedEncoder(source=checkpoints[name], layer=2, freeze="none")
     assert not any(k.startswith("model.encoder.layer_norm") for k in below.state_dict())
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_layer_mix(some, normalize):
-    encoder = Wav2Vec(source=some, layer="all")
+    encoder = PretrainedEncoder(source=some, layer="all")
     mix = LayerMix(
         in_channels=encoder.output_size,
         n_layers=encoder.n_layers,

@@ -37,7 +37,7 @@ from transformers.activations import GELUActivation
 
 from korser.frontend.lengths import length_mask, mask_padding
 from korser.plugins.frontends import triton_support
-from korser.plugins.frontends.wav2vec.convolutions import (
+from korser.plugins.frontends.encoder.convolutions import (
     cast,
     convolution_weights,
     convolve,
@@ -203,7 +203,7 @@ class FrozenEncoder:
 
         add_norm = self._add_norm
         if h.is_cuda and not self.compiled and triton_support.is_available():
-            from korser.plugins.frontends.wav2vec.triton import add_norm
+            from korser.plugins.frontends.encoder.triton import add_norm
         states, bias = [h], None
         for layer in encoder.layers:
             if hasattr(layer.attention, "rel_attn_embed"):  # WavLM, whose first layer has it for all

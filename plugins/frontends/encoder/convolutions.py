@@ -1,4 +1,4 @@
-"""Convolutions as matrix products and by FFT, for :mod:`korser.plugins.frontends.wav2vec.fast`."""
+"""Convolutions as matrix products and by FFT, for :mod:`korser.plugins.frontends.encoder.fast`."""
 
 from __future__ import annotations
 

@@ -20,21 +20,21 @@ from torch.nn import functional as F
 
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
-from korser.plugins.frontends.wav2vec.checkpoint import NANO_RANDOM, read_config, read_do_normalize, read_model
-from korser.plugins.frontends.wav2vec.convolutions import receptive_field
-from korser.plugins.frontends.wav2vec.fast import FrozenEncoder
-from korser.plugins.frontends.wav2vec.padding import known_lengths, make_length_aware
+from korser.plugins.frontends.encoder.checkpoint import NANO_RANDOM, read_config, read_do_normalize, read_model
+from korser.plugins.frontends.encoder.convolutions import receptive_field
+from korser.plugins.frontends.encoder.fast import FrozenEncoder
+from korser.plugins.frontends.encoder.padding import known_lengths, make_length_aware
 from korser.utils.errors import UserError
 
-__all__ = ["LayerMix", "Wav2Vec"]
+__all__ = ["LayerMix", "PretrainedEncoder"]
 
 logger = logging.getLogger(__name__)
 
 
-class Wav2Vec(Frontend):
+class PretrainedEncoder(Frontend):
     """Hidden states of a wav2vec 2.0, HuBERT, WavLM or data2vec-audio encoder.
 
-    The features of an utterance are the same alone and in any batch (``docs/frontends/wav2vec.md``). Layers above the
+    The features of an utterance are the same alone and in any batch (``docs/frontends/encoder.md``). Layers above the
     chosen one are not built. LayerDrop and SpecAugment of transformers are off.
 
     Parameters
@@ -56,7 +56,7 @@ class Wav2Vec(Frontend):
         Branch, tag or commit of a hub id.
     implementation : str
         "reference" calls the modules of transformers. "auto" computes a frozen float32 encoder faster
-        (:mod:`korser.plugins.frontends.wav2vec.fast`), with the same values up to rounding; hooks of inner modules are
+        (:mod:`korser.plugins.frontends.encoder.fast`), with the same values up to rounding; hooks of inner modules are
         not called. "compiled" also uses ``torch.compile`` for small parts.
     lr : float, optional
         Learning rate of the trained part, if it differs from that of the other parameters.
@@ -77,7 +77,7 @@ class Wav2Vec(Frontend):
 
     Examples
     --------
-    >>> frontend = Wav2Vec(source="nano-random")
+    >>> frontend = PretrainedEncoder(source="nano-random")
     >>> features, lengths = frontend(torch.randn(2, 16000), torch.tensor([16000, 8000]))
     >>> features.shape, lengths
     (torch.Size([2, 49, 192]), tensor([49, 24]))
@@ -96,7 +96,9 @@ class Wav2Vec(Frontend):
     ) -> None:
         source = str(source)
         if implementation not in ("auto", "compiled", "reference"):
-            raise UserError(f"Wav2Vec: implementation={implementation!r}: expected 'auto', 'compiled' or 'reference'")
+            raise UserError(
+                f"PretrainedEncoder: implementation={implementation!r}: expected 'auto', 'compiled' or 'reference'"
+            )
         config = read_config(source, revision)
         depth = config.num_hidden_layers
         check_choice("layer", layer, ("last", "all"), depth, source)
@@ -189,7 +191,7 @@ class Wav2Vec(Frontend):
         """Return the number of frames, as the model counts them."""
         return self.model._get_feat_extract_output_lengths(lengths)
 
-    def train(self, mode: bool = True) -> Wav2Vec:
+    def train(self, mode: bool = True) -> PretrainedEncoder:
         """Set the training mode; frozen parts stay in eval mode."""
         super().train(mode)
         for part in self._frozen_parts:
@@ -211,7 +213,7 @@ class Wav2Vec(Frontend):
 
 
 class LayerMix(Frontend):
-    """Learnt softmax-weighted sum of an encoder's layers, behind ``Wav2Vec(layer="all")``.
+    """Learnt softmax-weighted sum of an encoder's layers, behind ``PretrainedEncoder(layer="all")``.
 
     ``y = sum_l softmax(w)_l h_l`` with ``w = 0`` at the start: ELMo (Peters et al. 2018, arXiv 1802.05365, eq. 1,
     without its scale) as in SUPERB (Yang et al. 2021, arXiv 2105.01051).
@@ -248,7 +250,7 @@ class LayerMix(Frontend):
         if in_channels % n_layers:
             raise UserError(
                 f"LayerMix: in_channels={in_channels}: expected a multiple of n_layers={n_layers}, such as output_size "
-                'and n_layers of a Wav2Vec with layer="all"'
+                'and n_layers of a PretrainedEncoder with layer="all"'
             )
         super().__init__(
             output_size=in_channels // n_layers,
