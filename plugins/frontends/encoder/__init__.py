@@ -1,5 +1,6 @@
-"""Frozen or fine-tuned encoders of the wav2vec 2.0 family, and a learnt weighted sum of their layers."""
+"""Frozen or fine-tuned pretrained encoders, and a learnt weighted sum of their layers."""
 
-from korser.plugins.frontends.encoder.encoder import LayerMix, PretrainedEncoder
+from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
+from korser.plugins.frontends.encoder.layer_mix import LayerMix
 
 __all__ = ["LayerMix", "PretrainedEncoder"]

@@ -18,7 +18,7 @@ from korser.config.hparams import run_name
 from korser.data.fingerprint import weights_digest
 from korser.frontend.base import Chain
 from korser.inference.predict import load_trained_model
-from korser.plugins.frontends.encoder.encoder import LayerMix, PretrainedEncoder
+from korser.plugins.frontends.encoder import LayerMix, PretrainedEncoder
 from korser.utils.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM in transformers
