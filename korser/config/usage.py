@@ -65,7 +65,7 @@ def keep_used(path: str | Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
     Names that do not exist are kept, for :func:`korser.config.hparams.load_hparams` to report.
     """
-    layers = merge_layers(Path(path), overrides)
+    layers = merge_layers(path, overrides)
     unused = set(keys_of(layers.without_overrides)) - used_keys(layers.root)
     return {key: value for key, value in overrides.items() if key.partition(".")[0] not in unused}
 
