@@ -74,7 +74,7 @@ def merge_layers(path: str | Path, overrides: Mapping[str, Any] | None) -> Layer
     """
     path = find_settings_file(path)
     if not isinstance(overrides, (Mapping, type(None))):
-        raise UserError(f"overrides of {path.name} are a {type(overrides).__name__}: expected a dict {{key: value}}")
+        raise UserError(f"overrides of {path.name}: expected a dict {{key: value}}, got {type(overrides).__name__}")
     files = _read_files(path)
     folders = list(dict.fromkeys(str(file.resolve().parent) for file, _ in files))
     folders = [folder for folder in folders if folder != str(SHIPPED.resolve())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -16,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from korser.config.imports import accepted_arguments
+from korser.config.imports import accepted_arguments, refuse_unimportable
 from korser.config.nodes import get_value, nodes, references, target_of, value_node
 from korser.utils.errors import UserError
 from korser.utils.user_code import import_path, is_user_code
@@ -24,15 +25,14 @@ from korser.utils.user_code import import_path, is_user_code
 __all__ = ["find_change", "folders_of", "has_state", "object_node", "state_of"]
 
 TEXT, LIST, MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))
-EXPECTED = (
-    "numbers, text, lists of them, a korser.Frontend, or a class with arguments, as functools.partial(MyClass, a=1)"
-)
-NOT_SETTINGS = (  # attributes of a module that training sets, or that are described by its parameters and parts
+EXPECTED = "numbers, text, a korser.Frontend, or a class with its arguments, as functools.partial(MyClass, size=3)"
+NOT_SETTINGS = {  # attributes of a module that training sets, or that are described by its parameters and parts
     "training",
     "_parameters",
     "_buffers",
     "_modules",
-)
+    "config",  # the arguments of a Frontend, with or without names
+}
 
 
 # -- as YAML -----------------------------------------------------------------------------------------------------------
@@ -152,19 +152,16 @@ def _by_name(function: Any, args: tuple, keywords: Mapping[str, Any], where: str
 
 def _path_of(function: Any, where: str) -> str:
     """Return the import path of a class or function by which another process finds the same one."""
-    path, name = import_path(function), getattr(function, "__qualname__", type(function).__name__)
-    if getattr(function, "__module__", None) in ("__main__", "__mp_main__") or "<" in path:
-        raise UserError(
-            f"{where}: {name} is defined in a notebook, script or function, where no other process finds it to load "
-            "the run: move it to the top level of a file, such as my_parts.py, and import it from there"
-        )
-    try:
-        found = pydoc.locate(path)
-    except pydoc.ErrorDuringImport:
-        found = None
-    if found is not function:
-        raise UserError(f"{where}: {path} is no longer the {name} that was given: import it, and build it, again")
-    return path
+    path = import_path(function)
+    refuse_unimportable(path, f"{where}: {path}")
+    name = getattr(function, "__qualname__", path)
+    modules = path.removesuffix(f".{name}").split(".")
+    for i in range(1, len(modules) + 1):  # the shortest is the public one
+        public = ".".join([*modules[:i], name])
+        with contextlib.suppress(Exception):  # whatever a module raises when it is asked for a name
+            if pydoc.locate(public) is function:
+                return public
+    raise UserError(f"{where}: {path} is no longer the {name} that was given: import it, and build it, again")
 
 
 def _number(value: Any) -> Any:
@@ -212,9 +209,10 @@ def _describe(value: Any, name: str, state: dict[str, str], seen: set[int]) -> N
 
 def _summary(value: Any) -> str:
     if _is_tensor(value):
+        if hasattr(value, "cls_to_become"):  # of a lazy module: it has no size yet
+            return import_path(type(value))
         written = None if value.is_inference() else value._version
-        sizes = "" if hasattr(value, "cls_to_become") else tuple(value.shape)  # of a lazy module: none yet
-        return f"{sizes} {value.dtype} {value.requires_grad} {written}"
+        return f"{tuple(value.shape)} {value.dtype} {value.requires_grad} {written}"
     if isinstance(value, (list, tuple, dict, set)):
         return f"{type(value).__name__} of {len(value)}"
     return import_path(type(value))
@@ -231,7 +229,11 @@ def _parts_of(value: Any, *, top: bool) -> Iterator[tuple[str, Any]]:
     elif _is_module(value):
         own = {**vars(value), **value._parameters, **value._buffers, **value._modules}
         cached = {name for name in own if isinstance(getattr(type(value), name, None), functools.cached_property)}
-        yield from ((name, item) for name, item in own.items() if name not in NOT_SETTINGS and name not in cached)
+        for name in [name for name in own if name not in cached | NOT_SETTINGS]:
+            if name.endswith("_hooks") and isinstance(own[name], dict):  # by numbers that go on in a process
+                yield from ((f"{name}.{i}", hook) for i, hook in enumerate(own[name].values()))
+            else:
+                yield name, own[name]
     elif not _is_tensor(value) and (top or dataclasses.is_dataclass(value)):
         yield from getattr(value, "__dict__", {}).items()
 

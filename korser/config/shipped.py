@@ -29,8 +29,8 @@ def find_settings_file(path: Any) -> Path:
     """
     shipped = sorted(file.name for file in SHIPPED.glob("*.yaml"))
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-        given = repr(path) if path is None or path == "" else f"a {type(path).__name__}"
-        raise UserError(f"settings file is {given}: expected the path of a YAML file{did_you_mean('', shipped)}")
+        given = repr(path) if path is None or path == "" else type(path).__name__
+        raise UserError(f"settings file: expected the path of a YAML file, got {given}{did_you_mean('', shipped)}")
     path = Path(path)
     if path.suffix == ".py":
         raise UserError(

@@ -87,7 +87,7 @@ def train(
         If ``on_epoch`` stopped the training.
     """
     if not isinstance(hparams, HParams):
-        raise UserError(f"train() got {_described(hparams)}: expected the settings that load_hparams() returns")
+        raise UserError(f"train(): expected the settings that load_hparams() returns, got {type(hparams).__name__}")
     hparams = hparams.with_unused_objects()
     check_settings(hparams)
     run_dir = run_folder(hparams) if run_dir is None else Path(run_dir)
@@ -99,10 +99,6 @@ def train(
         return RunMetrics(directory.metrics(), run_dir)
     with locked(run_dir) if if_main_process() else contextlib.nullcontext():
         return RunMetrics(_train(hparams, run_dir, on_epoch), run_dir)
-
-
-def _described(value: Any) -> str:
-    return f"{value!r}" if value is None or isinstance(value, (str, Path)) else f"a {type(value).__name__}"
 
 
 def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], bool] | None) -> dict[str, Any]:
