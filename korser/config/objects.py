@@ -74,7 +74,8 @@ def folders_of(node: yaml.Node | None) -> list[str]:
     """Return the folders from which the user's imported modules that a node names can be imported again."""
     folders = []
     for target in filter(None, map(target_of, nodes(node) if node is not None else ())):
-        module = sys.modules.get(target.partition(".")[0])
+        top = target.partition(".")[0]
+        module = sys.modules.get(top) if top != "korser" else None
         file = getattr(sys.modules.get(target.rpartition(".")[0]), "__file__", None)
         if module is not None and file is not None and is_user_code(file):
             package = next(iter(getattr(module, "__path__", ())), None)
@@ -112,8 +113,8 @@ class _Writer:
 
     def call(self, tag: str, function: Any, args: tuple, keywords: Mapping[str, Any], where: str) -> yaml.Node:
         """Return the node of a class or function with arguments."""
+        arguments = _by_name(function, args, keywords, where, bind=tag == "!new:")
         tag += _path_of(function, where)
-        arguments = _by_name(function, args, keywords, where)
         if isinstance(arguments, tuple):
             return yaml.SequenceNode(tag, [self.write(item, f"{where}[{i}]") for i, item in enumerate(arguments)])
         return yaml.MappingNode(tag, self._pairs(arguments, where)) if arguments else yaml.ScalarNode(tag, "")
@@ -136,15 +137,17 @@ def _constructed_with(value: Any, where: str) -> tuple[tuple, dict[str, Any]]:
     raise UserError(f"{where}: which arguments this {kind} was built with is not known: give {advice}")
 
 
-def _by_name(function: Any, args: tuple, keywords: Mapping[str, Any], where: str) -> tuple | dict[str, Any]:
-    """Return arguments by their names, or in their order if they have none."""
+def _by_name(
+    function: Any, args: tuple, keywords: Mapping[str, Any], where: str, *, bind: bool
+) -> tuple | dict[str, Any]:
+    """Return arguments by their names, if they have any or are bound now, otherwise in their order."""
     if not args:
         return dict(keywords)
-    kinds = inspect.Parameter
-    parameters = inspect.signature(function).parameters
-    names = [p.name for p in parameters.values() if p.kind is kinds.POSITIONAL_OR_KEYWORD][: len(args)]
-    if len(names) == len(args):
-        return {**dict(zip(names, args)), **keywords}
+    if bind:
+        parameters = inspect.signature(function).parameters.values()
+        names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][: len(args)]
+        if len(names) == len(args):
+            return {**dict(zip(names, args)), **keywords}
     if not keywords:
         return args
     raise UserError(f"{where}: {function.__name__} has arguments with and without names: give all of them by name")
