@@ -1,7 +1,7 @@
 """Compare speech frontends on speech emotion recognition.
 
-Everything that the author of a plugin needs is importable from here. Names are imported when they are first used, so
-that the command line answers without importing PyTorch.
+Everything that a notebook or the author of a plugin needs is importable from here. Names are imported when they are
+first used, so that the command line answers without importing PyTorch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from korser.frontend.base import SAMPLE_RATE, Chain, Frontend
     from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
     from korser.frontend.pcen import PCEN
+    from korser.inference.predict import TrainedModel, load_trained_model
     from korser.nn.feature_augment import FeatureAugment
     from korser.nn.tasks import Task
     from korser.testing import check_frontend
@@ -28,10 +29,12 @@ _MODULES = {
     "Frontend": "korser.frontend.base",
     "HParams": "korser.config.hparams",
     "Task": "korser.nn.tasks",
+    "TrainedModel": "korser.inference.predict",
     "UserError": "korser.utils.errors",
     "check_frontend": "korser.testing",
     "length_mask": "korser.frontend.lengths",
     "load_hparams": "korser.config.hparams",
+    "load_trained_model": "korser.inference.predict",
     "mask_padding": "korser.frontend.lengths",
     "masked_mean_std": "korser.frontend.lengths",
     "train": "korser.training.train",
@@ -45,10 +48,12 @@ __all__ = [
     "Frontend",
     "HParams",
     "Task",
+    "TrainedModel",
     "UserError",
     "check_frontend",
     "length_mask",
     "load_hparams",
+    "load_trained_model",
     "mask_padding",
     "masked_mean_std",
     "train",

@@ -2,6 +2,8 @@
 
 nodes, layers, overrides
     The YAML as a tree of nodes, merged from a file, its bases and overrides; nothing is imported.
+objects
+    Objects of Python given as settings: as YAML, and whether they were changed since they were built.
 imports, names
     Checks that keys, references, import paths and arguments exist.
 fields, schema

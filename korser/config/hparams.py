@@ -18,8 +18,8 @@ from korser.config.imports import explain_failure, make_importable, refuse_names
 from korser.config.layers import Layers, merge_layers
 from korser.config.names import find_unknown_names, find_unknown_overrides
 from korser.config.nodes import compose, get_value
+from korser.config.objects import find_change, has_state, state_of
 from korser.config.schema import WITHOUT_EFFECT, TrainSettings, find_invalid_values
-from korser.config.shipped import SHIPPED  # noqa: F401  for the example
 from korser.config.sources import named_sources
 from korser.config.trust import RestrictedLoader, find_foreign
 from korser.config.usage import find_unused, remove_unused
@@ -34,6 +34,8 @@ __all__ = ["HParams", "build", "find_foreign_names", "load_hparams", "load_resol
 class HParams(Mapping[str, Any]):
     """The settings of a YAML file, with its objects built. Read-only: :meth:`replace` changes settings.
 
+    An object that is changed in place is refused when it is trained.
+
     Attributes
     ----------
     name : str
@@ -47,6 +49,11 @@ class HParams(Mapping[str, Any]):
         (:func:`korser.config.sources.named_sources`).
     """
 
+    name: str
+    folders: list[str]
+    text: str
+    sources: dict[str, dict[str, str]]
+
     def __init__(
         self,
         values: Mapping[str, Any],
@@ -57,14 +64,17 @@ class HParams(Mapping[str, Any]):
         layers: Layers | None = None,
         restricted: bool = False,
     ) -> None:
-        self._values = dict(values)
-        self._layers = layers
-        self._restricted = restricted
-        self._used = False
-        self.name = name
-        self.folders = folders
-        self.text = text
-        self.sources = named_sources(text)  # now: an editor may change the files while this process runs
+        vars(self).update(  # attributes are read-only, too
+            _values=dict(values),
+            _built=state_of(values),
+            _layers=layers,
+            _restricted=restricted,
+            _used=False,
+            name=name,
+            folders=folders,
+            text=text,
+            sources=named_sources(text),  # now: an editor may change the files while this process runs
+        )
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
@@ -75,8 +85,20 @@ class HParams(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def __setitem__(self, key: str, value: Any) -> NoReturn:
-        raise UserError(f"settings are read-only, since other settings and objects depend on '{key}': use replace()")
+    def __repr__(self) -> str:
+        return f"HParams({self.file!r}, run {self.run_name})"
+
+    def _refuse(self, given: Any = None, *others: Any, **settings: Any) -> NoReturn:
+        keys = [given] if isinstance(given, str) else [*(given if isinstance(given, Mapping) else ()), *settings]
+        key = str(keys[0]) if keys else "lr"
+        change = f"{key}=..." if key.isidentifier() else f"{{'{key}': ...}}"
+        raise UserError(
+            f"settings are read-only, since other settings and objects depend on '{key}': use replace(), as in "
+            f"h = h.replace({change})"
+        )
+
+    __setitem__ = __delitem__ = __setattr__ = __delattr__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse
 
     def replace(self, overrides: Mapping[str, Any] | None = None, **more: Any) -> HParams:
         """Load the file again with further overrides, so that everything that depends on them follows.
@@ -90,17 +112,25 @@ class HParams(Mapping[str, Any]):
 
         Examples
         --------
-        >>> load_hparams(SHIPPED / "mel_stl.yaml").replace({"backbone.dropout": 0.5}, lr=0.01)["lr"]
+        >>> load_hparams("mel_stl.yaml").replace({"backbone.dropout": 0.5}, lr=0.01)["lr"]
         0.01
         """
         if self._layers is None:
             raise UserError(f"the settings of {self.name} were recorded by a run: load its YAML file to change them")
-        return load_hparams(self._layers.path, {**self._layers.overrides, **(overrides or {}), **more})
+        given, before = _joined(overrides, more), self._layers.overrides
+        if isinstance(given, Mapping):  # in the order in which they were given: the last one counts
+            given = {**{key: value for key, value in before.items() if key not in given}, **given}
+        return load_hparams(self._layers.path, given)
 
     def with_unused_objects(self) -> HParams:
         """Return these settings the first time, later the same with objects built anew.
 
         Training changes weights and the epoch counter, so that no two runs can share them.
+
+        Raises
+        ------
+        UserError
+            If an object has been changed since it was built, which the run would not record.
         """
         if self._used:
             return _load(
@@ -111,7 +141,13 @@ class HParams(Mapping[str, Any]):
                 layers=self._layers,
                 restricted=self._restricted,
             )
-        self._used = True
+        changed = find_change(self._built, state_of(self._values))
+        if changed is not None:
+            raise UserError(
+                f"{changed} was changed after the settings were loaded, and no run would record that: use replace() to "
+                "change settings (h = h.replace() builds the objects anew)"
+            )
+        vars(self)["_used"] = True
         return self
 
     @property
@@ -174,7 +210,7 @@ def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None
     UserError
         If a file cannot be read or a key cannot be set.
     """
-    layers = merge_layers(Path(path), overrides)
+    layers = merge_layers(path, overrides)
     raise_faults(layers.errors)
     remove_unused(layers.root)
     text = _resolve(layers.text, layers.path)
@@ -184,7 +220,7 @@ def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None
     return HParams(values, name=layers.path.stem, folders=layers.folders, text=text)
 
 
-def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -> HParams:
+def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, **more: Any) -> HParams:
     """Load the YAML file of a model over its base, with overrides over both.
 
     A file names the one it builds on as ``base: other.yaml``, next to it or in korser's ``hparams/``. A top-level key
@@ -196,18 +232,48 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None) -
     Parameters
     ----------
     path : str or Path
+        A file, or the name of one that korser ships with.
     overrides : dict, optional
         ``{key: value}``; keys may be dotted, and strings are read as YAML (``"3"`` is a number,
-        ``"!new:my.Class {a: 1}"`` an object).
+        ``"!new:my.Class {a: 1}"`` an object). A :class:`korser.Frontend`, and a class with arguments as
+        ``functools.partial(my.Class, a=1)``, is written as the YAML that builds it again
+        (:func:`korser.config.objects.object_node`).
+    **more
+        The same, for keys without a dot.
 
     Raises
     ------
     UserError
-        If a file cannot be read or parsed, names are unknown (one line each), or an object cannot be built.
+        If a file cannot be read or parsed, names are unknown (one line each), or an object cannot be built or written.
+
+    Examples
+    --------
+    >>> load_hparams("mel_stl.yaml", {"frontend.n_mels": 64}, lr=1e-2)["frontend"].output_size
+    64
     """
-    layers = merge_layers(Path(path), overrides)
+    overrides = _joined(overrides, more)
+    layers = merge_layers(path, overrides)
     errors = layers.errors + find_unused(layers, overrides) + find_unknown_overrides(layers, overrides, TrainSettings)
-    return build(layers, errors + find_invalid_values(layers))
+    hparams = build(layers, errors + find_invalid_values(layers))
+    for key, value in overrides.items():
+        if not any(other.startswith(f"{key}.") for other in overrides):
+            _require_equal(key, value, hparams.get(key))
+    return hparams
+
+
+def _joined(overrides: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Join overrides and keywords; what is no mapping is left for :func:`merge_layers` to refuse."""
+    return {**overrides, **more} if isinstance(overrides, Mapping) else overrides or more
+
+
+def _require_equal(key: str, given: Any, built: Any) -> None:
+    """Refuse an object that is another than what its class and arguments, which are all that is recorded, build."""
+    changed = find_change(state_of(given, key), state_of(built, key)) if has_state(given) else None
+    if changed is not None:
+        raise UserError(
+            f"{changed} was changed after {type(given).__name__} was built, and only its class and arguments are "
+            "recorded: give it as it was built, with an argument for what differs"
+        )
 
 
 def find_foreign_names(text: str, source: Path | str) -> list[str]:

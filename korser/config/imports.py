@@ -15,7 +15,14 @@ from korser.utils.errors import UserError
 from korser.utils.text import closest_name, one_line
 from korser.utils.user_code import describe_error, is_user_code
 
-__all__ = ["accepted_arguments", "explain_failure", "locate", "make_importable", "refuse_namesakes"]
+__all__ = [
+    "accepted_arguments",
+    "explain_failure",
+    "locate",
+    "make_importable",
+    "refuse_namesakes",
+    "refuse_unimportable",
+]
 
 
 def make_importable(folder: Path | str) -> None:
@@ -39,6 +46,7 @@ def locate(target: str, folders: Iterable[str]) -> Any:
     UserError
         If there is nothing of that name, or its module cannot be imported.
     """
+    refuse_unimportable(target, f"cannot import {target}")
     module, _, name = target.rpartition(".")
     try:
         found = pydoc.locate(target)
@@ -58,6 +66,15 @@ def locate(target: str, folders: Iterable[str]) -> Any:
         raise UserError(f"cannot import {target}: its module is missing: write FILE.{name}, where FILE.py defines it")
     _refuse_hidden(target, module, folders)
     raise UserError(f"cannot import {target}: {module} has no '{name}'{closest_name(name, members)}")
+
+
+def refuse_unimportable(path: str, where: str) -> None:
+    """Refuse what a notebook, a script or a function defines: no process that loads the run later can import it."""
+    if path.partition(".")[0] in ("__main__", "__mp_main__") or "<" in path:
+        raise UserError(
+            f"{where}: it is defined in a notebook, script or function, where no other process finds it to load "
+            "the run: move it to the top level of a file, such as my_parts.py, and import it from there"
+        )
 
 
 def accepted_arguments(function: Any) -> list[str] | None:

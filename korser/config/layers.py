@@ -16,8 +16,9 @@ import yaml
 
 from korser.config.imports import make_importable
 from korser.config.nodes import Dumper, compose, get_value, keys_of, nodes, references, set_value, target_of
+from korser.config.objects import folders_of
 from korser.config.overrides import override, override_node
-from korser.config.shipped import SHIPPED
+from korser.config.shipped import SHIPPED, find_settings_file
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import read_text
 from korser.utils.text import closest_name
@@ -38,7 +39,7 @@ class Layers:
     files : list of (Path, yaml.MappingNode)
         The file and its bases, the lowest last, as written.
     folders : list of str
-        Folders of the files, without korser's own: modules in them can be imported.
+        Folders of the files, without korser's own, and of the classes of overrides: modules in them can be imported.
     root : yaml.MappingNode
         All layers merged.
     without_overrides : yaml.MappingNode
@@ -61,16 +62,19 @@ class Layers:
         return yaml.serialize(self.root, Dumper=Dumper, allow_unicode=True)
 
 
-def merge_layers(path: Path, overrides: Mapping[str, Any] | None) -> Layers:
-    """Merge a file with its bases and overrides.
+def merge_layers(path: str | Path, overrides: Mapping[str, Any] | None) -> Layers:
+    """Merge a file, which may be the name of one that korser ships with, with its bases and overrides.
 
     A top-level key of an upper layer replaces that of the lower one completely; a dotted key replaces one value in it.
 
     Raises
     ------
     UserError
-        If a file cannot be read or parsed.
+        If a file cannot be found, read or parsed.
     """
+    path = find_settings_file(path)
+    if not isinstance(overrides, (Mapping, type(None))):
+        raise UserError(f"overrides of {path.name}: expected a dict {{key: value}}, got {type(overrides).__name__}")
     files = _read_files(path)
     folders = list(dict.fromkeys(str(file.resolve().parent) for file, _ in files))
     folders = [folder for folder in folders if folder != str(SHIPPED.resolve())]
@@ -85,6 +89,8 @@ def merge_layers(path: Path, overrides: Mapping[str, Any] | None) -> Layers:
     without_overrides = copy.deepcopy(root)
     for name, value in (overrides or {}).items():
         errors += override(root, name, value)
+        if not isinstance(value, str):
+            folders += [folder for folder in folders_of(get_value(root, name)) if folder not in folders]
     _expand_home(root)
     _keep_braces(root)
     return Layers(path, dict(overrides or {}), files, folders, root, without_overrides, errors)

@@ -32,7 +32,7 @@ def check_overrides(path: str | Path, overrides: Mapping[str, Any]) -> None:
     overrides : dict
     """
     own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
-    layers = merge_layers(Path(path), own)
+    layers = merge_layers(path, own)
     if "frontend" in keys_of(layers.root):
         errors = layers.errors + find_unknown_overrides(layers, own, TrainSettings)
         errors += find_unused(layers, own) + find_invalid_values(layers)

@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from korser.config.fields import is_plain
 from korser.config.nodes import get_value, keys_of, references, replace_node, set_value, target_of, value_node
+from korser.config.objects import object_node
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 
@@ -43,8 +45,12 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, str]:
 
 
 def override(root: yaml.MappingNode, key: str, value: Any) -> list[str]:
-    """Set a value, dotted key or not, as :func:`override_node`; a string is read as YAML."""
-    return override_node(root, key, value_node(key, value))
+    """Set a value, dotted key or not, as :func:`override_node`; a string is read as YAML, an object written as it."""
+    if is_plain(value):
+        return override_node(root, key, value_node(key, value))
+    if "." in key:
+        return [f"{key}: expected a value that can be written as YAML; give '{key.partition('.')[0]}' as a whole"]
+    return override_node(root, key, object_node(key, value, get_value(root, key)))
 
 
 def override_node(root: yaml.MappingNode, key: str, node: yaml.Node) -> list[str]:

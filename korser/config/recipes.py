@@ -38,7 +38,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None, schema: t
     UserError
         If it is the YAML file of a model, or keys are unknown or missing (all of them, one line each).
     """
-    layers = merge_layers(Path(path), overrides)
+    layers = merge_layers(path, overrides)
     given = dict.fromkeys(key for _, root in layers.files for key in keys_of(root))
     if "frontend" in given:
         raise UserError(f"{path} is the YAML file of a model: {hint}")

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
+from typing import Any
 
 from korser.utils.errors import UserError
-from korser.utils.text import closest_name
+from korser.utils.text import did_you_mean
 
 __all__ = ["SHIPPED", "find_settings_file"]
 
 SHIPPED = Path(importlib.util.find_spec("korser.hparams").origin).parent
 
 
-def find_settings_file(path: str | Path) -> Path:
+def find_settings_file(path: Any) -> Path:
     """Return a settings file as given, or the one of that name that korser ships with.
+
+    Parameters
+    ----------
+    path : str or Path
 
     Raises
     ------
     UserError
-        If there is neither.
+        If there is neither, or ``path`` is something else.
     """
+    shipped = sorted(file.name for file in SHIPPED.glob("*.yaml"))
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        given = repr(path) if path is None or path == "" else type(path).__name__
+        raise UserError(f"settings file: expected the path of a YAML file, got {given}{did_you_mean('', shipped)}")
     path = Path(path)
     if path.suffix == ".py":
         raise UserError(
@@ -32,5 +42,5 @@ def find_settings_file(path: str | Path) -> Path:
         return path
     if path.parent == Path() and (SHIPPED / path).is_file():
         return SHIPPED / path
-    near = closest_name(path.name, [file.name for folder in (path.parent, SHIPPED) for file in folder.glob("*.yaml")])
-    raise UserError(f"{path}: no such file{near}")
+    names = [file.name for file in path.parent.glob("*.yaml")]
+    raise UserError(f"{path}: no such file{did_you_mean(path.name, [*names, *shipped])}")

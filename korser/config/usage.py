@@ -12,6 +12,7 @@ from korser.config.fields import Effect, keys_with
 from korser.config.layers import Layers, merge_layers
 from korser.config.nodes import keys_of, nodes, references
 from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, TrainSettings
+from korser.config.shipped import SHIPPED
 from korser.utils.text import closest_name
 
 __all__ = ["describe_unused", "find_unused", "keep_used", "remove_unused"]
@@ -65,7 +66,7 @@ def keep_used(path: str | Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
     Names that do not exist are kept, for :func:`korser.config.hparams.load_hparams` to report.
     """
-    layers = merge_layers(Path(path), overrides)
+    layers = merge_layers(path, overrides)
     unused = set(keys_of(layers.without_overrides)) - used_keys(layers.root)
     return {key: value for key, value in overrides.items() if key.partition(".")[0] not in unused}
 
@@ -73,8 +74,8 @@ def keep_used(path: str | Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
 def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str]:
     """Find what the uppermost file and the overrides set without effect.
 
-    Keys of a base need not be used: other models may use them. A key of the file may lose its only reference by an
-    override.
+    Keys of a base need not be used, nor those of base.yaml itself: other models may use them. A key of the file may
+    lose its only reference by an override.
     """
     (path, upper), *bases = layers.files
     written = list(dict.fromkeys(key for _, root in bases or layers.files for key in keys_of(root)))
@@ -84,7 +85,7 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
     errors = [describe_unused(key, path.stem) for key in given if key.partition(".")[0] not in used]
     used |= used_keys(layers.without_overrides, read)
     known = [*written, *TrainSettings.model_fields, "description"]
-    for key in keys_of(upper):
+    for key in [] if path == SHIPPED / TrainSettings.base_file else keys_of(upper):
         top = key.partition(".")[0]
         if key in UNSUPPORTED_RUN_OPTIONS:
             errors.append(f"{path}: unsupported setting '{key}': {UNSUPPORTED_RUN_OPTIONS[key]}")

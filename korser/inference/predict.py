@@ -110,23 +110,86 @@ class TrainedModel:
         called after each piece with its seconds.
         """
         probabilities: dict[str, np.ndarray] = {}
-        pieces = waveform.tensor_split(-(-len(waveform) // self.piece_length))
-        for piece in pieces:
-            x = piece[None].to(self.device)
-            with memory_advice(f"{x.shape[1] / SAMPLE_RATE:.0f} s of a recording are computed at once: split it"):
-                logits, _ = self.model(x, torch.tensor([x.shape[1]], device=self.device))
+        results = self._computed(waveform, self.model, on_piece)
+        for logits, _ in results:
             for name, scores in logits.items():
                 p = scores[0].float().softmax(-1).cpu().numpy()
                 probabilities[name] = probabilities[name] + p if name in probabilities else p
-            on_piece(len(piece) / SAMPLE_RATE)
-        return {name: p / len(pieces) for name, p in probabilities.items()}
+        return {name: p / len(results) for name, p in probabilities.items()}
 
-    def predict_files(self, paths: Sequence[str | Path], progressbar: bool = False) -> pd.DataFrame:
+    def _computed(
+        self, waveform: torch.Tensor, function: Callable, on_piece: Callable[[float], Any] = lambda seconds: None
+    ) -> list[Any]:
+        """Return what a function of a batch and its lengths gives for each piece of a waveform."""
+        results = []
+        for piece in waveform.tensor_split(-(-len(waveform) // self.piece_length)):
+            x = piece[None].to(self.device)
+            with memory_advice(f"{x.shape[1] / SAMPLE_RATE:.0f} s of a recording are computed at once: split it"):
+                results.append(function(x, torch.tensor([x.shape[1]], device=self.device)))
+            on_piece(len(piece) / SAMPLE_RATE)
+        return results
+
+    @torch.no_grad()
+    def features(self, file: str | Path) -> np.ndarray:
+        """Compute the output of the frontend for an audio file.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(T', C')`` float32; the pieces of a recording longer than ``piece_length`` one after the other.
+
+        Raises
+        ------
+        UserError
+            See :meth:`predict_files`.
+        """
+        if not isinstance(file, (str, Path)) or os.path.isdir(file):
+            raise UserError(f"features of {file}: expected one audio file")
+
+        def features(x: torch.Tensor, lengths: torch.Tensor) -> np.ndarray:
+            return self.model.features(x, lengths)[0][0].float().cpu().numpy()
+
+        def joined(audio: torch.Tensor, on_piece: Callable) -> np.ndarray:
+            return np.concatenate(self._computed(audio, features, on_piece))
+
+        return self._of_files(file, "features", False, joined)[0][1]
+
+    @torch.no_grad()
+    def embed(self, paths: str | Path | Sequence[str | Path], progressbar: bool = False) -> pd.DataFrame:
+        """Compute embeddings of audio files: the output of the backbone, as in ``test_embeddings.npy``.
+
+        Parameters
+        ----------
+        paths, progressbar
+            See :meth:`predict_files`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``(N, E)`` float32, one row per file, with the files as index. Those of the pieces of a recording longer
+            than ``piece_length`` are averaged.
+
+        Raises
+        ------
+        UserError
+            See :meth:`predict_files`.
+        """
+
+        def embedding(x: torch.Tensor, lengths: torch.Tensor) -> np.ndarray:
+            return self.model.backbone(*self.model.features(x, lengths))[0].float().cpu().numpy()
+
+        def mean(audio: torch.Tensor, on_piece: Callable) -> np.ndarray:
+            return np.mean(self._computed(audio, embedding, on_piece), 0)
+
+        files, rows = zip(*self._of_files(paths, "embed", progressbar, mean))
+        return pd.DataFrame(np.stack(rows), index=pd.Index(files, name="path"))
+
+    def predict_files(self, paths: str | Path | Sequence[str | Path], progressbar: bool = False) -> pd.DataFrame:
         """Predict classes and probabilities of audio files.
 
         Parameters
         ----------
-        paths : list of str or Path
+        paths : str, Path or list of them
             Files in any format that :func:`korser.data.audio.read_recording` reads, or folders with such files at any
             depth.
         progressbar : bool
@@ -142,22 +205,31 @@ class TrainedModel:
             If files cannot be read or are too short; all are checked first, and listed in the folder ``evaluations`` of
             the run.
         """
+        rows = []
+        for path, probabilities in self._of_files(paths, "predict", progressbar, self.probabilities):
+            row = {"path": path}
+            for task in self.tasks:
+                p = probabilities[task.name]
+                row[f"{task.name}_pred"] = task.classes[p.argmax()]
+                row |= {f"{task.name}_prob_{label}": float(value) for label, value in zip(task.classes, p)}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def _of_files(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        description: str,
+        progressbar: bool,
+        function: Callable[[torch.Tensor, Callable], Any],
+    ) -> list[tuple[str, Any]]:
+        """Check files; return their paths and what a function of waveform and ``on_piece`` gives for each of them."""
         paths = _find_files(paths)
         seconds = self._check_files(paths, progressbar)
-        rows = []
         bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
         with tqdm(
-            total=seconds, desc="predict", bar_format=bar_format, disable=not progressbar, dynamic_ncols=True
-        ) as bar:
-            for path in paths:  # read again: all of them may not fit into memory
-                row = {"path": path}
-                probabilities = self.probabilities(read_audio(path), bar.update)
-                for task in self.tasks:
-                    p = probabilities[task.name]
-                    row[f"{task.name}_pred"] = task.classes[p.argmax()]
-                    row |= {f"{task.name}_prob_{label}": float(value) for label, value in zip(task.classes, p)}
-                rows.append(row)
-        return pd.DataFrame(rows)
+            total=seconds, desc=description, bar_format=bar_format, disable=not progressbar, dynamic_ncols=True
+        ) as bar:  # files are read again: all of them may not fit into memory
+            return [(path, function(read_audio(path), bar.update)) for path in paths]
 
     def _check_files(self, paths: list[str], progressbar: bool) -> float:
         """Report and refuse recordings as training does; return their seconds in all."""
@@ -189,17 +261,17 @@ class TrainedModel:
         return sum(lengths[path] for path in paths) / SAMPLE_RATE
 
 
-def _find_files(paths: Sequence[str | Path]) -> list[str]:
+def _find_files(paths: str | Path | Sequence[str | Path]) -> list[str]:
     """Replace folders by the audio files in them and below."""
     files, faults = [], []
-    for path in map(str, paths):
+    for path in map(str, [paths] if isinstance(paths, (str, Path)) else paths):
         found = list_audio(path) if os.path.isdir(path) else [path]
         if not os.path.exists(path):
             faults.append(f"{path}: no such file or folder")
         elif not found:
             faults.append(f"{path}: a folder without audio files (such as .wav, .flac, .ogg, .mp3)")
         files += found
-    raise_faults(faults)
+    raise_faults(faults if files or faults else ["expected at least one audio file or folder"])
     return files
 
 

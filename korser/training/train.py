@@ -6,15 +6,16 @@ import contextlib
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_main
 
+from korser.config.hparams import HParams
 from korser.config.schema import check_settings
-from korser.runs.directory import RunDirectory, run_notes
+from korser.runs.directory import RunDirectory, run_folder, run_notes
 from korser.runs.provenance import verify_provenance
 from korser.testing import quick_check
 from korser.training.brain import EmotionBrain
@@ -25,6 +26,7 @@ from korser.training.parts import errors_of
 from korser.training.prepare import describe_data, load_prepared, prepare_data
 from korser.training.rehearsal import extreme_batches, rehearse, synthetic_batch
 from korser.training.results import evaluate, interpretable_parameters, training_cost, write_results
+from korser.utils.errors import UserError
 from korser.utils.files import locked
 from korser.utils.gpu import PeakMemory, require_own_device
 from korser.utils.memory import memory_advice
@@ -33,55 +35,70 @@ from korser.utils.seeding import seed_everything, set_arithmetic
 if TYPE_CHECKING:
     import pandas as pd
 
-    from korser.config.hparams import HParams
     from korser.nn.tasks import Task
 
-__all__ = ["train"]
+__all__ = ["RunMetrics", "train"]
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("frontend", "backbone", "augment", "wav_augment", "opt_class", "lr_scheduler")  # of the user
 
 
+class RunMetrics(dict[str, Any]):
+    """The contents of ``metrics.json`` of a run.
+
+    Attributes
+    ----------
+    run_dir : Path
+        Where the run is; :func:`korser.load_trained_model` loads its model.
+    """
+
+    def __init__(self, metrics: Mapping[str, Any], run_dir: Path) -> None:
+        super().__init__(metrics)
+        self.run_dir = run_dir
+
+
 def train(
-    hparams: HParams, run_dir: str | Path, on_epoch: Callable[[int, float], bool] | None = None
-) -> dict[str, Any]:
+    hparams: HParams, run_dir: str | Path | None = None, on_epoch: Callable[[int, float], bool] | None = None
+) -> RunMetrics:
     """Train and evaluate one model. A complete run is left unchanged, an interrupted one resumes.
 
     Parameters
     ----------
     hparams : HParams
         From :func:`korser.config.hparams.load_hparams`.
-    run_dir : str or Path
-        Created if it does not exist; :func:`korser.runs.directory.run_folder` names it by the settings. An interrupted
-        run gives the same results as an uninterrupted one.
+    run_dir : str or Path, optional
+        Created if it does not exist; by default below ``output_folder``, named by the settings
+        (:func:`korser.runs.directory.run_folder`). An interrupted run gives the same results as an uninterrupted one.
     on_epoch : callable, optional
         ``(epoch, score) -> bool``, called after the checkpoint of each epoch with the validation UAR of the main task
         (NaN without validation). True stops the training.
 
     Returns
     -------
-    dict
-        The contents of ``metrics.json``.
+    RunMetrics
+        The contents of ``metrics.json``, and where the run is.
 
     Raises
     ------
     UserError
-        If data or settings are invalid; before any training starts.
+        If data or settings are invalid, or objects of the settings were changed in place; before any training starts.
     korser.training.brain.Pruned
         If ``on_epoch`` stopped the training.
     """
-    run_dir = Path(run_dir)
+    if not isinstance(hparams, HParams):
+        raise UserError(f"train(): expected the settings that load_hparams() returns, got {type(hparams).__name__}")
     hparams = hparams.with_unused_objects()
     check_settings(hparams)
+    run_dir = run_folder(hparams) if run_dir is None else Path(run_dir)
     require_own_device(hparams["device"])
     directory = RunDirectory(run_dir)
     if directory.complete:
         verify_provenance(hparams, run_dir)
         logger.info("%s is complete", run_dir)
-        return directory.metrics()
+        return RunMetrics(directory.metrics(), run_dir)
     with locked(run_dir) if if_main_process() else contextlib.nullcontext():
-        return _train(hparams, run_dir, on_epoch)
+        return RunMetrics(_train(hparams, run_dir, on_epoch), run_dir)
 
 
 def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], bool] | None) -> dict[str, Any]:

@@ -13,8 +13,11 @@ class UserError(Exception):
     """An error in the input that the user can fix.
 
     The message is one line per error with the file or key, the value, what is expected and what to do. The ``korser``
-    command prints it and exits with code 2.
+    command prints it and exits with code 2; IPython and Jupyter show it without a traceback.
     """
+
+    def _render_traceback_(self) -> list[str]:  # by which IPython asks an exception for what to show
+        return [f"{type(self).__name__}: {self}"]
 
 
 def raise_faults(faults: Sequence[str]) -> None:

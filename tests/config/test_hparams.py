@@ -141,17 +141,61 @@ def test_a_frontend_that_is_not_built(tmp_path, value, message):
 
 def test_settings_are_read_only_and_replace_loads_what_depends_on_them_again():
     hparams = load_hparams(HPARAMS / "mel_stl.yaml", {"n_epochs": 4})
-    with pytest.raises(UserError, match="settings are read-only, .* 'n_epochs': use replace"):
-        hparams["n_epochs"] = 1
+    for change in (
+        "hparams['n_epochs'] = 1",
+        "hparams.n_epochs = 1",
+        "del hparams['n_epochs']",
+        "hparams.update(n_epochs=1)",
+        "hparams.update({'n_epochs': 1})",
+        "hparams |= {'n_epochs': 1}",
+        "hparams.pop('n_epochs')",
+    ):
+        with pytest.raises(UserError, match=r"settings are read-only, .* 'n_epochs': use .* h.replace\(n_epochs=...\)"):
+            exec(change)
+    with pytest.raises(UserError, match=r"h.replace\({'backbone.dropout': ...}\)"):
+        hparams["backbone.dropout"] = 0.5
+    with pytest.raises(UserError, match="settings are read-only"):
+        hparams.name = "other"
     changed = hparams.replace({"backbone.dropout": 0.5}, n_epochs=1)
     assert (changed["n_epochs"], changed["epoch_counter"].limit, changed["backbone"].dropout.p) == (1, 1, 0.5)
     assert changed.run_name == load_hparams(HPARAMS / "mel_stl.yaml", {"n_epochs": 1, "backbone.dropout": 0.5}).run_name
     assert hparams["n_epochs"] == 4
+    assert (
+        changed.replace(backbone="!new:korser.plugins.backbones.convnet.ConvNet {in_channels: 80, frame_rate: 100}")[
+            "backbone"
+        ].dropout.p
+        != 0.5
+    ), "in the order in which they were given"
     with pytest.raises(UserError, match="unknown setting 'n_epoch'"):
         hparams.replace(n_epoch=1)
     recorded = load_resolved(hparams.text, name="mel_stl", folders=[], source="hparams.yaml", trusted=False)
     with pytest.raises(UserError, match="recorded by a run: load its YAML file"):
         recorded.replace(n_epochs=1)
+
+
+def test_a_file_is_found_by_its_name_and_settings_are_keywords_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hparams = load_hparams("mel_stl.yaml", {"frontend.n_mels": 64}, n_epochs=1, lr=1e-2)
+    same = load_hparams(HPARAMS / "mel_stl.yaml", {"frontend.n_mels": 64, "n_epochs": 1, "lr": 1e-2})
+    assert hparams.run_name == same.run_name == run_name("mel_stl.yaml", {**hparams._layers.overrides})
+    assert repr(hparams) == f"HParams('mel_stl.yaml', run {hparams.run_name})"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("mel.yaml",), r"mel.yaml: no such file \(did you mean 'mel_stl.yaml'\?\)"),
+        (("xyz",), r"xyz: no such file \(known: base.yaml, .*mel_stl.yaml"),
+        ((None,), r"settings file: expected the path of a YAML file, got None \(known: .*mel_stl.yaml"),
+        (({"lr": 3},), r"settings file: expected the path of a YAML file, got dict \(known: "),
+        (("",), "settings file: expected the path of a YAML file, got ''"),
+        (("mel_stl.yaml", 3), "overrides of mel_stl.yaml: expected a dict .*, got int"),
+    ],
+)
+def test_what_is_no_settings_file(given, said):
+    with pytest.raises(UserError, match=said) as error:
+        load_hparams(*given)
+    assert "\n" not in str(error.value)
 
 
 def test_a_setting_without_effect_is_refused_or_if_a_base_states_it_ignored(tmp_path):

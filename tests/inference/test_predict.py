@@ -3,12 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from torch import nn
 
+from korser.data.audio import read_audio
 from korser.inference.predict import PIECE_SECONDS, TrainedModel, piece_length
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
+from korser.utils.errors import UserError
 from korser.utils.files import write_csv
 
 
@@ -16,6 +19,12 @@ class Loudness(nn.Module):
     """Logits that depend on the whole input; ``seen`` lists the lengths of the inputs."""
 
     seen = ()
+
+    def features(self, x, lengths):
+        return x[..., None], lengths
+
+    def backbone(self, x, lengths):
+        return x.mean(1)
 
     def forward(self, x, lengths):
         self.seen = (*self.seen, x.shape[1])
@@ -60,3 +69,18 @@ def test_pieces_are_as_long_as_the_utterances_of_the_run(tmp_path, longest, seco
         manifest = pd.DataFrame({"id": ["a", "b"], "digest": "", "split": "test", "duration": [longest, 1.0]})
         write_csv(tmp_path / "manifest.csv", manifest)
     assert piece_length(RunDirectory(tmp_path), 400) == seconds * 16000
+
+
+def test_features_and_embedding_of_a_long_file(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.linspace(-0.5, 0.5, 2501), 16000, subtype="FLOAT")
+    trained = trained_model(tmp_path)
+    x = read_audio(tmp_path / "a.wav")
+    np.testing.assert_array_equal(trained.features(tmp_path / "a.wav"), x[:, None])
+    embeddings = trained.embed(tmp_path / "a.wav")
+    assert embeddings.index.tolist() == [str(tmp_path / "a.wav")]
+    assert embeddings.iloc[0, 0] == pytest.approx(np.mean([piece.mean() for piece in x.tensor_split(3)]), abs=1e-6)
+    with pytest.raises(UserError, match="expected one audio file"):
+        trained.features(tmp_path)
+    for call in trained.embed, trained.predict_files:
+        with pytest.raises(UserError, match="expected at least one audio file or folder"):
+            call([])

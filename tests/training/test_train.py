@@ -19,9 +19,11 @@ from helpers import RUN_FILES, WAV_AUGMENT, Killed, assert_same_run, kill_at, ru
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS
 
 from korser import UserError, load_hparams, train
+from korser.data.audio import read_audio
 from korser.data.batches import sorted_batches
 from korser.data.resident import InMemorySplit, MemoryBudget
 from korser.inference.predict import load_trained_model
+from korser.runs.directory import RunDirectory, run_folder
 from korser.training import datasets
 from korser.training.brain import EmotionBrain, Pruned
 from korser.training.checkpoints import AtomicCheckpointer, TrainedState
@@ -345,11 +347,33 @@ def test_the_same_settings_again_as_in_a_notebook(tiny, tmp_path, monkeypatch, r
     hparams = load_hparams(HPARAMS / "mel_mtl.yaml", tiny)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # the cell is stopped in the second epoch
         kill_at(patch, EmotionBrain, "fit_batch", 7, error=KeyboardInterrupt)
-        train(hparams, tmp_path / "run")
-    train(hparams, tmp_path / "run")
+        train(hparams)
+    metrics = train(hparams)
+    assert metrics.run_dir == run_folder(hparams) and metrics == RunDirectory(metrics.run_dir).metrics()
+    written = (metrics.run_dir / "model.safetensors").stat().st_mtime_ns
+    again = train(hparams)  # is complete
+    assert (again, again.run_dir) == (metrics, metrics.run_dir)
+    assert (metrics.run_dir / "model.safetensors").stat().st_mtime_ns == written
     train(hparams, tmp_path / "another")
-    for run_dir in tmp_path / "run", tmp_path / "another":
+    for run_dir in metrics.run_dir, tmp_path / "another":
         assert_same_run(run_dir, reference[1])
+
+
+@pytest.mark.parametrize("given", [{}, {"lr": 0.1}, None, "mel_stl.yaml"], ids=str)
+def test_only_settings_are_trained(given):
+    with pytest.raises(UserError, match="expected the settings that load_hparams.. returns, got"):
+        train(given)
+
+
+def test_files_are_embedded_as_the_test_utterances_were(reference, tiny_corpus):
+    trained = load_trained_model(reference[1])
+    files = [str(tiny_corpus / f"{name}.wav") for name in trained.directory.predictions()["id"]]
+    embeddings = trained.embed(files)
+    assert embeddings.index.tolist() == files
+    np.testing.assert_allclose(embeddings, trained.directory.embeddings(), atol=5e-3)
+    features, lengths = trained.model.features(read_audio(files[0])[None], torch.tensor([len(read_audio(files[0]))]))
+    np.testing.assert_array_equal(trained.features(files[0]), features[0].detach().numpy())
+    assert len(trained.features(files[0])) == lengths
 
 
 def test_a_run_that_cannot_begin_leaves_no_folder(tiny, tmp_path):
