@@ -16,6 +16,7 @@ from korser.frontend.lengths import mask_padding
 from korser.plugins.frontends.encoder.checkpoint import NANO_RANDOM, Checkpoint
 from korser.plugins.frontends.encoder.families import FAMILIES
 from korser.plugins.frontends.encoder.families.base import EncoderFamily
+from korser.plugins.frontends.encoder.families.windows import Windows
 from korser.utils.errors import UserError
 
 __all__ = ["PretrainedEncoder"]
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class PretrainedEncoder(Frontend):
-    """Hidden states of a wav2vec 2.0, HuBERT, WavLM or data2vec-audio encoder.
+    """Hidden states of a pretrained encoder: wav2vec 2.0 and its relatives, or Whisper (:data:`FAMILIES`).
 
     The features of an utterance are the same alone and in any batch (``docs/frontends/encoder.md``). Layers above the
     chosen one are not built. LayerDrop and SpecAugment of transformers are off.
@@ -36,14 +37,21 @@ class PretrainedEncoder(Frontend):
         ``nano/README.md``); or ``nano-random``, its architecture with random weights from a fixed seed.
     layer : "last", int or "all"
         ``0`` is the input of the transformer, ``k`` the output of its ``k``-th layer (``hidden_states[k]``). The top
-        layer is ``last_hidden_state``, which includes the final layer norm in models with ``do_stable_layer_norm``.
+        layer is ``last_hidden_state``, which includes the final layer norm in models that have one behind all layers.
         ``"all"`` concatenates layers 0 to top on the channels, for ``LayerMix``.
     freeze : "all", "feature_extractor", "none" or int
         Freeze everything, the convolutional feature extractor, nothing, or the lowest ``n`` transformer layers and
         everything below them. Frozen parts stay in eval mode.
     do_normalize : bool, optional
         Scale each waveform to zero mean and unit variance over its valid samples; by default as in the checkpoint's
-        ``preprocessor_config.json``.
+        ``preprocessor_config.json``. Only for encoders that read the waveform.
+    padding : str, optional
+        Only for Whisper. "utterance" (default) encodes the utterance alone, "30s" the utterance followed by silence up
+        to 30 s, as the checkpoint was trained, which takes more time; the features are those of the utterance in both.
+    windows : bool
+        If the encoder has a longest input, such as the 30 s of Whisper, compute longer utterances in consecutive
+        windows of that length and join their features; a rest shorter than ``min_length`` gives none. If false,
+        ``max_length`` is declared, and longer utterances are refused. Without effect on other encoders.
     revision : str, optional
         Branch, tag or commit of a hub id.
     implementation : str
@@ -82,6 +90,8 @@ class PretrainedEncoder(Frontend):
         layer: str | int = "last",
         freeze: str | int = "all",
         do_normalize: bool | None = None,
+        padding: str | None = None,
+        windows: bool = False,
         revision: str | None = None,
         implementation: str = "auto",
         lr: float | None = None,
@@ -96,7 +106,10 @@ class PretrainedEncoder(Frontend):
         check_choice("layer", layer, ("last", "all"), depth, source)
         top = depth if layer in ("last", "all") else layer
         check_choice("freeze", freeze, ("all", "feature_extractor", "none"), top, source)
-        encoder = build_family(checkpoint, n_layers=top, implementation=implementation, do_normalize=do_normalize)
+        settings = {"do_normalize": do_normalize, "padding": padding}
+        encoder = build_family(checkpoint, n_layers=top, implementation=implementation, **settings)
+        if windows and encoder.max_length is not None:
+            encoder = Windows(encoder)
 
         n_layers = depth + 1 if layer == "all" else 1
         super().__init__(
@@ -171,6 +184,11 @@ def build_family(checkpoint: Checkpoint, *, n_layers: int, implementation: str, 
     """Build the encoder of a checkpoint; ``settings`` that are not None must be those of its family."""
     family = FAMILIES[checkpoint.config.model_type]
     given = {name: value for name, value in settings.items() if value is not None}
+    if implementation == "compiled" and not family.compiles:
+        raise UserError(
+            f"implementation='compiled': {checkpoint.source} is a {checkpoint.config.model_type} encoder, which has no "
+            "such implementation: use 'auto'"
+        )
     for name, value in given.items():
         if name not in family.settings:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from korser.plugins.frontends.encoder.families.base import EncoderFamily
 from korser.plugins.frontends.encoder.families.waveform.family import Waveform
+from korser.plugins.frontends.encoder.families.whisper import Whisper
 
 __all__ = ["FAMILIES"]
 
@@ -10,4 +11,5 @@ FAMILIES: dict[str, type[EncoderFamily]] = {
     "hubert": Waveform,
     "wavlm": Waveform,
     "data2vec-audio": Waveform,
+    "whisper": Whisper,
 }

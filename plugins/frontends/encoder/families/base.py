@@ -35,9 +35,12 @@ class EncoderFamily(nn.Module):
     ----------
     settings : tuple of str
         Arguments of the constructor that belong to this family; they reach it if the user gives them.
+    compiles : bool
+        Whether ``implementation="compiled"`` has an effect.
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
+    compiles: ClassVar[bool] = False
 
     def __init__(self, *, hidden_size: int, frame_rate: float, min_length: int, max_length: int | None = None) -> None:
         super().__init__()
@@ -61,8 +64,8 @@ class EncoderFamily(nn.Module):
         Returns
         -------
         list of torch.Tensor
-            ``(B, T', C)`` each, ``T'`` the frames of ``T`` samples, arbitrary beyond an utterance's frames.
-            The topmost includes the final layer norm if it is that of the checkpoint.
+            ``(B, T', C)`` each, ``T'`` at least the frames of the longest utterance, arbitrary beyond an utterance's
+            frames. The topmost includes the final layer norm if it is that of the checkpoint.
         """
         raise NotImplementedError
 

@@ -40,6 +40,7 @@ class Waveform(EncoderFamily):
     """
 
     settings = ("do_normalize",)
+    compiles = True
 
     def __init__(
         self, checkpoint: Checkpoint, *, n_layers: int, implementation: str, do_normalize: bool | None = None
