@@ -1,63 +1,32 @@
 """Whisper encoders, on small checkpoints with windows of two seconds."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
-from helpers import failed_checks
+from conftest import HPARAMS
+from helpers import TINY_WHISPER, failed_checks, run, save_whisper
 from test_encoder import alone, check_batch_invariance, damage, distance, waveform
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from korser import load_hparams
 from korser.plugins.frontends.encoder import PretrainedEncoder
+from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 
-SIZES = dict(
-    d_model=32,
-    encoder_layers=3,
-    encoder_attention_heads=2,
-    encoder_ffn_dim=48,
-    decoder_layers=1,
-    decoder_attention_heads=2,
-    decoder_ffn_dim=16,
-    vocab_size=20,
-    pad_token_id=0,
-    bos_token_id=0,
-    eos_token_id=0,
-    decoder_start_token_id=0,
-    max_source_positions=100,  # of 20 ms
-    encoder_layerdrop=0.5,  # which must not act here
-    apply_spec_augment=True,
-)
 LONGEST = 32000
 
 
-def save_whisper(folder, kind=transformers.WhisperModel, dtype=torch.float32, **options):
-    """A checkpoint with random weights; every kind of model has the same encoder."""
-    config = transformers.WhisperConfig(**SIZES | options)
-    model = kind(config)
-    encoder = model.encoder if hasattr(model, "encoder") else model.model.encoder
-    torch.manual_seed(1)
-    for tensor in encoder.parameters():
-        tensor.data = 0.2 * torch.randn_like(tensor)
-    model.to(dtype).save_pretrained(folder)
-    extractor = transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=2)
-    extractor.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return save_whisper(tmp_path_factory.mktemp("whisper"))
-
-
-@pytest.fixture(scope="module")
-def plain(source):
+def plain(tiny_whisper):
     """The encoder of transformers."""
-    return transformers.WhisperModel.from_pretrained(source).encoder.eval()
+    return transformers.WhisperModel.from_pretrained(tiny_whisper).encoder.eval()
 
 
-def extract(source, x):
+def extract(tiny_whisper, x):
     """The spectrogram of the checkpoint's extractor, padded to two seconds."""
-    extractor = transformers.WhisperFeatureExtractor.from_pretrained(source)
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(tiny_whisper)
     return extractor(x.numpy(), sampling_rate=16000, return_tensors="pt").input_features
 
 
@@ -81,46 +50,46 @@ def test_log_mel_equals_the_extractor(tmp_path, n_mels):
 
 
 @pytest.mark.parametrize("n", [400, 6543, LONGEST])
-def test_30s_equals_transformers(source, plain, n):
+def test_30s_equals_transformers(tiny_whisper, plain, n):
     x = waveform(n)
     with torch.no_grad():
-        want = plain(extract(source, x), output_hidden_states=True)
+        want = plain(extract(tiny_whisper, x), output_hidden_states=True)
     states = [*want.hidden_states[:-1], want.last_hidden_state]
-    frontend = PretrainedEncoder(source=source, layer="all", padding="30s")
+    frontend = PretrainedEncoder(source=tiny_whisper, layer="all", padding="30s")
     got, lengths = alone(frontend, x)
     assert lengths.tolist() == [-(-n // 320)] and got.shape == (1, -(-n // 320), 4 * 32)
     for a, b in zip(got.split(32, dim=-1), states, strict=True):
         assert distance(a, b[:, : lengths[0]]) < 1e-5
     for layer, state in {0: states[0], 2: states[2], 3: states[3], "last": states[3]}.items():
-        frontend = PretrainedEncoder(source=source, layer=layer, padding="30s")
+        frontend = PretrainedEncoder(source=tiny_whisper, layer=layer, padding="30s")
         assert len(frontend.encoder.model.layers) == (3 if layer == "last" else layer)
         assert distance(alone(frontend, x)[0], state[:, : lengths[0]]) < 1e-5
 
 
-def test_utterance_equals_an_encoder_of_that_length(source, plain):
+def test_utterance_equals_an_encoder_of_that_length(tiny_whisper, plain):
     x = waveform(6400)  # 40 frames of the spectrogram, 20 of the encoder
-    config = transformers.WhisperConfig(**SIZES | {"max_source_positions": 20})
+    config = transformers.WhisperConfig(**TINY_WHISPER | {"max_source_positions": 20})
     short = WhisperEncoder(config).eval()
     weights = plain.state_dict()
     weights["embed_positions.weight"] = weights["embed_positions.weight"][:20]
     short.load_state_dict(weights)
     with torch.no_grad():
-        want = short(extract(source, x)[..., :40], output_hidden_states=True)
-    got = alone(PretrainedEncoder(source=source, layer="all"), x)[0].split(32, dim=-1)
+        want = short(extract(tiny_whisper, x)[..., :40], output_hidden_states=True)
+    got = alone(PretrainedEncoder(source=tiny_whisper, layer="all"), x)[0].split(32, dim=-1)
     for a, b in zip(got, [*want.hidden_states[:-1], want.last_hidden_state], strict=True):
         assert distance(a, b) < 1e-5
 
 
 @pytest.mark.parametrize("padding", ["utterance", "30s"])
-def test_contract(source, padding):
+def test_contract(tiny_whisper, padding):
     def build():
-        return PretrainedEncoder(source=source, padding=padding)
+        return PretrainedEncoder(source=tiny_whisper, padding=padding)
 
     assert failed_checks(build) == {}
     frontend = build()
     assert (frontend.min_length, frontend.max_length, frontend.frame_rate) == (400, LONGEST, 50)
     assert frontend.frozen and frontend.pretrained and not frontend.frequency_axis
-    check_batch_invariance(PretrainedEncoder(source=source, padding=padding, layer="all"))
+    check_batch_invariance(PretrainedEncoder(source=tiny_whisper, padding=padding, layer="all"))
 
 
 @pytest.mark.parametrize(
@@ -131,10 +100,12 @@ def test_contract(source, padding):
         (transformers.WhisperModel, {"decoder_layers": 0}),
     ],
 )
-def test_the_encoder_of_any_checkpoint(source, tmp_path, kind, options):
+def test_the_encoder_of_any_checkpoint(tiny_whisper, tmp_path, kind, options):
     folder = save_whisper(tmp_path, kind, **options)
     x = waveform(3000)
-    assert torch.equal(alone(PretrainedEncoder(source=folder), x)[0], alone(PretrainedEncoder(source=source), x)[0])
+    assert torch.equal(
+        alone(PretrainedEncoder(source=folder), x)[0], alone(PretrainedEncoder(source=tiny_whisper), x)[0]
+    )
 
 
 def test_fp16_checkpoint_is_loaded_as_fp32(tmp_path):
@@ -143,8 +114,8 @@ def test_fp16_checkpoint_is_loaded_as_fp32(tmp_path):
 
 
 @pytest.mark.parametrize("freeze, layer", [("none", "last"), ("feature_extractor", 1), (1, "all"), (3, "last")])
-def test_gradients_reach_what_is_trained(source, freeze, layer):
-    frontend = PretrainedEncoder(source=source, freeze=freeze, layer=layer).train()
+def test_gradients_reach_what_is_trained(tiny_whisper, freeze, layer):
+    frontend = PretrainedEncoder(source=tiny_whisper, freeze=freeze, layer=layer).train()
     x = torch.stack([waveform(4000, 1), waveform(4000, 2)])
     frontend(x, torch.tensor([4000, 3000]))[0].square().sum().backward()
     frozen = {"none": (), "feature_extractor": ("conv",), 1: ("conv", "layers.0")}.get(freeze, ("conv", "layers."))
@@ -153,22 +124,22 @@ def test_gradients_reach_what_is_trained(source, freeze, layer):
         assert p.requires_grad == (p.grad is not None) == (not name.startswith(("embed_positions", *frozen))), name
 
 
-def test_windows(source):
-    frontend = PretrainedEncoder(source=source, windows=True)
+def test_windows(tiny_whisper):
+    frontend = PretrainedEncoder(source=tiny_whisper, windows=True)
     assert frontend.max_length is None
     sizes = torch.tensor([400, LONGEST, LONGEST + 399, LONGEST + 400, 3 * LONGEST, 2 * LONGEST + 5000])
     assert frontend.output_lengths(sizes).tolist() == [2, 100, 100, 102, 300, 216]
     x = torch.stack([waveform(3 * LONGEST + 9, seed=i) for i in range(len(sizes))])
     got, lengths = frontend(x, sizes)
     assert lengths.tolist() == frontend.output_lengths(sizes).tolist()
-    one = PretrainedEncoder(source=source)
+    one = PretrainedEncoder(source=tiny_whisper)
     for i, n in enumerate(sizes):
         parts = [part for part in x[i, :n].split(LONGEST) if len(part) >= 400]
         want = torch.cat([alone(one, part)[0][0] for part in parts])
         assert distance(got[i, : lengths[i]], want) < 1e-5
         assert (got[i, lengths[i] :] == 0).all()
         assert distance(alone(frontend, x[i, :n])[0][0], want) < 1e-5
-    assert failed_checks(lambda: PretrainedEncoder(source=source, windows=True, freeze=1)) == {}
+    assert failed_checks(lambda: PretrainedEncoder(source=tiny_whisper, windows=True, freeze=1)) == {}
 
 
 def test_windows_have_no_effect_on_encoders_without_a_longest_input():
@@ -200,3 +171,16 @@ def test_errors_are_one_line_that_names_the_fix(tmp_path):
     assert "the folder has no weights" in error()
     damage(tmp_path / "config.json", model_type="bert")
     assert "model_type is 'bert', expected one of wav2vec2, hubert, wavlm, data2vec-audio, whisper" in error()
+
+
+def test_a_run_with_cached_layers(tiny, tiny_whisper):
+    run_dir = run({**tiny, "n_epochs": "1", "whisper_source": str(tiny_whisper)}, model="whisper_stl")
+    assert list(Path(tiny["cache_folder"], "features").iterdir())
+    (learnt,) = RunDirectory(run_dir).interpretable_parameters()
+    assert len(learnt["quantities"]["layer weight"]["trained"]) == 4
+
+
+@pytest.mark.parametrize("setting", ["whisper_source", "wav2vec_source", "encoder.source"])
+def test_the_yaml_takes_any_encoder(setting):
+    hparams = load_hparams(HPARAMS / "whisper_leaf_mtl.yaml", {setting: "nano"})
+    assert hparams["encoder"].source == "nano"
