@@ -32,7 +32,12 @@ from transformers import AutoModel
 from korser.data.feature_cache import FeatureCache
 from korser.frontend.base import SAMPLE_RATE
 from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
-from korser.plugins.frontends.encoder.fast import convolution_weights, convolve, fft_convolve, fft_weights
+from korser.plugins.frontends.encoder.families.waveform.fast import (
+    convolution_weights,
+    convolve,
+    fft_convolve,
+    fft_weights,
+)
 from korser.utils.seeding import set_arithmetic
 
 SECONDS = 4.5  # of an utterance, as in the paper's corpus

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from korser.config.hparams import HParams, load_hparams
     from korser.frontend.base import SAMPLE_RATE, Chain, Frontend
+    from korser.frontend.foreign import OneAtATime, register_tensors
     from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
     from korser.frontend.pcen import PCEN
     from korser.inference.predict import TrainedModel, load_trained_model
@@ -28,6 +29,7 @@ _MODULES = {
     "FeatureAugment": "korser.nn.feature_augment",
     "Frontend": "korser.frontend.base",
     "HParams": "korser.config.hparams",
+    "OneAtATime": "korser.frontend.foreign",
     "Task": "korser.nn.tasks",
     "TrainedModel": "korser.inference.predict",
     "UserError": "korser.utils.errors",
@@ -37,6 +39,7 @@ _MODULES = {
     "load_trained_model": "korser.inference.predict",
     "mask_padding": "korser.frontend.lengths",
     "masked_mean_std": "korser.frontend.lengths",
+    "register_tensors": "korser.frontend.foreign",
     "train": "korser.training.train",
 }
 
@@ -47,6 +50,7 @@ __all__ = [
     "FeatureAugment",
     "Frontend",
     "HParams",
+    "OneAtATime",
     "Task",
     "TrainedModel",
     "UserError",
@@ -56,6 +60,7 @@ __all__ = [
     "load_trained_model",
     "mask_padding",
     "masked_mean_std",
+    "register_tensors",
     "train",
 ]
 

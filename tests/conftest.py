@@ -145,6 +145,14 @@ def comparison(four_models):
     return compare(four_models)
 
 
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory):
+    """The folder of a Whisper checkpoint."""
+    from helpers import save_whisper
+
+    return save_whisper(tmp_path_factory.mktemp("whisper"))
+
+
 @pytest.fixture
 def comparison_overrides(tiny_corpus, tmp_path):
     """A comparison of one model, mel_stl, with two seeds on three folds of the tiny corpus."""

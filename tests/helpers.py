@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import safetensors.torch
+import torch
+import transformers
 from conftest import HPARAMS
 
 from korser import load_hparams, train
@@ -57,6 +59,35 @@ TINY_WAV2VEC = {
     "num_negatives": 5,
     **dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0),
 }
+
+TINY_WHISPER = {
+    "d_model": 32,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 16,
+    "vocab_size": 20,
+    "max_source_positions": 100,  # of 20 ms
+    "encoder_layerdrop": 0.5,
+    "apply_spec_augment": True,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
+}
+
+
+def save_whisper(folder, kind=transformers.WhisperModel, dtype=torch.float32, **options):
+    """Save a Whisper with windows of two seconds and random weights; every kind of model has the same encoder."""
+    config = transformers.WhisperConfig(**TINY_WHISPER | options)
+    model = kind(config)
+    encoder = model.encoder if hasattr(model, "encoder") else model.model.encoder
+    generator = torch.Generator().manual_seed(1)
+    for tensor in encoder.parameters():
+        tensor.data = 0.2 * torch.randn(tensor.shape, generator=generator)
+    model.to(dtype).save_pretrained(folder)
+    extractor = transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=2)
+    extractor.save_pretrained(folder)
+    return folder
 
 
 def run(overrides, model="mel_mtl", run_dir=None):

@@ -35,7 +35,8 @@ __all__ = ["FingerprintError", "encoder_configs", "stages_digest", "weights_dige
 
 LIBRARIES = ("torch", "torchaudio", "transformers")
 COMPUTING = ("korser.data.frozen_prefix", "korser.frontend.base", "korser.frontend.lengths", "korser.frontend.pcen")
-NOT_STATE = {*vars(nn.Module()), "name_or_path"}  # torch's own bookkeeping, and where a checkpoint was read from
+# torch's own bookkeeping; where transformers read a checkpoint, and how it renamed the weights
+NOT_STATE = {*vars(nn.Module()), "name_or_path", "_weight_conversions"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 NOT_OF_A_CONFIG = ("_name_or_path", "transformers_version", "architectures")
 LITERALS = (torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype, range, slice, complex)

@@ -48,7 +48,7 @@ def run_probe(settings: ProbeSettings) -> str:
     corpora = {m.name: make_splits(m, settings.tasks, settings.cache_folder) for m in settings.corpora}
     encoders = make_encoders(settings)
     for splits, encoder in itertools.product(corpora.values(), encoders):
-        _require_long_enough(splits.table, encoder)
+        _require_lengths(splits.table, encoder)
     texts = []
     for name, splits in corpora.items():
         folder = Path(settings.output_folder) / "probe" / name
@@ -62,13 +62,22 @@ def run_probe(settings: ProbeSettings) -> str:
     return "\n".join(texts)
 
 
-def _require_long_enough(table: pd.DataFrame, encoder: Encoder) -> None:
-    short = table[table["samples"] < encoder.frontend.min_length]
-    if len(short):
-        first = short.iloc[0]
+def _require_lengths(table: pd.DataFrame, encoder: Encoder) -> None:
+    """Refuse utterances that are too short or too long for an encoder."""
+    least, most = encoder.frontend.min_length, encoder.frontend.max_length
+    fix = "remove them from the corpus"
+    _require_none(table[table["samples"] < least], f"too short: {encoder.label} needs {least / SAMPLE_RATE:.3f} s", fix)
+    if most is not None:
+        fix += " or, if the encoder has the setting, compute them in parts: --encoder.windows=true"
+        wrong = f"too long: {encoder.label} takes at most {most / SAMPLE_RATE:g} s"
+        _require_none(table[table["samples"] > most], wrong, fix)
+
+
+def _require_none(refused: pd.DataFrame, reason: str, fix: str) -> None:
+    if len(refused):
+        first = refused.iloc[0]
         raise UserError(
-            f"{first['path']} is too short: {first['samples'] / SAMPLE_RATE:.3f} s, but {encoder.label} needs "
-            f"{encoder.frontend.min_length / SAMPLE_RATE:.3f} s ({len(short)} such files): remove them from the corpus"
+            f"{first['path']} of {first['samples'] / SAMPLE_RATE:.3f} s is {reason} ({len(refused)} such files): {fix}"
         )
 
 

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 def is_available() -> bool:
     """Return whether a small kernel compiles and runs; Triton comes with PyTorch on Linux, but needs a C compiler."""
     try:
-        from korser.plugins.frontends.encoder.triton import add_norm
+        from korser.plugins.frontends.encoder.families.waveform.triton import add_norm
 
         x = torch.ones(1, 16, device="cuda")
         add_norm(x, x, x[0], x[0], 1e-5)

@@ -1,5 +1,6 @@
 """The commands in README and docs: their files, options and settings exist. (test_examples.py runs some of them.)"""
 
+import re
 import shlex
 import sys
 
@@ -19,6 +20,8 @@ LOADERS = {
     "probe": "korser.probing.settings.load_settings",
     "pretrain": "korser.pretraining.settings.load_settings",
 }
+
+HUB_ID = r"(facebook|openai)/[\w.-]+"
 
 
 def documented_commands():
@@ -82,7 +85,7 @@ def test_documented_command_is_valid(page, words, recipe_stops, monkeypatch):
     arguments = words[2:] if words[0] == "korser" else words[1:]
     if arguments[0].startswith("my_"):
         pytest.skip("test_examples.py runs it")
-    arguments = [word.replace("hparams/", "").replace("facebook/wav2vec2-base", "nano") for word in arguments]
+    arguments = [re.sub(HUB_ID, "nano", word.replace("hparams/", "")) for word in arguments]
     monkeypatch.setattr(sys, "argv", ["korser", command, *arguments])
     with pytest.raises(Parsed):
         importlib.import_module(f"korser.recipes.{command}").main(arguments)

@@ -18,24 +18,30 @@ YAMLS = sorted(p for p in HPARAMS.glob("*.yaml") if "\nfrontend:" in p.read_text
 PLUGINS = sorted(p for p in (ROOT / "plugins/frontends").glob("*.py") if "(Frontend):" in p.read_text(encoding="utf-8"))
 
 
+@pytest.fixture
+def load(tiny_whisper):
+    """Load a model's YAML, with a checkpoint that is on this machine in place of one that is not."""
+    return lambda path: load_hparams(path, {"whisper_source": str(tiny_whisper)} if "whisper" in path.stem else None)
+
+
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
-def test_contract(path):
-    frontend = load_hparams(path)["frontend"]
+def test_contract(path, load):
+    frontend = load(path)["frontend"]
     assert failed_checks(lambda: copy.deepcopy(frontend)) == {}
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
-def test_contract_of_newly_built_frontends(path):
+def test_contract_of_newly_built_frontends(path, load):
     """The checks that compare two frontends, which copies would pass."""
-    for check in check_frontend(lambda: load_hparams(path)["frontend"]):
+    for check in check_frontend(lambda: load(path)["frontend"]):
         if check.name in ("same_seed_same_weights", "state_dict_round_trip"):
             check()
 
 
-def test_every_yaml_loads_and_every_plugin_has_one():
+def test_every_yaml_loads_and_every_plugin_has_one(load):
     used = ""
     for path in sorted(HPARAMS.glob("*.yaml")):
-        hparams = load_hparams(path) if path.stem != "base" else {}
+        hparams = load(path) if path.stem != "base" else {}
         if "frontend" in hparams:  # a model, and not a search or a comparison
             used += hparams.text
             assert hparams["backbone"] is not None

@@ -1,6 +1,7 @@
 """Linear probes of frozen features, on small checkpoints that transformers itself saves."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -324,10 +325,26 @@ def test_an_invalid_setting_is_one_line(call, overrides, name):  # noqa: F811
 def test_an_utterance_too_short_for_an_encoder(overrides, csv_corpus):
     folder, table = csv_corpus
     soundfile.write(folder / table["path"][0], np.zeros(300), 16000)
-    with pytest.raises(UserError, match="is too short: 0.019 s"):
+    with pytest.raises(UserError, match="of 0.019 s is too short: nano needs 0.025 s"):
         run_probe(settings_of(overrides, data_folder=str(folder)))
 
 
 def test_the_yaml_of_a_model_is_not_a_probe():
     with pytest.raises(UserError, match="is the YAML file of a model"):
         load_settings(HPARAMS / "mel_stl.yaml")
+
+
+def test_families_side_by_side(overrides, tiny_whisper):
+    run_probe(settings_of(overrides, sources=f"[{overrides['sources'][1:-1]}, {tiny_whisper}]", floor="{}"))
+    table = read_csv(Path(overrides["output_folder"]) / "probe" / "csv" / "probe.csv")
+    layers = table[table["task"] == "emotion"].groupby("encoder")["layer"].nunique()
+    assert layers[tiny_whisper.name] == len(["0", "1", "2", "3", ALL, CHOSEN])
+
+
+def test_an_utterance_too_long_for_an_encoder(overrides, csv_corpus, tiny_whisper):
+    folder, table = csv_corpus
+    soundfile.write(folder / table["path"][0], np.zeros(3 * 16000), 16000)
+    overrides |= {"data_folder": str(folder), "sources": f"[{tiny_whisper}]", "floor": "{}"}
+    with pytest.raises(UserError, match="of 3.000 s is too long: whisper0 takes at most 2 s .*encoder.windows=true"):
+        run_probe(settings_of(overrides))
+    run_probe(settings_of(overrides, **{"encoder.windows": "true"}))

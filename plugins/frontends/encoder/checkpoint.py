@@ -1,23 +1,24 @@
-"""Read wav2vec 2.0, HuBERT, WavLM or data2vec-audio checkpoints."""
+"""Read checkpoints of Hugging Face encoders: configuration, preprocessor and weights."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
+from transformers import AutoConfig, AutoModel, FeatureExtractionMixin, PreTrainedConfig, PreTrainedModel
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
 from korser.utils.huggingface import quiet_huggingface, require_no_kernel
 from korser.utils.text import first_line, shorten
 
-__all__ = ["NANO", "NANO_FOLDER", "NANO_RANDOM", "read_config", "read_do_normalize", "read_model"]
+__all__ = ["NANO", "NANO_FOLDER", "NANO_RANDOM", "Checkpoint"]
 
 logger = logging.getLogger(__name__)
 
-FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")  # ``model_type`` in config.json
 NANO = "nano"
 NANO_RANDOM = "nano-random"
 NANO_FOLDER = Path(__file__).parent / "nano"
@@ -30,13 +31,11 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+Extractor = TypeVar("Extractor", bound=FeatureExtractionMixin)
 
-@quiet_huggingface()
-def read_config(source: str, revision: str | None = None) -> PreTrainedConfig:
-    """Read the config of a checkpoint and disable random masking and layer drop.
 
-    LayerDrop, SpecAugment (with its ``masked_spec_embed``) and the down-sampling adapter of some fine-tuned models are
-    part of the checkpoint's own training; here they would leave parameters without gradient.
+class Checkpoint:
+    """A checkpoint whose configuration has been read.
 
     Parameters
     ----------
@@ -44,112 +43,138 @@ def read_config(source: str, revision: str | None = None) -> PreTrainedConfig:
         Hub id, local folder, ``nano`` or ``nano-random``.
     revision : str, optional
         Branch, tag or commit on the hub.
+    model_types : collection of str
+        Supported values of ``model_type`` in ``config.json``.
 
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint or it is of another family.
-    """
-    folder = _local_folder(source)
-    if folder is not None and not (folder / "config.json").is_file():
-        raise UserError(f"{source}: the folder has no config.json; expected a folder written by save_pretrained")
-    try:
-        config = AutoConfig.from_pretrained(folder or source, revision=revision, trust_remote_code=False)
-    except Exception as error:  # transformers, the hub client and the JSON reader raise various types
-        if folder is not None:
-            raise UserError(
-                f"{source}/config.json: transformers cannot read it ({first_line(error)}); download it again"
-            ) from error
-        raise UserError(
-            f"{source}: not a local folder, and not available from the Hugging Face hub ({first_line(error)}); check "
-            f"the name and the network, or give the folder of a downloaded checkpoint, or {NANO!r}"
-        ) from error
-    if config.model_type not in FAMILIES:
-        raise UserError(f"{source}: model_type is {config.model_type!r}, expected one of {', '.join(FAMILIES)}")
-    require_no_kernel(config, source)
-    config.layerdrop = 0.0
-    config.apply_spec_augment = False
-    config.mask_time_prob = config.mask_feature_prob = 0.0
-    config.add_adapter = False
-    return config
-
-
-@quiet_huggingface()
-def read_do_normalize(source: str, revision: str | None = None, do_normalize: bool | None = None) -> bool:
-    """Return whether the checkpoint expects waveforms with zero mean and unit variance.
-
-    Parameters
+    Attributes
     ----------
-    source, revision
-        As for :func:`read_config`.
-    do_normalize : bool, optional
-        The user's choice. Default: that of the checkpoint's ``preprocessor_config.json``, true if the key is missing,
-        as in transformers. A missing file is an error, since checkpoints of one family differ (WavLM base and large).
+    source : str
+    config : transformers.PreTrainedConfig
 
     Raises
     ------
     UserError
-        If there is no preprocessor config, or the checkpoint was trained at another rate than 16 kHz.
+        If there is no such checkpoint or it is of another type.
     """
-    folder = _local_folder(source)
-    try:
-        if folder is not None and not any((folder / name).is_file() for name in PREPROCESSOR_FILES):
-            raise FileNotFoundError("not in the folder")
-        extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder or source, revision=revision)
-    except Exception as error:  # transformers, the hub client and the JSON reader raise various types
-        if do_normalize is not None:
-            return do_normalize
-        raise UserError(
-            f"{source}: cannot read preprocessor_config.json ({first_line(error)}); add the file, or set do_normalize "
-            "as the checkpoint was trained (--encoder.do_normalize=false)"
-        ) from error
-    if extractor.sampling_rate != SAMPLE_RATE:
-        raise UserError(
-            f"{source}: sampling_rate of preprocessor_config.json is {extractor.sampling_rate}, expected {SAMPLE_RATE}"
-        )
-    return extractor.do_normalize if do_normalize is None else do_normalize
 
+    def __init__(self, source: str, revision: str | None, model_types: Collection[str]) -> None:
+        self.source = source
+        self.revision = revision
+        self._folder = _local_folder(source)
+        self.config = self._read_config(", ".join(model_types))
+        if self.config.model_type not in model_types:
+            raise UserError(
+                f"{source}: model_type is {self.config.model_type!r}, expected one of {', '.join(model_types)}"
+            )
+        require_no_kernel(self.config, source)
 
-@quiet_huggingface()
-def read_model(source: str, config: PreTrainedConfig, revision: str | None = None) -> PreTrainedModel:
-    """Load the encoder in float32 without changing the global random state.
-
-    Safetensors are preferred; ``pytorch_model.bin`` is read with ``weights_only=True``, so that no pickled code runs,
-    and a warning is logged.
-
-    Raises
-    ------
-    UserError
-        If there are no weights or they do not fit the config.
-    """
-    with torch.random.fork_rng(devices=[]):
-        if source == NANO_RANDOM:
-            torch.default_generator.manual_seed(NANO_SEED)  # torch.manual_seed would seed the GPUs too
-            return AutoModel.from_config(config, dtype=torch.float32)
-        return _read_weights(source, config, revision)
-
-
-def _read_weights(source: str, config: PreTrainedConfig, revision: str | None) -> PreTrainedModel:
-    folder = _local_folder(source)
-    if folder is not None and not any((folder / name).is_file() for name in WEIGHT_FILES):
-        raise UserError(f"{source}: the folder has no weights; expected {' or '.join(WEIGHT_FILES[::2])}")
-    options = dict(config=config, revision=revision, dtype=torch.float32, weights_only=True, output_loading_info=True)
-    try:
+    @quiet_huggingface()
+    def _read_config(self, supported: str) -> PreTrainedConfig:
+        source, folder = self.source, self._folder
+        if folder is not None and not (folder / "config.json").is_file():
+            raise UserError(f"{source}: the folder has no config.json; expected a folder written by save_pretrained")
         try:
-            model, info = AutoModel.from_pretrained(folder or source, use_safetensors=True, **options)
-        except OSError:
-            model, info = AutoModel.from_pretrained(folder or source, use_safetensors=False, **options)
-            logger.warning("%s: no safetensors; reading pytorch_model.bin with weights_only=True", source)
-    except Exception as error:  # transformers, safetensors, torch and the hub client raise various types
-        raise UserError(
-            f"{source}: the weights cannot be loaded ({first_line(error)}); download the checkpoint again"
-        ) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise UserError(
-            f"{source}: the weights lack {shorten(missing)}, which config.json requires; download the checkpoint again"
-        )
-    return model
+            return AutoConfig.from_pretrained(folder or source, revision=self.revision, trust_remote_code=False)
+        except Exception as error:  # transformers, the hub client and the JSON reader raise various types
+            if folder is not None:
+                raise UserError(
+                    f"{source}/config.json: transformers cannot read it ({first_line(error)}); download it again, or "
+                    f"take a checkpoint whose model_type is one of {supported}"
+                ) from error
+            raise UserError(
+                f"{source}: not a local folder, and not available from the Hugging Face hub ({first_line(error)}); "
+                f"check the name and the network, or give the folder of a downloaded checkpoint, or {NANO!r}"
+            ) from error
+
+    @quiet_huggingface()
+    def read_preprocessor(self, kind: type[Extractor], *, required: bool = True, fix: str = "") -> Extractor | None:
+        """Read ``preprocessor_config.json``.
+
+        Parameters
+        ----------
+        kind : type
+            The feature extractor of transformers.
+        required : bool
+            If false, return None for a missing or unreadable file.
+        fix : str
+            What the user may do besides adding the file, for the error.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read, or the checkpoint was trained at another rate than 16 kHz.
+        """
+        try:
+            if self._folder is not None and not any((self._folder / name).is_file() for name in PREPROCESSOR_FILES):
+                raise FileNotFoundError("not in the folder")
+            extractor = kind.from_pretrained(self._folder or self.source, revision=self.revision)
+        except Exception as error:  # transformers, the hub client and the JSON reader raise various types
+            if not required:
+                return None
+            raise UserError(
+                f"{self.source}: cannot read preprocessor_config.json ({first_line(error)}); add the file{fix}"
+            ) from error
+        if extractor.sampling_rate != SAMPLE_RATE:
+            raise UserError(
+                f"{self.source}: sampling_rate of preprocessor_config.json is {extractor.sampling_rate}, expected "
+                f"{SAMPLE_RATE}"
+            )
+        return extractor
+
+    @quiet_huggingface()
+    def load_model(self, kind: Any = AutoModel, **options: Any) -> PreTrainedModel:
+        """Load a model as :attr:`config` describes it, in float32, without changing the global random state.
+
+        Safetensors are preferred; ``pytorch_model.bin`` is read with ``weights_only=True``, so that no pickled code
+        runs, and a warning is logged.
+
+        Parameters
+        ----------
+        kind
+            A model class of transformers.
+        **options
+            Further arguments of ``from_pretrained``, such as ``key_mapping``.
+
+        Raises
+        ------
+        UserError
+            If there are no weights or they do not fit the config.
+        """
+        with torch.random.fork_rng(devices=[]):
+            if self.source == NANO_RANDOM:
+                torch.default_generator.manual_seed(NANO_SEED)  # torch.manual_seed would seed the GPUs too
+                return kind.from_config(self.config, dtype=torch.float32)
+            return self._load_weights(kind, options)
+
+    def _load_weights(self, kind: Any, options: dict[str, Any]) -> PreTrainedModel:
+        source, folder = self.source, self._folder
+        if folder is not None and not any((folder / name).is_file() for name in WEIGHT_FILES):
+            raise UserError(f"{source}: the folder has no weights; expected {' or '.join(WEIGHT_FILES[::2])}")
+        options = {
+            "config": self.config,
+            "revision": self.revision,
+            "dtype": torch.float32,
+            "weights_only": True,
+            "output_loading_info": True,
+            **options,
+        }
+        try:
+            try:
+                model, info = kind.from_pretrained(folder or source, use_safetensors=True, **options)
+            except OSError:
+                model, info = kind.from_pretrained(folder or source, use_safetensors=False, **options)
+                logger.warning("%s: no safetensors; reading pytorch_model.bin with weights_only=True", source)
+        except Exception as error:  # transformers, safetensors, torch and the hub client raise various types
+            raise UserError(
+                f"{source}: the weights cannot be loaded ({first_line(error)}); download the checkpoint again"
+            ) from error
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise UserError(
+                f"{source}: the weights lack {shorten(missing)}, which config.json requires; download the checkpoint "
+                "again"
+            )
+        return model
 
 
 def _local_folder(source: str) -> Path | None:

@@ -136,7 +136,7 @@ def test_layers_equal_transformers_hidden_states(variant):
     states = [*want.hidden_states[:-1], want.last_hidden_state]
     for layer, state in {0: states[0], 2: states[2], 3: states[3], "last": states[3]}.items():
         frontend = PretrainedEncoder(source=variant, layer=layer)
-        assert len(frontend.model.encoder.layers) == (3 if layer == "last" else layer)
+        assert len(frontend.encoder.model.encoder.layers) == (3 if layer == "last" else layer)
         got, lengths = alone(frontend, x)
         assert distance(got, state) < 1e-5
         assert lengths.tolist() == [state.shape[1]]
@@ -207,10 +207,10 @@ def test_gradients_reach_what_is_trained(few, layer, freeze):
     frozen = {"none": (), "feature_extractor": ("feature_extractor",)}.get(freeze)
     if frozen is None:
         frozen = ("feature_extractor", "feature_projection", "encoder.pos_conv") + ("encoder.layers.0",) * freeze
-        stable = getattr(frontend.model.config, "do_stable_layer_norm", False)
+        stable = getattr(frontend.encoder.model.config, "do_stable_layer_norm", False)
         frozen += () if stable else ("encoder.layer_norm",)
     for name, p in frontend.named_parameters():
-        assert p.requires_grad != name.removeprefix("model.").startswith(frozen), name
+        assert p.requires_grad != name.removeprefix("encoder.model.").startswith(frozen), name
 
 
 def test_frozen_as_a_whole(few):
@@ -224,8 +224,12 @@ def test_frozen_as_a_whole(few):
 def test_frozen_parts_stay_in_eval(some):
     frontend = PretrainedEncoder(source=some, freeze=2).train()
     assert frontend.training and not frontend.frozen
-    encoder = frontend.model.encoder
-    for part in (frontend.model.feature_extractor, frontend.model.feature_projection, encoder.pos_conv_embed):
+    encoder = frontend.encoder.model.encoder
+    for part in (
+        frontend.encoder.model.feature_extractor,
+        frontend.encoder.model.feature_projection,
+        encoder.pos_conv_embed,
+    ):
         assert not any(m.training for m in part.modules())
     assert not encoder.dropout.training
     assert [layer.dropout.training for layer in encoder.layers] == [False, False, True]
@@ -243,7 +247,7 @@ def test_training_draws_neither_layerdrop_nor_specaugment(some):
     for module in frontend.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    for layer in frontend.model.encoder.layers:
+    for layer in frontend.encoder.model.encoder.layers:
         layer.attention.dropout = 0.0
     assert not any("masked_spec_embed" in name for name in frontend.state_dict())
     x, lengths = waveform(6000)[None], torch.tensor([6000])
@@ -266,7 +270,7 @@ def test_state_dict_round_trip(few):
 def test_state_dict_keys_are_those_of_transformers(variant):
     plain = transformers.AutoModel.from_pretrained(variant).state_dict()
     plain.pop("masked_spec_embed")
-    assert set(PretrainedEncoder(source=variant).model.state_dict()) == set(plain)
+    assert set(PretrainedEncoder(source=variant).encoder.model.state_dict()) == set(plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
@@ -304,7 +308,7 @@ def test_pretraining_checkpoint_is_loaded(tmp_path):
     model.save_pretrained(tmp_path)
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
     frontend = PretrainedEncoder(source=tmp_path)
-    for name, tensor in frontend.model.state_dict().items():
+    for name, tensor in frontend.encoder.model.state_dict().items():
         assert torch.equal(tensor, model.wav2vec2.state_dict()[name]), name
 
 
@@ -437,10 +441,11 @@ def test_damaged_weights(copy):
 @pytest.mark.parametrize("name", STABLE)
 def test_final_layer_norm_belongs_to_the_top_layer_only(checkpoints, name):
     assert any(
-        k.startswith("model.encoder.layer_norm") for k in PretrainedEncoder(source=checkpoints[name]).state_dict()
+        k.startswith("encoder.model.encoder.layer_norm")
+        for k in PretrainedEncoder(source=checkpoints[name]).state_dict()
     )
     below = PretrainedEncoder(source=checkpoints[name], layer=2, freeze="none")
-    assert not any(k.startswith("model.encoder.layer_norm") for k in below.state_dict())
+    assert not any(k.startswith("encoder.model.encoder.layer_norm") for k in below.state_dict())
 
 
 @pytest.mark.parametrize("normalize", [False, True])

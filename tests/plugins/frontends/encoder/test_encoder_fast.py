@@ -10,16 +10,16 @@ from test_encoder import FEW, VARIANTS, alone, distance, reference, save_checkpo
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from korser.data.fingerprint import weights_digest
-from korser.plugins.frontends.encoder import fast as fast_module
-from korser.plugins.frontends.encoder.convolutions import (
+from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
+from korser.plugins.frontends.encoder.families.waveform import fast as fast_module
+from korser.plugins.frontends.encoder.families.waveform.convolutions import (
     convolution_weights,
     convolve,
     fft_convolve,
     fft_weights,
     split_products,
 )
-from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
-from korser.plugins.frontends.encoder.fast import FrozenEncoder
+from korser.plugins.frontends.encoder.families.waveform.fast import FrozenEncoder
 from korser.utils.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM in transformers
@@ -115,7 +115,7 @@ def test_group_norm_of_filters_that_meet_little_energy(some):
     x = (0.3 + 0.1 * torch.sin(torch.arange(8000) / 50) + 1e-4 * waveform(8000))[None]
     fast, plain = both(some, do_normalize=False)
     for frontend in (fast, plain):
-        weight = frontend.model.feature_extractor.conv_layers[0].conv.weight
+        weight = frontend.encoder.model.feature_extractor.conv_layers[0].conv.weight
         weight.data = torch.diff(weight, n=2, dim=2, prepend=torch.zeros_like(weight[..., :2]))
         weight.data -= weight.mean(2, keepdim=True)
     exact = plain.double()(x.double(), torch.tensor([8000]))[0]
@@ -172,7 +172,7 @@ def test_nothing_is_masked_where_all_are_equally_long(some):
     frontend = PretrainedEncoder(source=some, do_normalize=False)
     lengths = torch.tensor([4000, 4000])
     with torch.no_grad(), Operations() as operations:
-        frontend._fast(x, lengths, frontend.output_lengths(lengths))
+        frontend.encoder._fast(x, lengths, frontend.output_lengths(lengths), every_layer=False)
     attention = "aten::_scaled_dot_product_flash_attention_for_cpu"
     assert attention in operations.names
     assert {name for name in operations.names if "dot_product" in name} == {attention}

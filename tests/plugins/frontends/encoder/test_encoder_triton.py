@@ -10,8 +10,8 @@ pytest.importorskip("triton")
 
 PROGRAM = """
 import torch
-from korser.plugins.frontends.encoder.fast import add_norm
-from korser.plugins.frontends.encoder.triton import add_norm as fused
+from korser.plugins.frontends.encoder.families.waveform.fast import add_norm
+from korser.plugins.frontends.encoder.families.waveform.triton import add_norm as fused
 
 torch.manual_seed(0)
 for size in (64, 100, 768):

@@ -1,4 +1,4 @@
-"""Convolutions as matrix products and by FFT, for :mod:`korser.plugins.frontends.encoder.fast`."""
+"""Convolutions as matrix products and by FFT, for the fast forward pass of a frozen encoder (``fast.py``)."""
 
 from __future__ import annotations
 

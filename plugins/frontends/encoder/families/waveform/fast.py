@@ -37,7 +37,7 @@ from transformers.activations import GELUActivation
 
 from korser.frontend.lengths import length_mask, mask_padding
 from korser.plugins.frontends import triton_support
-from korser.plugins.frontends.encoder.convolutions import (
+from korser.plugins.frontends.encoder.families.waveform.convolutions import (
     cast,
     convolution_weights,
     convolve,
@@ -66,15 +66,12 @@ class FrozenEncoder:
     ----------
     model : transformers.PreTrainedModel
         A wav2vec 2.0, HuBERT, WavLM or data2vec-audio model in eval mode; for which :meth:`supports` is true.
-    every : bool
-        Return all hidden states instead of the last.
     compiled : bool
         Fuse norms with neighbouring operations by ``torch.compile``.
     """
 
-    def __init__(self, model: nn.Module, *, every: bool = False, compiled: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
         self.model = model
-        self.every = every
         self.compiled = compiled
         self._norm_activate, self._add_norm = (
             torch.compile(function, dynamic=True) if compiled else function for function in (norm_activate, add_norm)
@@ -86,11 +83,13 @@ class FrozenEncoder:
 
     @staticmethod
     def supports(model: nn.Module) -> bool:
-        """Return whether a model can be computed: float32 parameters, no adapters (MMS)."""
+        """Return whether a model can be computed: frozen float32 parameters, no adapters (MMS)."""
         adapters = getattr(model.config, "adapter_attn_dim", None) is not None
-        return not adapters and all(p.dtype == torch.float32 for p in model.parameters())
+        return not adapters and all(p.dtype == torch.float32 and not p.requires_grad for p in model.parameters())
 
-    def __call__(self, x: torch.Tensor, lengths: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
+    def __call__(
+        self, x: torch.Tensor, lengths: torch.Tensor, frames: torch.Tensor, every_layer: bool
+    ) -> list[torch.Tensor]:
         """Compute hidden states.
 
         Parameters
@@ -99,6 +98,8 @@ class FrozenEncoder:
             ``(B, T)`` float32 waveform, normalised if the checkpoint requires it, zero beyond ``lengths``.
         lengths, frames : torch.Tensor
             ``(B,)`` int64, samples and output frames of each utterance.
+        every_layer : bool
+            Return all hidden states instead of the last.
 
         Returns
         -------
@@ -115,7 +116,7 @@ class FrozenEncoder:
             y = self._extract(x, lengths, max(sizes), weights, dtype)
             padded = frames if len(runs) > 1 else None
             mask = length_mask(frames, max(sizes))[:, None, None] if len(runs) > MAX_RUNS else None
-            return self._encode(y, padded, runs, mask, weights, dtype)
+            return self._encode(y, padded, runs, mask, weights, dtype, every_layer)
 
     # ---- convolutional feature extractor ----------------------------------------------------------------------------
 
@@ -187,6 +188,7 @@ class FrozenEncoder:
         mask: torch.Tensor | None,
         weights: Weights,
         dtype: torch.dtype,
+        every_layer: bool,
     ) -> list[torch.Tensor]:
         """``(B, F, C)`` -> hidden states; ``padded``: the frames if utterances differ in length, else None."""
         projection, encoder = self.model.feature_projection, self.model.encoder
@@ -203,7 +205,7 @@ class FrozenEncoder:
 
         add_norm = self._add_norm
         if h.is_cuda and not self.compiled and triton_support.is_available():
-            from korser.plugins.frontends.encoder.triton import add_norm
+            from korser.plugins.frontends.encoder.families.waveform.triton import add_norm
         states, bias = [h], None
         for layer in encoder.layers:
             if hasattr(layer.attention, "rel_attn_embed"):  # WavLM, whose first layer has it for all
@@ -216,7 +218,7 @@ class FrozenEncoder:
             else:
                 h, a = add_norm(h, attention(a), first.weight, first.bias, first.eps)
                 h, a = add_norm(h, feed_forward(layer.feed_forward, a, weights), second.weight, second.bias, second.eps)
-            states = [*states, h] if self.every else [h]
+            states = [*states, h] if every_layer else [h]
         if stable:
             states[-1] = encoder.layer_norm(h)
         return states

@@ -1,4 +1,4 @@
-"""A Triton kernel for :mod:`korser.plugins.frontends.encoder.fast`: sum, layer norm and rounding in one pass.
+"""A Triton kernel for ``fast.py``: sum, layer norm and rounding in one pass.
 
 As separate passes over the residual stream, these take most of the time that an encoder in bf16 does not spend on
 tensor cores.

@@ -1,0 +1,78 @@
+"""The interface between :class:`PretrainedEncoder` and one family of encoders.
+
+Shape legend: ``B`` utterances, ``T`` samples, ``T'`` frames, ``C`` channels.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+__all__ = ["EncoderFamily"]
+
+
+class EncoderFamily(nn.Module):
+    """Hidden states of one family of pretrained encoders, from waveforms.
+
+    The constructor takes ``checkpoint`` (:class:`korser.plugins.frontends.encoder.checkpoint.Checkpoint`), ``n_layers``
+    (the transformer layers to build, at most those of the checkpoint), ``implementation`` (as
+    :class:`PretrainedEncoder`) and the settings that the family has besides.
+
+    Parameters
+    ----------
+    hidden_size : int
+        ``C``.
+    frame_rate : float
+        Frames per second.
+    min_length : int
+        The shortest accepted utterance, in samples.
+    max_length : int, optional
+        The longest accepted utterance, in samples.
+
+    Attributes
+    ----------
+    settings : tuple of str
+        Arguments of the constructor that belong to this family; they reach it if the user gives them.
+    compiles : bool
+        Whether ``implementation="compiled"`` has an effect.
+    """
+
+    settings: ClassVar[tuple[str, ...]] = ()
+    compiles: ClassVar[bool] = False
+
+    def __init__(self, *, hidden_size: int, frame_rate: float, min_length: int, max_length: int | None = None) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.frame_rate = frame_rate
+        self.min_length = min_length
+        self.max_length = max_length
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
+        """Compute hidden states, which do not depend on the other utterances of the batch.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            ``(B, T)`` float32 (or float64) waveform at 16 kHz, zero beyond ``lengths``.
+        lengths : torch.Tensor
+            ``(B,)`` int64, in samples.
+        every_layer : bool
+            Return the input of the transformer and the output of every layer instead of the last.
+
+        Returns
+        -------
+        list of torch.Tensor
+            ``(B, T', C)`` each, ``T'`` at least the frames of the longest utterance, arbitrary beyond an utterance's
+            frames. The topmost includes the final layer norm if it is that of the checkpoint.
+        """
+        raise NotImplementedError
+
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the number of frames for each number of samples."""
+        raise NotImplementedError
+
+    def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
+        """Return the modules of the ``feature_extractor``, or of everything up to the ``freeze``-th layer."""
+        raise NotImplementedError

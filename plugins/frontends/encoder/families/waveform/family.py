@@ -1,0 +1,121 @@
+"""wav2vec 2.0, HuBERT, WavLM and data2vec-audio.
+
+Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations", NeurIPS 2020, arXiv
+2006.11477; HuBERT arXiv 2106.07447; WavLM arXiv 2110.13900; data2vec arXiv 2202.03555. The models are those of
+transformers; features are made independent of padding.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, Wav2Vec2FeatureExtractor
+
+from korser.frontend.base import SAMPLE_RATE
+from korser.frontend.lengths import length_mask, masked_mean_std
+from korser.plugins.frontends.encoder.checkpoint import Checkpoint
+from korser.plugins.frontends.encoder.families.base import EncoderFamily
+from korser.plugins.frontends.encoder.families.waveform.convolutions import receptive_field
+from korser.plugins.frontends.encoder.families.waveform.fast import FrozenEncoder
+from korser.plugins.frontends.encoder.families.waveform.padding import known_lengths, make_length_aware
+
+__all__ = ["Waveform"]
+
+
+class Waveform(EncoderFamily):
+    """A stack of strided convolutions over the waveform and a transformer; see :class:`EncoderFamily`.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    n_layers : int
+    implementation : str
+        "reference", "auto" (:mod:`korser.plugins.frontends.encoder.families.waveform.fast`) or "compiled".
+    do_normalize : bool, optional
+        Default: that of the checkpoint's ``preprocessor_config.json``, true if the key is missing, as in transformers.
+        A missing file is an error, since checkpoints of one family differ (WavLM base and large).
+    """
+
+    settings = ("do_normalize",)
+    compiles = True
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, n_layers: int, implementation: str, do_normalize: bool | None = None
+    ) -> None:
+        config = checkpoint.config
+        do_normalize = read_do_normalize(checkpoint, do_normalize)
+        super().__init__(
+            hidden_size=config.hidden_size,
+            frame_rate=SAMPLE_RATE / math.prod(config.conv_stride),
+            min_length=receptive_field(config.conv_kernel, config.conv_stride),
+        )
+        self.do_normalize = do_normalize
+        disable_augmentation(config)
+        depth, config.num_hidden_layers = config.num_hidden_layers, n_layers
+        self.model = checkpoint.load_model()
+        self._stable = getattr(config, "do_stable_layer_norm", False)  # data2vec-audio has no such variant
+        if self._stable and n_layers < depth:
+            self.model.encoder.layer_norm = nn.Identity()  # belongs behind the top layer only
+        make_length_aware(self.model)
+        self._fast = None
+        if implementation != "reference":
+            self._fast = FrozenEncoder(self.model, compiled=implementation == "compiled")
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
+        """See :meth:`EncoderFamily.forward`."""
+        if self.do_normalize:
+            mean, std = masked_mean_std(x[..., None], lengths, eps=1e-7)  # eps as in Wav2Vec2FeatureExtractor
+            x = (x - mean) / std
+        frames = self.output_lengths(lengths)
+        if self._fast is not None and not torch.is_grad_enabled() and self._fast.supports(self.model):
+            most = (x.shape[1] - self.min_length) // math.prod(self.model.config.conv_stride) + 1
+            states = self._fast(x, lengths, frames, every_layer)
+            return [F.pad(state, (0, 0, 0, most - state.shape[1])) for state in states]
+        x = x.to(self.model.feature_projection.projection.weight.dtype)
+        first = (lengths - self.model.config.conv_kernel[0]) // self.model.config.conv_stride[0] + 1
+        with known_lengths(self.model, first, frames):
+            out = self.model(
+                x,
+                attention_mask=length_mask(lengths, x.shape[1]).long(),
+                output_hidden_states=every_layer,
+                return_dict=True,
+            )
+        return [*out.hidden_states[:-1], out.last_hidden_state] if every_layer else [out.last_hidden_state]
+
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the number of frames, as the model counts them."""
+        return self.model._get_feat_extract_output_lengths(lengths)
+
+    def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
+        """See :meth:`EncoderFamily.parts_to_freeze`."""
+        model = self.model
+        if freeze == "feature_extractor":
+            return [model.feature_extractor]
+        parts = [model.feature_extractor, model.feature_projection, model.encoder.pos_conv_embed]
+        parts += [model.encoder.dropout, *model.encoder.layers[:freeze]]
+        return parts if self._stable else [*parts, model.encoder.layer_norm]  # which then precedes the layers
+
+
+def disable_augmentation(config: PreTrainedConfig) -> None:
+    """Disable what is part of the checkpoint's own training.
+
+    LayerDrop, SpecAugment (with its ``masked_spec_embed``) and the down-sampling adapter of some fine-tuned models
+    would leave parameters without gradient.
+    """
+    config.layerdrop = 0.0
+    config.apply_spec_augment = False
+    config.mask_time_prob = config.mask_feature_prob = 0.0
+    config.add_adapter = False
+
+
+def read_do_normalize(checkpoint: Checkpoint, do_normalize: bool | None) -> bool:
+    """Return whether waveforms are scaled to zero mean and unit variance: the user's choice, or the checkpoint's."""
+    extractor = checkpoint.read_preprocessor(
+        Wav2Vec2FeatureExtractor,
+        required=do_normalize is None,
+        fix=", or set do_normalize as the checkpoint was trained (--encoder.do_normalize=false)",
+    )
+    return extractor.do_normalize if do_normalize is None else do_normalize

@@ -1,0 +1,59 @@
+"""Utterances longer than an encoder accepts, in windows.
+
+Shape legend: ``B`` utterances, ``W`` windows of ``N`` samples, ``T'`` frames, ``C`` channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from korser.plugins.frontends.encoder.families.base import EncoderFamily
+
+__all__ = ["Windows"]
+
+
+class Windows(EncoderFamily):
+    """Compute utterances in consecutive windows of the longest accepted length, and join the features.
+
+    A rest of an utterance that is shorter than the encoder's ``min_length`` gives no frames.
+
+    Parameters
+    ----------
+    encoder : EncoderFamily
+        With a ``max_length``.
+    """
+
+    def __init__(self, encoder: EncoderFamily) -> None:
+        super().__init__(hidden_size=encoder.hidden_size, frame_rate=encoder.frame_rate, min_length=encoder.min_length)
+        self.encoder = encoder
+        self.size = encoder.max_length
+        self.frames = int(encoder.output_lengths(torch.tensor(self.size)))  # of a whole window
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
+        """See :meth:`EncoderFamily.forward`."""
+        n_windows = -(-x.shape[1] // self.size)
+        x = F.pad(x, (0, n_windows * self.size - x.shape[1])).view(-1, self.size)  # (B * W, N)
+        starts = torch.arange(n_windows, device=x.device) * self.size
+        in_window = (lengths[:, None] - starts).clamp(0, self.size).flatten()
+        used = in_window >= self.min_length
+        states = self.encoder(x[used], in_window[used], every_layer)
+        n_frames = int(self.output_lengths(lengths).max())
+        return [self._join(state, used, len(lengths))[:, :n_frames] for state in states]
+
+    def _join(self, y: torch.Tensor, used: torch.Tensor, n_utterances: int) -> torch.Tensor:
+        """Put the used windows ``(n, T', C)`` in rows, ``(B, W * frames, C)``."""
+        joined = y.new_zeros(len(used), self.frames, y.shape[2])
+        joined[used, : y.shape[1]] = y
+        return joined.view(n_utterances, -1, y.shape[2])
+
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the number of frames of all windows."""
+        rest = lengths % self.size
+        in_rest = self.encoder.output_lengths(rest).masked_fill(rest < self.min_length, 0)
+        return lengths // self.size * self.frames + in_rest
+
+    def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
+        """See :meth:`EncoderFamily.parts_to_freeze`."""
+        return self.encoder.parts_to_freeze(freeze)
