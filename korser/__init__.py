@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from korser.frontend.pcen import PCEN
     from korser.nn.feature_augment import FeatureAugment
     from korser.nn.tasks import Task
-    from korser.testing import check_frontend
+    from korser.testing import check_backbone, check_frontend, check_head
     from korser.training.train import train
     from korser.utils.errors import UserError
 
@@ -29,7 +29,9 @@ _MODULES = {
     "HParams": "korser.config.hparams",
     "Task": "korser.nn.tasks",
     "UserError": "korser.utils.errors",
+    "check_backbone": "korser.testing",
     "check_frontend": "korser.testing",
+    "check_head": "korser.testing",
     "length_mask": "korser.frontend.lengths",
     "load_hparams": "korser.config.hparams",
     "mask_padding": "korser.frontend.lengths",
@@ -46,7 +48,9 @@ __all__ = [
     "HParams",
     "Task",
     "UserError",
+    "check_backbone",
     "check_frontend",
+    "check_head",
     "length_mask",
     "load_hparams",
     "mask_padding",

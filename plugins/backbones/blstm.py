@@ -65,6 +65,7 @@ class BLSTM(nn.Module):
         self.lstm = nn.LSTM(in_channels, width, n_layers, batch_first=True, bidirectional=True)
         self.pool = AttentivePool(2 * width)
         self.dropout = nn.Dropout(dropout)
+        self.width = width
         self.output_size = 4 * width
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

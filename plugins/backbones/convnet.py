@@ -117,7 +117,7 @@ class ConvNet(nn.Module):
         self.merge = ConvBlock(maps[-1] * bands, width, (1, 1), (1, 1))
         self.pool = AttentivePool(width)
         self.dropout = nn.Dropout(dropout)
-        self.output_size = 2 * width
+        self.width, self.output_size = width, 2 * width
 
     def cuda_graph_key(self) -> tuple:
         """See :mod:`korser.training.cuda_graphs`."""

@@ -94,7 +94,7 @@ class Ecapa(nn.Module):
                 module.norm.norm = MaskedBatchNorm(module.norm.norm.num_features)
         self.net.asp_bn.norm = MaskedBatchNorm(6 * width)
         self.dropout = nn.Dropout(dropout)
-        self.output_size = embedding_size
+        self.width, self.output_size = width, embedding_size
 
     def cuda_graph_key(self) -> tuple:
         """See :mod:`korser.training.cuda_graphs`."""

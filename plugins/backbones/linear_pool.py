@@ -68,6 +68,7 @@ class LinearPool(nn.Module):
         self.pooling = pooling
         self.projection = nn.Linear(in_channels, width)
         self.dropout = nn.Dropout(dropout)
+        self.width = width
         self.output_size = width if pooling == "mean" else 2 * width
 
     def cuda_graph_key(self) -> tuple:

@@ -1,4 +1,4 @@
-"""A network of one-dimensional convolutions over time, for features whose channels have no order, such as hidden states.
+"""Convolutions over time, for features whose channels have no order, such as the hidden states of an encoder.
 
 Shape legend: ``B`` utterances, ``C`` feature channels, ``T`` frames, ``W`` channels of the network.
 """
@@ -90,6 +90,7 @@ class TemporalNet(nn.Module):
         self.channel_dropout = nn.Dropout1d(dropout)
         self.pool = AttentivePool(width)
         self.dropout = nn.Dropout(dropout)
+        self.width = width
         self.output_size = 2 * width
 
     def cuda_graph_key(self) -> tuple:
