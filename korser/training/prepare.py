@@ -149,7 +149,7 @@ def _describe_backbone(backbone: nn.Module) -> dict[str, Any]:
     return {
         "class": import_path(backbone),
         "width": width if isinstance(width, int) else None,
-        "trained_parameters": count_trained(backbone),
+        "trainable_parameters": count_trained(backbone),
     }
 
 
