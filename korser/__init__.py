@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from korser.inference.predict import TrainedModel, load_trained_model
     from korser.nn.feature_augment import FeatureAugment
     from korser.nn.tasks import Task
-    from korser.testing import check_frontend
+    from korser.testing import check_backbone, check_frontend, check_head
     from korser.training.train import train
     from korser.utils.errors import UserError
 
@@ -33,7 +33,9 @@ _MODULES = {
     "Task": "korser.nn.tasks",
     "TrainedModel": "korser.inference.predict",
     "UserError": "korser.utils.errors",
+    "check_backbone": "korser.testing",
     "check_frontend": "korser.testing",
+    "check_head": "korser.testing",
     "length_mask": "korser.frontend.lengths",
     "load_hparams": "korser.config.hparams",
     "load_trained_model": "korser.inference.predict",
@@ -54,7 +56,9 @@ __all__ = [
     "Task",
     "TrainedModel",
     "UserError",
+    "check_backbone",
     "check_frontend",
+    "check_head",
     "length_mask",
     "load_hparams",
     "load_trained_model",

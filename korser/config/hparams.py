@@ -112,7 +112,7 @@ class HParams(Mapping[str, Any]):
 
         Examples
         --------
-        >>> load_hparams("mel_stl.yaml").replace({"backbone.dropout": 0.5}, lr=0.01)["lr"]
+        >>> load_hparams("mel_stl.yaml").replace({"backbone.bands.dropout": 0.5}, lr=0.01)["lr"]
         0.01
         """
         if self._layers is None:

@@ -104,7 +104,9 @@ UNSUPPORTED_RUN_OPTIONS = {
 
 
 def _require_backbone(backbone: Any) -> None:
-    if not isinstance(getattr(backbone, "output_size", None), int):
+    from torch import nn  # here: settings are declared and named without torch
+
+    if not isinstance(backbone, nn.Module) or not isinstance(getattr(backbone, "output_size", None), int):
         raise UserError(
             f"backbone: {import_path(backbone)} has no integer output_size: expected !new: of an nn.Module that sets "
             "it to the size E of its embeddings (B, E)"

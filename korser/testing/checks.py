@@ -114,12 +114,17 @@ class Check:
     function : callable
         Takes a :class:`korser.testing.running.Candidate`.
     candidate : Candidate
+    needs : tuple of str
+        Names of the checks without which this one says nothing new.
     """
 
-    def __init__(self, name: str, function: Callable[[Candidate], None], candidate: Candidate) -> None:
+    def __init__(
+        self, name: str, function: Callable[[Candidate], None], candidate: Candidate, needs: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
         self.function = function
         self.candidate = candidate
+        self.needs = needs
 
     def __call__(self) -> None:
         """Run the check."""
@@ -127,9 +132,9 @@ class Check:
             try:
                 self.function(self.candidate)
             except Exception as error:
-                raise self._failure(error) from error
+                raise self.failure(error) from error
 
-    def _failure(self, error: Exception) -> AssertionError:
+    def failure(self, error: Exception) -> AssertionError:
         """Return the reason; that of an exception has its type and place in the user's code as ``where``."""
         reason = is_reason(error)
         frontend = cause = None
@@ -187,7 +192,7 @@ def check_frontend(factory: Callable[[], Frontend]) -> Iterator[Check]:
     set_arithmetic()
     for name, function in CHECKS.items():
         if name != "moves_to_gpu" or torch.cuda.is_available():
-            yield Check(name, function, Candidate(factory))
+            yield Check(name, function, Candidate(factory), prerequisites(name))
 
 
 def quick_check(frontend: Frontend, file: str = "YAML") -> None:

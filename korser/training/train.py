@@ -17,7 +17,7 @@ from korser.config.hparams import HParams
 from korser.config.schema import check_settings
 from korser.runs.directory import RunDirectory, run_folder, run_notes
 from korser.runs.provenance import verify_provenance
-from korser.testing import quick_check
+from korser.testing import quick_check, quick_check_backbone, quick_check_head
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model, open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
@@ -106,6 +106,7 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
     seed_everything(hparams["seed"])
     if hparams["check_contract"]:
         quick_check(hparams["frontend"], hparams.file)
+        quick_check_backbone(hparams["backbone"], hparams["frontend"].output_size, hparams.file)
 
     run_on_main(prepare_data, args=[hparams, run_dir])
     manifest, tasks = load_prepared(hparams, run_dir)
@@ -122,6 +123,8 @@ def _train_prepared(
     on_epoch: Callable[[int, float], bool] | None,
 ) -> dict[str, Any]:
     model = build_model(hparams, tasks, manifest)
+    if hparams["check_contract"]:
+        quick_check_head(model.head, model.backbone.output_size, tasks, hparams.file)
     brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, on_epoch=on_epoch)
     parts = {key: hparams[key] for key in PARTS} | {"head": model.head}
     with errors_of(parts, RunDirectory(run_dir).traceback_file):

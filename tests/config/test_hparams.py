@@ -156,9 +156,12 @@ def test_settings_are_read_only_and_replace_loads_what_depends_on_them_again():
         hparams["backbone.dropout"] = 0.5
     with pytest.raises(UserError, match="settings are read-only"):
         hparams.name = "other"
-    changed = hparams.replace({"backbone.dropout": 0.5}, n_epochs=1)
+    changed = hparams.replace({"backbone.bands.dropout": 0.5}, n_epochs=1)
     assert (changed["n_epochs"], changed["epoch_counter"].limit, changed["backbone"].dropout.p) == (1, 1, 0.5)
-    assert changed.run_name == load_hparams(HPARAMS / "mel_stl.yaml", {"n_epochs": 1, "backbone.dropout": 0.5}).run_name
+    assert (
+        changed.run_name
+        == load_hparams(HPARAMS / "mel_stl.yaml", {"n_epochs": 1, "backbone.bands.dropout": 0.5}).run_name
+    )
     assert hparams["n_epochs"] == 4
     assert (
         changed.replace(backbone="!new:korser.plugins.backbones.convnet.ConvNet {in_channels: 80, frame_rate: 100}")[
@@ -217,7 +220,10 @@ def test_a_setting_without_effect_is_refused_or_if_a_base_states_it_ignored(tmp_
     [
         ({"emotion_weight": "null"}, "weight of task 'emotion' is None: .* .in emotion: .*<emotion_weight>"),
         ({"emotion.name": "[1]"}, r"name of a task is \[1\]: expected the name of a column"),
-        ({"backbone.dropout": "1.5"}, "dropout probability .* but got 1.5.*in backbone: !new:korser.*dropout: 1.5"),
+        (
+            {"backbone.bands.dropout": "1.5"},
+            "dropout probability .* but got 1.5.*in backbone: !apply:korser.*dropout: 1.5",
+        ),
         ({"epoch_counter.limit": "text"}, "invalid literal .*in epoch_counter: .*limit: text"),
         ({"seed": "9" * 30}, "seed=9+: expected an integer >= 0 and < 2"),
     ],
