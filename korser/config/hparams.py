@@ -14,6 +14,7 @@ import ruamel.yaml
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
+from korser.config.arguments import find_invalid_arguments
 from korser.config.imports import explain_failure, make_importable, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
 from korser.config.names import find_unknown_names, find_unknown_overrides
@@ -270,6 +271,8 @@ def _load(
     restricted: bool = False,
 ) -> HParams:
     resolved = _resolve(text, source)
+    faults = find_invalid_arguments(compose(resolved, source), compose(text, source))
+    raise_faults([f"{source}: {fault}" for fault in faults])
     loader = RestrictedLoader if restricted else ruamel.yaml.Loader
     try:
         values = load_hyperpyyaml(resolved, loader=loader)

@@ -171,8 +171,9 @@ def test_a_setting_without_effect_is_refused_or_if_a_base_states_it_ignored(tmp_
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"emotion_weight": "null"}, "weight of task 'emotion' is None: .* .in emotion: .*<emotion_weight>"),
-        ({"emotion.name": "[1]"}, r"name of a task is \[1\]: expected the name of a column"),
+        ({"emotion_weight": "null"}, "emotion.weight=null .!ref <emotion_weight>.: expected a number"),
+        ({"emotion_weight": "-1"}, "weight of task 'emotion' is -1: .* .in emotion: .*<emotion_weight>"),
+        ({"emotion.name": "[1]"}, r"emotion.name=\[1\]: expected text .argument of korser.Task"),
         ({"backbone.dropout": "1.5"}, "dropout probability .* but got 1.5.*in backbone: !new:korser.*dropout: 1.5"),
         ({"epoch_counter.limit": "text"}, "invalid literal .*in epoch_counter: .*limit: text"),
         ({"seed": "9" * 30}, "seed=9+: expected an integer >= 0 and < 2"),
