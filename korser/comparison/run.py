@@ -34,6 +34,7 @@ from korser.inference.robustness import measure
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
+from korser.runs.records import ComparisonRecord
 from korser.runs.trust import is_trusted
 from korser.utils.document import Document
 from korser.utils.errors import UserError
@@ -118,7 +119,7 @@ def _load(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping
     """Return all complete runs, marked with the speakers on whom their settings were searched."""
     complete = {planned.job.run_dir: planned for planned in plan if planned.job.run_dir not in failed}
     runs = load_runs([*complete, *settings.runs])
-    mark_searched(runs, [read_json(file) for file in find_below(settings.runs, COMPARISON_FILE)])
+    mark_searched(runs, [read_json(file, ComparisonRecord) for file in find_below(settings.runs, COMPARISON_FILE)])
     searched_on = {Path(run_dir).resolve(): planned.searched_on for run_dir, planned in complete.items()}
     for run in runs:
         run.searched_on = sorted({*run.searched_on, *searched_on.get(run.path.resolve(), [])})
@@ -148,7 +149,7 @@ def _write_robustness(settings: CompareSettings, comparison: Comparison, folder:
 def _write_json(path: Path, about: dict[str, Any]) -> None:
     """Write ``comparison.json``; runs of another comparison in this folder stay marked as searched."""
     own = {run["run"] for run in about["runs"]}
-    earlier = read_json(path)["runs"] if path.exists() else []
+    earlier = read_json(path, ComparisonRecord)["runs"] if path.exists() else []
     about["runs"] += [run for run in earlier if run["searched_on_tested_speakers"] and run["run"] not in own]
     write_json(path, about)
 

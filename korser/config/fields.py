@@ -58,6 +58,8 @@ TYPE_NAMES = {
     list: "a list",
     dict: "a mapping ({} for none)",
 }
+DEVICE_TYPES = ("cpu", "cuda", "mps")
+DEVICES = "cpu, cuda, cuda:N or mps, as far as this machine has them"
 USER_ERROR = "user_error"  # the type of a pydantic error whose message is complete
 
 
@@ -125,9 +127,12 @@ def _require_device(device: str) -> str:
     import torch  # here: settings are declared and named without torch
 
     try:
+        kind = torch.device(device).type
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"cannot use this device: {one_line(error)}") from error
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"cannot use this device: {one_line(error)}; expected {DEVICES}") from error
+    if kind not in DEVICE_TYPES:  # such as meta, whose tensors hold no values
+        raise ValueError(f"expected {DEVICES}")
     return device
 
 

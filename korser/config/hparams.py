@@ -27,7 +27,7 @@ from korser.config.usage import find_unused, remove_unused
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.fingerprint import digest
 from korser.utils.text import one_line
-from korser.utils.user_code import short_path
+from korser.utils.user_code import FAILURES, short_path
 
 __all__ = ["HParams", "build", "find_foreign_names", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
 
@@ -276,7 +276,7 @@ def _load(
     loader = RestrictedLoader if restricted else ruamel.yaml.Loader
     try:
         values = load_hyperpyyaml(resolved, loader=loader)
-    except Exception as error:  # whatever a constructor raises, the settings caused it
+    except FAILURES as error:  # whatever a constructor raises, the settings caused it
         key = _find_failing_key(resolved, source, loader)
         where = f" (in {_shown(text, key)})" if key else ""
         cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
@@ -297,7 +297,7 @@ def _find_failing_key(resolved: str, source: Path | str, loader: type[ruamel.yam
         root.value = entries[:n]
         try:
             load_hyperpyyaml(yaml.serialize(root, allow_unicode=True), loader=loader)
-        except Exception:
+        except FAILURES:
             return True
         return False
 
@@ -321,7 +321,7 @@ def _refuse_invalid_frontend(resolved: str, source: Path | str, loader: type[rua
     root.value = [(key, value) for key, value in root.value if value is node]
     try:
         frontend = load_hyperpyyaml(yaml.serialize(root, allow_unicode=True), loader=loader)["frontend"]
-    except Exception:  # it cannot be built: the caller reports that
+    except FAILURES:  # it cannot be built: the caller reports that
         return
     try:
         require_frontend(frontend)

@@ -8,7 +8,7 @@ from korser.config.hparams import load_hparams
 from korser.config.nodes import compose
 from korser.utils.errors import UserError
 
-MODULE = '''
+MODULE = """
 from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class Part:
                  either: int | str = 1, slip: int = 0.5, none: int = None, kind: Literal["a", "b"] = "a",
                  what: Any = None, thing: Thing = None, sizes: Union[int, tuple[int, int]] = 1):
         pass
-'''
+"""
 
 
 @pytest.fixture
