@@ -76,11 +76,13 @@ def run_experiment(settings: CompareSettings, workers: Workers, *, trust: bool =
     UserError
         See :func:`korser.comparison.plan.make_plan`; or if there is no complete run.
     """
+    if settings.robustness is not None:  # first: the plan may take long
+        _decide_trust(settings.runs, trust)
     plan = make_plan(settings)
     todo = [planned for planned in plan if not planned.complete]
     logger.info("%d runs: %d complete, %d to train", len(plan), len(plan) - len(todo), len(todo))
     if settings.robustness is not None:
-        _decide_trust([planned.job.run_dir for planned in plan if planned.complete] + settings.runs, trust)
+        _decide_trust([planned.job.run_dir for planned in plan if planned.complete], trust)
     todo.sort(key=lambda planned: settings.seeds.index(planned.seed))  # all models with the first seed come first
     results = run_jobs([planned.job for planned in todo], workers, progress="runs") if todo else []
     if settings.robustness is not None:  # made just now, from the user's own files

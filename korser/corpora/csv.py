@@ -239,20 +239,21 @@ def _rows(numbers: Sequence[int]) -> str:
 
 def _find_all_audio(file: Path, table: pd.DataFrame, row_numbers: Sequence[int]) -> list[str]:
     """Replace paths by absolute ones as the disk spells them; return what is wrong."""
-    listings, found, missing, empty = {}, [], [], []
+    listings, found, missing, empty = {}, [], {}, []
     for path, row in zip(table["path"], row_numbers):
         audio = None if path is None else str(_find_audio(file.parent, path, listings))
         if audio is None:
             empty.append(row)
         elif not os.path.isfile(audio):
-            missing.append((row, path))
+            reason = "not a file" if os.path.exists(audio) else "file not found"  # a folder, FIFO or device
+            missing.setdefault(reason, []).append((row, path))
         found.append(audio)
     table["path"] = pd.Series(found, index=table.index, dtype=object)
     faults = [f"{file} {_rows(empty)}: the path is empty"] if empty else []
-    if missing:
-        row, path = missing[0]
-        more = f" (and {len(missing) - 1} more of {len(found)})" if len(missing) > 1 else ""
-        faults.append(f"{file} row {row}: file not found: {path} in {file.parent}{more}")
+    for reason, rows in missing.items():
+        more = f" ({len(rows)} of {len(found)} files)" if len(rows) > 1 else ""
+        paths = shorten(path for _, path in rows)
+        faults.append(f"{file} {_rows([row for row, _ in rows])}: {reason}: {paths} in {file.parent}{more}")
     return faults
 
 
@@ -268,7 +269,7 @@ def _find_segments(file: Path, table: pd.DataFrame, row_numbers: Sequence[int]) 
     parts = [
         row
         for row, path, start, end in zip(row_numbers, table["path"], table[columns["start"]], ends)
-        if path is not None and not _is_whole(path, start, end)
+        if path is not None and os.path.isfile(path) and not _is_whole(path, start, end)
     ]
     if not parts:
         return []

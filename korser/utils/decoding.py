@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from korser.utils.errors import UserError
+from korser.utils.files import LARGEST, read_bytes
 from korser.utils.text import shorten
 
 __all__ = ["read_text"]
@@ -35,7 +36,7 @@ def read_text(file: Path) -> str:
         If the file is in none of these.
     """
     try:
-        data = file.read_bytes()
+        data = read_bytes(file, LARGEST["table"])
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     for mark, encoding in BYTE_ORDER_MARKS.items():

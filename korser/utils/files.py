@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "LARGEST",
     "atomic",
     "escape_formula",
     "find_below",
