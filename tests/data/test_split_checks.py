@@ -1,6 +1,7 @@
 """Copies, the identity of speakers, and sentences that tell the label."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from made_corpus import corpus
