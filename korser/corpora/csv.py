@@ -1,12 +1,13 @@
 """Any corpus described by a CSV manifest.
 
 ``data_folder`` is the CSV file, or a folder with ``manifest.csv``. The encoding (UTF-8, UTF-16, or CP949 and CP1252, in
-which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab, bar) are detected; a
-first line ``sep=;`` is honoured. Columns are in any order; all but ``path`` are optional. An empty cell, one missing at
-the end of a row, and what programs write for unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown.
-Invisible characters are removed, and of speakers, labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`).
-An apostrophe before a formula (``'=1+1``), by which spreadsheets and korser write it as text, does not count.
-Column names are case-insensitive, except ``id``, ``age`` and further columns that are not tasks:
+which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab, bar) are detected;
+the option ``encoding`` states another one, such as cp1250, and a first line ``sep=;`` is honoured. Columns are in any
+order; all but ``path`` are optional. An empty cell, one missing at the end of a row, and what programs write for
+unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown. Invisible characters are removed, and of speakers,
+labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`). An apostrophe before a formula (``'=1+1``), by which
+spreadsheets and korser write it as text, does not count. Column names are case-insensitive, except ``id``, ``age`` and
+further columns that are not tasks:
 
 =============  ============================================================================================
 ``path``       audio file, absolute or relative to the CSV's folder; Hangul composed (NFC) or not (NFD)
@@ -60,7 +61,10 @@ SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
 def prepare(
-    data_folder: str | Path, tasks: Sequence[str] | None = None, classes: Mapping[str, Sequence] | None = None
+    data_folder: str | Path,
+    tasks: Sequence[str] | None = None,
+    classes: Mapping[str, Sequence] | None = None,
+    encoding: str | None = None,
 ) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
@@ -72,11 +76,15 @@ def prepare(
         Label columns; by default emotion, gender and intensity as far as present.
     classes : dict of str to list, optional
         The classes of a task, in order.
+    encoding : str, optional
+        Of the file, such as ``cp1250``; by default it is recognised by its words.
     """
     classes = _check_options(tasks, classes)
+    if not (encoding is None or isinstance(encoding, str)):
+        raise UserError(f"corpus_options.encoding={encoding!r}: expected the name of an encoding, such as cp1250")
     file = _find_csv(data_folder)
     wanted = [name for name in (*ANY_CASE, *(tasks or ()), *classes) if isinstance(name, str)]
-    table, row_numbers = _read_csv(file, wanted)
+    table, row_numbers = _read_csv(file, wanted, encoding)
     if not len(table):
         raise UserError(f"{file} has no rows below the header")
     for name, other in renames(table.columns, used=wanted).items():
@@ -134,13 +142,13 @@ def _find_csv(data_folder: str | Path) -> Path:
     return file
 
 
-def _read_csv(file: Path, wanted: Sequence[str]) -> tuple[pd.DataFrame, list[int]]:
+def _read_csv(file: Path, wanted: Sequence[str], encoding: str | None = None) -> tuple[pd.DataFrame, list[int]]:
     """Return the table, and the number of each row as a spreadsheet counts (the header is row 1).
 
     Columns that differ from a ``wanted`` name only in case get that name. ``attrs["faults"]`` lists rows that do not
     fit the header.
     """
-    text = read_text(file)
+    text = read_text(file, encoding, "--corpus_options='{encoding: cp1250}'")
     stated = re.match(r'"?sep=([^\w"\n])"?\n', text, re.IGNORECASE)
     if stated:
         separator, text = stated[1], text[stated.end() :]  # Excel does not count this line
