@@ -106,7 +106,7 @@ WRONG_FRONTENDS = {
         "cannot import wrong_8.Conv: {file}:8, in <module>: ModuleNotFoundError: No module named 'librosaa'",
     ),
     "exit at import": (("Frontend", SUPER, "pass\nraise SystemExit(3)"), "cannot import wrong_9.Conv: {file}:8, in"),
-    "exit": (("Frontend", "raise SystemExit(3)", LAYER), "{file}:5, in __init__: SystemExit: 3"),
+    "exit": (("Frontend", "raise SystemExit(3)", LAYER), "{file}:6, in __init__: SystemExit: 3"),
     "no Python": (("Frontend", SUPER, "x ="), "wrong_11.Conv: {file}:7: SyntaxError: invalid syntax"),
 }
 

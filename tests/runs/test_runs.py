@@ -51,7 +51,10 @@ def test_folds_of_a_manifest_are_told_apart(tmp_path):
         (lambda path: (path / "metrics.json").unlink(), "no complete run below .1 incomplete"),
         (lambda path: (path / "run.json").write_text("{"), "run.json is damaged"),
         (lambda path: (path / "run.json").write_text("{}"), "run.json is damaged .no 'model'."),
-        (lambda path: (path / "run.json").write_text("null"), "run.json is damaged .it holds null, expected a dict."),
+        (
+            lambda path: (path / "run.json").write_text("null"),
+            "run.json is damaged .it holds null, expected a valid dictionary.",
+        ),
         (lambda path: (path / "metrics.json").write_text("[1]"), "metrics.json is damaged .it holds .1., expected"),
         (lambda path: (path / "hparams.yaml").write_text("a: ["), "hparams.yaml is not valid YAML"),
         (lambda path: (path / "hparams.yaml").unlink(), "cannot read .*hparams.yaml"),
