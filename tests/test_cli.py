@@ -142,7 +142,10 @@ def test_public_names():
         ({"RANK": ""}, "environment variable RANK=: expected an integer >= 0"),
         ({"LOCAL_RANK": "-1"}, "environment variable LOCAL_RANK=-1: expected"),
         ({"MASTER_PORT": "99999999"}, "environment variable MASTER_PORT=99999999: expected"),
-        ({"RANK": "0", "LOCAL_RANK": "0"}, "RANK and LOCAL_RANK without WORLD_SIZE, MASTER_PORT, MASTER_ADDR: unset"),
+        (
+            {"RANK": "0", "LOCAL_RANK": "0"},
+            "environment variables RANK and LOCAL_RANK without WORLD_SIZE, MASTER_PORT, MASTER_ADDR: unset",
+        ),
         (
             {"RANK": "2", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "1", "MASTER_ADDR": "localhost"},
             "environment variable RANK=2: expected an integer < WORLD_SIZE=2",
