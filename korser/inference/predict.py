@@ -17,7 +17,9 @@ import safetensors.torch
 import torch
 from tqdm import tqdm
 
+from korser.config.fields import find_errors
 from korser.config.hparams import HParams
+from korser.config.schema import TrainSettings
 from korser.data.audio import audio_digest, list_audio, read_audio, read_recording
 from korser.data.bad_recordings import BAD_RECORDINGS, find_copies, report_recordings, too_short
 from korser.data.frozen_prefix import FrozenPrefix
@@ -25,7 +27,7 @@ from korser.frontend.base import SAMPLE_RATE
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
-from korser.runs.provenance import changed_sources, provenance
+from korser.runs.provenance import changed_sources, provenance, require_same_frozen_weights
 from korser.runs.trust import load_recorded
 from korser.training.build import build_model
 from korser.utils.errors import UserError, raise_faults
@@ -302,6 +304,8 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool 
     missing = [key for key in SETTINGS if key not in hparams]
     if missing:
         raise UserError(f"{directory.settings_file} is damaged (no '{missing[0]}'): delete it and train again")
+    wrong = find_errors(TrainSettings, {key: hparams[key] for key in SETTINGS}, TrainSettings.model_fields)
+    raise_faults([f"{directory.settings_file}: {fault}" for fault in wrong])
     tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in info["tasks"]]
     model = build_model(hparams, tasks)
     warnings = _verify(info, provenance(hparams), run_dir)
@@ -338,13 +342,7 @@ def _verify(trained: dict[str, Any], now: dict[str, Any], run_dir: Path) -> list
             f"{run_dir} was trained with {len(trained['frozen'])} frozen stages, now there are {len(now['frozen'])}: "
             "restore the code, or train again"
         )
-    for stage, recorded in zip(now["frozen"], trained["frozen"]):
-        origin = f" from '{recorded['source']}'" if recorded["source"] else ""
-        if stage["weights"] != recorded["weights"]:
-            raise UserError(
-                f"the frozen weights of {recorded['stage']}{origin} have changed since {run_dir} was trained: restore "
-                "them, or train again"
-            )
+    require_same_frozen_weights(trained["frozen"], now["frozen"], run_dir, "train again")
     recorded_stages = trained["frozen"] + trained["initialised_from"]
     for stage, recorded in zip(now["frozen"] + now["initialised_from"], recorded_stages):
         if stage["config"] != recorded["config"]:

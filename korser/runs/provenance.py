@@ -49,6 +49,7 @@ __all__ = [
     "provenance",
     "require_same_checkpoints",
     "require_same_data",
+    "require_same_frozen_weights",
     "require_same_sources",
     "verify_provenance",
 ]
@@ -182,11 +183,20 @@ def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]
             "(korser.runs.directory.run_folder names one by settings and code)"
         )
     require_same_checkpoints(recorded, run_dir)
-    for then, now in zip(recorded["frozen"], current.get("frozen", ())):
+    advice = "change output_folder to train with the new ones"
+    require_same_frozen_weights(recorded["frozen"], current.get("frozen", ()), run_dir, advice)
+
+
+def require_same_frozen_weights(
+    recorded: Iterable[Mapping[str, Any]], current: Iterable[Mapping[str, Any]], run_dir: Path, advice: str
+) -> None:
+    """Raise a UserError if frozen stages of a run have other weights now; ``advice`` is what else can be done."""
+    for then, now in zip(recorded, current):
         if then["weights"] != now["weights"]:
+            origin = f" from '{then['source']}'" if then["source"] else ""
             raise UserError(
-                f"the frozen weights of {now['stage']} have changed since {run_dir} was begun: restore them, or change "
-                "output_folder to train with the new ones"
+                f"the frozen weights of {then['stage']}{origin} have changed since {run_dir} was begun: restore them, "
+                f"or {advice}"
             )
 
 

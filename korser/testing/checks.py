@@ -18,7 +18,7 @@ from korser.testing.running import Candidate, copy_module, evaluate, stages_of
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.text import one_line
-from korser.utils.user_code import describe_error, is_reason, user_code_location
+from korser.utils.user_code import FAILURES, describe_error, is_reason, user_code_location
 
 __all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "prerequisites", "quick_check"]
 
@@ -131,7 +131,7 @@ class Check:
         with seeded(0):
             try:
                 self.function(self.candidate)
-            except Exception as error:
+            except FAILURES as error:
                 raise self.failure(error) from error
 
     def failure(self, error: Exception) -> AssertionError:
@@ -235,7 +235,7 @@ def quick_check(frontend: Frontend, file: str = "YAML") -> None:
         for stage in stages_of(frontend):
             try:
                 copied = _copy(stage)
-            except Exception as error:
+            except FAILURES as error:
                 logger.info("%s is not checked, since it cannot be copied: %s", type(stage).__name__, one_line(error))
                 return
             checks = [check for name, check in QUICK.items() if not (stage.frozen and name in OF_TRAINING)]
@@ -247,7 +247,7 @@ def quick_check(frontend: Frontend, file: str = "YAML") -> None:
                 for check in checks:
                     check(Candidate(functools.partial(_copy, stage), inputs))
                 inputs = evaluate(copied, *inputs)
-            except Exception as error:
+            except FAILURES as error:
                 raise UserError(f"{describe_error(error, stage)}; for all checks: korser check {file}") from error
             trained_before = trained_before or not stage.frozen
 

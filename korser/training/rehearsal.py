@@ -41,7 +41,7 @@ from korser.utils.errors import UserError
 from korser.utils.memory import is_out_of_memory
 from korser.utils.seeding import seeded
 from korser.utils.text import one_line, shorten
-from korser.utils.user_code import describe_error
+from korser.utils.user_code import FAILURES, describe_error
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -81,7 +81,7 @@ def rehearse(
         understudy = _understudy(brain)
     except UserError:
         raise
-    except Exception as error:  # whatever a part raises that cannot be copied
+    except FAILURES as error:  # whatever a part raises that cannot be copied
         logger.info("training is not rehearsed, since a part of it cannot be copied: %s", one_line(error))
         return
     understudy.n_train_batches = n_batches
@@ -90,7 +90,7 @@ def rehearse(
             _perform(understudy, training, prediction)
         except UserError:
             raise
-        except Exception as error:  # of the backward pass, in which no part is running
+        except FAILURES as error:  # of the backward pass, in which no part is running
             if is_out_of_memory(error):
                 raise
             raise UserError(f"a training step fails: {describe_error(error)}") from error

@@ -105,7 +105,9 @@ WRONG_FRONTENDS = {
         ("Frontend", SUPER, "pass\nimport librosaa"),
         "cannot import wrong_8.Conv: {file}:8, in <module>: ModuleNotFoundError: No module named 'librosaa'",
     ),
-    "no Python": (("Frontend", SUPER, "x ="), "wrong_9.Conv: {file}:7: SyntaxError: invalid syntax"),
+    "exit at import": (("Frontend", SUPER, "pass\nraise SystemExit(3)"), "cannot import wrong_9.Conv: {file}:8, in"),
+    "exit": (("Frontend", "raise SystemExit(3)", LAYER), "{file}:6, in __init__: SystemExit: 3"),
+    "no Python": (("Frontend", SUPER, "x ="), "wrong_11.Conv: {file}:7: SyntaxError: invalid syntax"),
 }
 
 
@@ -218,8 +220,9 @@ def test_a_setting_without_effect_is_refused_or_if_a_base_states_it_ignored(tmp_
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"emotion_weight": "null"}, "weight of task 'emotion' is None: .* .in emotion: .*<emotion_weight>"),
-        ({"emotion.name": "[1]"}, r"name of a task is \[1\]: expected the name of a column"),
+        ({"emotion_weight": "null"}, "emotion.weight=null .!ref <emotion_weight>.: expected a number"),
+        ({"emotion_weight": "-1"}, "weight of task 'emotion' is -1: .* .in emotion: .*<emotion_weight>"),
+        ({"emotion.name": "[1]"}, r"emotion.name=\[1\]: expected text .argument of korser.Task"),
         (
             {"backbone.bands.dropout": "1.5"},
             "dropout probability .* but got 1.5.*in backbone: !apply:korser.*dropout: 1.5",

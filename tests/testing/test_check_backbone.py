@@ -129,7 +129,10 @@ class NoSize(Good):
 
 BROKEN = {
     MeanOverPadding: ("same_alone_as_in_a_batch", "embeddings of an utterance of 1 frames differ alone and in a batch"),
-    NormOverPadding: ("training_ignores_the_padding", "is it backbone.norm (BatchNorm1d)? Use korser.plugins.backbones.masked"),
+    NormOverPadding: (
+        "training_ignores_the_padding",
+        "is it backbone.norm (BatchNorm1d)? Use korser.plugins.backbones.masked",
+    ),
     NormOfEmbeddings: ("trains_on_a_batch_of_one", "a batch of one utterance fails, since batch normalisation has a"),
     RelativeToTheLoudest: ("same_beside_a_louder_utterance", "depends on the level of another one 60 dB away from it"),
     Random: ("deterministic_in_eval", "forward draws random numbers in eval mode"),
