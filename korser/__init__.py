@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from korser.config.hparams import HParams, load_hparams
     from korser.frontend.base import SAMPLE_RATE, Chain, Frontend
     from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
+    from korser.frontend.parallel import Parallel
     from korser.frontend.pcen import PCEN
     from korser.nn.feature_augment import FeatureAugment
     from korser.nn.tasks import Task
@@ -27,6 +28,7 @@ _MODULES = {
     "FeatureAugment": "korser.nn.feature_augment",
     "Frontend": "korser.frontend.base",
     "HParams": "korser.config.hparams",
+    "Parallel": "korser.frontend.parallel",
     "Task": "korser.nn.tasks",
     "UserError": "korser.utils.errors",
     "check_frontend": "korser.testing",
@@ -44,6 +46,7 @@ __all__ = [
     "FeatureAugment",
     "Frontend",
     "HParams",
+    "Parallel",
     "Task",
     "UserError",
     "check_frontend",

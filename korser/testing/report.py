@@ -10,7 +10,7 @@ from typing import Any
 
 from korser.config.hparams import load_hparams
 from korser.frontend.base import Frontend
-from korser.testing.checks import check_frontend, prerequisites
+from korser.testing.checks import check_frontend
 from korser.utils.errors import UserError
 from korser.utils.logs import warnings_disabled
 
@@ -50,7 +50,7 @@ def print_checks(path: str | Path, overrides: Mapping[str, Any] | None = None) -
     failed, skipped = set(), set()
     with warnings_disabled(), _quiet_transformers():  # each frontend would repeat them
         for check in checks:
-            missing = [name for name in prerequisites(check.name) if name in failed]
+            missing = [name for name in check.prerequisites if name in failed]
             if missing:
                 skipped.add(check.name)
                 print(f"  skip  {check.name}: {missing[0]} failed", flush=True)
