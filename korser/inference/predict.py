@@ -362,10 +362,11 @@ def _verify(trained: dict[str, Any], now: dict[str, Any], run_dir: Path) -> list
 
 def _round_as_in_training(model: SpeechEmotionModel, hparams: HParams) -> None:
     if len(model.frozen_stages) and hparams["use_cache"] and hparams["wav_augment"] is None:
-        frozen = FrozenPrefix(
-            *model.frozen_stages, dtype=hparams["cache_dtype"], precision=hparams["extraction_precision"]
-        )
-        model.frozen_stages = torch.nn.ModuleList([frozen])
+        rounding = {"dtype": hparams["cache_dtype"], "precision": hparams["extraction_precision"]}
+        rows = [row for row in model.inputs if row]
+        prefixes = [FrozenPrefix(*(model.frozen_stages[i] for i in row), **rounding) for row in rows]
+        model.frozen_stages = torch.nn.ModuleList(prefixes)
+        model.inputs = [(rows.index(row),) if row else () for row in model.inputs]
 
 
 def _load_weights(model: SpeechEmotionModel, run_dir: Path) -> None:

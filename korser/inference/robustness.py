@@ -172,7 +172,7 @@ def _share_frozen_stages(models: dict[Path, TrainedModel]) -> list[_FrozenStages
     for path, trained in models.items():
         stages = list(trained.model.frozen_stages)
         try:
-            key = stages_digest(stages) if stages else ""
+            key = stages_digest(stages, inputs=trained.model.inputs) if stages else ""
         except FingerprintError:  # equality with another model's is unknown
             key = path
         group = groups.setdefault(key, _FrozenStages(trained.model.frozen_stages, []))
@@ -200,13 +200,11 @@ def _predict(
             waveforms = list(threads.map(lambda row: _degraded(row, audio, condition, min_length), batch))
             lengths = torch.tensor([len(x) for x in waveforms], device=device)
             waveform = pad_sequence(waveforms, batch_first=True).to(device)  # (B, T)
-            for stages, run_dirs in prefixes:
+            for _, run_dirs in prefixes:
                 wanted = [path for path in run_dirs if path in models]
                 if not wanted:
                     continue
-                x, n = waveform, lengths
-                for stage in stages:
-                    x, n = stage(x, n)
+                x, n = models[wanted[0]].model.frozen_outputs(waveform, lengths)
                 for path in wanted:
                     logits, _ = models[path].model(x, n, skip_frozen=True)
                     by_task = {task: scores.float().softmax(-1).cpu().numpy() for task, scores in logits.items()}

@@ -128,9 +128,7 @@ def macs_per_second(model: SpeechEmotionModel) -> tuple[float, list[str]]:
     (128010.0, [])
     """
     x = torch.zeros(1, SECONDS * SAMPLE_RATE)
-    y, lengths = x, torch.tensor([x.shape[1]])
-    for stage in model.frozen_stages:  # so that what it derives from its weights only once is not counted
-        y, lengths = stage(y, lengths)
+    model.frozen_outputs(x, torch.tensor([x.shape[1]]))  # so that what is derived from weights only once is not counted
     counter, outside = FlopCounterMode(display=False, custom_mapping=FLOPS), _CodeOutsideTorch()
     flops: dict[nn.Module, int] = {}
 
@@ -140,7 +138,7 @@ def macs_per_second(model: SpeechEmotionModel) -> tuple[float, list[str]]:
     def end(part: nn.Module, *given: Any) -> None:
         flops[part] = counter.get_total_flops() - flops[part]
 
-    parts = [*model.frozen_stages, *model.trainable_stages, model.backbone, model.head]
+    parts = [*model.frozen_stages, *model.remainder.called(), model.backbone, model.head]
     hooks = [
         hook for part in parts for hook in (part.register_forward_pre_hook(begin), part.register_forward_hook(end))
     ]
