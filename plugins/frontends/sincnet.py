@@ -44,8 +44,8 @@ class SincNet(Frontend):
     window_ms, hop_ms : float
         Length of the mean and time between frames.
     stride : int
-        Samples between the values of the mean power. More than 1 saves time; the mean power of a band remains the same,
-        since it needs no more than independent values.
+        Samples between the values of the mean power. More than 1 saves as many times the operations and changes the
+        mean power of a band by some tenths of a dB, since the values of a narrow band depend on each other.
     f_min, f_max : float
         Lowest and highest edge of the initial filters in Hz.
     min_band : float
