@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import sklearn
 
-from korser.frontend.base import SAMPLE_RATE
+from korser.data.bad_recordings import LengthLimits
 from korser.probing import classifier
 from korser.probing.classifier import probe
 from korser.probing.encoders import ALL, Encoder, make_encoders
@@ -48,7 +48,7 @@ def run_probe(settings: ProbeSettings) -> str:
     corpora = {m.name: make_splits(m, settings.tasks, settings.cache_folder) for m in settings.corpora}
     encoders = make_encoders(settings)
     for splits, encoder in itertools.product(corpora.values(), encoders):
-        _require_long_enough(splits.table, encoder)
+        _require_accepted_lengths(splits.table, encoder)
     texts = []
     for name, splits in corpora.items():
         folder = Path(settings.output_folder) / "probe" / name
@@ -62,14 +62,12 @@ def run_probe(settings: ProbeSettings) -> str:
     return "\n".join(texts)
 
 
-def _require_long_enough(table: pd.DataFrame, encoder: Encoder) -> None:
-    short = table[table["samples"] < encoder.frontend.min_length]
-    if len(short):
-        first = short.iloc[0]
-        raise UserError(
-            f"{first['path']} is too short: {first['samples'] / SAMPLE_RATE:.3f} s, but {encoder.label} needs "
-            f"{encoder.frontend.min_length / SAMPLE_RATE:.3f} s ({len(short)} such files): remove them from the corpus"
-        )
+def _require_accepted_lengths(table: pd.DataFrame, encoder: Encoder) -> None:
+    limits = LengthLimits.of(encoder.frontend)
+    errors = [limits.error(path, samples, encoder.label) for path, samples in zip(table["path"], table["samples"])]
+    errors = [error for error in errors if error is not None]
+    if errors:
+        raise UserError(f"{errors[0]} ({len(errors)} such files): remove them from the corpus")
 
 
 def _probe_encoder(encoder: Encoder, splits: ProbeSplits, settings: ProbeSettings, folder: Path) -> Probed:

@@ -1,7 +1,7 @@
 """Mel-frequency cepstral coefficients.
 
-Davis and Mermelstein, "Comparison of parametric representations for monosyllabic word recognition in continuously spoken
-sentences", IEEE TASSP 28(4), 1980.
+Davis and Mermelstein, "Comparison of parametric representations for monosyllabic word recognition in continuously
+spoken sentences", IEEE TASSP 28(4), 1980.
 
 Shape legend: ``B`` utterances, ``T`` samples, ``K`` frames, ``C`` channels.
 """

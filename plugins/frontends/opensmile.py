@@ -1,10 +1,10 @@
 """Features of openSMILE, frozen.
 
-Eyben et al., "openSMILE: the Munich versatile and fast open-source audio feature extractor", ACM Multimedia 2010; eGeMAPS:
-Eyben et al., IEEE Transactions on Affective Computing 7(2), 2016; ComParE: Schuller et al., Interspeech 2016.
+Eyben et al., "openSMILE: the Munich versatile and fast open-source audio feature extractor", ACM Multimedia 2010;
+eGeMAPS: Eyben et al., IEEE Transactions on Affective Computing 7(2), 2016; ComParE: Schuller et al., Interspeech 2016.
 
-openSMILE is not part of korser. It belongs to audEERING GmbH and is free for private, research and educational use only;
-commercial use needs a licence of audEERING (https://github.com/audeering/opensmile-python). Install it by
+openSMILE is not part of korser. It belongs to audEERING GmbH and is free for private, research and educational use
+only; commercial use needs a licence of audEERING (https://github.com/audeering/opensmile-python). Install it by
 ``pip install 'korser[opensmile]'``.
 
 Shape legend: ``T`` samples, ``K`` frames, ``C`` features.

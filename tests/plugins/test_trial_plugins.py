@@ -113,7 +113,7 @@ def test_wrapped_modules_pass(factory):
 
 def test_tensors_of_other_libraries_are_named_with_the_remedy():
     for cls, names in (SpeechBrainSinc, "conv.window_, conv.n_"), (SpeechBrainFbank, "fbank.compute_STFT.window"):
-        reason = failed_checks(lambda: cls(register=False), ["tensors_registered"])["tensors_registered"]
+        reason = failed_checks(lambda cls=cls: cls(register=False), ["tensors_registered"])["tensors_registered"]
         assert names in reason and "korser.register_tensors(module) behind its constructor" in reason
 
 

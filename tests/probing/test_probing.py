@@ -324,7 +324,19 @@ def test_an_invalid_setting_is_one_line(call, overrides, name):  # noqa: F811
 def test_an_utterance_too_short_for_an_encoder(overrides, csv_corpus):
     folder, table = csv_corpus
     soundfile.write(folder / table["path"][0], np.zeros(300), 16000)
-    with pytest.raises(UserError, match="is too short: 0.019 s"):
+    with pytest.raises(UserError, match="too short: 0.019 s"):
+        run_probe(settings_of(overrides, data_folder=str(folder)))
+
+
+def test_an_utterance_too_long_for_an_encoder(overrides, csv_corpus, monkeypatch):
+    def limited(settings):
+        encoders = make_encoders(settings)
+        encoders[0].frontend.max_length = 1600
+        return encoders
+
+    monkeypatch.setattr("korser.probing.run.make_encoders", limited)
+    folder, _ = csv_corpus
+    with pytest.raises(UserError, match=r"too long: .* s, but .* takes at most 0.100 s: .*remove them from the corpus"):
         run_probe(settings_of(overrides, data_folder=str(folder)))
 
 
