@@ -178,7 +178,7 @@ def test_all_bad_files_are_reported_together_and_good_ones_kept(tmp_path, decode
     assert listed["details"].tolist()[-2:] == [f"the same audio as {good}", "0.50 s stated, 0.38 s found"]
     with pytest.raises(UserError, match="good.wav: too short: 0.500 s, but the model needs 0.625 s"):
         scan_audio([good], tmp_path / "cache", limits=LengthLimits(10_000), bad_recordings=tmp_path / "bad.csv")
-    reason = r"good.wav: too long: 0.500 s, but the model takes at most 0.250 s: shorten it, leave it out.*windows: tru"
+    reason = r"good.wav: too long: 0.500 s, but the model takes at most 0.250 s: shorten it, leave it out.*windows: t"
     with pytest.raises(UserError, match=reason):
         scan_audio([good], tmp_path / "cache", limits=LengthLimits(1, 4000), bad_recordings=tmp_path / "bad.csv")
     assert read_csv(tmp_path / "bad.csv")["problem"].tolist() == ["unusable"]
