@@ -36,10 +36,7 @@ __all__ = ["FingerprintError", "encoder_configs", "stages_digest", "weights_dige
 LIBRARIES = ("torch", "torchaudio", "transformers")
 COMPUTING = (
     "korser.data.frozen_prefix",
-    "korser.frontend.base",
-    "korser.frontend.lengths",
-    "korser.frontend.parallel",
-    "korser.frontend.pcen",
+    *(f"korser.frontend.{name}" for name in ("base", "foreign", "lengths", "parallel", "pcen")),
 )
 # torch's own bookkeeping; where transformers read a checkpoint, and how it renamed the weights
 NOT_STATE = {*vars(nn.Module()), "name_or_path", "_weight_conversions"}

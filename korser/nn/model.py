@@ -39,6 +39,8 @@ class SpeechEmotionModel(nn.Module):
         There are several only with a :class:`korser.Parallel`.
     remainder : korser.frontend.tree.Remainder
         Computes the output of the frontend from the inputs.
+    max_length : int or None
+        The longest accepted waveform, in samples.
     """
 
     def __init__(self, *, frontend: Frontend, backbone: nn.Module, head: nn.Module):
@@ -48,6 +50,7 @@ class SpeechEmotionModel(nn.Module):
         self.trainable_stages = nn.ModuleList(split.trainable)
         self.inputs = split.inputs
         self.remainder = split.remainder
+        self.max_length = frontend.max_length
         self.backbone = backbone
         self.head = head
 
