@@ -40,6 +40,11 @@ class SpeechEmotionModel(nn.Module):
         self.backbone = backbone
         self.head = head
 
+    @property
+    def accepts_half(self) -> bool:
+        """Whether the first trainable stage converts what is cached itself, see :class:`korser.Frontend`."""
+        return len(self.trainable_stages) > 0 and self.trainable_stages[0].accepts_half
+
     def forward(
         self, x: torch.Tensor, lengths: torch.Tensor, *, skip_frozen: bool = False, augment: Callable | None = None
     ) -> tuple[dict[str, torch.Tensor], tuple[torch.Tensor, torch.Tensor] | None]:

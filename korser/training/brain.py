@@ -100,7 +100,9 @@ class EmotionBrain(LoggedBrain):
     def compute_forward(self, batch: Batch | PaddedBatch, stage: sb.Stage) -> tuple:
         """Return the logits of every task, and how augmentation mixed the labels."""
         batch = batch.to(self.device)
-        x, lengths = to_float(batch.x.data), batch.frames
+        x, lengths = batch.x.data, batch.frames
+        if not (self.skip_frozen and x.device.type == "cpu" and self.raw_model.accepts_half):
+            x = to_float(x)
         augment = None
         if stage == sb.Stage.TRAIN:
             augment = self.augment
