@@ -1,6 +1,6 @@
 """Parts of a training step on all cached layers of an encoder: reading, mixing, backbone; CPU time.
 
-Random float16 layers of some sizes in a store on disk, batches of 16 utterances of 2.4 to 3.7 s at 50 frames per second.
+Random float16 layers in a store on disk, batches of 16 utterances of 2.4 to 3.7 s at 50 frames per second.
 "read" assembles a batch, with checksums; "mix" is LayerMix, forward and backward, on the float16 batch; "mix, float32
 copy" converts the batch first and mixes by autograd; "backbone" is the rest of the step (``mel_stl``'s) on one layer.
 """
