@@ -8,7 +8,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from korser.probing.classifier import fit_predict, inner_folds_of, probe
+from korser.classical.selection import inner_folds_of
+from korser.probing.classifier import fit_predict, probe
 from korser.probing.encoders import ALL, CHOSEN
 
 
