@@ -52,12 +52,9 @@ def mixed_batch(stage: Frontend) -> Batch:
 
 
 def two_utterances(stage: Frontend) -> Batch:
-    """Return a padded batch of two utterances of half a second to one, longer if that gives fewer than two frames.
-
-    A frontend that gives one frame per utterance is not given longer ones.
-    """
+    """Return a padded batch of two utterances of half a second to one, longer if that gives fewer than two frames."""
     n = count(stage, 0.5347)  # not a multiple of a common hop
-    while stage.frame_rate is not None and n < 30 * stage.input_rate and stage.output_lengths(torch.tensor([n])).item() < 2:
+    while n < 30 * stage.input_rate and stage.output_lengths(torch.tensor([n])).item() < 2:
         n *= 2
     return make_batch([synthetic_utterance(stage, m, seed) for seed, m in enumerate((n + count(stage, 0.4), n))])
 

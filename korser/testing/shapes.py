@@ -87,22 +87,15 @@ def lengths_grow_with_the_input(candidate: Candidate) -> None:
 
 
 def frame_rate_as_declared(candidate: Candidate) -> None:
-    """Check that the number of frames follows the duration, by ``frame_rate``, or is 1 if that is None."""
+    """Check that the number of frames follows the duration, by ``frame_rate``."""
     stage = candidate.build()
     seconds = 10 if candidate.quick else 60
     n = stage.min_length + torch.tensor([0, round(seconds * stage.input_rate)])
     before, after = stage.output_lengths(n).tolist()
-    if stage.frame_rate is None:
-        require(
-            before == after == 1,
-            f"inputs of {n[0]} and {n[1]} {unit(stage)} give {before} and {after} frames, but frame_rate=None declares "
-            f"one for every utterance: set frame_rate={_frame_rate(stage):g} in super().__init__",
-        )
-        return
     require(
         after > before,
         f"inputs of {n[0]} and {n[1]} {unit(stage)} both give {after} frames, but the number of frames must follow the "
-        "duration: pooling over time is the backbone's task; frame_rate=None declares one vector per utterance",
+        "duration: pooling over time is the backbone's task",
     )
     expected = seconds * stage.frame_rate
     require(
