@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from korser.config.hparams import HParams, load_hparams
     from korser.frontend.base import SAMPLE_RATE, Chain, Frontend
+    from korser.frontend.foreign import OneAtATime, register_tensors
     from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
     from korser.frontend.pcen import PCEN
     from korser.nn.feature_augment import FeatureAugment
@@ -27,6 +28,7 @@ _MODULES = {
     "FeatureAugment": "korser.nn.feature_augment",
     "Frontend": "korser.frontend.base",
     "HParams": "korser.config.hparams",
+    "OneAtATime": "korser.frontend.foreign",
     "Task": "korser.nn.tasks",
     "UserError": "korser.utils.errors",
     "check_frontend": "korser.testing",
@@ -34,6 +36,7 @@ _MODULES = {
     "load_hparams": "korser.config.hparams",
     "mask_padding": "korser.frontend.lengths",
     "masked_mean_std": "korser.frontend.lengths",
+    "register_tensors": "korser.frontend.foreign",
     "train": "korser.training.train",
 }
 
@@ -44,6 +47,7 @@ __all__ = [
     "FeatureAugment",
     "Frontend",
     "HParams",
+    "OneAtATime",
     "Task",
     "UserError",
     "check_frontend",
@@ -51,6 +55,7 @@ __all__ = [
     "load_hparams",
     "mask_padding",
     "masked_mean_std",
+    "register_tensors",
     "train",
 ]
 

@@ -36,18 +36,23 @@ QUICK = {  # of every stage before training, in this order
     "same_alone_as_in_a_batch": invariance.same_alone_as_in_a_batch,
     "noise_in_the_padding_ignored": invariance.noise_in_the_padding_ignored,
     "accepts_the_shortest": shapes.accepts_the_shortest,
+    "accepts_the_longest": shapes.accepts_the_longest,
     "forward_creates_no_state": state.forward_creates_no_state,
     "gradients_reach_every_parameter": gradients.gradients_reach_every_parameter,
     "trains_a_second_step": gradients.trains_a_second_step,
     "state_dict_round_trip": state.state_dict_round_trip,
+    "training_ignores_the_padding": invariance.training_ignores_the_padding,
 }
-OF_TRAINING = {"gradients_reach_every_parameter", "trains_a_second_step", "state_dict_round_trip"}  # not if frozen
+OF_TRAINING = {  # not if frozen
+    "gradients_reach_every_parameter",
+    "trains_a_second_step",
+    "state_dict_round_trip",
+    "training_ignores_the_padding",
+}
 CHECKS = QUICK | {
-    "accepts_the_longest": shapes.accepts_the_longest,
     "lengths_are_int64": shapes.lengths_are_int64,
     "lengths_grow_with_the_input": shapes.lengths_grow_with_the_input,
     "nan_in_the_padding_ignored": invariance.nan_in_the_padding_ignored,
-    "training_ignores_the_padding": invariance.training_ignores_the_padding,
     "eval_changes_no_state": state.eval_changes_no_state,
     "same_seed_same_weights": state.same_seed_same_weights,
     "tensors_registered": state.tensors_registered,

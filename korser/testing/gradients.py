@@ -8,6 +8,8 @@ from korser.testing.inputs import signal
 from korser.testing.running import Candidate, assert_finite, backward_pass, require, run, stages_of, train_step
 from korser.utils.text import shorten
 
+LATER_STEPS = 2  # one for each of two nested factors that start at zero
+
 __all__ = [
     "gradients_finite_on_silence",
     "gradients_not_zero",
@@ -40,10 +42,20 @@ def gradients_reach_every_parameter(candidate: Candidate) -> None:
 
 
 def gradients_not_zero(candidate: Candidate) -> None:
-    """Check that no gradient is exactly zero."""
+    """Check that no gradient stays exactly zero.
+
+    That of a factor of another one that starts at zero, as in LoRA, is zero until that one has moved.
+    """
     gradients = _gradients(candidate)
-    zero = [name for name, gradient in gradients.items() if gradient is not None and not gradient.any()]
-    require(not zero, f"the gradient is exactly zero for {shorten(zero)} ({len(zero)} of {len(gradients)})")
+    zero = {name for name, gradient in gradients.items() if gradient is not None and not gradient.any()}
+    if zero:
+        zero &= _without_gradient_later(candidate)
+    names = [name for name in gradients if name in zero]
+    require(
+        not names,
+        f"the gradient is exactly zero for {shorten(names)} ({len(names)} of {len(gradients)}), also after "
+        f"{LATER_STEPS} training steps: use it in forward, or freeze it with requires_grad_(False)",
+    )
 
 
 def trains_a_second_step(candidate: Candidate) -> None:
@@ -71,6 +83,21 @@ def gradients_pass_through(candidate: Candidate) -> None:
                 candidate.quick or gradient.any(), f"{name} passes a gradient of exactly zero on to the stage before it"
             )
         x, lengths = features, out
+
+
+def _without_gradient_later(candidate: Candidate) -> set[str]:
+    """Return the names of parameters without a gradient in any of the steps after the first."""
+    stage = candidate.build()
+    trained = {name: p for name, p in stage.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.SGD(trained.values(), lr=1e-2)
+    zero = set(trained)
+    for step in range(LATER_STEPS + 1):
+        train_step(stage, *candidate.batch(stage))
+        if step:
+            zero -= {name for name in zero if trained[name].grad is not None and trained[name].grad.any()}
+        torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
+        optimizer.step()
+    return zero
 
 
 def _gradients(candidate: Candidate) -> dict[str, torch.Tensor | None]:

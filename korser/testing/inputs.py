@@ -17,8 +17,9 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # x (B, T) or (B, T, C), lengths (B,)
 
 
 def count(stage: Frontend, seconds: float) -> int:
-    """Return the number of samples or frames in some seconds, at least ``min_length``."""
-    return max(stage.min_length, round(seconds * stage.input_rate))
+    """Return the number of samples or frames in some seconds, within ``min_length`` and ``max_length``."""
+    n = max(stage.min_length, round(seconds * stage.input_rate))
+    return n if stage.max_length is None else min(n, stage.max_length)
 
 
 def synthetic_utterance(stage: Frontend, n: int, seed: int = 0) -> torch.Tensor:
@@ -53,10 +54,12 @@ def mixed_batch(stage: Frontend) -> Batch:
 
 def two_utterances(stage: Frontend) -> Batch:
     """Return a padded batch of two utterances of half a second to one, longer if that gives fewer than two frames."""
-    n = count(stage, 0.5347)  # not a multiple of a common hop
-    while n < 30 * stage.input_rate and stage.output_lengths(torch.tensor([n])).item() < 2:
-        n *= 2
-    return make_batch([synthetic_utterance(stage, m, seed) for seed, m in enumerate((n + count(stage, 0.4), n))])
+    seconds = 0.5347  # not a multiple of a common hop
+    one_frame = stage.frame_rate is None
+    while seconds < 30 and not one_frame and stage.output_lengths(torch.tensor([count(stage, seconds)])).item() < 2:
+        seconds *= 2
+    counts = count(stage, seconds + 0.4), count(stage, seconds)
+    return make_batch([synthetic_utterance(stage, n, seed) for seed, n in enumerate(counts)])
 
 
 def signal(stage: Frontend, kind: str) -> Batch:

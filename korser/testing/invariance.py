@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import cycle
+
 import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -20,6 +23,8 @@ __all__ = [
     "training_ignores_the_padding",
 ]
 
+QUIETER = (60, 90)  # dB below the loudest of a batch: a whisper beside a shout, and beyond the 80 dB of torchaudio
+MASKED_BATCH_NORM = "korser.plugins.backbones.convnet.MaskedBatchNorm"
 AVERAGES_OVER_TIME = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -30,6 +35,7 @@ def same_alone_as_in_a_batch(candidate: Candidate) -> None:
     if not candidate.quick:
         paddings |= {"by one": (0.0, 1), "by seven": (0.0, 7), "by two seconds": (0.0, count(stage, 2.0))}
     _check_alone(candidate, stage, paddings)
+    _check_beside_louder(candidate, stage)
 
 
 def noise_in_the_padding_ignored(candidate: Candidate) -> None:
@@ -54,9 +60,9 @@ def training_ignores_the_padding(candidate: Candidate) -> None:
         for module in stage.modules():
             if isinstance(module, _DropoutNd):
                 module.eval()  # what it drops depends on the shape
-        utterances = [synthetic_utterance(stage, count(stage, s), i) for i, s in enumerate((0.5347, 0.2073))]
+        utterances = _utterances(candidate, stage, (0.5347, 0.2073))
         with seeded(seed), torch.no_grad():
-            features, out = run(stage, *make_batch(utterances, max(map(len, utterances)) + extra))
+            features, out = run(stage, *make_batch(utterances, _padded(stage, utterances, extra)))
         return stage, [row[:n] for row, n in zip(features, out.tolist())], dict(stage.named_buffers())
 
     tolerance = candidate.tolerance
@@ -64,37 +70,73 @@ def training_ignores_the_padding(candidate: Candidate) -> None:
     if stage.frozen or any(relative_error(a, b) > tolerance for a, b in zip(features, train(0, 2)[1])):
         return  # random draws depend on the shape, too
     _, padded, padded_buffers = train(count(stage, 0.3), 1)
-    norms = [name for name, m in stage.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    fix = f": is it {shorten(norms)}? Compute its statistics over valid frames only" if norms else ""
+    norms = [
+        f"{name} ({type(m).__name__})"
+        for name, m in stage.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
+    ]
+    fix = "compute statistics over valid frames only"
+    if norms:
+        fix += f": is it {shorten(norms)}? Use {MASKED_BATCH_NORM} instead"
     error = max(relative_error(a, b) for a, b in zip(features, padded))
     require(
         error <= tolerance,
-        f"in training mode features change with the amount of padding (relative error {error:.2g}){fix}",
+        f"in training mode features change with the amount of padding (relative error {error:.2g}): {fix}",
     )
     changed = [name for name, a in buffers.items() if relative_error(a, padded_buffers[name]) > tolerance]
-    require(not changed, f"in training mode the amount of padding changes {shorten(changed)}{fix}")
+    require(not changed, f"in training mode the amount of padding changes {shorten(changed)}: {fix}")
 
 
 def _check_alone(candidate: Candidate, stage: Frontend, paddings: dict[str, tuple]) -> None:
     """Compare utterances alone with the same in batches; ``paddings`` maps a description to (fill, extra samples)."""
-    if candidate.quick:
-        x, lengths = candidate.batch(stage)
-        utterances = [row[:n] for row, n in zip(x, lengths.tolist())]
-    else:  # not multiples of a common hop, so that the last frames cross the end
-        counts = [count(stage, 0.5347), stage.min_length, count(stage, 0.2073), count(stage, 0.3119)]
-        utterances = [synthetic_utterance(stage, n, seed) for seed, n in enumerate(counts)]
+    utterances = _utterances(candidate, stage)
     alone = [_features(stage, [u])[0] for u in utterances]
     for u, a in zip(utterances, alone):
         assert_finite(a, f"features of an utterance of {len(u)} {unit(stage)} alone")
-    longest = max(map(len, utterances))
     for description, (fill, extra) in paddings.items():
         # the second batch has the shape of the first, so that masks cached by shape are out of date
         for order, step in ("", 1), (", in reversed order after that batch", -1):
-            together = _features(stage, utterances[::step], longest + extra, fill)[::step]
+            together = _features(stage, utterances[::step], _padded(stage, utterances, extra), fill)[::step]
             for u, a, b in zip(utterances, alone, together):
                 _compare(
                     stage, candidate.tolerance, f"an utterance of {len(u)} {unit(stage)}", a, b, description + order
                 )
+
+
+def _check_beside_louder(candidate: Candidate, stage: Frontend) -> None:
+    """Compare quiet utterances alone with the same in a batch with one that is up to 90 dB louder."""
+    loud, *others = _utterances(candidate, stage)
+    quiet = [(level, 10 ** (-level / 20) * other) for level, other in zip(QUIETER, cycle(others))]
+    alone = [_features(stage, [x])[0] for _, x in quiet]
+    _, *together = _features(stage, [loud, *(x for _, x in quiet)])
+    clips = [name for name, m in stage.named_modules() if getattr(m, "top_db", None) is not None]
+    cause = f" (is it {shorten(clips)}?)" if clips else ""
+    for (level, _), a, b in zip(quiet, alone, together):
+        error = relative_error(a, b)
+        require(
+            error <= candidate.tolerance,
+            f"features of an utterance differ alone and beside one that is {level} dB louder (relative error "
+            f"{error:.2g}, allowed {candidate.tolerance:g}): take maxima and floors of each utterance or fixed ones, "
+            f"not those of the batch{cause} (torchaudio: AmplitudeToDB(top_db=None), MFCC(log_mels=True))",
+        )
+
+
+def _utterances(
+    candidate: Candidate, stage: Frontend, seconds: tuple[float, ...] = (0.5347, 0.0, 0.2073, 0.3119)
+) -> list[torch.Tensor]:
+    """Return utterances of some seconds, or the given ones before training.
+
+    Their lengths are not multiples of a common hop, so that the last frames cross the end.
+    """
+    if candidate.quick:
+        x, lengths = candidate.batch(stage)
+        return [row[:n] for row, n in zip(x, lengths.tolist())]
+    return [synthetic_utterance(stage, count(stage, s), seed) for seed, s in enumerate(seconds)]
+
+
+def _padded(stage: Frontend, utterances: list[torch.Tensor], extra: int) -> int:
+    """Return the length of a batch with ``extra`` padding, which a stage with a longest input need not accept."""
+    return min(max(map(len, utterances)) + extra, stage.max_length or math.inf)
 
 
 def _compare(stage: Frontend, tolerance: float, name: str, a: torch.Tensor, b: torch.Tensor, padding: str) -> None:

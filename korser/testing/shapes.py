@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 
 import torch
@@ -11,6 +12,7 @@ from korser.frontend.lengths import length_mask
 from korser.frontend.validation import check_sizes
 from korser.testing.inputs import count, make_batch, synthetic_utterance
 from korser.testing.running import Candidate, assert_finite, evaluate, require, run, stages_of
+from korser.utils.user_code import describe_error
 
 __all__ = [
     "accepts_the_longest",
@@ -63,9 +65,20 @@ def accepts_the_shortest(candidate: Candidate) -> None:
 
 
 def accepts_the_longest(candidate: Candidate) -> None:
-    """Check that thirty seconds give features and lengths as declared."""
+    """Check that thirty seconds, or ``max_length`` if that is shorter, give features and lengths as declared."""
     stage = candidate.build()
-    _check_shapes(stage, *make_batch([synthetic_utterance(stage, count(stage, LONGEST_SECONDS))]))
+    if candidate.quick and stage.max_length is None:
+        return
+    n = count(stage, LONGEST_SECONDS)
+    try:
+        _check_shapes(stage, *make_batch([synthetic_utterance(stage, n)]))
+    except Exception as error:
+        longest = ", its max_length" if n == stage.max_length else ""
+        require(
+            False,
+            f"{type(stage).__name__} fails on inputs of {n} {unit(stage)}{longest}: set max_length in "
+            f"super().__init__ to the longest that it accepts ({describe_error(error, stage)})",
+        )
 
 
 def lengths_are_int64(candidate: Candidate) -> None:
@@ -79,7 +92,7 @@ def lengths_are_int64(candidate: Candidate) -> None:
 def lengths_grow_with_the_input(candidate: Candidate) -> None:
     """Check that a longer input never gives fewer frames."""
     stage = candidate.build()
-    n = stage.min_length + torch.arange(count(stage, 1.0))
+    n = torch.arange(stage.min_length, min(stage.min_length + count(stage, 1.0), stage.max_length or math.inf))
     out = stage.output_lengths(n)
     shrinking = (out.diff() < 0).nonzero().flatten().tolist()
     for i in shrinking[:1]:
@@ -87,28 +100,41 @@ def lengths_grow_with_the_input(candidate: Candidate) -> None:
 
 
 def frame_rate_as_declared(candidate: Candidate) -> None:
-    """Check that the number of frames follows the duration, by ``frame_rate``."""
+    """Check that the number of frames follows the duration, by ``frame_rate``, or is 1 if that is None."""
     stage = candidate.build()
-    seconds = 10 if candidate.quick else 60
-    n = stage.min_length + torch.tensor([0, round(seconds * stage.input_rate)])
-    before, after = stage.output_lengths(n).tolist()
-    require(
-        after > before,
-        f"inputs of {n[0]} and {n[1]} {unit(stage)} both give {after} frames, but the number of frames must follow the "
-        "duration: pooling over time is the backbone's task",
-    )
+    (first, last), seconds, (before, after) = _frames_within(stage, 10 if candidate.quick else 60)
+    if stage.frame_rate is None:
+        require(
+            before == after == 1,
+            f"inputs of {first} and {last} {unit(stage)} give {before} and {after} frames, but frame_rate=None means "
+            "one frame per utterance: set frame_rate in super().__init__",
+        )
+        return
     expected = seconds * stage.frame_rate
     require(
+        after > before or expected < 1,
+        f"inputs of {first} and {last} {unit(stage)} both give {after} frames, but frame_rate={stage.frame_rate:g} "
+        "means that their number follows the duration: leave pooling over time to the backbone, or set "
+        "frame_rate=None for one frame per utterance",
+    )
+    require(
         abs(after - before - expected) <= max(2, 0.01 * expected),
-        f"{seconds} s give {after - before} frames, but frame_rate={stage.frame_rate:g} gives {expected:g}: set "
+        f"{seconds:g} s give {after - before} frames, but frame_rate={stage.frame_rate:g} gives {expected:g}: set "
         f"frame_rate={_frame_rate(stage):g} in super().__init__",
     )
 
 
+def _frames_within(stage: Frontend, seconds: float) -> tuple[list[int], float, list[int]]:
+    """Return the shortest input and one that is some seconds longer if accepted, their distance in s, and frames."""
+    longest = min(stage.min_length + round(seconds * stage.input_rate), stage.max_length or math.inf)
+    n = torch.tensor([stage.min_length, longest])
+    return n.tolist(), (longest - stage.min_length) / stage.input_rate, stage.output_lengths(n.clone()).tolist()
+
+
 def _frame_rate(stage: Frontend) -> float:
-    """Return the number of frames in a second, from those of an hour."""
-    before, after = stage.output_lengths(stage.min_length + torch.tensor([0, round(3600 * stage.input_rate)])).tolist()
-    return round((after - before) / 3600, 2)
+    """Return the number of frames in a second, from those of an hour or the longest input."""
+    _, seconds, (before, after) = _frames_within(stage, 3600)
+    return round((after - before) / seconds, 2)
 
 
 def features_zero_beyond_lengths(candidate: Candidate) -> None:

@@ -187,7 +187,11 @@ def parameters_registered(candidate: Candidate) -> None:
 def tensors_registered(candidate: Candidate) -> None:
     """Check that tensors are parameters or buffers: others stay behind in ``.to()`` and in checkpoints."""
     hidden = unregistered(candidate.build(), torch.Tensor)
-    require(not hidden, f"{shorten(hidden)} are neither parameters nor buffers: use self.register_buffer")
+    require(
+        not hidden,
+        f"{shorten(hidden)} are neither parameters nor buffers: use self.register_buffer, or, if a class of another "
+        "library keeps them, korser.register_tensors(module) behind its constructor",
+    )
 
 
 def state_dict_round_trip(candidate: Candidate) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from korser import cli
 from korser.frontend.base import Chain, Frontend
-from korser.frontend.lengths import length_mask, mask_padding
+from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
 from korser.plugins.backbones.convnet import MaskedBatchNorm
 from korser.testing import Check, check_frontend
 from korser.testing.running import Candidate
@@ -93,6 +93,60 @@ class DrawsInTraining(Good):
         return super().compress(x + 0.1 * torch.randn_like(x) if self.training else x)
 
 
+class Lora(Good):
+    """An adapter that starts at zero, within a gate that starts at zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+        self.gate = nn.Parameter(torch.zeros(()))
+        nn.init.zeros_(self.up.weight)
+
+    def compress(self, x):
+        return super().compress(x + self.gate * self.up(self.down(x)).tanh() + self.gate * x)
+
+
+class FrozenInFloat32(Good):
+    """A frozen stage with a float32 constant, which need not run in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.requires_grad_(False)
+
+    def compress(self, x):
+        return super().compress(x @ torch.eye(8))
+
+
+class Limited(Good):
+    """Positions for 1 s, as it declares."""
+
+    def __init__(self):
+        super().__init__()
+        self.max_length = 16_000
+        self.positions = nn.Embedding(100, 8)
+
+    def output_lengths(self, lengths):
+        assert lengths.max() <= self.max_length
+        return super().output_lengths(lengths)
+
+    def compress(self, x):
+        return super().compress(x + self.positions(torch.arange(x.shape[1])).to(x))
+
+
+class Functionals(Frontend):
+    """One frame per utterance."""
+
+    def __init__(self):
+        super().__init__(output_size=2, frame_rate=None)
+
+    def output_lengths(self, lengths):
+        return torch.ones_like(lengths)
+
+    def forward(self, x, lengths):
+        mean, std = masked_mean_std(x[..., None], lengths)
+        return torch.cat([mean, std], 1)[:, None], self.output_lengths(lengths)
+
+
 def chain(first):
     return Chain(first, Mixer(first))
 
@@ -103,6 +157,11 @@ GOOD = {
     "frozen": Frozen,
     "buffered": Buffered,
     "draws in training": DrawsInTraining,
+    "adapter that starts at zero": Lora,
+    "frozen in float32": FrozenInFloat32,
+    "limited": Limited,
+    "functionals": Functionals,
+    "limited chain": lambda: chain(Limited()),
     "chain": lambda: chain(Good()),
     "frozen chain": lambda: chain(Frozen()),
     "frozen in the middle": lambda: Chain(Good(), Mixer(Good(), 8).requires_grad_(False), Mixer(Good())),
@@ -127,6 +186,14 @@ class LeaksNeighbour(Good):
     def forward(self, x, lengths):
         x = mask_padding(x, lengths)
         return super().forward(x / x.abs().max().clamp_min(1e-3), lengths)
+
+
+class ClipsByTheLoudest(Good):
+    """Decibels clipped at 80 dB below the loudest of the batch, as by torchaudio's AmplitudeToDB."""
+
+    def compress(self, x):
+        decibels = 10 * (x - self.linear.bias).square().add(1e-20).log10()
+        return decibels.maximum(decibels.amax() - 80)
 
 
 class LeaksNoise(Good):
@@ -202,6 +269,19 @@ class LimitedLength(Good):
     def forward(self, x, lengths):
         x = x[:, : 10 * 16_000]
         return super().forward(x, lengths.clamp_max(x.shape[1]))
+
+
+class DeclaresTooMuch(Limited):
+    """Accepts less than it declares."""
+
+    def __init__(self):
+        super().__init__()
+        self.max_length = 16_160
+
+
+class ManyFrames(Good):
+    def __init__(self):
+        super().__init__(frame_rate=None)
 
 
 class LearntPositions(Good):
@@ -516,7 +596,11 @@ BROKEN = [  # (frontend, check that fails, part of the reason)
         "accepts_the_longest",
         "inputs of [480000] samples give [1000] frames, but output_lengths returns [3000]",
     ),
+    (LearntPositions, "accepts_the_longest", "LearntPositions fails on inputs of 480000 samples: set max_length in "),
     (LearntPositions, "accepts_the_longest", "IndexError: index out of range in self"),
+    (DeclaresTooMuch, "accepts_the_longest", "fails on inputs of 16160 samples, its max_length: set max_length in "),
+    (ManyFrames, "frame_rate_as_declared", "give 1 and 6001 frames, but frame_rate=None means one frame per utterance"),
+    (ClipsByTheLoudest, "same_alone_as_in_a_batch", "differ alone and beside one that is 60 dB louder"),
     (Random, "deterministic_in_eval", "forward draws random numbers in eval mode: draw only if self.training"),
     (Counts, "eval_changes_no_state", "a forward pass in eval mode changes calls"),
     (CreatesParameter, "eval_changes_no_state", "a forward pass in eval mode changes gain"),
@@ -597,6 +681,7 @@ BROKEN = [  # (frontend, check that fails, part of the reason)
         "norm is frozen, but a training step changes running_mean, running_var, num_batches_track",
     ),
     (HiddenState, "tensors_registered", "shift are neither parameters nor buffers"),
+    (HiddenState, "tensors_registered", "of another library keeps them, korser.register_tensors(module) behind"),
     (reseeded, "tensors_registered", "shift are neither parameters nor buffers"),
     (
         ListEncoder,
