@@ -15,7 +15,7 @@ from scipy.special import softmax
 from torch import nn
 
 from korser.classical.linear import Fit, LinearClassifier, fit_linear, fit_temperature
-from korser.classical.selection import cross_validate, inner_folds_of, out_of_fold_scores
+from korser.classical.selection import inner_folds_of, out_of_fold_scores, out_of_fold_uar
 from korser.nn.losses import MISSING
 from korser.nn.tasks import Task
 from korser.utils.errors import UserError
@@ -78,7 +78,7 @@ class FittedHead(nn.Module):
         in_features: int,
         tasks: Sequence[Task],
         class_weights: Mapping[str, torch.Tensor] | None = None,
-        C: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        C: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
         inner_folds: int = 5,
     ) -> None:
         super().__init__()
@@ -148,16 +148,17 @@ class FittedHead(nn.Module):
         groups = [group[labelled] for group in groups if len(np.unique(group[labelled])) > 1]
         folds = inner_folds_of(y, groups or [np.arange(len(y))], self.inner_folds)
         fit, n_classes = self._fit_of(task), len(task.classes)
-        scores = np.stack([cross_validate(part, y, folds, self.C, fit) for part in parts])  # (L, len(C))
-        layer, c = np.unravel_index(scores.argmax(), scores.shape)  # the first of equal ones
-        held_out = out_of_fold_scores(parts[layer], y, folds, self.C[c], fit, n_classes)
+        scores = [out_of_fold_scores(part, y, folds, self.C, fit, n_classes) for part in parts]
+        uars = np.stack([out_of_fold_uar(score, y) for score in scores])  # (L, len(C))
+        layer, c = np.unravel_index(uars.argmax(), uars.shape)  # the first of equal ones
+        held_out = scores[layer][c]
         scored = np.isfinite(held_out).all(1)
         temperature = fit_temperature(held_out[scored], y[scored])
         [classifier] = fit_linear(parts[layer], y, [self.C[c]], fit, n_classes)
         self._keep(task, classifier, slice(layer * parts[0].shape[1], (layer + 1) * parts[0].shape[1]), temperature)
         probabilities = np.full((len(labelled), n_classes), np.nan)
         probabilities[labelled] = softmax(held_out / temperature, axis=-1)
-        choice = {"layer": layers[layer], "C": self.C[c], "inner_uar": float(scores[layer, c])}
+        choice = {"layer": layers[layer], "C": self.C[c], "inner_uar": float(uars[layer, c])}
         return FittedTask({**choice, "temperature": temperature}, probabilities)
 
     def _fit_of(self, task: Task) -> Fit:

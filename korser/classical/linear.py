@@ -96,7 +96,7 @@ def fit_linear(
 ) -> list[LinearClassifier]:
     """Standardise features and fit a classifier for each strength of the penalty.
 
-    If there are more features than utterances, they are rotated into the space that the utterances span. This only
+    If there are more features than utterances, they are rotated to the principal axes of the utterances. This only
     saves time: the penalty is the same in every direction, so that the weights are in that space.
 
     Parameters
@@ -117,8 +117,8 @@ def fit_linear(
     if len(classes) == 1:  # a fold may lack the classes of some speakers
         bias = np.where(np.arange(n_classes) == classes[0], 0, NEVER)
         return [LinearClassifier(scaler.mean_, scaler.scale_, constant, bias) for _ in strengths]
-    x = scaler.transform(x)
-    directions = np.linalg.qr(x.T)[0] if x.shape[1] > len(x) else None  # (D, N), orthonormal
+    x = scaler.transform(x.astype(np.float64))
+    directions = _principal_directions(x) if x.shape[1] > len(x) else None
     fitted = []
     for found, weight, bias in fit(x if directions is None else x @ directions, y, strengths):
         all_weights, all_biases = constant.copy(), np.full(n_classes, NEVER)
@@ -126,6 +126,13 @@ def fit_linear(
         all_biases[found] = bias
         fitted.append(LinearClassifier(scaler.mean_, scaler.scale_, all_weights, all_biases))
     return fitted
+
+
+def _principal_directions(x: np.ndarray) -> np.ndarray:
+    """Return orthonormal directions ``(D, r)`` that span the rows of ``(N, D)``, from the products of the rows."""
+    values, vectors = np.linalg.eigh(x @ x.T)
+    kept = values > 1e-12 * values[-1]
+    return x.T @ (vectors[:, kept] / np.sqrt(values[kept]))
 
 
 def standardised_scores(

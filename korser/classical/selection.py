@@ -17,7 +17,7 @@ from korser.classical.linear import Fit, standardised_scores
 from korser.frontend.base import Frontend
 from korser.metrics.scores import confusion_counts, uar
 
-__all__ = ["Rows", "cross_validate", "inner_folds_of", "layer_names", "out_of_fold_scores"]
+__all__ = ["Rows", "inner_folds_of", "layer_names", "out_of_fold_scores", "out_of_fold_uar"]
 
 Rows = tuple[np.ndarray, np.ndarray]
 
@@ -57,10 +57,10 @@ def inner_folds_of(y: np.ndarray, groups: Sequence[np.ndarray], n_folds: int) ->
     return splits
 
 
-def cross_validate(
-    x: np.ndarray, y: np.ndarray, folds: Sequence[Rows], strengths: Sequence[float], fit: Fit
+def out_of_fold_scores(
+    x: np.ndarray, y: np.ndarray, folds: Sequence[Rows], strengths: Sequence[float], fit: Fit, n_classes: int
 ) -> np.ndarray:
-    """Return the UAR over all inner folds together for each strength of the penalty, ``(len(strengths),)``.
+    """Return the scores of each utterance by the classifier of the inner fold that was fitted without it.
 
     Parameters
     ----------
@@ -71,26 +71,25 @@ def cross_validate(
     folds : list of (np.ndarray, np.ndarray)
         From :func:`inner_folds_of`.
     strengths : list of float
+        ``S`` strengths of the penalty.
     fit : callable
-        See :func:`korser.classical.linear.standardised_scores`.
+        See :func:`korser.classical.linear.fit_linear`.
+    n_classes : int
+        ``K``.
+
+    Returns
+    -------
+    np.ndarray
+        ``(S, N, K)``, NaN for an utterance that is in no test fold.
     """
-    n_classes = y.max() + 1
-    counts = np.zeros((len(strengths), n_classes, n_classes), dtype=int)
+    scores = np.full((len(strengths), len(y), n_classes), np.nan)
     for train, test in folds:
-        scores = standardised_scores(x[train], y[train], x[test], strengths, fit, n_classes)
-        for total, score in zip(counts, scores):
-            total += confusion_counts(y[test], score.argmax(-1), n_classes)
-    return uar(counts)
-
-
-def out_of_fold_scores(
-    x: np.ndarray, y: np.ndarray, folds: Sequence[Rows], strength: float, fit: Fit, n_classes: int
-) -> np.ndarray:
-    """Return the scores ``(N, K)`` of each utterance by the classifier of the inner fold that was fitted without it.
-
-    Arguments as of :func:`cross_validate`; a row that is in no test fold is NaN.
-    """
-    scores = np.full((len(y), n_classes), np.nan)
-    for train, test in folds:
-        scores[test] = standardised_scores(x[train], y[train], x[test], [strength], fit, n_classes)[0]
+        scores[:, test] = standardised_scores(x[train], y[train], x[test], strengths, fit, n_classes)
     return scores
+
+
+def out_of_fold_uar(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the UAR ``(S,)`` of :func:`out_of_fold_scores`, over the utterances of all test folds together."""
+    tested = np.isfinite(scores).all((0, 2))
+    counts = [confusion_counts(y[tested], score.argmax(-1), scores.shape[-1]) for score in scores[:, tested]]
+    return uar(np.stack(counts))

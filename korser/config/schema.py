@@ -44,6 +44,7 @@ __all__ = [
     "TrainSettings",
     "check_settings",
     "find_invalid_values",
+    "is_fitted",
 ]
 
 
@@ -124,13 +125,13 @@ def _require_frontend(frontend: Any) -> None:
         )
 
 
-def _is_fitted(head: Any) -> bool:
-    """Whether a head is fitted to the embeddings of a frozen frontend rather than trained by gradients."""
+def is_fitted(head: Any) -> bool:
+    """Return whether a head, or what the setting names, is fitted to embeddings rather than trained by gradients."""
     return hasattr(getattr(head, "func", head), "fit")
 
 
 def _require_frozen(head: Any, info: ValidationInfo) -> Any:
-    for key in ("frontend", "backbone") if _is_fitted(head) else ():
+    for key in ("frontend", "backbone") if is_fitted(head) else ():
         part = info.data.get(key)
         names = [name for name, p in part.named_parameters() if p.requires_grad] if part is not None else []
         if names:
@@ -142,7 +143,7 @@ def _require_frozen(head: Any, info: ValidationInfo) -> Any:
 
 
 def _refuse_if_fitted(wav_augment: Any, info: ValidationInfo) -> Any:
-    if wav_augment is not None and _is_fitted(info.data.get("head")):
+    if wav_augment is not None and is_fitted(info.data.get("head")):
         raise ValueError("expected null, since the head is fitted to the embeddings once")
     return wav_augment
 

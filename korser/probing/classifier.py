@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from korser.classical.linear import fit_logistic, standardised_scores
-from korser.classical.selection import Rows, cross_validate, inner_folds_of
+from korser.classical.selection import Rows, inner_folds_of, out_of_fold_scores, out_of_fold_uar
 from korser.probing.encoders import ALL, CHOSEN
 
 __all__ = ["fit_predict", "probe"]
@@ -71,9 +71,9 @@ def probe(
     for train, test in splits:
         train = train[y[train] >= 0]
         folds = inner_folds_of(y[train], [group[train] for group in groups], inner_folds)
-        choice = {"layer": None, "C": {}, "uar": {}}
+        k, choice = y[train].max() + 1, {"layer": None, "C": {}, "uar": {}}
         for name, x in layers.items():
-            scores = cross_validate(x[train], y[train], folds, strengths, inner_fit)
+            scores = out_of_fold_uar(out_of_fold_scores(x[train], y[train], folds, strengths, inner_fit, k), y[train])
             best = int(np.argmax(scores))
             choice["C"][name], choice["uar"][name] = strengths[best], float(scores[best])
             predictions[name][test] = fit_predict(x[train], y[train], x[test], [strengths[best]])[0]

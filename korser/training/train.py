@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_main
 
-from korser.config.schema import check_settings
+from korser.config.schema import check_settings, is_fitted
 from korser.runs.directory import RunDirectory, run_notes
 from korser.runs.provenance import verify_provenance
 from korser.testing import quick_check
@@ -109,7 +109,7 @@ def _train_prepared(
     initial_parameters = interpretable_parameters(model)
     parts = {key: hparams[key] for key in PARTS} | {"head": model.head}
     with errors_of(parts, RunDirectory(run_dir).traceback_file):
-        if hasattr(model.head, "fit"):
+        if is_fitted(model.head):
             results, cost = fit_head(hparams, model, tasks, manifest)
         else:
             brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, on_epoch=on_epoch)

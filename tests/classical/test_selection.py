@@ -28,7 +28,7 @@ def test_out_of_fold_scores_are_those_of_scikit_learn():
     y, speakers = np.tile([0, 1, 2], 20), np.repeat(np.arange(6), 10)
     x = rng.normal(size=(60, 5)) + y[:, None]
     folds = inner_folds_of(y, [speakers], 3)
-    scores = out_of_fold_scores(x, y, folds, 0.1, fit_svm, 4)
+    scores = out_of_fold_scores(x, y, folds, [0.01, 0.1], fit_svm, 4)[1]
     assert scores.shape == (60, 4) and (scores[:, 3] < -1e5).all(), "a class without utterances is never predicted"
     for train, test in folds:
         model = make_pipeline(StandardScaler(), LinearSVC(C=0.1, dual=False)).fit(x[train], y[train])
