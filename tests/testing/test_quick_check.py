@@ -87,7 +87,10 @@ BROKEN = {  # (what is replaced, by what): what is said
         "1, n_filters, kernel_size=400, stride=160, padding=200)",
         "nn.Conv1d(1, n_filters, 400, 160, 200), nn.BatchNorm1d(n_filters))",
     ): r"amount of padding .* is it conv.1 \(BatchNorm1d\)\? Use korser.plugins.backbones.convnet.MaskedBatchNorm",
-    (LOG, "y = (y - self.conv.bias).abs(); y = y.clamp_min(1e-4 * y.detach().max())"): "differ alone and beside one that is 60 dB louder",
+    (
+        LOG,
+        "y = (y - self.conv.bias).abs(); y = y.clamp_min(1e-4 * y.detach().max())",
+    ): "differ alone and beside one that is 60 dB louder",
     ("frame_rate=100", "frame_rate=100, max_length=500000", LOG, "y = y.view(3, 3) if len(y[0]) > 999 else y"): (
         "Conv fails on inputs of 480000 samples: set max_length in super"
     ),

@@ -35,7 +35,7 @@ def test_a_run_directory_is_that_of_any_model(reference):
     run_dir = reference[1]
     assert {name for name in RUN_FILES if not (run_dir / name).exists()} == OF_EPOCHS
     metrics = read_json(run_dir / "metrics.json")
-    assert metrics["test"]["emotion"]["uar"]["value"] > 0.5 and metrics["test"]["emotion"]["uar"]["low"] is not None
+    assert metrics["test"]["emotion"]["uar"]["value"] > 0.5
     assert set(metrics["fitted"]) == {"emotion", "gender", "intensity"}
     assert metrics["fitted"]["emotion"]["C"] in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     cost = read_json(run_dir / "cost.json")
@@ -76,7 +76,9 @@ def test_the_test_labels_change_nothing(reference, tiny_corpus, tmp_path):
     table["path"] = [str(tiny_corpus / path) for path in table["path"]]
     table["split"] = table["id"].map(RunDirectory(run_dir).manifest().set_index("id")["split"])
     table.to_csv(data / "manifest.csv", index=False)
-    other = run({**overrides, "data_folder": str(data), "split.protocol": "manifest"}, "egemaps_svm_mtl", tmp_path / "r")
+    other = run(
+        {**overrides, "data_folder": str(data), "split.protocol": "manifest"}, "egemaps_svm_mtl", tmp_path / "r"
+    )
     np.testing.assert_allclose(probabilities(other), probabilities(run_dir), atol=1e-12)
 
 
@@ -92,8 +94,14 @@ def test_any_frozen_frontend_can_be_classified(tiny, tmp_path, head):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("base: leaf_stl.yaml\nhead: !name:korser.plugins.heads.fitted.LinearSVM", "but frontend has trained parameters"),
-        ("base: mel_stl.yaml\nhead: !name:korser.plugins.heads.fitted.LinearSVM", "but backbone has trained parameters"),
+        (
+            "base: leaf_stl.yaml\nhead: !name:korser.plugins.heads.fitted.LinearSVM",
+            "but frontend has trained parameters",
+        ),
+        (
+            "base: mel_stl.yaml\nhead: !name:korser.plugins.heads.fitted.LinearSVM",
+            "but backbone has trained parameters",
+        ),
         ("base: egemaps_svm_stl.yaml\nwav_augment: !name:torch.nn.Identity", "expected null, since the head is fitted"),
     ],
 )
@@ -101,3 +109,29 @@ def test_what_cannot_be_fitted_is_refused(tmp_path, text, message):
     (tmp_path / "model.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         check_settings(load_hparams(tmp_path / "model.yaml"))
+
+
+NETWORK = """
+base: mel_stl.yaml
+frontend: !new:korser.plugins.frontends.opensmile.OpenSmile {level: functionals}
+cache_dtype: float32
+"""
+STATISTICS = """
+backbone: !new:korser.plugins.backbones.statistics.Statistics
+    in_channels: !ref <frontend.output_size>
+    frame_rate: !ref <frontend.frame_rate>
+    normalize: true
+"""
+
+
+def test_a_network_can_be_trained_on_one_vector_per_utterance(tiny, tmp_path):
+    (tmp_path / "network.yaml").write_text(NETWORK + STATISTICS)
+    run_dir = run({**tiny, "n_epochs": "3"}, tmp_path / "network")
+    assert read_csv(run_dir / "log.csv")["train_loss"].is_monotonic_decreasing
+    assert (run_dir / "test.csv").exists()
+
+
+def test_the_convnet_needs_frames(tmp_path):
+    (tmp_path / "network.yaml").write_text(NETWORK)
+    with pytest.raises(UserError, match="ConvNet: frame_rate=None: .* one frame per utterance.*Statistics"):
+        load_hparams(tmp_path / "network.yaml")
