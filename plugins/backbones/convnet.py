@@ -233,7 +233,7 @@ class ConvNet(nn.Module):
         if frame_rate is None:
             raise UserError(
                 "ConvNet: frame_rate=None: the frontend gives one frame per utterance, which cannot be convolved: use "
-                "backbone: !new:korser.plugins.backbones.statistics.Statistics {normalize: true, ...} (docs/classical.md)"
+                "!new:korser.plugins.backbones.statistics.Statistics with normalize: true (docs/classical.md)"
             )
         first = max(1, round(frame_rate / rate))
         self.input_norm = MaskedBatchNorm(in_channels, affine=False)

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import HPARAMS, tiny_overrides
+import safetensors.torch
+from conftest import tiny_overrides
 from helpers import RUN_FILES, run
 
 from korser import UserError, load_hparams
@@ -12,11 +13,11 @@ from korser.runs.directory import RunDirectory
 from korser.utils.files import read_csv, read_json
 
 OF_EPOCHS = {"log.csv", "test_embeddings.npy"}  # what a fitted model does not have
-MEL_SVM = """
-base: egemaps_svm_mtl.yaml
-frontend: !new:korser.plugins.frontends.mel.Mel
-    n_mels: 12
-"""
+SVM = "head: !name:korser.plugins.heads.fitted.LinearSVM"
+FRONTENDS = {
+    "mel.Mel {n_mels: 12}": (24, {"features"}),
+    "encoder.PretrainedEncoder {source: nano-random, layer: all}": (None, set("01234567")),
+}
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +83,31 @@ def test_the_test_labels_change_nothing(reference, tiny_corpus, tmp_path):
     np.testing.assert_allclose(probabilities(other), probabilities(run_dir), atol=1e-12)
 
 
-@pytest.mark.parametrize("head", ["LinearSVM", "LogisticRegression"])
-def test_any_frozen_frontend_can_be_classified(tiny, tmp_path, head):
-    (tmp_path / "mel_svm.yaml").write_text(f"{MEL_SVM}head: !name:korser.plugins.heads.fitted.{head} {{C: 0.01}}\n")
-    hparams = load_hparams(tmp_path / "mel_svm.yaml", tiny)
-    run_dir = run(tiny, tmp_path / "mel_svm")
-    assert hparams["backbone"].output_size == 24
-    assert read_json(run_dir / "metrics.json")["test"]["emotion"]["uar"]["value"] > 0.5
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_any_frozen_frontend_can_be_classified(tiny, tmp_path, frontend):
+    (tmp_path / "own_svm.yaml").write_text(
+        f"base: egemaps_svm_stl.yaml\nfrontend: !new:korser.plugins.frontends.{frontend}\n"
+        "head: !name:korser.plugins.heads.fitted.LogisticRegression {C: 0.1, inner_folds: 3}\n"
+    )
+    run_dir = run(tiny, tmp_path / "own_svm")
+    size, layers = FRONTENDS[frontend]
+    weights = safetensors.torch.load_file(run_dir / "model.safetensors")["head.emotion_weight"]
+    assert size in (None, weights.shape[1])
+    metrics = read_json(run_dir / "metrics.json")
+    assert metrics["test"]["emotion"]["uar"]["value"] >= 0.5 and metrics["fitted"]["emotion"]["layer"] in layers
+    used = (weights != 0).any(0).sum().item()
+    assert used == weights.shape[1] // len(layers), "the columns of one layer"
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
         (
-            "base: leaf_stl.yaml\nhead: !name:korser.plugins.heads.fitted.LinearSVM",
+            f"base: leaf_stl.yaml\n{SVM}",
             "but frontend has trained parameters",
         ),
         (
-            "base: mel_stl.yaml\nhead: !name:korser.plugins.heads.fitted.LinearSVM",
+            f"base: mel_stl.yaml\n{SVM}",
             "but backbone has trained parameters",
         ),
         ("base: egemaps_svm_stl.yaml\nwav_augment: !name:torch.nn.Identity", "expected null, since the head is fitted"),
