@@ -121,6 +121,15 @@ class Checkpoint:
             )
         return extractor
 
+    def require_fitting(self, name: str, value: int, key: str) -> None:
+        """Raise a UserError unless ``value`` of the preprocessor, called ``name``, is that of a key of the config."""
+        expected = getattr(self.config, key)
+        if value != expected:
+            raise UserError(
+                f"{self.source}: {name} of preprocessor_config.json is {value}, but {key} of config.json is {expected}: "
+                "download the checkpoint again"
+            )
+
     @quiet_huggingface()
     def load_model(self, kind: Any = AutoModel, **options: Any) -> PreTrainedModel:
         """Load a model as :attr:`config` describes it, in float32, without changing the global random state.
