@@ -1,12 +1,22 @@
 """All families of encoders but the first four and Whisper, on small checkpoints that transformers itself saves."""
 
+import shutil
+
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from helpers import failed_checks
-from test_encoder import alone, check_batch_invariance, distance, waveform
+from test_encoder import alone, check_batch_invariance, damage, distance, waveform
 
-from korser.plugins.frontends.encoder import PretrainedEncoder
+from korser.data.audio_cache import scan_audio
+from korser.data.fingerprint import stages_digest
+from korser.frontend.base import Chain
+from korser.plugins.frontends.encoder import LayerMix, PretrainedEncoder
+from korser.probing.encoders import Encoder
+from korser.probing.features import pooled_statistics
+from korser.utils.errors import UserError
 
 SMALL = {
     "hidden_size": 32,
@@ -153,3 +163,105 @@ def test_ast_cut_to_the_utterance(checkpoints):
         want = short(**values).last_hidden_state[:, 2:].view(1, 3, 4, 32).mean(1)
     got, lengths = alone(PretrainedEncoder(source=checkpoints / "ast"), x)
     assert lengths.tolist() == [4] and distance(got, want) < 1e-5
+
+
+HEADS = {  # and the family of CHECKPOINTS whose configuration is used
+    "Wav2Vec2ForCTC": ("wav2vec2", WAVEFORM),
+    "Wav2Vec2ForSequenceClassification": ("wav2vec2", WAVEFORM | {"use_weighted_layer_sum": True}),
+    "Wav2Vec2ForPreTraining": ("wav2vec2", WAVEFORM),
+    "HubertForCTC": ("hubert", WAVEFORM),
+    "WavLMForXVector": ("wavlm", WAVEFORM | {"tdnn_dim": (16,) * 5}),
+    "UniSpeechSatForSequenceClassification": ("unispeech-sat", WAVEFORM),
+    "SEWDForCTC": CHECKPOINTS["sew-d"],
+    "Wav2Vec2ConformerForCTC": CHECKPOINTS["conformer-rotary"],
+    "Wav2Vec2BertForCTC": (
+        "wav2vec2-bert",
+        CHECKPOINTS["wav2vec2-bert"][1] | {"add_adapter": True, "use_intermediate_ffn_before_adapter": True},
+    ),
+    "ASTForAudioClassification": CHECKPOINTS["ast"],
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_checkpoints_with_a_head_load_their_encoder(tmp_path, head):
+    family, options = HEADS[head]
+    config = transformers.AutoConfig.for_model(family, **options, vocab_size=20)
+    model = randomise(getattr(transformers, head)(config))
+    model.save_pretrained(tmp_path)
+    extractor_of(family, config).save_pretrained(tmp_path)
+    frontend = PretrainedEncoder(source=tmp_path)
+    saved = model.base_model.state_dict()
+    for name, tensor in frontend.encoder.model.state_dict().items():
+        assert torch.equal(tensor, saved[name]), name
+    assert frontend.encoder.model.state_dict().keys() <= saved.keys()
+
+    file = tmp_path / "model.safetensors"
+    weights = safetensors.torch.load_file(file)
+    key = next(name for name in sorted(weights) if "layers.1." in name or "layer.1." in name)
+    bare = r".*layers?\.1\..*"  # the names of AST in the file differ from those of its modules
+    tensor = weights.pop(key)
+    safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"the weights lack {bare}, which config.json requires"):
+        PretrainedEncoder(source=tmp_path)
+    weights[key] = torch.cat([tensor, tensor])
+    safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"other sizes than config.json requires: {bare} "):
+        PretrainedEncoder(source=tmp_path)
+    PretrainedEncoder(source=tmp_path, layer=1)  # does not need it
+
+
+def test_a_fast_implementation_where_there_is_one(checkpoint):
+    if checkpoint.name.startswith("unispeech"):
+        fast, slow = (
+            PretrainedEncoder(source=checkpoint, layer="all", implementation=name) for name in ("auto", "reference")
+        )
+        x, sizes = torch.stack([waveform(6000, 1), waveform(6000, 2)]), torch.tensor([6000, 5000])
+        assert fast.encoder._fast is not None and slow.encoder._fast is None
+        assert distance(fast(x, sizes)[0], slow(x, sizes)[0]) < 1e-5
+    else:
+        with pytest.raises(UserError, match="implementation='compiled'.*no such implementation: use 'auto'"):
+            PretrainedEncoder(source=checkpoint, implementation="compiled")
+
+
+def test_the_key_of_cached_features_covers_the_settings_of_a_family(checkpoints):
+    def digest(name, **options):
+        return stages_digest([PretrainedEncoder(source=checkpoints / name, **options)])
+
+    assert digest("ast") == digest("ast") != digest("ast", padding="full")
+    assert digest("sew") != digest("sew", do_normalize=False)
+
+
+def test_probe_and_layer_mix(checkpoint, tiny_corpus, tmp_path):
+    frontend = PretrainedEncoder(source=checkpoint, layer="all")
+    audio = scan_audio(sorted(map(str, tiny_corpus.glob("s0_*.wav")))[:4], tmp_path).reset_index(drop=True)
+    encoder = Encoder(checkpoint.name, frontend.eval(), stages_digest([frontend]))
+    assert encoder.layers == ["0", "1", "2"]
+    statistics = pooled_statistics(encoder, audio, tmp_path / "cache")
+    assert statistics.shape == (len(audio), 3, 2 * 32) and np.isfinite(statistics).all()
+    mix = LayerMix(in_channels=frontend.output_size, n_layers=frontend.n_layers, input_rate=frontend.frame_rate)
+    features, lengths = alone(Chain(frontend, mix), waveform(6000))
+    assert features.shape == (1, lengths[0], 32)
+
+
+def test_ast_in_windows(checkpoints):
+    frontend = PretrainedEncoder(source=checkpoints / "ast", windows=True)
+    x = waveform(2 * LONGEST + 5000)
+    got, lengths = alone(frontend, x)
+    one = PretrainedEncoder(source=checkpoints / "ast")
+    assert one.max_length == LONGEST
+    want = torch.cat([alone(one, part)[0][0] for part in x.split(LONGEST)])
+    assert lengths.tolist() == [len(want)] and distance(got[0], want) < 1e-5
+
+
+def test_errors_of_settings(checkpoints, tmp_path):
+    with pytest.raises(UserError, match="padding='30s': expected 'utterance' or 'full'"):
+        PretrainedEncoder(source=checkpoints / "ast", padding="30s")
+    for name, key, value in (
+        ("ast", "num_mel_bins", 64),
+        ("ast", "max_length", 1024),
+        ("wav2vec2-bert", "num_mel_bins", 40),
+    ):
+        folder = shutil.copytree(checkpoints / name, tmp_path / name, dirs_exist_ok=True)
+        damage(folder / "preprocessor_config.json", **{key: value})
+        with pytest.raises(UserError, match=rf"{key}.* of preprocessor_config.json is \d+, but .* of config.json is"):
+            PretrainedEncoder(source=folder)

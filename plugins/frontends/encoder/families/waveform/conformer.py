@@ -15,7 +15,7 @@ __all__ = ["Conformer"]
 
 
 class Conformer(Waveform):
-    """Conformer layers in place of the transformer; see :class:`Waveform`. ``implementation`` is without effect."""
+    """Conformer layers in place of the transformer; see :class:`Waveform`. ``implementation`` has no effect."""
 
     compiles = False
     norm_behind_layers = True

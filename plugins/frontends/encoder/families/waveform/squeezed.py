@@ -26,8 +26,8 @@ __all__ = ["Squeezed"]
 class Squeezed(Waveform):
     """Frames are averaged in pairs before the transformer and expanded behind it; see :class:`Waveform`.
 
-    The top layer is expanded by the checkpoint's own projection; each frame of the layers below is repeated. An odd last
-    frame, which has no pair, is left out; transformers returns zeros for it. ``implementation`` is without effect.
+    The top layer is expanded by the checkpoint's own projection; each frame of the layers below is repeated. An odd
+    last frame, which has no pair, is left out; transformers returns zeros for it. ``implementation`` has no effect.
     """
 
     compiles = False
