@@ -1,13 +1,14 @@
 """All families of encoders but the first four and Whisper, on small checkpoints that transformers itself saves."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import transformers
-from helpers import failed_checks
+from helpers import failed_checks, run
 from test_encoder import alone, check_batch_invariance, damage, distance, waveform
 
 from korser.data.audio_cache import scan_audio
@@ -16,6 +17,7 @@ from korser.frontend.base import Chain
 from korser.plugins.frontends.encoder import LayerMix, PretrainedEncoder
 from korser.probing.encoders import Encoder
 from korser.probing.features import pooled_statistics
+from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 
 SMALL = {
@@ -265,3 +267,11 @@ def test_errors_of_settings(checkpoints, tmp_path):
         damage(folder / "preprocessor_config.json", **{key: value})
         with pytest.raises(UserError, match=rf"{key}.* of preprocessor_config.json is \d+, but .* of config.json is"):
             PretrainedEncoder(source=folder)
+
+
+@pytest.mark.parametrize("name", ["sew-d", "wav2vec2-bert", "ast"])
+def test_a_run_with_cached_layers(tiny, checkpoints, name):
+    run_dir = run({**tiny, "n_epochs": "1", "whisper_source": str(checkpoints / name)}, model="whisper_stl")
+    assert list(Path(tiny["cache_folder"], "features").iterdir())
+    (learnt,) = RunDirectory(run_dir).interpretable_parameters()
+    assert len(learnt["quantities"]["layer weight"]["trained"]) == 3

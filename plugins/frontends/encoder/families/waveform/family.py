@@ -104,9 +104,7 @@ class Waveform(EncoderFamily):
             return [model.feature_extractor]
         parts = [model.feature_extractor, model.feature_projection, model.encoder.pos_conv_embed]
         parts += [model.encoder.dropout, *model.encoder.layers[:freeze]]
-        return (
-            parts if self.norm_behind_layers else [*parts, model.encoder.layer_norm]
-        )  # which then precedes the layers
+        return parts if self.norm_behind_layers else [*parts, model.encoder.layer_norm]
 
 
 def read_do_normalize(checkpoint: Checkpoint, do_normalize: bool | None) -> bool:
