@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from korser.frontend.base import SAMPLE_RATE, Chain, Frontend
     from korser.frontend.foreign import OneAtATime, register_tensors
     from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
+    from korser.frontend.parallel import Parallel
     from korser.frontend.pcen import PCEN
     from korser.inference.predict import TrainedModel, load_trained_model
     from korser.nn.feature_augment import FeatureAugment
     from korser.nn.tasks import Task
-    from korser.testing import check_frontend
+    from korser.testing import check_backbone, check_frontend, check_head
     from korser.training.train import train
     from korser.utils.errors import UserError
 
@@ -30,10 +31,13 @@ _MODULES = {
     "Frontend": "korser.frontend.base",
     "HParams": "korser.config.hparams",
     "OneAtATime": "korser.frontend.foreign",
+    "Parallel": "korser.frontend.parallel",
     "Task": "korser.nn.tasks",
     "TrainedModel": "korser.inference.predict",
     "UserError": "korser.utils.errors",
+    "check_backbone": "korser.testing",
     "check_frontend": "korser.testing",
+    "check_head": "korser.testing",
     "length_mask": "korser.frontend.lengths",
     "load_hparams": "korser.config.hparams",
     "load_trained_model": "korser.inference.predict",
@@ -51,10 +55,13 @@ __all__ = [
     "Frontend",
     "HParams",
     "OneAtATime",
+    "Parallel",
     "Task",
     "TrainedModel",
     "UserError",
+    "check_backbone",
     "check_frontend",
+    "check_head",
     "length_mask",
     "load_hparams",
     "load_trained_model",

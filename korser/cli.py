@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import korser
-from korser.utils.errors import UserError
+from korser.utils.errors import UserError, raise_faults
 from korser.utils.logs import is_for_users
 from korser.utils.memory import shortage
 from korser.utils.signals import orderly_exit
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Parser",
     "add_worker_options",
+    "check_torchrun",
     "init_distributed",
     "is_main_process",
     "main",
@@ -39,6 +40,9 @@ __all__ = [
     "run",
 ]
 
+# environment variables of torchrun and their least values
+TORCHRUN = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": 1}
+MAX_PORT = 2**16  # also of ranks: far more than there are
 COMMANDS = ("train", "search", "compare", "plot", "probe", "predict", "evaluate", "pretrain", "check")
 
 
@@ -148,6 +152,24 @@ def mapping(text: str) -> dict[str, Any]:
     return value
 
 
+def check_torchrun() -> None:
+    """Refuse environment variables of torchrun that are malformed or incomplete: libraries read them on import."""
+    faults = []
+    for name, least in TORCHRUN.items():
+        given = os.environ.get(name)
+        if given is not None and not (given.isdecimal() and least <= int(given) < MAX_PORT):
+            faults.append(f"environment variable {name}={given}: expected an integer >= {least} and < {MAX_PORT}")
+    raise_faults([f"{fault}; unset it, or start korser by torchrun, which sets it" for fault in faults])
+    if "RANK" in os.environ and "LOCAL_RANK" in os.environ:  # by which SpeechBrain joins other processes
+        missing = [name for name in (*TORCHRUN, "MASTER_ADDR") if name not in os.environ]
+        advice = "unset RANK and LOCAL_RANK, or start korser by torchrun"
+        if missing:
+            raise UserError(f"environment variables RANK and LOCAL_RANK without {', '.join(missing)}: {advice}")
+        rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+        if int(rank) >= int(size):
+            raise UserError(f"environment variable RANK={rank}: expected an integer < WORLD_SIZE={size}; {advice}")
+
+
 def init_distributed(hparams: HParams) -> None:
     """Join the processes that torchrun started, if it did."""
     from speechbrain.utils import distributed
@@ -174,6 +196,7 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
     os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook's value may name what is not installed here
     try:
         with orderly_exit():
+            check_torchrun()
             recipe([_expand_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""Check that a frontend keeps its contract.
+"""Check that a frontend, a backbone and a head keep their contracts.
 
     korser check my_frontend.yaml
 
-Builds the `frontend` of a settings file anew for every check and prints which pass, and the reason where one fails.
-Exit code 1: a check failed; 2: the frontend cannot be built.
+Checks the `frontend` of a settings file, and its `backbone` and `head` if it has them. Prints which checks pass, and
+the reason where one fails. Every check has a new frontend. Exit code 1: a check failed; 2: a part cannot be built.
 """
 
 import sys
@@ -12,7 +12,7 @@ from korser import cli
 
 
 def main(arguments: list[str]) -> None:
-    """Check the frontend of a settings file."""
+    """Check the parts of a settings file."""
     parser = cli.Parser("check", __doc__, usage="FILE.yaml [--key=value ...]", settings_file="base.yaml")
     path, overrides, _ = cli.parse_settings(parser, arguments)
     from korser.testing.report import print_checks

@@ -4,7 +4,7 @@
     torchrun --nproc_per_node=4 -m korser.recipes.train wav2vec_leaf_mtl.yaml    # on four GPUs
 
 Every setting of the file and of its base can be set on the command line, nested ones by dotted names
-(--backbone.dropout=0.3); so can SpeechBrain's run options (--debug, --device=cpu, --precision=bf16, --compile, ...).
+(--augment.time_masks=1); so can SpeechBrain's run options (--debug, --device=cpu, --precision=bf16, --compile, ...).
 The run directory is named by the settings; an interrupted run resumes when the command is given again.
 """
 

@@ -132,3 +132,29 @@ def test_public_names():
         _ = korser.Fronted
     source = Path(korser.__file__).read_text()
     assert [name for name in korser.__all__ if source.count(name) < 3] == [], "missing for type checkers"
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WORLD_SIZE": "abc"}, "environment variable WORLD_SIZE=abc: expected an integer >= 1"),
+        ({"WORLD_SIZE": "0"}, "environment variable WORLD_SIZE=0: expected an integer >= 1"),
+        ({"RANK": ""}, "environment variable RANK=: expected an integer >= 0"),
+        ({"LOCAL_RANK": "-1"}, "environment variable LOCAL_RANK=-1: expected"),
+        ({"MASTER_PORT": "99999999"}, "environment variable MASTER_PORT=99999999: expected"),
+        (
+            {"RANK": "0", "LOCAL_RANK": "0"},
+            "environment variables RANK and LOCAL_RANK without WORLD_SIZE, MASTER_PORT, MASTER_ADDR: unset",
+        ),
+        (
+            {"RANK": "2", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "1", "MASTER_ADDR": "localhost"},
+            "environment variable RANK=2: expected an integer < WORLD_SIZE=2",
+        ),
+    ],
+    ids=str,
+)
+def test_malformed_variables_of_torchrun(call, monkeypatch, variables, said):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    code, _, err = call("train", "mel_stl.yaml")
+    assert code == 2 and f"error: {said}" in err and err.count("\n") == 1

@@ -17,6 +17,7 @@ from korser.data.audio_cache import scan_audio
 from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
 from korser.runs.heard import Search, find_searches, read_search
 from korser.runs.provenance import verify_provenance
+from korser.runs.records import SearchRecord
 from korser.utils.errors import UserError
 from korser.utils.files import read_json
 from korser.utils.text import shorten
@@ -140,7 +141,7 @@ def _find_search(settings: CompareSettings, model: str) -> tuple[Path | None, di
     if not (folder / SEARCH_FILE).exists():
         logger.warning("no search of %s in %s: using the settings of its YAML", model, settings.search)
         return None, {}
-    search = read_json(folder / SEARCH_FILE)
+    search = read_json(folder / SEARCH_FILE, SearchRecord, ("complete", "best", "n_complete", "n_trials"))
     if not search["complete"] or not search["best"]:
         raise UserError(f"the search in {folder} is incomplete: resume it, or set search: null")
     if search["n_complete"] < search["n_trials"]:

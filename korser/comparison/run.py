@@ -34,6 +34,7 @@ from korser.inference.robustness import measure
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
+from korser.runs.records import ComparisonRecord
 from korser.runs.trust import is_trusted
 from korser.utils.document import Document
 from korser.utils.errors import UserError
@@ -75,11 +76,13 @@ def run_experiment(settings: CompareSettings, workers: Workers, *, trust: bool =
     UserError
         See :func:`korser.comparison.plan.make_plan`; or if there is no complete run.
     """
+    if settings.robustness is not None:  # first: the plan may take long
+        _decide_trust(settings.runs, trust)
     plan = make_plan(settings)
     todo = [planned for planned in plan if not planned.complete]
     logger.info("%d runs: %d complete, %d to train", len(plan), len(plan) - len(todo), len(todo))
     if settings.robustness is not None:
-        _decide_trust([planned.job.run_dir for planned in plan if planned.complete] + settings.runs, trust)
+        _decide_trust([planned.job.run_dir for planned in plan if planned.complete], trust)
     todo.sort(key=lambda planned: settings.seeds.index(planned.seed))  # all models with the first seed come first
     results = run_jobs([planned.job for planned in todo], workers, progress="runs") if todo else []
     if settings.robustness is not None:  # made just now, from the user's own files
@@ -118,7 +121,7 @@ def _load(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping
     """Return all complete runs, marked with the speakers on whom their settings were searched."""
     complete = {planned.job.run_dir: planned for planned in plan if planned.job.run_dir not in failed}
     runs = load_runs([*complete, *settings.runs])
-    mark_searched(runs, [read_json(file) for file in find_below(settings.runs, COMPARISON_FILE)])
+    mark_searched(runs, [read_json(file, ComparisonRecord) for file in find_below(settings.runs, COMPARISON_FILE)])
     searched_on = {Path(run_dir).resolve(): planned.searched_on for run_dir, planned in complete.items()}
     for run in runs:
         run.searched_on = sorted({*run.searched_on, *searched_on.get(run.path.resolve(), [])})
@@ -148,7 +151,7 @@ def _write_robustness(settings: CompareSettings, comparison: Comparison, folder:
 def _write_json(path: Path, about: dict[str, Any]) -> None:
     """Write ``comparison.json``; runs of another comparison in this folder stay marked as searched."""
     own = {run["run"] for run in about["runs"]}
-    earlier = read_json(path)["runs"] if path.exists() else []
+    earlier = read_json(path, ComparisonRecord)["runs"] if path.exists() else []
     about["runs"] += [run for run in earlier if run["searched_on_tested_speakers"] and run["run"] not in own]
     write_json(path, about)
 

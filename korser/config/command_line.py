@@ -57,7 +57,7 @@ def parse_arguments(arguments: list[str]) -> tuple[Path, dict[str, Any]]:
     ----------
     arguments : list of str
         The file, SpeechBrain's run options (``--debug``, ``--grad_accumulation_factor=2``) and settings
-        (``--lr=0.001``, ``--backbone.dropout 0.3``). A flag may have a value: ``--skip_nonfinite_grads=false``.
+        (``--lr=0.001``, ``--augment.time_masks 1``). A flag may have a value: ``--skip_nonfinite_grads=false``.
         ``--debug`` writes to a temporary folder unless there is ``--debug_persistently``.
 
     Returns

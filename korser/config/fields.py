@@ -40,6 +40,7 @@ __all__ = [
     "check",
     "checked_by",
     "complete_error",
+    "describe_type",
     "find_errors",
     "is_plain",
     "keys_with",
@@ -48,6 +49,17 @@ __all__ = [
     "show",
 ]
 
+TYPE_NAMES = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+    list: "a list",
+    dict: "a mapping ({} for none)",
+}
+DEVICE_TYPES = ("cpu", "cuda", "mps")
+DEVICES = "cpu, cuda, cuda:N or mps, as far as this machine has them"
 USER_ERROR = "user_error"  # the type of a pydantic error whose message is complete
 
 
@@ -115,9 +127,12 @@ def _require_device(device: str) -> str:
     import torch  # here: settings are declared and named without torch
 
     try:
+        kind = torch.device(device).type
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"cannot use this device: {one_line(error)}") from error
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"cannot use this device: {one_line(error)}; expected {DEVICES}") from error
+    if kind not in DEVICE_TYPES:  # such as meta, whose tensors hold no values
+        raise ValueError(f"expected {DEVICES}")
     return device
 
 
@@ -193,24 +208,23 @@ def _error_lines(
         elif item["type"] == "value_error":
             lines.setdefault(key, f"{given}: {item['ctx']['error']}")
         else:
-            lines.setdefault(key, f"{given}: expected {_describe(annotations[key])}")
+            lines.setdefault(key, f"{given}: expected {describe_type(annotations[key])}")
     if missing:
         lines[missing[0]] = f"missing {shorten(missing)}: add 'base: {schema.base_file}'"
     return [line for message in lines.values() for line in message.splitlines()]
 
 
-def _describe(annotation: Any) -> str:
+def describe_type(annotation: Any) -> str:
     """Describe the values that a type allows."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         fields = [item for item in annotation.__metadata__ if isinstance(item, FieldInfo) and item.description]
-        return fields[-1].description if fields else _describe(arguments[0])
+        return fields[-1].description if fields else describe_type(arguments[0])
     if origin in (Union, types.UnionType):
-        return " or ".join(map(_describe, arguments))
+        return " or ".join(map(describe_type, arguments))
     if origin is Literal:
         return " or ".join(map(show, arguments))
-    names = {bool: "true or false", type(None): "null", list: "a list", dict: "a mapping ({} for none)"}
-    return names[origin or annotation]
+    return TYPE_NAMES[origin or annotation]
 
 
 def show(value: Any) -> str:

@@ -14,6 +14,7 @@ import ruamel.yaml
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
+from korser.config.arguments import find_invalid_arguments
 from korser.config.imports import explain_failure, make_importable, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
 from korser.config.names import find_unknown_names, find_unknown_overrides
@@ -26,7 +27,7 @@ from korser.config.usage import find_unused, remove_unused
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.fingerprint import digest
 from korser.utils.text import one_line
-from korser.utils.user_code import short_path
+from korser.utils.user_code import FAILURES, short_path
 
 __all__ = ["HParams", "build", "find_foreign_names", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
 
@@ -112,7 +113,7 @@ class HParams(Mapping[str, Any]):
 
         Examples
         --------
-        >>> load_hparams("mel_stl.yaml").replace({"backbone.dropout": 0.5}, lr=0.01)["lr"]
+        >>> load_hparams("mel_stl.yaml").replace({"backbone.bands.dropout": 0.5}, lr=0.01)["lr"]
         0.01
         """
         if self._layers is None:
@@ -336,10 +337,12 @@ def _load(
     restricted: bool = False,
 ) -> HParams:
     resolved = _resolve(text, source)
+    faults = find_invalid_arguments(compose(resolved, source), compose(text, source))
+    raise_faults([f"{source}: {fault}" for fault in faults])
     loader = RestrictedLoader if restricted else ruamel.yaml.Loader
     try:
         values = load_hyperpyyaml(resolved, loader=loader)
-    except Exception as error:  # whatever a constructor raises, the settings caused it
+    except FAILURES as error:  # whatever a constructor raises, the settings caused it
         key = _find_failing_key(resolved, source, loader)
         where = f" (in {_shown(text, key)})" if key else ""
         cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
@@ -360,7 +363,7 @@ def _find_failing_key(resolved: str, source: Path | str, loader: type[ruamel.yam
         root.value = entries[:n]
         try:
             load_hyperpyyaml(yaml.serialize(root, allow_unicode=True), loader=loader)
-        except Exception:
+        except FAILURES:
             return True
         return False
 
@@ -384,7 +387,7 @@ def _refuse_invalid_frontend(resolved: str, source: Path | str, loader: type[rua
     root.value = [(key, value) for key, value in root.value if value is node]
     try:
         frontend = load_hyperpyyaml(yaml.serialize(root, allow_unicode=True), loader=loader)["frontend"]
-    except Exception:  # it cannot be built: the caller reports that
+    except FAILURES:  # it cannot be built: the caller reports that
         return
     try:
         require_frontend(frontend)

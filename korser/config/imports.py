@@ -125,7 +125,7 @@ def _missing_init_arguments(error: BaseException) -> str | None:
 
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     module = frames[-1].f_locals.get("self") if frames else None
-    if not isinstance(module, nn.Module) or "_parameters" in vars(module):
+    if not (isinstance(error, AttributeError) and isinstance(module, nn.Module)) or "_parameters" in vars(module):
         return None
     return "output_size=..., frame_rate=..." if isinstance(module, Frontend) else ""
 

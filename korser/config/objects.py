@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from korser.config.imports import accepted_arguments, refuse_unimportable
-from korser.config.nodes import get_value, nodes, references, target_of, value_node
+from korser.config.nodes import get_value, nodes, target_of, value_node
 from korser.utils.errors import UserError
 from korser.utils.user_code import import_path, is_user_code
 
@@ -26,6 +26,7 @@ __all__ = ["find_change", "folders_of", "has_state", "object_node", "state_of"]
 
 TEXT, LIST, MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))
 EXPECTED = "numbers, text, a korser.Frontend, or a class with its arguments, as functools.partial(MyClass, size=3)"
+SIZES_OF_THE_FRONTEND = {"in_channels": "output_size", "frame_rate": "frame_rate"}  # arguments of a backbone
 NOT_SETTINGS = {  # attributes of a module that training sets, or that are described by its parameters and parts
     "training",
     "_parameters",
@@ -40,8 +41,8 @@ def object_node(key: str, value: Any, old: yaml.Node | None = None) -> yaml.Node
     """Return the node that builds an object, or whatever holds objects, again.
 
     A :class:`korser.Frontend` and a dataclass are written with the arguments that they were built with. A class, which
-    may be in a ``functools.partial``, is written as ``!new:`` (and built with the arguments that the value before gives
-    by ``!ref <frontend.NAME>``, unless it has others), or as ``!name:`` if the value before is that.
+    may be in a ``functools.partial``, is written as ``!new:`` (a backbone with the sizes of the frontend, unless it has
+    others), or as ``!name:`` if the value before is that.
 
     Parameters
     ----------
@@ -62,11 +63,10 @@ def object_node(key: str, value: Any, old: yaml.Node | None = None) -> yaml.Node
     part = value if isinstance(value, functools.partial) else functools.partial(value)
     node = _Writer().call("!new:", part.func, part.args, part.keywords, key)
     known = accepted_arguments(part.func) or ()
-    for name, argument in old.value if isinstance(old, yaml.MappingNode) else ():
-        sized = references(argument) == ["frontend"] and name.value in known and get_value(node, name.value) is None
-        if sized and not isinstance(node, yaml.SequenceNode):
+    for name, size in SIZES_OF_THE_FRONTEND.items() if key == "backbone" else ():
+        if name in known and get_value(node, name) is None and not isinstance(node, yaml.SequenceNode):
             node = node if isinstance(node, yaml.MappingNode) else yaml.MappingNode(node.tag, [])
-            node.value.append((name, argument))
+            node.value.append((yaml.ScalarNode(TEXT, name), yaml.ScalarNode("!ref", f"<frontend.{size}>")))
     return node
 
 

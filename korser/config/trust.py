@@ -49,7 +49,12 @@ CLASSES = (
 UNPICKLING = ("speechbrain.augment.time_domain.AddNoise", "speechbrain.augment.time_domain.AddReverb")  # from csv_file
 FUNCTIONS = ("korser.data.splits", "speechbrain.nnet.losses", "torch.nn.functional", "torch.nn.init")
 BUILT_IN = ("torch", "torch._C._nn")  # modules of the functions of torch.nn.functional that are written in C++
-APPLIED = ("torch.manual_seed", "speechbrain.utils.seed_everything", "speechbrain.utils.seed.seed_everything")
+APPLIED = (
+    "korser.nn.backbone.for_frontend",
+    "speechbrain.utils.seed.seed_everything",
+    "speechbrain.utils.seed_everything",
+    "torch.manual_seed",
+)
 GETATTR = "!apply:getattr"  # HyperPyYAML's form of !ref <object.attribute>
 TEXT = "tag:yaml.org,2002:str"
 CORE = (TEXT, *(f"tag:yaml.org,2002:{name}" for name in "bool float int map merge null seq timestamp".split()))

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from korser.config.branches import UnusedBranch, unused_branches
 from korser.config.fields import Effect, keys_with
 from korser.config.layers import Layers, merge_layers
 from korser.config.nodes import keys_of, nodes, references
@@ -26,7 +27,11 @@ def used_keys(root: yaml.MappingNode, read: Collection[str] = ()) -> set[str]:
     ``description``, ``!apply:`` and keys that begin with ``_`` count as read, and the keys in ``read``.
     """
     values = {key.value: value for key, value in root.value}
-    referred = {key: {name for node in nodes(value) for name in references(node)} for key, value in values.items()}
+    without = {id(node) for branch in unused_branches(root) for node in nodes(branch.node)}
+    referred = {
+        key: {name for node in nodes(value) if id(node) not in without for name in references(node)}
+        for key, value in values.items()
+    }
     for one, other in _aliases(root):
         referred[one].add(other)
         referred[other].add(one)
@@ -58,6 +63,8 @@ def remove_unused(root: yaml.MappingNode) -> None:
     """Remove the keys of a model that have no effect, so that runs that differ in them alone are one run."""
     if "frontend" in keys_of(root):
         used = used_keys(root)
+        for branch in unused_branches(root):
+            branch.parent.value = [(key, value) for key, value in branch.parent.value if value is not branch.node]
         root.value = [(key, value) for key, value in root.value if key.value in used]
 
 
@@ -68,7 +75,12 @@ def keep_used(path: str | Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
     layers = merge_layers(path, overrides)
     unused = set(keys_of(layers.without_overrides)) - used_keys(layers.root)
-    return {key: value for key, value in overrides.items() if key.partition(".")[0] not in unused}
+    branches = unused_branches(layers.root)
+    return {
+        key: value
+        for key, value in overrides.items()
+        if key.partition(".")[0] not in unused and not any(_is_in(key, branch) for branch in branches)
+    }
 
 
 def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str]:
@@ -83,6 +95,10 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
     used = used_keys(layers.root, read)
     given = [key for key in overrides or {} if key.partition(".")[0] in keys_of(layers.without_overrides)]
     errors = [describe_unused(key, path.stem) for key in given if key.partition(".")[0] not in used]
+    for branch in unused_branches(layers.root):
+        why = f"has no effect on {path.stem}, {branch.reason}: remove it"
+        errors += [f"'{key}' {why}" for key in overrides or {} if _is_in(key, branch)]
+        errors += [f"{path}: '{key}' {why}" for key in keys_of(upper) if _is_in(key, branch)]
     used |= used_keys(layers.without_overrides, read)
     known = [*written, *TrainSettings.model_fields, "description"]
     for key in [] if path == SHIPPED / TrainSettings.base_file else keys_of(upper):
@@ -99,6 +115,10 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
                 "your own code reads it"
             )
     return errors
+
+
+def _is_in(key: str, branch: UnusedBranch) -> bool:
+    return f"{key}.".startswith(f"{branch.key}.")
 
 
 def describe_unused(key: str, models: str) -> str:

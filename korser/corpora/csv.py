@@ -1,12 +1,13 @@
 """Any corpus described by a CSV manifest.
 
 ``data_folder`` is the CSV file, or a folder with ``manifest.csv``. The encoding (UTF-8, UTF-16, or CP949 and CP1252, in
-which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab, bar) are detected; a
-first line ``sep=;`` is honoured. Columns are in any order; all but ``path`` are optional. An empty cell, one missing at
-the end of a row, and what programs write for unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown.
-Invisible characters are removed, and of speakers, labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`).
-An apostrophe before a formula (``'=1+1``), by which spreadsheets and korser write it as text, does not count.
-Column names are case-insensitive, except ``id``, ``age`` and further columns that are not tasks:
+which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab, bar) are detected;
+the option ``encoding`` states another one, such as cp1250, and a first line ``sep=;`` is honoured. Columns are in any
+order; all but ``path`` are optional. An empty cell, one missing at the end of a row, and what programs write for
+unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown. Invisible characters are removed, and of speakers,
+labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`). An apostrophe before a formula (``'=1+1``), by which
+spreadsheets and korser write it as text, does not count. Column names are case-insensitive, except ``id``, ``age`` and
+further columns that are not tasks:
 
 =============  ============================================================================================
 ``path``       audio file, absolute or relative to the CSV's folder; Hangul composed (NFC) or not (NFD)
@@ -60,7 +61,10 @@ SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
 def prepare(
-    data_folder: str | Path, tasks: Sequence[str] | None = None, classes: Mapping[str, Sequence] | None = None
+    data_folder: str | Path,
+    tasks: Sequence[str] | None = None,
+    classes: Mapping[str, Sequence] | None = None,
+    encoding: str | None = None,
 ) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
@@ -72,11 +76,15 @@ def prepare(
         Label columns; by default emotion, gender and intensity as far as present.
     classes : dict of str to list, optional
         The classes of a task, in order.
+    encoding : str, optional
+        Of the file, such as ``cp1250``; by default it is recognised by its words.
     """
     classes = _check_options(tasks, classes)
+    if not (encoding is None or isinstance(encoding, str)):
+        raise UserError(f"corpus_options.encoding={encoding!r}: expected the name of an encoding, such as cp1250")
     file = _find_csv(data_folder)
     wanted = [name for name in (*ANY_CASE, *(tasks or ()), *classes) if isinstance(name, str)]
-    table, row_numbers = _read_csv(file, wanted)
+    table, row_numbers = _read_csv(file, wanted, encoding)
     if not len(table):
         raise UserError(f"{file} has no rows below the header")
     for name, other in renames(table.columns, used=wanted).items():
@@ -134,13 +142,13 @@ def _find_csv(data_folder: str | Path) -> Path:
     return file
 
 
-def _read_csv(file: Path, wanted: Sequence[str]) -> tuple[pd.DataFrame, list[int]]:
+def _read_csv(file: Path, wanted: Sequence[str], encoding: str | None = None) -> tuple[pd.DataFrame, list[int]]:
     """Return the table, and the number of each row as a spreadsheet counts (the header is row 1).
 
     Columns that differ from a ``wanted`` name only in case get that name. ``attrs["faults"]`` lists rows that do not
     fit the header.
     """
-    text = read_text(file)
+    text = read_text(file, encoding, "--corpus_options='{encoding: cp1250}'")
     stated = re.match(r'"?sep=([^\w"\n])"?\n', text, re.IGNORECASE)
     if stated:
         separator, text = stated[1], text[stated.end() :]  # Excel does not count this line
@@ -239,20 +247,21 @@ def _rows(numbers: Sequence[int]) -> str:
 
 def _find_all_audio(file: Path, table: pd.DataFrame, row_numbers: Sequence[int]) -> list[str]:
     """Replace paths by absolute ones as the disk spells them; return what is wrong."""
-    listings, found, missing, empty = {}, [], [], []
+    listings, found, missing, empty = {}, [], {}, []
     for path, row in zip(table["path"], row_numbers):
         audio = None if path is None else str(_find_audio(file.parent, path, listings))
         if audio is None:
             empty.append(row)
         elif not os.path.isfile(audio):
-            missing.append((row, path))
+            reason = "not a file" if os.path.exists(audio) else "file not found"  # a folder, FIFO or device
+            missing.setdefault(reason, []).append((row, path))
         found.append(audio)
     table["path"] = pd.Series(found, index=table.index, dtype=object)
     faults = [f"{file} {_rows(empty)}: the path is empty"] if empty else []
-    if missing:
-        row, path = missing[0]
-        more = f" (and {len(missing) - 1} more of {len(found)})" if len(missing) > 1 else ""
-        faults.append(f"{file} row {row}: file not found: {path} in {file.parent}{more}")
+    for reason, rows in missing.items():
+        more = f" ({len(rows)} of {len(found)} files)" if len(rows) > 1 else ""
+        paths = shorten(path for _, path in rows)
+        faults.append(f"{file} {_rows([row for row, _ in rows])}: {reason}: {paths} in {file.parent}{more}")
     return faults
 
 
@@ -268,7 +277,7 @@ def _find_segments(file: Path, table: pd.DataFrame, row_numbers: Sequence[int]) 
     parts = [
         row
         for row, path, start, end in zip(row_numbers, table["path"], table[columns["start"]], ends)
-        if path is not None and not _is_whole(path, start, end)
+        if path is not None and os.path.isfile(path) and not _is_whole(path, start, end)
     ]
     if not parts:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import os
 import re
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 PERSON_WORDS = ("s", "spk", "spkr", "speaker", "actor", "actress", "subject", "subj", "id", "no", "nr", "화자", "배우")
 LABELS = ("emotion", "gender", "intensity")  # label columns that every part of korser knows
 SIMILAR = 0.8  # least difflib ratio of a label and its misspelling: happiness must not suggest sadness
+ABBREVIATIONS = {"f": "female", "m": "male", "woman": "female", "man": "male", "여": "여자", "남": "남자"}
 RARER = 5  # a label so many times rarer than one of almost the same name may be a typo
 
 
@@ -215,10 +217,13 @@ def warn_of_typos(
         _warn_of_rare_neighbours(data, task, counts, locate)
         _warn_of_doubtful(counts, task)
         labels = sorted(labels, key=lambda label: (-counts.get(label, 0), label != label.lower()))
-        renames = [f"{label}: {first}" for first, *others in _similar(labels, _plain_label) for label in others]
+        renames = [
+            f"{_as_key(label)}: {first}" for first, *others in _similar(labels, _plain_label) for label in others
+        ]
         if renames:
             logger.warning(
-                "classes of %s differ only in capitals, spaces or zeros; to merge them: --label_map='{%s: {%s}}'",
+                "classes of %s are likely the same (capitals, spaces, numbers or short forms); to merge them: "
+                "--label_map='{%s: {%s}}'",
                 task,
                 task,
                 ", ".join(renames),
@@ -305,10 +310,16 @@ def _similar(names: Iterable[str], plain: Callable[[str], str]) -> list[list[str
 
 
 def _plain_label(name: str) -> str:
-    """Return a name without capitals, spaces, leading zeros (Excel drops them) and Unicode forms."""
+    """Return a name without what may vary: capitals, spaces, zeros (Excel drops them), decimal commas, short forms."""
     text = "".join(unicodedata.normalize("NFKC", name).casefold().split())
-    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)
-    return re.sub(r"(\.\d*[1-9])0+(?!\d)", r"\1", text)
+    text = re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"(?<=\d),(?=\d)", ".", text))
+    text = re.sub(r"(\.\d*?)0+(?!\d)", r"\1", text).removesuffix(".")
+    return ABBREVIATIONS.get(text, text)
+
+
+def _as_key(label: str) -> str:
+    """Return a label as a key of YAML in one line: with quotation marks if it has a comma."""
+    return json.dumps(label, ensure_ascii=False) if "," in label else label
 
 
 def _name_parts(name: str) -> list[str]:

@@ -17,7 +17,16 @@ import soundfile
 import torch
 import torchaudio.functional
 
-from korser.data.containers import Stream, foreign_format, has_end, read_header, samples_follow
+from korser.data.containers import (
+    Stream,
+    foreign_format,
+    has_end,
+    is_mpeg,
+    ogg_seconds,
+    read_header,
+    samples_follow,
+    stated_share,
+)
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
 from korser.utils.files import read_bytes
@@ -49,7 +58,7 @@ ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {
     *(".pcm", ".oga", ".opus", ".aif", ".aifc"),
     *(".m4a", ".aac", ".amr", ".wma", ".webm", ".weba", ".ape", ".wv"),  # to be converted: not left out silently
 }
-WITH_HEADER = (b"RIFF", b"fLaC", b"OggS", b"FORM", b"ID3")  # files called .pcm that are not headerless
+WITH_HEADER = tuple(b"RIFF RIFX RF64 riff caff .snd fLaC OggS FORM ID3".split())  # files called .pcm that have one
 NOT_AUDIO = {  # first bytes: what it is and what to do
     b"version https://git-lfs": "Git LFS pointer: run `git lfs pull`",
     b"<!DOCTYPE": "a web page: download the file again",
@@ -160,7 +169,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int, list[Note | None]]:
     """Return ``(T, channels)`` float32 samples and the sampling rate of a file, and notes about its length."""
-    if path.suffix.lower() == ".pcm" and not data.startswith(WITH_HEADER):
+    if path.suffix.lower() == ".pcm" and not data.startswith(WITH_HEADER) and not is_mpeg(data):
         text = f"{len(data)} bytes are not whole 16-bit samples: the last one is left out"
         samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32)[:, None] / FULL_SCALE
         return samples, SAMPLE_RATE, [Note("odd_bytes", text) if len(data) % 2 else None]
@@ -169,7 +178,7 @@ def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int, list[Note | None]
         converted = path.with_suffix(".flac" if path.suffix.lower() == ".wav" else ".wav")
         command = shlex.join(["ffmpeg", "-i", str(path), str(converted)])
         raise UserError(f"{path}: {foreign}, which korser does not read: convert it by `{command}`")
-    header, stated = read_header(data), None
+    header, stated = read_header(data), stated_share(data)
     if header is not None:
         available = len(data) - header.start
         stated = header.length / available if available and header.length != available else None
@@ -185,6 +194,9 @@ def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int, list[Note | None]
         reason = found[0] if found else error.error_string.rstrip(".")
         raise UserError(f"{path}: not a readable audio file ({reason})") from error
     stated = stream.stated if stated is None else stated * len(samples)  # a proportion of the bytes
+    seconds = ogg_seconds(data)
+    if seconds is not None and stated is not None:
+        stated = max(stated, seconds * rate)
     if header is not None and not header.complete:
         stated = None
     return samples, rate, [_length_note(stated, len(samples), rate, has_end(data))]

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 import soundfile
 
-__all__ = ["Header", "Stream", "foreign_format", "has_end", "read_header", "samples_follow"]
+__all__ = [
+    "Header",
+    "Stream",
+    "foreign_format",
+    "has_end",
+    "is_mpeg",
+    "ogg_seconds",
+    "read_header",
+    "samples_follow",
+    "stated_share",
+]
 
 FOREIGN = [  # (position, bytes, name) of containers and codecs that libsndfile does not read
     (4, b"ftyp", "MPEG-4 (.m4a, .mp4, .3gp)"),
@@ -29,9 +39,15 @@ FOREIGN = [  # (position, bytes, name) of containers and codecs that libsndfile 
 ]
 MPEG_INDEX = (b"Xing", b"Info", b"VBRI")  # in the first frame of an MP3 stream that states its length
 INDEX_BYTES = 4096  # where that is
+MPEG_RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG 1; half and a quarter of it in MPEG 2 and 2.5
+MPEG1_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # per second, of layer 3
+MPEG2_KBITS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+OPUS_RATE = 48_000  # Hz, of the positions in Ogg Opus
+FIRST_PAGE = 256  # bytes in which the header of an Ogg stream begins
 UNKNOWN = 0xFFFFFFFF  # length of a stream that was written before its length was known
 PLACEHOLDER = 0x7FFFF000  # what some programs write for it
 TAGS = (b"ID3", b"TAG", b"APETAGEX")  # text that programs append behind the audio
+OGG_PAGE = re.compile(rb"OggS\0[\0-\7].{8}", re.DOTALL)
 CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ]{4}")
 SMALL_REST = 2048  # bytes behind the samples that are taken to be something else
 MOST_SAMPLES = 2**48  # libsndfile states more if it knows no number
@@ -109,6 +125,72 @@ def has_end(data: bytes) -> bool:
     """Return whether the last page of an Ogg stream says that it is the last; True for other files."""
     last = data.rfind(b"OggS")
     return not data.startswith(b"OggS") or bool(data[last + 5 : last + 6] and data[last + 5] & 4)
+
+
+def is_mpeg(data: bytes) -> bool:
+    """Return whether the bytes begin with three MP3 frames, one behind the other; samples may look like one."""
+    position = 0
+    for _ in range(3):
+        length = _mpeg_frame_length(data, position)
+        if length is None:
+            return False
+        position += length
+    return True
+
+
+def ogg_seconds(data: bytes) -> float | None:
+    """Return the time of the last page of an Ogg Vorbis or Opus stream; None for others.
+
+    libsndfile states only what it finds of a damaged stream.
+
+    References
+    ----------
+    The granule position of RFC 3533, section 6, and RFC 7845, section 4.
+    """
+    vorbis, opus = data.find(b"\x01vorbis", 0, FIRST_PAGE), data.find(b"OpusHead", 0, FIRST_PAGE)
+    granules = [struct.unpack_from("<q", data, page.start() + 6)[0] for page in OGG_PAGE.finditer(data)]
+    if not granules or max(vorbis, opus) < 0 or len(data) < FIRST_PAGE:
+        return None
+    if opus >= 0:
+        return (max(granules) - struct.unpack_from("<H", data, opus + 10)[0]) / OPUS_RATE
+    return max(granules) / max(1, struct.unpack_from("<I", data, vorbis + 12)[0])
+
+
+def stated_share(data: bytes) -> float | None:
+    """Return how many times as many bytes of samples a W64 or CAF file states as it has; None if it has them all."""
+    if data.startswith(b"riff"):
+        name_size, begin, size_format, overhead = 16, 40, "<q", 24
+    elif data.startswith(b"caff"):
+        name_size, begin, size_format, overhead = 4, 8, ">q", 0
+    else:
+        return None
+    position = begin
+    while position + name_size + 8 <= len(data):
+        (size,) = struct.unpack_from(size_format, data, position + name_size)
+        content = position + name_size + 8
+        length = size - overhead
+        if data[position : position + 4] == b"data":
+            available = len(data) - content
+            return length / available if 0 < available < length else None
+        if length < 0:
+            return None
+        position = content + (length + 7) // 8 * 8 if overhead else content + length
+    return None
+
+
+def _mpeg_frame_length(data: bytes, position: int) -> int | None:
+    """Return the bytes of the MPEG layer 3 frame at a position; None if there is none."""
+    header = data[position : position + 4]
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return None
+    version = header[1] >> 3 & 3  # 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
+    bit_rate, rate = header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or bit_rate in (0, 15) or rate == 3:
+        return None
+    rate = MPEG_RATES[rate] // {3: 1, 2: 2, 0: 4}[version]
+    factor = 144 if version == 3 else 72  # samples of a frame / 8
+    bit_rate = (MPEG1_KBITS if version == 3 else MPEG2_KBITS)[bit_rate - 1] * 1000
+    return factor * bit_rate // rate + (header[2] >> 1 & 1)
 
 
 class Stream(soundfile.SoundFile):

@@ -19,7 +19,7 @@ from korser.data.audio_cache import AudioStore
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
 
-__all__ = ["audio_fingerprint", "find_near_copies", "waveform_correlation"]
+__all__ = ["MAX_CANDIDATES", "audio_fingerprint", "find_near_copies", "waveform_correlation"]
 
 FOLDER = "fingerprints"  # in the cache folder; rename it when fingerprints change
 FRAME = 160  # samples of a frame of the envelope
@@ -34,8 +34,10 @@ MAX_CANDIDATES = 2000  # the nearest ones, about 10 s of cross-correlations
 BLOCK = 256  # rows of the matrix of distances at a time
 
 
-def find_near_copies(audio: pd.DataFrame, groups: Sequence, cache_folder: str | Path) -> list[tuple[int, int]]:
-    """Return pairs of rows in different groups with different samples of the same recording.
+def find_near_copies(
+    audio: pd.DataFrame, groups: Sequence, cache_folder: str | Path
+) -> tuple[list[tuple[int, int]], int]:
+    """Find pairs of rows in different groups with different samples of the same recording.
 
     Parameters
     ----------
@@ -50,17 +52,19 @@ def find_near_copies(audio: pd.DataFrame, groups: Sequence, cache_folder: str | 
     -------
     list of (int, int)
         Positions of the rows, in order.
+    int
+        How many candidates were not compared: only the :data:`MAX_CANDIDATES` nearest ones are.
     """
     store, groups = AudioStore(cache_folder), pd.factorize(pd.Series(groups))[0]
     files = list(zip(audio["path"], audio["digest"]))
-    candidates = _candidates(_fingerprints(files, store, cache_folder), groups)
+    candidates, n_left_out = _candidates(_fingerprints(files, store, cache_folder), groups)
     same = [
         (i, j)
         for i, j in candidates
         if files[i][1] != files[j][1]
         and waveform_correlation(store.waveform(*files[i]), store.waveform(*files[j])) >= MIN_CORRELATION
     ]
-    return sorted(same)
+    return sorted(same), n_left_out
 
 
 def audio_fingerprint(audio: torch.Tensor) -> torch.Tensor:
@@ -110,8 +114,8 @@ def _fingerprints(files: Sequence[tuple[str, str]], audio: AudioStore, cache_fol
     return np.stack([known[digest] for _, digest in files])
 
 
-def _candidates(fingerprints: np.ndarray, groups: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of rows of different groups with near fingerprints, the nearest first."""
+def _candidates(fingerprints: np.ndarray, groups: np.ndarray) -> tuple[list[tuple[int, int]], int]:
+    """Return the pairs of rows of different groups with near fingerprints, the nearest first, and how many are more."""
     squares = np.einsum("nf,nf->n", fingerprints, fingerprints)
     found = []
     for start in range(0, len(fingerprints), BLOCK):
@@ -122,4 +126,4 @@ def _candidates(fingerprints: np.ndarray, groups: np.ndarray) -> list[tuple[int,
         found.append(np.stack([distances[i, j], i + start, j + start], 1))
     pairs = np.concatenate(found)
     nearest = np.argsort(pairs[:, 0], kind="stable")[:MAX_CANDIDATES]
-    return [(int(i), int(j)) for _, i, j in pairs[nearest]]
+    return [(int(i), int(j)) for _, i, j in pairs[nearest]], len(pairs) - len(nearest)

@@ -17,6 +17,7 @@ Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
 from korser.data.audio import to_float
+from korser.data.batches import input_names
 from korser.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from korser.data.audio_cache import AudioStore
     from korser.data.feature_cache import FeatureCache
 
-__all__ = ["Batch", "InMemorySplit", "MemoryBudget", "PrefetchLoader", "StoredArrays"]
+__all__ = ["Batch", "InMemorySplit", "JoinedSplits", "MemoryBudget", "PrefetchLoader", "StoredArrays"]
 
 GPU_FRACTION = 0.6  # of the free GPU memory; the rest is for the model and its activations
 READERS = 4  # threads: checksums, and disks that serve several requests at once
@@ -107,7 +109,8 @@ class InMemorySplit(torch.utils.data.Dataset):
         rows = [self.data[i] for i in self.data_ids]
         self.arrays = StoredArrays(stored, rows)
         dtypes, shapes = zip(*self.arrays.layouts())
-        self.dtype = dtypes[0] if len(set(dtypes)) == 1 else torch.float32  # 16-bit and other audio in one split
+        self.uniform = len(set(dtypes)) == 1
+        self.dtype = dtypes[0] if self.uniform else torch.float32  # 16-bit and other audio in one split
         self.frames = [shape[0] for shape in shapes]
         self.channels = shapes[0][1:]  # () or (C,)
         self.row_bytes = math.prod(self.channels) * self.dtype.itemsize
@@ -149,9 +152,14 @@ class InMemorySplit(torch.utils.data.Dataset):
         return self.packed.index_select(0, index.view(-1)).view(*index.shape, *self.channels)
 
     def _copy(self, indices: list[int], longest: int) -> torch.Tensor:
-        x = torch.zeros(len(indices), longest, *self.channels, dtype=self.dtype, device=self.device)
+        x = torch.empty(len(indices), longest, *self.channels, dtype=self.dtype, device=self.device)
         for row, i in zip(x.unbind(), indices):
-            row[: self.frames[i]].copy_(self._in_common_dtype(self.arrays[i]), non_blocking=True)
+            row[self.frames[i] :] = 0
+            valid = row[: self.frames[i]]
+            if self.place == "store" and self.uniform and x.device.type == "cpu":
+                self.arrays.read(i, out=valid)
+            else:
+                valid.copy_(self._in_common_dtype(self.arrays[i]), non_blocking=True)
         return x
 
     def _pack(self) -> None:
@@ -188,6 +196,41 @@ class InMemorySplit(torch.utils.data.Dataset):
         return x if x.dtype == self.dtype else to_float(x)
 
 
+class JoinedSplits(torch.utils.data.Dataset):
+    """The same utterances as several inputs of a model, each held in the fastest place where it fits.
+
+    Parameters
+    ----------
+    parts : list of InMemorySplit
+        One for each input, of the same dataset.
+
+    Attributes
+    ----------
+    data, data_ids, nbytes, place
+        As of :class:`InMemorySplit`; the place is the slowest of those of the parts.
+    """
+
+    def __init__(self, parts: Sequence[InMemorySplit]) -> None:
+        self.parts = parts
+        self.data, self.data_ids = parts[0].data, parts[0].data_ids
+        self.nbytes = sum(part.nbytes for part in parts)
+        places = {part.place for part in parts}
+        self.place = next(place for place in ("locked", "store", "device") if place in places)
+
+    def __len__(self) -> int:
+        return len(self.data_ids)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def collate(self, indices: list[int]) -> Batch:
+        """Return the batch of some utterances, with all inputs."""
+        first, *others = (part.collate(indices) for part in self.parts)
+        for other in others:
+            first.add(other)
+        return first
+
+
 class StoredArrays(Sequence):
     """The stored arrays of some utterances, each read when it is indexed; thread-safe.
 
@@ -208,8 +251,18 @@ class StoredArrays(Sequence):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """Return one array; raises a UserError if it is damaged again after it was made again."""
-        return self._repaired(self.stored.store.read, index)
+        """Return one array; see :meth:`read`."""
+        return self.read(index)
+
+    def read(self, index: int, **options: Any) -> torch.Tensor:
+        """Return one array, read with the options of :meth:`korser.data.store.ArrayStore.read`.
+
+        Raises
+        ------
+        UserError
+            If it is damaged again after it was made again.
+        """
+        return self._repaired(functools.partial(self.stored.store.read, **options), index)
 
     def layouts(self) -> list[tuple[torch.dtype, tuple[int, ...]]]:
         """Return dtype and shape of every array."""
@@ -257,6 +310,14 @@ class Batch:
         self.frames = frames
         self.labels = labels
         self.ready = ready
+        self.others: list[Batch] = []
+
+    def add(self, other: Batch) -> None:
+        """Add another input of the same utterances, as ``x2`` and ``frames2``, and so on."""
+        self.others.append(other)
+        x, frames = input_names(len(self.others))
+        setattr(self, x, other.x)
+        setattr(self, frames, other.frames)
 
     def __getitem__(self, task: str) -> torch.Tensor:
         return self.labels[task]
@@ -269,6 +330,8 @@ class Batch:
             for tensor in (*self.x, self.frames, *self.labels.values()):
                 tensor.record_stream(stream)  # or its memory could be reused before it has been read
             self.ready = None
+        for other in self.others:
+            other.to(device)
         return self
 
 

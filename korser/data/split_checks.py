@@ -14,7 +14,7 @@ import pandas as pd
 
 from korser.corpora import LABELS
 from korser.corpora.table import similar_speakers
-from korser.data.near_copies import find_near_copies
+from korser.data.near_copies import MAX_CANDIDATES, find_near_copies
 from korser.data.speaker_groups import natural_order
 from korser.data.splits import SPLITS, require_speakers, shared_values, speaker_independent, warn_once
 from korser.utils.errors import UserError
@@ -92,7 +92,8 @@ def split_notes(data: pd.DataFrame, task: str, cache_folder: str | Path) -> list
     Returns
     -------
     list of Note
-        Codes ``copies``, ``near_copies``, ``similar_speakers``, ``two_genders`` and ``lexical_leakage``.
+        Codes ``copies``, ``near_copies``, ``near_copies_not_searched``,
+        ``similar_speakers``, ``two_genders`` and ``lexical_leakage``.
     """
     notes = [copies(data), near_copies(data, cache_folder), similar_speakers(data), two_genders(data)]
     return [note for note in (*notes, lexical_leakage(data, task)) if note is not None]
@@ -113,14 +114,15 @@ def copies(data: pd.DataFrame) -> Note | None:
 def near_copies(data: pd.DataFrame, cache_folder: str | Path) -> Note | None:
     """Return a warning about recordings that are nearly the same in two splits or of two speakers."""
     groups = [data["split"], data["speaker"].where(data["speaker"].notna(), "")]
-    pairs = find_near_copies(data, list(zip(*groups)), cache_folder)
+    pairs, n_left_out = find_near_copies(data, list(zip(*groups)), cache_folder)
+    left_out = f"only the {MAX_CANDIDATES} most similar of {MAX_CANDIDATES + n_left_out} pairs were compared"
     if not pairs:
-        return None
+        return Note("near_copies_not_searched", f"NEAR COPIES: none found, but {left_out}") if n_left_out else None
     names = [f"{data['id'].iloc[i]} and {data['id'].iloc[j]}" for i, j in pairs]
     return Note(
         "near_copies",
         f"NEAR COPIES: {plural(len(pairs), 'pair')} of recordings in different splits or of different speakers are the "
-        f"same but for level, format or ends ({shorten(names)})",
+        f"same but for level, format or ends ({shorten(names)}){f'; {left_out}' if n_left_out else ''}",
     )
 
 

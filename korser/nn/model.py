@@ -6,16 +6,16 @@ Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
-from korser.frontend.base import Frontend, split_frozen
+from korser.frontend.base import Frontend
 from korser.frontend.lengths import mask_padding
+from korser.frontend.tree import separate, split_frozen, together
 
 __all__ = ["SpeechEmotionModel"]
-
-FROZEN_PREFIX = "frozen_stages."  # of the names of frozen weights in the state dict
 
 
 class SpeechEmotionModel(nn.Module):
@@ -24,33 +24,53 @@ class SpeechEmotionModel(nn.Module):
     Parameters
     ----------
     frontend : korser.Frontend
-        Its leading frozen stages become :attr:`frozen_stages`, whose output can be cached, the others
-        :attr:`trainable_stages`.
+        What of it is frozen and sees only audio, or the output of such parts, becomes :attr:`frozen_stages`, whose
+        output can be cached; see :func:`korser.frontend.tree.split_frozen`.
     backbone : torch.nn.Module
         ``forward(features (B, T, C), lengths (B,)) -> (B, E)``.
     head : torch.nn.Module
         ``forward(embedding (B, E)) -> {task: (B, K)}`` and ``loss(logits, labels, mix)``.
+
+    Attributes
+    ----------
+    frozen_stages, trainable_stages : torch.nn.ModuleList
+    inputs : list of tuple of int
+        For each input of the part that is trained, the indices of the frozen stages that compute it from the audio.
+        There are several only with a :class:`korser.Parallel`.
+    remainder : korser.frontend.tree.Remainder
+        Computes the output of the frontend from the inputs.
+    max_length : int or None
+        The longest accepted waveform, in samples.
     """
 
     def __init__(self, *, frontend: Frontend, backbone: nn.Module, head: nn.Module):
         super().__init__()
-        frozen, trainable = split_frozen(frontend)
-        self.frozen_stages = nn.ModuleList(frozen)
-        self.trainable_stages = nn.ModuleList(trainable)
+        split = split_frozen(frontend)
+        self.frozen_stages = nn.ModuleList(split.frozen)
+        self.trainable_stages = nn.ModuleList(split.trainable)
+        self.inputs = split.inputs
+        self.remainder = split.remainder
+        self.max_length = frontend.max_length
         self.backbone = backbone
         self.head = head
 
+    @property
+    def accepts_half(self) -> bool:
+        """Whether the only trainable stage that takes cached features converts them, see :class:`korser.Frontend`."""
+        return len(self.inputs) == 1 and len(self.trainable_stages) > 0 and self.trainable_stages[0].accepts_half
+
     def forward(
-        self, x: torch.Tensor, lengths: torch.Tensor, *, skip_frozen: bool = False, augment: Callable | None = None
+        self, x: Any, lengths: Any, *, skip_frozen: bool = False, augment: Callable | None = None
     ) -> tuple[dict[str, torch.Tensor], tuple[torch.Tensor, torch.Tensor] | None]:
         """Compute the logits of every task.
 
         Parameters
         ----------
         x : torch.Tensor
-            ``(B, T)`` waveform, or the ``(B, T, C)`` output of the frozen stages if ``skip_frozen``.
+            ``(B, T)`` waveform, or the ``(B, T, C)`` output of :meth:`frozen_outputs` if ``skip_frozen``; a tuple if
+            there are several inputs.
         lengths : torch.Tensor
-            ``(B,)`` int64, in samples or frames.
+            ``(B,)`` int64, in samples or frames; a tuple if there are several inputs.
         skip_frozen : bool
             Whether the frozen stages have been applied already.
         augment : callable, optional
@@ -69,17 +89,29 @@ class SpeechEmotionModel(nn.Module):
             x, lengths, mix = augment(x, lengths)
         return self.head(self.backbone(x, lengths)), mix
 
-    def features(
-        self, x: torch.Tensor, lengths: torch.Tensor, *, skip_frozen: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def features(self, x: Any, lengths: Any, *, skip_frozen: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the output of the frontend, ``(B, T', C')``, and its lengths ``(B,)``."""
-        x = mask_padding(x, lengths, look_first=True)
         if not skip_frozen:
-            for stage in self.frozen_stages:
-                x, lengths = stage(x, lengths)
-        for stage in self.trainable_stages:
-            x, lengths = stage(x, lengths)
-        return x, lengths
+            x, lengths = self.frozen_outputs(mask_padding(x, lengths, look_first=True), lengths)
+            return self.remainder(separate(x, lengths))
+        return self.remainder([(mask_padding(y, n, look_first=True), n) for y, n in separate(x, lengths)])
+
+    def frozen_outputs(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[Any, Any]:
+        """Compute the inputs of the part that is trained from waveforms ``(B, T)``.
+
+        Returns
+        -------
+        x : torch.Tensor
+            ``(B, T', C')``, or ``(B, T)`` if it is the audio itself; a tuple if there are several inputs.
+        lengths : torch.Tensor
+            ``(B,)`` int64; a tuple if there are several inputs.
+        """
+        known = {(): (x, lengths)}  # by the frozen stages that are applied; inputs may begin with the same ones
+        for row in self.inputs:
+            for n in range(1, len(row) + 1):
+                if row[:n] not in known:
+                    known[row[:n]] = self.frozen_stages[row[n - 1]](*known[row[: n - 1]])
+        return together([known[row] for row in self.inputs])
 
     def train(self, mode: bool = True) -> SpeechEmotionModel:
         """Set the training mode; frozen stages stay in eval mode."""
@@ -93,7 +125,8 @@ class SpeechEmotionModel(nn.Module):
 
         Weights of several names are copied, since safetensors saves none that share memory.
         """
-        state = {k: v for k, v in self.state_dict().items() if not k.startswith(FROZEN_PREFIX)}
+        frozen = self._frozen_names()
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith(frozen)}
         first = {v.data_ptr(): k for k, v in reversed(state.items()) if torch.is_tensor(v)}
         return {k: v.clone() if torch.is_tensor(v) and first[v.data_ptr()] != k else v for k, v in state.items()}
 
@@ -106,9 +139,17 @@ class SpeechEmotionModel(nn.Module):
             If a name or a shape does not fit.
         """
         missing, unexpected = self.load_state_dict(state, strict=False)
-        missing = [k for k in missing if not k.startswith(FROZEN_PREFIX)]
+        frozen = self._frozen_names()
+        missing = [k for k in missing if not k.startswith(frozen)]
         if missing or unexpected:
             raise RuntimeError(f"the saved weights do not fit the model: missing {missing}, unexpected {unexpected}")
+
+    def _frozen_names(self) -> tuple[str, ...]:
+        """Return how names of frozen weights begin; a stage within a branch has several names."""
+        frozen = set(self.frozen_stages)
+        frozen.update(stage for part in self.frozen_stages for stage in part.modules() if isinstance(stage, Frontend))
+        named = self.named_modules(remove_duplicate=False)
+        return tuple(f"{name}." for name, module in named if module in frozen)
 
     def count_parameters(self) -> tuple[int, int]:
         """Return the number of all parameters and of the trained ones."""

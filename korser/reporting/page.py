@@ -24,6 +24,7 @@ from korser.reporting.wrong import MEGABYTE, N_WRONG, Clips, most_wrong
 from korser.runs.directory import COMPARISON_FILE, SEARCH_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
+from korser.runs.records import SEARCH_RESULTS, ComparisonRecord, SearchRecord
 from korser.search.summary import search_caveats, verdict_lines
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_bytes, read_csv, read_json, write_text
@@ -82,7 +83,7 @@ def write_report(
     searches = [_search(file) for file in find_below(folders, SEARCH_FILE)]
     runs = _tested_runs(folders, required=not searches and not find_below(folders, "probe.csv"))
     clips = Clips(audio, audio_megabytes * MEGABYTE)
-    comparisons = [read_json(file) for file in find_below(folders, COMPARISON_FILE)]
+    comparisons = [read_json(file, ComparisonRecord) for file in find_below(folders, COMPARISON_FILE)]
     mark_searched(runs, comparisons)
     studies = [
         _study(group.name, group.comparison, folders, clips, n_wrong) for group in gather(runs, metric, comparisons)
@@ -160,7 +161,7 @@ def _study(name: str, comparison: Comparison, folders: Sequence[Path], clips: Cl
 
 def _search(file: Path) -> SimpleNamespace:
     """Return the verdict of a search and its table of trials."""
-    search = read_json(file)
+    search = read_json(file, SearchRecord, SEARCH_RESULTS)
     trials = read_csv(file.parent / "trials.csv")
     columns = [column for column in trials if column not in ("low", "high", "run_dir")]
     rows = []

@@ -104,7 +104,7 @@ def runs_table(comparison: Comparison, folders: Sequence[Path]) -> Table:
     environments, main, metric = _distinct_environments(comparison), comparison.main, comparison.metric
     rows = []
     for label, run in _all_runs(comparison):
-        entry = run.metrics["test"][main][metric]
+        entry = run.result(main, metric)
         interval = {f"{metric}_{bound}": entry[bound] for bound in ("low", "high")}
         rows.append(
             [
@@ -125,7 +125,7 @@ def run_details(comparison: Comparison, folders: Sequence[Path]) -> list[SimpleN
     """Return command, code and complete settings of every run."""
     found = []
     for label, run in _all_runs(comparison):
-        command = " ".join(run.info["environment"]["command"])
+        command = " ".join(run.info["environment"].get("command", ()))
         code = "\n".join(f"{name}: {digest}" for name, digest in run.info["code"].items())
         fold = "" if run.fold is None else f", fold {run.fold}"
         title = f"{_relative(run.path, folders)} ({label}, seed {run.seed}{fold})"
@@ -141,8 +141,8 @@ def _all_runs(comparison: Comparison) -> Iterator[tuple[str, Run]]:
 
 def _environment(run: Run) -> dict[str, Any]:
     about = run.info["environment"]
-    versions = {**about["versions"], "korser's source": about["korser_source"]}
-    environment = {name: about[name] for name in ("device", "threads", "platform", "python")}
+    versions = {**about.get("versions", {}), "korser's source": about.get("korser_source")}
+    environment = {name: about.get(name) for name in ("device", "threads", "platform", "python")}
     return {**environment, **{name: version for name, version in versions.items() if version}}
 
 

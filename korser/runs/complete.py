@@ -9,6 +9,7 @@ from typing import Any
 
 from korser.config.hparams import resolve_hparams
 from korser.runs.directory import RunDirectory
+from korser.utils.user_code import FAILURES
 
 __all__ = ["KEYS", "find_complete_run"]
 
@@ -50,7 +51,7 @@ def find_complete_run(path: str | Path, overrides: Mapping[str, Any] | None = No
         if not directory.complete:
             return None
         hparams = resolve_hparams(path, overrides, KEYS)
-    except Exception:  # load_hparams reports all that is wrong
+    except FAILURES:  # load_hparams reports all that is wrong
         return None
     from korser.runs.provenance import verify_provenance  # here: it imports torch
 

@@ -34,6 +34,7 @@ import pandas as pd
 from korser.config.hparams import HParams
 from korser.config.schema import check_settings
 from korser.data.bad_recordings import BAD_RECORDINGS
+from korser.runs.records import ConditionRecord, Cost, Metrics, RunInfo, StageParameters
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, read_npy, read_text
 from korser.utils.notes import Note, caveats, searched_on_tested
@@ -112,15 +113,15 @@ class RunDirectory:
 
     def info(self, required: Iterable[str] = ()) -> dict[str, Any]:
         """Read ``run.json``, which must have some keys."""
-        return read_json(self.info_file, required=required)
+        return read_json(self.info_file, RunInfo, required)
 
     def metrics(self, required: Iterable[str] = ()) -> dict[str, Any]:
         """Read ``metrics.json``, which must have some keys."""
-        return read_json(self.metrics_file, required=required)
+        return read_json(self.metrics_file, Metrics, required)
 
     def cost(self) -> dict[str, Any]:
         """Read ``cost.json``; empty if the file is missing."""
-        return read_json(self.cost_file) if self.cost_file.exists() else {}
+        return read_json(self.cost_file, Cost) if self.cost_file.exists() else {}
 
     def settings_text(self) -> str:
         """Read ``hparams.yaml`` as text."""
@@ -148,11 +149,11 @@ class RunDirectory:
 
     def interpretable_parameters(self) -> list[dict[str, Any]]:
         """Read ``interpretable_parameters.json``; empty if the file is missing."""
-        return read_json(self.parameters_file, list) if self.parameters_file.exists() else []
+        return read_json(self.parameters_file, list[StageParameters]) if self.parameters_file.exists() else []
 
     def conditions(self) -> list[dict[str, Any]]:
         """Read the list of conditions with predictions on degraded audio; empty if there are none."""
-        return read_json(self.conditions_file, list) if self.conditions_file.exists() else []
+        return read_json(self.conditions_file, list[ConditionRecord]) if self.conditions_file.exists() else []
 
 
 def condition_split(condition: str) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 from torch import nn
 
 from korser.runs.directory import SEARCH_FILE, RunDirectory
+from korser.runs.records import SearchRecord
 from korser.utils.errors import UserError
 from korser.utils.files import folder_of, read_json
 from korser.utils.notes import Note
@@ -136,7 +137,7 @@ def pretraining_digests(source: str | Path) -> frozenset[str]:
 
 def read_search(folder: Path) -> Search:
     """Read a search and the digests that its trials recorded."""
-    return Search(read_json(folder / SEARCH_FILE), _recorded_digests(_manifests(folder)))
+    return Search(read_json(folder / SEARCH_FILE, SearchRecord), _recorded_digests(_manifests(folder)))
 
 
 def _manifests(folder: Path) -> Iterable[Path]:

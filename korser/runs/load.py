@@ -99,6 +99,14 @@ class Run:
         fold = self.settings.get("split.fold", "0")
         return int(fold) if fold.isdecimal() else fold
 
+    def result(self, task: str, metric: str, split: str = "test") -> dict[str, Any]:
+        """Return ``value``, ``low`` and ``high`` of a metric in ``metrics.json``."""
+        try:
+            return self.metrics[split][task][metric]
+        except KeyError:
+            file = self.directory.metrics_file
+            raise UserError(f"{file} is damaged (no '{split}.{task}.{metric}'): delete it and train again") from None
+
     @cached_property
     def split(self) -> dict[str, str]:
         """Arguments of the split except the fold, as text."""

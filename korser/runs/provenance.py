@@ -34,7 +34,8 @@ from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import encoder_configs, weights_digest
 from korser.data.load_split import load_split
 from korser.data.splits import ATTRIBUTES
-from korser.frontend.base import Frontend, split_frozen
+from korser.frontend.base import Frontend
+from korser.frontend.tree import leaves, split_frozen
 from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest, korser_digest, named_path_digest
@@ -49,6 +50,7 @@ __all__ = [
     "provenance",
     "require_same_checkpoints",
     "require_same_data",
+    "require_same_frozen_weights",
     "require_same_sources",
     "verify_provenance",
 ]
@@ -84,11 +86,12 @@ def provenance(hparams: HParams) -> dict[str, Any]:
     -------
     dict
         ``settings``, ``code`` and ``files``: digests, as in the run's name. ``frozen``: class, source, weights and
-        configuration of each frozen stage. ``initialised_from``: source and configuration of each trained stage that
-        begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of the files, or a commit of
-        the hub) of each checkpoint.
+        configuration of each frozen stage, also of those in branches. ``initialised_from``: source and configuration of
+        each trained stage that begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of the
+        files, or a commit of the hub) of each checkpoint.
     """
-    frozen, trainable = split_frozen(hparams["frontend"])
+    frozen = leaves(split_frozen(hparams["frontend"]).frozen)
+    trainable = [stage for stage in leaves([hparams["frontend"]]) if stage not in frozen]
     return {
         **settings_digests(hparams),
         **hparams.sources,
@@ -182,11 +185,20 @@ def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]
             "(korser.runs.directory.run_folder names one by settings and code)"
         )
     require_same_checkpoints(recorded, run_dir)
-    for then, now in zip(recorded["frozen"], current.get("frozen", ())):
+    advice = "change output_folder to train with the new ones"
+    require_same_frozen_weights(recorded["frozen"], current.get("frozen", ()), run_dir, advice)
+
+
+def require_same_frozen_weights(
+    recorded: Iterable[Mapping[str, Any]], current: Iterable[Mapping[str, Any]], run_dir: Path, advice: str
+) -> None:
+    """Raise a UserError if frozen stages of a run have other weights now; ``advice`` is what else can be done."""
+    for then, now in zip(recorded, current):
         if then["weights"] != now["weights"]:
+            origin = f" from '{then['source']}'" if then["source"] else ""
             raise UserError(
-                f"the frozen weights of {now['stage']} have changed since {run_dir} was begun: restore them, or change "
-                "output_folder to train with the new ones"
+                f"the frozen weights of {then['stage']}{origin} have changed since {run_dir} was begun: restore them, "
+                f"or {advice}"
             )
 
 

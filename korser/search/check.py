@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from korser.config.hparams import HParams, load_hparams
-from korser.config.schema import check_settings
-from korser.frontend.base import SAMPLE_RATE
+from korser.config.schema import check_settings, is_fitted
 from korser.runs.provenance import provenance
 from korser.search.space import SearchDimension
+from korser.testing.inputs import count
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model
 from korser.training.rehearsal import rehearse, synthetic_batch
@@ -58,12 +58,17 @@ def check_values(
 
 
 def _check(hparams: HParams, classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Rehearse training on noisy harmonics, where wrong types fail, and return the provenance of the model."""
+    """Rehearse training on noisy harmonics, where wrong types fail, and return the provenance of the model.
+
+    A head that is fitted has no training step.
+    """
     check_settings(hparams)
+    if is_fitted(hparams["head"]):
+        return provenance(hparams)
     tasks = [replace(task, classes=classes[task.name]) for task in hparams["tasks"] if task.name in classes]
     options = {**hparams, "device": "cpu", "precision": "fp32"}  # GPUs are left to the workers
     brain = EmotionBrain(model=build_model(hparams, tasks), hparams=options, tasks=tasks)
-    n_samples = max(SAMPLE_RATE, hparams["frontend"].min_length)
+    n_samples = count(hparams["frontend"], 1.0)
     pair, single = (synthetic_batch(brain, hparams["frontend"], [n_samples] * n) for n in (2, 1))
     rehearse(brain, [pair], [single], n_batches=100)
     return provenance(hparams)

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 QUIETER = (60, 90)  # dB below the loudest of a batch: a whisper beside a shout, and beyond the 80 dB of torchaudio
-MASKED_BATCH_NORM = "korser.plugins.backbones.convnet.MaskedBatchNorm"
+MASKED_BATCH_NORM = "korser.plugins.backbones.masked.MaskedBatchNorm"
 AVERAGES_OVER_TIME = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from korser.frontend.base import Frontend
 from korser.training.parts import describe, refused
 from korser.utils.errors import UserError
 
@@ -32,15 +33,16 @@ def make_optimizers(
     opt_class : callable
         ``(parameters, lr=...) -> torch.optim.Optimizer``.
     lr : float
-        Learning rate, except for stages with an ``lr`` of their own.
+        Learning rate, except for the parameters of a frontend with an ``lr`` of its own, at any depth; of nested ones
+        the innermost counts.
     fused : bool
         Whether to use the fused implementation, where ``opt_class`` has one.
     """
-    stage_lr = {p: stage.lr for stage in model.trainable_stages if stage.lr is not None for p in stage.parameters()}
+    rates = _learning_rates(model, lr)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            key = stage_lr.get(parameter, lr), parameter.dim() > 1
+            key = rates[parameter], parameter.dim() > 1
             groups.setdefault(key, []).append(parameter)
     accepted = inspect.signature(opt_class).parameters
     options = {}
@@ -55,3 +57,13 @@ def make_optimizers(
             raise UserError(f"{describe('opt_class', opt_class)} makes no torch.optim.Optimizer")
         optimizers.append((optimizer, group_lr))
     return optimizers
+
+
+def _learning_rates(module: nn.Module, lr: float) -> dict[nn.Parameter, float]:
+    """Return the learning rate of each parameter: that of the nearest enclosing frontend with an ``lr``."""
+    if isinstance(module, Frontend) and module.lr is not None:
+        lr = module.lr
+    rates = dict.fromkeys(module.parameters(recurse=False), lr)
+    for child in module.children():
+        rates |= _learning_rates(child, lr)
+    return rates

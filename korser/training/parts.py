@@ -14,7 +14,7 @@ from torch import nn
 from korser.utils.errors import UserError
 from korser.utils.files import write_text
 from korser.utils.memory import is_out_of_memory
-from korser.utils.user_code import describe_error, import_path, user_code_location
+from korser.utils.user_code import FAILURES, describe_error, import_path, user_code_location
 
 __all__ = ["describe", "errors_of", "refused"]
 
@@ -31,7 +31,7 @@ def refused(key: str, part: Any, expected: str = "") -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # user code raises anything
+    except FAILURES as error:  # user code raises anything
         if is_out_of_memory(error):
             raise
         expected = f"; expected {expected}" if expected else ""
@@ -59,7 +59,7 @@ def errors_of(parts: Mapping[str, Any], file: Path) -> Iterator[None]:
         if cause is None or isinstance(cause, UserError) or user_code_location(cause) is None:
             raise
         said = str(error)
-    except Exception as error:
+    except FAILURES as error:
         culprit, cause = _culprit(error, parts), error
         if is_out_of_memory(error) or (culprit is None and user_code_location(error) is None):
             raise

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from speechbrain.utils.distributed import infer_device
+from torch import nn
 
 from korser.corpora import LABELS, Corpus
 from korser.data.audio_cache import scan_audio
+from korser.data.bad_recordings import LengthLimits
 from korser.data.load_split import load_split
 from korser.data.split_checks import check_splits, split_notes
 from korser.data.splits import SPLITS, speaker_independent
 from korser.frontend.base import Frontend
+from korser.nn.backbone import count_trained
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory, recorded_warnings
 from korser.runs.heard import find_searches, pretrained_on_tested, read_search
@@ -26,6 +29,7 @@ from korser.training.tasks import labelled_tasks, recorded_tasks
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json, write_text
 from korser.utils.notes import NOT_PRETRAINED, searched_on_tested
+from korser.utils.user_code import import_path
 
 if TYPE_CHECKING:
     from korser.config.hparams import HParams
@@ -50,7 +54,7 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     audio = scan_audio(
         manifest["path"].tolist(),
         hparams["cache_folder"],
-        min_samples=hparams["frontend"].min_length,
+        limits=LengthLimits.of(hparams["frontend"]),
         bad_recordings=directory.bad_recordings_file,
     )
     manifest[columns] = audio[columns].to_numpy()
@@ -134,8 +138,19 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
         "tasks": json.loads(json.dumps([dataclasses.asdict(task) for task in tasks])),
         "pretrained": has_pretrained_encoders(hparams["frontend"]),
         "check_contract": hparams["check_contract"],
+        "backbone": _describe_backbone(hparams["backbone"]),
         **provenance(hparams),
         "environment": environment(hparams["device"] or infer_device()),
+    }
+
+
+def _describe_backbone(backbone: nn.Module) -> dict[str, Any]:
+    """Return what of a backbone may have been chosen by what the frontend declares, or for a number of parameters."""
+    width = getattr(backbone, "width", None)
+    return {
+        "class": import_path(backbone),
+        "width": width if isinstance(width, int) else None,
+        "trainable_parameters": count_trained(backbone),
     }
 
 

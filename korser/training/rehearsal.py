@@ -12,7 +12,7 @@ import copy
 import gc
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,22 @@ from korser.data.resident import Batch
 from korser.frontend.base import Frontend
 from korser.nn.losses import MISSING
 from korser.testing.inputs import make_batch, synthetic_utterance
+from korser.testing.returned import (
+    SIGNATURES,
+    augment_fault,
+    embedding_fault,
+    frontend_fault,
+    logits_fault,
+    loss_fault,
+    wav_augment_fault,
+)
 from korser.testing.running import copy_module
 from korser.training.parts import describe, refused
 from korser.utils.errors import UserError
 from korser.utils.memory import is_out_of_memory
 from korser.utils.seeding import seeded
 from korser.utils.text import one_line, shorten
-from korser.utils.user_code import describe_error
+from korser.utils.user_code import FAILURES, describe_error
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -43,15 +52,6 @@ if TYPE_CHECKING:
 __all__ = ["extreme_batches", "rehearse", "synthetic_batch"]
 
 logger = logging.getLogger(__name__)
-
-SIGNATURES = {
-    "frontend": "forward(x, lengths) -> features (B, T, C), lengths (B,)",
-    "backbone": "forward(features (B, T, C), lengths (B,)) -> embedding (B, output_size)",
-    "head": "forward(embedding (B, E)) -> {task: logits (B, K)}",
-    "loss": "loss(logits, labels, mix) -> joint loss, {task: loss}",
-    "augment": "(features (B, T, C), lengths (B,)) -> features, lengths, mix",
-    "wav_augment": "(x (B, T), relative lengths (B,)) -> x, relative lengths",
-}
 
 
 def rehearse(
@@ -81,7 +81,7 @@ def rehearse(
         understudy = _understudy(brain)
     except UserError:
         raise
-    except Exception as error:  # whatever a part raises that cannot be copied
+    except FAILURES as error:  # whatever a part raises that cannot be copied
         logger.info("training is not rehearsed, since a part of it cannot be copied: %s", one_line(error))
         return
     understudy.n_train_batches = n_batches
@@ -90,7 +90,7 @@ def rehearse(
             _perform(understudy, training, prediction)
         except UserError:
             raise
-        except Exception as error:  # of the backward pass, in which no part is running
+        except FAILURES as error:  # of the backward pass, in which no part is running
             if is_out_of_memory(error):
                 raise
             raise UserError(f"a training step fails: {describe_error(error)}") from error
@@ -170,18 +170,18 @@ def _understudy(brain: EmotionBrain) -> EmotionBrain:
     model.zero_grad()
     hparams = SimpleNamespace(**vars(brain.hparams))
     hparams.noprogressbar = True
-    for key, check in ("augment", _augment_fault), ("wav_augment", _wav_augment_fault):
+    for key, check in ("augment", augment_fault), ("wav_augment", wav_augment_fault):
         part = copy.deepcopy(getattr(hparams, key))
         setattr(hparams, key, None if part is None else _Watched(key, part, part, check))
-    for stage in (*([] if brain.skip_frozen else model.frozen_stages), *model.trainable_stages):
-        stage.forward = _Watched("frontend", stage, stage.forward, _frontend_fault)
+    for stage in (*([] if brain.skip_frozen else model.frozen_stages), *model.remainder.called()):
+        stage.forward = _Watched("frontend", stage, stage.forward, frontend_fault)
     size = model.backbone.output_size
     backbone, head = model.backbone, model.head
-    backbone.forward = _Watched("backbone", backbone, backbone.forward, partial(_embedding_fault, size))
-    head.forward = _Watched("head", head, head.forward, partial(_logits_fault, brain.tasks))
+    backbone.forward = _Watched("backbone", backbone, backbone.forward, partial(embedding_fault, size))
+    head.forward = _Watched("head", head, head.forward, partial(logits_fault, brain.tasks))
     if not callable(getattr(head, "loss", None)):
         raise UserError(f"{describe('head', head)} has no method loss; expected {SIGNATURES['loss']}")
-    head.loss = _Watched("head", head, head.loss, partial(_loss_fault, brain.tasks))
+    head.loss = _Watched("head", head, head.loss, partial(loss_fault, brain.tasks))
     understudy = copy.copy(brain)
     understudy.hparams, understudy.augment = hparams, hparams.augment
     understudy.modules = nn.ModuleDict({"model": model})
@@ -213,90 +213,3 @@ def _perform(brain: EmotionBrain, training: Sequence[Batch | PaddedBatch], predi
     loss = brain.validation_row()["valid_loss"]
     for schedule in brain.schedules.values():
         schedule.after_epoch(1, loss, 0.0)
-
-
-# -- what parts return -------------------------------------------------------------------------------------------------
-def _frontend_fault(result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | None:
-    if not _are_tensors(result, 2) or result[0].dim() != 3 or result[0].shape[0] != len(x):
-        return _show(result)
-    return None
-
-
-def _embedding_fault(size: int, result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | None:
-    expected = len(x), size
-    if not torch.is_tensor(result) or result.shape != expected or not result.is_floating_point():
-        return f"{_show(result)} instead of {expected}, for {len(x)} utterances and output_size={size}"
-    if result.dtype == torch.float64:
-        return f"{_show(result)}, which the head does not take"
-    return _nonfinite(result, x)
-
-
-def _logits_fault(tasks: Sequence[Task], result: Any, embedding: torch.Tensor) -> str | None:
-    if not isinstance(result, Mapping) or any(task.name not in result for task in tasks):
-        return _show(result)
-    for task in tasks:
-        logits, expected = result[task.name], (len(embedding), len(task.classes))
-        if not torch.is_tensor(logits) or logits.shape != expected or not logits.is_floating_point():
-            return f"{_show(logits)} instead of {expected} for task '{task.name}'"
-    if all((result[t.name] >= 0).all() and ((result[t.name].sum(1) - 1).abs() < 1e-3).all() for t in tasks):
-        return "probabilities, of which softmax would be taken once more"
-    return next((fault for task in tasks if (fault := _nonfinite(result[task.name], embedding))), None)
-
-
-def _loss_fault(tasks: Sequence[Task], result: Any, logits: Mapping[str, torch.Tensor], *given: Any) -> str | None:
-    if not isinstance(result, (tuple, list)) or len(result) != 2 or not isinstance(result[1], Mapping):
-        return _show(result)
-    loss, by_task = result
-    if not _is_scalar(loss):
-        return f"{_show(loss)} as joint loss instead of a tensor of shape ()"
-    if any(each.requires_grad for each in logits.values()) and not loss.requires_grad:
-        return "a joint loss without gradient"
-    for name in dict.fromkeys([*(task.name for task in tasks), *by_task]):
-        if not _is_scalar(by_task.get(name)):
-            return f"{_show(by_task.get(name))} as loss of '{name}' instead of a tensor of shape ()"
-    if given and all((given[0][task.name] != MISSING).all() for task in tasks):  # else there may be nothing to average
-        return next((fault for task in tasks if (fault := _nonfinite(loss, logits[task.name]))), None)
-    return None
-
-
-def _augment_fault(result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | None:
-    if not isinstance(result, (tuple, list)) or len(result) != 3 or not _are_tensors(result[:2], 2):
-        return _show(result)
-    features, lengths = result[:2]
-    if features.dim() != 3 or (len(features), features.shape[2]) != (len(x), x.shape[2]):
-        return f"features of shape {tuple(features.shape)} for {tuple(x.shape)}"
-    if lengths.shape != x.shape[:1] or lengths.dtype != torch.int64:
-        return f"lengths as {lengths.dtype} of shape {tuple(lengths.shape)}, expected torch.int64 of shape ({len(x)},)"
-    return None
-
-
-def _wav_augment_fault(result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | None:
-    if not _are_tensors(result, 2) or result[0].dim() != x.dim() or len(result[0]) != len(result[1]):
-        return _show(result)
-    return None
-
-
-def _are_tensors(values: Any, n: int) -> bool:
-    return isinstance(values, (tuple, list)) and len(values) == n and all(map(torch.is_tensor, values))
-
-
-def _nonfinite(result: torch.Tensor, given: torch.Tensor) -> str | None:
-    """Describe NaN and infinite values that a part makes of finite ones."""
-    if given.isfinite().all() and not result.isfinite().all():
-        return f"{(~result.isfinite()).sum()} of {result.numel()} values that are NaN or infinite"
-    return None
-
-
-def _is_scalar(value: Any) -> bool:
-    return torch.is_tensor(value) and value.dim() == 0 and value.is_floating_point()
-
-
-def _show(value: Any) -> str:
-    """Describe a value by type and shape."""
-    if torch.is_tensor(value):
-        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
-    if isinstance(value, (tuple, list)):
-        return f"({', '.join(map(_show, value))})"
-    if isinstance(value, Mapping):
-        return f"a dict with {', '.join(map(repr, value)) or 'no keys'}"
-    return repr(value) if value is None else f"a {type(value).__name__}"

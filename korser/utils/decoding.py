@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from korser.utils.errors import UserError
+from korser.utils.files import LARGEST, read_bytes
 from korser.utils.text import shorten
 
 __all__ = ["read_text"]
@@ -23,8 +24,16 @@ WORD = re.compile(r"[^\s,;|/\\\"'()\[\]{}:._=+-]+")
 PUNCTUATION = "‘’“”„«»–—…·•°§€£©®™¿¡ªº"  # common outside ASCII in text of western Europe
 
 
-def read_text(file: Path) -> str:
+def read_text(file: Path, encoding: str | None = None, option: str = "") -> str:
     """Read a text file in UTF-8, in UTF-16 with a byte order mark, or in a code page in which Excel saves CSV.
+
+    Parameters
+    ----------
+    file : Path
+    encoding : str, optional
+        A code page of Python, such as ``cp1250``; by default it is guessed.
+    option : str
+        How the user can state it, for messages.
 
     Windows saves CSV in the code page of its language: CP949 for Korean, CP1252 for languages of western Europe. Bytes
     of one are often valid in the other, so that one is chosen in which the words look right, and the log says which.
@@ -35,12 +44,14 @@ def read_text(file: Path) -> str:
         If the file is in none of these.
     """
     try:
-        data = file.read_bytes()
+        data = read_bytes(file, LARGEST["table"])
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
-    for mark, encoding in BYTE_ORDER_MARKS.items():
+    if encoding is not None:
+        return _decode_as(file, data, encoding)
+    for mark, stated in BYTE_ORDER_MARKS.items():
         if data.startswith(mark):
-            return _decode_stated(file, data, encoding)
+            return _decode_stated(file, data, stated)
     for start, name in BINARY.items():
         if data.startswith(start):
             raise UserError(f"{file} is {name}: save the table as CSV (UTF-8)")
@@ -49,7 +60,7 @@ def read_text(file: Path) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return _guess(file, data, f"row {data.count(bytes([10]), 0, error.start) + 1}")
+        return _guess(file, data, f"row {data.count(bytes([10]), 0, error.start) + 1}", option)
     garbled = [f"{word} for {_ungarbled(word)}" for word in _foreign_words(text) if _ungarbled(word)]
     if garbled:
         logger.warning("%s was saved in a wrong encoding before (%s): export it again", file, shorten(garbled))
@@ -63,7 +74,18 @@ def _decode_stated(file: Path, data: bytes, encoding: str) -> str:
         raise UserError(f"{file} begins like {encoding} but is damaged ({error.reason}): save it as UTF-8") from error
 
 
-def _guess(file: Path, data: bytes, place: str) -> str:
+def _decode_as(file: Path, data: bytes, encoding: str) -> str:
+    """Decode by the encoding that the user states."""
+    try:
+        return _universal_newlines(data.decode(encoding).removeprefix("\ufeff"))
+    except LookupError:
+        raise UserError(f"encoding={encoding}: unknown to Python; expected such as utf-8, cp949 or cp1250") from None
+    except UnicodeDecodeError as error:
+        place = f"row {data.count(bytes([10]), 0, error.start) + 1}"
+        raise UserError(f"{file} is not in the encoding {encoding} ({place}): state another one") from None
+
+
+def _guess(file: Path, data: bytes, place: str, option: str) -> str:
     best = (0.0, "", "", [])
     for encoding, name, looks_right in CODE_PAGES:
         try:
@@ -75,10 +97,11 @@ def _guess(file: Path, data: bytes, place: str) -> str:
         if score > best[0]:
             best = (score, name, text, words)
     score, name, text, words = best
+    fix = f"save it as UTF-8{f', or state its encoding by {option}' if option else ''}"
     if score < PLAUSIBLE:
-        raise UserError(f"{file} is not UTF-8 ({place}) and neither Korean CP949 nor western CP1252: save it as UTF-8")
+        raise UserError(f"{file} is not UTF-8 ({place}) and neither Korean CP949 nor western CP1252: {fix}")
     logger.warning(
-        "%s is not UTF-8: read as %s (%s); if these words are wrong, save it as UTF-8", file, name, shorten(words)
+        "!!! %s is not UTF-8: read as %s (%s); if these words are wrong, %s", file, name, shorten(words), fix
     )
     return _universal_newlines(text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import functools
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
+import pydantic
 
 from korser.utils.errors import UserError
 from korser.utils.text import one_line, shorten
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "LARGEST",
     "atomic",
     "escape_formula",
     "find_below",
@@ -179,14 +182,14 @@ def read_text(path: str | Path, fix: str = "") -> str:
         raise UserError(f"cannot read {path}: {reason}{f'; {fix}' if fix else ''}") from error
 
 
-def read_json(path: str | Path, kind: type = dict, required: Iterable[str] = ()) -> Any:
+def read_json(path: str | Path, kind: Any = dict, required: Iterable[str] = ()) -> Any:
     """Read a JSON file of a run directory.
 
     Parameters
     ----------
     path : str or Path
     kind : type
-        Of the contents, ``dict`` or ``list``.
+        Of the contents: ``dict``, ``list``, or one that pydantic checks, such as a ``TypedDict``.
     required : iterable of str
         Keys that there must be.
 
@@ -198,8 +201,7 @@ def read_json(path: str | Path, kind: type = dict, required: Iterable[str] = ())
     path = Path(path)
     try:
         values = json.loads(read_bytes(path, LARGEST["json"]))
-        if not isinstance(values, kind):
-            raise ValueError(f"it holds {json.dumps(values)[:40]}, expected a {kind.__name__}")
+        _require_type(values, kind)
         missing = [key for key in required if key not in values]
         if missing:
             raise ValueError(f"no '{missing[0]}'")
@@ -217,6 +219,25 @@ def read_json(path: str | Path, kind: type = dict, required: Iterable[str] = ())
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
+
+
+def _require_type(values: Any, kind: Any) -> None:
+    """Raise a ValueError that names the first value that has not the type that a file states for it."""
+    try:
+        _adapter(kind).validate_python(values)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        expected = first["msg"].replace("Input should be", "expected")
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise ValueError(f"no '{place}'") from None
+        given = json.dumps(first["input"], ensure_ascii=False)[:40]
+        raise ValueError(f"{place}={given}: {expected}" if place else f"it holds {given}, {expected}") from None
+
+
+@functools.cache
+def _adapter(kind: Any) -> pydantic.TypeAdapter:
+    return pydantic.TypeAdapter(kind)
 
 
 def read_npy(path: str | Path) -> np.ndarray:

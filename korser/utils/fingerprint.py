@@ -37,10 +37,12 @@ from korser.utils.syntax import (
 from korser.utils.user_code import is_user_code
 
 __all__ = [
+    "ClassSource",
     "Code",
     "code_digest",
     "digest",
     "file_digest",
+    "find_class",
     "imported_code",
     "korser_digest",
     "module_digest",
@@ -207,6 +209,45 @@ def module_digest(name: str) -> str:
     if found is None or found.file is None:
         raise ModuleNotFoundError(f"module '{name}' has no source file")
     return _read(name, found).digest
+
+
+@dataclass(frozen=True)
+class ClassSource:
+    """The definition of a class.
+
+    Attributes
+    ----------
+    node : ast.ClassDef
+    bases : list of str
+        Import paths of its bases; "" for one that is not a name of the module.
+    """
+
+    node: ast.ClassDef
+    bases: list[str]
+
+
+def find_class(import_path: str) -> ClassSource | None:
+    """Find the source of a class without importing it; None for anything else."""
+    module, name = _defining_module(import_path)
+    found = _find(module)
+    tree = read_tree(found.file) if found is not None and found.file else None
+    if tree is None:
+        return None
+    package = module if found.folders else module.rpartition(".")[0]
+    paths, classes = {}, {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            paths |= {each.asname or each.name: f"{absolute_origin(node, package)}.{each.name}" for each in node.names}
+        elif isinstance(node, ast.Import):
+            paths |= {each.asname or each.name: each.name for each in node.names}
+        elif isinstance(node, ast.ClassDef):
+            paths[node.name], classes[node.name] = f"{module}.{node.name}", node
+    if name not in classes:
+        return None
+    bases = [ast.unparse(base).partition(".") for base in classes[name].bases]
+    return ClassSource(
+        classes[name], [f"{paths[first]}{dot}{rest}" if first in paths else "" for first, dot, rest in bases]
+    )
 
 
 @dataclass(frozen=True)

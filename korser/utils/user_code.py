@@ -12,12 +12,13 @@ from typing import Any
 
 from korser.utils.text import one_line
 
-__all__ = ["describe_error", "import_path", "is_reason", "is_user_code", "short_path", "user_code_location"]
+__all__ = ["FAILURES", "describe_error", "import_path", "is_reason", "is_user_code", "short_path", "user_code_location"]
 
 KORSER = Path(__file__).parents[1]
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 MAX_MESSAGE = 300  # characters
+FAILURES = (Exception, SystemExit)  # sys.exit() in a plugin is a mistake, which must not end a command without a word
 
 
 def describe_error(error: BaseException, part: Any = None, message: str | None = None) -> str:

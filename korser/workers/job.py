@@ -26,6 +26,7 @@ from korser.utils.files import lock_of
 from korser.utils.logs import is_for_users
 from korser.utils.memory import is_out_of_memory, shortage
 from korser.utils.text import one_line
+from korser.utils.user_code import FAILURES
 
 __all__ = ["LOCK_PATIENCE", "EpochCallback", "Job", "JobResult", "perform", "train_job"]
 
@@ -120,7 +121,7 @@ def _attempt(job: Job, target: Callable[[Job, EpochCallback], None], patience: f
         target(job, lambda epoch, score: stop_file.exists())
     except Pruned as error:
         return JobResult(job, "pruned", one_line(error))
-    except Exception as error:
+    except FAILURES as error:
         logger.exception("the run ended early")  # writes the traceback to the log
         if is_out_of_memory(error):
             return JobResult(job, "out of memory", one_line(error))

@@ -61,12 +61,14 @@ class TestSearched:
     """Who was searched on is not tested, or every table says so."""
 
     def test_settings_come_from_the_search(self, comparison_overrides, tmp_path):
-        search = write_search(tmp_path / "search", best={"lr": 0.02, "backbone.dropout": 0.4})
+        search = write_search(tmp_path / "search", best={"lr": 0.02, "backbone.bands.dropout": 0.4})
         settings = settings_of(comparison_overrides, search=search, models="[mel_stl.yaml, mel_mtl.yaml]")
         for planned in make_plan(settings):
             hparams = load_hparams(planned.job.yaml, planned.job.overrides)
             assert hparams["lr"] == (0.02 if planned.model == "mel_stl" else 0.003)
-            assert planned.searched == ({"lr": 0.02, "backbone.dropout": 0.4} if planned.model == "mel_stl" else {})
+            assert planned.searched == (
+                {"lr": 0.02, "backbone.bands.dropout": 0.4} if planned.model == "mel_stl" else {}
+            )
 
     def test_a_missing_search_is_logged(self, comparison_overrides, tmp_path, caplog):
         (tmp_path / "search").mkdir()

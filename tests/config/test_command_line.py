@@ -24,7 +24,7 @@ def test_run_options_are_parsed_as_by_speechbrain():
 @pytest.mark.parametrize(
     ("arguments", "overrides"),
     [
-        (["--lr=0.1", "--backbone.dropout", "0.3"], {"lr": "0.1", "backbone.dropout": "0.3"}),
+        (["--lr=0.1", "--backbone.bands.dropout", "0.3"], {"lr": "0.1", "backbone.bands.dropout": "0.3"}),
         (["--data_folder=/data/a=b", "--label_map={emotion: {a b: c}}"], None),
         (["--lr", "-1", "--seed=2"], {"lr": "-1", "seed": "2"}),
         (["--skip_nonfinite_grads=false", "--noprogressbar"], {"skip_nonfinite_grads": "false", "noprogressbar": True}),

@@ -105,7 +105,9 @@ WRONG_FRONTENDS = {
         ("Frontend", SUPER, "pass\nimport librosaa"),
         "cannot import wrong_8.Conv: {file}:8, in <module>: ModuleNotFoundError: No module named 'librosaa'",
     ),
-    "no Python": (("Frontend", SUPER, "x ="), "wrong_9.Conv: {file}:7: SyntaxError: invalid syntax"),
+    "exit at import": (("Frontend", SUPER, "pass\nraise SystemExit(3)"), "cannot import wrong_9.Conv: {file}:8, in"),
+    "exit": (("Frontend", "raise SystemExit(3)", LAYER), "{file}:6, in __init__: SystemExit: 3"),
+    "no Python": (("Frontend", SUPER, "x ="), "wrong_11.Conv: {file}:7: SyntaxError: invalid syntax"),
 }
 
 
@@ -156,9 +158,12 @@ def test_settings_are_read_only_and_replace_loads_what_depends_on_them_again():
         hparams["backbone.dropout"] = 0.5
     with pytest.raises(UserError, match="settings are read-only"):
         hparams.name = "other"
-    changed = hparams.replace({"backbone.dropout": 0.5}, n_epochs=1)
+    changed = hparams.replace({"backbone.bands.dropout": 0.5}, n_epochs=1)
     assert (changed["n_epochs"], changed["epoch_counter"].limit, changed["backbone"].dropout.p) == (1, 1, 0.5)
-    assert changed.run_name == load_hparams(HPARAMS / "mel_stl.yaml", {"n_epochs": 1, "backbone.dropout": 0.5}).run_name
+    assert (
+        changed.run_name
+        == load_hparams(HPARAMS / "mel_stl.yaml", {"n_epochs": 1, "backbone.bands.dropout": 0.5}).run_name
+    )
     assert hparams["n_epochs"] == 4
     assert (
         changed.replace(backbone="!new:korser.plugins.backbones.convnet.ConvNet {in_channels: 80, frame_rate: 100}")[
@@ -215,9 +220,13 @@ def test_a_setting_without_effect_is_refused_or_if_a_base_states_it_ignored(tmp_
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"emotion_weight": "null"}, "weight of task 'emotion' is None: .* .in emotion: .*<emotion_weight>"),
-        ({"emotion.name": "[1]"}, r"name of a task is \[1\]: expected the name of a column"),
-        ({"backbone.dropout": "1.5"}, "dropout probability .* but got 1.5.*in backbone: !new:korser.*dropout: 1.5"),
+        ({"emotion_weight": "null"}, "emotion.weight=null .!ref <emotion_weight>.: expected a number"),
+        ({"emotion_weight": "-1"}, "weight of task 'emotion' is -1: .* .in emotion: .*<emotion_weight>"),
+        ({"emotion.name": "[1]"}, r"emotion.name=\[1\]: expected text .argument of korser.Task"),
+        (
+            {"backbone.bands.dropout": "1.5"},
+            "dropout probability .* but got 1.5.*in backbone: !apply:korser.*dropout: 1.5",
+        ),
         ({"epoch_counter.limit": "text"}, "invalid literal .*in epoch_counter: .*limit: text"),
         ({"seed": "9" * 30}, "seed=9+: expected an integer >= 0 and < 2"),
     ],

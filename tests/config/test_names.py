@@ -132,9 +132,9 @@ def test_two_modules_of_one_name(tmp_path):
 @pytest.mark.parametrize(
     "file, overrides",
     [
-        ("mel_stl", {"lr": 1, "debug": True, "backbone.dropout": 0.1}),
+        ("mel_stl", {"lr": 1, "debug": True, "backbone.bands.dropout": 0.1}),
         ("search", {"space.lr": [1], "overrides.n_epochs": 3, "seed": 2}),
-        ("compare", {"overrides.backbone.dropout": 0.1, "folds": 6}),
+        ("compare", {"overrides.backbone.bands.dropout": 0.1, "folds": 6}),
         ("probe", {"split.hold_out": "sentence"}),
         ("pretrain_nano", {"grad_accumulation_factor": 2, "config.layerdrop": 0.1}),
     ],

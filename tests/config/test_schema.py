@@ -45,6 +45,7 @@ def errors_of(hparams, **changes):
         ("split", {"protocol": "speaker_kfold"}, "write 'split.protocol: speaker_kfold'"),
         ("tasks", ["emotion"], "tasks=[emotion]: expected a list of korser.Task objects"),
         ("device", "gpu0", "device=gpu0: cannot use this device: "),
+        ("device", "meta", "device=meta: expected cpu, cuda, cuda:N or mps, as far as this machine has them"),
         ("ckpt_interval_steps", 3, "ckpt_interval_steps=3: expected 0, since ckpt_interval_minutes is set"),
         ("debug_epochs", 0, "debug_epochs=0: expected an integer >= 1"),
         ("split", functools.partial(print), "split=partial: expected !name:korser.data.splits.assign_splits {protocol"),

@@ -249,7 +249,15 @@ def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
     [
         ("file,emotion\na.wav,joy\n", "no column 'path'.*file, emotion"),
         ("path\na.wav\nnone.wav\n", "row 3: file not found: none.wav in [^ ]*$"),
-        ("path\nx.wav\nb.wav\ny.wav\nz.wav\n", r"row 2: file not found: x.wav in [^ ]* \(and 2 more of 4\)$"),
+        (
+            "path\nx.wav\nb.wav\ny.wav\nz.wav\n",
+            r"rows 2, 4, 5: file not found: x.wav, y.wav, z.wav in .* .3 of 4 files.$",
+        ),
+        (
+            "path,start,end\nx.wav,1,2\ny.wav,2,3\n",
+            r"rows 2, 3: file not found: x.wav, y.wav in .* .2 of 2 files.$",
+        ),
+        ("path,start,end\n.,1,2\n", r"row 2: not a file: \. in"),
         ("path,emotion\na.wav,joy\n,joy\n", "row 3: the path is empty"),
         ("path,id\na.wav,x\nb.wav,y\nc.wav,x\n", "rows 2, 4: id 'x' is used 2 times"),
         ("path\na.wav\nb.wav\na.wav\n", "rows 2, 4: id 'a' is used 2 times"),
@@ -311,10 +319,42 @@ def test_the_encoding_is_chosen_by_what_its_words_look_like(tmp_path, encoding, 
     make(tmp_path, text, files=files, encoding=encoding)
     assert load_corpus("csv", tmp_path).data["emotion"].tolist() == list(labels)
     assert [message for message in caplog.messages if "read as" in message] == (
-        [f"{tmp_path}/manifest.csv is not UTF-8: read as {name}; if these words are wrong, save it as UTF-8"]
+        [
+            f"!!! {tmp_path}/manifest.csv is not UTF-8: read as {name}; if these words are wrong, save it as UTF-8, or "
+            "state its encoding by --corpus_options='{encoding: cp1250}'"
+        ]
         if name
         else []
     )
+
+
+def test_the_encoding_can_be_stated(tmp_path, caplog):
+    make(tmp_path, "path,emotion\na.wav,złość\nb.wav,zdziwienie\n", encoding="cp1250")
+    corpus = load_corpus("csv", tmp_path, corpus_options={"encoding": "cp1250"})
+    assert corpus.classes["emotion"] == ("zdziwienie", "złość") and not caplog.messages
+    for encoding, said in (
+        ("cp9999", "encoding=cp9999: unknown to Python"),
+        ("utf-8", "manifest.csv is not in the encoding utf-8 .row 2.: state another one"),
+        (1250, "corpus_options.encoding=1250: expected the name of an encoding"),
+    ):
+        with pytest.raises(UserError, match=said):
+            load_corpus("csv", tmp_path, corpus_options={"encoding": encoding})
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "renames"),
+    [
+        ("gender", ("f", "Female", "f", "male"), "{Female: f}"),
+        ("intensity", ("1", "2", "1,0", "1"), '{"1,0": 1}'),
+        ("intensity", ("0.5", "1", "0,50", "0.5"), '{"0,50": 0.5}'),
+    ],
+)
+def test_labels_that_are_likely_the_same_are_told(tmp_path, caplog, task, labels, renames):
+    files = [f"{i}.wav" for i in range(len(labels))]
+    rows = "".join(f"{file};{label}\n" for file, label in zip(files, labels))
+    load_corpus("csv", make(tmp_path, f"path;{task}\n{rows}", files=files))
+    (message,) = [message for message in caplog.messages if "likely the same" in message]
+    assert message.startswith(f"classes of {task} are likely the same") and f"{{{task}: {renames}}}" in message
 
 
 def test_a_file_that_was_saved_in_a_wrong_encoding_is_reported(tmp_path, caplog):
@@ -350,7 +390,7 @@ def test_decimals_of_a_scale_and_names_like_missing_values_are_kept(tmp_path, ca
     make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
     assert load_corpus("csv", tmp_path).data["emotion"].tolist() == labels
     assert sorted(caplog.messages) == [
-        "classes of emotion differ only in capitals, spaces or zeros; to merge them: "
+        "classes of emotion are likely the same (capitals, spaces, numbers or short forms); to merge them: "
         "--label_map='{emotion: {0.50: 0.5}}'",
         "emotion 'NA' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {NA: null}}'",
         "emotion 'none' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {none: null}}'",

@@ -159,6 +159,7 @@ def test_a_wrong_length_in_the_header_is_not_believed(tmp_path, kind, chunk, len
         ({"format": "FLAC", "subtype": "PCM_16"}, 0.3),
         ({"format": "MP3", "subtype": "MPEG_LAYER_III"}, 0.4),
         ({"format": "OGG", "subtype": "VORBIS"}, 0.3),
+        ({"format": "W64", "subtype": "PCM_16"}, 0.49),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -172,6 +173,28 @@ def test_a_truncated_file_is_read_as_far_as_it_goes(tmp_path, options, found):
     assert notes(tmp_path / "a") == [("truncated", f"{said} stated, {seconds:.2f} s found")]
     (tmp_path / "a").write_bytes(data)
     assert notes(tmp_path / "a") == []
+
+
+def test_damage_in_the_middle_is_noted(tmp_path):
+    x = np.random.default_rng(0).uniform(-0.3, 0.3, 32000)
+    for options in ({"format": "OGG", "subtype": "VORBIS"}, {"format": "MP3", "subtype": "MPEG_LAYER_III"}):
+        data = encoded(x, **options)
+        middle = slice(len(data) // 2, len(data) // 2 + 1000)
+        (tmp_path / "a").write_bytes(data[: middle.start] + bytes(1000) + data[middle.stop :])
+        ((code, text),) = notes(tmp_path / "a")
+        assert code == "truncated" and text.startswith("2.00 s stated, ") and read_audio(tmp_path / "a").any()
+    data = encoded(x, format="CAF", subtype="PCM_16")
+    (tmp_path / "a").write_bytes(data[:20000] + data[24000:])
+    assert notes(tmp_path / "a") == [("truncated", "2.00 s stated, 1.87 s found")]
+
+
+def test_a_file_called_pcm_that_is_none(tmp_path):
+    for options in ({"format": "MP3", "subtype": "MPEG_LAYER_III"}, {"format": "CAF", "subtype": "PCM_16"}):
+        (tmp_path / "a.pcm").write_bytes(encoded(tone(1.0), **options))
+        assert len(read_audio(tmp_path / "a.pcm")) == 16000
+    samples = np.array([-1, -1, -1, 3] * 400, "<i2")  # begins like a frame of MP3
+    samples.tofile(tmp_path / "b.pcm")
+    assert len(read_audio(tmp_path / "b.pcm")) == 1600
 
 
 def test_streams_without_an_index_are_read_completely(tmp_path):

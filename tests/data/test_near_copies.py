@@ -59,13 +59,20 @@ def test_every_kind_of_near_copy_is_found(tmp_path):
     groups = ["train"] * len(originals) + ["test"] * (len(made) + len(others))
     expected = [(i, i + len(originals)) for i in range(len(originals))]
     for _ in range(2):  # with computed and with stored fingerprints
-        assert find_near_copies(table, groups, tmp_path / "cache") == expected
-    assert find_near_copies(table, ["train"] * len(table), tmp_path / "cache") == []
+        assert find_near_copies(table, groups, tmp_path / "cache") == (expected, 0)
+    assert find_near_copies(table, ["train"] * len(table), tmp_path / "cache") == ([], 0)
+
+
+def test_pairs_beyond_the_most_similar_ones_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("korser.data.near_copies.MAX_CANDIDATES", 1)
+    waveforms = {name: gain * speech(0) for name, gain in (("a", 1), ("b", 0.5), ("c", 0.25))}
+    found, n_left_out = find_near_copies(scanned(tmp_path, waveforms), list("abc"), tmp_path / "cache")
+    assert len(found) == 1 and n_left_out == 2
 
 
 def test_silence_and_short_files_are_no_copies(tmp_path):
     waveforms = {"silence": np.zeros(8000), "more": np.zeros(9000), "click": np.eye(1, 20)[0], "tick": np.eye(1, 30)[0]}
-    assert find_near_copies(scanned(tmp_path, waveforms), list("abcd"), tmp_path / "cache") == []
+    assert find_near_copies(scanned(tmp_path, waveforms), list("abcd"), tmp_path / "cache") == ([], 0)
 
 
 def test_hum_and_an_offset_do_not_make_copies():
@@ -83,7 +90,7 @@ def test_takes_of_one_sentence_by_one_actor_are_no_copies(corpus, tmp_path):
     data = load_corpus(corpus, SHARED / corpus).data
     data = data[data["speaker"].isin(sorted(data["speaker"].unique())[:3])].reset_index(drop=True)
     table = scan_audio(data["path"].tolist(), tmp_path / "cache").reset_index(drop=True)
-    assert find_near_copies(table, data["id"], tmp_path / "cache") == []
+    assert find_near_copies(table, data["id"], tmp_path / "cache") == ([], 0)
     if corpus == "ravdess":  # the closest takes of actors 1 to 3, far below the threshold
         takes = data[data["id"].isin(["03-01-01-01-02-01-01", "03-01-01-01-02-02-01"])].index
         a, b = (torch.from_numpy(soundfile.read(data["path"][i], dtype="float32")[0]) for i in takes)

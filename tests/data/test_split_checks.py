@@ -1,6 +1,7 @@
 """Copies, the identity of speakers, and sentences that tell the label."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from made_corpus import corpus
@@ -64,6 +65,12 @@ def test_near_copies_are_a_warning_between_splits_and_between_speakers(tmp_path)
     assert near_copies(table, tmp_path / "cache") is None  # of one speaker in one split
     table["speaker"] = None
     assert near_copies(table, tmp_path / "cache") is None
+
+
+def test_near_copies_that_are_not_searched_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("korser.data.split_checks.find_near_copies", lambda *_: ([], 7))
+    note = near_copies(pd.DataFrame({"split": ["train"], "speaker": ["a"]}), tmp_path)
+    assert note.code == "near_copies_not_searched" and "only the 2000 most similar of 2007 pairs" in note.text
 
 
 def test_a_speaker_with_two_genders_is_a_warning():

@@ -85,7 +85,9 @@ def test_documented_command_is_valid(page, words, recipe_stops, monkeypatch):
     arguments = words[2:] if words[0] == "korser" else words[1:]
     if arguments[0].startswith("my_"):
         pytest.skip("test_examples.py runs it")
-    arguments = [re.sub(HUB_ID, "nano", word.replace("hparams/", "")) for word in arguments]
+    arguments = [word.replace("hparams/", "") for word in arguments]
+    if command != "probe":  # which loads no checkpoint before it begins to work
+        arguments = [re.sub(HUB_ID, "nano", word) for word in arguments]
     monkeypatch.setattr(sys, "argv", ["korser", command, *arguments])
     with pytest.raises(Parsed):
         importlib.import_module(f"korser.recipes.{command}").main(arguments)

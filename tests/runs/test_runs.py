@@ -1,5 +1,6 @@
 """Which runs are read, which belong together, and what is refused."""
 
+import json
 import logging
 
 import numpy as np
@@ -50,7 +51,10 @@ def test_folds_of_a_manifest_are_told_apart(tmp_path):
         (lambda path: (path / "metrics.json").unlink(), "no complete run below .1 incomplete"),
         (lambda path: (path / "run.json").write_text("{"), "run.json is damaged"),
         (lambda path: (path / "run.json").write_text("{}"), "run.json is damaged .no 'model'."),
-        (lambda path: (path / "run.json").write_text("null"), "run.json is damaged .it holds null, expected a dict."),
+        (
+            lambda path: (path / "run.json").write_text("null"),
+            "run.json is damaged .it holds null, expected a valid dictionary.",
+        ),
         (lambda path: (path / "metrics.json").write_text("[1]"), "metrics.json is damaged .it holds .1., expected"),
         (lambda path: (path / "hparams.yaml").write_text("a: ["), "hparams.yaml is not valid YAML"),
         (lambda path: (path / "hparams.yaml").unlink(), "cannot read .*hparams.yaml"),
@@ -60,6 +64,43 @@ def test_bad_folders_are_named(tmp_path, spoil, message):
     spoil(write_run(tmp_path, "mel_stl"))
     with pytest.raises(UserError, match=message):
         load_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("run.json", {"seed": "one"}, 'seed="one": expected a valid integer'),
+        ("run.json", {"corpus": ["made"]}, r'corpus=["made"]: expected a valid string'),
+        ("run.json", {"code": [1]}, "code=[1]: expected a valid dictionary"),
+        ("run.json", {"tasks": {"emotion": 1}}, 'tasks={"emotion": 1}: expected a valid list'),
+        ("run.json", {"tasks": [{"name": "emotion"}]}, "no 'tasks.0.ordinal'"),
+        ("run.json", {"frozen": [{"stage": "a", "weights": 1}]}, "no 'frozen.0.source'"),
+        ("run.json", {"warnings": ["RANDOM SPLIT"]}, 'warnings.0="RANDOM SPLIT": expected'),
+        ("run.json", {"environment": {"versions": {"torch": 2.1}}}, "environment.versions.torch=2.1: expected"),
+        ("metrics.json", {"best_epoch": "last"}, 'best_epoch="last": expected a valid integer'),
+        ("metrics.json", {"test": {"emotion": [0.5]}}, "test.emotion=[0.5]: expected"),
+        (
+            "metrics.json",
+            {"test": {"emotion": {"n": 1, "n_speakers": 1, "classes": [], "uar": {"value": ".5"}}}},
+            'test.emotion.uar.value=".5": expected a valid number',
+        ),
+        ("cost.json", {"train_seconds": "long"}, 'train_seconds="long": expected a valid number'),
+        ("cost.json", {"macs_not_counted": "LSTM"}, 'macs_not_counted="LSTM": expected a valid list'),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named_with_file_and_key(tmp_path, name, change, said):
+    file = write_run(tmp_path, "mel_stl") / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(UserError) as error:
+        load_runs(tmp_path)
+    assert str(error.value).startswith(f"{file} is damaged ({said}") and "\n" not in str(error.value)
+
+
+def test_a_missing_metric_is_named(tmp_path):
+    write_run(tmp_path, "mel_stl")
+    (run,) = load_runs(tmp_path)
+    with pytest.raises(UserError, match=r"metrics.json is damaged .no 'test.emotion.uar'.: delete it and train again"):
+        run.result("emotion", "uar")
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -65,7 +65,7 @@ def test_the_weight_of_a_task_without_labels_is_not_searched(options, without_ch
         ({"space.lr": "[fast]"}, "space.lr, value 'fast': "),
         ({"space.batch_size": "{low: 0, high: 4}"}, "space.batch_size, value 0: "),
         ({"space.opt_class.betas": "[a]"}, "space.opt_class.betas, value 'a': opt_class: torch.optim.adamw.AdamW: "),
-        ({"space.backbone.dropuot": "[0.1]"}, "did you mean 'dropout'"),
+        ({"space.backbone.bands.dropuot": "[0.1]"}, "did you mean 'dropout'"),
         ({"space.lr": "{low: 0.1, high: 1}"}, "space.lr is a range without steps"),
         ({"overrides.n_epoch": "3"}, "did you mean 'n_epochs'"),
         ({"overrides.split.valid": "0"}, "split protocol speaker_holdout: the validation split is empty"),

@@ -20,8 +20,11 @@ def options(tiny, monkeypatch):
 
 
 def test_best_settings_of_a_model_in_another_folder(options, tmp_path):
-    (tmp_path / "mine.yaml").write_text("base: mel_mtl.yaml\nbackbone.dropout: 0.2\n")
-    options |= {"model": str(tmp_path / "mine.yaml"), "space": "{lr: [0.001, 0.01], backbone.dropout: [0.1, 0.3]}"}
+    (tmp_path / "mine.yaml").write_text("base: mel_mtl.yaml\nbackbone.bands.dropout: 0.2\n")
+    options |= {
+        "model": str(tmp_path / "mine.yaml"),
+        "space": "{lr: [0.001, 0.01], backbone.bands.dropout: [0.1, 0.3]}",
+    }
     options["overrides.opt_class"] = "!name:torch.optim.SGD {momentum: 0.9}"
     search(settings_of(options), FakeWorkers())
     folder = folder_of(options, "mine")
@@ -29,7 +32,7 @@ def test_best_settings_of_a_model_in_another_folder(options, tmp_path):
     hparams = load_hparams(folder / "mine-best.yaml")
     assert hparams["lr"] == best["lr"] and hparams["opt_class"].keywords == {"momentum": 0.9}
     dropout = {m.p for m in hparams["backbone"].modules() if type(m).__name__.startswith("Dropout")}
-    assert dropout == {best["backbone.dropout"]}
+    assert dropout == {best["backbone.bands.dropout"]}
     assert hparams["searched_in"] == [str(folder.resolve())]
     # a search that begins with the settings of another one names both
     again = {**options, "model": str(folder / "mine-best.yaml"), "space": "{lr: [0.001, 0.01]}"}

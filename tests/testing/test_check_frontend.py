@@ -13,7 +13,7 @@ from torch import nn
 from korser import cli
 from korser.frontend.base import Chain, Frontend
 from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
-from korser.plugins.backbones.convnet import MaskedBatchNorm
+from korser.plugins.backbones.masked import MaskedBatchNorm
 from korser.testing import Check, check_frontend
 from korser.testing.running import Candidate
 

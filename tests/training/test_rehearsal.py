@@ -89,6 +89,8 @@ class Double(Mean):
     def forward(self, x, lengths): return super().forward(x, lengths).double()
 class Raises(Mean):
     def forward(self, x, lengths): return x @ x
+class Exits(Mean):
+    def forward(self, x, lengths): raise SystemExit("no data")
 
 def crops(x, lengths): return x[:, :5], lengths.clamp(max=5)
 def halves(x, lengths): return x[:1], lengths[:1], None
@@ -139,6 +141,7 @@ MISTAKES = {
     ("opt_class", "!name:parts.Step"): "opt_class: parts.Step makes no torch.optim.Optimizer",
     ("backbone", BACKBONE.format("OnlyX")): "backbone: parts.OnlyX: forward(x) does not take its arguments" + EMBEDDING,
     ("backbone", BACKBONE.format("Squeezes")): "backbone: parts.Squeezes: forward returned a tensor of shape (4,) and",
+    ("backbone", BACKBONE.format("Exits")): "in forward: SystemExit: no data",
     ("backbone", BACKBONE.format("Raises")): "parts.py:75, in forward: RuntimeError: ",
     (
         "backbone",
@@ -158,7 +161,7 @@ MISTAKES = {
     ("opt_class", f"!name:{TORCH}AdamW {{betas: a}}"): "opt_class: torch.optim.adamw.AdamW: ",
     ("opt_class", f"!name:{TORCH}LBFGS"): "opt_class: torch.optim.lbfgs.LBFGS: TypeError: LBFGS.step() missing 1 req",
     ("lr_scheduler", "!name:parts.Constant"): "lr_scheduler: parts.Constant cannot be saved in checkpoints",
-    ("lr_scheduler", "!name:parts.ByEpoch"): "lr_scheduler: parts.ByEpoch: parts.py:88, in ",
+    ("lr_scheduler", "!name:parts.ByEpoch"): "lr_scheduler: parts.ByEpoch: parts.py:90, in ",
     (
         "lr_scheduler",
         f"!name:{TORCH}lr_scheduler.StepLR {{step_size: a}}",

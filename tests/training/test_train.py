@@ -43,7 +43,10 @@ def test_a_run_directory_is_complete(reference):
     _, run_dir = reference
     assert all((run_dir / name).exists() for name in RUN_FILES)
     assert not (run_dir / "checkpoints").exists()
-    assert re.fullmatch("[0-9a-f]{16}", read_json(run_dir / "run.json")["environment"]["korser_source"])
+    info = read_json(run_dir / "run.json")
+    assert re.fullmatch("[0-9a-f]{16}", info["environment"]["korser_source"])
+    assert info["backbone"]["class"] == "korser.plugins.backbones.convnet.ConvNet" and info["backbone"]["width"] == 128
+    assert 0 < info["backbone"]["trainable_parameters"] < read_json(run_dir / "cost.json")["trainable_parameters"]
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert set(metrics["test"]) == {"emotion", "gender", "intensity"}
     assert "qwk" in metrics["test"]["intensity"]

@@ -32,6 +32,7 @@ from korser.reporting.figures.style import NothingToDraw, Style, finish, with_ha
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
+from korser.runs.records import ComparisonRecord
 from korser.search.summary import search_caveats
 from korser.utils.errors import UserError
 from korser.utils.files import atomic, find_below, read_json, write_json
@@ -110,7 +111,7 @@ def draw_all(
         if not searches and not probes:
             raise
         runs = []
-    made = [read_json(path) for path in find_below(folders, COMPARISON_FILE)]
+    made = [read_json(path, ComparisonRecord) for path in find_below(folders, COMPARISON_FILE)]
     mark_searched(runs, made)
     groups = gather(runs, metric, made)
     if not groups:

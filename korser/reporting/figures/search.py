@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from korser.reporting.figures.group import Drawing
 from korser.reporting.figures.style import COLOUR_MAP, SMALL_SIZE, NothingToDraw, Style, grid, heat_map, wrap
 from korser.runs.directory import SEARCH_FILE
+from korser.runs.records import SEARCH_RESULTS, SearchRecord
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json
 
@@ -35,7 +36,7 @@ def find_searches(folders: str | Path | Sequence[str | Path]) -> list[tuple[dict
         if missing:
             raise UserError(f"{path.parent}/trials.csv has no column {missing.pop()}: search again")
         complete = trials[trials["state"] == "complete"].assign(valid_uar=lambda t: pd.to_numeric(t["valid_uar"]))
-        search = read_json(path)
+        search = read_json(path, SearchRecord, SEARCH_RESULTS)
         settings = [name for name in search["space"] if name in complete]
         values = complete[settings].astype(object)
         complete[settings] = values.where(values.notna(), "null")  # written as an empty cell

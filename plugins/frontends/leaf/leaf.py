@@ -138,7 +138,7 @@ class Leaf(Frontend):
             frame_rate=sample_rate / hop,
             in_channels=in_channels,
             input_rate=sample_rate,
-            frequency_axis=audio,
+            frequency_axis=in_channels is None,
             lr=lr,
         )
         self.fast = audio and implementation == "auto"

@@ -24,7 +24,7 @@ from korser.utils.errors import UserError
 
 __all__ = ["SpectrogramTransformer"]
 
-PADDINGS = ("utterance", "full")
+PADDINGS = ("full", "utterance")
 N_FFT = 512
 N_TOKENS = 2  # of the whole input, before the patches
 
@@ -41,16 +41,15 @@ class SpectrogramTransformer(EncoderFamily):
     n_layers : int
     implementation : str
     padding : str
-        "utterance": the spectrogram and the positional embeddings are cut to the utterance, and patches attend to
-        those of the utterance. "full": the spectrogram is padded to the length of the checkpoint's training
-        (10.24 s for AudioSet), as its feature extractor does, and patches attend to all; the output is cut.
+        "full": the spectrogram is padded to the length of the checkpoint's training (10.24 s for AudioSet), as its
+        feature extractor does, and patches attend to all; the output is cut to the utterance. "utterance": the
+        spectrogram and the positional embeddings are cut to the utterance, and patches attend to those of the
+        utterance, as the paper adapts the model to shorter inputs before fine-tuning.
     """
 
     settings = ("padding",)
 
-    def __init__(
-        self, checkpoint: Checkpoint, *, n_layers: int, implementation: str, padding: str = "utterance"
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, n_layers: int, implementation: str, padding: str = "full") -> None:
         if padding not in PADDINGS:
             raise UserError(f"padding={padding!r}: expected {' or '.join(map(repr, PADDINGS))}")
         config = checkpoint.config

@@ -107,12 +107,8 @@ class Whisper(EncoderFamily):
 
     def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
         """See :meth:`EncoderFamily.parts_to_freeze`."""
-        parts = [self.model.conv1, self.model.conv2]
-        return (
-            parts
-            if freeze == "feature_extractor"
-            else [*parts, self.model.embed_positions, *self.model.layers[:freeze]]
-        )
+        layers = [] if freeze == "feature_extractor" else self.model.layers[:freeze]
+        return [self.model.conv1, self.model.conv2, *layers]
 
 
 def cut(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:

@@ -1,0 +1,288 @@
+"""The types of the values in the JSON files of runs, searches and comparisons.
+
+:func:`korser.utils.files.read_json` refuses other types. A key that is not marked as required may be missing, and there
+may be more keys: the files of other versions are read, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ConfigDict
+from typing_extensions import NotRequired, Required, TypedDict  # of typing: pydantic takes them from Python 3.12 on
+
+__all__ = [
+    "SEARCH_RESULTS",
+    "ComparisonRecord",
+    "ConditionRecord",
+    "Cost",
+    "Metrics",
+    "RunInfo",
+    "SearchRecord",
+    "StageParameters",
+]
+
+LOOSE = ConfigDict(strict=True, extra="allow")
+
+
+class NoteRecord(TypedDict):
+    """A :class:`korser.utils.notes.Note`."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+
+    code: str
+    text: str
+
+
+# -- run.json ----------------------------------------------------------------------------------------------------------
+class TaskRecord(TypedDict):
+    """A :class:`korser.nn.tasks.Task`."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    weight: NotRequired[float]
+    ordinal: bool
+    classes: list[str]
+
+
+class StageRecord(TypedDict, total=False):
+    """A frontend with weights of its own."""
+
+    __pydantic_config__ = LOOSE
+
+    stage: str
+    source: Required[str | None]
+    config: Required[str | None]
+
+
+class FrozenStageRecord(StageRecord):
+    """A frozen frontend."""
+
+    stage: Required[str]
+    weights: Required[str]
+
+
+class CheckpointRecord(TypedDict):
+    """A checkpoint of an encoder."""
+
+    __pydantic_config__ = LOOSE
+
+    name: str
+    revision: str | None
+    version: str | None
+
+
+class Environment(TypedDict, total=False):
+    """Machine and libraries."""
+
+    __pydantic_config__ = LOOSE
+
+    python: str
+    platform: str
+    device: str
+    threads: int
+    command: list[str]
+    versions: dict[str, str | None]
+    korser_source: str
+
+
+class RunInfo(TypedDict, total=False):
+    """``run.json``."""
+
+    __pydantic_config__ = LOOSE
+
+    model: str
+    yaml_folders: list[str]
+    working_folder: str
+    corpus: str
+    synthetic: bool
+    identified_by_folder: bool
+    protocol: str
+    speaker_independent: bool
+    searched_on: list[str]
+    warnings: list[NoteRecord]
+    seed: int
+    tasks: list[TaskRecord]
+    pretrained: bool | None
+    check_contract: bool
+    settings: str
+    settings_except_epochs: str
+    code: dict[str, str]
+    files: dict[str, str]
+    frozen: list[FrozenStageRecord]
+    initialised_from: list[StageRecord]
+    checkpoints: list[CheckpointRecord]
+    environment: Environment
+    signature: str | None
+
+
+# -- metrics.json, cost.json and others --------------------------------------------------------------------------------
+class Entry(TypedDict, total=False):
+    """A metric, or the recall of a class."""
+
+    __pydantic_config__ = LOOSE
+
+    value: Required[float | None]
+    low: Required[float | None]
+    high: Required[float | None]
+    note: str
+    n: int
+    n_speakers: int
+
+
+class TaskMetrics(TypedDict, total=False):
+    """What :func:`korser.metrics.evaluate.evaluate_predictions` returns for a task."""
+
+    __pydantic_config__ = LOOSE
+
+    n: Required[int]
+    n_speakers: Required[int]
+    classes: Required[list[str]]
+    confusion: list[list[int]]
+    accuracy: Entry
+    uar: Entry
+    macro_f1: Entry
+    qwk: Entry
+    mae: Entry
+    ece: Entry
+    recall: dict[str, Entry]
+    cautions: list[NoteRecord]
+
+
+class Metrics(TypedDict, total=False):
+    """``metrics.json``."""
+
+    __pydantic_config__ = LOOSE
+
+    valid: dict[str, TaskMetrics]
+    test: dict[str, TaskMetrics]
+    best_epoch: int | None
+    warnings: list[NoteRecord]
+
+
+class Cost(TypedDict, total=False):
+    """``cost.json``."""
+
+    __pydantic_config__ = LOOSE
+
+    parameters: int
+    trainable_parameters: int
+    train_seconds: float
+    peak_memory_bytes: int
+    peak_memory_of: str
+    device: str
+    macs_per_second: float | None
+    macs_not_counted: list[str]
+
+
+class Quantity(TypedDict):
+    """A quantity of a frontend before and after training."""
+
+    __pydantic_config__ = LOOSE
+
+    unit: str
+    initial: list[float]
+    trained: list[float]
+
+
+class StageParameters(TypedDict):
+    """An entry of ``interpretable_parameters.json``."""
+
+    __pydantic_config__ = LOOSE
+
+    stage: str
+    quantities: dict[str, Quantity]
+
+
+class ConditionRecord(TypedDict):
+    """An entry of ``robustness/conditions.json``."""
+
+    __pydantic_config__ = LOOSE
+
+    name: str
+    kind: str
+    value: float | None
+    unit: str
+    made_from: str
+
+
+# -- search.json and comparison.json -----------------------------------------------------------------------------------
+class RunnerUp(TypedDict):
+    """The second best trial of a search."""
+
+    __pydantic_config__ = LOOSE
+
+    settings: dict[str, Any]
+    valid_uar: float
+    difference: float
+    low: float | None
+    high: float | None
+    n_speakers: int
+    verdict: str
+    note: str
+
+
+class SearchedData(TypedDict):
+    """The data of a search."""
+
+    __pydantic_config__ = LOOSE
+
+    data_folder: str
+    split: NotRequired[dict[str, Any]]
+
+
+class SearchRecord(TypedDict, total=False):
+    """``search.json``."""
+
+    __pydantic_config__ = LOOSE
+
+    model: str
+    corpus: str
+    synthetic: bool
+    pretrained: bool | None
+    data: SearchedData
+    speakers: list[str]
+    objective: str
+    space: list[str]
+    best: dict[str, Any]
+    valid_uar: float | None
+    run_dir: str | None
+    runner_up: RunnerUp | None
+    complete: bool
+    n_complete: int
+    n_trials: int
+    warnings: list[NoteRecord]
+
+
+SEARCH_RESULTS = tuple(key for key in SearchRecord.__annotations__ if key != "warnings")  # what a search writes
+
+
+class PlannedRunRecord(TypedDict):
+    """A run of a comparison."""
+
+    __pydantic_config__ = LOOSE
+
+    run: str
+    failed: str | None
+    searched_on_tested_speakers: list[str]
+
+
+class ComparisonSettings(TypedDict, total=False):
+    """The settings of a comparison that its readers use."""
+
+    __pydantic_config__ = LOOSE
+
+    metric: str
+    questions: Required[list[Any] | None]
+
+
+class ComparisonRecord(TypedDict, total=False):
+    """``comparison.json``."""
+
+    __pydantic_config__ = LOOSE
+
+    settings: Required[ComparisonSettings]
+    corpus: str
+    protocol: str
+    runs: Required[list[PlannedRunRecord]]
