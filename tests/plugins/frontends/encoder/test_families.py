@@ -246,13 +246,19 @@ def test_probe_and_layer_mix(checkpoint, tiny_corpus, tmp_path):
 
 
 def test_ast_in_windows(checkpoints):
+    """Windows overlap by what the last patch covers beyond the next one's start, so that the frame rate is kept."""
     frontend = PretrainedEncoder(source=checkpoints / "ast", windows=True)
-    x = waveform(2 * LONGEST + 5000)
-    got, lengths = alone(frontend, x)
     one = PretrainedEncoder(source=checkpoints / "ast")
-    assert one.max_length == LONGEST
-    want = torch.cat([alone(one, part)[0][0] for part in x.split(LONGEST)])
+    assert (one.max_length, one.frame_rate, one.min_length) == (LONGEST, 20, 2800)
+    step = 37 * 800
+    x = waveform(2 * step + 5000)
+    got, lengths = alone(frontend, x)
+    parts = [x[start : start + LONGEST] for start in (0, step, 2 * step)]
+    want = torch.cat([alone(one, part)[0][0] for part in parts])
     assert lengths.tolist() == [len(want)] and distance(got[0], want) < 1e-5
+    sizes = torch.tensor([LONGEST, step + 2799, step + 2800])
+    assert frontend.output_lengths(sizes).tolist() == [37, 37, 38]
+    assert failed_checks(lambda: PretrainedEncoder(source=checkpoints / "ast", windows=True)) == {}
 
 
 def test_errors_of_settings(checkpoints, tmp_path):
