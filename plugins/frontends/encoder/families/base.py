@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
-__all__ = ["EncoderFamily"]
+__all__ = ["EncoderFamily", "disable_augmentation"]
 
 
 class EncoderFamily(nn.Module):
@@ -76,3 +77,15 @@ class EncoderFamily(nn.Module):
     def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
         """Return the modules of the ``feature_extractor``, or of everything up to the ``freeze``-th layer."""
         raise NotImplementedError
+
+
+def disable_augmentation(config: PreTrainedConfig) -> None:
+    """Disable what is part of the checkpoint's own training.
+
+    LayerDrop, SpecAugment (with its ``masked_spec_embed``) and the down-sampling adapter of some fine-tuned models
+    would leave parameters without gradient.
+    """
+    config.layerdrop = 0.0
+    config.apply_spec_augment = False
+    config.mask_time_prob = config.mask_feature_prob = 0.0
+    config.add_adapter = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import length_mask, mask_padding
@@ -54,7 +54,9 @@ class Whisper(EncoderFamily):
             raise UserError(f"padding={padding!r}: expected {' or '.join(map(repr, PADDINGS))}")
         config = checkpoint.config
         extractor = checkpoint.read_preprocessor(WhisperFeatureExtractor)
-        require_fitting(extractor, config, checkpoint.source)
+        checkpoint.require_fitting("feature_size", extractor.feature_size, "num_mel_bins")
+        n_frames = extractor.nb_max_frames // STRIDE
+        checkpoint.require_fitting("chunk_length (in frames)", n_frames, "max_source_positions")
         super().__init__(
             hidden_size=config.d_model,
             frame_rate=SAMPLE_RATE / (extractor.hop_length * STRIDE),
@@ -112,17 +114,3 @@ class Whisper(EncoderFamily):
 def cut(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     """Set ``(B, C, T)`` to zero beyond ``lengths``, if given."""
     return x if lengths is None else mask_padding(x.mT, lengths).mT
-
-
-def require_fitting(extractor: WhisperFeatureExtractor, config: WhisperConfig, source: str) -> None:
-    """Raise a UserError if a preprocessor is not that of the model."""
-    frames = extractor.nb_max_frames // STRIDE
-    for name, value, key, expected in (
-        ("feature_size", extractor.feature_size, "num_mel_bins", config.num_mel_bins),
-        ("chunk_length (in frames)", frames, "max_source_positions", config.max_source_positions),
-    ):
-        if value != expected:
-            raise UserError(
-                f"{source}: {name} of preprocessor_config.json is {value}, but {key} of config.json is {expected}: "
-                "download the checkpoint again"
-            )

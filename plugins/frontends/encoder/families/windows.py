@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from korser.frontend.base import SAMPLE_RATE
 from korser.plugins.frontends.encoder.families.base import EncoderFamily
 
 __all__ = ["Windows"]
@@ -30,12 +31,15 @@ class Windows(EncoderFamily):
         self.encoder = encoder
         self.size = encoder.max_length
         self.frames = int(encoder.output_lengths(torch.tensor(self.size)))  # of a whole window
+        # Windows overlap if a window's last frame covers more samples than those up to the next frame (AST).
+        self.step = round(self.frames * SAMPLE_RATE / encoder.frame_rate)
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
         """See :meth:`EncoderFamily.forward`."""
-        n_windows = -(-x.shape[1] // self.size)
-        x = F.pad(x, (0, n_windows * self.size - x.shape[1])).view(-1, self.size)  # (B * W, N)
-        starts = torch.arange(n_windows, device=x.device) * self.size
+        n_windows = max(x.shape[1] - self.min_length, 0) // self.step + 1
+        x = F.pad(x, (0, (n_windows - 1) * self.step + self.size - x.shape[1]))
+        x = x.unfold(1, self.size, self.step).flatten(0, 1)  # (B * W, N)
+        starts = torch.arange(n_windows, device=x.device) * self.step
         in_window = (lengths[:, None] - starts).clamp(0, self.size).flatten()
         used = in_window >= self.min_length
         states = self.encoder(x[used], in_window[used], every_layer)
@@ -50,9 +54,9 @@ class Windows(EncoderFamily):
 
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Return the number of frames of all windows."""
-        rest = lengths % self.size
-        in_rest = self.encoder.output_lengths(rest).masked_fill(rest < self.min_length, 0)
-        return lengths // self.size * self.frames + in_rest
+        whole = ((lengths - self.min_length) // self.step).clamp(min=0)  # windows before the last one
+        last = (lengths - whole * self.step).clamp(max=self.size)
+        return whole * self.frames + self.encoder.output_lengths(last).masked_fill(last < self.min_length, 0)
 
     def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
         """See :meth:`EncoderFamily.parts_to_freeze`."""
