@@ -75,9 +75,10 @@ def stages_digest(stages: Iterable[Frontend], **computed_with: Any) -> str:
     )
 
 
-def weights_digest(module: nn.Module) -> str:
-    """Return a digest of a module's parameters and buffers, names included."""
+def weights_digest(module: nn.Module, names: Container[str] | None = None) -> str:
+    """Return a digest of a module's parameters and buffers, names included; ``names``: only of these."""
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    tensors = {name: tensor for name, tensor in tensors.items() if names is None or name in names}
     return digest({name: _tensor(tensor) for name, tensor in tensors.items()})
 
 

@@ -119,6 +119,26 @@ class Frontend(nn.Module):
         """
         return {}
 
+    def lr_scales(self) -> dict[str, float]:
+        """Return factors of the learning rate, such as those of a layer-wise decay.
+
+        Returns
+        -------
+        dict of str to float
+            By names of trained parameters, as ``named_parameters()`` gives them; others have the factor 1.
+        """
+        return {}
+
+    def frozen_weights(self) -> dict[str, torch.Tensor]:
+        """Return the parameters that come from :attr:`source` and are not trained, by name.
+
+        They are not saved with a model: ``run.json`` has the source and a digest of them. A frontend without a source
+        has none.
+        """
+        if self.source is None:
+            return {}
+        return {name: p for name, p in self.named_parameters() if not p.requires_grad}
+
     @property
     def frozen(self) -> bool:
         """Whether no parameter is trained, so that the output is a pure function of the input."""

@@ -89,11 +89,12 @@ class SpeechEmotionModel(nn.Module):
         return self
 
     def trained_state(self) -> dict[str, torch.Tensor]:
-        """Return the state without the frozen stages, whose weights come from their own source.
+        """Return the state without frozen stages and :meth:`korser.Frontend.frozen_weights`, which have a source.
 
         Weights of several names are copied, since safetensors saves none that share memory.
         """
-        state = {k: v for k, v in self.state_dict().items() if not k.startswith(FROZEN_PREFIX)}
+        frozen = self._frozen_names()
+        state = {k: v for k, v in self.state_dict().items() if k not in frozen}
         first = {v.data_ptr(): k for k, v in reversed(state.items()) if torch.is_tensor(v)}
         return {k: v.clone() if torch.is_tensor(v) and first[v.data_ptr()] != k else v for k, v in state.items()}
 
@@ -106,9 +107,17 @@ class SpeechEmotionModel(nn.Module):
             If a name or a shape does not fit.
         """
         missing, unexpected = self.load_state_dict(state, strict=False)
-        missing = [k for k in missing if not k.startswith(FROZEN_PREFIX)]
+        missing = sorted({*missing} - self._frozen_names())
         if missing or unexpected:
             raise RuntimeError(f"the saved weights do not fit the model: missing {missing}, unexpected {unexpected}")
+
+    def _frozen_names(self) -> set[str]:
+        """Return the names of what is not saved."""
+        names = {name for name in self.state_dict() if name.startswith(FROZEN_PREFIX)}
+        for prefix, module in self.named_modules(remove_duplicate=False):
+            if isinstance(module, Frontend):
+                names.update(f"{prefix}.{name}" for name in module.frozen_weights())
+        return names
 
     def count_parameters(self) -> tuple[int, int]:
         """Return the number of all parameters and of the trained ones."""

@@ -28,19 +28,28 @@ class Windows(EncoderFamily):
     def __init__(self, encoder: EncoderFamily) -> None:
         super().__init__(hidden_size=encoder.hidden_size, frame_rate=encoder.frame_rate, min_length=encoder.min_length)
         self.encoder = encoder
+        self.not_adaptable = encoder.not_adaptable
         self.size = encoder.max_length
         self.frames = int(encoder.output_lengths(torch.tensor(self.size)))  # of a whole window
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
         """See :meth:`EncoderFamily.forward`."""
-        n_windows = -(-x.shape[1] // self.size)
-        x = F.pad(x, (0, n_windows * self.size - x.shape[1])).view(-1, self.size)  # (B * W, N)
-        starts = torch.arange(n_windows, device=x.device) * self.size
-        in_window = (lengths[:, None] - starts).clamp(0, self.size).flatten()
+        x, in_window = cut_windows(x, lengths, self.size)
         used = in_window >= self.min_length
         states = self.encoder(x[used], in_window[used], every_layer)
         n_frames = int(self.output_lengths(lengths).max())
         return [self._join(state, used, len(lengths))[:, :n_frames] for state in states]
+
+    def keep_above(self, n: int) -> None:
+        """See :meth:`EncoderFamily.keep_above`."""
+        self.encoder.keep_above(n)
+
+    def continue_from(self, h: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
+        """See :meth:`EncoderFamily.continue_from`."""
+        windows, in_window = cut_windows(h, frames, self.frames)
+        used = in_window > 0
+        states = self.encoder.continue_from(windows[used], in_window[used])
+        return [self._join(state, used, len(frames))[:, : h.shape[1]] for state in states]
 
     def _join(self, y: torch.Tensor, used: torch.Tensor, n_utterances: int) -> torch.Tensor:
         """Put the used windows ``(n, T', C)`` in rows, ``(B, W * frames, C)``."""
@@ -57,3 +66,11 @@ class Windows(EncoderFamily):
     def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
         """See :meth:`EncoderFamily.parts_to_freeze`."""
         return self.encoder.parts_to_freeze(freeze)
+
+
+def cut_windows(x: torch.Tensor, lengths: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut ``(B, T)`` or ``(B, T, C)`` into windows ``(B * W, size)`` or ``(B * W, size, C)``, with their lengths."""
+    n_windows = -(-x.shape[1] // size)
+    x = F.pad(x, (*[0, 0] * (x.dim() - 2), 0, n_windows * size - x.shape[1])).reshape(-1, size, *x.shape[2:])
+    starts = torch.arange(n_windows, device=x.device) * size
+    return x, (lengths[:, None] - starts).clamp(0, size).flatten()
