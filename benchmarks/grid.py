@@ -30,7 +30,7 @@ from korser.config.shipped import SHIPPED
 from korser.corpora.synthetic import mini
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.feature_cache import FeatureCache
-from korser.frontend.base import split_frozen
+from korser.frontend.tree import split_frozen
 from korser.runs.directory import RunDirectory
 
 MODELS = ("leaf_stl", "leaf_mtl", "wav2vec_leaf_stl", "wav2vec_leaf_mtl")
@@ -173,7 +173,7 @@ class Grid:
         )
         paths = table["path"].tolist()
         audio = timed("checking and decoding files", lambda: scan_audio(paths, hparams["cache_folder"]))
-        prefix, _ = split_frozen(hparams["frontend"])
+        prefix = split_frozen(hparams["frontend"]).frozen
         for stage in prefix:
             stage.to(self.args.device)
         cache = FeatureCache(

@@ -20,7 +20,7 @@ from korser.data.load_split import load_split
 from korser.runs.directory import RunDirectory, run_folder
 from korser.testing.checks import quick_check
 from korser.training.build import build_model
-from korser.training.datasets import make_reader
+from korser.training.datasets import make_readers
 from korser.training.prepare import load_prepared
 
 KORSER = [sys.executable, "-m", "korser.cli"]
@@ -85,7 +85,7 @@ def main():
             "check the frontend's contract": lambda: quick_check(hparams["frontend"]),
             "read and split the corpus": lambda: load_split(hparams),
             "check the decoded audio": lambda: scan_audio(paths, hparams["cache_folder"]),
-            "check and open the cached features": lambda: make_reader(hparams, model, manifest),
+            "check and open the cached features": lambda: make_readers(hparams, model, manifest),
         }
         title = f"Steps of a run before training, {len(paths):,} utterances, all cached"
         seconds = interleaved(steps, args.repeats, device=args.device)

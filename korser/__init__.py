@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from korser.frontend.base import SAMPLE_RATE, Chain, Frontend
     from korser.frontend.foreign import OneAtATime, register_tensors
     from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
+    from korser.frontend.parallel import Parallel
     from korser.frontend.pcen import PCEN
     from korser.inference.predict import TrainedModel, load_trained_model
     from korser.nn.feature_augment import FeatureAugment
@@ -30,6 +31,7 @@ _MODULES = {
     "Frontend": "korser.frontend.base",
     "HParams": "korser.config.hparams",
     "OneAtATime": "korser.frontend.foreign",
+    "Parallel": "korser.frontend.parallel",
     "Task": "korser.nn.tasks",
     "TrainedModel": "korser.inference.predict",
     "UserError": "korser.utils.errors",
@@ -53,6 +55,7 @@ __all__ = [
     "Frontend",
     "HParams",
     "OneAtATime",
+    "Parallel",
     "Task",
     "TrainedModel",
     "UserError",

@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from korser.data.audio import audio_digest, read_recording, to_compact, to_float
-from korser.data.bad_recordings import find_copies, report_recordings, too_short
+from korser.data.bad_recordings import LengthLimits, find_copies, report_recordings
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
@@ -115,7 +115,11 @@ class AudioStore:
 
 
 def scan_audio(
-    paths: Sequence[str | Path], cache_folder: str | Path, *, min_samples: int = 1, bad_recordings: Path | None = None
+    paths: Sequence[str | Path],
+    cache_folder: str | Path,
+    *,
+    limits: LengthLimits = LengthLimits(),  # noqa: B008 - immutable
+    bad_recordings: Path | None = None,
 ) -> pd.DataFrame:
     """Check and measure audio files; decode those that are new or changed into the store.
 
@@ -127,8 +131,8 @@ def scan_audio(
     paths : sequence of str or Path
     cache_folder : str or Path
         Created if missing; may be shared by runs and corpora.
-    min_samples : int
-        A shorter file cannot be used.
+    limits : LengthLimits
+        A shorter or longer file cannot be used.
     bad_recordings : Path, optional
         Table of all files that cannot be used or are suspicious, see :mod:`korser.data.bad_recordings`.
 
@@ -165,8 +169,8 @@ def scan_audio(
                 for decoded in good:
                     known[keys[decoded.path]] = len(decoded.samples), decoded.digest, _write_notes(decoded.notes)
                 _save_files(store.folder, known)
-    short = {path: too_short(path, known[key][0], min_samples) for path, key in keys.items() if key in known}
-    errors |= {path: error for path, error in short.items() if error is not None}
+    refused = {path: limits.error(path, known[key][0]) for path, key in keys.items() if key in known}
+    errors |= {path: error for path, error in refused.items() if error is not None}
     good = [path for path in paths if path not in errors]
     table = pd.DataFrame([known[keys[path]] for path in good], index=good, columns=AUDIO_COLUMNS)
     notes = {path: _read_notes(text) for path, text in table["notes"].items()}

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from korser.utils.errors import UserError
 from korser.utils.files import write_csv
 from korser.utils.notes import Note
 
-__all__ = ["BAD_RECORDINGS", "find_copies", "report_recordings", "too_short"]
+__all__ = ["BAD_RECORDINGS", "LengthLimits", "find_copies", "report_recordings"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +59,30 @@ def report_recordings(notes: Mapping[str, Sequence[Note]], errors: Mapping[str, 
         )
 
 
-def too_short(path: str | Path, samples: int, min_samples: int) -> str | None:
-    """Return the error for a file that is shorter than a model's shortest input; None if it is not."""
-    if samples >= min_samples:
+class LengthLimits(NamedTuple):
+    """The shortest and the longest input of a model, in samples; ``longest=None``: there is no limit."""
+
+    shortest: int = 1
+    longest: int | None = None
+
+    @classmethod
+    def of(cls, *models: Any) -> LengthLimits:
+        """Return the limits of what all of some models accept, which have ``min_length`` and ``max_length``."""
+        longest = [model.max_length for model in models if model.max_length is not None]
+        return cls(max(model.min_length for model in models), min(longest, default=None))
+
+    def error(self, path: str | Path, samples: int, model: str = "the model") -> str | None:
+        """Return the error for a file with audio of a length that a model does not accept; None if it does."""
+        seconds = samples / SAMPLE_RATE
+        if samples < self.shortest:
+            least = self.shortest / SAMPLE_RATE
+            return f"{path}: too short: {seconds:.3f} s, but {model} needs {least:.3f} s: leave it out"
+        if self.longest is not None and samples > self.longest:
+            return (
+                f"{path}: too long: {seconds:.3f} s, but {model} takes at most {self.longest / SAMPLE_RATE:.3f} s: "
+                "shorten it, leave it out, or let the frontend split it, if it can (windows: true)"
+            )
         return None
-    seconds, least = samples / SAMPLE_RATE, min_samples / SAMPLE_RATE
-    return f"{path}: too short: {seconds:.3f} s, but the model needs {least:.3f} s"
 
 
 def find_copies(utterances: Iterable[tuple[str, str]]) -> dict[str, Note]:

@@ -15,6 +15,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from korser.data.audio import to_float
+from korser.frontend.tree import together
 from korser.nn.losses import MISSING
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 __all__ = [
     "BucketSampler",
     "CachedReader",
+    "batch_inputs",
     "bucketed_batches",
     "class_index",
     "collate",
+    "input_names",
     "make_dataset",
     "sorted_batches",
 ]
@@ -47,7 +50,7 @@ class CachedReader:
 
 
 def make_dataset(
-    manifest: pd.DataFrame, tasks: Sequence[Task], read: Callable[[str, str], torch.Tensor]
+    manifest: pd.DataFrame, tasks: Sequence[Task], *read: Callable[[str, str], torch.Tensor]
 ) -> DynamicItemDataset:
     """Make a SpeechBrain dataset of one split that reads one utterance at a time.
 
@@ -57,23 +60,40 @@ def make_dataset(
         With ``id``, ``path``, ``digest``, ``samples`` and one column per task.
     tasks : sequence of korser.Task
         With their classes.
-    read : callable
-        ``(path, digest) -> torch.Tensor``, ``(T,)`` or ``(T, C)``.
+    *read : callable
+        ``(path, digest) -> torch.Tensor``, ``(T,)`` or ``(T, C)``, one for each input of the model.
 
     Returns
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
-        Items ``id``, ``x``, ``frames`` (the length of ``x``) and one int per task (``MISSING`` without a label).
+        Items ``id``, ``x``, ``frames`` (the length of ``x``), ``x2`` and ``frames2`` and so on for further inputs, and
+        one int per task (``MISSING`` without a label).
     """
     entries = {}
     for row in manifest.to_dict("records"):
         labels = {task.name: class_index(task, row.get(task.name)) for task in tasks}
         entries[row["id"]] = {"path": row["path"], "digest": row["digest"], "samples": row["samples"], **labels}
     dataset = DynamicItemDataset(entries)
-    dataset.add_dynamic_item(read, takes=["path", "digest"], provides="x")
-    dataset.add_dynamic_item(len, takes="x", provides="frames")
-    dataset.set_output_keys(["id", "x", "frames", *(task.name for task in tasks)])
+    names = [input_names(i) for i in range(len(read))]
+    for each, (x, frames) in zip(read, names):
+        dataset.add_dynamic_item(each, takes=["path", "digest"], provides=x)
+        dataset.add_dynamic_item(len, takes=x, provides=frames)
+    dataset.set_output_keys(["id", *(name for pair in names for name in pair), *(task.name for task in tasks)])
     return dataset
+
+
+def input_names(i: int) -> tuple[str, str]:
+    """Return the names in a batch of input ``i`` of the model and of its lengths."""
+    return (f"x{i + 1}", f"frames{i + 1}") if i else ("x", "frames")
+
+
+def batch_inputs(batch: Any) -> tuple[Any, Any]:
+    """Return ``x`` and ``lengths`` of a batch, as float; tuples if the model has several inputs."""
+    inputs = []
+    while hasattr(batch, input_names(len(inputs))[0]):
+        x, frames = (getattr(batch, name) for name in input_names(len(inputs)))
+        inputs.append((to_float(x.data), frames))
+    return together(inputs)
 
 
 def class_index(task: Task, label: str | None) -> int:

@@ -1,10 +1,11 @@
 """The cache of frozen features.
 
-The leading frozen stages of a frontend are a pure function of the audio, so their output is computed once for each
-utterance. The folder ``features/<digest>`` is named by everything that its content depends on except for the audio
-(:mod:`korser.data.fingerprint`), and by what else changes bits: precision, dtype and :func:`computed_with`. The key of
-an entry is the digest of the audio (:mod:`korser.data.store`). Nothing has to be cleared: what is stale is never found
-again. The folder may be deleted at any time.
+Frozen stages that take the audio, or the output of such stages, are a pure function of the audio, so their output is
+computed once for each utterance; each row of them has a cache of its own. The folder ``features/<digest>`` is named by
+everything that its content depends on except for the audio (:mod:`korser.data.fingerprint`), and by what else changes
+bits: precision, dtype and :func:`computed_with`. The key of an entry is the digest of the audio
+(:mod:`korser.data.store`). Nothing has to be cleared: what is stale is never found again. The folder may be deleted at
+any time.
 
 On a CPU each utterance is computed by itself, so that its features do not depend on others, to the bit: not on the
 utterances that were missing, nor on a damaged shard that is made again. On a GPU utterances are computed in batches,
@@ -84,7 +85,7 @@ def cut_batch(rows: Sequence[Any], device: torch.device, seconds: float) -> list
 
 
 class FeatureCache:
-    """The output of the frozen stages for each utterance, on disk.
+    """The output of frozen stages in a row for each utterance, on disk.
 
     Parameters
     ----------

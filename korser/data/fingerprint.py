@@ -34,7 +34,10 @@ from korser.utils.fingerprint import digest, imported_code, module_digest, named
 __all__ = ["FingerprintError", "encoder_configs", "stages_digest", "weights_digest"]
 
 LIBRARIES = ("torch", "torchaudio", "transformers")
-COMPUTING = ("korser.data.frozen_prefix", "korser.frontend.base", "korser.frontend.lengths", "korser.frontend.pcen")
+COMPUTING = (
+    "korser.data.frozen_prefix",
+    *(f"korser.frontend.{name}" for name in ("base", "foreign", "lengths", "parallel", "pcen")),
+)
 # torch's own bookkeeping; where transformers read a checkpoint, and how it renamed the weights
 NOT_STATE = {*vars(nn.Module()), "name_or_path", "_weight_conversions"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")

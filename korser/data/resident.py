@@ -29,6 +29,7 @@ from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
 from korser.data.audio import to_float
+from korser.data.batches import input_names
 from korser.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from korser.data.audio_cache import AudioStore
     from korser.data.feature_cache import FeatureCache
 
-__all__ = ["Batch", "InMemorySplit", "MemoryBudget", "PrefetchLoader", "StoredArrays"]
+__all__ = ["Batch", "InMemorySplit", "JoinedSplits", "MemoryBudget", "PrefetchLoader", "StoredArrays"]
 
 GPU_FRACTION = 0.6  # of the free GPU memory; the rest is for the model and its activations
 READERS = 4  # threads: checksums, and disks that serve several requests at once
@@ -188,6 +189,41 @@ class InMemorySplit(torch.utils.data.Dataset):
         return x if x.dtype == self.dtype else to_float(x)
 
 
+class JoinedSplits(torch.utils.data.Dataset):
+    """The same utterances as several inputs of a model, each held in the fastest place where it fits.
+
+    Parameters
+    ----------
+    parts : list of InMemorySplit
+        One for each input, of the same dataset.
+
+    Attributes
+    ----------
+    data, data_ids, nbytes, place
+        As of :class:`InMemorySplit`; the place is the slowest of those of the parts.
+    """
+
+    def __init__(self, parts: Sequence[InMemorySplit]) -> None:
+        self.parts = parts
+        self.data, self.data_ids = parts[0].data, parts[0].data_ids
+        self.nbytes = sum(part.nbytes for part in parts)
+        places = {part.place for part in parts}
+        self.place = next(place for place in ("locked", "store", "device") if place in places)
+
+    def __len__(self) -> int:
+        return len(self.data_ids)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def collate(self, indices: list[int]) -> Batch:
+        """Return the batch of some utterances, with all inputs."""
+        first, *others = (part.collate(indices) for part in self.parts)
+        for other in others:
+            first.add(other)
+        return first
+
+
 class StoredArrays(Sequence):
     """The stored arrays of some utterances, each read when it is indexed; thread-safe.
 
@@ -257,6 +293,14 @@ class Batch:
         self.frames = frames
         self.labels = labels
         self.ready = ready
+        self.others: list[Batch] = []
+
+    def add(self, other: Batch) -> None:
+        """Add another input of the same utterances, as ``x2`` and ``frames2``, and so on."""
+        self.others.append(other)
+        x, frames = input_names(len(self.others))
+        setattr(self, x, other.x)
+        setattr(self, frames, other.frames)
 
     def __getitem__(self, task: str) -> torch.Tensor:
         return self.labels[task]
@@ -269,6 +313,8 @@ class Batch:
             for tensor in (*self.x, self.frames, *self.labels.values()):
                 tensor.record_stream(stream)  # or its memory could be reused before it has been read
             self.ready = None
+        for other in self.others:
+            other.to(device)
         return self
 
 

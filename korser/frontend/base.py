@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["SAMPLE_RATE", "Chain", "Frontend", "split_frozen"]
+__all__ = ["SAMPLE_RATE", "Chain", "Frontend"]
 
 SAMPLE_RATE = 16_000  # Hz, of all waveforms
 
@@ -199,13 +199,6 @@ class Chain(Frontend):
             lengths = stage.output_lengths(lengths)
         return lengths
 
-    def train(self, mode: bool = True) -> Chain:
-        """Set the training mode; each frozen stage stays in eval mode."""
-        nn.Module.train(self, mode and not self.frozen)
-        for stage in self.stages:
-            stage.train(mode)
-        return self
-
     def _long_enough(self, n: int) -> bool:
         """Whether every stage gets at least its own ``min_length`` of an input of length ``n``."""
         return all(before >= stage.min_length for stage, before in self._lengths_before_stages(n))
@@ -238,30 +231,3 @@ class Chain(Frontend):
             middle = (low + high) // 2
             low, high = (low, middle) if accepts(middle) else (middle, high)
         return high
-
-
-def split_frozen(frontend: Frontend) -> tuple[list[Frontend], list[Frontend]]:
-    """Split a frontend behind its leading frozen stages.
-
-    Parameters
-    ----------
-    frontend : Frontend
-        Nested chains are opened.
-
-    Returns
-    -------
-    frozen, trainable : list of Frontend
-        The leading frozen stages, whose output can be cached, and the stages behind them. Either may be empty.
-    """
-    stages = []
-    todo = [frontend]
-    while todo:
-        stage = todo.pop(0)
-        if isinstance(stage, Chain):
-            todo = list(stage.stages) + todo
-        else:
-            stages.append(stage)
-    n = 0
-    while n < len(stages) and stages[n].frozen:
-        n += 1
-    return stages[:n], stages[n:]

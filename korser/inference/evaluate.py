@@ -14,7 +14,7 @@ from tqdm import tqdm
 from korser.corpora import Corpus, load_corpus
 from korser.corpora.table import SIMILAR
 from korser.data.audio_cache import AudioStore, scan_audio
-from korser.data.bad_recordings import BAD_RECORDINGS
+from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits
 from korser.data.split_checks import split_notes
 from korser.inference.predict import TrainedModel
 from korser.metrics.evaluate import evaluate_predictions
@@ -119,7 +119,10 @@ def _test_manifest(
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
     columns = ["digest", "samples", "duration"]
     audio = scan_audio(
-        manifest["path"].tolist(), cache_folder, min_samples=trained.min_length, bad_recordings=bad_recordings
+        manifest["path"].tolist(),
+        cache_folder,
+        limits=LengthLimits(trained.min_length),  # longer ones are divided
+        bad_recordings=bad_recordings,
     )
     manifest[columns] = audio[columns].to_numpy()
     manifest["split"] = "test"

@@ -21,7 +21,7 @@ from korser.config.fields import find_errors
 from korser.config.hparams import HParams
 from korser.config.schema import TrainSettings
 from korser.data.audio import audio_digest, list_audio, read_audio, read_recording
-from korser.data.bad_recordings import BAD_RECORDINGS, find_copies, report_recordings, too_short
+from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits, find_copies, report_recordings
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
 from korser.nn.model import SpeechEmotionModel
@@ -67,8 +67,10 @@ class TrainedModel:
     min_length : int
         The shortest input, in samples.
     piece_length : int
-        The longest input, in samples; longer recordings are divided.
+        Longer recordings are divided into pieces of at most as many samples.
     directory : RunDirectory
+    max_length : int, optional
+        The longest input that the frontend accepts, in samples.
     info : dict
         The contents of ``run.json``.
     warnings : list of Note
@@ -86,6 +88,7 @@ class TrainedModel:
         min_length: int,
         piece_length: int,
         directory: RunDirectory,
+        max_length: int | None = None,
         info: dict[str, Any],
         warnings: list[Note],
         cache_folder: str = "cache",
@@ -94,6 +97,7 @@ class TrainedModel:
         self.model = model.eval().to(device)
         self.tasks = tasks
         self.min_length = min_length
+        self.max_length = max_length
         self.piece_length = piece_length
         self.directory = directory
         self.cache_folder = cache_folder
@@ -239,7 +243,7 @@ class TrainedModel:
         for path in tqdm(paths, desc="check audio", unit="file", disable=not progressbar, leave=False):
             try:
                 recording = read_recording(path)
-                error = too_short(path, len(recording.audio), self.min_length)
+                error = LengthLimits(self.min_length).error(path, len(recording.audio))  # long ones are divided
             except UserError as unusable:
                 error = str(unusable)
             if error is not None:
@@ -317,7 +321,8 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool 
         model=model,
         tasks=tasks,
         min_length=hparams["frontend"].min_length,
-        piece_length=piece_length(directory, hparams["frontend"].min_length),
+        max_length=hparams["frontend"].max_length,
+        piece_length=piece_length(directory, LengthLimits.of(hparams["frontend"])),
         directory=directory,
         info=info,
         warnings=warnings,
@@ -326,13 +331,14 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool 
     )
 
 
-def piece_length(directory: RunDirectory, min_length: int) -> int:
+def piece_length(directory: RunDirectory, limits: LengthLimits) -> int:
     """Return the samples of the longest input: as long as any utterance of the run, so that these stay whole."""
     seconds = PIECE_SECONDS
     with contextlib.suppress(UserError, KeyError, TypeError, ValueError):  # the manifest is missing or damaged
         longest = float(directory.manifest()["duration"].max())
         seconds = max(seconds, longest) if math.isfinite(longest) else seconds
-    return max(round(seconds * SAMPLE_RATE), 2 * min_length)
+    samples = max(round(seconds * SAMPLE_RATE), 2 * limits.shortest)
+    return samples if limits.longest is None else min(samples, limits.longest)
 
 
 def _verify(trained: dict[str, Any], now: dict[str, Any], run_dir: Path) -> list[Note]:
@@ -362,10 +368,11 @@ def _verify(trained: dict[str, Any], now: dict[str, Any], run_dir: Path) -> list
 
 def _round_as_in_training(model: SpeechEmotionModel, hparams: HParams) -> None:
     if len(model.frozen_stages) and hparams["use_cache"] and hparams["wav_augment"] is None:
-        frozen = FrozenPrefix(
-            *model.frozen_stages, dtype=hparams["cache_dtype"], precision=hparams["extraction_precision"]
-        )
-        model.frozen_stages = torch.nn.ModuleList([frozen])
+        rounding = {"dtype": hparams["cache_dtype"], "precision": hparams["extraction_precision"]}
+        rows = [row for row in model.inputs if row]
+        prefixes = [FrozenPrefix(*(model.frozen_stages[i] for i in row), **rounding) for row in rows]
+        model.frozen_stages = torch.nn.ModuleList(prefixes)
+        model.inputs = [(rows.index(row),) if row else () for row in model.inputs]
 
 
 def _load_weights(model: SpeechEmotionModel, run_dir: Path) -> None:

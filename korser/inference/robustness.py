@@ -24,9 +24,9 @@ from tqdm import tqdm
 from korser.corpora import LABELS
 from korser.data import degradations
 from korser.data.audio_cache import AudioStore
+from korser.data.bad_recordings import LengthLimits
 from korser.data.degradations import Condition
 from korser.data.fingerprint import FingerprintError, stages_digest
-from korser.frontend.base import SAMPLE_RATE
 from korser.inference.predict import TrainedModel, load_trained_model
 from korser.runs.directory import RunDirectory, condition_split
 from korser.runs.load import Run
@@ -91,7 +91,7 @@ def measure(
     Raises
     ------
     UserError
-        If audio or weights are missing, or a degraded utterance is too short for a model.
+        If audio or weights are missing, or a degraded utterance is too short or too long for a model.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     set_arithmetic()
@@ -172,7 +172,7 @@ def _share_frozen_stages(models: dict[Path, TrainedModel]) -> list[_FrozenStages
     for path, trained in models.items():
         stages = list(trained.model.frozen_stages)
         try:
-            key = stages_digest(stages) if stages else ""
+            key = stages_digest(stages, inputs=trained.model.inputs) if stages else ""
         except FingerprintError:  # equality with another model's is unknown
             key = path
         group = groups.setdefault(key, _FrozenStages(trained.model.frozen_stages, []))
@@ -191,22 +191,20 @@ def _predict(
     device: str,
 ) -> dict[Path, Probabilities]:
     """Return the probabilities of each run under one condition."""
-    min_length = max(model.min_length for model in models.values())
+    limits = LengthLimits.of(*models.values())
     probabilities: dict[Path, Probabilities] = {path: {} for path in models}
     rows = rows.sort_values(["samples", "id"])
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(rows), BATCH_SIZE):
             batch = list(rows.iloc[start : start + BATCH_SIZE].itertuples())
-            waveforms = list(threads.map(lambda row: _degraded(row, audio, condition, min_length), batch))
+            waveforms = list(threads.map(lambda row: _degraded(row, audio, condition, limits), batch))
             lengths = torch.tensor([len(x) for x in waveforms], device=device)
             waveform = pad_sequence(waveforms, batch_first=True).to(device)  # (B, T)
-            for stages, run_dirs in prefixes:
+            for _, run_dirs in prefixes:
                 wanted = [path for path in run_dirs if path in models]
                 if not wanted:
                     continue
-                x, n = waveform, lengths
-                for stage in stages:
-                    x, n = stage(x, n)
+                x, n = models[wanted[0]].model.frozen_outputs(waveform, lengths)
                 for path in wanted:
                     logits, _ = models[path].model(x, n, skip_frozen=True)
                     by_task = {task: scores.float().softmax(-1).cpu().numpy() for task, scores in logits.items()}
@@ -215,12 +213,10 @@ def _predict(
     return probabilities
 
 
-def _degraded(row: Any, audio: AudioStore, condition: Condition, min_length: int) -> torch.Tensor:
+def _degraded(row: Any, audio: AudioStore, condition: Condition, limits: LengthLimits) -> torch.Tensor:
     """Return the degraded waveform ``(T,)`` of an utterance."""
     x = condition.degrade(audio.waveform(row.path, row.digest), row.id)
-    if len(x) < min_length:
-        raise UserError(
-            f"robustness: {row.path} is too short under {condition.name}: {len(x) / SAMPLE_RATE:.3f} s, expected at "
-            f"least {min_length / SAMPLE_RATE:.3f} s; remove the condition"
-        )
+    error = limits.error(f"{row.path} under {condition.name}", len(x))
+    if error is not None:
+        raise UserError(f"robustness: {error}; or remove the condition")
     return x

@@ -94,8 +94,9 @@ def macs_per_second(model: SpeechEmotionModel) -> tuple[float, list[str]]:
     """Count the multiply-accumulates of a forward pass per second of audio, frontend included.
 
     Matrix products, convolutions, recurrent layers, attention and Fourier transforms are counted (half the flops of
-    torch's FlopCounterMode) on an utterance of four seconds; elementwise operations are not, as usual in the field.
-    Everything is counted on the CPU, since stages may use other algorithms on a GPU.
+    torch's FlopCounterMode) on an utterance of four seconds, or of the longest accepted input; elementwise
+    operations are not, as usual in the field. Everything is counted on the CPU, since stages may use other algorithms
+    on a GPU.
 
     Parameters
     ----------
@@ -127,10 +128,8 @@ def macs_per_second(model: SpeechEmotionModel) -> tuple[float, list[str]]:
     >>> macs * 4, not_counted  # a (64000 x 2) and a (2 x 5) matrix
     (128010.0, [])
     """
-    x = torch.zeros(1, SECONDS * SAMPLE_RATE)
-    y, lengths = x, torch.tensor([x.shape[1]])
-    for stage in model.frozen_stages:  # so that what it derives from its weights only once is not counted
-        y, lengths = stage(y, lengths)
+    x = torch.zeros(1, min(SECONDS * SAMPLE_RATE, model.max_length or math.inf))
+    model.frozen_outputs(x, torch.tensor([x.shape[1]]))  # so that what is derived from weights only once is not counted
     counter, outside = FlopCounterMode(display=False, custom_mapping=FLOPS), _CodeOutsideTorch()
     flops: dict[nn.Module, int] = {}
 
@@ -140,7 +139,7 @@ def macs_per_second(model: SpeechEmotionModel) -> tuple[float, list[str]]:
     def end(part: nn.Module, *given: Any) -> None:
         flops[part] = counter.get_total_flops() - flops[part]
 
-    parts = [*model.frozen_stages, *model.trainable_stages, model.backbone, model.head]
+    parts = [*model.frozen_stages, *model.remainder.called(), model.backbone, model.head]
     hooks = [
         hook for part in parts for hook in (part.register_forward_pre_hook(begin), part.register_forward_hook(end))
     ]
@@ -155,4 +154,4 @@ def macs_per_second(model: SpeechEmotionModel) -> tuple[float, list[str]]:
             hook.remove()
     without = [p for p in parts if not flops.get(p) and any(weight.dim() > 1 for weight in p.parameters())]
     names = [import_path(type(p)) for p in parts if p in without or p in outside.found]
-    return counter.get_total_flops() / 2 / SECONDS, names
+    return counter.get_total_flops() / 2 / (x.shape[1] / SAMPLE_RATE), names

@@ -6,16 +6,16 @@ Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
-from korser.frontend.base import Frontend, split_frozen
+from korser.frontend.base import Frontend
 from korser.frontend.lengths import mask_padding
+from korser.frontend.tree import separate, split_frozen, together
 
 __all__ = ["SpeechEmotionModel"]
-
-FROZEN_PREFIX = "frozen_stages."  # of the names of frozen weights in the state dict
 
 
 class SpeechEmotionModel(nn.Module):
@@ -24,33 +24,48 @@ class SpeechEmotionModel(nn.Module):
     Parameters
     ----------
     frontend : korser.Frontend
-        Its leading frozen stages become :attr:`frozen_stages`, whose output can be cached, the others
-        :attr:`trainable_stages`.
+        What of it is frozen and sees only audio, or the output of such parts, becomes :attr:`frozen_stages`, whose
+        output can be cached; see :func:`korser.frontend.tree.split_frozen`.
     backbone : torch.nn.Module
         ``forward(features (B, T, C), lengths (B,)) -> (B, E)``.
     head : torch.nn.Module
         ``forward(embedding (B, E)) -> {task: (B, K)}`` and ``loss(logits, labels, mix)``.
+
+    Attributes
+    ----------
+    frozen_stages, trainable_stages : torch.nn.ModuleList
+    inputs : list of tuple of int
+        For each input of the part that is trained, the indices of the frozen stages that compute it from the audio.
+        There are several only with a :class:`korser.Parallel`.
+    remainder : korser.frontend.tree.Remainder
+        Computes the output of the frontend from the inputs.
+    max_length : int or None
+        The longest accepted waveform, in samples.
     """
 
     def __init__(self, *, frontend: Frontend, backbone: nn.Module, head: nn.Module):
         super().__init__()
-        frozen, trainable = split_frozen(frontend)
-        self.frozen_stages = nn.ModuleList(frozen)
-        self.trainable_stages = nn.ModuleList(trainable)
+        split = split_frozen(frontend)
+        self.frozen_stages = nn.ModuleList(split.frozen)
+        self.trainable_stages = nn.ModuleList(split.trainable)
+        self.inputs = split.inputs
+        self.remainder = split.remainder
+        self.max_length = frontend.max_length
         self.backbone = backbone
         self.head = head
 
     def forward(
-        self, x: torch.Tensor, lengths: torch.Tensor, *, skip_frozen: bool = False, augment: Callable | None = None
+        self, x: Any, lengths: Any, *, skip_frozen: bool = False, augment: Callable | None = None
     ) -> tuple[dict[str, torch.Tensor], tuple[torch.Tensor, torch.Tensor] | None]:
         """Compute the logits of every task.
 
         Parameters
         ----------
         x : torch.Tensor
-            ``(B, T)`` waveform, or the ``(B, T, C)`` output of the frozen stages if ``skip_frozen``.
+            ``(B, T)`` waveform, or the ``(B, T, C)`` output of :meth:`frozen_outputs` if ``skip_frozen``; a tuple if
+            there are several inputs.
         lengths : torch.Tensor
-            ``(B,)`` int64, in samples or frames.
+            ``(B,)`` int64, in samples or frames; a tuple if there are several inputs.
         skip_frozen : bool
             Whether the frozen stages have been applied already.
         augment : callable, optional
@@ -69,17 +84,29 @@ class SpeechEmotionModel(nn.Module):
             x, lengths, mix = augment(x, lengths)
         return self.head(self.backbone(x, lengths)), mix
 
-    def features(
-        self, x: torch.Tensor, lengths: torch.Tensor, *, skip_frozen: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def features(self, x: Any, lengths: Any, *, skip_frozen: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the output of the frontend, ``(B, T', C')``, and its lengths ``(B,)``."""
-        x = mask_padding(x, lengths, look_first=True)
         if not skip_frozen:
-            for stage in self.frozen_stages:
-                x, lengths = stage(x, lengths)
-        for stage in self.trainable_stages:
-            x, lengths = stage(x, lengths)
-        return x, lengths
+            x, lengths = self.frozen_outputs(mask_padding(x, lengths, look_first=True), lengths)
+            return self.remainder(separate(x, lengths))
+        return self.remainder([(mask_padding(y, n, look_first=True), n) for y, n in separate(x, lengths)])
+
+    def frozen_outputs(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[Any, Any]:
+        """Compute the inputs of the part that is trained from waveforms ``(B, T)``.
+
+        Returns
+        -------
+        x : torch.Tensor
+            ``(B, T', C')``, or ``(B, T)`` if it is the audio itself; a tuple if there are several inputs.
+        lengths : torch.Tensor
+            ``(B,)`` int64; a tuple if there are several inputs.
+        """
+        known = {(): (x, lengths)}  # by the frozen stages that are applied; inputs may begin with the same ones
+        for row in self.inputs:
+            for n in range(1, len(row) + 1):
+                if row[:n] not in known:
+                    known[row[:n]] = self.frozen_stages[row[n - 1]](*known[row[: n - 1]])
+        return together([known[row] for row in self.inputs])
 
     def train(self, mode: bool = True) -> SpeechEmotionModel:
         """Set the training mode; frozen stages stay in eval mode."""
@@ -112,11 +139,15 @@ class SpeechEmotionModel(nn.Module):
             raise RuntimeError(f"the saved weights do not fit the model: missing {missing}, unexpected {unexpected}")
 
     def _frozen_names(self) -> set[str]:
-        """Return the names of what is not saved."""
-        names = {name for name in self.state_dict() if name.startswith(FROZEN_PREFIX)}
+        """Return the names of what is not saved; a stage within a branch has several names."""
+        frozen = {stage for part in self.frozen_stages for stage in part.modules() if isinstance(stage, Frontend)}
+        names = set()
         for prefix, module in self.named_modules(remove_duplicate=False):
             if isinstance(module, Frontend):
-                names.update(f"{prefix}.{name}" for name in module.frozen_weights())
+                names.update(
+                    f"{prefix}.{name}"
+                    for name in (module.state_dict() if module in frozen else module.frozen_weights())
+                )
         return names
 
     def count_parameters(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import sklearn
 
-from korser.frontend.base import SAMPLE_RATE
+from korser.data.bad_recordings import LengthLimits
 from korser.probing import classifier
 from korser.probing.classifier import probe
 from korser.probing.encoders import ALL, Encoder, make_encoders
@@ -48,7 +48,7 @@ def run_probe(settings: ProbeSettings) -> str:
     corpora = {m.name: make_splits(m, settings.tasks, settings.cache_folder) for m in settings.corpora}
     encoders = make_encoders(settings)
     for splits, encoder in itertools.product(corpora.values(), encoders):
-        _require_lengths(splits.table, encoder)
+        _require_accepted_lengths(splits.table, encoder)
     texts = []
     for name, splits in corpora.items():
         folder = Path(settings.output_folder) / "probe" / name
@@ -62,23 +62,12 @@ def run_probe(settings: ProbeSettings) -> str:
     return "\n".join(texts)
 
 
-def _require_lengths(table: pd.DataFrame, encoder: Encoder) -> None:
-    """Refuse utterances that are too short or too long for an encoder."""
-    least, most = encoder.frontend.min_length, encoder.frontend.max_length
-    fix = "remove them from the corpus"
-    _require_none(table[table["samples"] < least], f"too short: {encoder.label} needs {least / SAMPLE_RATE:.3f} s", fix)
-    if most is not None:
-        fix += " or, if the encoder has the setting, compute them in parts: --encoder.windows=true"
-        wrong = f"too long: {encoder.label} takes at most {most / SAMPLE_RATE:g} s"
-        _require_none(table[table["samples"] > most], wrong, fix)
-
-
-def _require_none(refused: pd.DataFrame, reason: str, fix: str) -> None:
-    if len(refused):
-        first = refused.iloc[0]
-        raise UserError(
-            f"{first['path']} of {first['samples'] / SAMPLE_RATE:.3f} s is {reason} ({len(refused)} such files): {fix}"
-        )
+def _require_accepted_lengths(table: pd.DataFrame, encoder: Encoder) -> None:
+    limits = LengthLimits.of(encoder.frontend)
+    errors = [limits.error(path, samples, encoder.label) for path, samples in zip(table["path"], table["samples"])]
+    errors = [error for error in errors if error is not None]
+    if errors:
+        raise UserError(errors[0] + (f" ({len(errors)} such files)" if len(errors) > 1 else ""))
 
 
 def _probe_encoder(encoder: Encoder, splits: ProbeSplits, settings: ProbeSettings, folder: Path) -> Probed:

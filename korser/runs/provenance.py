@@ -34,7 +34,8 @@ from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import encoder_configs, weights_digest
 from korser.data.load_split import load_split
 from korser.data.splits import ATTRIBUTES
-from korser.frontend.base import Frontend, split_frozen
+from korser.frontend.base import Frontend
+from korser.frontend.tree import leaves, split_frozen
 from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest, korser_digest, named_path_digest
@@ -85,16 +86,21 @@ def provenance(hparams: HParams) -> dict[str, Any]:
     -------
     dict
         ``settings``, ``code`` and ``files``: digests, as in the run's name. ``frozen``: class, source, weights and
-        configuration of each frozen stage, and of the frozen part of trained ones that have a source. ``initialised_from``: source and configuration of each trained stage that
-        begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of the files, or a commit of
-        the hub) of each checkpoint.
+        configuration of each frozen stage, also of those in branches, and of the frozen weights of trained stages that
+        have a source. ``initialised_from``: source and configuration of each trained stage that begins with a
+        checkpoint. ``checkpoints``: name, revision and version (a digest of the files, or a commit of the hub) of each
+        checkpoint.
     """
-    frozen, trainable = split_frozen(hparams["frontend"])
+    frozen = leaves(split_frozen(hparams["frontend"]).frozen)
+    trainable = [stage for stage in leaves([hparams["frontend"]]) if stage not in frozen]
     return {
         **settings_digests(hparams),
         **hparams.sources,
         "frozen": [
-            *({"stage": import_path(type(stage)), "weights": weights_digest(stage), **_source(stage)} for stage in frozen),
+            *(
+                {"stage": import_path(type(stage)), "weights": weights_digest(stage), **_source(stage)}
+                for stage in frozen
+            ),
             *_partly_frozen(trainable),
         ],
         "initialised_from": [_source(stage) for stage in trainable if stage.source],

@@ -9,9 +9,9 @@ from typing import Any
 
 from korser.config.hparams import HParams, load_hparams
 from korser.config.schema import check_settings
-from korser.frontend.base import SAMPLE_RATE
 from korser.runs.provenance import provenance
 from korser.search.space import SearchDimension
+from korser.testing.inputs import count
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model
 from korser.training.rehearsal import rehearse, synthetic_batch
@@ -63,7 +63,7 @@ def _check(hparams: HParams, classes: Mapping[str, Sequence[str]]) -> dict[str, 
     tasks = [replace(task, classes=classes[task.name]) for task in hparams["tasks"] if task.name in classes]
     options = {**hparams, "device": "cpu", "precision": "fp32"}  # GPUs are left to the workers
     brain = EmotionBrain(model=build_model(hparams, tasks), hparams=options, tasks=tasks)
-    n_samples = max(SAMPLE_RATE, hparams["frontend"].min_length)
+    n_samples = count(hparams["frontend"], 1.0)
     pair, single = (synthetic_batch(brain, hparams["frontend"], [n_samples] * n) for n in (2, 1))
     rehearse(brain, [pair], [single], n_batches=100)
     return provenance(hparams)

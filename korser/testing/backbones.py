@@ -75,7 +75,7 @@ class _BackboneCheck(Check):
         with contextlib.suppress(Exception):
             stage = self.candidate.build()
             backbone = stage.backbone
-            if reason and self.name in COMPARE_FEATURES:
+            if reason and self.compares:
                 cause = state.explain_not_repeatable(self.candidate, stage)
         said = cause or (str(error) if reason else describe_error(error, backbone))
         failure = AssertionError(re.sub(r"\bfeatures\b(?! \(B)", "embeddings", said) if cause or reason else said)

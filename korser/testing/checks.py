@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 import torch
 
 from korser.frontend.base import Frontend
+from korser.frontend.parallel import Parallel
+from korser.frontend.tree import branches_of
 from korser.frontend.validation import check_sizes
 from korser.testing import gradients, invariance, numerics, shapes, state
-from korser.testing.inputs import two_utterances
+from korser.testing.inputs import Batch, two_utterances
 from korser.testing.running import Candidate, copy_module, evaluate, stages_of
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded, set_arithmetic
@@ -101,6 +103,10 @@ def prerequisites(name: str) -> tuple[str, ...]:
     return (*SHAPES, "deterministic_in_eval") if name in COMPARE_FEATURES else SHAPES
 
 
+def _of_branch(branch: str, name: str) -> str:
+    return f"{branch}: {name}" if branch else name
+
+
 class Check:
     """One named check of the contract.
 
@@ -116,15 +122,23 @@ class Check:
     candidate : Candidate
     needs : tuple of str
         Names of the checks without which this one says nothing new.
+    branch : str
+        If it is a branch of a :class:`korser.Parallel`: which, for the names.
     """
 
     def __init__(
-        self, name: str, function: Callable[[Candidate], None], candidate: Candidate, needs: tuple[str, ...] = ()
+        self,
+        name: str,
+        function: Callable[[Candidate], None],
+        candidate: Candidate,
+        needs: tuple[str, ...] = (),
+        branch: str = "",
     ) -> None:
-        self.name = name
+        self.name = _of_branch(branch, name)
         self.function = function
         self.candidate = candidate
-        self.needs = needs
+        self.compares = name in COMPARE_FEATURES
+        self.needs = tuple(_of_branch(branch, needed) for needed in needs)
 
     def __call__(self) -> None:
         """Run the check."""
@@ -142,7 +156,7 @@ class Check:
             frontend = self.candidate.build()
             if not reason:
                 cause = shapes.explain_too_short(frontend, *self.candidate.batch(frontend))
-            elif self.name in COMPARE_FEATURES:
+            elif self.compares:
                 cause = state.explain_not_repeatable(self.candidate, frontend)
         failure = AssertionError(cause or (str(error) if reason else describe_error(error, frontend)))
         failure.where = None if cause or reason else (type(error), user_code_location(error))
@@ -156,7 +170,8 @@ def check_frontend(factory: Callable[[], Frontend]) -> Iterator[Check]:
     """Yield the checks of the contract of a frontend; each runs when it is called.
 
     A frontend that takes waveforms is checked on noisy harmonics of various levels, one that takes features on standard
-    normal noise; a chain is a frontend, too. Every check builds its own frontend on the CPU.
+    normal noise; a chain is a frontend, too. Of a :class:`korser.Parallel` each branch is checked by itself as well,
+    under names such as "branch 1 (Mel): shapes_of_a_batch". Every check builds its own frontend on the CPU.
 
     Parameters
     ----------
@@ -190,18 +205,25 @@ def check_frontend(factory: Callable[[], Frontend]) -> Iterator[Check]:
     ...     check()
     """
     set_arithmetic()
-    for name, function in CHECKS.items():
-        if name != "moves_to_gpu" or torch.cuda.is_available():
-            yield Check(name, function, Candidate(factory), prerequisites(name))
+    checks = {name: f for name, f in CHECKS.items() if name != "moves_to_gpu" or torch.cuda.is_available()}
+    for name, function in checks.items():
+        yield Check(name, function, Candidate(factory), prerequisites(name))
+    branches = ()
+    with contextlib.suppress(Exception), seeded(0):  # the checks above have reported what the factory raises
+        branches = tuple(branches_of(factory()))
+    for branch in branches:  # a fault of one whose features are small is not seen in the whole
+        for name, function in checks.items():
+            candidate = Candidate(lambda key=branch: branches_of(factory())[key])
+            yield Check(name, function, candidate, prerequisites(name), branch)
 
 
 def quick_check(frontend: Frontend, file: str = "YAML") -> None:
     """Refuse a frontend that breaks its contract, before training; it runs a subset of the checks on the CPU.
 
-    Every stage is checked on what the stages before it return for two utterances of noisy harmonics. The frontend and
-    the random generators are left unchanged: copies are run, which share the parameters of frozen stages. A stage that
-    cannot be copied, such as one with an open file or with a function that refers to one of its modules, is not
-    checked, nor are those behind it.
+    Every stage, also those of branches, is checked on what the stages before it return for two utterances of noisy
+    harmonics. The frontend and the random generators are left unchanged: copies are run, which share the parameters of
+    frozen stages. A stage that cannot be copied, such as one with an open file or with a function that refers to one of
+    its modules, is not checked, nor are those behind it.
 
     Parameters
     ----------
@@ -230,26 +252,51 @@ def quick_check(frontend: Frontend, file: str = "YAML") -> None:
     korser.utils.errors.UserError: ...Energy: forward returns features of shape (..., expected (B, T, C)...
     """
     set_arithmetic()
-    inputs, trained_before = None, False
     with seeded(0), _eager():
-        for stage in stages_of(frontend):
-            try:
-                copied = _copy(stage)
-            except FAILURES as error:
-                logger.info("%s is not checked, since it cannot be copied: %s", type(stage).__name__, one_line(error))
-                return
-            checks = [check for name, check in QUICK.items() if not (stage.frozen and name in OF_TRAINING)]
-            if trained_before:
-                checks.append(gradients.gradients_pass_through)
-            try:
-                check_sizes(stage)  # on which the inputs depend
-                inputs = inputs or two_utterances(frontend)
-                for check in checks:
-                    check(Candidate(functools.partial(_copy, stage), inputs))
-                inputs = evaluate(copied, *inputs)
-            except FAILURES as error:
-                raise UserError(f"{describe_error(error, stage)}; for all checks: korser check {file}") from error
-            trained_before = trained_before or not stage.frozen
+        _check_in_place(frontend, lambda: two_utterances(frontend), False, "", file)
+
+
+def _check_in_place(
+    frontend: Frontend, inputs: Callable[[], Batch], trained_before: bool, branch: str, file: str
+) -> Batch | None:
+    """Check the stages of a frontend on what those before it return; return its output, None if it is not known."""
+    for stage in stages_of(frontend):
+        if isinstance(stage, Parallel):
+            outputs = [
+                _check_in_place(part, inputs, trained_before, f"{branch}{name}: ", file)
+                for name, part in branches_of(stage).items()
+                if any(part is own for own in stage.branches)
+            ]
+            output = None if None in outputs else stage.join(outputs)
+        else:
+            output = _check_stage(stage, inputs, trained_before, branch, file)
+        if output is None:
+            return None
+        inputs = functools.partial(lambda given: given, output)
+        trained_before = trained_before or not stage.frozen
+    return output
+
+
+def _check_stage(
+    stage: Frontend, inputs: Callable[[], Batch], trained_before: bool, branch: str, file: str
+) -> Batch | None:
+    """Check one stage and return its output; None if it cannot be copied."""
+    try:
+        copied = _copy(stage)
+    except FAILURES as error:
+        logger.info("%s%s is not checked, since it cannot be copied: %s", branch, type(stage).__name__, one_line(error))
+        return None
+    checks = [check for name, check in QUICK.items() if not (stage.frozen and name in OF_TRAINING)]
+    if trained_before:
+        checks.append(gradients.gradients_pass_through)
+    try:
+        check_sizes(stage)  # on which the inputs depend
+        given = inputs()
+        for check in checks:
+            check(Candidate(functools.partial(_copy, stage), given))
+        return evaluate(copied, *given)
+    except FAILURES as error:
+        raise UserError(f"{branch}{describe_error(error, stage)}; for all checks: korser check {file}") from error
 
 
 def _copy(stage: Frontend) -> Frontend:

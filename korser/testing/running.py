@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from korser.frontend.base import Frontend, split_frozen
+from korser.frontend.base import Frontend
+from korser.frontend.tree import stages_of
 from korser.frontend.validation import ContractError
 from korser.testing.inputs import Batch, mixed_batch
 
@@ -128,12 +129,6 @@ def _explain_retained_graph(error: RuntimeError) -> None:
             "a second training step fails because forward keeps a tensor of the first one with its graph: detach() it "
             "and register it as a buffer"
         ) from error
-
-
-def stages_of(frontend: Frontend) -> list[Frontend]:
-    """Return the stages of a frontend in order; those of nested chains included."""
-    frozen, trainable = split_frozen(frontend)
-    return frozen + trainable
 
 
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -15,7 +15,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 
-from korser.data.audio import to_float
+from korser.data.batches import batch_inputs
 from korser.metrics.scores import confusion_counts, scores
 from korser.nn.losses import MISSING
 from korser.training.logged_brain import LoggedBrain
@@ -100,7 +100,7 @@ class EmotionBrain(LoggedBrain):
     def compute_forward(self, batch: Batch | PaddedBatch, stage: sb.Stage) -> tuple:
         """Return the logits of every task, and how augmentation mixed the labels."""
         batch = batch.to(self.device)
-        x, lengths = to_float(batch.x.data), batch.frames
+        x, lengths = batch_inputs(batch)
         augment = None
         if stage == sb.Stage.TRAIN:
             augment = self.augment

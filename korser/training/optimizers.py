@@ -35,17 +35,16 @@ def make_optimizers(
     opt_class : callable
         ``(parameters, lr=...) -> torch.optim.Optimizer``.
     lr : float
-        Learning rate, except for stages with an ``lr`` of their own. Either is multiplied by
-        :meth:`korser.Frontend.lr_scales`.
+        Learning rate, except for the parameters of a frontend with an ``lr`` of its own, at any depth; of nested ones
+        the innermost counts. Either is multiplied by :meth:`korser.Frontend.lr_scales`.
     fused : bool
         Whether to use the fused implementation, where ``opt_class`` has one.
     """
-    stage_lr = {p: stage.lr for stage in model.trainable_stages if stage.lr is not None for p in stage.parameters()}
-    scales = _lr_scales(model)
+    rates = _learning_rates(model, lr)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            key = stage_lr.get(parameter, lr) * scales.get(parameter, 1), parameter.dim() > 1
+            key = rates[parameter], parameter.dim() > 1
             groups.setdefault(key, []).append(parameter)
     accepted = inspect.signature(opt_class).parameters
     options = {}
@@ -62,16 +61,26 @@ def make_optimizers(
     return optimizers
 
 
-def _lr_scales(model: nn.Module) -> dict[nn.Parameter, float]:
-    """Return the factors of the learning rate that frontends ask for; a UserError if a name or factor is invalid."""
-    scales = {}
-    for frontend in (module for module in model.modules() if isinstance(module, Frontend)):
-        parameters = dict(frontend.named_parameters())
-        for name, factor in frontend.lr_scales().items():
-            if name not in parameters or not 0 < factor < math.inf:
-                raise UserError(
-                    f"{import_path(type(frontend))}.lr_scales() gives {name!r}: {factor!r}, expected names of parameters "
-                    "and factors above 0"
-                )
-            scales[parameters[name]] = factor
-    return scales
+def _learning_rates(module: nn.Module, lr: float) -> dict[nn.Parameter, float]:
+    """Return the learning rate of each parameter: that of the nearest enclosing frontend with an ``lr``."""
+    if isinstance(module, Frontend) and module.lr is not None:
+        lr = module.lr
+    rates = dict.fromkeys(module.parameters(recurse=False), lr)
+    for child in module.children():
+        rates |= _learning_rates(child, lr)
+    if isinstance(module, Frontend):
+        for parameter, factor in _lr_scales(module).items():
+            rates[parameter] *= factor
+    return rates
+
+
+def _lr_scales(frontend: Frontend) -> dict[nn.Parameter, float]:
+    """Return the factors of the learning rate that a frontend asks for; a UserError if a name or factor is invalid."""
+    scales, parameters = frontend.lr_scales(), dict(frontend.named_parameters())
+    for name, factor in scales.items():
+        if name not in parameters or not 0 < factor < math.inf:
+            raise UserError(
+                f"{import_path(type(frontend))}.lr_scales() gives {name!r}: {factor!r}, expected names of parameters and "
+                "factors above 0"
+            )
+    return {parameters[name]: factor for name, factor in scales.items()}

@@ -14,6 +14,7 @@ from torch import nn
 
 from korser.corpora import LABELS, Corpus
 from korser.data.audio_cache import scan_audio
+from korser.data.bad_recordings import LengthLimits
 from korser.data.load_split import load_split
 from korser.data.split_checks import check_splits, split_notes
 from korser.data.splits import SPLITS, speaker_independent
@@ -53,7 +54,7 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     audio = scan_audio(
         manifest["path"].tolist(),
         hparams["cache_folder"],
-        min_samples=hparams["frontend"].min_length,
+        limits=LengthLimits.of(hparams["frontend"]),
         bad_recordings=directory.bad_recordings_file,
     )
     manifest[columns] = audio[columns].to_numpy()

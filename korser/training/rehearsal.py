@@ -173,7 +173,7 @@ def _understudy(brain: EmotionBrain) -> EmotionBrain:
     for key, check in ("augment", augment_fault), ("wav_augment", wav_augment_fault):
         part = copy.deepcopy(getattr(hparams, key))
         setattr(hparams, key, None if part is None else _Watched(key, part, part, check))
-    for stage in (*([] if brain.skip_frozen else model.frozen_stages), *model.trainable_stages):
+    for stage in (*([] if brain.skip_frozen else model.frozen_stages), *model.remainder.called()):
         stage.forward = _Watched("frontend", stage, stage.forward, frontend_fault)
     size = model.backbone.output_size
     backbone, head = model.backbone, model.head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from korser.data.splits import SPLITS
+from korser.frontend.tree import leaves
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.cost import macs_per_second
 from korser.nn.model import SpeechEmotionModel
@@ -100,21 +102,28 @@ def interpretable_parameters(model: SpeechEmotionModel) -> list[tuple[str, dict[
     Returns
     -------
     list of (str, dict)
-        ``(class name, {quantity: (unit, values)})`` for each stage that has any.
+        ``(name, {quantity: (unit, values)})`` for each stage that has any, also in branches at any depth. The name is
+        that of the class, numbered if several stages are of one class: "Leaf 1".
     """
-    found = []
-    for stage in model.trainable_stages:
-        quantities = stage.interpretable_parameters()
+    found, frozen = [], set(model.frozen_stages)
+    for stage in leaves(model.trainable_stages):
+        quantities = {} if stage in frozen else stage.interpretable_parameters()
         if quantities:
             numbers = {k: (unit, v.detach().double().cpu().tolist()) for k, (unit, v) in quantities.items()}
             found.append((type(stage).__name__, numbers))
+    names, seen = [name for name, _ in found], Counter()
+    for i, name in enumerate(names):
+        if names.count(name) > 1:
+            seen[name] += 1
+            found[i] = f"{name} {seen[name]}", found[i][1]
     return found
 
 
 def training_cost(brain: EmotionBrain, memory: PeakMemory, datasets: dict[str, Dataset]) -> dict[str, Any]:
     """Return the contents of ``cost.json`` except for operations; call it right after training."""
     peak_memory, kind = memory.measure()
-    peak_memory -= sum(data.nbytes for data in datasets.values() if getattr(data, "place", None) == "device")
+    held = [part for data in datasets.values() for part in getattr(data, "parts", [data])]
+    peak_memory -= sum(data.nbytes for data in held if getattr(data, "place", None) == "device")
     n_parameters, n_trained = brain.raw_model.count_parameters()
     return {
         "parameters": n_parameters,

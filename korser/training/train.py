@@ -21,7 +21,7 @@ from korser.testing import quick_check, quick_check_backbone, quick_check_head
 from korser.training.brain import EmotionBrain
 from korser.training.build import build_model, open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
-from korser.training.datasets import evaluation_loader, make_datasets, make_reader, training_loader
+from korser.training.datasets import evaluation_loader, make_datasets, make_readers, training_loader
 from korser.training.parts import errors_of
 from korser.training.prepare import describe_data, load_prepared, prepare_data
 from korser.training.rehearsal import extreme_batches, rehearse, synthetic_batch
@@ -139,8 +139,8 @@ def _fit(hparams: HParams, run_dir: Path, brain: EmotionBrain, manifest: pd.Data
         lengths = [int(samples.median()), int(samples.min())]
         batches = [synthetic_batch(brain, hparams["frontend"], n) for n in (lengths, lengths[1:])]
         rehearse(brain, batches[:1], batches[1:], math.ceil(len(samples) / hparams["batch_size"]))
-    read, brain.skip_frozen = make_reader(hparams, model, manifest)
-    datasets = make_datasets(hparams, manifest, brain.tasks, read, brain.device)
+    readers, brain.skip_frozen = make_readers(hparams, model, manifest)
+    datasets = make_datasets(hparams, manifest, brain.tasks, readers, brain.device)
     train_loader = training_loader(brain, datasets["train"])
     rehearse(brain, *extreme_batches(datasets["train"], brain.train_sampler, brain.tasks), len(train_loader))
 

@@ -12,6 +12,7 @@ from test_audio import bad_files, tone, write
 from korser.data import audio_cache
 from korser.data.audio import audio_digest, read_audio, read_recording
 from korser.data.audio_cache import AudioStore, scan_audio
+from korser.data.bad_recordings import LengthLimits
 from korser.data.split_checks import check_splits
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv
@@ -176,7 +177,10 @@ def test_all_bad_files_are_reported_together_and_good_ones_kept(tmp_path, decode
     assert listed["problem"].tolist() == ["unusable"] * len(bad) + ["copy", "truncated"]
     assert listed["details"].tolist()[-2:] == [f"the same audio as {good}", "0.50 s stated, 0.38 s found"]
     with pytest.raises(UserError, match="good.wav: too short: 0.500 s, but the model needs 0.625 s"):
-        scan_audio([good], tmp_path / "cache", min_samples=10_000, bad_recordings=tmp_path / "bad.csv")
+        scan_audio([good], tmp_path / "cache", limits=LengthLimits(10_000), bad_recordings=tmp_path / "bad.csv")
+    reason = r"good.wav: too long: 0.500 s, but the model takes at most 0.250 s: shorten it, leave it out.*windows: t"
+    with pytest.raises(UserError, match=reason):
+        scan_audio([good], tmp_path / "cache", limits=LengthLimits(1, 4000), bad_recordings=tmp_path / "bad.csv")
     assert read_csv(tmp_path / "bad.csv")["problem"].tolist() == ["unusable"]
     scan_audio([good], tmp_path / "cache", bad_recordings=tmp_path / "bad.csv")
     assert not (tmp_path / "bad.csv").exists()  # of an earlier attempt

@@ -24,7 +24,7 @@ from korser.inference.predict import load_trained_model
 from korser.nn.model import SpeechEmotionModel
 from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
 from korser.plugins.frontends.mel import Mel
-from korser.training.datasets import make_reader
+from korser.training.datasets import make_readers
 from korser.training.prepare import prepare_data
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv
@@ -440,7 +440,7 @@ def test_what_cannot_be_fingerprinted_is_not_cached(tiny, tmp_path, caplog):
     np.save(tmp_path / "stats.npy", np.float64(0))
     frontend = WithLock(stats=str(tmp_path / "stats.npy"))
     model = SpeechEmotionModel(frontend=frontend, backbone=torch.nn.Identity(), head=torch.nn.Identity())
-    read, skip_frozen = make_reader(hparams, model, read_csv(tmp_path / "run" / "manifest.csv"))
+    (read,), skip_frozen = make_readers(hparams, model, read_csv(tmp_path / "run" / "manifest.csv"))
     assert not skip_frozen and isinstance(read.stored, AudioStore)
     (message,) = [message for message in caplog.messages if "not cached" in message]
     assert message.startswith("frozen features are not cached: WithLock.lock is a lock (cannot pickle")
@@ -492,7 +492,7 @@ def test_epochs_after_the_first_do_not_run_the_encoder(tiny, tmp_path):
     prepare_data(hparams, tmp_path / "run")
     model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
     manifest = read_csv(tmp_path / "run" / "manifest.csv")
-    read, skip_frozen = make_reader(hparams, model, manifest)
+    (read,), skip_frozen = make_readers(hparams, model, manifest)
     assert skip_frozen
     model.frozen_stages[0].forward = None  # calling it now would fail
     row = manifest.iloc[0]
@@ -504,7 +504,7 @@ def test_waveform_augmentation_switches_the_cache_off(tiny, tmp_path, caplog):
     prepare_data(hparams, tmp_path / "run")
     hparams = {**hparams, "wav_augment": lambda x, lengths: (x, lengths)}
     model = SpeechEmotionModel(frontend=hparams["frontend"], backbone=torch.nn.Identity(), head=torch.nn.Identity())
-    read, skip_frozen = make_reader(hparams, model, read_csv(tmp_path / "run" / "manifest.csv"))
+    (read,), skip_frozen = make_readers(hparams, model, read_csv(tmp_path / "run" / "manifest.csv"))
     assert not skip_frozen
     assert "frozen features are not cached" in caplog.text
 

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from korser import Chain, Frontend
-from korser.frontend.base import split_frozen
 
 
 class Halve(Frontend):
@@ -67,17 +66,6 @@ def test_frozen_stages_stay_in_eval():
     assert frozen.frozen and not trained.frozen and not chain.frozen
     assert not any(m.training for m in frozen.modules())
     assert all(m.training for m in trained.modules())
-
-
-def test_the_frozen_prefix_ends_at_the_first_trained_stage():
-    frozen, trained, behind = (
-        Halve(trained=False),
-        Halve(in_channels=4, input_rate=8000),
-        Halve(in_channels=4, input_rate=4000, trained=False),
-    )
-    assert split_frozen(Chain(Chain(frozen, trained), behind)) == ([frozen], [trained, behind])
-    assert split_frozen(frozen) == ([frozen], [])
-    assert split_frozen(trained) == ([], [trained])
 
 
 def test_arguments_are_remembered():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from korser.data.audio import read_audio
+from korser.data.bad_recordings import LengthLimits
 from korser.inference.predict import PIECE_SECONDS, TrainedModel, piece_length
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
@@ -68,7 +69,8 @@ def test_pieces_are_as_long_as_the_utterances_of_the_run(tmp_path, longest, seco
     if longest is not None:
         manifest = pd.DataFrame({"id": ["a", "b"], "digest": "", "split": "test", "duration": [longest, 1.0]})
         write_csv(tmp_path / "manifest.csv", manifest)
-    assert piece_length(RunDirectory(tmp_path), 400) == seconds * 16000
+    assert piece_length(RunDirectory(tmp_path), LengthLimits(400)) == seconds * 16000
+    assert piece_length(RunDirectory(tmp_path), LengthLimits(400, 8000)) == 8000
 
 
 def test_features_and_embedding_of_a_long_file(tmp_path):

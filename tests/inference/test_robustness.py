@@ -131,10 +131,22 @@ def test_audio_is_read_from_the_original_where_the_cache_was_cleared(runs):
     np.testing.assert_allclose(numbers(predictions(runs[0], "same")), numbers(runs[0].predictions("test")), atol=1e-5)
 
 
-def test_errors_of_audio_and_weights(runs):
+def test_errors_of_audio_and_weights(runs, monkeypatch):
     short = Condition("short", "nothing", None, "", lambda x, utterance: x[:10])
-    with pytest.raises(UserError, match="too short under short"):
+    with pytest.raises(UserError, match=r"wav under short: too short: 0.001 s, .*; or remove the condition"):
         measure(runs, [short], progress=False)
+    slow = Condition("slow", "nothing", None, "", lambda x, utterance: x.repeat(3))
+    load = robustness.load_trained_model
+
+    def limited(*args, **options):
+        trained = load(*args, **options)
+        trained.max_length = 16_000
+        return trained
+
+    with monkeypatch.context() as patch:
+        patch.setattr(robustness, "load_trained_model", limited)
+        with pytest.raises(UserError, match=r"wav under slow: too long: .* at most 1.000 s: .*; or remove the cond"):
+            measure(runs, [slow], progress=False)
     (runs[0].path / "model.safetensors").unlink()
     with pytest.raises(UserError, match="has no model.safetensors"):
         measure(runs, [SAME], progress=False)

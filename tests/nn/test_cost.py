@@ -40,6 +40,22 @@ def test_operations_of_a_frozen_stage_for_long_utterances_alone_are_counted(tiny
     assert macs > 2 * 64000 / 4 and not_counted == []
 
 
+def test_operations_are_counted_on_the_longest_input_that_is_accepted():
+    class Second(Frontend):
+        def __init__(self):
+            super().__init__(output_size=2, frame_rate=100, max_length=16_000)
+            self.conv = nn.Conv1d(1, 2, 160, 160)
+
+        def output_lengths(self, lengths):
+            assert lengths.max() <= self.max_length
+            return lengths // 160
+
+        def forward(self, x, lengths):
+            return self.conv(x[:, None]).mT, self.output_lengths(lengths)
+
+    assert counted(Second()) == (2 * 16_000, [])
+
+
 class Frames(Frontend):
     """A hundred frames a second of 160 samples, without any counted operation."""
 

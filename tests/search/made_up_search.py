@@ -96,7 +96,8 @@ def write_run(job, epochs=1):
     write_csv(run_dir / "valid.csv", pd.DataFrame(rows))
     write_json(run_dir / "cost.json", {"train_seconds": time.time()})
     entry = {"value": uar, "low": uar / 2, "high": (1 + uar) / 2}
-    write_json(run_dir / "metrics.json", {"valid": {"emotion": {"uar": entry}}, "best_epoch": epochs})
+    emotion = {"n": len(rows), "n_speakers": 4, "classes": EMOTIONS, "uar": entry}
+    write_json(run_dir / "metrics.json", {"valid": {"emotion": emotion}, "best_epoch": epochs})
 
 
 def search_options(tiny):

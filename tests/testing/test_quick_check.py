@@ -86,7 +86,7 @@ BROKEN = {  # (what is replaced, by what): what is said
         "nn.Sequential(",
         "1, n_filters, kernel_size=400, stride=160, padding=200)",
         "nn.Conv1d(1, n_filters, 400, 160, 200), nn.BatchNorm1d(n_filters))",
-    ): r"amount of padding .* is it conv.1 \(BatchNorm1d\)\? Use korser.plugins.backbones.convnet.MaskedBatchNorm",
+    ): r"amount of padding .* is it conv.1 \(BatchNorm1d\)\? Use korser.plugins.backbones.masked.MaskedBatchNorm",
     (
         LOG,
         "y = (y - self.conv.bias).abs(); y = y.clamp_min(1e-4 * y.detach().max())",

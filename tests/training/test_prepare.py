@@ -233,3 +233,11 @@ def test_what_cannot_be_trained_is_refused(tiny_corpus, tiny, tmp_path, settings
 def test_a_random_split_is_named(tiny):
     run_dir = run({**tiny, "split.protocol": "random_stratified"}, model="mel_stl")
     assert json.loads((run_dir / "run.json").read_text())["speaker_independent"] is False
+
+
+def test_recordings_longer_than_the_frontend_accepts_are_refused_by_name(tiny, tmp_path):
+    hparams = load_hparams(HPARAMS / "mel_stl.yaml", tiny)
+    hparams["frontend"].max_length = 1600
+    reason = "audio files cannot be used: .*wav: too long: .* s, but the model takes at most 0.100 s: shorten it"
+    with pytest.raises(UserError, match=reason):
+        prepare.prepare_data(hparams, tmp_path / "run")

@@ -17,19 +17,23 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
     """Draw one line per model over the layers, with the range over its runs, and the equal initial weights."""
     weights = {}
     for label, quantities in group.parameters.items():
-        for (_, quantity), values in quantities.items():
-            if quantity == LAYER_WEIGHT:
-                weights[label] = values
+        own = {frontend: values for (frontend, quantity), values in quantities.items() if quantity == LAYER_WEIGHT}
+        if own:
+            weights[label] = own
     if not weights:
         raise NothingToDraw("no run has layer weights in an interpretable_parameters.json")
     figure = new_figure(style, 1.8)
     ax = figure.subplots()
-    for label, values in weights.items():
-        model, trained = group.model_style(label), values.trained
-        layers = np.arange(trained.shape[1])
-        ax.plot(layers, trained.mean(0), color=model.colour, ls=model.line, marker=model.marker, label=label)
-        ax.fill_between(layers, trained.min(0), trained.max(0), color=model.colour, alpha=0.18, lw=0)
-        ax.plot(layers, values.initial.mean(0), color="grey", lw=0.7, ls=":", zorder=0)
+    for label, own in weights.items():
+        model = group.model_style(label)
+        for i, (frontend, values) in enumerate(own.items()):  # several if branches have layers
+            trained, name = values.trained, f"{label}, {frontend}" if len(own) > 1 else label
+            layers, fill = np.arange(trained.shape[1]), "white" if i else model.colour
+            ax.plot(
+                layers, trained.mean(0), color=model.colour, ls=model.line, marker=model.marker, mfc=fill, label=name
+            )
+            ax.fill_between(layers, trained.min(0), trained.max(0), color=model.colour, alpha=0.18, lw=0)
+            ax.plot(layers, values.initial.mean(0), color="grey", lw=0.7, ls=":", zorder=0)
     ax.set(xlabel="layer", ylabel="weight", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(figure, *ax.get_legend_handles_labels())

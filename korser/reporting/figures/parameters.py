@@ -46,7 +46,10 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
                 f"over {n_runs} runs. Last panel: mean absolute change relative to the mean absolute initial value, "
                 "one point per run."
             )
-            name, title = f"parameters-{frontend.lower()}-{label}", f"{label}: parameters of {frontend}"
+            name, title = (
+                f"parameters-{frontend.lower().replace(' ', '-')}-{label}",
+                f"{label}: parameters of {frontend}",
+            )
             yield Drawing(name, title, caption, _draw(own, style, label), (label,))
             drawn = True
     if not drawn:

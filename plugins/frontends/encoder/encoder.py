@@ -159,7 +159,9 @@ def check_training(freeze: str | int, top: int, layer_decay: float | None, lora:
         if not 0 < layer_decay <= 1:
             raise UserError(f"layer_decay={layer_decay!r}: expected a number above 0, at most 1")
         if freeze == "all" and lora is None:
-            raise UserError(f"layer_decay={layer_decay!r} has no effect, since nothing of the encoder is trained: set freeze")
+            raise UserError(
+                f"layer_decay={layer_decay!r} has no effect, since nothing of the encoder is trained: set freeze"
+            )
     if lora is None:
         return
     unknown = [name for name in lora if name not in LORA] if isinstance(lora, Mapping) else [lora]

@@ -5,6 +5,7 @@ import logging
 import re
 import zlib
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 import korser.reporting.figures.draw as figures
 from korser.comparison.tables import interval_over
-from korser.reporting.figures import NothingToDraw, Style, draw_all
+from korser.reporting.figures import NothingToDraw, Style, draw_all, layers
 from korser.reporting.figures.group import gather
 from korser.reporting.figures.search import draw_search, find_searches
 from korser.reporting.figures.style import DPI, HANGUL_FONTS, finish, with_hangul
@@ -306,6 +307,16 @@ def test_parameters_show_initial_and_trained_values(four_models):
     np.testing.assert_allclose(lines["trained"], values.trained.mean(0))
     bars = dict(zip((t.get_text() for t in moved.get_yticklabels()), (p.get_width() for p in moved.patches)))
     assert bars["centre frequency"] < 2 and bars["PCEN alpha"] > 10  # %
+
+
+def test_layer_weights_of_several_branches_are_separate_lines(four_models):
+    group, _ = four_models
+    values = group.parameters["wav2vec_stl"]["LayerMix", "layer weight"]
+    branches = {(name, "layer weight"): values for name in ("LayerMix 1", "LayerMix 2")}
+    several = SimpleNamespace(parameters={"wav2vec_stl": branches}, model_style=group.model_style)
+    (drawing,) = layers.draw(several, Style())
+    lines = [line.get_label() for line in drawing.figure.axes[0].lines if not line.get_label().startswith("_")]
+    assert lines == ["wav2vec_stl, LayerMix 1", "wav2vec_stl, LayerMix 2"]
 
 
 def test_layers_cost_subgroups_and_robustness_show_the_tables(four_models):
