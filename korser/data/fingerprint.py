@@ -20,7 +20,7 @@ import functools
 import itertools
 import os
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from importlib.metadata import packages_distributions, version
 from typing import Any
 

@@ -80,7 +80,7 @@ def _lr_scales(frontend: Frontend) -> dict[nn.Parameter, float]:
     for name, factor in scales.items():
         if name not in parameters or not 0 < factor < math.inf:
             raise UserError(
-                f"{import_path(type(frontend))}.lr_scales() gives {name!r}: {factor!r}, expected names of parameters and "
-                "factors above 0"
+                f"{import_path(type(frontend))}.lr_scales() gives {name!r}: {factor!r}, expected names of parameters "
+                "and factors above 0"
             )
     return {parameters[name]: factor for name, factor in scales.items()}

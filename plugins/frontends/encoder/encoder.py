@@ -169,6 +169,6 @@ def check_training(freeze: str | int, top: int, layer_decay: float | None, lora:
         raise UserError(f"lora: {unknown[0]!r}: expected {', '.join(LORA)}")
     if freeze in ("none", "feature_extractor"):
         raise UserError(
-            f"freeze={freeze!r} with lora, which adapts a frozen encoder: expected 'all', or an integer below {top} for "
-            "adapters above as many layers"
+            f"freeze={freeze!r} with lora, which adapts a frozen encoder: expected 'all', or an integer below {top} "
+            "for adapters above as many layers"
         )

@@ -39,7 +39,7 @@ class EncoderFamily(nn.Module):
     compiles : bool
         Whether ``implementation="compiled"`` has an effect.
     not_adaptable : tuple of str
-        Last parts of the names of linear layers that adapters do not reach, since their weights are used without a call.
+        Last parts of the names of linear layers that adapters do not reach, since only their weights are used.
     n_layers : int
         Transformer layers, set by what builds the encoder.
     """
