@@ -45,6 +45,10 @@ def add_adapters(
     UserError
         If peft is not installed, or the encoder has no such layers.
     """
+    if not isinstance(rank, int) or rank < 1:
+        raise UserError(f"lora.rank={rank!r}: expected an integer above 0")
+    if not 0 <= dropout < 1:
+        raise UserError(f"lora.dropout={dropout!r}: expected a number from 0, below 1")
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:

@@ -116,15 +116,16 @@ class PretrainedEncoder(Chain):
         check_choice("layer", layer, ("last", "all"), depth, source)
         top = depth if layer in ("last", "all") else layer
         check_choice("freeze", freeze, ("all", "feature_extractor", "none"), top, source)
-        freeze = "all" if freeze == top else freeze
         check_training(freeze, top, layer_decay, lora)
 
         settings = {"do_normalize": do_normalize, "padding": padding}
         build = {"source": source, "revision": revision, "windows": windows, "implementation": implementation}
         build |= {"every_layer": layer == "all", **settings}
         training = {"lr": lr, "layer_decay": layer_decay, "lora": lora}
-        if lora is not None:
-            freeze = 0 if freeze == "all" else freeze
+        if lora is not None and freeze == "all":
+            freeze = 0
+        elif freeze == top:
+            freeze = "all"
         if isinstance(freeze, int) and FAMILIES[config.model_type].divides(config, **settings):
             below = HiddenStates(n_layers=freeze, **build)
             stages = [below, UpperLayers(n_below=freeze, n_layers=top, **build, **training)]
@@ -158,7 +159,7 @@ def check_training(freeze: str | int, top: int, layer_decay: float | None, lora:
     if layer_decay is not None:
         if not 0 < layer_decay <= 1:
             raise UserError(f"layer_decay={layer_decay!r}: expected a number above 0, at most 1")
-        if freeze == "all" and lora is None:
+        if freeze in ("all", top) and lora is None:
             raise UserError(
                 f"layer_decay={layer_decay!r} has no effect, since nothing of the encoder is trained: set freeze"
             )
@@ -167,7 +168,7 @@ def check_training(freeze: str | int, top: int, layer_decay: float | None, lora:
     unknown = [name for name in lora if name not in LORA] if isinstance(lora, Mapping) else [lora]
     if unknown:
         raise UserError(f"lora: {unknown[0]!r}: expected {', '.join(LORA)}")
-    if freeze in ("none", "feature_extractor"):
+    if freeze in ("none", "feature_extractor", top):
         raise UserError(
             f"freeze={freeze!r} with lora, which adapts a frozen encoder: expected 'all', or an integer below {top} "
             "for adapters above as many layers"
