@@ -43,8 +43,9 @@ class RandomFeatures:
         self.features = torch.randn(DIFFERENT, FRAMES, CHANNELS, generator=generator).half()
         self.store = self
 
-    def read(self, *names):
-        return self.features[int(names[-1]) % DIFFERENT]
+    def read(self, *names, out=None):
+        features = self.features[int(names[-1]) % DIFFERENT]
+        return features if out is None else out.copy_(features)
 
     def layout(self, name):
         return self.features.dtype, (FRAMES, CHANNELS)

@@ -30,6 +30,7 @@ from korser.config.fields import (
 from korser.config.layers import Layers
 from korser.config.nodes import keys_of, nodes
 from korser.utils.errors import UserError
+from korser.utils.text import shorten
 from korser.utils.user_code import import_path
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
     "TrainSettings",
     "check_settings",
     "find_invalid_values",
+    "is_fitted",
 ]
 
 
@@ -125,6 +127,29 @@ def _require_frontend(frontend: Any) -> None:
         )
 
 
+def is_fitted(head: Any) -> bool:
+    """Return whether a head, or what the setting names, is fitted to embeddings rather than trained by gradients."""
+    return hasattr(getattr(head, "func", head), "fit")
+
+
+def _require_frozen(head: Any, info: ValidationInfo) -> Any:
+    for key in ("frontend", "backbone") if is_fitted(head) else ():
+        part = info.data.get(key)
+        names = [name for name, p in part.named_parameters() if p.requires_grad] if part is not None else []
+        if names:
+            raise complete_error(
+                f"head: {import_path(head)} is fitted to fixed embeddings, but {key} has trained parameters "
+                f"({shorten(names)}): freeze it, or use a head that is trained, as in base.yaml"
+            )
+    return head
+
+
+def _refuse_if_fitted(wav_augment: Any, info: ValidationInfo) -> Any:
+    if wav_augment is not None and is_fitted(info.data.get("head")):
+        raise ValueError("expected null, since the head is fitted to the embeddings once")
+    return wav_augment
+
+
 def _require_split(split: Any) -> Any:
     if "protocol" not in getattr(split, "keywords", {}):
         raise ValueError("expected !name:korser.data.splits.assign_splits {protocol: ...}")
@@ -183,7 +208,7 @@ class TrainSettings(RunOptions):
     # model
     frontend: Annotated[Any, checked_by(_require_frontend)]
     backbone: Annotated[Factory, checked_by(_require_backbone)]
-    head: Factory
+    head: Annotated[Factory, AfterValidator(_require_frozen)]
 
     # training
     batch_size: PositiveInt
@@ -196,7 +221,7 @@ class TrainSettings(RunOptions):
     lr_scheduler: Factory | None  # null: a constant learning rate
     epoch_counter: Annotated[Any, AfterValidator(_require_limit)]
     augment: Factory | None
-    wav_augment: Factory | None
+    wav_augment: Annotated[Factory | None, AfterValidator(_refuse_if_fitted)]
 
     # how it runs
     check_contract: Annotated[bool, Effect.NONE]

@@ -87,12 +87,15 @@ def input_names(i: int) -> tuple[str, str]:
     return (f"x{i + 1}", f"frames{i + 1}") if i else ("x", "frames")
 
 
-def batch_inputs(batch: Any) -> tuple[Any, Any]:
-    """Return ``x`` and ``lengths`` of a batch, as float; tuples if the model has several inputs."""
+def batch_inputs(batch: Any, *, keep_half: bool = False) -> tuple[Any, Any]:
+    """Return ``x`` and ``lengths`` of a batch; tuples if the model has several inputs.
+
+    ``x`` is float32, unless ``keep_half``, which leaves cached features as they are.
+    """
     inputs = []
     while hasattr(batch, input_names(len(inputs))[0]):
         x, frames = (getattr(batch, name) for name in input_names(len(inputs)))
-        inputs.append((to_float(x.data), frames))
+        inputs.append((x.data if keep_half else to_float(x.data), frames))
     return together(inputs)
 
 

@@ -17,6 +17,7 @@ Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,7 +109,8 @@ class InMemorySplit(torch.utils.data.Dataset):
         rows = [self.data[i] for i in self.data_ids]
         self.arrays = StoredArrays(stored, rows)
         dtypes, shapes = zip(*self.arrays.layouts())
-        self.dtype = dtypes[0] if len(set(dtypes)) == 1 else torch.float32  # 16-bit and other audio in one split
+        self.uniform = len(set(dtypes)) == 1
+        self.dtype = dtypes[0] if self.uniform else torch.float32  # 16-bit and other audio in one split
         self.frames = [shape[0] for shape in shapes]
         self.channels = shapes[0][1:]  # () or (C,)
         self.row_bytes = math.prod(self.channels) * self.dtype.itemsize
@@ -150,9 +152,14 @@ class InMemorySplit(torch.utils.data.Dataset):
         return self.packed.index_select(0, index.view(-1)).view(*index.shape, *self.channels)
 
     def _copy(self, indices: list[int], longest: int) -> torch.Tensor:
-        x = torch.zeros(len(indices), longest, *self.channels, dtype=self.dtype, device=self.device)
+        x = torch.empty(len(indices), longest, *self.channels, dtype=self.dtype, device=self.device)
         for row, i in zip(x.unbind(), indices):
-            row[: self.frames[i]].copy_(self._in_common_dtype(self.arrays[i]), non_blocking=True)
+            row[self.frames[i] :] = 0
+            valid = row[: self.frames[i]]
+            if self.place == "store" and self.uniform and x.device.type == "cpu":
+                self.arrays.read(i, out=valid)
+            else:
+                valid.copy_(self._in_common_dtype(self.arrays[i]), non_blocking=True)
         return x
 
     def _pack(self) -> None:
@@ -244,8 +251,18 @@ class StoredArrays(Sequence):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """Return one array; raises a UserError if it is damaged again after it was made again."""
-        return self._repaired(self.stored.store.read, index)
+        """Return one array; see :meth:`read`."""
+        return self.read(index)
+
+    def read(self, index: int, **options: Any) -> torch.Tensor:
+        """Return one array, read with the options of :meth:`korser.data.store.ArrayStore.read`.
+
+        Raises
+        ------
+        UserError
+            If it is damaged again after it was made again.
+        """
+        return self._repaired(functools.partial(self.stored.store.read, **options), index)
 
     def layouts(self) -> list[tuple[torch.dtype, tuple[int, ...]]]:
         """Return dtype and shape of every array."""

@@ -104,8 +104,14 @@ class ArrayStore:
         dtype, shape, _, _ = self._shards[self._where[key]].arrays[key]
         return DTYPES[dtype], tuple(shape)
 
-    def read(self, key: str) -> torch.Tensor:
+    def read(self, key: str, out: torch.Tensor | None = None) -> torch.Tensor:
         """Read one array and verify its checksum; thread-safe. A damaged shard is removed.
+
+        Parameters
+        ----------
+        key : str
+        out : torch.Tensor, optional
+            Contiguous tensor of the stored dtype and shape to read into.
 
         Returns
         -------
@@ -124,7 +130,7 @@ class ArrayStore:
         name = self._where[key]
         shard = self._shards[name]
         dtype, shape, offset, checksum = shard.arrays[key]
-        x, file = torch.empty(shape, dtype=DTYPES[dtype]), None
+        x, file = torch.empty(shape, dtype=DTYPES[dtype]) if out is None else out, None
         try:
             file = self._open(name)
             if file.size() != shard.size:

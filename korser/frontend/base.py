@@ -51,11 +51,15 @@ class Frontend(nn.Module):
         Set False for an encoder with random weights: tables say so. None: there is nothing to pretrain.
     do_normalize : bool or None
         Whether its checkpoint expects waveforms of zero mean and unit variance; recorded with its configuration.
+    accepts_half : bool
+        Whether ``forward`` takes cached features as they are stored, in float16 or bfloat16, on a CPU. Otherwise they
+        are converted to float32 before.
     """
 
     source: str | None = None
     pretrained: bool | None = None
     do_normalize: bool | None = None
+    accepts_half: bool = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Frontend:
         """Keep the arguments, which are part of the key of cached features (:mod:`korser.data.fingerprint`)."""

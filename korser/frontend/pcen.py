@@ -90,19 +90,24 @@ def linear_recursion(u: torch.Tensor, decay: torch.Tensor, first: torch.Tensor) 
     torch.Tensor
         ``(B, C, T)``.
     """
-    B, C, T = u.shape
+    y = _recursion(u.transpose(0, 1), decay, first.T)
+    return y.transpose(0, 1)
+
+
+def _recursion(u: torch.Tensor, decay: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """Solve :func:`linear_recursion` with the channels first, so that each has one matrix product: ``(C, B, T)``."""
+    C, B, T = u.shape
     n = -(-T // BLOCK)
-    blocks = nn.functional.pad(u, (0, n * BLOCK - T)).view(B, C, n, BLOCK)
-    step = torch.arange(BLOCK, device=u.device)
-    lag = (step[:, None] - step).clamp(min=0).to(u.dtype)
-    weights = (decay[:, None, None] ** lag).tril()  # (C, BLOCK, BLOCK)
-    inside = blocks @ weights.transpose(1, 2)  # as if each block started from 0
+    blocks = nn.functional.pad(u, (0, n * BLOCK - T)).reshape(C, B * n, BLOCK)
+    powers = decay[:, None] ** torch.arange(BLOCK + 1, device=u.device, dtype=u.dtype)  # (C, BLOCK + 1)
+    # lower triangular Toeplitz matrix, transposed: weights[c, j, i] = decay[c] ** (i - j)
+    weights = nn.functional.pad(powers[:, :-1], (BLOCK - 1, 0)).unfold(1, BLOCK, 1).flip(1)
+    inside = (blocks @ weights).view(C, B, n, BLOCK)  # as if each block started from 0
     start = first[..., None]
     if n > 1:
-        ends = linear_recursion(inside[:, :, :-1, -1], decay**BLOCK, first)
-        start = torch.cat([start, ends], -1)  # (B, C, n), the state before each block
-    fade = decay[:, None] ** (step + 1).to(u.dtype)  # (C, BLOCK)
-    return (inside + start[..., None] * fade[:, None]).reshape(B, C, n * BLOCK)[..., :T]
+        ends = _recursion(inside[:, :, :-1, -1], powers[:, -1], first)
+        start = torch.cat([start, ends], -1)  # (C, B, n), the state before each block
+    return (inside + start[..., None] * powers[:, None, None, 1:]).view(C, B, n * BLOCK)[..., :T]
 
 
 class PCEN(nn.Module):

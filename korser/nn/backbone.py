@@ -135,6 +135,6 @@ def _sizes(frontend: Frontend, backbone: Callable[..., nn.Module]) -> dict[str, 
     """Return the sizes of a frontend that a backbone takes and that it has not been given."""
     given = getattr(backbone, "keywords", {})
     sizes = {"in_channels": frontend.output_size}
-    if "frame_rate" in inspect.signature(backbone).parameters and frontend.frame_rate is not None:
+    if "frame_rate" in inspect.signature(backbone).parameters:
         sizes["frame_rate"] = frontend.frame_rate
     return {name: value for name, value in sizes.items() if name not in given}

@@ -54,6 +54,11 @@ class SpeechEmotionModel(nn.Module):
         self.backbone = backbone
         self.head = head
 
+    @property
+    def accepts_half(self) -> bool:
+        """Whether the only trainable stage that takes cached features converts them, see :class:`korser.Frontend`."""
+        return len(self.inputs) == 1 and len(self.trainable_stages) > 0 and self.trainable_stages[0].accepts_half
+
     def forward(
         self, x: Any, lengths: Any, *, skip_frozen: bool = False, augment: Callable | None = None
     ) -> tuple[dict[str, torch.Tensor], tuple[torch.Tensor, torch.Tensor] | None]:

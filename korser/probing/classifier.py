@@ -6,25 +6,19 @@ Shape legend: ``N`` utterances, ``D`` features.
 from __future__ import annotations
 
 import functools
-import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.preprocessing import StandardScaler
 
-from korser.metrics.scores import confusion_counts, uar
+from korser.classical.linear import fit_logistic, standardised_scores
+from korser.classical.selection import Rows, inner_folds_of, out_of_fold_scores, out_of_fold_uar
 from korser.probing.encoders import ALL, CHOSEN
 
-__all__ = ["fit_predict", "inner_folds_of", "probe"]
+__all__ = ["fit_predict", "probe"]
 
 TOLERANCE = 1e-4
 INNER_TOLERANCE = 1e-3  # of the fits by which C is chosen: half the time
-
-Rows = tuple[np.ndarray, np.ndarray]
 
 
 def probe(
@@ -70,16 +64,16 @@ def probe(
     >>> choices[0]["layer"], float((predictions["chosen"][60:] == y[60:]).mean()) > 0.9
     ('1', True)
     """
-    strengths = sorted(C)
+    strengths, inner_fit = sorted(C), functools.partial(fit_logistic, tol=INNER_TOLERANCE)
     candidates = [name for name in layers if name != ALL]
     predictions = {name: np.full(len(y), -1) for name in (*layers, CHOSEN)}
     choices = []
     for train, test in splits:
         train = train[y[train] >= 0]
         folds = inner_folds_of(y[train], [group[train] for group in groups], inner_folds)
-        choice = {"layer": None, "C": {}, "uar": {}}
+        k, choice = y[train].max() + 1, {"layer": None, "C": {}, "uar": {}}
         for name, x in layers.items():
-            scores = _cross_validate(x[train], y[train], folds, strengths)
+            scores = out_of_fold_uar(out_of_fold_scores(x[train], y[train], folds, strengths, inner_fit, k), y[train])
             best = int(np.argmax(scores))
             choice["C"][name], choice["uar"][name] = strengths[best], float(scores[best])
             predictions[name][test] = fit_predict(x[train], y[train], x[test], [strengths[best]])[0]
@@ -89,53 +83,10 @@ def probe(
     return predictions, choices
 
 
-def inner_folds_of(y: np.ndarray, groups: Sequence[np.ndarray], n_folds: int) -> list[Rows]:
-    """Return training and validation rows that share no value of any group; folds of several groups are crossed.
-
-    Parameters
-    ----------
-    y : np.ndarray
-        ``(N,)`` class indices, which the folds balance.
-    groups : list of np.ndarray
-        ``(N,)`` each.
-    n_folds : int
-        Per group, or the number of its values if that is smaller.
-    """
-    folds = []
-    for group in groups:
-        n = min(n_folds, len(np.unique(group)))
-        strata = y if np.bincount(y).max() >= n else np.zeros_like(y)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # classes rarer than folds
-            splitter = StratifiedGroupKFold(n, shuffle=True, random_state=0)
-            folds.append([test for _, test in splitter.split(y, strata, group)])
-    splits = []
-    for tests in itertools.product(*folds):
-        test = functools.reduce(np.intersect1d, tests)
-        train = np.setdiff1d(np.arange(len(y)), np.concatenate(tests))
-        if len(test) and len(train):
-            splits.append((train, test))
-    return splits
-
-
-def _cross_validate(x: np.ndarray, y: np.ndarray, folds: Sequence[Rows], strengths: Sequence[float]) -> np.ndarray:
-    """Return the UAR over all inner folds together, ``(len(strengths),)``."""
-    n_classes = y.max() + 1
-    counts = np.zeros((len(strengths), n_classes, n_classes), dtype=int)
-    for train, test in folds:
-        predictions = fit_predict(x[train], y[train], x[test], strengths, tol=INNER_TOLERANCE)
-        for total, predicted in zip(counts, predictions):
-            total += confusion_counts(y[test], predicted, n_classes)
-    return uar(counts)
-
-
 def fit_predict(
     x: np.ndarray, y: np.ndarray, x_new: np.ndarray, strengths: Sequence[float], tol: float = TOLERANCE
 ) -> list[np.ndarray]:
     """Standardise, fit a logistic regression for each strength of the penalty, and predict.
-
-    If there are more features than utterances, they are rotated into the space that the utterances span. This only
-    saves time: the penalty is the same in every direction, so that the weights are in that space.
 
     Parameters
     ----------
@@ -155,15 +106,5 @@ def fit_predict(
     list of np.ndarray
         ``(M,)`` class indices each.
     """
-    if len(np.unique(y)) == 1:  # a fold may lack the classes of some speakers
-        return [np.full(len(x_new), y[0]) for _ in strengths]
-    scaler = StandardScaler().fit(x.astype(np.float64))
-    x, x_new = scaler.transform(x), scaler.transform(x_new)
-    if x.shape[1] > len(x):
-        directions = np.linalg.qr(x.T)[0]  # (D, N), orthonormal
-        x, x_new = x @ directions, x_new @ directions
-    with warnings.catch_warnings():
-        # under a strong penalty the line search may end by rounding before the gradient falls below tol
-        warnings.filterwarnings("ignore", r"lbfgs failed to converge after \d+ iteration\(s\) \(status=2\)")
-        models = [LogisticRegression(C=strength, tol=tol, max_iter=2000).fit(x, y) for strength in strengths]
-        return [model.predict(x_new) for model in models]
+    scores = standardised_scores(x, y, x_new, strengths, functools.partial(fit_logistic, tol=tol), y.max() + 1)
+    return [score.argmax(-1) for score in scores]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from korser.classical.selection import layer_names
 from korser.data.fingerprint import FingerprintError, stages_digest
 from korser.frontend.base import Frontend
 from korser.probing.settings import require_waveforms
@@ -46,8 +47,7 @@ class Encoder:
     @property
     def layers(self) -> list[str]:
         """Return the names of its ``L`` layers."""
-        n = getattr(self.frontend, "n_layers", 1)
-        return [str(i) for i in range(n)] if n > 1 else [str(getattr(self.frontend, "layer", "features"))]
+        return layer_names(self.frontend)
 
     @property
     def probed(self) -> list[str]:

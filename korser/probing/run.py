@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import sklearn
 
+from korser.classical import linear, selection
 from korser.data.bad_recordings import LengthLimits
 from korser.probing import classifier
 from korser.probing.classifier import probe
@@ -137,5 +138,6 @@ def _depends_on(encoder: Encoder, splits: ProbeSplits, settings: ProbeSettings) 
     rows = [[part.tolist() for part in split] for split in splits.rows]
     data = [table.to_csv(index=False), splits.classes, rows]
     groups = splits.table[splits.hold_out].tolist() if splits.hold_out else None
-    fit = [settings.C, settings.inner_folds, groups, module_digest(classifier.__name__), sklearn.__version__]
+    code = [module_digest(module.__name__) for module in (classifier, linear, selection)]
+    fit = [settings.C, settings.inner_folds, groups, code, sklearn.__version__]
     return {"encoder": encoder.digest, "data": digest(data), "settings": digest(fit)}

@@ -157,7 +157,7 @@ class Metrics(TypedDict, total=False):
 
     valid: dict[str, TaskMetrics]
     test: dict[str, TaskMetrics]
-    best_epoch: int
+    best_epoch: int | None
     warnings: list[NoteRecord]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from korser.config.hparams import HParams, load_hparams
-from korser.config.schema import check_settings
+from korser.config.schema import check_settings, is_fitted
 from korser.runs.provenance import provenance
 from korser.search.space import SearchDimension
 from korser.testing.inputs import count
@@ -58,8 +58,13 @@ def check_values(
 
 
 def _check(hparams: HParams, classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Rehearse training on noisy harmonics, where wrong types fail, and return the provenance of the model."""
+    """Rehearse training on noisy harmonics, where wrong types fail, and return the provenance of the model.
+
+    A head that is fitted has no training step.
+    """
     check_settings(hparams)
+    if is_fitted(hparams["head"]):
+        return provenance(hparams)
     tasks = [replace(task, classes=classes[task.name]) for task in hparams["tasks"] if task.name in classes]
     options = {**hparams, "device": "cpu", "precision": "fp32"}  # GPUs are left to the workers
     brain = EmotionBrain(model=build_model(hparams, tasks), hparams=options, tasks=tasks)

@@ -100,7 +100,8 @@ class EmotionBrain(LoggedBrain):
     def compute_forward(self, batch: Batch | PaddedBatch, stage: sb.Stage) -> tuple:
         """Return the logits of every task, and how augmentation mixed the labels."""
         batch = batch.to(self.device)
-        x, lengths = batch_inputs(batch)
+        keep_half = self.skip_frozen and str(self.device) == "cpu" and self.raw_model.accepts_half
+        x, lengths = batch_inputs(batch, keep_half=keep_half)
         augment = None
         if stage == sb.Stage.TRAIN:
             augment = self.augment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,14 +37,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Results:
-    """Predictions of the best epoch.
+    """Predictions of a trained model: that of the best epoch.
 
     Parameters
     ----------
     predictions : dict of str to pandas.DataFrame
         :func:`predictions_table` of the validation and test splits.
     embeddings : dict of str to (dict of str to numpy.ndarray)
-        ``{split: {id: (E,)}}``, the output of the backbone.
+        ``{split: {id: (E,)}}``, the output of the backbone; empty if nothing in it is trained.
     metrics : dict
         The contents of ``metrics.json``.
     """
@@ -119,44 +120,46 @@ def interpretable_parameters(model: SpeechEmotionModel) -> list[tuple[str, dict[
     return found
 
 
-def training_cost(brain: EmotionBrain, memory: PeakMemory, datasets: dict[str, Dataset]) -> dict[str, Any]:
+def training_cost(
+    model: SpeechEmotionModel, memory: PeakMemory, *, seconds: float, device: str, datasets: Iterable[Dataset] = ()
+) -> dict[str, Any]:
     """Return the contents of ``cost.json`` except for operations; call it right after training."""
     peak_memory, kind = memory.measure()
-    held = [part for data in datasets.values() for part in getattr(data, "parts", [data])]
+    held = [part for data in datasets for part in getattr(data, "parts", [data])]
     peak_memory -= sum(data.nbytes for data in held if getattr(data, "place", None) == "device")
-    n_parameters, n_trained = brain.raw_model.count_parameters()
+    n_parameters, n_trained = model.count_parameters()
     return {
         "parameters": n_parameters,
         "trainable_parameters": n_trained,
-        "train_seconds": round(sum(row["seconds"] for row in brain.history.epochs), 1),
+        "train_seconds": round(seconds, 1),
         "peak_memory_bytes": peak_memory,
         "peak_memory_of": kind,
-        "device": torch.cuda.get_device_name() if brain.device.startswith("cuda") else "cpu",
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
     }
 
 
 def write_results(
-    run_dir: Path, brain: EmotionBrain, results: Results, *, cost: dict[str, Any], initial_parameters: list
+    run_dir: Path, model: SpeechEmotionModel, results: Results, *, cost: dict[str, Any], initial_parameters: list
 ) -> None:
     """Write all files of a run that come after training; ``metrics.json``, which makes it complete, last.
 
     Parameters
     ----------
     run_dir : Path
-    brain : EmotionBrain
+    model : SpeechEmotionModel
+        The trained one.
     results : Results
     cost : dict
         From :func:`training_cost`.
     initial_parameters : list
         :func:`interpretable_parameters` before training.
     """
-    model, directory = brain.raw_model, RunDirectory(run_dir)
+    directory = RunDirectory(run_dir)
     with atomic(directory.weights_file) as temporary:
         safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in model.trained_state().items()}, temporary)
-    brain.write_log()
     for split, table in results.predictions.items():
         write_csv(directory.predictions_file(split), table)
-    if "test" in results.predictions:
+    if "test" in results.embeddings:
         embeddings = results.embeddings["test"]
         rows = np.stack([embeddings[name] for name in results.predictions["test"]["id"]])
         with atomic(directory.embeddings_file) as temporary, open(temporary, "wb") as file:

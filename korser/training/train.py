@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, run_on_main
 
 from korser.config.hparams import HParams
-from korser.config.schema import check_settings
+from korser.config.schema import check_settings, is_fitted
 from korser.runs.directory import RunDirectory, run_folder, run_notes
 from korser.runs.provenance import verify_provenance
 from korser.testing import quick_check, quick_check_backbone, quick_check_head
@@ -22,10 +22,11 @@ from korser.training.brain import EmotionBrain
 from korser.training.build import build_model, open_tensorboard
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.training.datasets import evaluation_loader, make_datasets, make_readers, training_loader
+from korser.training.fitting import fit_head
 from korser.training.parts import errors_of
 from korser.training.prepare import describe_data, load_prepared, prepare_data
 from korser.training.rehearsal import extreme_batches, rehearse, synthetic_batch
-from korser.training.results import evaluate, interpretable_parameters, training_cost, write_results
+from korser.training.results import Results, evaluate, interpretable_parameters, training_cost, write_results
 from korser.utils.errors import UserError
 from korser.utils.files import locked
 from korser.utils.gpu import PeakMemory, require_own_device
@@ -123,16 +124,27 @@ def _train_prepared(
     on_epoch: Callable[[int, float], bool] | None,
 ) -> dict[str, Any]:
     model = build_model(hparams, tasks, manifest)
-    if hparams["check_contract"]:
+    if hparams["check_contract"] and not is_fitted(model.head):
         quick_check_head(model.head, model.backbone.output_size, tasks, hparams.file)
-    brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, on_epoch=on_epoch)
+    initial_parameters = interpretable_parameters(model)
     parts = {key: hparams[key] for key in PARTS} | {"head": model.head}
     with errors_of(parts, RunDirectory(run_dir).traceback_file):
-        return _fit(hparams, run_dir, brain, manifest)
+        if is_fitted(model.head):
+            results, cost = fit_head(hparams, model, tasks, manifest)
+        else:
+            brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, on_epoch=on_epoch)
+            results, cost = _fit(hparams, run_dir, brain, manifest)
+    results.metrics["warnings"] = [asdict(note) for note in run_notes(RunDirectory(run_dir).info())]
+    if if_main_process():
+        write_results(run_dir, model, results, cost=cost, initial_parameters=initial_parameters)
+        shutil.rmtree(RunDirectory(run_dir).checkpoints, ignore_errors=True)
+    return results.metrics
 
 
-def _fit(hparams: HParams, run_dir: Path, brain: EmotionBrain, manifest: pd.DataFrame) -> dict[str, Any]:
-    """Rehearse, train, evaluate and write the results."""
+def _fit(
+    hparams: HParams, run_dir: Path, brain: EmotionBrain, manifest: pd.DataFrame
+) -> tuple[Results, dict[str, Any]]:
+    """Rehearse, train and evaluate; return the results and the cost."""
     model = brain.raw_model
     if len(model.frozen_stages):  # before their output is computed, which may take long
         samples = manifest.loc[manifest["split"] == "train", "samples"]
@@ -147,22 +159,20 @@ def _fit(hparams: HParams, run_dir: Path, brain: EmotionBrain, manifest: pd.Data
     logger.info("%s on %s, in %s", describe_data(manifest, brain.tasks), brain.device, run_dir)
 
     memory = PeakMemory(brain.device)
-    initial_parameters = interpretable_parameters(model)
     brain.fit(
         hparams["epoch_counter"],
         train_loader,
         evaluation_loader(brain, datasets["valid"]) if "valid" in datasets else None,
     )
-    cost = training_cost(brain, memory, datasets)
+    seconds = sum(row["seconds"] for row in brain.history.epochs)
+    cost = training_cost(model, memory, seconds=seconds, device=brain.device, datasets=datasets.values())
 
     ddp_barrier()  # the last checkpoint is complete
     results = evaluate(brain, datasets, manifest)
     ddp_barrier()
-    results.metrics["warnings"] = [asdict(note) for note in run_notes(RunDirectory(run_dir).info())]
     if if_main_process():
-        write_results(run_dir, brain, results, cost=cost, initial_parameters=initial_parameters)
-        shutil.rmtree(RunDirectory(run_dir).checkpoints)
-    return results.metrics
+        brain.write_log()
+    return results, cost
 
 
 def _make_brain(hparams: HParams, run_dir: Path, **options: Any) -> EmotionBrain:

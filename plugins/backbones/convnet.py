@@ -105,6 +105,11 @@ class ConvNet(nn.Module):
             )
         if kernel_size % 2 == 0:
             raise UserError(f"ConvNet: kernel_size={kernel_size}: expected an odd number")
+        if frame_rate is None:
+            raise UserError(
+                "ConvNet: frame_rate=None: the frontend gives one frame per utterance, which cannot be convolved: use "
+                "!new:korser.plugins.backbones.statistics.Statistics with normalize: true (docs/classical.md)"
+            )
         first = max(1, round(frame_rate / rate))
         self.input_norm = MaskedBatchNorm(in_channels, affine=False)
         bands = min(in_channels, max_bands)

@@ -1,4 +1,4 @@
-"""The classifier of the SUPERB benchmark: what an encoder alone is worth.
+"""Linear projection of every frame and pooling over time, as the SUPERB benchmark does behind frozen encoders.
 
 Shape legend: ``B`` utterances, ``C`` feature channels, ``T`` frames, ``W`` channels of the projection.
 """
@@ -10,17 +10,18 @@ from typing import Literal
 import torch
 from torch import nn
 
-from korser.frontend.lengths import mask_padding, masked_mean_std
+from korser.frontend.lengths import masked_mean_std
+from korser.plugins.backbones.masked import AttentivePool, InputNorm
 from korser.utils.errors import UserError
 
 __all__ = ["LinearPool"]
 
 
 class LinearPool(nn.Module):
-    """Linear projection of every frame, and its mean over the valid frames.
+    """Linear projection of every frame, and pooling over the valid frames.
 
-    Followed by korser's linear head, it is the downstream model of SUPERB's emotion recognition: linear, mean, linear,
-    without a nonlinearity. Behind a frozen encoder it is a linear probe with a bottleneck.
+    With the defaults, followed by korser's linear head, it is the downstream model of SUPERB's emotion recognition:
+    linear, mean, linear, without a nonlinearity.
 
     Parameters
     ----------
@@ -28,20 +29,23 @@ class LinearPool(nn.Module):
         ``C``, the frontend's ``output_size``.
     width : int
         ``W``, channels of the projection; 256 in SUPERB.
-    pooling : {"mean", "mean_std"}
-        SUPERB's mean, or mean and standard deviation.
+    pooling : {"mean", "mean_std", "attentive"}
+        SUPERB's mean; mean and standard deviation; or both, weighted by a trained attention
+        (:class:`korser.plugins.backbones.masked.AttentivePool`).
+    input_norm : {"layer", "batch", "none"}
+        Normalisation of the input (:class:`korser.plugins.backbones.masked.InputNorm`); none in SUPERB.
     dropout : float
         Dropout of the embedding; 0 in SUPERB.
 
     Attributes
     ----------
     output_size : int
-        ``E``: ``width``, or twice that with ``mean_std``.
+        ``E``: ``width``, or twice that with standard deviations.
 
     Raises
     ------
     UserError
-        If there is no such pooling.
+        If there is no such pooling or normalisation.
 
     References
     ----------
@@ -59,14 +63,17 @@ class LinearPool(nn.Module):
         *,
         in_channels: int,
         width: int = 256,
-        pooling: Literal["mean", "mean_std"] = "mean",
+        pooling: Literal["mean", "mean_std", "attentive"] = "mean",
+        input_norm: Literal["layer", "batch", "none"] = "none",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if pooling not in ("mean", "mean_std"):
-            raise UserError(f"LinearPool: pooling={pooling!r}: expected mean or mean_std")
+        if pooling not in ("mean", "mean_std", "attentive"):
+            raise UserError(f"LinearPool: pooling={pooling!r}: expected mean, mean_std or attentive")
         self.pooling = pooling
+        self.input_norm = InputNorm(in_channels, input_norm)
         self.projection = nn.Linear(in_channels, width)
+        self.attention = AttentivePool(width) if pooling == "attentive" else None
         self.dropout = nn.Dropout(dropout)
         self.width = width
         self.output_size = width if pooling == "mean" else 2 * width
@@ -90,6 +97,8 @@ class LinearPool(nn.Module):
         torch.Tensor
             ``(B, E)``.
         """
-        x = self.projection(mask_padding(x, lengths))
+        x = self.projection(self.input_norm(x, lengths))
+        if self.attention is not None:
+            return self.dropout(self.attention(x, lengths))
         mean, std = masked_mean_std(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)
         return self.dropout(mean if self.pooling == "mean" else torch.cat([mean, std], 1))

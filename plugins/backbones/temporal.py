@@ -21,8 +21,7 @@ __all__ = ["TemporalNet"]
 class TemporalNet(nn.Module):
     """Linear projection of every frame, residual convolutions over time, attentive statistics pooling.
 
-    With ``n_layers=0`` each frame is projected by itself, and the network differs from :class:`LinearPool` in its
-    pooling alone. Dropout zeroes whole channels of an utterance (spatial dropout), so that what it draws does not
+    Dropout zeroes whole channels of an utterance (spatial dropout), so that what it draws does not
     depend on the padding.
 
     Parameters
@@ -32,7 +31,7 @@ class TemporalNet(nn.Module):
     width : int
         ``W``, channels of the projection and of every convolution.
     n_layers : int
-        Convolutions, 0 or more.
+        Convolutions, at least 1.
     kernel_size : int
         Odd; frames that a convolution spans.
     input_norm : {"layer", "batch", "none"}
@@ -50,7 +49,7 @@ class TemporalNet(nn.Module):
     Raises
     ------
     UserError
-        If the kernel size is even, ``n_layers`` is negative, or there is no such ``input_norm``.
+        If the kernel size is even, ``n_layers`` is below 1, or there is no such ``input_norm``.
 
     References
     ----------
@@ -78,8 +77,8 @@ class TemporalNet(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise UserError(f"TemporalNet: kernel_size={kernel_size}: expected an odd number")
-        if n_layers < 0:
-            raise UserError(f"TemporalNet: n_layers={n_layers}: expected 0 or more")
+        if n_layers < 1:
+            raise UserError(f"TemporalNet: n_layers={n_layers}: expected 1 or more")
         self.input_norm = InputNorm(in_channels, input_norm)
         self.input_dropout = nn.Dropout1d(input_dropout)
         self.projection = nn.Linear(in_channels, width)

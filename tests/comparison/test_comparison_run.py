@@ -176,3 +176,29 @@ def test_own_plugins_are_trusted_where_no_key_can_be_kept(comparison_overrides, 
         monkeypatch.setattr("korser.runs.trust._agreed", [])
         run_experiment(settings_of(comparison_overrides, **more), InProcessWorkers())
     assert not run_experiment(settings_of(comparison_overrides, **more), InProcessWorkers(), trust=True)[1]
+
+
+@pytest.mark.slow
+def test_a_fitted_model_is_compared_like_any_other(tmp_path):
+    overrides = {
+        "models": "[egemaps_svm_stl.yaml, mel_stl.yaml]",
+        "seeds": "[1, 2]",
+        "folds": "3",
+        "robustness": "[noise_10dB]",
+        "output_folder": str(tmp_path / "results"),
+        "cache_folder": str(tmp_path / "cache"),
+        "overrides.corpus": "csv",
+        "overrides.data_folder": str(write_tiny_corpus(tmp_path / "data")),
+        "overrides.n_epochs": "1",
+        "overrides.batch_size": "8",
+        "overrides.n_buckets": "2",
+    }
+    _, failed = run_experiment(load_settings(COMPARE, overrides), InProcessWorkers())
+    models = read_csv(tmp_path / "results" / "compare" / "models.csv").set_index("model")
+    pairs = read_csv(tmp_path / "results" / "compare" / "pairs.csv")
+    assert not failed and list(models["n_folds"]) == [3, 3]
+    svm = models.loc["egemaps_svm_stl"]
+    assert svm["emotion_uar_low"] < svm["emotion_uar"] < svm["emotion_uar_high"]
+    assert len(pairs) >= 1 and pairs["p"].between(0, 1).all()
+    drops = read_csv(tmp_path / "results" / "compare" / "robustness.csv")
+    assert list(drops["model"]) == ["egemaps_svm_stl", "mel_stl"]

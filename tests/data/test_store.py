@@ -49,6 +49,8 @@ def test_what_is_read_is_what_was_written(tmp_path, dtype, shape):
     for key, x in written.items():
         read = store.read(key)
         assert read.dtype == dtype and read.shape == x.shape and read.equal(x)
+        out = torch.empty_like(x)
+        assert store.read(key, out=out) is out and out.equal(x)
 
 
 def test_arrays_that_are_not_contiguous(tmp_path):

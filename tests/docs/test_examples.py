@@ -15,6 +15,7 @@ PAGES = {
     "docs/extending/backbone.md": "# Adding a backbone",
     "docs/extending/head.md": "# Adding a head",
     "docs/extending/corpus.md": "# Adding a corpus",
+    "docs/classical.md": "## Other frontends",
 }
 
 

@@ -8,7 +8,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from korser.probing.classifier import fit_predict, inner_folds_of, probe
+from korser.probing.classifier import fit_predict, probe
 from korser.probing.encoders import ALL, CHOSEN
 
 
@@ -91,14 +91,3 @@ def test_utterances_without_a_label_are_not_trained_on():
     labelled = np.flatnonzero(masked[:72] >= 0)
     predictions, _ = probe({"0": x}, masked, [speakers], [(rows[:72], rows[72:])], C=[1.0], inner_folds=3)
     np.testing.assert_array_equal(predictions["0"][72:], by_hand(x[labelled], y[labelled], x[72:], 1.0))
-
-
-def test_inner_folds_share_neither_speaker_nor_sentence():
-    speakers, sentences = (a.ravel() for a in np.meshgrid(np.arange(6), np.arange(8)))
-    y = sentences % 4
-    splits = inner_folds_of(y, [speakers, sentences], 3)
-    assert len(splits) == 9
-    for train, test in splits:
-        for group in (speakers, sentences):
-            assert not set(group[train]) & set(group[test])
-    assert sorted(np.concatenate([test for _, test in splits])) == list(range(48))

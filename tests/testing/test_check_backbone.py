@@ -24,6 +24,7 @@ SHIPPED = {
     "projection only": lambda: TemporalNet(in_channels=C, width=8, n_layers=0),
     "SUPERB": lambda: LinearPool(in_channels=C, width=8),
     "mean and std": lambda: LinearPool(in_channels=C, width=8, pooling="mean_std"),
+    "attention": lambda: LinearPool(in_channels=C, width=8, pooling="attentive", input_norm="batch"),
     "ecapa": lambda: Ecapa(in_channels=C, width=8, embedding_size=6, bottleneck=4),
     "blstm": lambda: BLSTM(in_channels=C, width=4, n_layers=2, input_norm="none"),
 }

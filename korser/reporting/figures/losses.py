@@ -29,7 +29,7 @@ def curves(model: ModelPredictions, column: str) -> pd.DataFrame:
     """
     parts = []
     for run in model.runs:
-        log = run.directory.log()
+        log = run.directory.log() if run.directory.log_file.exists() else ()  # a fitted model has no epochs
         if column not in log or log[column].isna().all():
             return pd.DataFrame()
         parts.append(log.set_index("epoch")[column].rename((run.seed, run.fold)))

@@ -5,8 +5,12 @@ Shape legend: ``B`` utterances, ``T`` time, ``C`` channels, ``L`` layers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from korser.frontend.base import Frontend
@@ -14,6 +18,8 @@ from korser.frontend.lengths import mask_padding
 from korser.utils.errors import UserError
 
 __all__ = ["LayerMix"]
+
+CHUNK = 256  # frames of all layers that are converted to float32 at a time, so that they stay in the CPU's cache
 
 
 class LayerMix(Frontend):
@@ -47,6 +53,8 @@ class LayerMix(Frontend):
     >>> features.shape
     torch.Size([2, 49, 192])
     """
+
+    accepts_half = True
 
     def __init__(
         self, *, in_channels: int, n_layers: int, input_rate: float, normalize: bool = False, lr: float | None = None
@@ -91,10 +99,57 @@ class LayerMix(Frontend):
         lengths : torch.Tensor
             As given.
         """
-        x = mask_padding(x, lengths, look_first=True)
-        layers = x.unflatten(-1, (len(self.weights), self.output_size))  # (B, T, L, C)
-        if self.normalize:
-            layers = F.layer_norm(layers, (self.output_size,))
-        frames = layers.flatten(0, 1)  # (B T, L, C), not copied, as an einsum over l would
-        mixed = torch.bmm(self.weights.softmax(0).to(x.dtype).expand(len(frames), 1, -1), frames)
+        weights = self.weights.softmax(0)
+        if x.device.type == "cpu" and not x.requires_grad:
+            dtype = torch.promote_types(torch.promote_types(x.dtype, weights.dtype), torch.float32)
+            mixed = _MixConstants.apply(x, lengths, weights.to(dtype), self.normalize)
+            return mixed.to(weights.dtype), lengths
+        x = mask_padding(x, lengths)
+        frames = _layers(x, len(weights), self.normalize).flatten(0, 1)  # (B T, L, C), not copied, as by an einsum
+        mixed = torch.bmm(weights.to(x.dtype).expand(len(frames), 1, -1), frames)
         return mixed.view(*x.shape[:2], -1), lengths
+
+
+def _layers(x: torch.Tensor, n_layers: int, normalize: bool) -> torch.Tensor:
+    """Return ``(..., L C)`` as ``(..., L, C)``, normalised over the channels if wanted."""
+    x = x.unflatten(-1, (n_layers, -1))
+    return F.layer_norm(x, x.shape[-1:]) if normalize else x
+
+
+class _MixConstants(torch.autograd.Function):
+    """Weighted sum of layers that have no gradient, on a CPU: ``(B, T, L C)``, weights ``(L,)`` -> ``(B, T, C)``.
+
+    The layers, in float16 if they are cached, are read once forwards and once backwards and converted in pieces:
+    a copy of all of them in float32 takes longer than a small backbone. Only valid frames are read.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, lengths: torch.Tensor, weights: torch.Tensor, normalize: bool
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, lengths, weights)
+        ctx.normalize = normalize
+        mixed = weights.new_zeros(*x.shape[:2], x.shape[2] // len(weights))
+        for here, layers in _chunks(x, lengths, weights, normalize):
+            torch.bmm(weights.expand(len(layers), 1, -1), layers, out=mixed[here][:, None])
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
+        x, lengths, weights = ctx.saved_tensors
+        slope = torch.zeros_like(weights)
+        for here, layers in _chunks(x, lengths, weights, ctx.normalize):
+            slope += layers.mul_(grad[here][:, None]).sum((0, 2))
+        return None, None, slope, None
+
+
+def _chunks(
+    x: torch.Tensor, lengths: torch.Tensor, weights: torch.Tensor, normalize: bool
+) -> Iterator[tuple[tuple[int, slice], torch.Tensor]]:
+    """Yield where some frames are, and a copy of their layers ``(frames, L, C)`` in the type of the weights."""
+    buffer = weights.new_empty(min(CHUNK, x.shape[1]), x.shape[2])
+    for i, n in enumerate(lengths.tolist()):
+        for start in range(0, n, CHUNK):
+            here = i, slice(start, min(start + CHUNK, n))
+            yield here, _layers(buffer[: here[1].stop - start].copy_(x[here]), len(weights), normalize)

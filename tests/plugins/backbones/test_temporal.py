@@ -8,12 +8,12 @@ from korser.plugins.backbones.temporal import TemporalNet
 from korser.utils.errors import UserError
 
 
-def test_a_frame_sees_its_neighbours_only_if_there_are_layers():
+def test_a_frame_sees_its_neighbours_in_the_temporal_net_only():
     x, lengths = torch.randn(1, 20, 6), torch.tensor([20])
     shuffled = x[:, torch.randperm(20)]
-    for n_layers in 0, 2:
-        net = TemporalNet(in_channels=6, width=4, n_layers=n_layers).eval()
-        assert torch.allclose(net(x, lengths), net(shuffled, lengths), atol=1e-5) == (n_layers == 0)
+    for backbone in TemporalNet, LinearPool:
+        net = backbone(in_channels=6, width=4).eval()
+        assert torch.allclose(net(x, lengths), net(shuffled, lengths), atol=1e-5) == (backbone is LinearPool)
 
 
 def test_dropout_draws_the_same_whatever_the_padding():
@@ -35,6 +35,16 @@ def test_linear_pool_is_the_mean_of_the_projection():
     assert LinearPool(in_channels=6, width=4)(x, lengths).shape == (2, 4)
 
 
+def test_linear_pool_attends_to_every_channel_by_itself():
+    net = LinearPool(in_channels=6, width=4, pooling="attentive", input_norm="batch").eval()
+    x, lengths = torch.randn(2, 30, 6), torch.tensor([20, 11])
+    torch.testing.assert_close(net(x, lengths)[1:], net(x[1:, :11], lengths[1:]))
+    with torch.no_grad():
+        net.attention.score.weight.zero_()
+    mean, _ = masked_mean_std(x / (1 + 1e-5) ** 0.5, lengths)
+    torch.testing.assert_close(net(x, lengths)[:, :4], net.projection(mean), msg="equal weights give the mean")
+
+
 def test_the_backward_direction_begins_at_the_last_valid_frame():
     net = BLSTM(in_channels=6, width=3).eval()
     x, lengths = torch.randn(1, 30, 6), torch.tensor([12])
@@ -45,7 +55,7 @@ def test_the_backward_direction_begins_at_the_last_valid_frame():
     ("settings", "said"),
     [
         ({"kernel_size": 4}, "TemporalNet: kernel_size=4: expected an odd number"),
-        ({"n_layers": -1}, "TemporalNet: n_layers=-1: expected 0 or more"),
+        ({"n_layers": 0}, "TemporalNet: n_layers=0: expected 1 or more"),
     ],
 )
 def test_wrong_options_of_the_temporal_net_are_refused(settings, said):
@@ -54,5 +64,5 @@ def test_wrong_options_of_the_temporal_net_are_refused(settings, said):
 
 
 def test_an_unknown_pooling_is_refused():
-    with pytest.raises(UserError, match="LinearPool: pooling='max': expected mean or mean_std"):
+    with pytest.raises(UserError, match="LinearPool: pooling='max': expected mean, mean_std or attentive"):
         LinearPool(in_channels=4, pooling="max")

@@ -482,6 +482,31 @@ def test_layer_mix_starts_as_the_mean_and_checks_its_channels():
         LayerMix(in_channels=7, n_layers=3, input_rate=50)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_layer_mix_of_cached_layers(normalize):
+    """In float16, without a gradient, with anything in the padding, longer than a piece: as by autograd in float32."""
+    torch.manual_seed(0)
+    mix = LayerMix(in_channels=12, n_layers=3, input_rate=50, normalize=normalize)
+    mix.weights.data.normal_()
+    x, lengths = torch.randn(2, 300, 12).half(), torch.tensor([300, 7])
+    x[1, 7:] = torch.nan
+    weights = torch.randn(2, 300, 4)
+
+    def outputs_and_gradient(x):
+        mix.zero_grad()
+        y, _ = mix(x, lengths)
+        (y * weights).sum().backward()
+        return y.detach(), mix.weights.grad
+
+    y, gradient = outputs_and_gradient(x)
+    expected, exact = outputs_and_gradient(x.float().requires_grad_())
+    assert y.dtype == torch.float32 and (y[1, 7:] == 0).all()
+    torch.testing.assert_close(y, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient, exact, rtol=1e-5, atol=1e-5)
+    x = x.float()
+    assert mix.accepts_half and outputs_and_gradient(x)[0].equal(y) and outputs_and_gradient(x)[1].equal(gradient)
+
+
 @pytest.mark.parametrize("freeze", ["all", "none"])
 def test_a_changed_checkpoint_is_noticed(tiny, tmp_path, freeze):
     source = save_checkpoint(tmp_path / "source", *VARIANTS["wav2vec2-layer-stable"])

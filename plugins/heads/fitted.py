@@ -1,0 +1,47 @@
+"""Heads of linear classifiers that are fitted to the embeddings of a frozen frontend: the classical baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from korser.classical.head import FittedHead
+from korser.classical.linear import fit_logistic, fit_svm
+
+__all__ = ["LinearSVM", "LogisticRegression"]
+
+
+class LinearSVM(FittedHead):
+    """A linear support vector machine per task, see :class:`korser.classical.head.FittedHead`.
+
+    Squared hinge loss, one class against the rest (scikit-learn's ``LinearSVC``).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from korser import Task
+    >>> rng = np.random.default_rng(0)
+    >>> y, speakers = np.tile([0, 1], 20), np.repeat(np.arange(5), 8)
+    >>> x = rng.normal(size=(40, 3)) + 3 * y[:, None]
+    >>> head = LinearSVM(in_features=3, tasks=[Task("emotion", classes=("joy", "anger"))])
+    >>> fitted = head.fit(x, {"emotion": y}, [speakers])
+    >>> head(torch.tensor([[0.0, 0.0, 0.0], [3.0, 3.0, 3.0]]))["emotion"].argmax(1)
+    tensor([0, 1])
+    """
+
+    def fit_classifier(
+        self, x: np.ndarray, y: np.ndarray, strengths: Sequence[float], class_weight: Mapping[int, float] | None
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """See :func:`korser.classical.linear.fit_svm`."""
+        return fit_svm(x, y, strengths, class_weight=class_weight)
+
+
+class LogisticRegression(FittedHead):
+    """A multinomial logistic regression per task, see :class:`korser.classical.head.FittedHead`: a linear probe."""
+
+    def fit_classifier(
+        self, x: np.ndarray, y: np.ndarray, strengths: Sequence[float], class_weight: Mapping[int, float] | None
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """See :func:`korser.classical.linear.fit_logistic`."""
+        return fit_logistic(x, y, strengths, class_weight=class_weight)

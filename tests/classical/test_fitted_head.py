@@ -1,0 +1,69 @@
+"""A fitted head chooses a layer and C on training speakers, and its state is all that prediction needs."""
+
+import numpy as np
+import pytest
+import torch
+
+from korser import Task, UserError
+from korser.nn.losses import MISSING
+from korser.plugins.heads.fitted import LinearSVM, LogisticRegression
+
+TASKS = [Task("emotion", classes=("joy", "anger", "neutral")), Task("gender", classes=("female", "male"))]
+
+
+def made_up():
+    """Embeddings of three layers, of which the second holds the emotion; the gender is in all of them."""
+    rng = np.random.default_rng(0)
+    emotion, speakers = np.tile([0, 1, 2], 24), np.repeat(np.arange(6), 12)
+    x = rng.normal(size=(72, 3, 4)) + (speakers % 2)[:, None, None]
+    x[:, 1] += 3 * np.eye(3, 4)[emotion]
+    return x.reshape(72, 12).astype(np.float32), {"emotion": emotion, "gender": speakers % 2}, speakers
+
+
+def fitted(head=LinearSVM, **options):
+    x, labels, speakers = made_up()
+    head = head(in_features=12, tasks=TASKS, C=[0.01, 1.0], inner_folds=3, **options)
+    return x, labels, head, head.fit(x, labels, [speakers], ["0", "1", "2"])
+
+
+@pytest.mark.parametrize("head", [LinearSVM, LogisticRegression])
+def test_the_layer_is_chosen_for_each_task(head):
+    x, labels, head, tasks = fitted(head)
+    assert tasks["emotion"].choice["layer"] == "1" and tasks["emotion"].choice["inner_uar"] > 0.8
+    logits = head(torch.from_numpy(x))
+    assert (logits["emotion"].argmax(1).numpy() == labels["emotion"]).mean() > 0.9
+    assert logits["emotion"].dtype == torch.float32 and logits["gender"].shape == (72, 2)
+    assert not head.emotion_weight[:, :4].any() and not head.emotion_weight[:, 8:].any()
+    np.testing.assert_allclose(tasks["emotion"].probabilities.sum(1), 1)
+
+
+def test_its_state_is_all_of_it():
+    x, _, head, _ = fitted()
+    other = LinearSVM(in_features=12, tasks=TASKS)
+    other.load_state_dict(head.state_dict())
+    for name, logits in other(torch.from_numpy(x)).items():
+        assert logits.equal(head(torch.from_numpy(x))[name])
+
+
+def test_unlabelled_utterances_are_not_fitted_to():
+    x, labels, speakers = made_up()
+    rows = np.arange(72) % 4 > 0
+    masked = {"emotion": np.where(rows, labels["emotion"], MISSING), "gender": labels["gender"]}
+    heads = [LinearSVM(in_features=12, tasks=TASKS[:1], C=0.1) for _ in range(2)]
+    task = heads[0].fit(x, masked, [speakers])["emotion"]
+    heads[1].fit(x[rows], {"emotion": labels["emotion"][rows]}, [speakers[rows]])
+    assert heads[0].emotion_weight.equal(heads[1].emotion_weight)
+    assert (np.isnan(task.probabilities[:, 0]) == ~rows).all()
+
+
+def test_one_speaker_is_divided_by_utterances():
+    x, labels, _ = made_up()
+    head = LinearSVM(in_features=12, tasks=TASKS[:1], C=0.1)
+    assert head.fit(x, labels, [np.zeros(72)])["emotion"].choice["inner_uar"] > 0.8
+
+
+@pytest.mark.parametrize("options", [{"C": []}, {"C": [0.1, -1]}, {"C": "1"}, {"inner_folds": 1}])
+def test_invalid_arguments_are_refused(options):
+    [name] = options
+    with pytest.raises(UserError, match=f"head.{name}=.*: expected"):
+        LinearSVM(in_features=2, tasks=TASKS, **options)
