@@ -6,14 +6,13 @@ import json
 import pytest
 import safetensors.torch
 import torch
-import transformers
 from helpers import failed_checks, run
 from test_encoder import VARIANTS, distance, save_checkpoint, waveform
 
 from korser.frontend.base import Chain
 from korser.inference.predict import load_trained_model
 from korser.nn.model import SpeechEmotionModel
-from korser.plugins.frontends.encoder import LayerMix, PretrainedEncoder
+from korser.plugins.frontends.encoder import PretrainedEncoder
 from korser.training.optimizers import make_optimizers
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv

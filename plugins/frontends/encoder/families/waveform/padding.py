@@ -7,8 +7,8 @@ transformers masks the attention, but not these modules, whose output on valid f
 - HuBERT's ``BatchNorm1d`` before the positional convolution (``conv_pos_batch_norm``) makes zero padding non-zero.
 
 The class of each instance is replaced (``module.__class__ = ...``), so that parameters and state-dict keys are kept.
-That of the positional convolution is, too, since oneDNN computes grouped convolutions of few channels wrongly in bf16 on
-some CPUs: 12 channels per group, as in korser's ``nano``, give a relative error of 1.2 with AMX (torch 2.14).
+That of the positional convolution is, too, since oneDNN computes grouped convolutions of few channels wrongly in bf16
+on some CPUs: 12 channels per group, as in korser's ``nano``, give a relative error of 1.2 with AMX (torch 2.14).
 """
 
 from __future__ import annotations
