@@ -30,7 +30,8 @@ def test_the_declared_axis_chooses_the_backbone_and_its_sizes():
     assert type(net) is ConvNet and net.input_norm.num_features == 8 and net.blocks[0].conv.stride[0] == 2
     net = for_frontend(frontend=STATES, bands=ConvNet, states=TemporalNet)
     assert type(net) is TemporalNet and net.projection.in_features == 12
-    assert type(for_frontend(frontend=STATES, states=ConvNet)) is ConvNet, "the default frame rate, for want of one"
+    with pytest.raises(UserError, match="ConvNet: frame_rate=None"):
+        for_frontend(frontend=STATES, states=ConvNet)
     with pytest.raises(UserError, match="backbone.bands is missing: .*Frontend declares frequency_axis=True"):
         for_frontend(frontend=BANDS, states=TemporalNet)
 
