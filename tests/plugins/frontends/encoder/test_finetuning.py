@@ -105,7 +105,6 @@ def test_all_layers_frozen_is_all_frozen(some):
 @pytest.mark.parametrize("kind", ["wav2vec2-layer-stable", "whisper"])
 @pytest.mark.parametrize("freeze", ["all", 1])
 def test_adapters(sources, kind, freeze):
-    pytest.importorskip("peft")
     source = sources[kind]
     lora = {"rank": 2, "alpha": 4, "target_modules": ["q_proj", "v_proj"], "dropout": 0.1}
     frontend = PretrainedEncoder(source=source, freeze=freeze, lora=lora)
@@ -119,7 +118,6 @@ def test_adapters(sources, kind, freeze):
 
 
 def test_contract_of_adapters(sources):
-    pytest.importorskip("peft")
     assert failed_checks(lambda: PretrainedEncoder(source=sources["whisper"], lora={})) == {}
 
 
@@ -221,7 +219,6 @@ def test_a_run_with_the_lowest_layers_frozen(tiny, some, tmp_path):
 
 @pytest.mark.parametrize("kind", ["wav2vec2-layer-stable", "whisper"])
 def test_a_run_with_adapters(tiny, sources, kind, tmp_path):
-    pytest.importorskip("peft")
     source = sources[kind]
     settings = {**tiny, "n_epochs": "1", "encoder": encoder(source=str(source), layer="all", lora={"rank": 2})}
     run_dir = run(settings, model="wav2vec_stl")
