@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 import joblib
 import torch
 
+from korser.config.imports import without_importable_folders
 from korser.utils.errors import UserError
 from korser.utils.signals import end_children
 from korser.workers.base import Workers, describe_exit
@@ -121,7 +122,8 @@ class _Worker:
         self.connection, other_end = spawn.Pipe()
         self.process = spawn.Process(target=_serve, args=(other_end, target))
         self.job: Job | None = None
-        with _environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=gpu), _without_interrupts():
+        environment = _environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=gpu)
+        with environment, without_importable_folders(), _without_interrupts():
             self.process.start()
         other_end.close()  # otherwise the pipe would stay open when the process ends
 

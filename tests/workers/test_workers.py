@@ -16,6 +16,7 @@ from conftest import HPARAMS, ROOT
 from helpers import assert_same_run, run
 
 from korser import UserError, load_hparams
+from korser.config.imports import make_importable
 from korser.runs.directory import RunDirectory, run_folder
 from korser.training.brain import Pruned
 from korser.utils.files import locked, read_csv
@@ -90,6 +91,10 @@ def waits_to_be_pruned(job, on_epoch):
 def prints_environment(job, on_epoch):
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     print(*(f"{name}={os.environ.get(name)}" for name in names), f"threads={torch.get_num_threads()}")
+
+
+def imports_the_package(job, on_epoch):
+    from korser import Task  # noqa: F401  of which a namespace package has none
 
 
 def never_ends(job, on_epoch):
@@ -288,6 +293,15 @@ def test_a_worker_has_one_thread_and_its_own_gpu(tmp_path, monkeypatch):
     assert dict(os.environ) == before
     log = (tmp_path / "prints_environment" / "worker.log").read_text()
     assert "OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=5 threads=1" in log
+
+
+def test_a_clone_beside_the_settings_does_not_hide_the_package(tmp_path, monkeypatch):
+    (tmp_path / "korser").mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    make_importable(tmp_path)
+    with open_workers(target=act, workers=1) as workers:
+        (result,) = run_jobs([job_for(imports_the_package, tmp_path)], workers)
+    assert (result.state, str(tmp_path) in sys.path) == ("complete", True), result
 
 
 @pytest.mark.parametrize(
