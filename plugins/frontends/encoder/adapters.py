@@ -45,10 +45,14 @@ def add_adapters(
     UserError
         If peft is not installed, or the encoder has no such layers.
     """
-    if not isinstance(rank, int) or rank < 1:
-        raise UserError(f"lora.rank={rank!r}: expected an integer above 0")
-    if not 0 <= dropout < 1:
-        raise UserError(f"lora.dropout={dropout!r}: expected a number from 0, below 1")
+    for name, value, valid, expected in (
+        ("rank", rank, isinstance(rank, int) and rank > 0, "an integer above 0"),
+        ("alpha", alpha, isinstance(alpha, (int, float)) and alpha > 0, "a number above 0"),
+        ("dropout", dropout, isinstance(dropout, (int, float)) and 0 <= dropout < 1, "a number from 0, below 1"),
+        ("target_modules", target_modules, isinstance(target_modules, (list, tuple)), "a list of names"),
+    ):
+        if not valid:
+            raise UserError(f"lora.{name}={value!r}: expected {expected}")
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:

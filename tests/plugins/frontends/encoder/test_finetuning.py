@@ -6,9 +6,11 @@ import json
 import pytest
 import safetensors.torch
 import torch
+from conftest import ROOT
 from helpers import failed_checks, run
 from test_encoder import VARIANTS, distance, save_checkpoint, waveform
 
+from korser.config.hparams import load_hparams
 from korser.frontend.base import Chain
 from korser.inference.predict import load_trained_model
 from korser.nn.model import SpeechEmotionModel
@@ -132,6 +134,8 @@ def test_adapters_that_have_no_effect_are_refused(sources, some, monkeypatch):
     assert "lora: True: expected rank" in error(lora=True)
     assert "lora.rank=0: expected an integer above 0" in error(lora={"rank": 0})
     assert "lora.dropout=1.5: expected" in error(lora={"dropout": 1.5})
+    assert "lora.alpha='x': expected" in error(lora={"alpha": "x"})
+    assert "lora.target_modules='q_proj': expected a list" in error(lora={"target_modules": "q_proj"})
     assert "freeze='none' with lora" in error(lora={}, freeze="none")
     assert "freeze=3 with lora" in error(lora={}, freeze=3)
     wrong = error(lora={"target_modules": ["query"]})
@@ -187,6 +191,17 @@ def test_the_positional_convolution_is_not_computed_in_bf16():
         assert (got - want).norm() / want.norm() < 0.05
 
 
+def test_the_yaml_of_the_docs(tiny_whisper, tmp_path):
+    page = (ROOT / "docs/frontends/encoder.md").read_text(encoding="utf-8")
+    deeper, adapted = (block.split("```")[0] for block in page.split("```yaml\n")[1:3])
+    (tmp_path / "model.yaml").write_text(deeper)
+    encoder = load_hparams(tmp_path / "model.yaml")["encoder"]
+    assert [stage.frozen for stage in encoder.stages] == [True, False] and encoder.stages[1].layer_decay == 0.9
+    (tmp_path / "model.yaml").write_text(adapted)
+    encoder = load_hparams(tmp_path / "model.yaml", {"whisper_source": str(tiny_whisper)})["encoder"]
+    assert any("lora_" in name for name, p in encoder.named_parameters() if p.requires_grad)
+
+
 def encoder(**options):
     """The text of a YAML node."""
     return "!new:korser.plugins.frontends.encoder.PretrainedEncoder " + json.dumps(options)
@@ -225,6 +240,8 @@ def test_a_run_with_adapters(tiny, sources, kind, tmp_path):
     assert list((tmp_path / "cache" / "features").iterdir())
     names = [name for name in trained_names(run_dir) if ".encoder.model." in name]
     assert len(names) == 3 * 2 * 2 and all("lora_" in name for name in names)
+    trained = json.loads((run_dir / "cost.json").read_text())["trainable_parameters"]
+    assert (run_dir / "model.safetensors").stat().st_size < 4 * trained + 40_000  # the encoder has four times as much
     info = json.loads((run_dir / "run.json").read_text())
     assert [part["source"] for part in info["frozen"]] == [str(source)] * 2  # below, and what has adapters
     assert_predicts_as_in_training(run_dir)
