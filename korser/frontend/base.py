@@ -46,8 +46,8 @@ class Frontend(nn.Module):
     Attributes
     ----------
     source : str or None
-        Checkpoint or folder of its weights, named in ``run.json``, tables and errors. Set it if there is one; parameters
-        that are not trained are then taken from it again instead of being saved.
+        Checkpoint or folder of its weights, named in ``run.json``, tables and errors. Set it if there is one;
+        parameters that are not trained are then taken from it again instead of being saved.
     pretrained : bool or None
         Set False for an encoder with random weights: tables say so. None: there is nothing to pretrain.
     do_normalize : bool or None

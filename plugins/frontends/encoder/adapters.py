@@ -49,7 +49,7 @@ def add_adapters(
         ("rank", rank, isinstance(rank, int) and rank > 0, "an integer above 0"),
         ("alpha", alpha, isinstance(alpha, (int, float)) and alpha > 0, "a number above 0"),
         ("dropout", dropout, isinstance(dropout, (int, float)) and 0 <= dropout < 1, "a number from 0, below 1"),
-        ("target_modules", target_modules, isinstance(target_modules, (list, tuple)), "a list of names"),
+        ("target_modules", target_modules, isinstance(target_modules, (list, tuple)) and target_modules, "names"),
     ):
         if not valid:
             raise UserError(f"lora.{name}={value!r}: expected {expected}")

@@ -135,7 +135,7 @@ def test_adapters_that_have_no_effect_are_refused(sources, some, monkeypatch):
     assert "lora.rank=0: expected an integer above 0" in error(lora={"rank": 0})
     assert "lora.dropout=1.5: expected" in error(lora={"dropout": 1.5})
     assert "lora.alpha='x': expected" in error(lora={"alpha": "x"})
-    assert "lora.target_modules='q_proj': expected a list" in error(lora={"target_modules": "q_proj"})
+    assert "lora.target_modules='q_proj': expected names" in error(lora={"target_modules": "q_proj"})
     assert "freeze='none' with lora" in error(lora={}, freeze="none")
     assert "freeze=3 with lora" in error(lora={}, freeze=3)
     wrong = error(lora={"target_modules": ["query"]})
