@@ -30,6 +30,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+UNUSED = "masked_spec_embed"  # of SpecAugment, which is off
 
 Extractor = TypeVar("Extractor", bound=FeatureExtractionMixin)
 
@@ -61,30 +62,40 @@ class Checkpoint:
         self.source = source
         self.revision = revision
         self._folder = _local_folder(source)
-        self.config = self._read_config(", ".join(model_types))
-        if self.config.model_type not in model_types:
-            raise UserError(
-                f"{source}: model_type is {self.config.model_type!r}, expected one of {', '.join(model_types)}"
-            )
+        self.config = self._read_config(model_types)
         require_no_kernel(self.config, source)
 
     @quiet_huggingface()
-    def _read_config(self, supported: str) -> PreTrainedConfig:
+    def _read_config(self, supported: Collection[str]) -> PreTrainedConfig:
         source, folder = self.source, self._folder
         if folder is not None and not (folder / "config.json").is_file():
             raise UserError(f"{source}: the folder has no config.json; expected a folder written by save_pretrained")
         try:
+            values, _ = PreTrainedConfig.get_config_dict(folder or source, revision=self.revision)
+            self._require_supported(values, supported)
             return AutoConfig.from_pretrained(folder or source, revision=self.revision, trust_remote_code=False)
+        except UserError:
+            raise
         except Exception as error:  # transformers, the hub client and the JSON reader raise various types
             if folder is not None:
                 raise UserError(
                     f"{source}/config.json: transformers cannot read it ({first_line(error)}); download it again, or "
-                    f"take a checkpoint whose model_type is one of {supported}"
+                    f"take a checkpoint whose model_type is one of {', '.join(supported)}"
                 ) from error
             raise UserError(
                 f"{source}: not a local folder, and not available from the Hugging Face hub ({first_line(error)}); "
                 f"check the name and the network, or give the folder of a downloaded checkpoint, or {NANO!r}"
             ) from error
+
+    def _require_supported(self, values: dict[str, Any], supported: Collection[str]) -> None:
+        """Raise a UserError if ``config.json`` is that of another kind of model, such as one with code of its own."""
+        kind = values.get("model_type")
+        if kind not in supported:
+            code = ", a model whose code comes with the checkpoint" if "auto_map" in values else ""
+            raise UserError(
+                f"{self.source}: model_type of config.json is {kind!r}{code}; expected one of {', '.join(supported)}; "
+                "wrap any other encoder in a frontend of your own (korser.OneAtATime, docs/extending/frontend.md)"
+            )
 
     @quiet_huggingface()
     def read_preprocessor(self, kind: type[Extractor], *, required: bool = True, fix: str = "") -> Extractor | None:
@@ -121,6 +132,15 @@ class Checkpoint:
             )
         return extractor
 
+    def require_fitting(self, name: str, value: int, key: str) -> None:
+        """Raise a UserError unless ``value`` of the preprocessor, called ``name``, is that of a key of the config."""
+        expected = getattr(self.config, key)
+        if value != expected:
+            raise UserError(
+                f"{self.source}: {name} of preprocessor_config.json is {value}, but {key} of config.json is "
+                f"{expected}: download the checkpoint again"
+            )
+
     @quiet_huggingface()
     def load_model(self, kind: Any = AutoModel, **options: Any) -> PreTrainedModel:
         """Load a model as :attr:`config` describes it, in float32, without changing the global random state.
@@ -156,6 +176,7 @@ class Checkpoint:
             "dtype": torch.float32,
             "weights_only": True,
             "output_loading_info": True,
+            "ignore_mismatched_sizes": True,  # reported below
             **options,
         }
         try:
@@ -168,11 +189,17 @@ class Checkpoint:
             raise UserError(
                 f"{source}: the weights cannot be loaded ({first_line(error)}); download the checkpoint again"
             ) from error
-        missing = sorted(info["missing_keys"])
+        missing = sorted(key for key in info["missing_keys"] if key != UNUSED)
         if missing:
             raise UserError(
                 f"{source}: the weights lack {shorten(missing)}, which config.json requires; download the checkpoint "
                 "again"
+            )
+        wrong = [f"{key} {tuple(found)}, not {tuple(size)}" for key, found, size in sorted(info["mismatched_keys"])]
+        if wrong:
+            raise UserError(
+                f"{source}: the weights have other sizes than config.json requires: {shorten(wrong, 1)}; download the "
+                "checkpoint again"
             )
         return model
 

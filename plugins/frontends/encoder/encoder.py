@@ -25,7 +25,7 @@ LORA = ("rank", "alpha", "target_modules", "dropout")
 
 
 class PretrainedEncoder(Chain):
-    """Hidden states of a pretrained encoder: wav2vec 2.0 and its relatives, or Whisper (:data:`FAMILIES`).
+    """Hidden states of a pretrained encoder: wav2vec 2.0 and relatives, Whisper, w2v-BERT or AST (:data:`FAMILIES`).
 
     The features of an utterance are the same alone and in any batch (``docs/frontends/encoder.md``). Layers above the
     chosen one are not built. LayerDrop and SpecAugment of transformers are off.
@@ -47,8 +47,10 @@ class PretrainedEncoder(Chain):
         Scale each waveform to zero mean and unit variance over its valid samples; by default as in the checkpoint's
         ``preprocessor_config.json``. Only for encoders that read the waveform.
     padding : str, optional
-        Only for Whisper. "utterance" (default) encodes the utterance alone, "30s" the utterance followed by silence up
-        to 30 s, as the checkpoint was trained, which takes more time; the features are those of the utterance in both.
+        What an encoder of a fixed length sees; the features are those of the utterance in any case. Whisper:
+        "utterance" (default) encodes the utterance alone, "30s" the utterance followed by silence up to 30 s, as the
+        checkpoint was trained, which takes more time. AST: "full" (default) the utterance padded to the length of its
+        training, "utterance" the utterance alone. Not for other encoders.
     windows : bool
         If the encoder has a longest input, such as the 30 s of Whisper, compute longer utterances in consecutive
         windows of that length and join their features; a rest shorter than ``min_length`` gives none. If false,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-__all__ = ["EncoderFamily"]
+__all__ = ["EncoderFamily", "disable_augmentation"]
 
 
 class EncoderFamily(nn.Module):
@@ -119,3 +119,15 @@ class EncoderFamily(nn.Module):
             ``(B, T', C)`` for each layer, with the final layer norm as in :meth:`forward`; arbitrary beyond ``frames``.
         """
         raise NotImplementedError
+
+
+def disable_augmentation(config: PreTrainedConfig) -> None:
+    """Disable what is part of the checkpoint's own training.
+
+    LayerDrop, SpecAugment (with its ``masked_spec_embed``) and the down-sampling adapter of some fine-tuned models
+    would leave parameters without gradient.
+    """
+    config.layerdrop = 0.0
+    config.apply_spec_augment = False
+    config.mask_time_prob = config.mask_feature_prob = 0.0
+    config.add_adapter = False

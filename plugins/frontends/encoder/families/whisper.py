@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers import PreTrainedConfig, WhisperFeatureExtractor
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import length_mask, mask_padding
@@ -56,7 +56,9 @@ class Whisper(EncoderFamily):
             raise UserError(f"padding={padding!r}: expected {' or '.join(map(repr, PADDINGS))}")
         config = checkpoint.config
         extractor = checkpoint.read_preprocessor(WhisperFeatureExtractor)
-        require_fitting(extractor, config, checkpoint.source)
+        checkpoint.require_fitting("feature_size", extractor.feature_size, "num_mel_bins")
+        n_frames = extractor.nb_max_frames // STRIDE
+        checkpoint.require_fitting("chunk_length (in frames)", n_frames, "max_source_positions")
         super().__init__(
             hidden_size=config.d_model,
             frame_rate=SAMPLE_RATE / (extractor.hop_length * STRIDE),
@@ -102,7 +104,7 @@ class Whisper(EncoderFamily):
         return [*states[:-1], model.layer_norm(states[-1])]
 
     @staticmethod
-    def divides(config: WhisperConfig, **settings: Any) -> bool:
+    def divides(config: PreTrainedConfig, **settings: Any) -> bool:
         """See :meth:`EncoderFamily.divides`; with "30s" upper layers need the frames of the silence, too."""
         return settings.get("padding") != "30s"
 
@@ -137,17 +139,3 @@ class Whisper(EncoderFamily):
 def cut(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     """Set ``(B, C, T)`` to zero beyond ``lengths``, if given."""
     return x if lengths is None else mask_padding(x.mT, lengths).mT
-
-
-def require_fitting(extractor: WhisperFeatureExtractor, config: WhisperConfig, source: str) -> None:
-    """Raise a UserError if a preprocessor is not that of the model."""
-    frames = extractor.nb_max_frames // STRIDE
-    for name, value, key, expected in (
-        ("feature_size", extractor.feature_size, "num_mel_bins", config.num_mel_bins),
-        ("chunk_length (in frames)", frames, "max_source_positions", config.max_source_positions),
-    ):
-        if value != expected:
-            raise UserError(
-                f"{source}: {name} of preprocessor_config.json is {value}, but {key} of config.json is {expected}: "
-                "download the checkpoint again"
-            )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from korser.frontend.base import SAMPLE_RATE
 from korser.plugins.frontends.encoder.families.base import EncoderFamily
 
 __all__ = ["Windows"]
@@ -31,10 +32,16 @@ class Windows(EncoderFamily):
         self.not_adaptable = encoder.not_adaptable
         self.size = encoder.max_length
         self.frames = int(encoder.output_lengths(torch.tensor(self.size)))  # of a whole window
+        # Windows overlap if a window's last frame covers more samples than those up to the next frame (AST).
+        self.step = round(self.frames * SAMPLE_RATE / encoder.frame_rate)
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
         """See :meth:`EncoderFamily.forward`."""
-        x, in_window = cut_windows(x, lengths, self.size)
+        n_windows = max(x.shape[1] - self.min_length, 0) // self.step + 1
+        x = F.pad(x, (0, (n_windows - 1) * self.step + self.size - x.shape[1]))
+        x = x.unfold(1, self.size, self.step).flatten(0, 1)  # (B * W, N)
+        starts = torch.arange(n_windows, device=x.device) * self.step
+        in_window = (lengths[:, None] - starts).clamp(0, self.size).flatten()
         used = in_window >= self.min_length
         states = self.encoder(x[used], in_window[used], every_layer)
         n_frames = int(self.output_lengths(lengths).max())
@@ -46,7 +53,10 @@ class Windows(EncoderFamily):
 
     def continue_from(self, h: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
         """See :meth:`EncoderFamily.continue_from`."""
-        windows, in_window = cut_windows(h, frames, self.frames)
+        n_windows = -(-h.shape[1] // self.frames)
+        windows = F.pad(h, (0, 0, 0, n_windows * self.frames - h.shape[1])).reshape(-1, self.frames, h.shape[2])
+        starts = torch.arange(n_windows, device=h.device) * self.frames
+        in_window = (frames[:, None] - starts).clamp(0, self.frames).flatten()
         used = in_window > 0
         states = self.encoder.continue_from(windows[used], in_window[used])
         return [self._join(state, used, len(frames))[:, : h.shape[1]] for state in states]
@@ -59,18 +69,10 @@ class Windows(EncoderFamily):
 
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Return the number of frames of all windows."""
-        rest = lengths % self.size
-        in_rest = self.encoder.output_lengths(rest).masked_fill(rest < self.min_length, 0)
-        return lengths // self.size * self.frames + in_rest
+        whole = ((lengths - self.min_length) // self.step).clamp(min=0)  # windows before the last one
+        last = (lengths - whole * self.step).clamp(max=self.size)
+        return whole * self.frames + self.encoder.output_lengths(last).masked_fill(last < self.min_length, 0)
 
     def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
         """See :meth:`EncoderFamily.parts_to_freeze`."""
         return self.encoder.parts_to_freeze(freeze)
-
-
-def cut_windows(x: torch.Tensor, lengths: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut ``(B, T)`` or ``(B, T, C)`` into windows ``(B * W, size)`` or ``(B * W, size, C)``, with their lengths."""
-    n_windows = -(-x.shape[1] // size)
-    x = F.pad(x, (*[0, 0] * (x.dim() - 2), 0, n_windows * size - x.shape[1])).reshape(-1, size, *x.shape[2:])
-    starts = torch.arange(n_windows, device=x.device) * size
-    return x, (lengths[:, None] - starts).clamp(0, size).flatten()

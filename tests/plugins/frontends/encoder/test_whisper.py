@@ -172,7 +172,7 @@ def test_errors_are_one_line_that_names_the_fix(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     assert "the folder has no weights" in error()
     damage(tmp_path / "config.json", model_type="bert")
-    assert "model_type is 'bert', expected one of wav2vec2, hubert, wavlm, data2vec-audio, whisper" in error()
+    assert "model_type of config.json is 'bert'; expected one of wav2vec2, " in error()
 
 
 def test_a_run_with_cached_layers(tiny, tiny_whisper):

@@ -1,8 +1,8 @@
-"""wav2vec 2.0, HuBERT, WavLM and data2vec-audio.
+"""wav2vec 2.0, HuBERT, WavLM, data2vec-audio, UniSpeech and UniSpeech-SAT.
 
 Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations", NeurIPS 2020, arXiv
-2006.11477; HuBERT arXiv 2106.07447; WavLM arXiv 2110.13900; data2vec arXiv 2202.03555. The models are those of
-transformers; features are made independent of padding.
+2006.11477; HuBERT arXiv 2106.07447; WavLM arXiv 2110.13900; data2vec arXiv 2202.03555; UniSpeech arXiv 2101.07597;
+UniSpeech-SAT arXiv 2110.05752. The models are those of transformers; features are made independent of padding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import length_mask, masked_mean_std
 from korser.plugins.frontends.encoder.checkpoint import Checkpoint
-from korser.plugins.frontends.encoder.families.base import EncoderFamily
+from korser.plugins.frontends.encoder.families.base import EncoderFamily, disable_augmentation
 from korser.plugins.frontends.encoder.families.waveform.convolutions import receptive_field
 from korser.plugins.frontends.encoder.families.waveform.fast import FrozenEncoder
 from korser.plugins.frontends.encoder.families.waveform.padding import known_lengths, make_length_aware
@@ -60,14 +60,14 @@ class Waveform(EncoderFamily):
         disable_augmentation(config)
         depth, config.num_hidden_layers = config.num_hidden_layers, n_layers
         self.model = checkpoint.load_model()
-        self._stable = getattr(config, "do_stable_layer_norm", False)  # data2vec-audio has no such variant
-        if self._stable and n_layers < depth:
+        self.model.masked_spec_embed = None  # UniSpeech-SAT has it without SpecAugment, too
+        if self.norm_behind_layers and n_layers < depth:
             self.model.encoder.layer_norm = nn.Identity()  # belongs behind the top layer only
         make_length_aware(self.model)
         if config.model_type == "wavlm":  # computes its attention by a function of torch, from the weights
             self.not_adaptable = ("q_proj", "k_proj", "v_proj", "out_proj")
         self._fast = None
-        if implementation != "reference":
+        if self.compiles and implementation != "reference":
             self._fast = FrozenEncoder(self.model, compiled=implementation == "compiled")
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
@@ -80,16 +80,24 @@ class Waveform(EncoderFamily):
             most = (x.shape[1] - self.min_length) // math.prod(self.model.config.conv_stride) + 1
             states = self._fast(x, lengths, frames, every_layer)
             return [F.pad(state, (0, 0, 0, most - state.shape[1])) for state in states]
-        x = x.to(self.model.feature_projection.projection.weight.dtype)
         first = (lengths - self.model.config.conv_kernel[0]) // self.model.config.conv_stride[0] + 1
         with known_lengths(self.model, first, frames):
-            out = self.model(
-                x,
-                attention_mask=length_mask(lengths, x.shape[1]).long(),
-                output_hidden_states=every_layer,
-                return_dict=True,
-            )
+            return self._encode(x.to(self.model.dtype), lengths, every_layer)
+
+    def _encode(self, x: torch.Tensor, lengths: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
+        """Call the modules of transformers, for a normalised waveform."""
+        out = self.model(
+            x,
+            attention_mask=length_mask(lengths, x.shape[1]).long(),
+            output_hidden_states=every_layer,
+            return_dict=True,
+        )
         return [*out.hidden_states[:-1], out.last_hidden_state] if every_layer else [out.last_hidden_state]
+
+    @property
+    def norm_behind_layers(self) -> bool:
+        """Whether a layer norm follows the top layer; otherwise it precedes the layers."""
+        return getattr(self.model.config, "do_stable_layer_norm", False)  # data2vec-audio has no such variant
 
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Return the number of frames, as the model counts them."""
@@ -110,7 +118,7 @@ class Waveform(EncoderFamily):
             encoder.layers[i] = nn.Identity()
         model.feature_extractor = model.feature_projection = nn.Identity()
         encoder.pos_conv_embed = encoder.dropout = nn.Identity()
-        if not getattr(model.config, "do_stable_layer_norm", False):
+        if not self.norm_behind_layers:
             encoder.layer_norm = nn.Identity()  # precedes the layers
         self._n_below, self._fast = n, None
 
@@ -138,19 +146,7 @@ class Waveform(EncoderFamily):
             return [model.feature_extractor]
         parts = [model.feature_extractor, model.feature_projection, model.encoder.pos_conv_embed]
         parts += [model.encoder.dropout, *model.encoder.layers[:freeze]]
-        return parts if self._stable else [*parts, model.encoder.layer_norm]  # which then precedes the layers
-
-
-def disable_augmentation(config: PreTrainedConfig) -> None:
-    """Disable what is part of the checkpoint's own training.
-
-    LayerDrop, SpecAugment (with its ``masked_spec_embed``) and the down-sampling adapter of some fine-tuned models
-    would leave parameters without gradient.
-    """
-    config.layerdrop = 0.0
-    config.apply_spec_augment = False
-    config.mask_time_prob = config.mask_feature_prob = 0.0
-    config.add_adapter = False
+        return parts if self.norm_behind_layers else [*parts, model.encoder.layer_norm]
 
 
 def read_do_normalize(checkpoint: Checkpoint, do_normalize: bool | None) -> bool:

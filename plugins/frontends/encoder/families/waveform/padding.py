@@ -4,7 +4,9 @@ transformers masks the attention, but not these modules, whose output on valid f
 
 - the first convolution's ``GroupNorm`` (``feat_extract_norm: group``, as wav2vec2-base) averages over all frames;
 - data2vec-audio's stack of positional convolutions: each writes into the padding, which the next one reads;
-- HuBERT's ``BatchNorm1d`` before the positional convolution (``conv_pos_batch_norm``) makes zero padding non-zero.
+- ``BatchNorm1d`` makes zero padding non-zero (HuBERT's before the positional convolution, ``conv_pos_batch_norm``), and
+  would count the padding in training (that of the conformer's convolution module);
+- the conformer's depthwise convolution reads the padding behind its gate (``GLU``).
 
 The class of each instance is replaced (``module.__class__ = ...``), so that parameters and state-dict keys are kept.
 That of the positional convolution is, too, since oneDNN computes grouped convolutions of few channels wrongly in bf16
@@ -54,6 +56,14 @@ class LengthAwareBatchNorm(nn.BatchNorm1d):
         return mask_padding(y.transpose(1, 2), self.lengths).transpose(1, 2)
 
 
+class LengthAwareGLU(nn.GLU):
+    """Gated linear unit whose output is zero in the padding."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, 2 * C, T)`` -> ``(B, C, T)``."""
+        return mask_padding(super().forward(x).transpose(1, 2), self.lengths).transpose(1, 2)
+
+
 class LengthAwarePositionalConv(Data2VecAudioPositionalConvLayer):
     """Positional convolution whose output is zero in the padding."""
 
@@ -86,9 +96,11 @@ def make_length_aware(model: nn.Module) -> None:
     first_norm = getattr(model.feature_extractor.conv_layers[0], "layer_norm", None)
     if isinstance(first_norm, nn.GroupNorm):
         first_norm.__class__ = LengthAwareGroupNorm
-    for module in model.encoder.pos_conv_embed.modules():
+    for module in model.encoder.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.__class__ = LengthAwareBatchNorm
+        elif isinstance(module, nn.GLU):
+            module.__class__ = LengthAwareGLU
         elif isinstance(module, Data2VecAudioPositionalConvLayer):
             module.__class__ = LengthAwarePositionalConv
 
@@ -110,7 +122,7 @@ def known_lengths(model: nn.Module, first_lengths: torch.Tensor, frame_lengths: 
     for module in model.modules():
         if isinstance(module, LengthAwareGroupNorm):
             module.lengths = first_lengths
-        elif isinstance(module, (LengthAwareBatchNorm, LengthAwarePositionalConv)):
+        elif isinstance(module, (LengthAwareBatchNorm, LengthAwareGLU, LengthAwarePositionalConv)):
             module.lengths = frame_lengths
         else:
             continue
