@@ -16,6 +16,7 @@
 ===============  ==================================================================
 """
 
+import korser.utils.frames  # noqa: F401
 from korser.comparison.compare import Comparison, compare
 from korser.comparison.verdict import Answer, Verdict
 

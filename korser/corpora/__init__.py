@@ -40,6 +40,7 @@ from typing import Any
 
 import pandas as pd
 
+import korser.utils.frames  # noqa: F401
 from korser.corpora import synthetic
 from korser.corpora.cells import identify
 from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order, warn_of_typos

@@ -10,6 +10,7 @@
 ================  ===========================================================
 """
 
+import korser.utils.frames  # noqa: F401
 from korser.metrics.evaluate import evaluate_predictions, summary_table
 from korser.metrics.scores import METRICS, Metric
 

@@ -3,6 +3,7 @@
 Optional: no other package imports it. :func:`pretrain` is the recipe, its steps are the other modules.
 """
 
+import korser.utils.frames  # noqa: F401
 from korser.pretraining.run import pretrain
 from korser.pretraining.settings import load_settings, pretrain_folder
 

@@ -19,6 +19,7 @@ predictions/*.json   per encoder: the chosen layers and penalties, and what the 
 Shape legend: ``N`` utterances, ``L`` layers, ``C`` channels, ``D = 2 C`` statistics, ``K`` classes, ``n`` speakers.
 """
 
+import korser.utils.frames  # noqa: F401
 from korser.probing.run import run_probe
 from korser.probing.settings import load_settings
 

@@ -8,6 +8,7 @@
 ==============  ==================================================================================
 """
 
+import korser.utils.frames  # noqa: F401
 from korser.reporting.page import write_report
 from korser.reporting.wrong import confidently_wrong
 

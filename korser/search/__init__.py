@@ -13,6 +13,7 @@
 ==================== =================================================================================
 """
 
+import korser.utils.frames  # noqa: F401
 from korser.search.searcher import search
 from korser.search.settings import load_settings
 

@@ -119,6 +119,10 @@ class SincNet(Frontend):
         low, high = self.band_edges()
         return {"lower edge": ("Hz", low), "upper edge": ("Hz", high), "centre frequency": ("Hz", (low + high) / 2)}
 
+    def cuda_graph_key(self) -> tuple:
+        """See :mod:`korser.training.cuda_graphs`."""
+        return ()
+
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Return ``ceil(lengths / hop)``."""
         return (lengths + self.hop - 1) // self.hop

@@ -32,7 +32,7 @@ ENVIRONMENT = {
     "korser_source": "0123456789abcdef",
 }
 ENTRY = {"value": 0.5, "low": 0.4, "high": 0.6}
-METRICS = {"test": {"emotion": {"accuracy": ENTRY, "uar": ENTRY}}}
+METRICS = {"test": {"emotion": {"n": 60, "n_speakers": 3, "classes": [], "accuracy": ENTRY, "uar": ENTRY}}}
 
 
 def made_table(folder):
@@ -72,7 +72,7 @@ def made(tmp_path_factory):
             degraded = predict(table, ["emotion"], 0.2, np.random.default_rng(seed))
             (path / "robustness").mkdir()
             degraded.to_csv(path / "robustness" / "telephone.csv", index=False, encoding="utf-8-sig")
-            condition = {"name": "telephone", "kind": "telephone", "value": None, "unit": ""}
+            condition = {"name": "telephone", "kind": "telephone", "value": None, "unit": "", "made_from": ""}
             (path / "robustness" / "conditions.json").write_text(json.dumps([condition]))
     write_search(folder / "search" / "mel_stl")
     matplotlib.image.imsave(out / "bars.png", np.ones((300, 600, 3)), dpi=300)
@@ -90,9 +90,12 @@ def write_search(folder):
     about |= {"best": best, "valid_uar": 0.6, "low": 0.5, "high": 0.7, "run_dir": "runs/1", "runner_up": second}
     about |= {
         "n_complete": 2,
+        "n_trials": 2,
+        "speakers": [],
+        "space": ["lr"],
         "complete": False,
         "pretrained": None,
-        "data": {"split": {"protocol": "random_stratified"}},
+        "data": {"data_folder": "data/made-up", "split": {"protocol": "random_stratified"}},
     }
     (folder / "search.json").write_text(json.dumps(about), encoding="utf-8")
     rows = [
@@ -221,7 +224,7 @@ def test_models_tested_on_a_part_are_marked_in_the_tables_of_groups_and_degradat
             path = made_run(tmp_path, model, fold=fold, table=table)
             (path / "robustness").mkdir()
             shutil.copy(path / "test.csv", path / "robustness" / "telephone.csv")
-            condition = {"name": "telephone", "kind": "telephone", "value": None, "unit": ""}
+            condition = {"name": "telephone", "kind": "telephone", "value": None, "unit": "", "made_from": ""}
             (path / "robustness" / "conditions.json").write_text(json.dumps([condition]))
     path = write_report(tmp_path, tmp_path, audio=False)
     page, text = Page(path), path.read_text(encoding="utf-8")

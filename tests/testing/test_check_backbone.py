@@ -21,7 +21,7 @@ C = 12
 SHIPPED = {
     "convnet": lambda: ConvNet(in_channels=C, maps=(4, 4, 8, 8), width=8),
     "temporal": lambda: TemporalNet(in_channels=C, width=8, input_norm="batch", input_dropout=0.1),
-    "projection only": lambda: TemporalNet(in_channels=C, width=8, n_layers=0),
+    "one layer": lambda: TemporalNet(in_channels=C, width=8, n_layers=1),
     "SUPERB": lambda: LinearPool(in_channels=C, width=8),
     "mean and std": lambda: LinearPool(in_channels=C, width=8, pooling="mean_std"),
     "attention": lambda: LinearPool(in_channels=C, width=8, pooling="attentive", input_norm="batch"),

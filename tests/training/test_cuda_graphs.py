@@ -24,7 +24,7 @@ from korser.utils.files import read_csv
 CLASSES = {"emotion": ["joy", "anger", "neutral"], "gender": ["female", "male"], "intensity": ["1", "2"]}
 # Adam amplifies rounding: on a CPU, noise of 1e-5 in each gradient changes the losses by 1e-2 within 39 steps.
 CALM = {"opt_class": "!name:torch.optim.SGD {momentum: 0.0}", "lr": "0.003"}
-MODELS = sorted(path.stem for path in HPARAMS.glob("*_[ms]tl.yaml"))
+MODELS = sorted(path.stem for path in HPARAMS.glob("*_[ms]tl.yaml") if "svm" not in path.stem)  # are not trained
 
 
 class StandIn:

@@ -94,10 +94,10 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
     embedding = centres[index] + rng.normal(size=(len(table), 16))
     np.save(path / "test_embeddings.npy", embedding.astype(np.float16))
     conditions = [("noise_0dB", "pink noise", 0, "dB SNR"), ("noise_10dB", "pink noise", 10, "dB SNR")]
-    conditions += [("telephone", "telephone", None, None), ("mp3_32k", "MP3", 32, "kbit/s")]
+    conditions += [("telephone", "telephone", None, ""), ("mp3_32k", "MP3", 32, "kbit/s")]
     for i, (name, *_) in enumerate(conditions):
         write_csv(path / "robustness" / f"{name}.csv", predictions(tasks, fold, n_folds, skill * (i + 1) / 6, rng))
-    entries = [{"name": n, "kind": k, "value": v, "unit": u} for n, k, v, u in conditions]
+    entries = [{"name": n, "kind": k, "value": v, "unit": u, "made_from": ""} for n, k, v, u in conditions]
     write_json(path / "robustness" / "conditions.json", entries)
     write_json(path / "metrics.json", {"test": evaluate_predictions(table, tasks), "best_epoch": 5})
     return path
@@ -142,10 +142,17 @@ def write_search(folder, model, space=None, best=None, **info):
         "corpus": "made-up",
         "synthetic": False,
         "pretrained": None,
-        "data": {"split": {"protocol": "speaker_holdout"}},
+        "data": {"data_folder": "data/made-up", "split": {"protocol": "speaker_holdout"}},
         "space": list(space),
         "best": best,
         "valid_uar": top["valid_uar"],
+        "speakers": [],
+        "objective": "validation UAR of emotion",
+        "run_dir": None,
+        "runner_up": None,
+        "complete": True,
+        "n_complete": len(table),
+        "n_trials": len(table),
         **info,
     }
     write_json(folder / model / "search.json", entry)

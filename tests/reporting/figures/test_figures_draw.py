@@ -193,7 +193,7 @@ def test_captions_name_the_classes_that_a_group_lacks(tmp_path):
 def test_models_are_compared_by_the_metric_of_their_comparison(tmp_path, caplog, monkeypatch):
     def made(name, metric, run):
         settings = {"metric": metric, "questions": None}
-        runs = [{"run": run.name, "searched_on_tested_speakers": []}]
+        runs = [{"run": run.name, "searched_on_tested_speakers": [], "failed": None}]
         about = {"settings": settings, "runs": runs, "corpus": "made-up", "protocol": "speaker_kfold"}
         write_json(tmp_path / name / "comparison.json", about)
         return about
@@ -458,9 +458,8 @@ def test_without_a_hangul_font_one_warning_names_a_package(tmp_path, monkeypatch
 
 
 def test_a_search_without_runs_is_drawn_and_an_empty_folder_is_an_error(tmp_path):
-    write_search(
-        tmp_path / "search", "mel_stl", {"lr": [0.001, 0.01, 0.1]}, data={"split": {"protocol": "random_stratified"}}
-    )
+    data = {"data_folder": "data/made-up", "split": {"protocol": "random_stratified"}}
+    write_search(tmp_path / "search", "mel_stl", {"lr": [0.001, 0.01, 0.1]}, data=data)
     (figure,) = draw_all(tmp_path, tmp_path / "out")
     assert figure.name == "search-mel_stl" and "RANDOM SPLIT" in figure.caption
     (tmp_path / "empty").mkdir()

@@ -28,7 +28,7 @@ SMALL = {
     "layerdrop": 0.5,
 }
 WAVEFORM = SMALL | {
-    "conv_dim": (16,) * 7,
+    "conv_dim": (8,) * 7,
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
     "mask_time_prob": 0.5,
