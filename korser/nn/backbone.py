@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from korser.frontend.base import Frontend
+from korser.frontend.validation import check_sizes
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded
 from korser.utils.user_code import import_path
@@ -52,6 +53,8 @@ def for_frontend(
 
     Raises
     ------
+    korser.frontend.validation.ContractError
+        If the frontend declares invalid sizes.
     UserError
         If the backbone for this kind of features is missing, or no width fits.
 
@@ -64,6 +67,7 @@ def for_frontend(
     >>> type(net).__name__, net.width, count_trained(net) <= 100_000
     ('TemporalNet', 68, True)
     """
+    check_sizes(frontend)
     key, chosen = ("bands", bands) if frontend.frequency_axis else ("states", states)
     if chosen is None:
         raise UserError(

@@ -215,7 +215,12 @@ def test_predict_with_weights_that_do_not_fit(call, spoilt, data):
 
 
 def test_predict_with_other_frozen_stages(call, spoilt, data):
-    run = spoilt("run.json", lambda text: text.replace('"frozen": [', '"frozen": [{"stage": "gone"}, '))
+    run = spoilt(
+        "run.json",
+        lambda text: text.replace(
+            '"frozen": [', '"frozen": [{"stage": "gone", "source": null, "config": null, "weights": ""}, '
+        ),
+    )
     code, _, err = call("predict", run, data / "s0_joy_1.wav")
     assert code == 2 and "with 2 frozen stages, now there are 1" in err and err.count("\n") == 1
 

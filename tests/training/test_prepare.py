@@ -117,7 +117,7 @@ def test_a_directory_with_a_run_of_other_code_is_refused(tiny, tmp_path, monkeyp
 
 def test_a_run_that_failed_before_its_first_checkpoint_can_be_fixed(tiny, tmp_path, monkeypatch):
     file = tmp_path / "code_that_fails.py"
-    fails = "        if len(x) > 2:\n            raise KeyError('Mine')\n        return mask"
+    fails = "        if len(x) > 5:\n            raise KeyError('Mine')\n        return mask"
     file.write_text(FRONTEND.replace("        return mask", fails))
     (tmp_path / "mine.yaml").write_text("base: base.yaml\nfrontend: !new:code_that_fails.Mine\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -165,7 +165,7 @@ MISTAKES = {
     (
         "lr_scheduler",
         f"!name:{TORCH}lr_scheduler.StepLR {{step_size: a}}",
-    ): "torch.optim.lr_scheduler.StepLR: TypeError",
+    ): "lr_scheduler.step_size=a: expected an integer (argument of torch.optim.lr_scheduler.StepLR)",
 }
 
 
