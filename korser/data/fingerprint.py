@@ -20,7 +20,7 @@ import functools
 import itertools
 import os
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from importlib.metadata import packages_distributions, version
 from typing import Any
 
@@ -78,9 +78,10 @@ def stages_digest(stages: Iterable[Frontend], **computed_with: Any) -> str:
     )
 
 
-def weights_digest(module: nn.Module) -> str:
-    """Return a digest of a module's parameters and buffers, names included."""
+def weights_digest(module: nn.Module, names: Container[str] | None = None) -> str:
+    """Return a digest of a module's parameters and buffers, names included; ``names``: only of these."""
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    tensors = {name: tensor for name, tensor in tensors.items() if names is None or name in names}
     return digest({name: _tensor(tensor) for name, tensor in tensors.items()})
 
 

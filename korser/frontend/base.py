@@ -46,7 +46,8 @@ class Frontend(nn.Module):
     Attributes
     ----------
     source : str or None
-        Checkpoint or folder of its weights, named in ``run.json``, tables and errors. Set it if there is one.
+        Checkpoint or folder of its weights, named in ``run.json``, tables and errors. Set it if there is one;
+        parameters that are not trained are then taken from it again instead of being saved.
     pretrained : bool or None
         Set False for an encoder with random weights: tables say so. None: there is nothing to pretrain.
     do_normalize : bool or None
@@ -122,6 +123,26 @@ class Frontend(nn.Module):
             sizes before and after training.
         """
         return {}
+
+    def lr_scales(self) -> dict[str, float]:
+        """Return factors of the learning rate, such as those of a layer-wise decay.
+
+        Returns
+        -------
+        dict of str to float
+            By names of trained parameters, as ``named_parameters()`` gives them; others have the factor 1.
+        """
+        return {}
+
+    def frozen_weights(self) -> dict[str, torch.Tensor]:
+        """Return the parameters that come from :attr:`source` and are not trained, by name.
+
+        They are not saved with a model: ``run.json`` has the source and a digest of them. A frontend without a source
+        has none.
+        """
+        if self.source is None:
+            return {}
+        return {name: p for name, p in self.named_parameters() if not p.requires_grad}
 
     @property
     def frozen(self) -> bool:

@@ -121,12 +121,12 @@ class SpeechEmotionModel(nn.Module):
         return self
 
     def trained_state(self) -> dict[str, torch.Tensor]:
-        """Return the state without the frozen stages, whose weights come from their own source.
+        """Return the state without frozen stages and :meth:`korser.Frontend.frozen_weights`, which have a source.
 
         Weights of several names are copied, since safetensors saves none that share memory.
         """
         frozen = self._frozen_names()
-        state = {k: v for k, v in self.state_dict().items() if not k.startswith(frozen)}
+        state = {k: v for k, v in self.state_dict().items() if k not in frozen}
         first = {v.data_ptr(): k for k, v in reversed(state.items()) if torch.is_tensor(v)}
         return {k: v.clone() if torch.is_tensor(v) and first[v.data_ptr()] != k else v for k, v in state.items()}
 
@@ -139,17 +139,21 @@ class SpeechEmotionModel(nn.Module):
             If a name or a shape does not fit.
         """
         missing, unexpected = self.load_state_dict(state, strict=False)
-        frozen = self._frozen_names()
-        missing = [k for k in missing if not k.startswith(frozen)]
+        missing = sorted({*missing} - self._frozen_names())
         if missing or unexpected:
             raise RuntimeError(f"the saved weights do not fit the model: missing {missing}, unexpected {unexpected}")
 
-    def _frozen_names(self) -> tuple[str, ...]:
-        """Return how names of frozen weights begin; a stage within a branch has several names."""
-        frozen = set(self.frozen_stages)
-        frozen.update(stage for part in self.frozen_stages for stage in part.modules() if isinstance(stage, Frontend))
-        named = self.named_modules(remove_duplicate=False)
-        return tuple(f"{name}." for name, module in named if module in frozen)
+    def _frozen_names(self) -> set[str]:
+        """Return the names of what is not saved; a stage within a branch has several names."""
+        frozen = {stage for part in self.frozen_stages for stage in part.modules() if isinstance(stage, Frontend)}
+        names = set()
+        for prefix, module in self.named_modules(remove_duplicate=False):
+            if isinstance(module, Frontend):
+                names.update(
+                    f"{prefix}.{name}"
+                    for name in (module.state_dict() if module in frozen else module.frozen_weights())
+                )
+        return names
 
     def count_parameters(self) -> tuple[int, int]:
         """Return the number of all parameters and of the trained ones."""

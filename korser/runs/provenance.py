@@ -86,9 +86,10 @@ def provenance(hparams: HParams) -> dict[str, Any]:
     -------
     dict
         ``settings``, ``code`` and ``files``: digests, as in the run's name. ``frozen``: class, source, weights and
-        configuration of each frozen stage, also of those in branches. ``initialised_from``: source and configuration of
-        each trained stage that begins with a checkpoint. ``checkpoints``: name, revision and version (a digest of the
-        files, or a commit of the hub) of each checkpoint.
+        configuration of each frozen stage, also of those in branches, and of the frozen weights of trained stages that
+        have a source. ``initialised_from``: source and configuration of each trained stage that begins with a
+        checkpoint. ``checkpoints``: name, revision and version (a digest of the files, or a commit of the hub) of each
+        checkpoint.
     """
     frozen = leaves(split_frozen(hparams["frontend"]).frozen)
     trainable = [stage for stage in leaves([hparams["frontend"]]) if stage not in frozen]
@@ -96,15 +97,33 @@ def provenance(hparams: HParams) -> dict[str, Any]:
         **settings_digests(hparams),
         **hparams.sources,
         "frozen": [
-            {"stage": import_path(type(stage)), "weights": weights_digest(stage), **_source(stage)} for stage in frozen
+            *(
+                {"stage": import_path(type(stage)), "weights": weights_digest(stage), **_source(stage)}
+                for stage in frozen
+            ),
+            *_partly_frozen(trainable),
         ],
         "initialised_from": [_source(stage) for stage in trainable if stage.source],
-        "checkpoints": [
+        "checkpoints": _each_once(
             checkpoint
             for stage in (*frozen, *trainable)
             for checkpoint in checkpoints_of(stage, stage.config.get("revision"))
-        ],
+        ),
     }
+
+
+def _partly_frozen(trainable: Iterable[Frontend]) -> list[dict[str, str | None]]:
+    """Describe the weights of trained stages that are frozen and not saved with the model."""
+    return [
+        {"stage": import_path(type(stage)), "weights": weights_digest(stage, weights), **_source(stage)}
+        for stage in trainable
+        if (weights := stage.frozen_weights())
+    ]
+
+
+def _each_once(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the different ones of some dictionaries, in order."""
+    return list({digest(item): item for item in items}.values())
 
 
 def _source(stage: Frontend) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from torch import nn
 from korser.frontend.base import Frontend
 from korser.training.parts import describe, refused
 from korser.utils.errors import UserError
+from korser.utils.user_code import import_path
 
 if TYPE_CHECKING:
     from korser.nn.model import SpeechEmotionModel
@@ -34,7 +36,7 @@ def make_optimizers(
         ``(parameters, lr=...) -> torch.optim.Optimizer``.
     lr : float
         Learning rate, except for the parameters of a frontend with an ``lr`` of its own, at any depth; of nested ones
-        the innermost counts.
+        the innermost counts. Either is multiplied by :meth:`korser.Frontend.lr_scales`.
     fused : bool
         Whether to use the fused implementation, where ``opt_class`` has one.
     """
@@ -66,4 +68,19 @@ def _learning_rates(module: nn.Module, lr: float) -> dict[nn.Parameter, float]:
     rates = dict.fromkeys(module.parameters(recurse=False), lr)
     for child in module.children():
         rates |= _learning_rates(child, lr)
+    if isinstance(module, Frontend):
+        for parameter, factor in _lr_scales(module).items():
+            rates[parameter] *= factor
     return rates
+
+
+def _lr_scales(frontend: Frontend) -> dict[nn.Parameter, float]:
+    """Return the factors of the learning rate that a frontend asks for; a UserError if a name or factor is invalid."""
+    scales, parameters = frontend.lr_scales(), dict(frontend.named_parameters())
+    for name, factor in scales.items():
+        if name not in parameters or not 0 < factor < math.inf:
+            raise UserError(
+                f"{import_path(type(frontend))}.lr_scales() gives {name!r}: {factor!r}, expected names of parameters "
+                "and factors above 0"
+            )
+    return {parameters[name]: factor for name, factor in scales.items()}

@@ -71,7 +71,7 @@ def test_frozen_weights_are_recorded_instead_of_saved(reference, settings):
     assert any(name.startswith("trainable_stages.0.branches.0.") for name in saved)
     frozen = json.loads((reference / "run.json").read_text())["frozen"]
     assert [stage["source"] for stage in frozen] == ["nano-random", None]
-    assert [stage["stage"].rpartition(".")[2] for stage in frozen] == ["PretrainedEncoder", "Mel"]
+    assert [stage["stage"].rpartition(".")[2] for stage in frozen] == ["HiddenStates", "Mel"]
     assert frozen == provenance(load_hparams(HPARAMS / "mel_stl.yaml", settings))["frozen"]
 
 

@@ -1,30 +1,30 @@
 """Pretrained encoders of Hugging Face as frontends.
 
-Shape legend: ``B`` utterances, ``T`` time, ``C`` channels, ``L`` layers.
+Shape legend: ``L`` layers.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from korser.frontend.base import Frontend
-from korser.frontend.lengths import mask_padding
-from korser.plugins.frontends.encoder.checkpoint import NANO_RANDOM, Checkpoint
+from korser.frontend.base import Chain
+from korser.plugins.frontends.encoder.checkpoint import Checkpoint
 from korser.plugins.frontends.encoder.families import FAMILIES
 from korser.plugins.frontends.encoder.families.base import EncoderFamily
-from korser.plugins.frontends.encoder.families.windows import Windows
+from korser.plugins.frontends.encoder.stages import HiddenStates, UpperLayers
 from korser.utils.errors import UserError
 
 __all__ = ["PretrainedEncoder"]
 
 logger = logging.getLogger(__name__)
 
+LORA = ("rank", "alpha", "target_modules", "dropout")
 
-class PretrainedEncoder(Frontend):
+
+class PretrainedEncoder(Chain):
     """Hidden states of a pretrained encoder: wav2vec 2.0 and relatives, Whisper, w2v-BERT or AST (:data:`FAMILIES`).
 
     The features of an utterance are the same alone and in any batch (``docs/frontends/encoder.md``). Layers above the
@@ -41,7 +41,8 @@ class PretrainedEncoder(Frontend):
         ``"all"`` concatenates layers 0 to top on the channels, for ``LayerMix``.
     freeze : "all", "feature_extractor", "none" or int
         Freeze everything, the convolutional feature extractor, nothing, or the lowest ``n`` transformer layers and
-        everything below them. Frozen parts stay in eval mode.
+        everything below them, which are a stage of their own, so that their output is cached. Frozen parts stay in eval
+        mode.
     do_normalize : bool, optional
         Scale each waveform to zero mean and unit variance over its valid samples; by default as in the checkpoint's
         ``preprocessor_config.json``. Only for encoders that read the waveform.
@@ -62,6 +63,13 @@ class PretrainedEncoder(Frontend):
         called. "compiled" also uses ``torch.compile`` for small parts.
     lr : float, optional
         Learning rate of the trained part, if it differs from that of the other parameters.
+    layer_decay : float, optional
+        Layer-wise decay of the learning rate, in (0, 1]: that of each transformer layer is this times that of the layer
+        above (Clark et al. 2020, "ELECTRA", arXiv 2003.10555); what is below the layers counts as one more.
+    lora : dict, optional
+        Train low-rank adapters instead of the weights of the encoder: ``rank`` (8), ``alpha`` (16), ``target_modules``
+        ([q_proj, v_proj]) and ``dropout`` (0.0), any of which may be left out. Needs ``peft``. ``freeze`` is then "all"
+        for adapters in every layer, or ``n`` for adapters above the lowest ``n``.
 
     Attributes
     ----------
@@ -97,82 +105,48 @@ class PretrainedEncoder(Frontend):
         revision: str | None = None,
         implementation: str = "auto",
         lr: float | None = None,
+        layer_decay: float | None = None,
+        lora: Mapping[str, Any] | None = None,
     ) -> None:
         source = str(source)
         if implementation not in ("auto", "compiled", "reference"):
             raise UserError(
                 f"PretrainedEncoder: implementation={implementation!r}: expected 'auto', 'compiled' or 'reference'"
             )
-        checkpoint = Checkpoint(source, revision, FAMILIES)
-        depth = checkpoint.config.num_hidden_layers
+        config = Checkpoint(source, revision, FAMILIES).config
+        depth = config.num_hidden_layers
         check_choice("layer", layer, ("last", "all"), depth, source)
         top = depth if layer in ("last", "all") else layer
         check_choice("freeze", freeze, ("all", "feature_extractor", "none"), top, source)
-        settings = {"do_normalize": do_normalize, "padding": padding}
-        encoder = build_family(checkpoint, n_layers=top, implementation=implementation, **settings)
-        if windows and encoder.max_length is not None:
-            encoder = Windows(encoder)
+        check_training(freeze, top, layer_decay, lora)
 
-        n_layers = depth + 1 if layer == "all" else 1
-        super().__init__(
-            output_size=n_layers * encoder.hidden_size,
-            frame_rate=encoder.frame_rate,
-            min_length=encoder.min_length,
-            max_length=encoder.max_length,
-            lr=lr,
-        )
+        settings = {"do_normalize": do_normalize, "padding": padding}
+        build = {"source": source, "revision": revision, "windows": windows, "implementation": implementation}
+        build |= {"every_layer": layer == "all", **settings}
+        training = {"lr": lr, "layer_decay": layer_decay, "lora": lora}
+        if lora is not None and freeze == "all":
+            freeze = 0
+        elif freeze == top:
+            freeze = "all"
+        if isinstance(freeze, int) and FAMILIES[config.model_type].divides(config, **settings):
+            below = HiddenStates(n_layers=freeze, **build)
+            stages = [below, UpperLayers(n_below=freeze, n_layers=top, **build, **training)]
+        else:
+            stages = [HiddenStates(n_layers=top, freeze=freeze, **build, **training)]
+        super().__init__(*stages)
+        self.lr = lr
         self.source = source
         self.layer = layer
-        self.freeze = freeze
-        self.n_layers = n_layers
-        self.do_normalize = getattr(encoder, "do_normalize", None)
-        self.pretrained = source != NANO_RANDOM
-        self.encoder = encoder
-        whole = {"all": [encoder], "none": []}
-        self._frozen_parts = whole[freeze] if freeze in whole else encoder.parts_to_freeze(freeze)
-        for part in self._frozen_parts:
-            part.requires_grad_(False)
-        self.train()
+        self.n_layers = depth + 1 if layer == "all" else 1
+        self.do_normalize = stages[0].do_normalize
+        self.pretrained = stages[0].pretrained
         if not self.pretrained:
             logger.warning("encoder source %s is NOT pretrained: random weights from a fixed seed", source)
 
-    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute hidden states; see :meth:`korser.frontend.base.Frontend.forward`.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T)`` waveform at 16 kHz in [-1, 1].
-        lengths : torch.Tensor
-            ``(B,)`` int64, in samples, at least ``min_length`` each.
-
-        Returns
-        -------
-        features : torch.Tensor
-            ``(B, T', L * C)``, zero beyond the returned lengths.
-        lengths : torch.Tensor
-            ``(B,)`` int64, in frames.
-        """
-        # A stage before this one may be trained through a frozen encoder; otherwise no graph is needed.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (not self.frozen or x.requires_grad)):
-            return self._forward(x, lengths)
-
-    def _forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x = mask_padding(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)
-        y = torch.cat(self.encoder(x, lengths, every_layer=self.layer == "all"), dim=-1)
-        frames = self.output_lengths(lengths)
-        return mask_padding(y, frames), frames
-
-    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the number of frames."""
-        return self.encoder.output_lengths(lengths)
-
-    def train(self, mode: bool = True) -> PretrainedEncoder:
-        """Set the training mode; frozen parts stay in eval mode."""
-        super().train(mode)
-        for part in self._frozen_parts:
-            part.eval()
-        return self
+    @property
+    def encoder(self) -> EncoderFamily:
+        """The encoder; with a frozen part of its own, that of the layers above."""
+        return self.stages[-1].encoder
 
 
 def check_choice(option: str, value: Any, names: tuple[str, ...], most: int, source: str) -> None:
@@ -182,19 +156,22 @@ def check_choice(option: str, value: Any, names: tuple[str, ...], most: int, sou
         raise UserError(f"{option}={value!r}: expected {', '.join(names)} or an integer from 0 to {most} for {source}")
 
 
-def build_family(checkpoint: Checkpoint, *, n_layers: int, implementation: str, **settings: Any) -> EncoderFamily:
-    """Build the encoder of a checkpoint; ``settings`` that are not None must be those of its family."""
-    family = FAMILIES[checkpoint.config.model_type]
-    given = {name: value for name, value in settings.items() if value is not None}
-    if implementation == "compiled" and not family.compiles:
-        raise UserError(
-            f"implementation='compiled': {checkpoint.source} is a {checkpoint.config.model_type} encoder, which has no "
-            "such implementation: use 'auto'"
-        )
-    for name, value in given.items():
-        if name not in family.settings:
+def check_training(freeze: str | int, top: int, layer_decay: float | None, lora: Mapping[str, Any] | None) -> None:
+    """Raise a UserError unless ``layer_decay`` and ``lora`` are valid and fit ``freeze``."""
+    if layer_decay is not None:
+        if not 0 < layer_decay <= 1:
+            raise UserError(f"layer_decay={layer_decay!r}: expected a number above 0, at most 1")
+        if freeze in ("all", top) and lora is None:
             raise UserError(
-                f"{name}={value!r}: {checkpoint.source} is a {checkpoint.config.model_type} encoder, which has no such "
-                "setting: remove it"
+                f"layer_decay={layer_decay!r} has no effect, since nothing of the encoder is trained: set freeze"
             )
-    return family(checkpoint, n_layers=n_layers, implementation=implementation, **given)
+    if lora is None:
+        return
+    unknown = [name for name in lora if name not in LORA] if isinstance(lora, Mapping) else [lora]
+    if unknown:
+        raise UserError(f"lora: {unknown[0]!r}: expected {', '.join(LORA)}")
+    if freeze in ("none", "feature_extractor", top):
+        raise UserError(
+            f"freeze={freeze!r} with lora, which adapts a frozen encoder: expected 'all', or an integer below {top} "
+            "for adapters above as many layers"
+        )

@@ -5,7 +5,7 @@ Shape legend: ``B`` utterances, ``T`` samples, ``T'`` frames, ``C`` channels.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -38,10 +38,16 @@ class EncoderFamily(nn.Module):
         Arguments of the constructor that belong to this family; they reach it if the user gives them.
     compiles : bool
         Whether ``implementation="compiled"`` has an effect.
+    not_adaptable : tuple of str
+        Last parts of the names of linear layers that adapters do not reach, since only their weights are used.
+    n_layers : int
+        Transformer layers, set by what builds the encoder.
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
     compiles: ClassVar[bool] = False
+    not_adaptable: tuple[str, ...] = ()
+    n_layers: int
 
     def __init__(self, *, hidden_size: int, frame_rate: float, min_length: int, max_length: int | None = None) -> None:
         super().__init__()
@@ -76,6 +82,42 @@ class EncoderFamily(nn.Module):
 
     def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
         """Return the modules of the ``feature_extractor``, or of everything up to the ``freeze``-th layer."""
+        raise NotImplementedError
+
+    @staticmethod
+    def divides(config: PreTrainedConfig, **settings: Any) -> bool:
+        """Return whether an encoder can be divided: upper layers need nothing but the output of those below.
+
+        Parameters
+        ----------
+        config : transformers.PreTrainedConfig
+        **settings
+            Those of the family; None for what is not given.
+        """
+        return False
+
+    def keep_above(self, n: int) -> None:
+        """Remove everything up to the ``n``-th transformer layer, for :meth:`continue_from`.
+
+        What is removed is replaced by modules without parameters, so that the others keep their names.
+        """
+        raise NotImplementedError
+
+    def continue_from(self, h: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the layers that :meth:`keep_above` has left.
+
+        Parameters
+        ----------
+        h : torch.Tensor
+            ``(B, T', C)`` output of the layer below, zero beyond ``frames``.
+        frames : torch.Tensor
+            ``(B,)`` int64.
+
+        Returns
+        -------
+        list of torch.Tensor
+            ``(B, T', C)`` for each layer, with the final layer norm as in :meth:`forward`; arbitrary beyond ``frames``.
+        """
         raise NotImplementedError
 
 

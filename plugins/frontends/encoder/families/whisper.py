@@ -8,10 +8,12 @@ Shape legend: ``B`` utterances, ``T`` samples, ``M`` mel bands, ``F`` frames of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import WhisperFeatureExtractor
+from transformers import PreTrainedConfig, WhisperFeatureExtractor
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import length_mask, mask_padding
@@ -100,6 +102,29 @@ class Whisper(EncoderFamily):
             h = layer(h, mask)
             states = [*states, h] if every_layer else [h]
         return [*states[:-1], model.layer_norm(states[-1])]
+
+    @staticmethod
+    def divides(config: PreTrainedConfig, **settings: Any) -> bool:
+        """See :meth:`EncoderFamily.divides`; with "30s" upper layers need the frames of the silence, too."""
+        return settings.get("padding") != "30s"
+
+    def keep_above(self, n: int) -> None:
+        """See :meth:`EncoderFamily.keep_above`."""
+        model = self.model
+        model.conv1 = model.conv2 = model.embed_positions = nn.Identity()
+        for i in range(n):
+            model.layers[i] = nn.Identity()
+        self._n_below = n
+
+    def continue_from(self, h: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
+        """See :meth:`EncoderFamily.continue_from`."""
+        h, mask, states = h.to(self.model.dtype), None, []
+        if bool((frames < h.shape[1]).any()):
+            mask = length_mask(frames, h.shape[1])[:, None, None]  # (B, 1, 1, T')
+        for layer in self.model.layers[self._n_below :]:
+            h = layer(h, mask)
+            states.append(h)
+        return [*states[:-1], self.model.layer_norm(states[-1])]
 
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Return the number of frames: one for each begun 20 ms."""

@@ -29,6 +29,7 @@ class Windows(EncoderFamily):
     def __init__(self, encoder: EncoderFamily) -> None:
         super().__init__(hidden_size=encoder.hidden_size, frame_rate=encoder.frame_rate, min_length=encoder.min_length)
         self.encoder = encoder
+        self.not_adaptable = encoder.not_adaptable
         self.size = encoder.max_length
         self.frames = int(encoder.output_lengths(torch.tensor(self.size)))  # of a whole window
         # Windows overlap if a window's last frame covers more samples than those up to the next frame (AST).
@@ -45,6 +46,20 @@ class Windows(EncoderFamily):
         states = self.encoder(x[used], in_window[used], every_layer)
         n_frames = int(self.output_lengths(lengths).max())
         return [self._join(state, used, len(lengths))[:, :n_frames] for state in states]
+
+    def keep_above(self, n: int) -> None:
+        """See :meth:`EncoderFamily.keep_above`."""
+        self.encoder.keep_above(n)
+
+    def continue_from(self, h: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
+        """See :meth:`EncoderFamily.continue_from`."""
+        n_windows = -(-h.shape[1] // self.frames)
+        windows = F.pad(h, (0, 0, 0, n_windows * self.frames - h.shape[1])).reshape(-1, self.frames, h.shape[2])
+        starts = torch.arange(n_windows, device=h.device) * self.frames
+        in_window = (frames[:, None] - starts).clamp(0, self.frames).flatten()
+        used = in_window > 0
+        states = self.encoder.continue_from(windows[used], in_window[used])
+        return [self._join(state, used, len(frames))[:, : h.shape[1]] for state in states]
 
     def _join(self, y: torch.Tensor, used: torch.Tensor, n_utterances: int) -> torch.Tensor:
         """Put the used windows ``(n, T', C)`` in rows, ``(B, W * frames, C)``."""

@@ -113,14 +113,16 @@ def test_fp16_checkpoint_is_loaded_as_fp32(tmp_path):
     assert {p.dtype for p in frontend.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("freeze, layer", [("none", "last"), ("feature_extractor", 1), (1, "all"), (3, "last")])
+@pytest.mark.parametrize("freeze, layer", [("none", "last"), ("feature_extractor", 1), (1, "all"), (2, "last")])
 def test_gradients_reach_what_is_trained(tiny_whisper, freeze, layer):
     frontend = PretrainedEncoder(source=tiny_whisper, freeze=freeze, layer=layer).train()
     x = torch.stack([waveform(4000, 1), waveform(4000, 2)])
     frontend(x, torch.tensor([4000, 3000]))[0].square().sum().backward()
-    frozen = {"none": (), "feature_extractor": ("conv",), 1: ("conv", "layers.0")}.get(freeze, ("conv", "layers."))
+    frozen = {"none": (), "feature_extractor": ("conv",), 1: ("conv", "layers.0")}.get(
+        freeze, ("conv", "layers.0", "layers.1")
+    )
     for name, p in frontend.named_parameters():
-        name = name.removeprefix("encoder.model.")
+        name = name.partition(".encoder.model.")[2]
         assert p.requires_grad == (p.grad is not None) == (not name.startswith(("embed_positions", *frozen))), name
 
 

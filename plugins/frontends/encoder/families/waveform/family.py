@@ -8,11 +8,13 @@ UniSpeech-SAT arXiv 2110.05752. The models are those of transformers; features a
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import PreTrainedConfig, Wav2Vec2FeatureExtractor
+from transformers.masking_utils import create_bidirectional_mask
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import length_mask, masked_mean_std
@@ -23,6 +25,8 @@ from korser.plugins.frontends.encoder.families.waveform.fast import FrozenEncode
 from korser.plugins.frontends.encoder.families.waveform.padding import known_lengths, make_length_aware
 
 __all__ = ["Waveform"]
+
+DIVISIBLE = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
 
 
 class Waveform(EncoderFamily):
@@ -60,6 +64,8 @@ class Waveform(EncoderFamily):
         if self.norm_behind_layers and n_layers < depth:
             self.model.encoder.layer_norm = nn.Identity()  # belongs behind the top layer only
         make_length_aware(self.model)
+        if config.model_type == "wavlm":  # computes its attention by a function of torch, from the weights
+            self.not_adaptable = ("q_proj", "k_proj", "v_proj", "out_proj")
         self._fast = None
         if self.compiles and implementation != "reference":
             self._fast = FrozenEncoder(self.model, compiled=implementation == "compiled")
@@ -96,6 +102,42 @@ class Waveform(EncoderFamily):
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Return the number of frames, as the model counts them."""
         return self.model._get_feat_extract_output_lengths(lengths)
+
+    @staticmethod
+    def divides(config: PreTrainedConfig, **settings: Any) -> bool:
+        """See :meth:`EncoderFamily.divides`."""
+        return config.model_type in DIVISIBLE
+
+    def keep_above(self, n: int) -> None:
+        """See :meth:`EncoderFamily.keep_above`."""
+        model, encoder = self.model, self.model.encoder
+        first = encoder.layers[n].attention
+        if n and hasattr(first, "gru_rel_pos_linear"):  # WavLM, whose lowest layer has the position bias of all
+            first.rel_attn_embed = encoder.layers[0].attention.rel_attn_embed.requires_grad_(False)
+        for i in range(n):
+            encoder.layers[i] = nn.Identity()
+        model.feature_extractor = model.feature_projection = nn.Identity()
+        encoder.pos_conv_embed = encoder.dropout = nn.Identity()
+        if not self.norm_behind_layers:
+            encoder.layer_norm = nn.Identity()  # precedes the layers
+        self._n_below, self._fast = n, None
+
+    def continue_from(self, h: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
+        """See :meth:`EncoderFamily.continue_from`."""
+        encoder = self.model.encoder
+        layers = encoder.layers[self._n_below :]
+        h, valid = h.to(self.model.dtype), length_mask(frames, h.shape[1])
+        states, bias = [], None
+        if hasattr(layers[0].attention, "rel_attn_embed"):
+            for layer in layers:
+                h, bias = layer(h, attention_mask=valid.long(), position_bias=bias)
+                states.append(h)
+        else:
+            mask = create_bidirectional_mask(config=self.model.config, inputs_embeds=h, attention_mask=valid)
+            for layer in layers:
+                h = layer(h, attention_mask=mask)
+                states.append(h)
+        return [*states[:-1], encoder.layer_norm(states[-1])]
 
     def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
         """See :meth:`EncoderFamily.parts_to_freeze`."""
