@@ -3,6 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH=.  # this tree, installed or not
-for script in startup limits leaf extraction epoch layers loading corpus grid; do
+for script in startup limits leaf leaf_step extraction epoch layers loading corpus grid; do
     "${PYTHON:-python}" "benchmarks/$script.py" "$@"
 done

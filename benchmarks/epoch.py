@@ -62,10 +62,10 @@ class StockBrain(EmotionBrain):
         super().on_fit_batch_end(batch, outputs, loss, should_step)
 
 
-def settings(device, **overrides):
-    """Return the settings of hparams/mel_mtl.yaml with overrides, and its tasks with classes."""
+def settings(device, file=SHIPPED / "mel_mtl.yaml", **overrides):
+    """Return the settings of a file with overrides, and its tasks with classes."""
     common = {"batch_size": 128, "device": device, "noprogressbar": True, "ckpt_interval_minutes": 0}
-    hparams = load_hparams(SHIPPED / "mel_mtl.yaml", {**common, **overrides})
+    hparams = load_hparams(file, {**common, **overrides})
     classes = {"emotion": "1234", "gender": "12", "intensity": "1234"}
     return hparams, [dataclasses.replace(task, classes=tuple(classes[task.name])) for task in hparams["tasks"]]
 
