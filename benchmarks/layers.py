@@ -2,7 +2,7 @@
 
 Random float16 layers in a store on disk, batches of 16 utterances of 2.4 to 3.7 s at 50 frames per second.
 "read" assembles a batch, with checksums; "mix" is LayerMix, forward and backward, on the float16 batch; "mix, float32
-copy" converts the batch first and mixes by autograd; "backbone" is the rest of the step (``mel_stl``'s) on one layer.
+copy" converts the batch first and mixes by autograd; "backbone" is that of encoders on one layer.
 """
 
 import tempfile
@@ -38,7 +38,8 @@ def parts(folder, n_layers, channels):
     """Return the cases of an encoder, each of which does its part for all batches, and the number of batches."""
     frames = [120 + 37 * i % 66 for i in range(UTTERANCES)]
     layers = Layers(folder, frames, n_layers * channels)
-    backbone = f"!new:korser.plugins.backbones.convnet.ConvNet {{in_channels: {channels}, frame_rate: {RATE}}}"
+    backbone = "!new:korser.plugins.backbones.linear_pool.LinearPool"  # as in hparams/base.yaml, behind an encoder
+    backbone += f" {{in_channels: {channels}, width: 128, pooling: attentive, input_norm: batch, dropout: 0.5}}"
     hparams, tasks = settings("cpu", batch_size=BATCH, backbone=backbone)
     table = manifest([n * 16_000 // RATE for n in frames], tasks)
     dataset = make_dataset(table, tasks, CachedReader(layers))
@@ -62,7 +63,8 @@ def parts(folder, n_layers, channels):
 
     def rest():
         for x, lengths in batches:
-            hparams["backbone"](x[..., :channels].float(), lengths).sum().backward()
+            mixed = x[..., :channels].float().requires_grad_()
+            hparams["backbone"](mixed, lengths).sum().backward()
 
     return {"read": read, "mix": mix, "mix, float32 copy": mix_copy, "backbone": rest}, len(batches)
 
