@@ -392,8 +392,8 @@ def test_decimals_of_a_scale_and_names_like_missing_values_are_kept(tmp_path, ca
     make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
     assert load_corpus("csv", tmp_path).data["emotion"].tolist() == labels
     assert sorted(caplog.messages) == [
-        "NAMES OF CLASSES: classes of emotion are likely the same (capitals, spaces, numbers or short forms); to merge them: "
-        "--label_map='{emotion: {0.50: 0.5}}'",
+        "NAMES OF CLASSES: classes of emotion are likely the same (capitals, spaces, numbers or short forms); to merge "
+        "them: --label_map='{emotion: {0.50: 0.5}}'",
         "emotion 'NA' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {NA: null}}'",
         "emotion 'none' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {none: null}}'",
     ]
