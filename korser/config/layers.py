@@ -118,7 +118,7 @@ def _read_files(path: Path) -> list[tuple[Path, yaml.MappingNode]]:
 
 def _base_of(path: Path, name: str) -> Path:
     for file in (path.parent / os.path.expanduser(name), SHIPPED / name):
-        if file.is_file():
+        if file.exists() and not file.is_dir():  # what is no regular file is refused where it is read
             return file
     near = closest_name(name, [file.name for folder in (path.parent, SHIPPED) for file in folder.glob("*.yaml")])
     raise UserError(f"{path}: base '{name}' is neither in {path.parent} nor a file of korser{near}")

@@ -137,7 +137,7 @@ def _find_csv(data_folder: str | Path) -> Path:
     file = Path(os.path.expanduser(data_folder)).resolve() if data_folder else None
     if file is not None and file.is_dir():
         file = file / "manifest.csv"
-    if file is None or not file.is_file():
+    if file is None or not file.exists():
         raise UserError(f"data_folder={data_folder}: expected a CSV manifest or a folder with manifest.csv")
     return file
 

@@ -28,6 +28,7 @@ __all__ = [
     "in_order",
     "lookup_code",
     "make_table",
+    "similar_labels",
     "similar_speakers",
     "warn_of_typos",
 ]
@@ -216,21 +217,9 @@ def warn_of_typos(
             continue
         _warn_of_rare_neighbours(data, task, counts, locate)
         _warn_of_doubtful(counts, task)
-        labels = sorted(labels, key=lambda label: (-counts.get(label, 0), label != label.lower()))
-        renames = [
-            f"{_as_key(label)}: {first}" for first, *others in _similar(labels, _plain_label) for label in others
-        ]
-        if renames:
-            logger.warning(
-                "classes of %s are likely the same (capitals, spaces, numbers or short forms); to merge them: "
-                "--label_map='{%s: {%s}}'",
-                task,
-                task,
-                ", ".join(renames),
-            )
-    note = similar_speakers(data)
-    if note is not None:
-        logger.warning("%s", note)
+    for note in (similar_labels(data, sorted_tasks), similar_speakers(data)):
+        if note is not None:
+            logger.warning("%s", note)
 
 
 def _warn_of_doubtful(counts: pd.Series, task: str) -> None:
@@ -272,6 +261,25 @@ def _almost_equal(one: str, other: str) -> bool:
     if shorter == longer or longer.endswith(shorter) or any(map(str.isdecimal, shorter + longer)):
         return False  # male and female, 1 and 10
     return difflib.SequenceMatcher(None, shorter, longer).ratio() >= SIMILAR
+
+
+def similar_labels(data: pd.DataFrame, tasks: Iterable[str]) -> Note | None:
+    """Return a warning about classes of some tasks whose names differ in capitals, spaces, zeros or short forms."""
+    found = {}
+    for task in tasks:
+        counts = data[task].value_counts()
+        labels = sorted(counts.index, key=lambda label: (-counts[label], label != label.lower(), label))
+        groups = _similar(labels, _plain_label)
+        renames = [f"{_as_key(label)}: {first}" for first, *others in groups for label in others]
+        if renames:
+            found[task] = f"{task}: {{{', '.join(renames)}}}"
+    if not found:
+        return None
+    return Note(
+        "similar_labels",
+        f"NAMES OF CLASSES: classes of {' and '.join(found)} are likely the same (capitals, spaces, numbers or short "
+        f"forms); to merge them: --label_map='{{{', '.join(found.values())}}}'",
+    )
 
 
 def similar_speakers(data: pd.DataFrame) -> Note | None:

@@ -29,7 +29,7 @@ from korser.data.bad_recordings import LengthLimits, find_copies, report_recordi
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
-from korser.utils.files import atomic
+from korser.utils.files import atomic, read_bytes
 from korser.utils.notes import Note
 
 __all__ = ["AudioStore", "scan_audio"]
@@ -240,7 +240,7 @@ def _decode_in_shards(
 def _load_files(folder: Path) -> dict[tuple[str, int, int], tuple[int, float, str]]:
     """Return ``{(absolute path, size, mtime_ns): (samples, digest, notes)}`` of all files scanned so far."""
     try:
-        checksum, _, content = (folder / FILES).read_bytes().partition(b"\n")
+        checksum, _, content = read_bytes(folder / FILES).partition(b"\n")
         if int(checksum, 16) != zlib.crc32(content):
             raise ValueError("the checksum differs")
         table = pd.read_csv(

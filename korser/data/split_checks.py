@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from korser.corpora import LABELS
-from korser.corpora.table import similar_speakers
+from korser.corpora.table import similar_labels, similar_speakers
 from korser.data.near_copies import MAX_CANDIDATES, find_near_copies
 from korser.data.speaker_groups import natural_order
 from korser.data.splits import SPLITS, require_speakers, shared_values, speaker_independent, warn_once
@@ -77,8 +77,10 @@ def check_splits(
             )
 
 
-def split_notes(data: pd.DataFrame, task: str, cache_folder: str | Path) -> list[Note]:
-    """Return what is probably wrong with the identity of recordings and speakers, and whether words tell the label.
+def split_notes(
+    data: pd.DataFrame, task: str, cache_folder: str | Path, sorted_tasks: Sequence[str] = ()
+) -> list[Note]:
+    """Return what is probably wrong with recordings, speakers and labels, and whether words tell the label.
 
     Parameters
     ----------
@@ -88,15 +90,18 @@ def split_notes(data: pd.DataFrame, task: str, cache_folder: str | Path) -> list
         The main task.
     cache_folder : str or Path
         For decoded audio and fingerprints.
+    sorted_tasks : sequence of str
+        :attr:`korser.corpora.Corpus.sorted_tasks`, of which two classes may be one.
 
     Returns
     -------
     list of Note
         Codes ``copies``, ``near_copies``, ``near_copies_not_searched``,
-        ``similar_speakers``, ``two_genders`` and ``lexical_leakage``.
+        ``similar_speakers``, ``similar_labels``, ``two_genders`` and ``lexical_leakage``.
     """
-    notes = [copies(data), near_copies(data, cache_folder), similar_speakers(data), two_genders(data)]
-    return [note for note in (*notes, lexical_leakage(data, task)) if note is not None]
+    names = [similar_speakers(data), similar_labels(data, sorted_tasks), two_genders(data)]
+    notes = [copies(data), near_copies(data, cache_folder), *names, lexical_leakage(data, task)]
+    return [note for note in notes if note is not None]
 
 
 def copies(data: pd.DataFrame) -> Note | None:

@@ -40,7 +40,7 @@ import numpy as np
 import torch
 
 from korser.utils.errors import UserError
-from korser.utils.files import write_text
+from korser.utils.files import read_bytes, write_text
 from korser.utils.fingerprint import digest
 
 __all__ = ["ArrayStore"]
@@ -208,7 +208,7 @@ class ArrayStore:
             self._forget(self._shards.keys() - names)
             for name in sorted(names - self._shards.keys()):
                 try:
-                    text = self._index(name).read_text(encoding="utf-8")
+                    text = read_bytes(self._index(name)).decode()
                     if _name(text) != name:
                         raise ValueError("the index does not match its name")
                 except FileNotFoundError:  # removed by another process just now
@@ -249,7 +249,7 @@ class ArrayStore:
     def _is_whole(self, name: str) -> bool:
         """Return whether a shard has both files, and an index that matches its name."""
         with suppress(OSError, ValueError):
-            return self._bin(name).exists() and _name(self._index(name).read_text(encoding="utf-8")) == name
+            return self._bin(name).exists() and _name(read_bytes(self._index(name)).decode()) == name
         return False
 
     def _forget(self, names: Iterable[str]) -> None:
@@ -293,7 +293,7 @@ class _File:
     """A file that stays open, and is read at any place by several threads."""
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO has no bytes
         weakref.finalize(self, os.close, self.descriptor)
 
     def size(self) -> int:

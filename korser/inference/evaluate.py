@@ -79,7 +79,7 @@ def evaluate_corpus(
     metrics = evaluate_predictions(table, trained.tasks)
 
     n_trained_on, overlap = _overlap_with_training(trained, loaded, manifest)
-    about_data = split_notes(manifest, trained.tasks[0].name, cache_folder)
+    about_data = split_notes(manifest, trained.tasks[0].name, cache_folder, loaded.sorted_tasks)
     notes = [*overlap, *pretrained_on_tested(trained.model, manifest), *about_data]
     for note in notes:
         logger.warning("%s", note)

@@ -6,8 +6,9 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from korser.runs.directory import RunDirectory
 from korser.runs.provenance import changed_sources, provenance, require_same_frozen_weights
 from korser.runs.trust import load_recorded
 from korser.training.build import build_model
+from korser.training.parts import errors_of
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import require_regular
 from korser.utils.memory import memory_advice
@@ -78,6 +80,8 @@ class TrainedModel:
     cache_folder : str
         Where the run kept decoded audio.
     device : str
+    parts : dict of str to object
+        The user's objects that the model is made of, by their key in the YAML file, for errors that they raise.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class TrainedModel:
         warnings: list[Note],
         cache_folder: str = "cache",
         device: str = "cpu",
+        parts: Mapping[str, Any] = MappingProxyType({}),
     ):
         self.model = model.eval().to(device)
         self.tasks = tasks
@@ -104,6 +109,11 @@ class TrainedModel:
         self.info = info
         self.warnings = warnings
         self.device = device
+        self.parts = parts
+
+    def errors_named(self) -> contextlib.AbstractContextManager[None]:
+        """Turn exceptions of the user's code into a UserError; see :func:`korser.training.parts.errors_of`."""
+        return errors_of(self.parts, self.directory.evaluations / self.directory.traceback_file.name)
 
     @torch.no_grad()
     def probabilities(
@@ -130,7 +140,8 @@ class TrainedModel:
         results = []
         for piece in waveform.tensor_split(-(-len(waveform) // self.piece_length)):
             x = piece[None].to(self.device)
-            with memory_advice(f"{x.shape[1] / SAMPLE_RATE:.0f} s of a recording are computed at once: split it"):
+            advice = f"{x.shape[1] / SAMPLE_RATE:.0f} s of a recording are computed at once: split it"
+            with memory_advice(advice), self.errors_named():
                 results.append(function(x, torch.tensor([x.shape[1]], device=self.device)))
             on_piece(len(piece) / SAMPLE_RATE)
         return results
@@ -328,6 +339,7 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool 
         warnings=warnings,
         cache_folder=hparams["cache_folder"],
         device=device,
+        parts={"frontend": hparams["frontend"], "backbone": model.backbone, "head": model.head},
     )
 
 

@@ -204,9 +204,11 @@ def _predict(
                 wanted = [path for path in run_dirs if path in models]
                 if not wanted:
                     continue
-                x, n = models[wanted[0]].model.frozen_outputs(waveform, lengths)
+                with models[wanted[0]].errors_named():
+                    x, n = models[wanted[0]].model.frozen_outputs(waveform, lengths)
                 for path in wanted:
-                    logits, _ = models[path].model(x, n, skip_frozen=True)
+                    with models[path].errors_named():
+                        logits, _ = models[path].model(x, n, skip_frozen=True)
                     by_task = {task: scores.float().softmax(-1).cpu().numpy() for task, scores in logits.items()}
                     for i, row in enumerate(batch):
                         probabilities[path][row.id] = {task: p[i] for task, p in by_task.items()}

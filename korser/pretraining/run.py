@@ -34,6 +34,7 @@ from korser.pretraining.model import PretrainingModel
 from korser.pretraining.prepare import prepare_data, require_same_run
 from korser.pretraining.progress import find_problem, round_summary
 from korser.pretraining.reconstruction import Reconstruction
+from korser.pretraining.rehearsal import rehearse
 from korser.pretraining.settings import check_settings
 from korser.pretraining.weights import build_model, export
 from korser.runs.directory import RunDirectory
@@ -90,6 +91,7 @@ def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
         transformer, Reconstruction(transformer.config) if hparams["reconstruction_weight"] else None
     )
     _check_frames(hparams, model)
+    rehearse(hparams, model, do_normalize=preprocessor.do_normalize)
     run_on_main(prepare_data, args=[hparams, run_dir, transformer])
     directory = RunDirectory(run_dir)
     table = read_csv(directory.manifest_file)  # without ids

@@ -91,7 +91,7 @@ def make_splits(material: Material, tasks: Sequence[str], cache_folder: str) -> 
     if hold_out is not None:
         description += f", {hold_out} held out"
     # of one split: near copies are found between speakers, who are in different splits sooner or later
-    notes = split_notes(tables[0].join(data["digest"]), next(iter(classes)), cache_folder)
+    notes = split_notes(tables[0].join(data["digest"]), next(iter(classes)), cache_folder, corpus.sorted_tasks)
     for note in notes:
         logger.warning("!!! %s", note)
     return ProbeSplits(data.reset_index(drop=True), rows, classes, description, corpus, hold_out, notes)

@@ -17,7 +17,7 @@ from torch import nn
 from korser.runs.directory import SEARCH_FILE, RunDirectory
 from korser.runs.records import SearchRecord
 from korser.utils.errors import UserError
-from korser.utils.files import folder_of, read_json
+from korser.utils.files import LARGEST, folder_of, read_bytes, read_json
 from korser.utils.notes import Note
 from korser.utils.text import first_line, shorten
 
@@ -146,10 +146,13 @@ def _manifests(folder: Path) -> Iterable[Path]:
 
 def _recorded_digests(manifests: Iterable[Path]) -> frozenset[str]:
     """Return the digests in some manifests; trials of a search mostly have the same one, which is parsed once."""
-    digests: set[str] = set()
-    for content, file in {file.read_bytes(): file for file in manifests}.items():
+    read: dict[bytes, set[str]] = {}
+    for file in manifests:
         try:
-            digests.update(pd.read_csv(io.BytesIO(content), usecols=["digest"], dtype=str)["digest"])
-        except ValueError as error:
-            raise UserError(f"{file} is damaged ({first_line(error)}): restore it, or delete its folder") from error
-    return frozenset(digests)
+            content = read_bytes(file, LARGEST["table"])
+            if content not in read:
+                read[content] = set(pd.read_csv(io.BytesIO(content), usecols=["digest"], dtype=str)["digest"])
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise UserError(f"{file} is damaged ({reason}): restore it, or delete its folder") from error
+    return frozenset().union(*read.values())

@@ -49,9 +49,8 @@ def errors_of(parts: Mapping[str, Any], file: Path) -> Iterator[None]:
     parts : dict of str to object
         By their key in the YAML file.
     file : Path
-        Where the traceback is written.
+        Where the traceback is written, if it can be.
     """
-    file.unlink(missing_ok=True)
     try:
         yield
     except UserError as error:
@@ -66,8 +65,10 @@ def errors_of(parts: Mapping[str, Any], file: Path) -> Iterator[None]:
         said = (f"{describe(culprit, parts[culprit])}: " if culprit else "") + describe_error(error)
     else:
         return
-    write_text(file, "".join(traceback.format_exception(cause)))
-    raise UserError(f"{said} (traceback: {file})") from cause
+    with contextlib.suppress(UserError):  # the folder is somebody else's
+        write_text(file, "".join(traceback.format_exception(cause)))
+        said += f" (traceback: {file})"
+    raise UserError(said) from cause
 
 
 def _culprit(error: BaseException, parts: Mapping[str, Any]) -> str | None:

@@ -117,7 +117,7 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
     searches, unknown = find_searches(hparams)
     in_test = [read_search(folder).in_test(corpus, hparams["data_folder"], manifest) for folder in searches]
     notes = [
-        *split_notes(manifest, tasks[0].name, hparams["cache_folder"]),
+        *split_notes(manifest, tasks[0].name, hparams["cache_folder"], corpus.sorted_tasks),
         *pretrained_on_tested(hparams["frontend"], manifest),
         *unknown,
     ]

@@ -128,7 +128,9 @@ def _train_prepared(
         quick_check_head(model.head, model.backbone.output_size, tasks, hparams.file)
     initial_parameters = interpretable_parameters(model)
     parts = {key: hparams[key] for key in PARTS} | {"head": model.head}
-    with errors_of(parts, RunDirectory(run_dir).traceback_file):
+    traceback_file = RunDirectory(run_dir).traceback_file
+    traceback_file.unlink(missing_ok=True)
+    with errors_of(parts, traceback_file):
         if is_fitted(model.head):
             results, cost = fit_head(hparams, model, tasks, manifest)
         else:

@@ -48,6 +48,14 @@ __all__ = [
 
 LARGEST = {"settings": 2**20, "json": 2**26, "table": 2**31, "array": 2**33}  # bytes of a file that is read
 _IRREGULAR = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+_MADE_BY = {  # the command that makes a file, by its name or that of its folder; "train" makes all others
+    "search.json": "search",
+    "trials.csv": "search",
+    "comparison.json": "compare",
+    "robustness": "compare",
+    "probe.csv": "probe",
+    "figures.json": "plot",
+}
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _START = "[=+\\-@\t\r\n＝＋－＠]"
 _FORMULA = re.compile(rf"(?!{_NUMBER}\Z)'*{_START}")  # also what already looks escaped
@@ -271,7 +279,9 @@ def read_csv(path: str | Path, tasks: Iterable[str] = ()) -> pd.DataFrame:
     try:
         data = io.BytesIO(read_bytes(path, LARGEST["table"]))
     except FileNotFoundError:
-        raise UserError(f"{Path(path).parent} has no {Path(path).name}: its training has not finished") from None
+        command = _made_by(path)
+        fix = "its training has not finished" if command == "train" else f"{command} again"
+        raise UserError(f"{Path(path).parent} has no {Path(path).name}: {fix}") from None
     except OSError as error:
         raise _damaged(path, error) from error
     try:
@@ -285,7 +295,12 @@ def read_csv(path: str | Path, tasks: Iterable[str] = ()) -> pd.DataFrame:
 
 def _damaged(path: str | Path, error: BaseException) -> UserError:
     reason = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "strerror", None) or error
-    return UserError(f"{path} is damaged ({one_line(reason)}): delete it and train again")
+    return UserError(f"{path} is damaged ({one_line(reason)}): delete it and {_made_by(path)} again")
+
+
+def _made_by(path: str | Path) -> str:
+    path = Path(path)
+    return _MADE_BY.get(path.name) or _MADE_BY.get(path.parent.name, "train")
 
 
 def _map_text(table: pd.DataFrame, function: Callable[[Any], Any]) -> pd.DataFrame:

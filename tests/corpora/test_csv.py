@@ -10,7 +10,7 @@ import soundfile
 
 from korser.config.nodes import plain_value
 from korser.corpora import load_corpus
-from korser.corpora.table import similar_speakers
+from korser.corpora.table import similar_labels, similar_speakers
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv
 
@@ -352,9 +352,11 @@ def test_the_encoding_can_be_stated(tmp_path, caplog):
 def test_labels_that_are_likely_the_same_are_told(tmp_path, caplog, task, labels, renames):
     files = [f"{i}.wav" for i in range(len(labels))]
     rows = "".join(f"{file};{label}\n" for file, label in zip(files, labels))
-    load_corpus("csv", make(tmp_path, f"path;{task}\n{rows}", files=files))
-    (message,) = [message for message in caplog.messages if "likely the same" in message]
-    assert message.startswith(f"classes of {task} are likely the same") and f"{{{task}: {renames}}}" in message
+    corpus = load_corpus("csv", make(tmp_path, f"path;{task}\n{rows}", files=files))
+    note = similar_labels(corpus.data, corpus.sorted_tasks)
+    assert note.code == "similar_labels" and note.text in caplog.messages
+    assert f"classes of {task} are likely the same" in note.text and f"--label_map='{{{task}: {renames}}}'" in note.text
+    assert similar_labels(corpus.data.assign(**{task: "joy"}), corpus.sorted_tasks) is None
 
 
 def test_a_file_that_was_saved_in_a_wrong_encoding_is_reported(tmp_path, caplog):
@@ -390,8 +392,8 @@ def test_decimals_of_a_scale_and_names_like_missing_values_are_kept(tmp_path, ca
     make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
     assert load_corpus("csv", tmp_path).data["emotion"].tolist() == labels
     assert sorted(caplog.messages) == [
-        "classes of emotion are likely the same (capitals, spaces, numbers or short forms); to merge them: "
-        "--label_map='{emotion: {0.50: 0.5}}'",
+        "NAMES OF CLASSES: classes of emotion are likely the same (capitals, spaces, numbers or short forms); to merge "
+        "them: --label_map='{emotion: {0.50: 0.5}}'",
         "emotion 'NA' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {NA: null}}'",
         "emotion 'none' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {none: null}}'",
     ]

@@ -141,12 +141,13 @@ def test_a_changed_digit_in_the_list_of_files_is_noticed(tmp_path, column):
     assert files.read_bytes() == good
 
 
-@pytest.mark.parametrize("text", ["", "path,size\na", "\x00\x00", 'path\n"a'])
+@pytest.mark.parametrize("text", ["", "path,size\na", "\x00\x00", 'path\n"a', None])
 def test_a_damaged_list_of_files_is_replaced(tmp_path, text):
     path = write(tmp_path / "a.wav", tone())
     first = scan_audio([path], tmp_path / "cache")
     files = tmp_path / "cache" / "audio" / audio_cache.FILES
-    files.write_text(text)
+    files.unlink()
+    os.mkfifo(files) if text is None else files.write_text(text)
     assert scan_audio([path], tmp_path / "cache").equals(first)
     assert len(files.read_text().splitlines()) == 3
 

@@ -61,6 +61,9 @@ def test_near_copies_are_a_warning_between_splits_and_between_speakers(tmp_path)
     )
     (note,) = split_notes(table, "emotion", tmp_path / "cache")
     assert note.code == "near_copies" and "NEAR COPIES: 1 pair of recordings" in note.text and "(a and d)" in note.text
+    table["gender"] = ["f", "Female", "male", "f"]
+    _, note = split_notes(table, "emotion", tmp_path / "cache", ["emotion", "gender"])
+    assert note.code == "similar_labels" and "{gender: {Female: f}}" in note.text
     table["split"] = "train"
     assert near_copies(table, tmp_path / "cache") is None  # of one speaker in one split
     table["speaker"] = None

@@ -114,6 +114,7 @@ DAMAGES = {
     "values cut off": lambda values, index: os.truncate(values, 100),
     "values empty": lambda values, index: os.truncate(values, 0),
     "values gone": lambda values, index: values.unlink(),
+    "values a FIFO": lambda values, index: (values.unlink(), os.mkfifo(values)),
     "a bit of the index": lambda values, index: flip(index, 30),
     "index cut off": lambda values, index: os.truncate(index, 50),
     "index empty": lambda values, index: os.truncate(index, 0),
@@ -137,6 +138,14 @@ def test_a_damaged_shard_is_dropped_and_can_be_made_again(store, damage, caplog)
     reader.write(arrays("a").items())
     assert [file.read_bytes() for file in files] == content
     assert reader.read("a1").equal(arrays("a")["a1"])
+
+
+def test_an_index_that_is_a_fifo_is_refused(store):
+    _, index = shard_of(store, "a1")
+    index.unlink()
+    os.mkfifo(index)
+    with pytest.raises(UserError, match=f"cannot read {index}: a FIFO"):
+        ArrayStore(store.folder).has("a1")
 
 
 def test_threads_that_meet_damage_together(store, caplog):
@@ -224,7 +233,7 @@ def test_a_change_to_what_was_read_does_not_reach_the_file(store):
     assert store.read("a0").equal(arrays("a")["a0"])
 
 
-@pytest.mark.parametrize("failing", ["os.open", "os.preadv", "pathlib.Path.read_text"])
+@pytest.mark.parametrize("failing", ["os.open", "os.preadv", "pathlib.Path.read_bytes"])
 def test_what_cannot_be_read_just_now_is_no_damage(store, monkeypatch, failing):
     def fail(*args, **kwargs):
         raise PermissionError(13, "Permission denied")

@@ -19,6 +19,7 @@ DAMAGE = {
     "list": lambda path: path.write_text("[1, 2]"),
     "mapping": lambda path: path.write_text('{"a": {"b": []}}'),
     "folder": lambda path: (path.unlink(), path.mkdir()),
+    "FIFO": lambda path: (path.unlink(), os.mkfifo(path)),
 }
 PER_FILE = len(DAMAGE) if os.environ.get("KORSER_FUZZ") == "all" else 2
 

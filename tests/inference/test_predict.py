@@ -1,5 +1,7 @@
 """Prediction of waveforms: long recordings are divided, others are not."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,15 +34,26 @@ class Loudness(nn.Module):
         return {"emotion": torch.stack([x.mean(1), -x.square().mean(1)], 1)}, None
 
 
-def trained_model(tmp_path, piece_length=1000):
+class Exits(Loudness):
+    """Ends the program in whatever is called."""
+
+    def features(self, x, lengths):
+        raise SystemExit("no data")
+
+    forward = features
+
+
+def trained_model(tmp_path, piece_length=1000, model=None):
+    model = Loudness() if model is None else model
     return TrainedModel(
-        model=Loudness(),
+        model=model,
         tasks=[Task("emotion", classes=("joy", "anger"))],
         min_length=10,
         piece_length=piece_length,
         directory=RunDirectory(tmp_path),
         info={},
         warnings=[],
+        parts={"frontend": model},
     )
 
 
@@ -86,3 +99,17 @@ def test_features_and_embedding_of_a_long_file(tmp_path):
     for call in trained.embed, trained.predict_files:
         with pytest.raises(UserError, match="expected at least one audio file or folder"):
             call([])
+
+
+@pytest.mark.parametrize("name", ["predict_files", "embed", "features"])
+def test_what_the_users_code_raises_names_it(tmp_path, name):
+    soundfile.write(tmp_path / "a.wav", np.linspace(-0.5, 0.5, 2501), 16000)
+    traceback = tmp_path / "evaluations" / "traceback.txt"
+    said = r"^frontend: [\w.]+\.Exits: .*test_predict.py:\d+, in features: SystemExit: no data"
+    with pytest.raises(UserError, match=rf"{said} .traceback: {traceback}.$"):
+        getattr(trained_model(tmp_path, model=Exits()), name)(tmp_path / "a.wav")
+    assert "raise SystemExit" in traceback.read_text()
+    shutil.rmtree(tmp_path / "evaluations")
+    (tmp_path / "evaluations").touch()  # where nothing can be written
+    with pytest.raises(UserError, match=f"{said}$"):
+        getattr(trained_model(tmp_path, model=Exits()), name)(tmp_path / "a.wav")

@@ -77,6 +77,15 @@ def test_unchanged_audio_gives_the_predictions_of_the_test(runs):
         np.testing.assert_allclose(numbers(again), numbers(clean), atol=1e-5)
 
 
+def test_what_the_users_code_raises_names_it(runs, monkeypatch):
+    def leave(self, x, lengths):
+        raise SystemExit("no data")
+
+    monkeypatch.setattr("korser.plugins.backbones.convnet.ConvNet.forward", leave)
+    with pytest.raises(UserError, match=r"^backbone: korser\.plugins.*ConvNet: .*in leave: SystemExit: no data"):
+        measure(runs, [SAME], progress=False)
+
+
 def test_predictions_do_not_depend_on_the_batch_or_on_the_other_models(runs, monkeypatch):
     wanted = conditions(["noise_0dB", "speed_1.1"])
     measure(runs, wanted, device="cpu", progress=False)

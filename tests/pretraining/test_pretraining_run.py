@@ -110,8 +110,8 @@ def assert_same_pretraining(one, two):
 @pytest.mark.parametrize(
     ("cls", "method", "call"),
     [
-        (PretrainBrain, "on_fit_batch_start", 3),  # within the first round
-        (PretrainBrain, "on_fit_batch_start", 4),  # between two rounds
+        (PretrainBrain, "on_fit_batch_start", 4),  # the rehearsal counts; within the first round
+        (PretrainBrain, "on_fit_batch_start", 5),  # between two rounds
         (Output, "write_checkpoint", 2),  # the last round is in the resumable state but not in its files
     ],
 )
@@ -206,6 +206,51 @@ def test_a_mistake_is_reported_in_one_line(overrides, changes, message, monkeypa
     with pytest.raises(UserError, match=message) as error:
         run(overrides, **changes)
     assert "\n" not in str(error.value)
+
+
+def crash(x, lengths):
+    raise SystemExit("no noise")
+
+
+def with_lengths(x, lengths):
+    return x, lengths
+
+
+def shortened(x, lengths):
+    return x[:, 1:]
+
+
+class Constant:
+    """A schedule without a state."""
+
+    def __init__(self, lr):
+        pass
+
+    def __call__(self, optimizer):
+        return 0.0, 0.0
+
+
+@pytest.mark.parametrize(
+    "key, name, message",
+    [
+        ("augment", "crash", r"augment: \w+.crash: .*, in crash: SystemExit: no noise; expected .x .B, T., lengths"),
+        ("augment", "with_lengths", r"augment: \w+.with_lengths returned tuple for .2, 6400.; expected"),
+        ("augment", "shortened", r"augment: \w+.shortened returned torch.float32 .2, 6399. for"),
+        ("lr_scheduler", "Constant", "lr_scheduler: .*Constant cannot be saved in checkpoints"),
+        ("opt_class", "Constant", "opt_class: cannot create an optimizer"),
+    ],
+)
+def test_what_fails_in_a_step_is_told_before_audio_is_decoded(overrides, key, name, message, monkeypatch):
+    monkeypatch.setattr("korser.pretraining.run.prepare_data", None)
+    with pytest.raises(UserError, match=message) as error:
+        run(overrides, **{key: f"!name:{crash.__module__}.{name} {{}}"})
+    assert "\n" not in str(error.value)
+    assert not Path(overrides["cache_folder"]).exists()
+
+
+def test_the_numbers_do_not_depend_on_the_rehearsal(reference, overrides, monkeypatch):
+    monkeypatch.setattr("korser.pretraining.run.rehearse", lambda *_, **__: None)
+    assert_same_pretraining(run(overrides)[1], reference[1])
 
 
 def test_a_models_yaml_is_refused():

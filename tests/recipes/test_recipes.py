@@ -1,6 +1,7 @@
 """The recipes as a person calls them, and one line for each mistake that a person makes."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -149,6 +150,7 @@ def test_a_tilde_is_the_home_folder(call, trained, data, tmp_path, monkeypatch):
             "safetensors is a file: expected a run directory, such as {run}",
         ),
         (["{run}", "{data}/empty.wav"], "empty.wav"),
+        (["{run}", "{data}/fifo.wav"], "fifo.wav: cannot be read (a FIFO, expected a file)"),
         (["{run}", "{data}/manifest.csv"], "manifest.csv"),
         (["{data}", "{data}/s0_joy_1.wav"], "not a run directory"),
         (["{run}/..", "{data}/s0_joy_1.wav"], "directories of runs are in it: mel_mtl-"),
@@ -160,6 +162,7 @@ def test_a_tilde_is_the_home_folder(call, trained, data, tmp_path, monkeypatch):
 )
 def test_predict_mistakes(call, trained, data, arguments, said):
     soundfile.write(data / "empty.wav", np.zeros(0), 16000)
+    os.mkfifo(data / "fifo.wav")
     code, out, err = call("predict", *(a.format(run=trained, data=data) for a in arguments))
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("error: ") and said.format(run=trained) in err and err.count("\n") == 1

@@ -1,5 +1,6 @@
 """Test speakers whom a search or a pretraining has heard, whatever their corpus and files are called."""
 
+import os
 import shutil
 
 import pandas as pd
@@ -94,8 +95,13 @@ def test_searches_are_found_beside_the_settings_or_by_name(search, tiny, tmp_pat
 
 
 def test_damaged_records_are_named(search):
-    (search / "runs" / "trial" / "manifest.csv").write_text("no digests\n")
+    file = search / "runs" / "trial" / "manifest.csv"
+    file.write_text("no digests\n")
     with pytest.raises(UserError, match=r"runs/trial/manifest\.csv is damaged"):
+        read_search(search)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError, match=r"runs/trial/manifest\.csv is damaged \(a FIFO, expected a file\)"):
         read_search(search)
 
 

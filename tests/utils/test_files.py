@@ -64,6 +64,31 @@ def test_harmful_files_are_one_line_within_a_second(tmp_path, monkeypatch, read,
     assert not (tmp_path / "made_by_pickle").exists()
 
 
+@pytest.mark.parametrize(
+    "name, command",
+    [
+        ("run.json", "train"),
+        ("robustness/noise_0dB.csv", "compare"),
+        ("search.json", "search"),
+        ("trials.csv", "search"),
+        ("comparison.json", "compare"),
+        ("probe.csv", "probe"),
+        ("figures.json", "plot"),
+    ],
+)
+def test_a_damaged_file_is_told_with_the_command_that_makes_it_again(tmp_path, name, command):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\xff")
+    read = read_csv if path.suffix == ".csv" else read_json
+    with pytest.raises(UserError, match=f"{name} is damaged .*: delete it and {command} again$"):
+        read(path)
+    path.unlink()
+    if read is read_csv:
+        with pytest.raises(UserError, match=f"has no {path.name}: {command} again$"):
+            read(path)
+
+
 def test_arrays_are_read_as_written(tmp_path):
     for array in (np.arange(6, dtype=np.float16).reshape(2, 3), np.zeros((0, 4), np.float16)):
         np.save(tmp_path / "a.npy", array)
