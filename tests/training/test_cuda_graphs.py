@@ -133,7 +133,7 @@ def test_what_keeps_steps_from_being_captured():
     assert "accumulated" in reason(grad_accumulation_factor=2)
     assert "fp16" in reason(scaler=SimpleNamespace(is_enabled=lambda: True))
     assert "wav_augment" in reason({"wav_augment": WAV_AUGMENT})
-    assert "PretrainedEncoder" in reason(skip_frozen=False, model="wav2vec_mtl")
+    assert "HiddenStates" in reason(skip_frozen=False, model="wav2vec_mtl")
     assert reason(skip_frozen=False) is None
 
 
