@@ -42,5 +42,5 @@ def find_settings_file(path: Any) -> Path:
         return path
     if path.parent == Path() and (SHIPPED / path).is_file():
         return SHIPPED / path
-    names = [file.name for file in path.parent.glob("*.yaml")]
+    names = [file.name for file in path.parent.glob("[!.]*.yaml")]
     raise UserError(f"{path}: no such file{did_you_mean(path.name, [*names, *shipped])}")

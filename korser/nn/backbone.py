@@ -65,7 +65,7 @@ def for_frontend(
     >>> hidden = Frontend(output_size=512, frame_rate=50.0)
     >>> net = for_frontend(frontend=hidden, bands=ConvNet, states=TemporalNet, parameters=100_000)
     >>> type(net).__name__, net.width, count_trained(net) <= 100_000
-    ('TemporalNet', 68, True)
+    ('TemporalNet', 72, True)
     """
     check_sizes(frontend)
     key, chosen = ("bands", bands) if frontend.frequency_axis else ("states", states)

@@ -87,6 +87,7 @@ class PretrainedEncoder(Chain):
 
     Examples
     --------
+    >>> import torch
     >>> frontend = PretrainedEncoder(source="nano-random")
     >>> features, lengths = frontend(torch.randn(2, 16000), torch.tensor([16000, 8000]))
     >>> features.shape, lengths
