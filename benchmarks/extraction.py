@@ -124,7 +124,7 @@ def parts(args, source, x):
     """Measure the convolutional extractor and the transformer separately."""
     device, n = args.device, len(x)
     model = PretrainedEncoder(source=source).to(device)
-    fast, plain = model._fast, AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval()
+    fast, plain = model.encoder._fast, AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval()
     half = AutoModel.from_pretrained(source, dtype=torch.bfloat16).to(device).eval()
     lengths = torch.full((n,), x.shape[1], device=device)
     frames = int(model.output_lengths(lengths)[0])
@@ -142,7 +142,7 @@ def parts(args, source, x):
         cases |= {
             f"korser, {name}: convolutions": lambda w=weights, d=dtype: fast._extract(x, lengths, frames, w, d),
             f"korser, {name}: encoder": lambda w=weights, d=dtype: fast._encode(
-                extracted.to(d), None, [(frames, n)], None, w, d
+                extracted.to(d), None, [(frames, n)], None, w, d, every_layer=False
             ),
         }
     cases = dict(sorted(cases.items(), key=lambda case: case[0].split(":")[1]))
@@ -155,7 +155,7 @@ def parts(args, source, x):
 def positional_convolution(args, source, x):
     """Measure the grouped convolution by the library and by FFT."""
     n, device = len(x), args.device
-    model = PretrainedEncoder(source=source).to(device).model
+    model = PretrainedEncoder(source=source).to(device).encoder.model
     embed = model.encoder.pos_conv_embed
     if not hasattr(embed, "conv"):  # data2vec-audio
         return
@@ -180,7 +180,7 @@ def second_convolution(args, source, x):
     """Measure the most expensive convolution in three layouts."""
     n, device = len(x), args.device
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    conv = PretrainedEncoder(source=source).to(device).model.feature_extractor.conv_layers[1].conv
+    conv = PretrainedEncoder(source=source).to(device).encoder.model.feature_extractor.conv_layers[1].conv
     stride, channels = conv.stride[0], conv.in_channels
     rows = 2 * stride * (round(SECONDS * 3200) // (2 * stride))
     last = torch.randn(n, rows, channels, device=device, dtype=dtype)
