@@ -74,7 +74,9 @@ def rehearse(hparams: HParams, model: PretrainingModel, *, do_normalize: bool) -
         except FAILURES as error:
             if is_out_of_memory(error):
                 raise
-            raise UserError(f"a pretraining step fails: {describe_error(error)}") from error
+            raise UserError(
+                f"a pretraining step fails with this config, architecture, opt_class or lr: {describe_error(error)}"
+            ) from error
     del brain
     gc.collect()  # its parts may refer to each other, and hold memory of a GPU
 
