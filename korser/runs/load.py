@@ -195,7 +195,11 @@ def load_runs(folders: str | Path | list[str | Path]) -> list[Run]:
     if incomplete:
         logger.warning("incomplete runs are left out: %s", shorten(incomplete))
     if not complete:
-        advice = f" ({len(incomplete)} incomplete: resume their training)" if incomplete else ": train a model first"
+        advice = (
+            f" ({len(incomplete)} incomplete, without metrics.json: resume their training)"
+            if incomplete
+            else ": train a model first"
+        )
         raise UserError(f"{shorten(folders)}: no complete run below{advice}")
     return [_load(directory) for directory in complete]
 

@@ -69,20 +69,7 @@ class BLSTM(nn.Module):
         self.output_size = 4 * width
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Embed a batch.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T, C)``; values beyond ``lengths`` are arbitrary.
-        lengths : torch.Tensor
-            ``(B,)`` int64 frames, at least 1 each.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, E)``.
-        """
+        """Embed a batch: ``(B, T, C)`` features and ``(B,)`` lengths in frames to ``(B, E)``."""
         packed = pack_padded_sequence(
             self.input_norm(x, lengths), lengths.cpu(), batch_first=True, enforce_sorted=False
         )

@@ -101,20 +101,7 @@ class Ecapa(nn.Module):
         return ()
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Embed a batch.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T, C)``; values beyond ``lengths`` are arbitrary.
-        lengths : torch.Tensor
-            ``(B,)`` int64 frames, at least 1 each.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, E)``.
-        """
+        """Embed a batch: ``(B, T, C)`` features and ``(B,)`` lengths in frames to ``(B, E)``."""
         first, *blocks = self.net.blocks
         x = _tdnn(first, mask_padding(x, lengths).mT, lengths)
         outputs = []

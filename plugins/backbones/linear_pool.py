@@ -83,20 +83,7 @@ class LinearPool(nn.Module):
         return ()
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Embed a batch.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T, C)``; values beyond ``lengths`` are arbitrary.
-        lengths : torch.Tensor
-            ``(B,)`` int64 frames, at least 1 each.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, E)``.
-        """
+        """Embed a batch: ``(B, T, C)`` features and ``(B,)`` lengths in frames to ``(B, E)``."""
         x = self.projection(self.input_norm(x, lengths))
         if self.attention is not None:
             return self.dropout(self.attention(x, lengths))

@@ -97,20 +97,7 @@ class TemporalNet(nn.Module):
         return ()
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Embed a batch.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T, C)``; values beyond ``lengths`` are arbitrary.
-        lengths : torch.Tensor
-            ``(B,)`` int64 frames, at least 1 each.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, E)``.
-        """
+        """Embed a batch: ``(B, T, C)`` features and ``(B,)`` lengths in frames to ``(B, E)``."""
         x = self.input_norm(x, lengths)
         if self.input_dropout.p:
             x = self.input_dropout(x.mT).mT

@@ -74,15 +74,15 @@ class EncoderFamily(nn.Module):
             ``(B, T', C)`` each, ``T'`` at least the frames of the longest utterance, arbitrary beyond an utterance's
             frames. The topmost includes the final layer norm if it is that of the checkpoint.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(x, lengths, every_layer)")
 
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Return the number of frames for each number of samples."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define output_lengths(lengths)")
 
     def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:
         """Return the modules of the ``feature_extractor``, or of everything up to the ``freeze``-th layer."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define parts_to_freeze(freeze)")
 
     @staticmethod
     def divides(config: PreTrainedConfig, **settings: Any) -> bool:
@@ -101,7 +101,7 @@ class EncoderFamily(nn.Module):
 
         What is removed is replaced by modules without parameters, so that the others keep their names.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define keep_above")
 
     def continue_from(self, h: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
         """Compute the layers that :meth:`keep_above` has left.
@@ -118,7 +118,7 @@ class EncoderFamily(nn.Module):
         list of torch.Tensor
             ``(B, T', C)`` for each layer, with the final layer norm as in :meth:`forward`; arbitrary beyond ``frames``.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define continue_from")
 
 
 def disable_augmentation(config: PreTrainedConfig) -> None:
