@@ -111,6 +111,24 @@ def tiny(tiny_corpus, tmp_path):
 
 
 @pytest.fixture
+def two_corpora(tiny_corpus, tmp_path):
+    """Overrides: corpora ``a`` and ``b`` have three speakers each, of the same names; ``b`` no intensity, other labels."""
+    table = pd.read_csv(tiny_corpus / "manifest.csv", dtype=str)
+    table["path"] = [str(tiny_corpus / path) for path in table["path"]]
+    number = table["speaker"].str[1:].astype(int)
+    table["speaker"] = [f"0{n % 3 + 1}" for n in number]
+    table["id"] = table["speaker"] + table["id"].str[2:]
+    other = table[number >= 3].drop(columns="intensity").replace({"emotion": {"anger": "rage", "neutral": "fear"}})
+    for name, rows in (("a", table[number < 3]), ("b", other)):
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+    return {
+        "corpus": "{a: csv, b: csv}",
+        "data_folder": f"{{a: '{tmp_path}/a.csv', b: '{tmp_path}/b.csv'}}",
+        "label_map": "{b: {emotion: {rage: anger}}}",
+    }
+
+
+@pytest.fixture
 def call(monkeypatch, capsys):
     """Run the korser command in this process: ``call("train", "mel_stl.yaml")`` -> (exit code, stdout, stderr)."""
 

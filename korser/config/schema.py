@@ -105,6 +105,18 @@ UNSUPPORTED_RUN_OPTIONS = {
 }
 
 
+def _require_corpora(corpus: Any) -> None:
+    from korser.corpora.union import adapters_by_name  # here: settings are declared and named without pandas
+
+    adapters_by_name(corpus)
+
+
+def _refuse_for_one_corpus(value: bool, info: ValidationInfo) -> bool:
+    if value and isinstance(info.data.get("corpus"), str):
+        raise ValueError("expected false, since there is one corpus; several are a list, corpus: [ravdess, emodb]")
+    return value
+
+
 def _require_backbone(backbone: Any) -> None:
     from torch import nn  # here: settings are declared and named without torch
 
@@ -150,6 +162,12 @@ def _refuse_if_fitted(wav_augment: Any, info: ValidationInfo) -> Any:
     return wav_augment
 
 
+def _refuse_unused_balance(balance: bool, info: ValidationInfo) -> bool:
+    if balance and is_fitted(info.data.get("head")):
+        raise ValueError("expected false, since the head is fitted to all utterances at once, without batches")
+    return _refuse_for_one_corpus(balance, info)
+
+
 def _require_split(split: Any) -> Any:
     if "protocol" not in getattr(split, "keywords", {}):
         raise ValueError("expected !name:korser.data.splits.assign_splits {protocol: ...}")
@@ -191,10 +209,11 @@ class TrainSettings(RunOptions):
     searched_in: Annotated[list[Text], Effect.NONE] = []  # folders of searches; written by the search
 
     # data
-    corpus: Text
-    data_folder: Annotated[Folder, Effect.SAME_MODEL]
+    corpus: Annotated[Any, checked_by(_require_corpora)]  # a name, a list, or {name: adapter}
+    data_folder: Annotated[Folder | dict[str, Folder], Effect.SAME_MODEL]  # of several corpora: {name: folder}
     corpus_options: dict
     label_map: dict
+    common_classes: Annotated[bool, AfterValidator(_refuse_for_one_corpus)] = False
     split: Annotated[Factory, Effect.SAME_MODEL, AfterValidator(_require_split)]
     evaluate_test: Annotated[bool, Effect.SAME_MODEL]
     output_folder: Annotated[Folder, Effect.NONE]
@@ -217,6 +236,7 @@ class TrainSettings(RunOptions):
     patience: Annotated[PositiveInt, Effect.REFERENCED] = 1  # missing if nothing refers to it
     warmup: Proportion
     n_buckets: PositiveInt
+    balance_corpora: Annotated[bool, AfterValidator(_refuse_unused_balance)] = False
     opt_class: Annotated[Factory, AfterValidator(_refuse_lr)]
     lr_scheduler: Factory | None  # null: a constant learning rate
     epoch_counter: Annotated[Any, AfterValidator(_require_limit)]

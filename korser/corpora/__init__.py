@@ -32,7 +32,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -44,12 +44,13 @@ import korser.utils.frames  # noqa: F401
 from korser.corpora import synthetic
 from korser.corpora.cells import identify
 from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order, warn_of_typos
+from korser.corpora.union import adapters_by_name, load_parts, unite
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
 
 __all__ = ["LABELS", "Corpus", "corpus_names", "load_corpus"]
 
-NOT_ADAPTERS = ("cells", "columns", "synthetic", "table")  # other modules of this package
+NOT_ADAPTERS = ("cells", "columns", "synthetic", "table", "union")  # other modules of this package
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Corpus:
         Whether the name says nothing about the corpus, since its adapter reads any.
     selectable_tasks : bool
         Whether the option ``tasks`` of the adapter selects the label columns.
+    parts : tuple of str
+        Names of the corpora that this one unites (:func:`korser.corpora.union.unite`); empty for a single corpus.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Corpus:
     sorted_tasks: tuple[str, ...] = ()
     identified_by_folder: bool = False
     selectable_tasks: bool = False
+    parts: tuple[str, ...] = ()
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -88,19 +92,21 @@ def corpus_names() -> tuple[str, ...]:
 
 
 def load_corpus(
-    corpus: str,
-    data_folder: str | Path | None,
+    corpus: str | Sequence[str] | Mapping[str, str],
+    data_folder: str | Path | Mapping[str, str] | None,
     *,
     label_map: Mapping[str, Any] | None = None,
     corpus_options: Mapping[str, Any] | None = None,
+    common_classes: bool = False,
 ) -> Corpus:
-    """Load the table of a corpus.
+    """Load the table of a corpus, or of several as one (:func:`korser.corpora.union.unite`).
 
     Parameters
     ----------
-    corpus : str
-        A name in :mod:`korser.corpora`, or the import path of another adapter.
-    data_folder : str or Path
+    corpus : str, list of str or dict of str to str
+        A name in :mod:`korser.corpora`, or the import path of another adapter. Several corpora are a list of these, or
+        ``{name: corpus}``; then ``data_folder``, ``label_map`` and ``corpus_options`` have one entry for each name.
+    data_folder : str, Path or dict
         The corpus's folder, as described in the docstring of its module.
     label_map : dict, optional
         ``{task: {old: new}}`` renames classes, ``{"emotion": {"기쁨": "joy"}}``. Two classes with the same new name are
@@ -108,13 +114,18 @@ def load_corpus(
         no meaning (:attr:`Corpus.sorted_tasks`), the new names are sorted.
     corpus_options : dict, optional
         Keywords of the adapter's ``prepare``.
+    common_classes : bool
+        Of several corpora: whether to keep only the classes that all of them have.
 
     Raises
     ------
     UserError
         If the corpus, an option or a label is unknown, or the folder does not contain the corpus.
     """
-    module = _find_adapter(str(corpus))
+    if not isinstance(corpus, str):
+        adapters, settings = adapters_by_name(corpus), {"label_map": label_map, "corpus_options": corpus_options}
+        return unite(load_parts(load_corpus, adapters, data_folder, **settings), common_classes=common_classes)
+    module = _find_adapter(corpus)
     parameters = list(inspect.signature(module.prepare).parameters.values())[1:]
     accepted = [p.name for p in parameters]
     for option in corpus_options or {}:
@@ -142,7 +153,7 @@ def load_corpus(
     _require_unique_ids(data, corpus)
     warn_of_typos(data, classes, sorted_tasks, locate)
     return Corpus(
-        name=str(corpus).rpartition(".")[2],
+        name=corpus.rpartition(".")[2],
         data=data.reset_index(drop=True),
         classes=classes,
         synthetic=bool(getattr(module, "SYNTHETIC", False)),

@@ -72,7 +72,8 @@ def make_dataset(
     entries = {}
     for row in manifest.to_dict("records"):
         labels = {task.name: class_index(task, row.get(task.name)) for task in tasks}
-        entries[row["id"]] = {"path": row["path"], "digest": row["digest"], "samples": row["samples"], **labels}
+        item = {key: row[key] for key in ("path", "digest", "samples", "corpus") if key in row}
+        entries[row["id"]] = {**item, **labels}
     dataset = DynamicItemDataset(entries)
     names = [input_names(i) for i in range(len(read))]
     for each, (x, frames) in zip(read, names):
@@ -111,6 +112,9 @@ class BucketSampler(torch.utils.data.Sampler):
     batch has a single utterance, over which batch normalisation is not defined: it is given a second one, or joins
     another batch, of its own bucket or the nearest.
 
+    With ``groups`` an epoch has as many utterances as without, equally many of each group: those of a small group are
+    repeated, and of a large one every epoch draws some. Buckets are then of the utterances drawn.
+
     Parameters
     ----------
     samples : sequence of int
@@ -120,10 +124,23 @@ class BucketSampler(torch.utils.data.Sampler):
     n_buckets : int
         Number of buckets, of about equal size, into which lengths are divided.
     seed : int
+    groups : sequence of str, optional
+        The group (corpus) of each utterance.
     """
 
-    def __init__(self, samples: Sequence[int], *, batch_size: int, n_buckets: int, seed: int) -> None:
-        samples = np.asarray(samples)
+    def __init__(
+        self,
+        samples: Sequence[int],
+        *,
+        batch_size: int,
+        n_buckets: int,
+        seed: int,
+        groups: Sequence[str] | None = None,
+    ) -> None:
+        self.samples = samples = np.asarray(samples)
+        self.n_buckets = n_buckets
+        names = np.zeros(len(samples)) if groups is None else np.asarray(groups)
+        self.groups = [np.flatnonzero(names == name) for name in np.unique(names)]
         inner = np.quantile(samples, np.linspace(0, 1, n_buckets + 1)[1:-1], method="higher")
         self.bucket = np.searchsorted(np.unique([*inner, samples.max()]), samples)  # (N,)
         self.batch_size = batch_size
@@ -132,10 +149,9 @@ class BucketSampler(torch.utils.data.Sampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the batches of an epoch."""
-        order = torch.randperm(len(self.bucket), generator=self._generator(epoch)).numpy()
-        bucket = self.bucket[order]
+        order, bucket = self._draw(epoch)
         full, incomplete = [], []
-        for b in range(self.bucket.max() + 1):
+        for b in range(bucket.max() + 1):
             positions = np.flatnonzero(bucket == b)  # in the order
             n = len(positions) // self.batch_size * self.batch_size
             full += list(positions[:n].reshape(-1, self.batch_size))
@@ -147,6 +163,21 @@ class BucketSampler(torch.utils.data.Sampler):
             self._complete_single(batches)
         shuffled = torch.randperm(len(batches), generator=self._generator(epoch)).tolist()
         self.batches = [batches[i] for i in shuffled]
+
+    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the utterances of an epoch in random order, and their buckets."""
+        n, generator = len(self.samples), self._generator(epoch)
+        if len(self.groups) == 1:
+            order = torch.randperm(n, generator=generator).numpy()
+            return order, self.bucket[order]
+        drawn = []
+        for group, size in zip(self.groups, _equal_parts(n, len(self.groups), epoch)):
+            rounds = [torch.randperm(len(group), generator=generator).numpy() for _ in range(-(-size // len(group)))]
+            drawn.append(group[np.concatenate(rounds)[:size]])
+        order = np.concatenate(drawn)[torch.randperm(n, generator=generator).numpy()]
+        rank = np.empty(n, dtype=int)
+        rank[np.argsort(self.samples[order], kind="stable")] = np.arange(n)
+        return order, rank * self.n_buckets // n  # of equal size in every epoch: so is the number of batches
 
     def _complete_single(self, batches: list[list[int]]) -> None:
         """Change a list of batches so that none has a single utterance."""
@@ -171,10 +202,16 @@ class BucketSampler(torch.utils.data.Sampler):
         return len(self.batches)
 
 
-def bucketed_batches(dataset: Dataset, *, batch_size: int, n_buckets: int, seed: int) -> BucketSampler:
-    """Return the :class:`BucketSampler` of a split's dataset."""
-    samples = [dataset.data[i]["samples"] for i in dataset.data_ids]
-    return BucketSampler(samples, batch_size=batch_size, n_buckets=n_buckets, seed=seed)
+def _equal_parts(n: int, n_parts: int, epoch: int) -> list[int]:
+    """Return the sizes of equal parts of ``n``; the remainder goes to other parts in each epoch."""
+    return [n // n_parts + ((part + epoch) % n_parts < n % n_parts) for part in range(n_parts)]
+
+
+def bucketed_batches(dataset: Dataset, *, balance: str | None = None, **options: int) -> BucketSampler:
+    """Return the :class:`BucketSampler` of a split's dataset; ``balance`` names the column of its groups."""
+    rows = [dataset.data[i] for i in dataset.data_ids]
+    groups = None if balance is None else [row[balance] for row in rows]
+    return BucketSampler([row["samples"] for row in rows], groups=groups, **options)
 
 
 def sorted_batches(dataset: Dataset, batch_size: int, num_workers: int = 0) -> torch.utils.data.DataLoader:

@@ -17,6 +17,7 @@ from korser.utils.text import shorten
 
 __all__ = ["divide_groups", "drawn_folds", "listed_folds", "match_names", "natural_order", "to_count"]
 
+BALANCED = (*LABELS, "corpus")  # columns whose values have similar distributions in all splits
 FOLD_ORDERS = ("balanced", "consecutive")
 N_DRAWS = 2000  # random choices of groups, of which the best balanced is used
 
@@ -27,22 +28,27 @@ def natural_order(name: Any) -> list[tuple[int, int, str]]:
 
 
 def match_names(wanted: Any, speakers: pd.Series, setting: str) -> list[str]:
-    """Return the corpus's names of the speakers that a setting lists, 13 or "13" for "013"."""
+    """Return the corpus's names of the speakers that a setting lists, 13 or "13" for "013", "a/13" for "a/013"."""
     speakers = sorted(speakers.unique(), key=natural_order)
     by_number = {}
     for name in speakers:
-        if name.isdecimal():
-            by_number.setdefault(int(name), []).append(name)
+        by_number.setdefault(_numbered(name), []).append(name)
     matched = []
     for given in wanted if isinstance(wanted, (list, tuple, set)) else [wanted]:
         name = identify(given) or str(given)
         if name in speakers:
             matched.append(name)
-        elif name.isdecimal() and len(by_number.get(int(name), [])) == 1:
-            matched += by_number[int(name)]
+        elif len(by_number.get(_numbered(name), [])) == 1:
+            matched += by_number[_numbered(name)]
         else:
             raise UserError(f"split.{setting}: the corpus has no speaker '{name}' (it has {shorten(speakers)})")
     return list(dict.fromkeys(matched))
+
+
+def _numbered(name: str) -> tuple[str, str | int]:
+    """Return the corpus of a speaker, if several are united, and the name, without leading zeros if it is a number."""
+    corpus, _, speaker = name.rpartition("/")
+    return corpus, int(speaker) if speaker.isdecimal() else speaker
 
 
 def to_count(value: Any, n: int, setting: str, of: str) -> int:
@@ -106,7 +112,7 @@ def divide_groups(
 def _class_counts(data: pd.DataFrame, column: str, groups: list) -> pd.DataFrame:
     """Return one row per group: its utterances of each class of the labels, and in total."""
     table = pd.DataFrame(index=groups)
-    for label in LABELS:
+    for label in BALANCED:
         if label in data:
             counts = pd.crosstab(data[column], data[label]).reindex(groups, fill_value=0)
             table = table.join(counts.add_prefix(f"{label} "))
@@ -148,7 +154,7 @@ def drawn_folds(data: pd.DataFrame, n_folds: int, order: str, seed: int, valid: 
     if order == "consecutive":
         return [list(group) for group in np.array_split(np.array(speakers, dtype=object), n_folds)]
     data = data.sort_values("id")
-    strata = [" ".join(map(str, labels)) for labels in zip(*(data[c] for c in LABELS if c in data))]
+    strata = [" ".join(map(str, labels)) for labels in zip(*(data[c] for c in BALANCED if c in data))]
     if max(Counter(strata).values(), default=0) < n_folds:  # too few utterances to balance
         strata = [""] * len(data)
     from sklearn.model_selection import StratifiedGroupKFold  # here: it takes a second to import

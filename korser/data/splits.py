@@ -6,6 +6,7 @@
 ``random_stratified``   utterances at random within each class, as in the paper; speakers occur in all splits
 ``manifest``            the corpus's own ``split`` (or ``fold``) column; speakers must not be shared
 ``manifest_random``     the corpus's own column; speakers may be shared
+``cross_corpus``        whole corpora are tested; speakers of the others train and validate
 ======================  =============================================================================================
 
 Every draw depends on the seed and the utterances only, not on the order of the rows.
@@ -44,7 +45,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
-ATTRIBUTES = ("gender", "age", "intensity")  # columns besides the speaker by which results are grouped
+ATTRIBUTES = ("gender", "age", "intensity", "corpus")  # columns besides the speaker by which results are grouped
 SPLIT_SYNONYMS = {"val": "valid", "validation": "valid", "dev": "valid", "development": "valid", "training": "train"}
 MAX_SEED = 2**32 - 1  # of scikit-learn
 
@@ -64,8 +65,10 @@ def assign_splits(
     folds: str | Sequence[Sequence] | None = None,
     stratify: str | None = None,
     hold_out: str | None = None,
+    corpora: Sequence[str] | None = None,
+    test_corpora: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Assign every utterance of a corpus to a split.
+    """Assign every utterance of a corpus, or of several, to a split.
 
     Settings that the protocol does not use are refused.
 
@@ -78,11 +81,12 @@ def assign_splits(
     seed : int
         Of the random choices, >= 0.
     test, valid : float or int, optional
-        ``speaker_holdout``: fraction or number of speakers, chosen such that emotion, gender and intensity have similar
-        distributions in all splits. ``random_stratified``: fraction of each class, or number of utterances per class.
+        ``speaker_holdout``: fraction or number of speakers, chosen such that emotion, gender, intensity and corpus have
+        similar distributions in all splits (``cross_corpus``: ``valid``, of the speakers of the training corpora).
+        ``random_stratified``: fraction of each class, or number of utterances per class.
         Default: 0.2. With ``valid=0`` there is no validation split, in the protocols with folds neither.
     test_speakers, valid_speakers : list, optional
-        ``speaker_holdout``: the speakers, in place of ``test`` and ``valid``; ``13`` and ``"13"`` both match a speaker
+        ``speaker_holdout`` (``cross_corpus``: ``valid_speakers``): the speakers, in place of ``test`` and ``valid``; ``13`` and ``"13"`` both match a speaker
         named 13 or 013.
     exclude_speakers : list, optional
         Speakers to leave out, such as those of the final test while settings are searched.
@@ -100,6 +104,10 @@ def assign_splits(
     hold_out : str, optional
         ``speaker_holdout``: a second column (``sentence``) whose values are divided like the speakers; utterances whose
         speaker and sentence are in different splits are left out.
+    corpora : list of str, optional
+        Of several corpora, those that take part. Default: all.
+    test_corpora : list of str, optional
+        ``cross_corpus``: the corpora to test on.
 
     Returns
     -------
@@ -123,6 +131,7 @@ def assign_splits(
         "folds": folds,
         "stratify": stratify,
         "hold_out": hold_out,
+        "test_corpora": test_corpora,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     divide = _find_protocol(protocol).divide
@@ -134,6 +143,8 @@ def assign_splits(
             raise UserError(f"split.{name}={settings[name]!r}: expected the name of one column")
     _warn_of_unused_columns(data, protocol)
     data = data.copy()
+    if corpora is not None:
+        data = data[_of_corpora(data, corpora, "corpora")]
     if exclude_speakers is not None:
         _require_filled(data, protocol)
         data = data[~data["speaker"].isin(match_names(exclude_speakers, data["speaker"], "exclude_speakers"))]
@@ -313,6 +324,38 @@ def _manifest(
     return data
 
 
+def _cross_corpus(
+    data: pd.DataFrame,
+    *,
+    protocol: str,
+    test_corpora: Sequence[str] = (),
+    seed: int = 0,
+    valid: float | int = 0.2,
+    valid_speakers: Sequence | None = None,
+) -> pd.DataFrame:
+    require_speakers(data, protocol)
+    tested = _of_corpora(data, test_corpora, "test_corpora")
+    if tested.all():
+        raise UserError(f"split.test_corpora={list(test_corpora)}: no corpus is left to train on")
+    split = divide_groups(data[~tested], "speaker", 0, valid, seed, [], valid_speakers)
+    data["split"] = data["speaker"].map(split).where(~tested, "test")
+    return data
+
+
+def _of_corpora(data: pd.DataFrame, wanted: Any, setting: str) -> pd.Series:
+    """Return which rows are of the corpora that a setting lists."""
+    if "corpus" not in data:
+        raise UserError(f"split.{setting}={wanted}: there is one corpus; several are a list in the setting 'corpus'")
+    known = list(dict.fromkeys(data["corpus"].dropna()))
+    if not isinstance(wanted, (list, tuple)) or not wanted:
+        raise UserError(f"split.{setting}={wanted!r}: expected a list of corpora (there are {', '.join(known)})")
+    for name in wanted:
+        if name not in known:
+            near = did_you_mean(str(name), known)
+            raise UserError(f"split.{setting}: there is no corpus '{name}'{near} (there are {', '.join(known)})")
+    return data["corpus"].isin(wanted)
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How utterances are divided, and whether no speaker is in two splits."""
@@ -327,6 +370,7 @@ PROTOCOLS = {
     "random_stratified": Protocol(_random_stratified, speaker_independent=False),
     "manifest": Protocol(_manifest, speaker_independent=True),
     "manifest_random": Protocol(_manifest, speaker_independent=False),
+    "cross_corpus": Protocol(_cross_corpus, speaker_independent=True),
 }
 
 

@@ -222,5 +222,5 @@ def _recordings(comparison: Comparison) -> dict[str, tuple[Path, str]]:
         for run in model.runs:
             if run.recordings is not None:
                 digests = run.recordings["digest"].dropna()
-                found |= {name: (run.data_folder, digest) for name, digest in digests.items()}
+                found |= {name: (run.data_folder(name), digest) for name, digest in digests.items()}
     return found

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from korser.config.hparams import resolve_hparams
+from korser.data.load_split import CORPUS_SETTINGS
 from korser.runs.directory import RunDirectory
 from korser.utils.user_code import FAILURES
 
 __all__ = ["KEYS", "find_complete_run"]
 
 KEYS = (  # what a complete run is verified with
-    "corpus",
-    "data_folder",
-    "label_map",
-    "corpus_options",
+    *CORPUS_SETTINGS,
     "split",
     "evaluate_test",
     "output_folder",

@@ -68,7 +68,7 @@ def _study_key(run: Run) -> dict[str, str]:
     key = {"corpus": run.info["corpus"], "protocol": run.info["protocol"]}
     key |= {k: v for k, v in run.split.items() if k not in ("split", "split.protocol")}
     if run.info["identified_by_folder"]:
-        key["data_folder"] = run.settings["data_folder"]
+        key["data_folder"] = ", ".join(v for k, v in run.settings.items() if k.partition(".")[0] == "data_folder")
     return {**key, "classes": f"{main}: {', '.join(task['classes'])}"}
 
 

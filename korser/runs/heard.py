@@ -54,17 +54,22 @@ class Search:
     about: dict[str, Any]
     digests: frozenset[str]
 
-    def in_test(self, corpus: Corpus, data_folder: str | Path, table: pd.DataFrame) -> list[str]:
+    def in_test(self, corpus: Corpus, data_folder: Any, table: pd.DataFrame) -> list[str]:
         """Return the heard speakers (or ids, see :func:`heard_in_test`) of the test split, also those known by name."""
         names = set(self.about["speakers"]) if self._same_names(corpus, data_folder) else set()
         named = set(table.loc[table["split"] == "test", "speaker"].dropna()) & names
         return sorted(named.union(heard_in_test(table, self.digests)))
 
-    def _same_names(self, corpus: Corpus, data_folder: str | Path) -> bool:
+    def _same_names(self, corpus: Corpus, data_folder: Any) -> bool:
         """Return whether a speaker's name is that of the same person in the search and in a corpus."""
         if self.about["corpus"] != corpus.name:
             return False
-        return not corpus.identified_by_folder or folder_of(self.about["data"]["data_folder"]) == folder_of(data_folder)
+        return not corpus.identified_by_folder or _folders(self.about["data"]["data_folder"]) == _folders(data_folder)
+
+
+def _folders(data_folder: Any) -> list[Path]:
+    """Return the folder of a corpus, or those of several in their order."""
+    return [folder_of(path) for path in (data_folder.values() if isinstance(data_folder, dict) else [data_folder])]
 
 
 def heard_in_test(table: pd.DataFrame, digests: Collection[str]) -> list[str]:

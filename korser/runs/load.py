@@ -112,12 +112,18 @@ class Run:
         """Arguments of the split except the fold, as text."""
         return {k: v for k, v in self.settings.items() if k.startswith("split.") and k != "split.fold"}
 
+    def data_folder(self, utterance: str) -> Path:
+        """Return the folder of the corpus, of several corpora of the one that an utterance's id names."""
+        return self._data_folders.get(utterance.partition("/")[0], self._data_folders[""])
+
     @cached_property
-    def data_folder(self) -> Path:
-        """Folder of the corpus."""
+    def _data_folders(self) -> dict[str, Path]:
+        """Folder of each of several corpora by its name; that of a single one by an empty name."""
         node = get_value(compose(self.hparams, self.directory.settings_file), "data_folder")
-        name = node.value if isinstance(node, yaml.ScalarNode) else ""
-        return folder_of(Path(self.info.get("working_folder", ""), name))
+        names = {"": node.value if isinstance(node, yaml.ScalarNode) else ""}
+        if isinstance(node, yaml.MappingNode):
+            names |= {k.value: v.value for k, v in node.value if isinstance(v, yaml.ScalarNode)}
+        return {name: folder_of(Path(self.info.get("working_folder", ""), path)) for name, path in names.items()}
 
     @cached_property
     def recordings(self) -> pd.DataFrame | None:

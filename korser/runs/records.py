@@ -87,6 +87,17 @@ class Environment(TypedDict, total=False):
     korser_source: str
 
 
+class CorpusRecord(TypedDict):
+    """One of several corpora of a run: utterances in each split, and a digest of the recordings."""
+
+    __pydantic_config__ = LOOSE
+
+    train: int
+    valid: int
+    test: int
+    recordings: str
+
+
 class RunInfo(TypedDict, total=False):
     """``run.json``."""
 
@@ -96,6 +107,7 @@ class RunInfo(TypedDict, total=False):
     yaml_folders: list[str]
     working_folder: str
     corpus: str
+    corpora: dict[str, CorpusRecord]
     synthetic: bool
     identified_by_folder: bool
     protocol: str
@@ -228,7 +240,7 @@ class SearchedData(TypedDict):
 
     __pydantic_config__ = LOOSE
 
-    data_folder: str
+    data_folder: str | dict[str, str]
     split: NotRequired[dict[str, Any]]
 
 

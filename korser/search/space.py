@@ -15,6 +15,7 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from korser.config.schema import WITHOUT_EFFECT
+from korser.data.load_split import CORPUS_SETTINGS
 from korser.nn.tasks import Task
 from korser.utils.errors import UserError
 from korser.utils.text import one_line
@@ -22,7 +23,7 @@ from korser.utils.text import one_line
 __all__ = ["SearchDimension", "grid_configurations", "has_effect", "read_dimension"]
 
 # Settings that decide which utterances are validated on, and for which labels: results would not be comparable.
-DATA_SETTINGS = ("corpus", "data_folder", "corpus_options", "label_map", "split", "tasks", "evaluate_test")
+DATA_SETTINGS = (*CORPUS_SETTINGS, "split", "tasks", "evaluate_test")
 RANGE_KEYS = ("low", "high", "step", "log")
 RANGE_FORM = "{low: ..., high: ..., step: ...} or {low: ..., high: ..., log: true}"
 MAX_GRID = 100_000  # configurations

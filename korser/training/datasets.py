@@ -109,7 +109,13 @@ def make_datasets(
 def training_loader(brain: EmotionBrain, dataset: Dataset) -> DataLoader:
     """Return SpeechBrain's loader over length buckets; its position is saved in the brain's checkpoints."""
     hparams = brain.hparams
-    sampler = bucketed_batches(dataset, batch_size=hparams.batch_size, n_buckets=hparams.n_buckets, seed=hparams.seed)
+    sampler = bucketed_batches(
+        dataset,
+        batch_size=hparams.batch_size,
+        n_buckets=hparams.n_buckets,
+        seed=hparams.seed,
+        balance="corpus" if getattr(hparams, "balance_corpora", False) else None,
+    )
     brain.train_sampler = sampler  # SpeechBrain sets its epoch, without which every epoch would have the same order
     loader = brain.make_dataloader(
         dataset,

@@ -28,6 +28,7 @@ from korser.runs.trust import signature
 from korser.training.tasks import labelled_tasks, recorded_tasks
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json, write_text
+from korser.utils.fingerprint import digest
 from korser.utils.notes import NOT_PRETRAINED, searched_on_tested
 from korser.utils.user_code import import_path
 
@@ -126,6 +127,7 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
         "yaml_folders": hparams.folders,
         "working_folder": str(Path.cwd()),  # of relative paths in the settings
         "corpus": corpus.name,
+        "corpora": _describe_corpora(corpus, manifest),
         "synthetic": corpus.synthetic,
         "identified_by_folder": corpus.identified_by_folder,
         "protocol": protocol,
@@ -142,6 +144,16 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
         **provenance(hparams),
         "environment": environment(hparams["device"] or infer_device()),
     }
+
+
+def _describe_corpora(corpus: Corpus, manifest: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the utterances of several corpora in each split, and a digest of their recordings; empty for one."""
+    found = {}
+    for name in corpus.parts:
+        rows = manifest[manifest["corpus"] == name]
+        counts = {split: int((rows["split"] == split).sum()) for split in SPLITS}
+        found[name] = {**counts, "recordings": digest(sorted(rows["digest"]))}
+    return found
 
 
 def _describe_backbone(backbone: nn.Module) -> dict[str, Any]:

@@ -191,6 +191,29 @@ def test_no_batch_has_a_single_utterance(n, batch_size, n_buckets):
     assert len(lengths) == 1  # the schedule counts on it
 
 
+@pytest.mark.parametrize(("sizes", "batch_size"), [((5, 40), 4), ((7, 7, 23), 8)])
+def test_balanced_groups_have_equally_many_utterances_in_every_epoch(sizes, batch_size):
+    groups = np.repeat(np.array(list("abc")[: len(sizes)]), sizes)
+    samples = np.random.default_rng(0).integers(1, 90000, len(groups))
+    options = {"batch_size": batch_size, "n_buckets": 3, "seed": 3, "groups": groups}
+    sampler, drawn, lengths = BucketSampler(samples, **options), [], set()
+    for epoch in range(1, 1 + len(sizes)):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        drawn.append(np.concatenate(batches))
+        lengths.add(len(batches))
+        assert len(drawn[-1]) == len(groups) and max(map(len, batches)) <= batch_size
+        assert np.ptp(np.unique(groups[drawn[-1]], return_counts=True)[1]) <= 1
+        again = BucketSampler(samples, **options)
+        again.set_epoch(epoch)
+        assert list(again) == batches  # of (seed, epoch) alone
+    assert len(lengths) == 1 and not np.array_equal(drawn[0], drawn[1])
+    everywhere = np.unique(groups[np.concatenate(drawn)], return_counts=True)[1]
+    assert np.ptp(everywhere) == 0  # over as many epochs as groups
+    small = np.bincount(drawn[0], minlength=len(groups))[groups == "a"]
+    assert small.min() >= 1 and np.ptp(small) <= 1  # each is repeated equally often
+
+
 def test_evaluation_batches_are_sorted_by_length(tmp_path):
     stored, manifest = made(tmp_path, KINDS["16-bit audio"])
     dataset = make_dataset(manifest, TASKS, CachedReader(stored))

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from made_corpus import corpus
 
-from korser.corpora import load_corpus
+from korser.corpora import Corpus, load_corpus
+from korser.corpora.union import unite
 from korser.data.split_checks import check_splits
 from korser.data.splits import assign_splits, speaker_independent, warn_once
 from korser.utils.errors import UserError
@@ -54,6 +55,54 @@ def test_every_protocol_is_valid_and_independent_of_the_row_order(settings):
 def test_the_seed_matters(protocol):
     data = corpus()
     assert len({tuple(splits(assign_splits(data, protocol=protocol, seed=s))) for s in range(2)}) > 1
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Two corpora of six and four speakers with the same names."""
+    classes = {"emotion": ("joy", "sadness", "neutral", "anger")}
+    return unite({name: Corpus(name, corpus(n), classes) for name, n in (("a", 6), ("b", 4))}).data
+
+
+def test_cross_corpus_tests_whole_corpora_and_validates_on_speakers_of_the_others(two):
+    split = assign_splits(two, protocol="cross_corpus", test_corpora=["b"], valid=2)
+    check_splits(split, "cross_corpus")
+    assert set(split.loc[split["split"] == "test", "corpus"]) == {"b"} == set(split["corpus"][split["split"] == "test"])
+    assert len(speakers(split, "test")) == 4 and len(speakers(split, "valid")) == 2
+    assert all(name.startswith("a/") for name in speakers(split, "train") | speakers(split, "valid"))
+    chosen = assign_splits(two, protocol="cross_corpus", test_corpora=["b"], valid_speakers=["a/2"])
+    assert speakers(chosen, "valid") == {"a/02"}
+    assert not speakers(assign_splits(two, protocol="cross_corpus", test_corpora=["a"], valid=0), "valid")
+
+
+def test_other_protocols_divide_the_speakers_of_several_corpora(two):
+    folds = assign_splits(two, protocol="speaker_kfold", n_folds=3, corpora=["a"])
+    assert set(folds["corpus"]) == {"a"} and folds["speaker"].nunique() == 6
+    folds = assign_splits(two, protocol="speaker_kfold", n_folds=2, valid=0)
+    assert folds.groupby("fold")["corpus"].value_counts().unstack().nunique().tolist() == [1, 1]  # balanced
+    held = assign_splits(two, protocol="speaker_holdout", test=5, valid=0)
+    assert sorted(name[0] for name in speakers(held, "test")) == list("aaabb")
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({}, r"split.test_corpora=\(\): expected a list of corpora \(there are a, b\)"),
+        ({"test_corpora": "b"}, "split.test_corpora='b': expected a list"),
+        ({"test_corpora": ["c"]}, r"there is no corpus 'c'.*\(there are a, b\)"),
+        ({"test_corpora": ["a", "b"]}, "no corpus is left to train on"),
+        ({"test_corpora": ["a"], "valid_speakers": ["b/9"]}, "no speaker 'b/9'"),
+        (
+            {"protocol": "speaker_kfold", "test_corpora": ["a"]},
+            "test_corpora.*: not used by the protocol speaker_kfold",
+        ),
+    ],
+)
+def test_mistakes_about_several_corpora(two, settings, message):
+    with pytest.raises(UserError, match=message):
+        assign_splits(two, **{"protocol": "cross_corpus", **settings})
+    with pytest.raises(UserError, match="there is one corpus"):
+        assign_splits(corpus(), protocol="speaker_kfold", corpora=["a"])
 
 
 def test_holdout_sizes_and_balance():

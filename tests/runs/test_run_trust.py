@@ -149,4 +149,4 @@ def test_relative_paths_are_those_of_the_folder_where_the_run_was_made(tiny_corp
     monkeypatch.chdir(tmp_path)
     assert load_recorded(RunDirectory(run_folder(hparams)))["frontend"].scale == 2
     assert not load_trained_model(run_folder(hparams)).warnings
-    assert load_runs(run_folder(hparams))[0].data_folder == project / "data"
+    assert load_runs(run_folder(hparams))[0].data_folder("s0_joy_1") == project / "data"

@@ -13,6 +13,7 @@ from conftest import HPARAMS
 from helpers import Killed, kill_at, run
 
 from korser import UserError, load_hparams, train
+from korser.comparison.compare import compare
 from korser.data.load_split import load_split
 from korser.inference.predict import load_trained_model
 from korser.runs.load import load_runs
@@ -31,6 +32,67 @@ def interrupted(tiny_corpus, tiny, tmp_path, monkeypatch):
         kill_at(patch, EmotionBrain, "predict", 3)  # behind two rehearsals
         run(tiny)
     return tiny, data
+
+
+def test_a_run_on_two_corpora(two_corpora, tiny, tmp_path):
+    overrides = {
+        **tiny,
+        **two_corpora,
+        "n_epochs": "1",
+        "balance_corpora": "true",
+        "split.valid": "1",
+        "split.test": "2",
+    }
+    run_dir = run(overrides)
+    table = read_csv(run_dir / "test.csv")
+    assert set(table["corpus"]) == {"a", "b"} and set(table["speaker"].str[:2]) == {"a/", "b/"}
+    assert table["id"].str.match("[ab]/0[123]_").all()
+    info = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    assert info["corpus"] == "a+b" and list(info["corpora"]) == ["a", "b"]
+    assert sum(part["test"] for part in info["corpora"].values()) == len(table)
+    assert [task["classes"] for task in info["tasks"]][0] == ["anger", "fear", "joy", "neutral", "sadness"]
+    assert table.loc[table["corpus"] == "b", "intensity"].isna().all()
+    [loaded] = load_runs(run_dir)
+    assert loaded.data_folder("b/x") == tmp_path
+    comparison = compare([loaded])
+    assert comparison.corpus == "a+b" and "corpus" in set(comparison.subgroups["attribute"])
+    assert train(load_hparams(HPARAMS / "mel_mtl.yaml", overrides)).run_dir == run_dir  # verified, not trained again
+
+
+def test_cross_corpus_trains_and_counts_the_classes_of_the_training_corpora(two_corpora, tiny):
+    settings = {
+        **tiny,
+        **two_corpora,
+        "split.protocol": "cross_corpus",
+        "split.test_corpora": "[b]",
+        "split.valid": "1",
+    }
+    corpus, manifest = load_split(load_hparams(HPARAMS / "mel_stl.yaml", settings))
+    assert corpus.classes["emotion"] == ("anger", "joy", "neutral", "sadness")  # not fear, which only b has
+    tested = manifest[manifest["split"] == "test"]
+    assert set(tested["corpus"]) == {"b"} and tested["emotion"].isna().sum() == 6  # of fear
+    settings |= {"split.test_corpora": "[a]"}
+    corpus, manifest = load_split(load_hparams(HPARAMS / "mel_stl.yaml", settings))
+    assert corpus.classes["emotion"] == ("anger", "fear", "joy", "sadness")
+    settings |= {"common_classes": "true"}
+    corpus, manifest = load_split(load_hparams(HPARAMS / "mel_stl.yaml", settings))
+    assert corpus.classes["emotion"] == ("anger", "joy", "sadness")
+
+
+def test_the_same_recording_in_two_corpora_is_refused(two_corpora, tiny, tmp_path):
+    table = pd.read_csv(tmp_path / "b.csv", dtype=str)
+    table.loc[0, "path"] = pd.read_csv(tmp_path / "a.csv", dtype=str)["path"][0]
+    table.to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(UserError, match="a/01 and b/01|in more than one split"):
+        run({**tiny, **two_corpora, "split.protocol": "speaker_holdout", "split.test": "1", "split.valid": "1"})
+
+
+def test_settings_for_several_corpora_need_several(tiny):
+    for key in ("common_classes", "balance_corpora"):
+        with pytest.raises(UserError, match=f"{key}=true: expected false, since there is one corpus"):
+            run({**tiny, key: "true"})
+    with pytest.raises(UserError, match="data_folder='.*': expected one for each corpus"):
+        run({**tiny, "corpus": "[csv, mini]"})
 
 
 def test_an_interrupted_run_does_not_resume_with_other_data(interrupted):
