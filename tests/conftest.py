@@ -112,7 +112,7 @@ def tiny(tiny_corpus, tmp_path):
 
 @pytest.fixture
 def two_corpora(tiny_corpus, tmp_path):
-    """Overrides: corpora ``a`` and ``b`` have three speakers each, of the same names; ``b`` no intensity, other labels."""
+    """Overrides: corpora ``a`` and ``b`` have three speakers of the same names, and not the same labels."""
     table = pd.read_csv(tiny_corpus / "manifest.csv", dtype=str)
     table["path"] = [str(tiny_corpus / path) for path in table["path"]]
     number = table["speaker"].str[1:].astype(int)

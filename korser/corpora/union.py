@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from korser.corpora.cells import means_unknown
 from korser.corpora.table import in_order
@@ -127,9 +128,9 @@ def unite(parts: Mapping[str, Corpus], *, common_classes: bool = False) -> Corpu
         If fewer than two classes are common.
     """
     data = pd.concat([_renamed(name, part.data) for name, part in parts.items()], ignore_index=True)
-    data = data.astype({column: object for column in data if data[column].dtype == object})
-    for column in data.columns[data.dtypes == object]:
-        data[column] = data[column].where(data[column].notna(), None)
+    for column in data.columns[[not is_numeric_dtype(kind) for kind in data.dtypes]]:
+        values = data[column].astype(object)
+        data[column] = values.where(values.notna(), None)
     classes, unordered = {}, []
     for task in dict.fromkeys(task for part in parts.values() for task in part.classes):
         having = {name: part for name, part in parts.items() if task in part.classes}
@@ -192,7 +193,6 @@ def _drop(data: pd.DataFrame, task: str, kept: tuple[str, ...]) -> None:
     other = data[task].notna() & ~data[task].isin(kept)
     if other.any():
         names = ", ".join(dict.fromkeys(data.loc[other, task]))
-        logger.info(
-            "%s %s: %s without label, since not all corpora have it", task, names, plural(other.sum(), "utterance")
-        )
+        n = plural(int(other.sum()), "utterance")
+        logger.info("%s of %s %s: the label is dropped, since not all corpora have this class", n, task, names)
         data.loc[other, task] = None

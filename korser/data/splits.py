@@ -86,8 +86,8 @@ def assign_splits(
         ``random_stratified``: fraction of each class, or number of utterances per class.
         Default: 0.2. With ``valid=0`` there is no validation split, in the protocols with folds neither.
     test_speakers, valid_speakers : list, optional
-        ``speaker_holdout`` (``cross_corpus``: ``valid_speakers``): the speakers, in place of ``test`` and ``valid``; ``13`` and ``"13"`` both match a speaker
-        named 13 or 013.
+        ``speaker_holdout`` (``cross_corpus``: ``valid_speakers``): the speakers, in place of ``test`` and ``valid``;
+        ``13`` and ``"13"`` both match a speaker named 13 or 013. Of several corpora: ``ravdess/13``.
     exclude_speakers : list, optional
         Speakers to leave out, such as those of the final test while settings are searched.
     n_folds : int, optional
