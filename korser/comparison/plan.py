@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from korser.comparison.settings import FOLD
-from korser.config.hparams import HParams, load_hparams
+from korser.comparison.settings import CORPORA, FOLD
+from korser.config.hparams import HParams, load_hparams, resolve_hparams
 from korser.config.names import check_shared_overrides
 from korser.config.usage import keep_used
-from korser.corpora import load_corpus
 from korser.data.audio_cache import scan_audio
+from korser.data.load_split import CORPUS_SETTINGS, load_corpus_of
 from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
 from korser.runs.heard import Search, find_searches, read_search
 from korser.runs.provenance import verify_provenance
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["PlannedRun", "make_plan"]
 
 logger = logging.getLogger(__name__)
+
+FOLDS_WITHIN = 5  # of the speakers of a corpus in a cross-corpus matrix, unless folds states another number
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
     for path in settings.models:
         folder, best = _find_search(settings, path.stem)
         shared = keep_used(path, _shared_overrides(settings, best))
-        for fold in [None] if settings.folds is None else range(settings.folds):
+        for fold, of_part in _parts(settings, path, shared, corpora):
             for seed in settings.seeds:
-                overrides = _overrides(settings, shared, fold, seed)
+                folders = {"output_folder": settings.output_folder, "cache_folder": settings.cache_folder}
+                overrides = {**of_part, "seed": seed, **folders}
                 hparams = load_hparams(path, overrides)
                 run_dir = run_folder(hparams)  # checks the settings, too
                 _check_metric(settings, hparams, path.stem)
@@ -124,11 +127,39 @@ def _shared_overrides(settings: CompareSettings, searched: dict[str, Any]) -> di
     return dict(sorted({**settings.overrides, **searched}.items()))
 
 
-def _overrides(settings: CompareSettings, shared: dict[str, Any], fold: int | None, seed: int) -> dict[str, Any]:
-    """Return the overrides of one run."""
-    folds = {} if fold is None else dict(zip(FOLD, ("speaker_kfold", settings.folds, fold)))
-    folders = {"output_folder": settings.output_folder, "cache_folder": settings.cache_folder}
-    return {**shared, **folds, "seed": seed, **folders}
+def _parts(
+    settings: CompareSettings, path: Path, shared: dict[str, Any], corpora: dict[str, _Material]
+) -> list[tuple[int | None, dict[str, Any]]]:
+    """Return fold and overrides of every run of a model with one seed."""
+    if settings.cross_corpus:
+        names = _material(resolve_hparams(path, shared, CORPUS_SETTINGS), corpora).corpus.parts
+        return _matrix(settings.folds or FOLDS_WITHIN, shared, names)
+    if settings.folds is None:
+        return [(None, shared)]
+    folds = [(fold, zip(FOLD, ("speaker_kfold", settings.folds, fold))) for fold in range(settings.folds)]
+    return [(fold, {**shared, **dict(split)}) for fold, split in folds]
+
+
+def _matrix(n_folds: int, shared: dict[str, Any], names: Sequence[str]) -> list[tuple[int | None, dict[str, Any]]]:
+    """Return the runs of a cross-corpus matrix: folds within each corpus, trained on it alone, and on all others.
+
+    A run that was trained on a corpus is tested on all others at once.
+    """
+    if len(names) < 2:
+        raise UserError("cross_corpus=true: expected several corpora, --overrides.corpus='[ravdess, emodb]'")
+    protocol, *_, within, tested = CORPORA
+    no_folds = {key: value for key, value in shared.items() if key != "split.folds"}
+    if shared.get("split.valid", 0) != 0:  # a fraction of speakers; within a corpus a fold validates
+        shared = {key: value for key, value in shared.items() if key != "split.valid"}
+    parts = []
+    for name in names:
+        for fold in range(n_folds):
+            split = dict(zip(FOLD, ("speaker_kfold", n_folds, fold)))
+            parts.append((fold, {**shared, **split, within: [name]}))
+    others = [[other for other in names if other != name] for name in names]
+    for tests in [*others, *([[name] for name in names] if len(names) > 2 else [])]:
+        parts.append((None, {**no_folds, protocol: "cross_corpus", tested: tests}))
+    return parts
 
 
 def _find_search(settings: CompareSettings, model: str) -> tuple[Path | None, dict[str, Any]]:
@@ -158,13 +189,18 @@ class _Material:
     digests: dict[str, str] = field(default_factory=dict)
 
 
+def _material(hparams: HParams, corpora: dict[str, _Material]) -> _Material:
+    """Return the corpus of some settings, loaded once."""
+    key = repr([hparams.get(name) for name in CORPUS_SETTINGS])
+    if key not in corpora:
+        corpora[key] = _Material(load_corpus_of(hparams))
+    return corpora[key]
+
+
 def _searched_on(hparams: HParams, corpora: dict[str, _Material], searches: Sequence[Search]) -> list[str]:
     """Return the test speakers on whom the settings were searched; refuse a split that cannot be made."""
-    data = {key: hparams[key] for key in ("data_folder", "label_map", "corpus_options")}
-    key = repr((hparams["corpus"], data))
-    if key not in corpora:
-        corpora[key] = _Material(load_corpus(hparams["corpus"], **data))
-    corpus, digests = corpora[key].corpus, corpora[key].digests
+    material = _material(hparams, corpora)
+    corpus, digests = material.corpus, material.digests
     table = hparams["split"](corpus.data)
     if not searches:
         return []

@@ -11,6 +11,7 @@ answers.md               answers to the questions
 subgroups.csv            by gender, age band, intensity and speaker
 calibration.csv          reliability diagram
 robustness.csv, .md      on degraded audio, if asked for
+cross_corpus.csv, ...    in place of these tables, for a cross-corpus matrix
 comparison.md, .tex      all tables for reading and for a paper
 comparison.json          settings, runs, searched settings, failures, warnings, answers
 =======================  ================================================================================
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from korser.comparison.compare import Comparison, compare
+from korser.comparison.cross_corpus import CrossCorpus, cross_corpus
+from korser.comparison.cross_tables import cross_document, write_cross_corpus
 from korser.comparison.plan import PlannedRun, make_plan
 from korser.comparison.robustness import robustness_results, robustness_table
 from korser.data import degradations
@@ -91,7 +94,8 @@ def run_experiment(settings: CompareSettings, workers: Workers, *, trust: bool =
     lines = [f"{planned}: {failed[planned.job.run_dir]}" for planned in plan if planned.job.run_dir in failed]
     if len(failed) == len(plan) and not settings.runs:
         raise UserError(f"all runs failed; the first: {lines[0]}")
-    return _write_tables(settings, plan, failed), lines
+    write = _write_matrix if settings.cross_corpus else _write_tables
+    return write(settings, plan, failed), lines
 
 
 def _decide_trust(folders: Sequence[str | Path], trust: bool) -> None:
@@ -104,17 +108,35 @@ def _write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed:
     """Compare the complete runs of a plan and those in ``settings.runs``, and write all files; return them as text."""
     folder = Path(settings.output_folder) / "compare"
     comparison = compare(_load(settings, plan, failed), metric=settings.metric, questions=settings.questions)
-    if failed:
-        names = shorten(Path(run).name for run in failed)
-        comparison.warnings.append(Note("failed_runs", f"{len(failed)} of {len(plan)} runs failed ({names})"))
+    comparison.warnings.extend(_failure(plan, failed))
     comparison.write(folder)
-    _write_json(folder / COMPARISON_FILE, _about(settings, plan, failed, comparison))
+    about = {
+        "searched_on": comparison.searched,
+        "not_compared": comparison.excluded,
+        "answers": [asdict(answer) for answer in comparison.answers],
+    }
+    _write_json(folder / COMPARISON_FILE, {**_about(settings, plan, failed, comparison), **about})
     for name in ("robustness.csv", "robustness.md"):  # of an earlier call
         (folder / name).unlink(missing_ok=True)
     text = comparison.to_text()
     if settings.robustness is not None:
         text += f"\n{_write_robustness(settings, comparison, folder)}"
     return text
+
+
+def _write_matrix(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> str:
+    """Write the files of a cross-corpus matrix, as :func:`_write_tables` those of a comparison."""
+    folder = Path(settings.output_folder) / "compare"
+    matrix = cross_corpus(_load(settings, plan, failed), metric=settings.metric)
+    matrix.warnings.extend(_failure(plan, failed))
+    write_cross_corpus(matrix, folder)
+    _write_json(folder / COMPARISON_FILE, _about(settings, plan, failed, matrix))
+    return cross_document(matrix).to_text()
+
+
+def _failure(plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> list[Note]:
+    names = shorten(Path(run).name for run in failed)
+    return [Note("failed_runs", f"{len(failed)} of {len(plan)} runs failed ({names})")] if failed else []
 
 
 def _load(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> list[Run]:
@@ -157,7 +179,10 @@ def _write_json(path: Path, about: dict[str, Any]) -> None:
 
 
 def _about(
-    settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str], comparison: Comparison
+    settings: CompareSettings,
+    plan: Sequence[PlannedRun],
+    failed: Mapping[str, str],
+    comparison: Comparison | CrossCorpus,
 ) -> dict[str, Any]:
     """Return the contents of ``comparison.json``; run directories by name, since their folder may be moved."""
     return {
@@ -176,9 +201,6 @@ def _about(
             }
             for planned in plan
         ],
-        "searched_on": comparison.searched,
-        "not_compared": comparison.excluded,
         "warnings": [asdict(note) for note in comparison.warnings],
         "notes": [asdict(note) for note in comparison.notes],
-        "answers": [asdict(answer) for answer in comparison.answers],
     }

@@ -25,7 +25,7 @@ from korser.data.degradations import conditions
 from korser.metrics.estimates import METRICS
 from korser.utils.text import did_you_mean
 
-__all__ = ["FOLD", "CompareSettings", "load_settings"]
+__all__ = ["CORPORA", "FOLD", "CompareSettings", "load_settings"]
 
 SET_BY_COMPARISON = {  # settings of the models that a comparison sets itself, and what to use in their place
     "seed": "list the seeds in seeds",
@@ -34,6 +34,7 @@ SET_BY_COMPARISON = {  # settings of the models that a comparison sets itself, a
     "evaluate_test": "models are compared on their test split",
 }
 FOLD = ("split.protocol", "split.n_folds", "split.fold")  # what folds sets
+CORPORA = (*FOLD, "split.corpora", "split.test_corpora")  # what cross_corpus sets
 QUESTION = "{title: ..., pairs: [[a, b], ...]}"
 
 Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
@@ -52,6 +53,7 @@ class CompareSettings(Settings):
     models: Annotated[list[Path], BeforeValidator(find_models)]
     seeds: Annotated[list[NonNegativeInt], AfterValidator(require_unique), Field(description="a list of integers >= 0")]
     folds: Folds | None
+    cross_corpus: bool
     overrides: Annotated[dict, AfterValidator(require_plain)]
     search: Folder | None
     allow_searched_speakers: bool
@@ -80,13 +82,22 @@ class CompareSettings(Settings):
     @field_validator("overrides")
     @classmethod
     def _require_free(cls, overrides: dict, info: ValidationInfo) -> dict:
-        folds = info.data.get("folds")
+        folds, cross_corpus = info.data.get("folds"), info.data.get("cross_corpus")
         for key in overrides:
             if key in SET_BY_COMPARISON:
                 raise complete_error(f"overrides.{key} is not allowed: {SET_BY_COMPARISON[key]}")
             if folds is not None and key in FOLD:
                 raise complete_error(f"overrides.{key} is not allowed: it is set by folds={folds}")
+            if cross_corpus and key in CORPORA:
+                raise complete_error(f"overrides.{key} is not allowed: it is set by cross_corpus")
         return overrides
+
+    @field_validator("questions", "robustness")
+    @classmethod
+    def _refuse_in_matrix(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("cross_corpus"):
+            raise ValueError("expected null, since cross_corpus compares training corpora on each tested corpus")
+        return value
 
     @field_validator("questions")
     @classmethod

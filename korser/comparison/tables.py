@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from korser.comparison.compare import Comparison
 
 __all__ = [
+    "TEST",
+    "column_title",
     "costs_table",
     "description",
     "family",
@@ -42,14 +44,14 @@ MAC = "A MAC is a multiply-accumulate."
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
-def _column_title(task: str, metric: str) -> str:
+def column_title(task: str, metric: str) -> str:
     """Return ``emotion UAR``."""
     return f"{task} {TITLES[metric]}"
 
 
 def main_title(comparison: Comparison) -> str:
     """Return the title of the metric by which models are compared."""
-    return _column_title(comparison.main, comparison.metric)
+    return column_title(comparison.main, comparison.metric)
 
 
 def description(comparison: Comparison) -> str:
@@ -128,7 +130,7 @@ def _unreachable(comparison: Comparison, tested: dict[str, pd.DataFrame]) -> lis
     if not columns:
         return []
     tests = pd.concat([tested[column] for column in columns])
-    names = ", ".join(_column_title(*comparison.columns[column]) for column in columns)
+    names = ", ".join(column_title(*comparison.columns[column]) for column in columns)
     return [
         f"With {_values(tests['n_speakers'])} speakers the smallest possible p is {number(tests['smallest_p'].min())}; "
         f"after correction over all pairs no difference in {names} could be significant, so * has no meaning there."
@@ -182,7 +184,7 @@ def results_table(comparison: Comparison, *, counts: bool = True) -> Table:
         label = row["model"]
         cells = [metric_cell(row, column, comparison.marks[column].get(label, "")) for column in comparison.columns]
         rows.append([_model_cell(comparison, label), *cells, *([row["n_seeds"], row["n_folds"]] if counts else [])])
-    titles = [_column_title(*of) for of in comparison.columns.values()]
+    titles = [column_title(*of) for of in comparison.columns.values()]
     columns = ["model", *titles, *(["seeds", "folds"] if counts else [])]
     return Table("Results on the test utterances", columns, rows, notes=_legend(comparison))
 
@@ -203,7 +205,7 @@ def costs_table(comparison: Comparison, *, worst_speaker: bool = True) -> Table:
             cells.append(TableCell(row[worst], format=number, detail=_text(row["worst_speaker"])))
         rows.append([_model_cell(comparison, row["model"]), *cells])
     columns = ["model", "parameters", "trained", "MACs per second of audio", "training time", "peak memory"]
-    columns.append(_column_title(comparison.main, "ece"))
+    columns.append(column_title(comparison.main, "ece"))
     if worst_speaker:
         columns.append(f"worst speaker ({main_title(comparison)})")
     notes = [TIME, MAC, *not_counted(comparison.table), ECE, *footnotes(comparison)]

@@ -15,7 +15,7 @@ from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions
 from korser.utils.notes import Note
 
-__all__ = ["label_runs", "made_by_other_code", "mark_searched", "other_recordings", "studies"]
+__all__ = ["data_folders", "label_runs", "made_by_other_code", "mark_searched", "other_recordings", "studies"]
 
 PRECISIONS = ("precision", "extraction_precision", "cache_dtype")  # settings
 MAX_NOTES = 3
@@ -68,8 +68,13 @@ def _study_key(run: Run) -> dict[str, str]:
     key = {"corpus": run.info["corpus"], "protocol": run.info["protocol"]}
     key |= {k: v for k, v in run.split.items() if k not in ("split", "split.protocol")}
     if run.info["identified_by_folder"]:
-        key["data_folder"] = ", ".join(v for k, v in run.settings.items() if k.partition(".")[0] == "data_folder")
+        key["data_folder"] = data_folders(run)
     return {**key, "classes": f"{main}: {', '.join(task['classes'])}"}
+
+
+def data_folders(run: Run) -> str:
+    """Return the folder of the corpus, or of each of several, as text."""
+    return ", ".join(value for key, value in run.settings.items() if key.partition(".")[0] == "data_folder")
 
 
 def label_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
