@@ -127,3 +127,45 @@ def write_run(
     if complete:
         (path / "metrics.json").write_text(json.dumps({"best_epoch": 3}), encoding="utf-8")
     return path
+
+
+CORPORA = {"a": 6, "b": 9, "c": 8}  # speakers of each corpus of a matrix
+
+
+def united(name):
+    """Return the utterances of one of several corpora."""
+    table = utterances(n_speakers=CORPORA[name])
+    for column in ("id", "speaker"):
+        table[column] = name + "/" + table[column]
+    return table.assign(corpus=name)
+
+
+def write_cells(folder, train, tests, *, names=tuple(CORPORA), model="mel_stl", right=0.5, table=None, **options):
+    """Write a run for each seed, or for each of three folds within a corpus."""
+    table = pd.concat([united(name) for name in tests], ignore_index=True) if table is None else table
+    corpora = {
+        name: {
+            "train": 10 * (name in train),
+            "valid": 0,
+            "test": int((table["corpus"] == name).sum()),
+            "recordings": "",
+        }
+        for name in names
+    }
+    folds = (0, 1, 2) if train == tests else (None,)
+    options |= {"corpus": "+".join(names), "corpora": corpora, "right": right, "table": table, "model": model}
+    options |= {"protocol": "speaker_kfold" if train == tests else "cross_corpus"}
+    for seed in (1, 2):
+        for fold in folds:
+            write_run(folder / f"{model} {'+'.join(train)} {'+'.join(tests)}", seed=seed, fold=fold, **options)
+
+
+def write_matrix(folder, names=tuple(CORPORA), **options):
+    """Within a corpus most is right, trained on another one little, on all others more."""
+    for name in names:
+        others = [other for other in names if other != name]
+        write_cells(folder, [name], [name], names=names, right=0.95, **options)
+        write_cells(folder, [name], others, names=names, right=0.4, **options)
+        if len(names) > 2:
+            write_cells(folder, others, [name], names=names, right=0.7, **options)
+    return folder

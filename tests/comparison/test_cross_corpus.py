@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_comparison import InProcessWorkers, settings_of
-from made_runs import utterances, write_run
+from made_runs import write_cells, write_matrix, write_run
 
 from korser import UserError
 from korser.comparison.cross_corpus import OTHERS, cross_corpus, cross_corpus_groups
@@ -15,46 +15,6 @@ from korser.comparison.plan import make_plan
 from korser.comparison.run import run_experiment
 from korser.runs.load import load_runs
 from korser.utils.files import read_csv, read_json
-
-SIZES = {"a": 6, "b": 9, "c": 8}  # speakers
-
-
-def table_of(name):
-    table = utterances(n_speakers=SIZES[name])
-    for column in ("id", "speaker"):
-        table[column] = name + "/" + table[column]
-    return table.assign(corpus=name)
-
-
-def write_cells(folder, train, tests, *, names=tuple(SIZES), model="mel_stl", right=0.5, table=None, **options):
-    """Write a run for each seed, or for each of three folds within a corpus."""
-    table = pd.concat([table_of(name) for name in tests], ignore_index=True) if table is None else table
-    corpora = {
-        name: {
-            "train": 10 * (name in train),
-            "valid": 0,
-            "test": int((table["corpus"] == name).sum()),
-            "recordings": "",
-        }
-        for name in names
-    }
-    folds = (0, 1, 2) if train == tests else (None,)
-    options |= {"corpus": "+".join(names), "corpora": corpora, "right": right, "table": table, "model": model}
-    options |= {"protocol": "speaker_kfold" if train == tests else "cross_corpus"}
-    for seed in (1, 2):
-        for fold in folds:
-            write_run(folder / f"{model} {'+'.join(train)} {'+'.join(tests)}", seed=seed, fold=fold, **options)
-
-
-def write_matrix(folder, names=tuple(SIZES), **options):
-    """Within a corpus most is right, trained on another one little, on all others more."""
-    for name in names:
-        others = [other for other in names if other != name]
-        write_cells(folder, [name], [name], names=names, right=0.95, **options)
-        write_cells(folder, [name], others, names=names, right=0.4, **options)
-        if len(names) > 2:
-            write_cells(folder, others, [name], names=names, right=0.7, **options)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from korser.comparison.cross_corpus import cross_corpus, cross_corpus_groups
 from korser.probing.report import probe_notes
 from korser.reporting.figures import (
     ablation,
@@ -27,7 +28,8 @@ from korser.reporting.figures import (
     search,
     subgroups,
 )
-from korser.reporting.figures.group import ComparisonGroup, Drawing, gather
+from korser.reporting.figures.cross_corpus import draw_cross_corpus
+from korser.reporting.figures.group import ComparisonGroup, Drawing, gather, recorded_metric
 from korser.reporting.figures.style import NothingToDraw, Style, finish, with_hangul
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
@@ -96,7 +98,7 @@ def draw_all(
     Returns
     -------
     list of Figure
-        In the order of ``FIGURES``; searches and probes come last.
+        In the order of ``FIGURES``; cross-corpus matrices, searches and probes come last.
 
     Raises
     ------
@@ -122,6 +124,7 @@ def draw_all(
     for number, group in enumerate(groups, 1):
         several = len(groups) > 1
         figures += _draw_group(group, out, style, f"{number}-" if several else "", f"{group.name}: " if several else "")
+    figures += _draw_matrices(runs, metric, made, out, style)
     figures += _draw_searches(searches, out, style) + _draw_probes(probes, out, style)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / INDEX_FILE, [asdict(figure) for figure in figures])
@@ -136,6 +139,20 @@ def _draw_group(group: ComparisonGroup, out: Path, style: Style, prefix: str, wh
         with style.context(), _log_missing(name):
             for drawing in module.draw(group, style):
                 figures.append(_save(drawing, out, group.notes(drawing.models), style, prefix, where))
+    return figures
+
+
+def _draw_matrices(
+    runs: Sequence[Run], metric: str | None, made: Sequence[dict], out: Path, style: Style
+) -> list[Figure]:
+    figures, groups = [], cross_corpus_groups(runs)
+    for number, own in enumerate(groups.values(), 1):
+        matrix = cross_corpus(own, metric=metric or recorded_metric("cross-corpus matrix", own, made))
+        style = with_hangul(style, [*matrix.models, *matrix.corpora, *matrix.table["classes"]])
+        prefix = f"{number}-" if len(groups) > 1 else ""
+        with style.context():
+            for drawing in draw_cross_corpus(matrix, style):
+                figures.append(_save(drawing, out, matrix.warnings, style, prefix))
     return figures
 
 

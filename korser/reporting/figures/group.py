@@ -29,6 +29,7 @@ __all__ = [
     "Drawing",
     "ParameterValues",
     "gather",
+    "recorded_metric",
 ]
 
 logger = logging.getLogger(__name__)
@@ -182,12 +183,12 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
     groups = studies(tested)
     questions = made[0]["settings"]["questions"] if len(made) == len(groups) == 1 else None
     return [
-        ComparisonGroup(name, compare(own, metric=metric or _recorded_metric(name, own, made), questions=questions))
+        ComparisonGroup(name, compare(own, metric=metric or recorded_metric(name, own, made), questions=questions))
         for name, own in groups.items()
     ]
 
 
-def _recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str:
+def recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str:
     """Return the metric by which a group was compared; ``uar`` if it was not, or (with a warning) by several."""
     names = {run.path.name for run in runs}
     group = (runs[0].info["corpus"], runs[0].info["protocol"])
