@@ -10,6 +10,7 @@
 ``verdict``      verdicts and answers as values
 ``subgroups``    results by group and speaker, calibration
 ``robustness``   results on degraded audio
+``cross_corpus`` models trained on one corpus and tested on others; ``cross_tables``: its tables
 ``warnings``     warnings, and models that cannot be compared
 ``tables``       tables
 ``write``        text, Markdown, LaTeX and CSV files

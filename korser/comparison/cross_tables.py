@@ -12,7 +12,6 @@ from korser.comparison.tables import TEST, column_title, interval_over
 from korser.utils.document import Document
 from korser.utils.files import write_csv, write_text
 from korser.utils.table import Table, difference_cell, metric_cell, p_cell
-from korser.utils.text import sentence
 
 __all__ = ["cross_document", "matrix_table", "write_cross_corpus"]
 
@@ -67,12 +66,12 @@ def _tests_table(result: CrossCorpus, compared: str) -> Table:
         mark = "best" if row["significant"] else ""
         difference = difference_cell(row["difference"], row["low"], row["high"], mark=mark)
         rows.append([*where, difference, p_cell(row["p"]), p_cell(row["p_holm"]), row["n_speakers"], row["n_seeds"]])
-        for note in filter(None, (row["note"], row["reason"])):
+        for note in filter(pd.notna, (row["note"], row["reason"])):
             noted.setdefault(str(note), []).append(f"{pair} on {row['test']}")
     family = "all rows" if of_models else "the pairs of a model and tested corpus"
     notes = [f"{TEST} p (Holm) is corrected over {family}. Bold (best): significant, p (Holm) at most .05."]
     for note, pairs in noted.items():
-        notes.append(sentence(f"{'all pairs' if len(pairs) == len(rows) else '; '.join(pairs)}: {note}"))
+        notes.append(f"{'All pairs' if len(pairs) == len(rows) else '; '.join(pairs)}: {note}.")
     where = ["models", "trained on", "tested on"] if of_models else ["model", "tested on", "trained on"]
     columns = [*where, "difference", "p", "p (Holm)", "speakers", "seeds"]
     title = f"Differences between {compared}, {column_title(result.main, result.metric)}"

@@ -29,6 +29,8 @@ NAMES = ("id", "speaker", "sentence", "session")  # columns whose values mean so
 def adapters_by_name(corpus: Any) -> dict[str, str]:
     """Return ``{name: adapter}`` for the setting ``corpus``: an adapter, a list of them, or names with adapters.
 
+    A mapping has no order in YAML: its corpora are in the order of their names.
+
     Raises
     ------
     UserError
@@ -40,7 +42,7 @@ def adapters_by_name(corpus: Any) -> dict[str, str]:
     {'ravdess': 'ravdess', 'my_corpus': 'my_package.my_corpus'}
     """
     if isinstance(corpus, Mapping):
-        pairs = list(corpus.items())
+        pairs = sorted(corpus.items(), key=str)
     elif isinstance(corpus, (list, tuple)):
         pairs = [(str(adapter).rpartition(".")[2], adapter) for adapter in corpus]
     else:

@@ -73,7 +73,7 @@ def test_common_classes_drop_the_labels_of_others():
 
 
 def test_named_corpora_may_share_an_adapter():
-    corpus = load_corpus({"one": "corpus_a", "two": "corpus_a"}, {"one": "/1", "two": "/2"})
+    corpus = load_corpus({"two": "corpus_a", "one": "corpus_a"}, {"one": "/1", "two": "/2"})
     assert corpus.parts == ("one", "two") and corpus.data["speaker"].nunique() == 2
     assert corpus.classes["emotion"] == ("joy", "anger", "calm") and not corpus.sorted_tasks
     assert load_corpus(["corpus_a"], {"corpus_a": "/1"}).data["id"].iloc[0] == "corpus_a/0"

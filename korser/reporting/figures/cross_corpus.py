@@ -19,9 +19,8 @@ def draw_cross_corpus(result: CrossCorpus, style: Style) -> Iterator[Drawing]:
     """Draw one figure per model: training corpora by tested corpora."""
     for model in result.models:
         table = matrix_table(result, model)
-        title = f"{table.title[0].upper()}{table.title[1:]}"
-        caption = f"{title}: trained on the rows, tested on the columns. {' '.join(table.notes)}"
-        yield Drawing(f"cross-corpus-{model}", title, caption, _draw(result, model, title, style), (model,))
+        caption = f"{table.title}: trained on the rows, tested on the columns. {' '.join(table.notes)}"
+        yield Drawing(f"cross-corpus-{model}", table.title, caption, _draw(result, model, table.title, style), (model,))
 
 
 def _draw(result: CrossCorpus, model: str, title: str, style: Style) -> Figure:
