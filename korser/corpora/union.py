@@ -121,7 +121,7 @@ def unite(parts: Mapping[str, Corpus], *, common_classes: bool = False) -> Corpu
     parts : dict of str to Corpus
         With their label maps applied.
     common_classes : bool
-        Whether to keep only the classes that all corpora with the task have; utterances of another class stay without
+        Whether to keep only the classes that all corpora with the task have; utterances of another class stay, without
         that label.
 
     Raises

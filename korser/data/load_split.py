@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,7 +15,7 @@ from korser.utils.text import plural
 if TYPE_CHECKING:
     from korser.config.hparams import HParams
 
-__all__ = ["CORPUS_SETTINGS", "load_corpus_of", "load_split"]
+__all__ = ["CORPUS_SETTINGS", "keep_labelled", "load_corpus_of", "load_split"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,16 @@ def load_split(hparams: HParams) -> tuple[Corpus, pd.DataFrame]:
     if not hparams["evaluate_test"]:
         manifest = manifest[manifest["split"] != "test"].reset_index(drop=True)
     return corpus, manifest
+
+
+def keep_labelled(corpus: Corpus, manifest: pd.DataFrame, tasks: Iterable[str]) -> pd.DataFrame:
+    """Return the rows of several corpora that have a label of a trained task; all rows of a single corpus.
+
+    Corpora have few classes in common: often most utterances of one have no label, and would fill the batches.
+    """
+    if not corpus.parts:
+        return manifest
+    return manifest[manifest[list(tasks)].notna().any(axis=1)].reset_index(drop=True)
 
 
 def _keep_trained_classes(corpus: Corpus, manifest: pd.DataFrame) -> Corpus:

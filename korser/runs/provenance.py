@@ -32,7 +32,7 @@ from torch import nn
 from korser.config.hparams import HParams
 from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import encoder_configs, weights_digest
-from korser.data.load_split import load_split
+from korser.data.load_split import keep_labelled, load_split
 from korser.data.splits import ATTRIBUTES
 from korser.frontend.base import Frontend
 from korser.frontend.tree import leaves, split_frozen
@@ -273,7 +273,7 @@ def verify_provenance(hparams: HParams, run_dir: Path) -> None:
     require_same_sources(info, hparams.sources, run_dir)
     tasks = [task["name"] for task in info["tasks"]]
     try:
-        manifest = load_split(hparams)[1]
+        manifest = keep_labelled(*load_split(hparams), tasks)
     except UserError as error:
         logger.warning("cannot verify that the data match %s: %s", run_dir, error)
         return

@@ -15,7 +15,7 @@ from torch import nn
 from korser.corpora import LABELS, Corpus
 from korser.data.audio_cache import scan_audio
 from korser.data.bad_recordings import LengthLimits
-from korser.data.load_split import load_split
+from korser.data.load_split import keep_labelled, load_split
 from korser.data.split_checks import check_splits, split_notes
 from korser.data.splits import SPLITS, speaker_independent
 from korser.frontend.base import Frontend
@@ -51,6 +51,8 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     directory = RunDirectory(run_dir)
     directory.path.mkdir(parents=True, exist_ok=True)
     corpus, manifest = load_split(hparams)
+    tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
+    manifest = keep_labelled(corpus, manifest, [task.name for task in tasks])
     columns = ["digest", "samples", "duration"]
     audio = scan_audio(
         manifest["path"].tolist(),
@@ -59,7 +61,6 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
         bad_recordings=directory.bad_recordings_file,
     )
     manifest[columns] = audio[columns].to_numpy()
-    tasks = labelled_tasks(hparams["tasks"], corpus, manifest)
     _check_data(hparams, manifest, tasks)
     info = _run_info(hparams, corpus, manifest, tasks)
     info["signature"] = signature(hparams.text, info)

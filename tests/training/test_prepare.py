@@ -1,5 +1,6 @@
 """Checks of a run's data, before it trains and when it resumes."""
 
+import dataclasses
 import json
 import linecache
 import shutil
@@ -14,7 +15,7 @@ from helpers import Killed, kill_at, run
 
 from korser import UserError, load_hparams, train
 from korser.comparison.compare import compare
-from korser.data.load_split import load_split
+from korser.data.load_split import keep_labelled, load_split
 from korser.inference.predict import load_trained_model
 from korser.runs.load import load_runs
 from korser.training import prepare
@@ -77,6 +78,18 @@ def test_cross_corpus_trains_and_counts_the_classes_of_the_training_corpora(two_
     settings |= {"common_classes": "true"}
     corpus, manifest = load_split(load_hparams(HPARAMS / "mel_stl.yaml", settings))
     assert corpus.classes["emotion"] == ("anger", "joy", "sadness")
+
+
+def test_utterances_of_several_corpora_without_a_label_of_a_trained_task_are_left_out(two_corpora, tiny):
+    label_map = "{a: {emotion: {joy: null}}, b: {emotion: {joy: null, rage: anger}}}"
+    tiny |= {**two_corpora, "label_map": label_map, "n_epochs": "1", "split.valid": "1", "split.test": "2"}
+    single = run(tiny, "mel_stl")
+    assert len(read_csv(single / "manifest.csv")) == 48 - 12
+    assert train(load_hparams(HPARAMS / "mel_stl.yaml", tiny)).run_dir == single  # verified
+    corpus, manifest = load_split(load_hparams(HPARAMS / "mel_mtl.yaml", tiny))
+    assert len(keep_labelled(corpus, manifest, ["emotion", "gender"])) == 48
+    single = dataclasses.replace(corpus, parts=())
+    assert len(keep_labelled(single, manifest, ["emotion"])) == 48  # of a single corpus all stay
 
 
 def test_the_same_recording_in_two_corpora_is_refused(two_corpora, tiny, tmp_path):
