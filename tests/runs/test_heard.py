@@ -94,6 +94,18 @@ def test_searches_are_found_beside_the_settings_or_by_name(search, tiny, tmp_pat
     assert found(copied) == ([], ["unknown_search"])
 
 
+def test_names_of_several_corpora_are_those_of_the_same_folders(search, two_corpora, tiny, tmp_path):
+    for file in search.glob("runs/*/manifest.csv"):
+        write_csv(file, pd.read_csv(file).assign(digest="other"))
+    overrides = {**tiny, **two_corpora, "split.test_speakers": "[a/01, b/2]"}
+    folders = {"a": f"{tmp_path}/a.csv", "b": f"{tmp_path}/b.csv"}
+    about = {"corpus": "a+b", "data": {"data_folder": folders}, "speakers": ["a/01", "b/03"]}
+    write_json(search / "search.json", about)
+    assert heard_by(search, overrides) == ["a/01"]
+    write_json(search / "search.json", {**about, "data": {"data_folder": {**folders, "a": "/another/folder"}}})
+    assert heard_by(search, overrides) == []
+
+
 def test_damaged_records_are_named(search):
     file = search / "runs" / "trial" / "manifest.csv"
     file.write_text("no digests\n")
