@@ -18,6 +18,10 @@ complete example of 60 lines; :mod:`korser.corpora.table` has helpers.
 
 Optional:
 
+- ``ABOUT``, a :class:`korser.corpora.card.CorpusCard`: what ``korser corpora`` lists. Every shipped corpus has one.
+- ``RATINGS = {"valence": (1.0, 5.0)}``: columns of numbers, with the ends of their scale.
+- ``RATERS = {"emotion": ("emotion_rater1", ...)}``: columns with what each rater chose, for tasks that people rated, or
+  ``data.attrs["raters"]`` if their number depends on the folder.
 - ``SYNTHETIC = True``: no human speaks; all tables and figures say so.
 - ``IDENTIFIED_BY_FOLDER = True``: the module reads any corpus, so corpora are identified by their folder, not by the
   module's name, and the same speaker name in two folders does not mean the same person.
@@ -49,7 +53,7 @@ from korser.utils.text import did_you_mean
 
 __all__ = ["LABELS", "Corpus", "corpus_names", "load_corpus"]
 
-NOT_ADAPTERS = ("cells", "columns", "synthetic", "table")  # other modules of this package
+NOT_ADAPTERS = ("card", "cells", "columns", "synthetic", "table")  # other modules of this package
 
 
 @dataclass(frozen=True)
