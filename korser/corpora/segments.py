@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import soundfile
 
 __all__ = ["COLUMNS", "TOLERANCE", "Segment", "check_segments", "is_segmented", "sources"]
 
@@ -87,8 +86,11 @@ class Segment(os.PathLike):
         return None
 
 
-def sources(table: pd.DataFrame) -> list[str | os.PathLike]:
-    """Return what to read for each row: a :class:`Segment`, or the path as it is for a whole recording."""
+def sources(table: pd.DataFrame) -> list[Segment | str]:
+    """Return what to read for each row of a table: a :class:`Segment`, or the path as it is for a whole recording.
+
+    Segments may be in the column ``path`` already.
+    """
     paths = table["path"].tolist()
     if not is_segmented(table):
         return paths
@@ -96,11 +98,13 @@ def sources(table: pd.DataFrame) -> list[str | os.PathLike]:
     for name in COLUMNS:
         numbers = pd.to_numeric(table[name], errors="coerce") if name in table else pd.Series(None, table.index)
         columns.append([None if pd.isna(x) else float(x) for x in numbers])
-    segments = (
-        Segment(path, start or 0.0, end, None if channel is None else int(channel))
-        for path, start, end, channel in zip(paths, *columns)
-    )
-    return [segment if segment.fragment else segment.path for segment in segments]
+    segments = []
+    for path, start, end, channel in zip(paths, *columns):
+        segment = path
+        if not isinstance(path, Segment):
+            segment = Segment(path, start or 0.0, end, None if channel is None else int(channel))
+        segments.append(segment if segment.fragment else segment.path)
+    return segments
 
 
 def is_segmented(table: pd.DataFrame) -> bool:
@@ -149,6 +153,8 @@ def check_segments(data: pd.DataFrame, locate: Callable[..., str]) -> list[str]:
 
 def _header(path: str) -> tuple[float, float]:
     """Return seconds and number of channels that a file states; infinite if unknown, which is seen when it is read."""
+    import soundfile  # here: rarely needed
+
     try:
         info = soundfile.info(path) if os.path.isfile(path) else None
     except (RuntimeError, TypeError, OSError):  # damaged, or without a header

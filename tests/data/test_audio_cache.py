@@ -209,7 +209,7 @@ def test_an_interrupted_scan_keeps_its_complete_shards(tmp_path, paths, monkeypa
     monkeypatch.setattr(audio_cache, "read_segments", lambda files: names.extend(files) or read_segments(files))
     names.clear()
     scan_audio(paths, tmp_path / "cache")
-    assert names == [str(path) for path in paths[4:]]
+    assert names == paths[4:]
 
 
 def test_a_cache_folder_that_cannot_be_written(tmp_path, paths, monkeypatch):
