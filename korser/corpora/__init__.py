@@ -49,7 +49,7 @@ from korser.utils.text import did_you_mean
 
 __all__ = ["LABELS", "Corpus", "corpus_names", "load_corpus"]
 
-NOT_ADAPTERS = ("cells", "columns", "synthetic", "table")  # other modules of this package
+NOT_ADAPTERS = ("cells", "columns", "manifest", "readers", "synthetic", "table")  # other modules of this package
 
 
 @dataclass(frozen=True)
