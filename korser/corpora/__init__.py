@@ -51,7 +51,8 @@ from korser.utils.text import did_you_mean
 
 __all__ = ["LABELS", "Corpus", "corpus_names", "load_corpus"]
 
-NOT_ADAPTERS = ("cells", "columns", "segments", "synthetic", "table")  # other modules of this package
+# other modules of this package
+NOT_ADAPTERS = ("cells", "columns", "manifest", "readers", "segments", "synthetic", "table")
 
 
 @dataclass(frozen=True)

@@ -101,9 +101,10 @@ def sources(table: pd.DataFrame) -> list[Segment | str]:
     segments = []
     for path, start, end, channel in zip(paths, *columns):
         segment = path
-        if not isinstance(path, Segment):
+        if isinstance(path, str):
             segment = Segment(path, start or 0.0, end, None if channel is None else int(channel))
-        segments.append(segment if segment.fragment else segment.path)
+            segment = segment if segment.fragment else path
+        segments.append(segment)
     return segments
 
 

@@ -424,19 +424,44 @@ def test_columns_under_other_names_are_suggested(tmp_path, caplog):
     with pytest.raises(UserError) as error:
         load_corpus("csv", make(tmp_path, "File_Name;Label;Spk\na.wav;joy;1\n"))
     assert str(error.value) == (
-        f"{tmp_path}/manifest.csv has no column 'path' (its columns: File_Name, Label, Spk): rename 'File_Name' to "
-        "'path'; rename 'Spk' to 'speaker'; rename 'Label' to 'emotion'"
+        f"{tmp_path}/manifest.csv has no column 'path' (its columns: File_Name, Label, Spk): add "
+        "--corpus_options='{columns: {path: File_Name, speaker: Spk, emotion: Label}}'"
     )
     assert not caplog.messages
     make(tmp_path, "path,label,speaker_id,화자\na.wav,joy,1,1\n")
     load_corpus("csv", tmp_path)
     assert [message.partition("has no ")[2] for message in caplog.messages] == [
-        "column 'speaker': if 'speaker_id' is that, rename it to 'speaker'",
-        "column 'emotion': if 'label' is that, rename it to 'emotion'",
+        "column 'speaker': if 'speaker_id' is that, add --corpus_options='{columns: {speaker: speaker_id}}'",
+        "column 'emotion': if 'label' is that, add --corpus_options='{columns: {emotion: label}}'",
     ]
     caplog.clear()
     load_corpus("csv", tmp_path, corpus_options={"tasks": ["label"]})  # its own task
     assert len(caplog.messages) == 1
+
+
+def test_columns_can_be_named_by_an_option(tmp_path, caplog):
+    make(tmp_path, "File;Label;emotion;words\na.wav;joy;?;x\nb.wav;anger;?;y\n")
+    named = {"path": "File", "emotion": "Label", "sentence": "words", "text": "words"}
+    corpus = load_corpus("csv", tmp_path, corpus_options={"columns": named})
+    assert corpus.data.columns.tolist() == ["id", "path", "speaker", "emotion", "sentence", "text"]
+    assert corpus.data["emotion"].tolist() == ["joy", "anger"] and corpus.data["text"].tolist() == ["x", "y"]
+    assert not caplog.messages
+    for columns, said in (
+        ({"path": "file"}, r"corpus_options.columns.path=file: .*manifest.csv has no such column .did you mean 'File'"),
+        ({"path": 1}, r"corpus_options.columns=\{'path': 1\}: expected names of columns, \{speaker: spk_id\}"),
+    ):
+        with pytest.raises(UserError, match=said):
+            load_corpus("csv", tmp_path, corpus_options={"columns": columns})
+
+
+def test_tsv_and_files_of_other_formats(tmp_path):
+    make(tmp_path, "")
+    (tmp_path / "manifest.csv").rename(tmp_path / "manifest.tsv")
+    (tmp_path / "manifest.tsv").write_text('path\temotion\na.wav\tjoy, "really"\n')
+    assert load_corpus("csv", tmp_path).data["emotion"].tolist() == ['joy, "really"']
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"x.parquet is not CSV: --corpus=parquet reads .parquet files"):
+        load_corpus("csv", tmp_path / "x.parquet")
 
 
 def test_all_faults_of_a_manifest_are_reported_together(tmp_path):
