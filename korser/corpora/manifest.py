@@ -263,8 +263,8 @@ def _find_wrong_ids(file: Path, ids: pd.Series, row_numbers: Sequence[int | str]
     for copy in ids[ids.duplicated() & (ids != "")].dropna().unique():
         rows = numbers[ids == copy]
         faults.append(
-            f"{file} {_rows(rows)}: id '{copy}' is used {len(rows)} times: ids (without an id column: paths and segments) "
-            "must be unique"
+            f"{file} {_rows(rows)}: id '{copy}' is used {len(rows)} times: ids (without an id column: paths and "
+            "segments) must be unique"
         )
     return faults
 
@@ -311,7 +311,7 @@ def _find_misnamed_segments(file: Path, table: pd.DataFrame) -> list[str]:
             f"{_columns_option(others)}; remove them if each file is read as a whole"
         ]
     length = next((name for name in columns if folded(name) in ("duration", "dur", "length")), None)
-    if found["end"] is None and length:
+    if "end" not in table and length:
         return [f"{file} has 'start' and '{length}', but no 'end': add the column end = start + {length}, in seconds"]
     return []
 

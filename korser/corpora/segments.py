@@ -102,7 +102,8 @@ def sources(table: pd.DataFrame) -> list[Segment | str]:
     for path, start, end, channel in zip(paths, *columns):
         segment = path
         if isinstance(path, str):
-            segment = Segment(path, start or 0.0, end, None if channel is None else int(channel))
+            number = channel if channel is None else int(channel) if channel % 1 == 0 else -1  # which no file has
+            segment = Segment(path, start or 0.0, end, number)
             segment = segment if segment.fragment else path
         segments.append(segment)
     return segments

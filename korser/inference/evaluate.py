@@ -8,15 +8,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from korser.corpora import Corpus, load_corpus
-from korser.corpora.segments import sources
+from korser.corpora.segments import COLUMNS, sources
 from korser.corpora.table import SIMILAR
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits
-from korser.data.split_checks import split_notes
+from korser.data.split_checks import overlapping_segments, split_notes
 from korser.inference.predict import TrainedModel
 from korser.metrics.evaluate import evaluate_predictions
 from korser.runs.heard import pretrained_on_tested
@@ -134,7 +135,11 @@ def _overlap_with_training(trained: TrainedModel, corpus: Corpus, manifest: pd.D
     """Return how many recordings the model was trained or validated on, and a warning about any overlap."""
     seen = trained.directory.manifest()
     seen = seen[seen["split"].isin(["train", "valid"])]
-    n_shared = int(manifest["digest"].isin(seen["digest"]).sum())
+    shared = set(np.flatnonzero(manifest["digest"].isin(seen["digest"])))
+    columns = [name for name in ("path", "speaker", "split", *COLUMNS) if name in manifest or name in seen]
+    tables = [table.reindex(columns=columns).astype(object) for table in (manifest, seen.assign(split="train"))]
+    shared |= {min(rows) for rows in overlapping_segments(pd.concat(tables))}
+    n_shared = len(shared)
     if n_shared:
         text = (
             f"{n_shared} of {len(manifest)} recordings were used in training or validation: the results do not "
