@@ -174,8 +174,8 @@ def make_manifest(
             if task not in labels
         ]
     )
+    raise_faults(_find_misnamed_segments(file, table))
     faults = _find_all_audio(cells, table)
-    faults += _find_misnamed_segments(file, table)
     if "id" not in table:
         table["id"] = [_id_of(source, cells.folder) for source in sources(table)]
     faults += _find_wrong_ids(file, table["id"], numbers)

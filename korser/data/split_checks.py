@@ -188,9 +188,8 @@ def overlapping_segments(data: pd.DataFrame) -> Iterator[tuple[int, int]]:
         return
     segments = [source if isinstance(source, Segment) else Segment(source) for source in sources(data)]
     channel, splits = [segment.channel for segment in segments], data["split"].tolist()
-    speakers = (
-        data["speaker"].where(data["speaker"].notna(), None).tolist() if "speaker" in data else [None] * len(data)
-    )
+    known = data["speaker"].notna() if "speaker" in data else [False] * len(data)
+    speakers = [data["speaker"].iloc[i] if is_known else None for i, is_known in enumerate(known)]
     rows = pd.Series(range(len(data)))
     for _, of_recording in rows.groupby([os.path.realpath(segment.path) for segment in segments], sort=False):
         ordered = sorted(of_recording, key=lambda i: segments[i].start)

@@ -3,10 +3,8 @@ import os
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 
 from korser.config.nodes import plain_value
 from korser.corpora import load_corpus
@@ -485,23 +483,6 @@ def test_all_faults_of_a_manifest_are_reported_together(tmp_path):
     with pytest.raises(UserError) as error:
         load_corpus("csv", tmp_path, corpus_options=options)
     assert len(str(error.value).splitlines()) == 11 and str(error.value).endswith("and 3 more faults")
-
-
-def test_segments_of_recordings_are_refused(tmp_path):
-    make(tmp_path, "")
-    for name in ("a.wav", "b.wav"):
-        soundfile.write(tmp_path / name, np.zeros(16000), 8000)
-    for rows in ("a.wav,0,2.0\nb.wav,,", "a.wav,0,16000\nb.wav,0.0,2000"):
-        (tmp_path / "manifest.csv").write_text(f"path,start,end\n{rows}\n")
-        assert len(load_corpus("csv", tmp_path).data) == 2
-    for header, rows in [
-        ("path,id,Start_Time,end_time", "a.wav,x,0,1\na.wav,y,1,2\nb.wav,z,0,2"),
-        ("path,id,onset", "b.wav,x,0\na.wav,y,1"),
-        ("path,id,start,end", "b.wav,x,0,2\na.wav,y,0:00,0:01"),
-    ]:
-        (tmp_path / "manifest.csv").write_text(f"{header}\n{rows}\n")
-        with pytest.raises(UserError, match=r"rows? (2, )?3: parts of recordings by '(Start_Time|onset|start)'"):
-            load_corpus("csv", tmp_path)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared speech data")
