@@ -1,12 +1,12 @@
 """Any corpus in the form of an audio folder of the library ``datasets`` of Hugging Face.
 
-``data_folder`` has ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet`` (of one kind, also one per folder), whose
-column ``file_name`` is relative to it; or, without metadata, folders named as the emotions. Folders called ``train``,
-``validation`` or ``test`` are the split. The column ``label`` is the emotion; where its classes are numbers, their names
-are taken from the Parquet file or from README.md.
+``data_folder`` has ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet`` (of one kind, also one per folder),
+whose column ``file_name`` is relative to it; or, without metadata, folders named as the emotions. Folders called
+``train``, ``validation`` or ``test`` are the split. The column ``label`` is the emotion; where its classes are numbers,
+their names are taken from the Parquet file or from README.md.
 
-Options are those of :mod:`korser.corpora.manifest`. Sets with the audio inside (Parquet files, ``save_to_disk``) have to
-be written to files first.
+Options are those of :mod:`korser.corpora.manifest`. Sets with the audio inside (Parquet files, ``save_to_disk``) have
+to be written to files first.
 """
 
 from __future__ import annotations
@@ -125,7 +125,5 @@ def _names_in_readme(file: Path) -> dict[str, list[str]]:
     except yaml.YAMLError:
         return {}
     infos = about.get("dataset_info") if isinstance(about, dict) else None
-    infos = infos if isinstance(infos, list) else [infos]
-    return next(
-        (names for info in infos if isinstance(info, dict) and (names := class_names(info.get("features")))), {}
-    )
+    infos = [info for info in (infos if isinstance(infos, list) else [infos]) if isinstance(info, dict)]
+    return next(filter(None, (class_names(info.get("features")) for info in infos)), {})

@@ -1,9 +1,9 @@
 """Any corpus described by a CSV or TSV manifest.
 
-``data_folder`` is the file, or a folder with ``manifest.csv`` or ``manifest.tsv``. The encoding (UTF-8, UTF-16, or CP949 and CP1252, in
-which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab, bar) are detected;
-the option ``encoding`` states another one, such as cp1250, and a first line ``sep=;`` is honoured. Columns are in any
-order; all but ``path`` are optional. An empty cell, one missing at the end of a row, and what programs write for
+``data_folder`` is the file, or a folder with ``manifest.csv`` or ``manifest.tsv``. The encoding (UTF-8, UTF-16, or
+CP949 and CP1252, in which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab,
+bar) are detected; the option ``encoding`` states another one, such as cp1250, and a first line ``sep=;`` is honoured.
+Columns are in any order; all but ``path`` are optional. An empty cell, one missing at the end of a row, and what programs write for
 unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown. Invisible characters are removed, and of speakers,
 labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`). An apostrophe before a formula (``'=1+1``), by which
 spreadsheets and korser write it as text, does not count. Column names are case-insensitive, except ``id``, ``age`` and
@@ -19,6 +19,7 @@ further columns that are not tasks:
 ``split``      train, valid or test, for the protocol ``manifest``
 ``fold``       for the protocol ``manifest`` without ``split``
 ``age``        years, for results by group
+``start``      of a segment of the file, with ``end`` and ``channel`` (:mod:`korser.corpora.segments`)
 =============  ============================================================================================
 
 Further columns are kept; name them in the option ``tasks`` to learn them, and columns under other names in the option

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import soundfile
 
 from korser.corpora.cells import clean_cell, identify
 from korser.corpora.columns import SEGMENT_COLUMNS, folded, renames
+from korser.corpora.segments import COLUMNS, Segment, sources
 from korser.corpora.table import LABELS
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean, is_missing, shorten
@@ -36,7 +36,8 @@ __all__ = ["ANY_CASE", "Cells", "find_manifest", "join_cells", "make_manifest", 
 
 logger = logging.getLogger(__name__)
 
-ANY_CASE = ("path", "speaker", *LABELS, "split", "fold")  # case-insensitive, like tasks; an `ID` may be another number
+# case-insensitive, like tasks; an `ID` may be another number
+ANY_CASE = ("path", "speaker", *LABELS, "split", "fold", *COLUMNS)
 
 
 @dataclass
@@ -177,9 +178,9 @@ def make_manifest(
         ]
     )
     faults = _find_all_audio(cells, table)
-    faults += _find_segments(file, table, numbers)
+    faults += _find_misnamed_segments(file, table)
     if "id" not in table:
-        table["id"] = [_id_of(path, cells.folder) for path in table["path"]]
+        table["id"] = [_id_of(source, cells.folder) for source in sources(table)]
     faults += _find_wrong_ids(file, table["id"], numbers)
     if "speaker" not in table:
         table["speaker"] = None
@@ -252,8 +253,8 @@ def _columns_option(found: Mapping[str, str]) -> str:
     return f"add --corpus_options='{{columns: {{{pairs}}}}}'" if pairs else ""
 
 
-def _id_of(path: str | None, folder: Path) -> str:
-    name = os.path.splitext(os.path.relpath(path, folder))[0] if path else ""
+def _id_of(source: str | Segment | None, folder: Path) -> str:
+    name = os.path.splitext(os.path.relpath(source, folder))[0] + getattr(source, "fragment", "") if source else ""
     return clean_cell(name) or name
 
 
@@ -265,8 +266,8 @@ def _find_wrong_ids(file: Path, ids: pd.Series, row_numbers: Sequence[int | str]
     for copy in ids[ids.duplicated() & (ids != "")].dropna().unique():
         rows = numbers[ids == copy]
         faults.append(
-            f"{file} {row_names(rows)}: id '{copy}' is used {len(rows)} times: ids (without an id column: paths) must be "
-            "unique"
+            f"{file} {row_names(rows)}: id '{copy}' is used {len(rows)} times: ids (without an id column: paths and "
+            "segments) must be unique"
         )
     return faults
 
@@ -298,42 +299,25 @@ def _find_all_audio(cells: Cells, table: pd.DataFrame) -> list[str]:
     return faults
 
 
-def _find_segments(file: Path, table: pd.DataFrame, row_numbers: Sequence[int | str]) -> list[str]:
-    """Return a fault if columns mark parts of recordings, which would be read as a whole."""
-    columns = {
-        side: next((name for name in table.columns if folded(name) in names.split()), None)
+def _find_misnamed_segments(file: Path, table: pd.DataFrame) -> list[str]:
+    """Return a fault if other columns than start and end seem to say where parts of recordings begin and end."""
+    columns = [name for name in table.columns if table[name].notna().any()]
+    found = {
+        side: side if side in columns else next((name for name in columns if folded(name) in names.split()), None)
         for side, names in SEGMENT_COLUMNS.items()
     }
-    if columns["start"] is None:
+    if found["start"] is None:
         return []
-    ends = [None] * len(table) if columns["end"] is None else table[columns["end"]]
-    parts = [
-        row
-        for row, path, start, end in zip(row_numbers, table["path"], table[columns["start"]], ends)
-        if path is not None and os.path.isfile(path) and not _is_whole(path, start, end)
-    ]
-    if not parts:
-        return []
-    names = " and ".join(f"'{name}'" for name in columns.values() if name)
-    return [
-        f"{file} {row_names(parts)}: parts of recordings by {names}, but korser reads whole files: cut them into files "
-        "of their own, or remove what marks them"
-    ]
-
-
-def _is_whole(path: str, start: str | None, end: str | None) -> bool:
-    """Return whether a start and an end, in seconds, milliseconds or samples, include a whole recording."""
-    try:
-        start, end = float(start or 0), None if end is None else float(end)
-    except ValueError:
-        return end is None  # one column of text marks nothing
-    if start != 0 or end is None:
-        return start == 0
-    try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError:
-        return False
-    return any(abs(end - whole) <= 0.02 * whole for whole in (info.duration, 1000 * info.duration, info.frames))
+    others = {side: name for side, name in found.items() if name not in (None, side)}
+    if others:
+        return [
+            f"{file}: {' and '.join(map(repr, others.values()))} may mark parts of recordings: if these are seconds, "
+            f"{_columns_option(others)}; remove them if each file is read as a whole"
+        ]
+    length = next((name for name in columns if folded(name) in ("duration", "dur", "length")), None)
+    if found["end"] is None and length:
+        return [f"{file} has 'start' and '{length}', but no 'end': add the column end = start + {length}, in seconds"]
+    return []
 
 
 def _find_audio(folder: Path, path: str, listings: dict[Path, dict[str, str]]) -> Path:

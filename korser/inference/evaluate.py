@@ -12,6 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from korser.corpora import Corpus, load_corpus
+from korser.corpora.segments import sources
 from korser.corpora.table import SIMILAR
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits
@@ -72,8 +73,8 @@ def evaluate_corpus(
     rows = list(manifest.itertuples())
     audio = AudioStore(cache_folder)
     probabilities = {
-        row.id: trained.probabilities(audio.waveform(row.path, row.digest))
-        for row in tqdm(rows, desc="predict", dynamic_ncols=True)
+        row.id: trained.probabilities(audio.waveform(source, row.digest))
+        for row, source in zip(tqdm(rows, desc="predict", dynamic_ncols=True), sources(manifest))
     }
     table = predictions_table(manifest, trained.tasks, probabilities)
     metrics = evaluate_predictions(table, trained.tasks)
@@ -119,7 +120,7 @@ def _test_manifest(
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
     columns = ["digest", "samples", "duration"]
     audio = scan_audio(
-        manifest["path"].tolist(),
+        sources(manifest),
         cache_folder,
         limits=LengthLimits(trained.min_length),  # longer ones are divided
         bad_recordings=bad_recordings,

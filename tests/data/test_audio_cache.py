@@ -10,7 +10,7 @@ import torch
 from test_audio import bad_files, tone, write
 
 from korser.data import audio_cache
-from korser.data.audio import audio_digest, read_audio, read_recording
+from korser.data.audio import audio_digest, read_audio, read_segments
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.bad_recordings import LengthLimits
 from korser.data.split_checks import check_splits
@@ -48,7 +48,7 @@ def decoded(monkeypatch):
     """Names of the files that are decoded from now on."""
     names = []
     monkeypatch.setattr(
-        audio_cache, "read_recording", lambda path: names.append(os.path.basename(path)) or read_recording(path)
+        audio_cache, "read_segments", lambda given: names.append(os.path.basename(given[0])) or read_segments(given)
     )
     return names
 
@@ -194,22 +194,22 @@ def test_an_interrupted_scan_keeps_its_complete_shards(tmp_path, paths, monkeypa
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     names = []
 
-    def interrupted(path):
+    def interrupted(files):
         if len(names) == 5:
             raise KeyboardInterrupt
-        names.append(path)
-        return read_recording(path)
+        names.extend(files)
+        return read_segments(files)
 
     with monkeypatch.context() as patch:
-        patch.setattr(audio_cache, "read_recording", interrupted)
+        patch.setattr(audio_cache, "read_segments", interrupted)
         with pytest.raises(KeyboardInterrupt):
             scan_audio(paths, tmp_path / "cache")
     kept = [path for path in paths if AudioStore(tmp_path / "cache").store.has(audio_digest(read_audio(path)))]
     assert kept == paths[:4]
-    monkeypatch.setattr(audio_cache, "read_recording", lambda path: names.append(path) or read_recording(path))
+    monkeypatch.setattr(audio_cache, "read_segments", lambda files: names.extend(files) or read_segments(files))
     names.clear()
     scan_audio(paths, tmp_path / "cache")
-    assert names == [str(path) for path in paths[4:]]
+    assert names == paths[4:]
 
 
 def test_a_cache_folder_that_cannot_be_written(tmp_path, paths, monkeypatch):
