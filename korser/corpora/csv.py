@@ -3,11 +3,11 @@
 ``data_folder`` is the file, or a folder with ``manifest.csv`` or ``manifest.tsv``. The encoding (UTF-8, UTF-16, or
 CP949 and CP1252, in which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab,
 bar) are detected; the option ``encoding`` states another one, such as cp1250, and a first line ``sep=;`` is honoured.
-Columns are in any order; all but ``path`` are optional. An empty cell, one missing at the end of a row, and what programs write for
-unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown. Invisible characters are removed, and of speakers,
-labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`). An apostrophe before a formula (``'=1+1``), by which
-spreadsheets and korser write it as text, does not count. Column names are case-insensitive, except ``id``, ``age`` and
-further columns that are not tasks:
+Columns are in any order; all but ``path`` are optional. An empty cell, one missing at the end of a row, and what
+programs write for unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown. Invisible characters are removed,
+and of speakers, labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`). An apostrophe before a formula
+(``'=1+1``), by which spreadsheets and korser write it as text, does not count. Column names are case-insensitive,
+except ``id``, ``age`` and further columns that are not tasks:
 
 =============  ============================================================================================
 ``path``       audio file, absolute or relative to the file's folder; Hangul composed (NFC) or not (NFD)

@@ -33,7 +33,7 @@ from korser.corpora.readers import read_json_file, read_json_lines
 from korser.corpora.table import LABELS
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean, natural_order, shorten
+from korser.utils.text import did_you_mean, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +42,8 @@ IDENTIFIED_BY_FOLDER = True
 LAYOUT = "a folder of EmoBox, such as EmoBox/data/iemocap with iemocap.jsonl, or a .jsonl file in it"
 USUAL = {"emotion": "emo", "start": "start_time", "end": "end_time"}
 HINT = "its folder downloads/<dataset> is elsewhere: state it by --corpus_options='{audio_folder: ...}'"
-UNUSED = (
-    "key",
-    "wav",
-    "dataset",
-    "type",
-    "sample_rate",
-    "num_frame",
-    "task",
-    "length",
-    "channel",
-)  # 1 or 3: no position
+# of the file or of all rows (a channel is 1, or 3 in MELD, and no position)
+UNUSED = ("key", "wav", "dataset", "type", "sample_rate", "num_frame", "task", "length", "channel")
 NO_SPEAKERS = ("mesd", "mer2023", "resd")  # Female, Male and Child; one per file
 SPLITS = ("train", "valid", "test")
 
@@ -114,7 +105,9 @@ def _find_lists(folder: Path, fold: int | str | None) -> dict[Path, dict[str, st
             raise UserError(f"corpus_options.fold={fold}: {folder} has no fold_{fold}{did_you_mean(fold, folds)}")
         lists = {_list_of(folds[str(fold)], split): {"split": split} for split in SPLITS}
     elif folds:
-        lists = {_list_of(folds[name], "test"): {"fold": name} for name in sorted(folds, key=natural_order)}
+        lists = {
+            _list_of(folds[name], "test"): {"fold": name} for name in sorted(folds, key=lambda name: (len(name), name))
+        }
     else:
         lists = {folder / f"{folder.name}.jsonl": {}}
     found = {file: cells for file, cells in lists.items() if file is not None and file.exists()}

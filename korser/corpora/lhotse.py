@@ -3,8 +3,8 @@
 ``data_folder`` is a file of cuts, or a folder with files of cuts (``*cuts*``), or else with pairs of ``*recordings*``
 and ``*supervisions*`` files (``.jsonl``, ``.jsonl.gz`` or ``.json``); train, dev or test in a file's name is the split.
 Every supervision is an utterance: its ``id``, ``speaker``, ``gender``, ``text``, ``language``, its place in the
-recording, and what stands in ``custom``, such as ``emotion``, or in ``custom`` of its cut. Of a cut without supervisions
-only its own ``custom`` is known.
+recording, and what stands in ``custom``, such as ``emotion``, or in ``custom`` of its cut. Of a cut without
+supervisions only its own ``custom`` is known.
 
 Relative paths of recordings start from the option ``audio_folder`` (for lhotse: where it was run), by default the
 manifest's folder. The other options are those of :mod:`korser.corpora.manifest`. Read without the library, which would
@@ -60,8 +60,8 @@ def _read_cuts(file: Path, start: Path) -> Cells:
         row = f"{file} row {number}"
         if cut.get("type", "MonoCut") not in ("MonoCut", "Cut") or "recording" not in cut:
             raise UserError(
-                f"{row}: expected a MonoCut of a recording, not {cut.get('type', 'this')}: write the audio of such cuts "
-                "to files (cuts.save_audios)"
+                f"{row}: expected a MonoCut of a recording, not {cut.get('type', 'this')}: write the audio of such "
+                "cuts to files (cuts.save_audios)"
             )
         own = {"id": cut["id"], "start": 0, "duration": cut["duration"], "channel": cut.get("channel")}
         for supervision in cut.get("supervisions") or [own]:

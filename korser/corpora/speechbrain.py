@@ -1,8 +1,8 @@
 """Any corpus described by a JSON or CSV manifest of SpeechBrain.
 
 ``data_folder`` is a file, or a folder with one per split (``train.json``, ``valid.json``, ``test.json``, or ``.csv``),
-whose names are the split. The key of a JSON entry or the column ``ID`` is the id, ``wav`` the audio file, ``spk_id`` the
-speaker, and ``emo`` the emotion; other names are given by the option ``columns`` (:mod:`korser.corpora.manifest`).
+whose names are the split. The key of a JSON entry or the column ``ID`` is the id, ``wav`` the audio file, ``spk_id``
+the speaker, and ``emo`` the emotion; other names are given by the option ``columns`` (:mod:`korser.corpora.manifest`).
 ``start`` and ``stop`` count samples, also in ``{"file": ..., "start": ..., "stop": ...}``.
 
 Placeholders of paths, ``{data_root}`` in JSON and ``$data_root`` in CSV, and relative paths mean the option
