@@ -8,7 +8,8 @@ supervisions only its own ``custom`` is known.
 
 Relative paths of recordings start from the option ``audio_folder`` (for lhotse: where it was run), by default the
 manifest's folder. The other options are those of :mod:`korser.corpora.manifest`. Read without the library, which would
-run commands. Refused: mixed, padded and multi-channel cuts, recordings that are not files, and augmented ones.
+run commands. Refused: mixed and padded cuts, supervisions of some of several channels, recordings that are not files,
+and augmented ones.
 """
 
 from __future__ import annotations
@@ -58,12 +59,10 @@ def _read_cuts(file: Path, start: Path) -> Cells:
     rows = []
     for number, cut in _read(file, "cuts"):
         row = f"{file} row {number}"
-        if cut.get("type", "MonoCut") not in ("MonoCut", "Cut") or "recording" not in cut:
-            raise UserError(
-                f"{row}: expected a MonoCut of a recording, not {cut.get('type', 'this')}: write the audio of such "
-                "cuts to files (cuts.save_audios)"
-            )
-        own = {"id": cut["id"], "start": 0, "duration": cut["duration"], "channel": cut.get("channel")}
+        kind = cut.get("type", "MonoCut") if "recording" in cut or "tracks" in cut else "cut without a recording"
+        if kind not in ("MonoCut", "MultiCut", "Cut"):
+            raise UserError(f"{row}: a {kind}: write the audio of such cuts to files (cuts.save_audios)")
+        own = {"id": cut["id"], "start": 0, "duration": cut.get("duration"), "channel": cut.get("channel")}
         for supervision in cut.get("supervisions") or [own]:
             with _as_expected(row):
                 inside = {**supervision, "custom": {**(cut.get("custom") or {}), **(supervision.get("custom") or {})}}
@@ -101,7 +100,7 @@ def _read(file: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     else:
         raise UserError(f"{file}: expected {LAYOUT}; convert others by: lhotse copy {file.name} {file.stem}.jsonl.gz")
     needed = {
-        "cuts": ("id", "start", "duration"),
+        "cuts": ("id",),
         "recordings": ("id", "sources"),
         "supervisions": ("id", "recording_id", "start", "duration"),
     }[what]
