@@ -113,6 +113,9 @@ def _find_lists(folder: Path, fold: int | str | None) -> dict[Path, dict[str, st
     found = {file: cells for file, cells in lists.items() if file is not None and file.exists()}
     if not found:
         raise UserError(f"data_folder={folder}: expected {LAYOUT}")
+    missing = {"train", "test"} - {cells["split"] for cells in found.values()} if fold is not None else ()
+    if missing:
+        raise UserError(f"{folder / f'fold_{fold}'} has no list of its {' and '.join(sorted(missing))} split (.jsonl)")
     return found
 
 

@@ -87,6 +87,8 @@ def test_a_fold_as_split(iemocap):
     assert len(data) == 4 and "fold" not in data
     with pytest.raises(UserError, match=r"corpus_options.fold=3: .*iemocap has no fold_3 .known: .*10"):
         load_corpus("emobox", iemocap, corpus_options={"fold": 3})
+    with pytest.raises(UserError, match="fold_10 has no list of its train split"):
+        load_corpus("emobox", iemocap, corpus_options={"fold": 10})
     with pytest.raises(UserError, match="corpus_options.labels=raw: expected mapped or own"):
         load_corpus("emobox", iemocap, corpus_options={"labels": "raw"})
     file = iemocap / "fold_1/iemocap_train_fold_1.jsonl"
