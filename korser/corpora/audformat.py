@@ -34,7 +34,7 @@ from korser.utils.text import first_line
 TASKS = dict.fromkeys(LABELS, ())
 IDENTIFIED_BY_FOLDER = True
 LAYOUT = "a folder of audformat with db.yaml"
-INDEX = ("file", "start", "end")
+NOT_ADDED = ("start", "end", "duration")  # of a joined table: they are those of whole files
 
 
 def prepare(
@@ -151,7 +151,7 @@ class _Database:
         if not isinstance(labels, dict):
             return {}
         return {
-            identify(label): {key: to_text(value) for key, value in about.items()}
+            identify(label): {key: to_text(x) for key, x in about.items() if not isinstance(x, (dict, list))}
             for label, about in labels.items()
             if isinstance(about, dict)
         }
@@ -173,7 +173,7 @@ class _Database:
 
 def _add_columns(cells: Cells, other: Cells) -> None:
     """Add the columns of a table of whole files that a table does not have, in place."""
-    new = [name for name in other.header if name not in (*cells.header, *INDEX)]
+    new = [name for name in other.header if name not in (*cells.header, *NOT_ADDED)]
     rows = {row["file"]: row for row in (dict(zip(other.header, row)) for row in other.rows)}
     position = cells.header.index("file")
     cells.header += new

@@ -161,9 +161,9 @@ def make_manifest(
     if cells.faults and not cells.rows:
         raise_faults(cells.faults)
     wanted = [name for name in (*ANY_CASE, *(tasks or ()), *classes) if isinstance(name, str)]
-    positions = _name_columns(cells, wanted, columns or {}, usual or {})
     if not cells.rows:
         raise UserError(f"{file} has no rows")
+    positions = _name_columns(cells, wanted, columns or {}, usual or {})
     table = pd.DataFrame({name: [row[i] for row in cells.rows] for name, i in positions.items()}, dtype=object)
     for name, other in renames(table.columns, used=wanted).items():
         logger.warning("%s has no column '%s': if '%s' is that, %s", file, name, other, _columns_option({name: other}))
