@@ -1,13 +1,13 @@
 """Any corpus described by a CSV or TSV manifest.
 
-``data_folder`` is the file, or a folder with ``manifest.csv`` or ``manifest.tsv``. The encoding (UTF-8, UTF-16, or CP949 and CP1252, in
-which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab, bar) are detected;
-the option ``encoding`` states another one, such as cp1250, and a first line ``sep=;`` is honoured. Columns are in any
-order; all but ``path`` are optional. An empty cell, one missing at the end of a row, and what programs write for
-unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown. Invisible characters are removed, and of speakers,
-labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`). An apostrophe before a formula (``'=1+1``), by which
-spreadsheets and korser write it as text, does not count. Column names are case-insensitive, except ``id``, ``age`` and
-further columns that are not tasks:
+``data_folder`` is the file, or a folder with ``manifest.csv`` or ``manifest.tsv``. The encoding (UTF-8, UTF-16, or
+CP949 and CP1252, in which Excel saves Korean and languages of western Europe) and the separator (comma, semicolon, tab,
+bar) are detected; the option ``encoding`` states another one, such as cp1250, and a first line ``sep=;`` is honoured.
+Columns are in any order; all but ``path`` are optional. An empty cell, one missing at the end of a row, and what
+programs write for unknown values (``nan``, ``None``, ``NULL``, ``N/A``) mean unknown. Invisible characters are removed,
+and of speakers, labels and folds ``1.0`` is ``1`` (:mod:`korser.corpora.cells`). An apostrophe before a formula
+(``'=1+1``), by which spreadsheets and korser write it as text, does not count. Column names are case-insensitive,
+except ``id``, ``age`` and further columns that are not tasks:
 
 =============  ============================================================================================
 ``path``       audio file, absolute or relative to the file's folder; Hangul composed (NFC) or not (NFD)
@@ -50,6 +50,7 @@ from korser.utils.files import unescape_formula
 
 TASKS = dict.fromkeys(LABELS, ())  # as far as the CSV has them, with the classes that it has
 IDENTIFIED_BY_FOLDER = True
+LAYOUT = "a CSV manifest or a folder with manifest.csv"
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 OTHER_FORMATS = {  # by suffix, the adapters that read files which are not CSV
     ".parquet": "parquet",
@@ -81,21 +82,24 @@ def prepare(
     """
     if not (encoding is None or isinstance(encoding, str)):
         raise UserError(f"corpus_options.encoding={encoding!r}: expected the name of an encoding, such as cp1250")
-    file = find_manifest(data_folder, ("manifest.csv", "manifest.tsv"), "a CSV manifest")
+    file = find_manifest(data_folder, LAYOUT, "manifest.csv", "manifest.tsv")
     if file.suffix in OTHER_FORMATS:
         raise UserError(f"{file} is not CSV: --corpus={OTHER_FORMATS[file.suffix]} reads {file.suffix} files")
     return make_manifest(read_csv_cells(file, encoding), tasks=tasks, classes=classes, columns=columns)
 
 
-def read_csv_cells(file: Path, encoding: str | None = None) -> Cells:
-    """Read a CSV file; rows have the numbers that a spreadsheet counts (the header is row 1)."""
+def read_csv_cells(file: Path, encoding: str | None = None, *, blanks: bool = True) -> Cells:
+    """Read a CSV file; rows have the numbers that a spreadsheet counts (the header is row 1).
+
+    Without ``blanks``, those before a quotation mark do not belong to the cell.
+    """
     text = read_text(file, encoding, "--corpus_options='{encoding: cp1250}'")
     stated = re.match(r'"?sep=([^\w"\n])"?\n', text, re.IGNORECASE)
     if stated:
         separator, text = stated[1], text[stated.end() :]  # Excel does not count this line
     else:
         separator = _detect_separator(text)
-    header, *records = _parse(file, text, separator)
+    header, *records = _parse(file, text, separator, blanks)
     header = [_clean(name) or "" for name in header]
     if not any(header):
         raise UserError(f"{file} is not a CSV table: the first line is empty")
@@ -130,10 +134,10 @@ def _detect_separator(text: str) -> str:
     return max(SEPARATORS, key=header.count)
 
 
-def _parse(file: Path, text: str, separator: str) -> list[list[str]]:
+def _parse(file: Path, text: str, separator: str, blanks: bool) -> list[list[str]]:
     limit = csv.field_size_limit(len(text) + len("\nend"))  # an unclosed quotation reaches to the end
     try:
-        *records, end = csv.reader(io.StringIO(f"{text}\nend"), delimiter=separator)
+        *records, end = csv.reader(io.StringIO(f"{text}\nend"), delimiter=separator, skipinitialspace=not blanks)
     except csv.Error as error:
         raise UserError(f"{file} is not a CSV table: {error}") from error
     finally:

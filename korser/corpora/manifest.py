@@ -32,7 +32,7 @@ from korser.corpora.table import LABELS
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean, is_missing, shorten
 
-__all__ = ["ANY_CASE", "Cells", "find_manifest", "join_cells", "make_manifest", "option_folder", "to_text"]
+__all__ = ["ANY_CASE", "Cells", "find_manifest", "join_cells", "make_manifest", "option_folder", "row_names", "to_text"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,17 +86,20 @@ class Cells:
         return cls(file, folder, header, rows, list(numbers or range(1, len(rows) + 1)), **others)
 
 
-def join_cells(parts: Sequence[Cells], file: Path) -> Cells:
-    """Return the rows of several files, named by their numbers and the paths of the files relative to ``file``."""
+def join_cells(parts: Sequence[Cells], folder: Path, splits: Sequence[str | None] | None = None) -> Cells:
+    """Return the rows of several files below a folder, with the split of each file unless they have that column.
+
+    Messages name a row by its number and file. A single file is returned as it is.
+    """
     if len(parts) == 1:
         return parts[0]
-    header = list(dict.fromkeys(name for part in parts for name in part.header))
+    header = list(dict.fromkeys([*(name for part in parts for name in part.header), *(["split"] if splits else [])]))
     rows, numbers = [], []
-    for part in parts:
-        rows += [[dict(zip(part.header, row)).get(name) for name in header] for row in part.rows]
-        numbers += [f"{number} of {os.path.relpath(part.file, file)}" for number in part.numbers]
+    for part, split in zip(parts, splits or [None] * len(parts)):
+        rows += [[{"split": split, **dict(zip(part.header, row))}.get(name) for name in header] for row in part.rows]
+        numbers += [f"{number} of {os.path.relpath(part.file, folder)}" for number in part.numbers]
     faults = [fault for part in parts for fault in part.faults]
-    return Cells(file, parts[0].folder, header, rows, numbers, faults, parts[0].hint)
+    return Cells(folder, parts[0].folder, header, rows, numbers, faults, parts[0].hint)
 
 
 def to_text(value: Any) -> str | None:
@@ -116,13 +119,13 @@ def to_text(value: Any) -> str | None:
     return str(value.total_seconds() if isinstance(value, datetime.timedelta) else value)
 
 
-def find_manifest(data_folder: str | Path, names: Sequence[str], what: str) -> Path:
-    """Return the absolute path of a manifest, which is ``data_folder`` or the first of ``names`` in it."""
+def find_manifest(data_folder: str | Path, layout: str, *names: str) -> Path:
+    """Return the absolute path of a manifest: ``data_folder`` or, if that is a folder, the first of ``names`` in it."""
     file = Path(os.path.expanduser(data_folder)).resolve() if data_folder else None
-    if file is not None and file.is_dir():
-        file = next((file / name for name in names if (file / name).exists()), file / names[0])
+    if file is not None and file.is_dir() and names:
+        file = next((file / name for name in names if (file / name).exists()), None)
     if file is None or not file.exists():
-        raise UserError(f"data_folder={data_folder}: expected {what} or a folder with {names[0]}")
+        raise UserError(f"data_folder={data_folder}: expected {layout}")
     return file
 
 
@@ -158,9 +161,9 @@ def make_manifest(
     if cells.faults and not cells.rows:
         raise_faults(cells.faults)
     wanted = [name for name in (*ANY_CASE, *(tasks or ()), *classes) if isinstance(name, str)]
-    positions = _name_columns(cells, wanted, columns or {}, usual or {})
     if not cells.rows:
         raise UserError(f"{file} has no rows")
+    positions = _name_columns(cells, wanted, columns or {}, usual or {})
     table = pd.DataFrame({name: [row[i] for row in cells.rows] for name, i in positions.items()}, dtype=object)
     for name, other in renames(table.columns, used=wanted).items():
         logger.warning("%s has no column '%s': if '%s' is that, %s", file, name, other, _columns_option({name: other}))
@@ -259,17 +262,18 @@ def _find_wrong_ids(file: Path, ids: pd.Series, row_numbers: Sequence[int | str]
     numbers = pd.Series(row_numbers, index=ids.index)
     faults = []
     if ids.isna().any():
-        faults.append(f"{file} {_rows(numbers[ids.isna()])}: the id is empty: fill it, or remove the column")
+        faults.append(f"{file} {row_names(numbers[ids.isna()])}: the id is empty: fill it, or remove the column")
     for copy in ids[ids.duplicated() & (ids != "")].dropna().unique():
         rows = numbers[ids == copy]
         faults.append(
-            f"{file} {_rows(rows)}: id '{copy}' is used {len(rows)} times: ids (without an id column: paths and "
+            f"{file} {row_names(rows)}: id '{copy}' is used {len(rows)} times: ids (without an id column: paths and "
             "segments) must be unique"
         )
     return faults
 
 
-def _rows(numbers: Sequence[int | str]) -> str:
+def row_names(numbers: Sequence[int | str]) -> str:
+    """Return the numbers of rows as a message names them."""
     return f"row{'' if len(numbers) == 1 else 's'} {shorten(numbers, 5)}"
 
 
@@ -286,12 +290,12 @@ def _find_all_audio(cells: Cells, table: pd.DataFrame) -> list[str]:
             missing.setdefault(reason, []).append((row, path))
         found.append(audio)
     table["path"] = pd.Series(found, index=table.index, dtype=object)
-    faults = [f"{file} {_rows(empty)}: the path is empty"] if empty else []
+    faults = [f"{file} {row_names(empty)}: the path is empty"] if empty else []
     for reason, rows in missing.items():
         more = f" ({len(rows)} of {len(found)} files)" if len(rows) > 1 else ""
         paths = shorten(path for _, path in rows)
         hint = f"; {cells.hint}" if cells.hint else ""
-        faults.append(f"{file} {_rows([row for row, _ in rows])}: {reason}: {paths} in {folder}{more}{hint}")
+        faults.append(f"{file} {row_names([row for row, _ in rows])}: {reason}: {paths} in {folder}{more}{hint}")
     return faults
 
 

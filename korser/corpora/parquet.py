@@ -18,6 +18,7 @@ from korser.corpora.table import LABELS
 
 TASKS = dict.fromkeys(LABELS, ())
 IDENTIFIED_BY_FOLDER = True
+LAYOUT = "a Parquet manifest or a folder with manifest.parquet"
 
 
 def prepare(
@@ -27,5 +28,5 @@ def prepare(
     columns: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
-    file = find_manifest(data_folder, ("manifest.parquet",), "a Parquet manifest")
+    file = find_manifest(data_folder, LAYOUT, "manifest.parquet")
     return make_manifest(read_parquet_cells(file, file.parent), tasks=tasks, classes=classes, columns=columns)

@@ -12,7 +12,7 @@ from typing import Any
 
 from korser.corpora.manifest import Cells, to_text
 from korser.utils.errors import UserError
-from korser.utils.files import LARGEST, read_bytes
+from korser.utils.files import LARGEST, read_bytes, require_regular
 from korser.utils.text import first_line, shorten
 
 __all__ = ["class_names", "decode_classes", "read_json_file", "read_json_lines", "read_parquet_cells", "split_in_name"]
@@ -96,6 +96,7 @@ def read_parquet_cells(file: Path, folder: Path, names: Mapping[str, Sequence[st
     except ImportError:
         raise UserError(f"{file} is a Parquet file, which needs pyarrow: pip install 'korser[parquet]'") from None
     try:
+        require_regular(file, LARGEST["table"])
         table = parquet.read_table(file)
         embedded = [
             field.name for field in table.schema if str(field.type) in ("binary", "large_binary") or _has_bytes(field)

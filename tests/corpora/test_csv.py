@@ -10,7 +10,7 @@ from korser.config.nodes import plain_value
 from korser.corpora import load_corpus
 from korser.corpora.table import similar_labels, similar_speakers
 from korser.utils.errors import UserError
-from korser.utils.files import write_csv
+from korser.utils.files import folder_of, write_csv
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -457,6 +457,7 @@ def test_tsv_and_files_of_other_formats(tmp_path):
     (tmp_path / "manifest.csv").rename(tmp_path / "manifest.tsv")
     (tmp_path / "manifest.tsv").write_text('path\temotion\na.wav\tjoy, "really"\n')
     assert load_corpus("csv", tmp_path).data["emotion"].tolist() == ['joy, "really"']
+    assert folder_of(tmp_path / "manifest.tsv") == folder_of(tmp_path / "gone.csv") == tmp_path.resolve()
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"x.parquet is not CSV: --corpus=parquet reads .parquet files"):
         load_corpus("csv", tmp_path / "x.parquet")
