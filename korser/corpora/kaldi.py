@@ -119,7 +119,7 @@ def _read_optional(file: Path) -> dict[str, tuple[int, str]]:
 def _read_map(file: Path) -> dict[str, tuple[int, str]]:
     """Return ``{key: (number of the line, value)}``."""
     found = {}
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         key, _, value = line.strip().replace("\t", " ").partition(" ")
         if key in found:
             raise UserError(f"{file} rows {found[key][0]}, {number}: '{key}' is used twice: remove one of them")
