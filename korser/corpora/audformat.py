@@ -1,6 +1,6 @@
 """Any corpus in the format audformat of audEERING (audb): a folder with ``db.yaml``.
 
-``data_folder`` is the folder. Options, besides those of :mod:`korser.corpora.manifest`:
+``data_folder`` is the folder. Options, besides those of :mod:`korser.corpora.csv`:
 
 ``table``
     The table with the labels, or a list of such as ``[emotion.train, emotion.test]``; by default the only one with a
@@ -45,7 +45,7 @@ def prepare(
     table: str | Sequence[str] | None = None,
     join: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
+    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
     database = _Database(find_manifest(data_folder, LAYOUT, "db.yaml"))
     label = columns["emotion"] if isinstance(columns, dict) and "emotion" in columns else "emotion"
     chosen = database.choose(table, "table") or database.only_table_with(label)
@@ -77,9 +77,9 @@ class _Database:
 
     def choose(self, names: Any, option: str) -> list[str]:
         """Return the tables that an option names."""
-        names = [names] if isinstance(names, str) else list(names or [])
+        names = [names] if not isinstance(names, (list, tuple, type(None))) else list(names or [])
         for name in names:
-            if name not in self.columns:
+            if not isinstance(name, str) or name not in self.columns:
                 raise UserError(f"corpus_options.{option}={name}: {self.file} has no such table; {self._list()}")
         return names
 

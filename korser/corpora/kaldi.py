@@ -14,7 +14,7 @@ file is a key, a blank and a value:
 ``utt2x, spk2x``    further columns ``x``, such as ``spk2gender``
 ==================  ===============================================================================================
 
-Columns and the other options are those of :mod:`korser.corpora.manifest`.
+Columns and the other options are those of :mod:`korser.corpora.csv`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     audio_folder: str | None = None,
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
+    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
     folder = find_manifest(data_folder, LAYOUT)
     folders = [folder] if (folder / "wav.scp").exists() else sorted(scp.parent for scp in folder.glob("*/wav.scp"))
     if not folders:

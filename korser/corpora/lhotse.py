@@ -7,7 +7,7 @@ recording, and what stands in ``custom``, such as ``emotion``, or in ``custom`` 
 supervisions only its own ``custom`` is known.
 
 Relative paths of recordings start from the option ``audio_folder`` (for lhotse: where it was run), by default the
-manifest's folder. The other options are those of :mod:`korser.corpora.manifest`. Read without the library, which would
+manifest's folder. The other options are those of :mod:`korser.corpora.csv`. Read without the library, which would
 run commands. Refused: mixed and padded cuts, supervisions of some of several channels, recordings that are not files,
 and augmented ones.
 """
@@ -42,7 +42,7 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     audio_folder: str | None = None,
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
+    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
     place = find_manifest(data_folder, LAYOUT)
     start = option_folder(audio_folder, place if place.is_dir() else place.parent)
     files = [place] if place.is_file() else [file for file in sorted(place.iterdir()) if file.name.endswith(SUFFIXES)]
