@@ -25,7 +25,7 @@ import yaml
 from korser.corpora.cells import identify
 from korser.corpora.csv import read_csv_cells
 from korser.corpora.manifest import Cells, find_manifest, join_cells, make_manifest, to_text
-from korser.corpora.readers import read_parquet_cells
+from korser.corpora.readers import as_written, read_parquet_cells
 from korser.corpora.table import LABELS
 from korser.utils.errors import UserError
 from korser.utils.files import LARGEST, read_bytes
@@ -46,18 +46,20 @@ def prepare(
     join: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
-    database = _Database(find_manifest(data_folder, LAYOUT, "db.yaml"))
-    label = columns["emotion"] if isinstance(columns, dict) and "emotion" in columns else "emotion"
-    chosen = database.choose(table, "table") or database.only_table_with(label)
-    joined = database.choose(join, "join") if join is not None else database.tables_with("speaker", not_in=chosen)
-    parts = []
-    for name in chosen:
-        cells = database.read(name)
-        for other in joined:
-            _add_columns(cells, database.read(other))
-        database.add_properties(cells, [*chosen, *joined])
-        parts.append(cells)
-    cells = join_cells(parts, database.file.parent, [database.split_of(name) for name in chosen])
+    file = find_manifest(data_folder, LAYOUT, "db.yaml")
+    with as_written(file, "audformat"):
+        database = _Database(file)
+        label = columns["emotion"] if isinstance(columns, dict) and "emotion" in columns else "emotion"
+        chosen = database.choose(table, "table") or database.only_table_with(label)
+        joined = database.choose(join, "join") if join is not None else database.tables_with("speaker", not_in=chosen)
+        parts = []
+        for name in chosen:
+            cells = database.read(name)
+            for other in joined:
+                _add_columns(cells, database.read(other))
+            database.add_properties(cells, [*chosen, *joined])
+            parts.append(cells)
+        cells = join_cells(parts, database.file.parent, [database.split_of(name) for name in chosen])
     return make_manifest(cells, tasks=tasks, classes=classes, columns=columns, usual={"path": "file"})
 
 
