@@ -42,8 +42,8 @@ def worlds() -> Iterator[tuple[str, Any, Sequence[int], Sequence[str]]]:
         yield f"sd of UAR between seeds {sd}", replace(plain, seed=logit_sd(plain, sd)), (1, 2, 3, 5), ("uar",)
     for sd in (0, 0.031):
         yield f"the same, {sd}", replace(plain, seed=logit_sd(plain, sd)), (1, 3), ("difference",)
-    yield "levels", Levels(), (1, 3), ("qwk", "mae")
-    yield "levels, nearly all right", Levels(noise=0.3, bias=0.25), (1, 3), ("qwk", "mae")
+    yield "levels", Levels(), (1, 3), ("qwk", "mae_levels")
+    yield "levels, nearly all right", Levels(noise=0.3, bias=0.25), (1, 3), ("qwk", "mae_levels")
     for mean, sd in ((0.95, 0.07), (0.98, 0.03)):
         yield f"speakers beta({mean}, sd {sd})", Skewed(mean, sd), (1,), ("accuracy",)
     yield "speakers .985, 1 in 12 .55", Outliers(), (1, 3), ("accuracy",)
@@ -87,7 +87,7 @@ def _plain(counts: np.ndarray, metric: str, other: np.ndarray | None = None) -> 
     if other is not None:
         return interval(values[0][0] - values[1][0], values[0][1] - values[1][1])
     bounds = about.bounds(counts.shape[-1])
-    return interval(*values[0], bounds=bounds, wilson=metric not in ("qwk", "mae"))
+    return interval(*values[0], bounds=bounds, wilson=metric not in ("qwk", "mae_levels"))
 
 
 def _cell(shares: tuple[float, float, float]) -> str:

@@ -41,7 +41,7 @@ def check_splits(
         two speakers or with two labels is refused too.
     protocol : str
     tasks : sequence of str
-        Label columns, as far as present: every class to validate or test must occur in training.
+        Columns of classes, as far as present: every class to validate or test must occur in training.
     required : sequence of str
         Splits that must not be empty.
     """
@@ -78,7 +78,7 @@ def check_splits(
 
 
 def split_notes(
-    data: pd.DataFrame, task: str, cache_folder: str | Path, sorted_tasks: Sequence[str] = ()
+    data: pd.DataFrame, task: str | None, cache_folder: str | Path, sorted_tasks: Sequence[str] = ()
 ) -> list[Note]:
     """Return what is probably wrong with recordings, speakers and labels, and whether words tell the label.
 
@@ -86,8 +86,8 @@ def split_notes(
     ----------
     data : pandas.DataFrame
         With ``split`` and ``digest``.
-    task : str
-        The main task.
+    task : str or None
+        The main task; None if it is a number.
     cache_folder : str or Path
         For decoded audio and fingerprints.
     sorted_tasks : sequence of str
@@ -100,7 +100,7 @@ def split_notes(
         ``similar_speakers``, ``similar_labels``, ``two_genders`` and ``lexical_leakage``.
     """
     names = [similar_speakers(data), similar_labels(data, sorted_tasks), two_genders(data)]
-    notes = [copies(data), near_copies(data, cache_folder), *names, lexical_leakage(data, task)]
+    notes = [copies(data), near_copies(data, cache_folder), *names, task and lexical_leakage(data, task)]
     return [note for note in notes if note is not None]
 
 

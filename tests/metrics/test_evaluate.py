@@ -15,7 +15,7 @@ from korser.metrics.evaluate import evaluate_predictions, summary_table
 from korser.utils.notes import Note
 
 EMOTION = Task("emotion", classes=("joy", "sadness", "neutral", "anger"))
-INTENSITY = Task("intensity", ordinal=True, classes=("0", "1", "2", "3"))
+INTENSITY = Task("intensity", kind="ordinal", classes=("0", "1", "2", "3"))
 
 
 def predictions(n_speakers=6, per_speaker=40, tasks=(EMOTION, INTENSITY), seed=0):
@@ -56,7 +56,7 @@ def test_values_are_those_of_scikit_learn():
     truth, predicted = labelled["intensity"].astype(int), labelled["intensity_pred"].astype(int)
     assert got["intensity"]["n"] == len(labelled) == 160
     assert np.isclose(got["intensity"]["qwk"]["value"], sk.cohen_kappa_score(truth, predicted, weights="quadratic"))
-    assert np.isclose(got["intensity"]["mae"]["value"], (truth - predicted).abs().mean())
+    assert np.isclose(got["intensity"]["mae_levels"]["value"], (truth - predicted).abs().mean())
     assert "qwk" not in got["emotion"]
 
 
@@ -87,7 +87,7 @@ def test_intervals_leave_out_a_speaker_at_a_time():
 def test_ordinal_intervals_stay_in_range():
     got = evaluate_predictions(predictions(3, 12), [INTENSITY])["intensity"]
     assert -1 <= got["qwk"]["low"] < got["qwk"]["high"] <= 1
-    assert 0 <= got["mae"]["low"] < got["mae"]["high"] <= 3
+    assert 0 <= got["mae_levels"]["low"] < got["mae_levels"]["high"] <= 3
 
 
 def test_is_json():

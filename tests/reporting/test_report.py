@@ -87,7 +87,15 @@ def write_search(folder):
     second = {"settings": {"lr": 0.001}, "valid_uar": 0.5, "run_dir": "runs/b", "difference": 0.1, "low": -0.1}
     second |= {"high": 0.3, "n_speakers": 3, "verdict": "inconclusive", "note": ""}
     about = {"model": "mel_stl", "corpus": "감정", "synthetic": True, "objective": "validation UAR of emotion"}
-    about |= {"best": best, "valid_uar": 0.6, "low": 0.5, "high": 0.7, "run_dir": "runs/1", "runner_up": second}
+    about |= {
+        "metric": "uar",
+        "best": best,
+        "valid_uar": 0.6,
+        "low": 0.5,
+        "high": 0.7,
+        "run_dir": "runs/1",
+        "runner_up": second,
+    }
     about |= {
         "n_complete": 2,
         "n_trials": 2,

@@ -50,9 +50,9 @@ class Ordinal(LinearHeads):
     def __init__(self, *, in_features, tasks, **kwargs):
         super().__init__(in_features=in_features, tasks=tasks, **kwargs)
         for task in self.tasks:
-            if task.ordinal:
+            if task.kind == "ordinal":
                 self.layers[task.name] = nn.Linear(in_features, 1, bias=False)
-        ordinal = [t for t in tasks if t.ordinal]
+        ordinal = [t for t in tasks if t.kind == "ordinal"]
         self.cuts = nn.ParameterDict({t.name: nn.Parameter(torch.linspace(1, -1, len(t.classes) - 1)) for t in ordinal})
 
     def forward(self, embedding):
