@@ -87,12 +87,6 @@ class FittedHead(nn.Module):
             raise UserError(f"head.C={C!r}: expected a number > 0 or a list of them")
         if not isinstance(inner_folds, int) or inner_folds < 2:
             raise UserError(f"head.inner_folds={inner_folds!r}: expected an integer >= 2")
-        numbers = [task.name for task in tasks if task.kind == "number"]
-        if numbers:
-            raise UserError(
-                f"head: {type(self).__name__} classifies, but {', '.join(numbers)} is a number: remove it from "
-                "'tasks', or use a head that is trained, as in base.yaml"
-            )
         self.C = sorted(strengths)
         self.inner_folds = inner_folds
         self.tasks = list(tasks)

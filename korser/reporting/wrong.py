@@ -191,7 +191,7 @@ class WrongUtterance:
 def most_wrong(comparison: Comparison, clips: Clips, n: int) -> list[WrongUtterance]:
     """Return the ``n`` worst utterances of each model, with the wrong predictions of all models, the worst first.
 
-    None if the main task is a number.
+    There are none if the main task is a number.
     """
     task = comparison.main
     if not next(iter(comparison.models.values())).tasks[task].classes:

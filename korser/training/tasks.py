@@ -60,7 +60,7 @@ def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) ->
         if "train" in unlabelled:
             logger.warning("corpus '%s' has no labels for task '%s': it is left out", corpus.name, task.name)
             continue
-        constant = _constant(task, manifest)
+        constant = _constant(task, manifest, is_main=not labelled)
         if constant:
             if not labelled:
                 raise UserError(
@@ -94,12 +94,13 @@ def _require_declared(task: Task, corpus: Corpus, manifest: pd.DataFrame) -> Non
         )
 
 
-def _constant(task: Task, manifest: pd.DataFrame) -> str:
-    """Return a sentence if all training labels are equal, or all numbers of the validation split; else nothing."""
-    for split, text in ("train", "training"), ("valid", "validation"):
+def _constant(task: Task, manifest: pd.DataFrame, *, is_main: bool) -> str:
+    """Return a sentence if all training labels are equal, or all numbers by which the best epoch is chosen."""
+    is_number = task.kind == "number"
+    for split, text in [("train", "training"), *([("valid", "validation")] if is_number and is_main else [])]:
         labels = manifest.loc[manifest["split"] == split, task.name].dropna()
-        distinct = labels if task.kind != "number" else pd.Series(read_numbers(manifest.loc[labels.index], task.name))
-        if distinct.nunique() == 1 and (split == "train" or task.kind == "number"):
+        distinct = pd.Series(read_numbers(manifest.loc[labels.index], task.name)) if is_number else labels
+        if distinct.nunique() == 1:
             return f"all {len(labels)} labelled {text} utterances have the {task.name} '{labels.iloc[0]}'"
     return ""
 

@@ -80,6 +80,14 @@ def test_good_heads_pass(head):
     assert failed(head) == {}
 
 
+@pytest.mark.parametrize("loss", ["ccc", "mse"])
+def test_heads_of_numbers_pass(loss):
+    number = Task("valence", kind="number", loss=loss)
+    for tasks in ([number], [Task("emotion"), number]):
+        for check in korser.check_head(LinearHeads, tasks=tasks):
+            check()
+
+
 class PlainLoss(LinearHeads):
     def loss(self, logits, labels, mix=None):
         parts = {t.name: F.cross_entropy(logits[t.name], labels[t.name].clamp(min=0)) for t in self.tasks}
