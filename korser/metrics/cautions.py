@@ -18,7 +18,7 @@ __all__ = ["interval_cautions", "merge_cautions", "number_cautions"]
 FEW_SPEAKERS = 4  # of a class
 NEAR_PERFECT, ENOUGH_SPEAKERS = 0.95, 50  # accuracy of the median speaker; speakers by whom rare ones are represented
 OUTLYING = 5  # robust standard deviations
-FEW_CONSTANT = 10  # speakers, if the number is a property of the speaker
+FEW_CONSTANT = 20  # speakers, if the number is a property of the speaker
 
 ONE_SEED = Note("one_seed", "one seed: the intervals are over speakers only, other trainings may lie outside")
 FOLDS_POOLED = Note(

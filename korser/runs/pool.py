@@ -126,15 +126,17 @@ class ModelPredictions:
         Raises
         ------
         UserError
-            If it has other values.
+            If it has other values, or a prediction is missing.
         """
-        key = (column, seed)
+        key, strategy = (column, seed), self.tasks[task].strategy
         if key not in self._cache:
             try:
-                read = self.tasks[task].strategy.read
-                self._cache[key] = read(self.table if seed is None else self.tables[seed], column)
+                values = strategy.read(self.table if seed is None else self.tables[seed], column)
             except UserError as error:
                 raise UserError(f"{self.label}: {error}") from error
+            if seed is not None and not strategy.present(values).all():
+                raise UserError(f"{self.label}: {column} of seed {seed} is missing or has empty cells: predict again")
+            self._cache[key] = values
         return self._cache[key]
 
 
