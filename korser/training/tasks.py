@@ -78,9 +78,10 @@ def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) ->
 
 
 def recorded_tasks(hparams: HParams, info: dict[str, Any]) -> list[Task]:
-    """Return the tasks that a run trains, as ``run.json`` records them, in the order of the settings."""
-    recorded = {task["name"]: Task.from_record(task) for task in info["tasks"]}
-    return [recorded[task.name] for task in hparams["tasks"] if task.name in recorded]
+    """Return the tasks that a run trains, with the classes or the scaling that ``run.json`` records."""
+    recorded = {record["name"]: Task.from_record(record) for record in info["tasks"]}
+    tasks = [(task, recorded[task.name]) for task in hparams["tasks"] if task.name in recorded]
+    return [dataclasses.replace(task, classes=found.classes, scaling=found.scaling) for task, found in tasks]
 
 
 def _require_declared(task: Task, corpus: Corpus, manifest: pd.DataFrame) -> None:
