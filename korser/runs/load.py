@@ -16,6 +16,7 @@ import yaml
 from korser.config.nodes import compose, get_value
 from korser.corpora import LABELS
 from korser.data.splits import speaker_independent
+from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, folder_of
@@ -76,10 +77,10 @@ class Run:
         """Name of the model: that of its YAML file."""
         return self.info["model"]
 
-    @property
-    def tasks(self) -> dict[str, dict[str, Any]]:
-        """``{task: {"classes": list of str, "ordinal": bool}}``, the main task first."""
-        return {t["name"]: {"classes": list(t["classes"]), "ordinal": t["ordinal"]} for t in self.info["tasks"]}
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """Tasks by name, the main task first."""
+        return {record["name"]: Task.from_record(record) for record in self.info["tasks"]}
 
     @cached_property
     def settings(self) -> dict[str, str]:

@@ -22,7 +22,7 @@ def test_reads_every_complete_run_below(tmp_path, caplog):
         runs = load_runs([tmp_path, tmp_path / "a"])
     assert [run.model for run in runs] == ["mel_stl", "mel_mtl"]  # the first was named twice, and is there once
     assert runs[0].cost["parameters"] == 94_371_712 and runs[1].cost == {}
-    assert list(runs[1].tasks) == ["emotion", "gender", "intensity"] and runs[1].tasks["intensity"]["ordinal"]
+    assert list(runs[1].tasks) == ["emotion", "gender", "intensity"] and runs[1].tasks["intensity"].kind == "ordinal"
     assert "incomplete runs are left out" in caplog.text and "leaf_stl" in caplog.text
     table = runs[0].predictions()
     assert set(table["intensity"].dropna()) == {"1", "2"}  # text, though the model was not trained on it
@@ -73,7 +73,7 @@ def test_bad_folders_are_named(tmp_path, spoil, message):
         ("run.json", {"corpus": ["made"]}, r'corpus=["made"]: expected a valid string'),
         ("run.json", {"code": [1]}, "code=[1]: expected a valid dictionary"),
         ("run.json", {"tasks": {"emotion": 1}}, 'tasks={"emotion": 1}: expected a valid list'),
-        ("run.json", {"tasks": [{"name": "emotion"}]}, "no 'tasks.0.ordinal'"),
+        ("run.json", {"tasks": [{"name": "emotion"}]}, "no 'tasks.0.kind'"),
         ("run.json", {"frozen": [{"stage": "a", "weights": 1}]}, "no 'frozen.0.source'"),
         ("run.json", {"warnings": ["RANDOM SPLIT"]}, 'warnings.0="RANDOM SPLIT": expected'),
         ("run.json", {"environment": {"versions": {"torch": 2.1}}}, "environment.versions.torch=2.1: expected"),
