@@ -1,0 +1,117 @@
+"""Emozionalmente: crowd-sourced Italian emotional speech.
+
+Source: F. Catania, Speech Emotion Recognition in Italian Using Wav2Vec 2, 2022; https://zenodo.org/records/6569824.
+
+Licence: CC BY 4.0.
+
+Layout: ``audio/1613655062436.wav`` at any depth below the folder, with ``metadata/samples.csv``, ``metadata/users.csv``
+(gender and age) and ``metadata/evaluations.csv`` (the raters).
+
+Labels: emotion (7, as acted), gender. Extras: ``age``, ``sentence`` and ``text`` (18, read in every emotion), and what
+five raters heard (``emotion_rater1`` and so on, in the order of the table: not the same people for each utterance). 431
+speakers, 6902 utterances.
+
+In at least one copy 150 files of 100 speakers have 44.1 kHz, all of them disgust, and the others 16 kHz: a cue to the
+label that resampling does not remove.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from korser.corpora.card import CorpusCard
+from korser.corpora.table import find_files, find_table, lookup_code, make_table, read_columns
+from korser.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ABOUT = CorpusCard(
+    name="Emozionalmente",
+    language="Italian",
+    speakers=431,
+    utterances=6902,
+    terms="CC BY 4.0",
+    url="https://zenodo.org/records/6569824",
+    checked="published file list",
+)
+EMOTIONS = {
+    "neutrality": "neutral",
+    "joy": "happy",
+    "sadness": "sad",
+    "anger": "angry",
+    "fear": "fearful",
+    "disgust": "disgust",
+    "surprise": "surprised",
+}
+GENDERS = {"f": "female", "female": "female", "m": "male", "male": "male"}
+TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+SOURCE = "the Emozionalmente archive"
+LAYOUT = "Emozionalmente, audio/1613655062436.wav (or .flac) and so on, and metadata/samples.csv"
+
+_NAME = re.compile(r"(\d+)\.(?:wav|flac)", re.IGNORECASE)
+
+
+def prepare(data_folder: str | Path) -> pd.DataFrame:
+    """Return the table of the corpus; see :mod:`korser.corpora`."""
+    files = {match[1]: path for path, match in find_files(data_folder, _NAME, layout=LAYOUT)}
+    file = find_table(data_folder, "samples.csv")
+    if file is None:
+        raise UserError(f"data_folder={data_folder}: has no samples.csv; expected {LAYOUT}")
+    samples = read_columns(file, ("file_name", "actor", "sentence", "emotion_expressed"), source=SOURCE)
+    people, votes = _people(data_folder), _votes(data_folder)
+    n_raters = max(map(len, votes.values()), default=0)
+    rows = []
+    for name, actor, sentence, emotion in samples.itertuples(index=False):
+        name = Path(name).stem
+        if name not in files:
+            continue
+        gender, age = people.get(actor, (None, None))
+        heard = dict(zip((f"emotion_rater{k + 1}" for k in range(n_raters)), votes.get(name, [])))
+        rows.append(
+            {
+                "id": name,
+                "path": str(files[name]),
+                "speaker": actor,
+                "emotion": lookup_code(EMOTIONS, emotion, file, "emotion"),
+                "gender": gender,
+                "age": age,
+                "sentence": sentence,
+                "text": sentence,
+                **heard,
+            }
+        )
+    if not rows:
+        raise UserError(f"{file} lists none of the {len(files)} files below {data_folder}: use the file of {SOURCE}")
+    if len(samples) > len(rows):
+        logger.warning("%s: %d of %d utterances have no file", file, len(samples) - len(rows), len(samples))
+    data = make_table(rows)
+    if n_raters:
+        data.attrs["raters"] = {"emotion": [f"emotion_rater{k + 1}" for k in range(n_raters)]}
+    return data
+
+
+def _people(data_folder: str | Path) -> dict[str, tuple[str | None, int | None]]:
+    """Return ``{name: (gender, age)}`` of the speakers, None for what is not stated."""
+    file = find_table(data_folder, "users.csv")
+    if file is None:
+        return {}
+    users = read_columns(file, ("username", "gender", "age"), source=SOURCE)
+    return {
+        name: (GENDERS.get(gender.lower()), int(float(age)) if age.replace(".", "", 1).isdecimal() else None)
+        for name, gender, age in users.itertuples(index=False)
+    }
+
+
+def _votes(data_folder: str | Path) -> dict[str, list[str]]:
+    """Return ``{file: emotions that raters heard}``."""
+    file = find_table(data_folder, "evaluations.csv")
+    if file is None:
+        return {}
+    votes: dict[str, list[str]] = {}
+    for name, emotion in read_columns(file, ("file_name", "emotion_recognized"), source=SOURCE).itertuples(index=False):
+        votes.setdefault(Path(name).stem, []).append(EMOTIONS.get(emotion, emotion))
+    return votes

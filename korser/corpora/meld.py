@@ -1,0 +1,119 @@
+"""MELD: Multimodal EmotionLines Dataset, from the TV series Friends.
+
+Source: S. Poria et al., MELD: A Multimodal Multi-Party Dataset for Emotion Recognition in Conversations, ACL 2019;
+https://github.com/declare-lab/MELD.
+
+Licence: the repository states GPL-3.0; the clips belong to their owners.
+
+Layout: ``train_splits/dia0_utt0``, ``dev_splits_complete/dia0_utt0`` and ``output_repeated_splits_test/dia0_utt0``, at
+any depth below the folder, with ``train_sent_emo.csv``, ``dev_sent_emo.csv`` and ``test_sent_emo.csv``. The clips are
+MP4; convert each to WAV or FLAC under the same name: ``ffmpeg -i dia0_utt0.mp4 -ac 1 -ar 16000 dia0_utt0.wav``.
+Other files of the release (``final_videos_testdia...``) are not read.
+
+Labels: emotion (7) and sentiment (negative, neutral, positive), the majority of three raters. Extras: ``text``,
+``split``. 13,706 utterances (9988 train, 1108 valid, 2610 test).
+
+Numbers of dialogues start again in every split, so ids begin with the split. ``dia125_utt3`` of train and
+``dia110_utt7`` of dev cannot be read and are left out. Of test, ``dia38_utt4`` lasts 305 s and ``dia220_utt0`` 235 s:
+they hold more than their utterance, but belong to the official split and are read.
+
+The official split (``split.protocol: manifest_random``) is not speaker-independent: six people speak most of each part.
+The speaker is missing where several people may speak (All, Joey and Ross, Phoebe/Waitress);
+``corpus_options={"joint": "drop"}`` leaves these utterances out, which speaker-independent splits need. Small parts
+such as Waiter may be played by several people.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from korser.corpora.card import CorpusCard
+from korser.corpora.table import find_files, find_table, lookup_code, make_table, read_columns
+from korser.utils.errors import UserError
+from korser.utils.text import shorten
+
+logger = logging.getLogger(__name__)
+
+ABOUT = CorpusCard(
+    name="MELD",
+    language="English",
+    speakers=None,
+    utterances=13_706,
+    terms="public; rights of the clips unclear",
+    url="https://github.com/declare-lab/MELD",
+    checked="published tables and file list",
+)
+EMOTIONS = {
+    "neutral": "neutral",
+    "joy": "happy",
+    "sadness": "sad",
+    "anger": "angry",
+    "fear": "fearful",
+    "disgust": "disgust",
+    "surprise": "surprised",
+}
+SENTIMENTS = ("negative", "neutral", "positive")
+TASKS = {"emotion": tuple(EMOTIONS.values()), "sentiment": SENTIMENTS}
+SPLITS = {"train": "train", "dev": "valid", "test": "test"}  # of the tables
+FOLDERS = {
+    "train_splits": "train",
+    "dev_splits_complete": "dev",
+    "output_repeated_splits_test": "test",
+    **{split: split for split in SPLITS},  # of converted copies
+}
+BROKEN = ("train_dia125_utt3", "dev_dia110_utt7")
+SEVERAL = re.compile(r"\b(?:all|and|both|friends|guys)\b|/", re.IGNORECASE)
+COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
+LAYOUT = (
+    "MELD, train_splits/dia0_utt0.wav (or .flac) and so on, converted from the MP4 files by ffmpeg -i dia0_utt0.mp4 "
+    "-ac 1 -ar 16000 dia0_utt0.wav, and train_sent_emo.csv and so on"
+)
+
+_NAME = re.compile(rf"({'|'.join(FOLDERS)})/(dia\d+_utt\d+)\.(?:wav|flac)")
+
+
+def prepare(data_folder: str | Path, joint: str = "keep") -> pd.DataFrame:
+    """Return the table of the corpus; see :mod:`korser.corpora`.
+
+    Parameters
+    ----------
+    data_folder : str or Path
+    joint : {"keep", "drop"}
+        Whether to read utterances of several people, whose speaker is missing.
+    """
+    if joint not in ("keep", "drop"):
+        raise UserError(f"corpus_options.joint={joint}: expected keep or drop")
+    files = {f"{FOLDERS[match[1]]}_{match[2]}": path for path, match in find_files(data_folder, _NAME, layout=LAYOUT)}
+    rows, missing = [], []
+    for split in SPLITS:
+        file = find_table(data_folder, f"{split}_sent_emo.csv")
+        if file is None:
+            raise UserError(f"data_folder={data_folder}: has no {split}_sent_emo.csv; expected {LAYOUT}")
+        table = read_columns(file, COLUMNS, source="the MELD repository")
+        for cells in table.to_dict("records"):
+            utterance = f"{split}_dia{cells['Dialogue_ID']}_utt{cells['Utterance_ID']}"
+            if utterance in files and utterance not in BROKEN:
+                rows.append({"id": utterance, "path": str(files[utterance]), **_columns(file, split, cells)})
+            elif utterance not in BROKEN:
+                missing.append(utterance)
+    if not rows:
+        raise UserError(f"{file} lists none of the {len(files)} files below {data_folder}: use the table of MELD")
+    if missing:
+        logger.warning("%d utterances of the tables have no file: %s", len(missing), shorten(missing))
+    data = make_table(rows)
+    return data[data["speaker"].notna()] if joint == "drop" else data
+
+
+def _columns(file: Path, split: str, cells: dict[str, str]) -> dict[str, Any]:
+    return {
+        "speaker": None if SEVERAL.search(cells["Speaker"]) else cells["Speaker"],
+        "emotion": lookup_code(EMOTIONS, cells["Emotion"], file, "emotion"),
+        "sentiment": cells["Sentiment"],
+        "text": cells["Utterance"],
+        "split": SPLITS[split],
+    }
