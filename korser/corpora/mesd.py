@@ -7,7 +7,7 @@ Licence: CC BY 4.0.
 Layout: ``Disgust_M_B_celda.wav`` (emotion, voice, word list, word) at any depth below the folder.
 
 Labels: emotion (6), gender (of women and men; missing for children). Extras: ``voice`` (female, male, child),
-``word_list``, ``sentence`` (the word). 864 utterances, of which copies in circulation lack two; some last .2 s.
+``word_list``, ``sentence`` (the word). 862 utterances in the copies in circulation (864 were made); some last 0.2 s.
 
 No file tells who speaks, only the voice: there is no speaker-independent split (3 women, 2 men and 6 children).
 
