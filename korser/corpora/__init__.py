@@ -53,7 +53,7 @@ from korser.utils.text import did_you_mean
 
 __all__ = ["LABELS", "Corpus", "corpus_names", "load_corpus"]
 
-NOT_ADAPTERS = ("card", "cells", "columns", "synthetic", "table")  # other modules of this package
+NOT_ADAPTERS = ("annotations", "card", "cells", "columns", "synthetic", "table")  # other modules of this package
 
 
 @dataclass(frozen=True)

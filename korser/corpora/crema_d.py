@@ -21,8 +21,10 @@ from typing import Any
 
 import pandas as pd
 
+from korser.corpora.annotations import read_table
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_table, lookup_code, read_columns, read_names
+from korser.corpora.table import find_table, lookup_code, read_names
+from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -76,11 +78,11 @@ def _demographics(data_folder: str | Path) -> dict[str, tuple[str | None, int | 
             data_folder,
         )
         return {}
-    people = read_columns(file, ("ActorID", "Sex", "Age"), source="the CREMA-D repository")
+    people = read_table(file, ("ActorID", "Age", "Sex"), read=read_text)
     try:
         return {
-            actor: (gender.lower() or None, int(age) if age else None)
-            for actor, gender, age in people.itertuples(index=False)
+            actor.strip(): (gender.strip().lower() or None, int(age) if age.strip() else None)
+            for actor, gender, age in zip(people["ActorID"], people["Sex"], people["Age"])
         }
     except ValueError as error:  # an age that is not a number
         raise UserError(f"{file}: {error}: use the file of the CREMA-D repository") from error

@@ -17,17 +17,16 @@ label that resampling does not remove.
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 
 import pandas as pd
 
+from korser.corpora.annotations import rater_columns, raters_of, read_table, report_unmatched
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, find_table, lookup_code, make_table, read_columns
+from korser.corpora.table import find_files, find_table, lookup_code, make_table
+from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 ABOUT = CorpusCard(
     name="Emozionalmente",
@@ -49,7 +48,6 @@ EMOTIONS = {
 }
 GENDERS = {"f": "female", "female": "female", "m": "male", "male": "male"}
 TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
-SOURCE = "the Emozionalmente archive"
 LAYOUT = "Emozionalmente, audio/1613655062436.wav (or .flac) and so on, and metadata/samples.csv"
 
 _NAME = re.compile(r"(\d+)\.(?:wav|flac)", re.IGNORECASE)
@@ -61,36 +59,30 @@ def prepare(data_folder: str | Path) -> pd.DataFrame:
     file = find_table(data_folder, "samples.csv")
     if file is None:
         raise UserError(f"data_folder={data_folder}: has no samples.csv; expected {LAYOUT}")
-    samples = read_columns(file, ("file_name", "actor", "sentence", "emotion_expressed"), source=SOURCE)
+    samples = read_table(file, ("file_name", "actor", "sentence", "emotion_expressed"), read=read_text)
+    samples.index = [Path(name).stem for name in samples["file_name"]]
+    report_unmatched(files, samples.index)
     people, votes = _people(data_folder), _votes(data_folder)
-    n_raters = max(map(len, votes.values()), default=0)
     rows = []
-    for name, actor, sentence, emotion in samples.itertuples(index=False):
-        name = Path(name).stem
-        if name not in files:
-            continue
-        gender, age = people.get(actor, (None, None))
-        heard = dict(zip((f"emotion_rater{k + 1}" for k in range(n_raters)), votes.get(name, [])))
+    for name, cells in samples[samples.index.isin(files)].iterrows():
+        gender, age = people.get(cells["actor"], (None, None))
         rows.append(
             {
                 "id": name,
                 "path": str(files[name]),
-                "speaker": actor,
-                "emotion": lookup_code(EMOTIONS, emotion, file, "emotion"),
+                "speaker": cells["actor"],
+                "emotion": lookup_code(EMOTIONS, cells["emotion_expressed"], file, "emotion"),
                 "gender": gender,
                 "age": age,
-                "sentence": sentence,
-                "text": sentence,
-                **heard,
+                "sentence": cells["sentence"],
+                "text": cells["sentence"],
+                **rater_columns("emotion", votes.get(name, [])),
             }
         )
     if not rows:
-        raise UserError(f"{file} lists none of the {len(files)} files below {data_folder}: use the file of {SOURCE}")
-    if len(samples) > len(rows):
-        logger.warning("%s: %d of %d utterances have no file", file, len(samples) - len(rows), len(samples))
+        raise UserError(f"{file} lists none of the {len(files)} files below {data_folder}: use the file of the archive")
     data = make_table(rows)
-    if n_raters:
-        data.attrs["raters"] = {"emotion": [f"emotion_rater{k + 1}" for k in range(n_raters)]}
+    data.attrs["raters"] = raters_of(data, TASKS)
     return data
 
 
@@ -99,10 +91,10 @@ def _people(data_folder: str | Path) -> dict[str, tuple[str | None, int | None]]
     file = find_table(data_folder, "users.csv")
     if file is None:
         return {}
-    users = read_columns(file, ("username", "gender", "age"), source=SOURCE)
+    users = read_table(file, ("username", "gender", "age"), read=read_text)
     return {
-        name: (GENDERS.get(gender.lower()), int(float(age)) if age.replace(".", "", 1).isdecimal() else None)
-        for name, gender, age in users.itertuples(index=False)
+        name: (GENDERS.get(gender.lower()), int(age) if age.isdecimal() else None)
+        for name, gender, age in zip(users["username"], users["gender"], users["age"])
     }
 
 
@@ -112,6 +104,7 @@ def _votes(data_folder: str | Path) -> dict[str, list[str]]:
     if file is None:
         return {}
     votes: dict[str, list[str]] = {}
-    for name, emotion in read_columns(file, ("file_name", "emotion_recognized"), source=SOURCE).itertuples(index=False):
+    table = read_table(file, ("file_name", "emotion_recognized"), read=read_text)
+    for name, emotion in zip(table["file_name"], table["emotion_recognized"]):
         votes.setdefault(Path(name).stem, []).append(EMOTIONS.get(emotion, emotion))
     return votes

@@ -25,19 +25,17 @@ such as Waiter may be played by several people.
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from korser.corpora.annotations import read_table, report_unmatched
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, find_table, lookup_code, make_table, read_columns
+from korser.corpora.table import find_files, find_table, lookup_code, make_table
+from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
-from korser.utils.text import shorten
-
-logger = logging.getLogger(__name__)
 
 ABOUT = CorpusCard(
     name="MELD",
@@ -88,23 +86,22 @@ def prepare(data_folder: str | Path, joint: str = "keep") -> pd.DataFrame:
     """
     if joint not in ("keep", "drop"):
         raise UserError(f"corpus_options.joint={joint}: expected keep or drop")
-    files = {f"{FOLDERS[match[1]]}_{match[2]}": path for path, match in find_files(data_folder, _NAME, layout=LAYOUT)}
-    rows, missing = [], []
+    files = {f"{FOLDERS[m[1]]}_{m[2]}": path for path, m in find_files(data_folder, _NAME, layout=LAYOUT)}
+    described = {}
     for split in SPLITS:
         file = find_table(data_folder, f"{split}_sent_emo.csv")
         if file is None:
             raise UserError(f"data_folder={data_folder}: has no {split}_sent_emo.csv; expected {LAYOUT}")
-        table = read_columns(file, COLUMNS, source="the MELD repository")
-        for cells in table.to_dict("records"):
+        for cells in read_table(file, COLUMNS, read=read_text).to_dict("records"):
             utterance = f"{split}_dia{cells['Dialogue_ID']}_utt{cells['Utterance_ID']}"
-            if utterance in files and utterance not in BROKEN:
-                rows.append({"id": utterance, "path": str(files[utterance]), **_columns(file, split, cells)})
-            elif utterance not in BROKEN:
-                missing.append(utterance)
+            described[utterance] = _columns(file, split, cells)
+    for utterance in BROKEN:
+        files.pop(utterance, None)
+        described.pop(utterance, None)
+    report_unmatched(files, described)
+    rows = [{"id": i, "path": str(files[i]), **columns} for i, columns in described.items() if i in files]
     if not rows:
-        raise UserError(f"{file} lists none of the {len(files)} files below {data_folder}: use the table of MELD")
-    if missing:
-        logger.warning("%d utterances of the tables have no file: %s", len(missing), shorten(missing))
+        raise UserError(f"data_folder={data_folder}: the tables of MELD list none of its {len(files)} files")
     data = make_table(rows)
     return data[data["speaker"].notna()] if joint == "drop" else data
 

@@ -20,8 +20,10 @@ from typing import Any
 
 import pandas as pd
 
+from korser.corpora.annotations import read_table
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_table, lookup_code, read_columns, read_names
+from korser.corpora.table import find_table, lookup_code, read_names
+from korser.utils.decoding import read_text
 
 ABOUT = CorpusCard(
     name="nEMO",
@@ -61,8 +63,8 @@ def prepare(data_folder: str | Path) -> pd.DataFrame:
     data = read_names(data_folder, NAME, _columns, layout=LAYOUT)
     file = find_table(data_folder, "data.tsv")
     if file is not None:
-        table = read_columns(file, ("file_id", "raw_text"), source="the nEMO repository", separator="\t")
-        texts = dict(table.itertuples(index=False))
+        table = read_table(file, ("file_id", "raw_text"), separator="\t", read=read_text)
+        texts = dict(zip(table["file_id"], table["raw_text"]))
         data["text"] = pd.Series([texts.get(f"{i}.wav") for i in data["id"]], dtype=object)
     return data
 

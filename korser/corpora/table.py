@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
 import logging
 import os
@@ -17,10 +15,9 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.cells import identify, may_mean_unknown, means_unknown
-from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
-from korser.utils.text import did_you_mean, one_line, plural, shorten
+from korser.utils.text import did_you_mean, plural, shorten
 
 __all__ = [
     "LABELS",
@@ -32,7 +29,6 @@ __all__ = [
     "in_order",
     "lookup_code",
     "make_table",
-    "read_columns",
     "read_names",
     "similar_labels",
     "similar_speakers",
@@ -62,7 +58,9 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
         return tuple(labels)
 
 
-def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> list[tuple[Path, re.Match]]:
+def find_files(
+    data_folder: str | Path, pattern: re.Pattern, *, layout: str, required: bool = True
+) -> list[tuple[Path, re.Match]]:
     """Return all files below a folder whose names match.
 
     Parameters
@@ -72,6 +70,8 @@ def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> 
         Must match the full file name; one with a slash must match the names of folders above it too.
     layout : str
         The expected layout, for the error.
+    required : bool
+        Whether it is an error if no file matches.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> 
     Raises
     ------
     UserError
-        If the folder is missing or no file matches.
+        If the folder is missing, or no file matches and some are required.
     """
     folder = Path(os.path.expanduser(data_folder)).resolve() if data_folder else None
     if folder is None or not folder.is_dir():
@@ -94,7 +94,7 @@ def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> 
         for name in names:
             match = pattern.fullmatch(_nfc(f"{root}/{name}" if with_folders else name))
             (found if match else others).append((Path(root) / name, match))
-    if not found:
+    if required and not found:
         has = "no files"
         if others:
             has = f"{plural(len(others), 'other file')} such as {min(others)[0].relative_to(folder)}"
@@ -137,38 +137,6 @@ def find_table(data_folder: str | Path, name: str) -> Path | None:
         if file.is_file():
             return file
     return min(folder.rglob(name), default=None)
-
-
-def read_columns(file: Path, columns: Sequence[str], *, source: str, separator: str = ",") -> pd.DataFrame:
-    """Return columns of a label table as text without surrounding blanks.
-
-    Parameters
-    ----------
-    file : Path
-    columns : sequence of str
-    source : str
-        Where the original table is, for errors.
-    separator : str
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read or lacks a column.
-    """
-    try:
-        table = pd.read_csv(
-            io.StringIO(read_text(file)),
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL,
-        )
-    except ValueError as error:  # an empty file, or not a table
-        raise UserError(f"{file} cannot be read ({one_line(error)}): use the file of {source}") from error
-    for column in columns:
-        if column not in table:
-            raise UserError(f"{file} has no column '{column}': use the file of {source}")
-    return table[list(columns)].apply(lambda cells: cells.str.strip())
 
 
 def make_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

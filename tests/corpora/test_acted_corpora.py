@@ -161,7 +161,7 @@ def test_the_texts_and_padded_speakers_of_nemo(tmp_path):
         ]
         assert data.loc["EB0_happiness_13", "text"] is None
     (tmp_path / "data.tsv").write_text("file\ttext\n")
-    with pytest.raises(UserError, match="data.tsv has no column 'file_id': use the file of the nEMO repository"):
+    with pytest.raises(UserError, match="data.tsv: no column 'file_id'"):
         load_corpus("nemo", tmp_path)
 
 

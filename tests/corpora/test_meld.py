@@ -40,7 +40,7 @@ def make(folder, files=FILES, encoding="utf-8-sig"):
 
 
 def test_numbers_that_repeat_across_splits(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         data = load_corpus("meld", make(tmp_path)).data.set_index("id")
     assert data["split"].to_dict() == {
         "dev_dia0_utt0": "valid",
@@ -53,7 +53,7 @@ def test_numbers_that_repeat_across_splits(tmp_path, caplog):
     first = data.loc["train_dia0_utt0"]
     assert [first["speaker"], first["emotion"], first["sentiment"]] == ["Chandler", "happy", "positive"]
     assert first["text"] == "You’ve, seen"
-    assert "1 utterances of the tables have no file: test_dia9_utt9" in caplog.text  # not the two broken ones
+    assert "1 row of the annotation without a recording (test_dia9_utt9)" in caplog.text  # not the two broken ones
 
 
 def test_tables_of_older_copies_in_cp1252(tmp_path):
@@ -84,7 +84,7 @@ def test_the_official_split(tmp_path):
     "files, message",
     [
         (["train/train_splits/dia0_utt0.mp4"], "by ffmpeg -i .*; it has 4 other files"),
-        (["train/train_splits/dia5_utt5.wav"], "lists none of the 1 files"),
+        (["train/train_splits/dia5_utt5.wav"], "list none of its 1 files"),
     ],
 )
 def test_clips_that_are_not_converted_or_not_listed(tmp_path, files, message):
