@@ -51,7 +51,7 @@ from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
 
-__all__ = ["LABELS", "Corpus", "corpus_names", "load_corpus"]
+__all__ = ["LABELS", "Corpus", "corpus_names", "find_adapter", "load_corpus"]
 
 NOT_ADAPTERS = ("annotations", "card", "cells", "columns", "synthetic", "table")  # other modules of this package
 
@@ -118,7 +118,7 @@ def load_corpus(
     UserError
         If the corpus, an option or a label is unknown, or the folder does not contain the corpus.
     """
-    module = _find_adapter(str(corpus))
+    module = find_adapter(str(corpus))
     parameters = list(inspect.signature(module.prepare).parameters.values())[1:]
     accepted = [p.name for p in parameters]
     for option in corpus_options or {}:
@@ -166,7 +166,8 @@ def _modules() -> dict[str, str]:
     return modules
 
 
-def _find_adapter(corpus: str) -> ModuleType:
+def find_adapter(corpus: str) -> ModuleType:
+    """Return the module of a corpus, by its name in this package or its import path; raise a UserError if unknown."""
     path = _modules().get(corpus, corpus)
     fix = f"use a name in korser.corpora{did_you_mean(corpus, corpus_names())} or the import path of another adapter"
     try:

@@ -47,6 +47,7 @@ ABOUT = CorpusCard(
     terms="AI Hub, on application",
     url="https://aihub.or.kr/aihubdata/data/view.do?dataSetSn=263",
     checked="published tables",
+    raters="5",
 )
 EMOTIONS = {
     "neutral": "neutral",

@@ -41,6 +41,7 @@ ABOUT = CorpusCard(
     terms="CC BY 4.0",
     url="https://zenodo.org/records/7091465",
     checked="the authors' code, file names",
+    raters="8",
 )
 EMOTIONS = {"n": "neutral", "h": "happy", "e": "happy", "s": "sad", "d": "sad", "a": "angry"}
 TASKS = {"emotion": tuple(dict.fromkeys(EMOTIONS.values())), "gender": ("female", "male")}

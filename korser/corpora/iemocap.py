@@ -49,6 +49,7 @@ ABOUT = CorpusCard(
     terms="USC release form, academic",
     url="https://sail.usc.edu/iemocap/",
     checked="published tables, three published readers",
+    raters="3 or more",
 )
 _FOUR = {"neu": "neutral", "hap": "happy", "exc": "happy", "sad": "sad", "ang": "angry"}
 _SIX = {**_FOUR, "exc": "excited", "fru": "frustrated"}

@@ -42,6 +42,7 @@ ABOUT = CorpusCard(
     terms="ETRI agreement, research",
     url="https://nanum.etri.re.kr/share/kjnoh2/KEMDy19",
     checked="three published readers",
+    raters="10",
 )
 TASKS = {"emotion": CLASSES, "gender": ("female", "male")}
 LAYOUT = "KEMDy19, wav/Session01/Sess01_script01/Sess01_script01_F001.wav and annotation/Session01_F_res.csv and so on"

@@ -40,6 +40,7 @@ ABOUT = CorpusCard(
     terms="ETRI agreement, research",
     url="https://nanum.etri.re.kr/share/kjnoh2/KEMDy20",
     checked="four published readers",
+    raters="10",
 )
 TASKS = {"emotion": CLASSES, "gender": ("female", "male")}
 LAYOUT = "KEMDy20, wav/Session01/Sess01_script01_User001F_001.wav and annotation/Sess01_eval.csv and so on"

@@ -43,6 +43,7 @@ ABOUT = CorpusCard(
     terms="academic agreement",
     url="https://lab-msp.com/MSP/MSP-Improv.html",
     checked="published names and labels",
+    raters="5 or more",
 )
 EMOTIONS = {"N": "neutral", "H": "happy", "S": "sad", "A": "angry", "O": None, "X": None}
 WORDS = {name: name for name in EMOTIONS.values() if name}  # of raters; all others are no vote

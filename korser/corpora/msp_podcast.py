@@ -47,6 +47,7 @@ ABOUT = CorpusCard(
     terms="academic agreement",
     url="https://lab-msp.com/MSP/MSP-Podcast.html",
     checked="published readers, counts of release 1.8",
+    raters="5 or more",
 )
 EMOTIONS = {  # codes of the consensus
     "N": "neutral",
