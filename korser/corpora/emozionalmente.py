@@ -35,7 +35,8 @@ ABOUT = CorpusCard(
     utterances=6902,
     terms="CC BY 4.0",
     url="https://zenodo.org/records/6569824",
-    checked="published file list",
+    checked="published names, two published readers",
+    raters="5",
 )
 EMOTIONS = {
     "neutrality": "neutral",

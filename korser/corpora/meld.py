@@ -11,7 +11,7 @@ MP4; convert each to WAV or FLAC under the same name: ``ffmpeg -i dia0_utt0.mp4 
 Other files of the release (``final_videos_testdia...``) are not read.
 
 Labels: emotion (7) and sentiment (negative, neutral, positive), the majority of three raters. Extras: ``text``,
-``split``. 13,706 utterances (9988 train, 1108 valid, 2610 test).
+``split``. 13,706 utterances (9988 train, 1108 valid, 2610 test) of 285 names.
 
 Numbers of dialogues start again in every split, so ids begin with the split. ``dia125_utt3`` of train and
 ``dia110_utt7`` of dev cannot be read and are left out. Of test, ``dia38_utt4`` lasts 305 s and ``dia220_utt0`` 235 s:
@@ -40,7 +40,7 @@ from korser.utils.errors import UserError
 ABOUT = CorpusCard(
     name="MELD",
     language="English",
-    speakers=None,
+    speakers=285,
     utterances=13_706,
     terms="public; rights of the clips unclear",
     url="https://github.com/declare-lab/MELD",
