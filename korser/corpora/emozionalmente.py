@@ -24,7 +24,7 @@ import pandas as pd
 
 from korser.corpora.annotations import rater_columns, raters_of, read_table, report_unmatched
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, find_table, lookup_code, make_table
+from korser.corpora.table import find_files, find_table, make_table
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
 
@@ -72,7 +72,7 @@ def prepare(data_folder: str | Path) -> pd.DataFrame:
                 "id": name,
                 "path": str(files[name]),
                 "speaker": cells["actor"],
-                "emotion": lookup_code(EMOTIONS, cells["emotion_expressed"], file, "emotion"),
+                "emotion": EMOTIONS.get(cells["emotion_expressed"], cells["emotion_expressed"]),
                 "gender": gender,
                 "age": age,
                 "sentence": cells["sentence"],

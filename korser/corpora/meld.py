@@ -33,7 +33,7 @@ import pandas as pd
 
 from korser.corpora.annotations import read_table, report_unmatched
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, find_table, lookup_code, make_table
+from korser.corpora.table import find_files, find_table, make_table
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
 
@@ -94,7 +94,7 @@ def prepare(data_folder: str | Path, joint: str = "keep") -> pd.DataFrame:
             raise UserError(f"data_folder={data_folder}: has no {split}_sent_emo.csv; expected {LAYOUT}")
         for cells in read_table(file, COLUMNS, read=read_text).to_dict("records"):
             utterance = f"{split}_dia{cells['Dialogue_ID']}_utt{cells['Utterance_ID']}"
-            described[utterance] = _columns(file, split, cells)
+            described[utterance] = _columns(split, cells)
     for utterance in BROKEN:
         files.pop(utterance, None)
         described.pop(utterance, None)
@@ -106,10 +106,10 @@ def prepare(data_folder: str | Path, joint: str = "keep") -> pd.DataFrame:
     return data[data["speaker"].notna()] if joint == "drop" else data
 
 
-def _columns(file: Path, split: str, cells: dict[str, str]) -> dict[str, Any]:
+def _columns(split: str, cells: dict[str, str]) -> dict[str, Any]:
     return {
         "speaker": None if SEVERAL.search(cells["Speaker"]) else cells["Speaker"],
-        "emotion": lookup_code(EMOTIONS, cells["Emotion"], file, "emotion"),
+        "emotion": EMOTIONS.get(cells["Emotion"], cells["Emotion"]),
         "sentiment": cells["Sentiment"],
         "text": cells["Utterance"],
         "split": SPLITS[split],

@@ -58,7 +58,7 @@ def test_people_and_raters_may_be_unknown(tmp_path, caplog):
         (None, "has no samples.csv; expected Emozionalmente"),
         ("file_name,actor,sentence,emotion_expressed\n9.wav,a,b,joy\n", "lists none of the 3 files"),
         ("file,actor,sentence,emotion_expressed\n", "samples.csv: no column 'file_name'"),
-        ("file_name,actor,sentence,emotion_expressed\n101.wav,a,b,joyful\n", "unknown emotion code 'joyful'"),
+        ("file_name,actor,sentence,emotion_expressed\n101.wav,a,b,joyful\n", "unknown emotion label 'joyful'"),
         ("", "cannot be read"),
     ],
 )
