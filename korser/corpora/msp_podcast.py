@@ -25,7 +25,9 @@ release 1.8 and left out.
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,11 @@ from korser.corpora.annotations import rater_columns, raters_of, read_rating, re
 from korser.corpora.card import CorpusCard
 from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
+from korser.utils.text import plural
 
 __all__ = ["ABOUT", "RATINGS", "TASKS", "prepare"]
+
+logger = logging.getLogger(__name__)
 
 ABOUT = CorpusCard(
     name="MSP-Podcast (1.8)",
@@ -105,30 +110,22 @@ def prepare(
     turns = {Path(row["FileName"]).stem: row for row in read_table(table, COLUMNS).to_dict("records")}
     report_unmatched({path.stem for path, _ in files}, turns)
     votes = _read_votes(data_folder) if raters else {}
-    texts = (
-        {path.stem: path for path, _ in find_files(data_folder, _TEXT, layout=LAYOUT, required=False)} if text else {}
-    )
+    texts = find_files(data_folder, _TEXT, layout=LAYOUT, required=False) if text else []
+    transcripts = {path.stem: path for path, _ in texts}
+    splits = {**SPLITS, test: "test"}
+    others = Counter(turn["Split_Set"] for turn in turns.values() if turn["Split_Set"] not in splits)
+    if others:
+        logger.info("left out: %s", ", ".join(f"{plural(n, 'turn')} of {name}" for name, n in sorted(others.items())))
     rows = []
     for path, _ in files:
-        turn = turns.get(path.stem, {"Split_Set": None})
-        split = {**SPLITS, test: "test"}.get(turn["Split_Set"])
-        if path.stem in BROKEN or split is None:
+        turn = turns.get(path.stem)
+        if turn is None or turn["Split_Set"] not in splits or path.stem in BROKEN:
             continue
-        speaker = None if turn["SpkrID"] == "Unknown" else turn["SpkrID"]
-        if speaker is None and unknown_speakers == "drop":
-            continue
-        own = texts.get(path.stem)
-        rows.append(
-            {
-                "id": path.stem,
-                "path": str(path),
-                "speaker": speaker,
-                "split": split,
-                **_labels(turn, f"{table}, {path.stem}"),
-                "text": " ".join(own.read_text(encoding="utf-8", errors="replace").split()) or None if own else None,
-                **rater_columns("emotion", votes.get(path.stem, ())),
-            }
-        )
+        row = {"id": path.stem, "path": str(path), **_read_turn(turn, f"{table}, {path.stem}")}
+        row |= {"split": splits[turn["Split_Set"]], "text": _read_text(transcripts.get(path.stem))}
+        row |= rater_columns("emotion", votes.get(path.stem, ()))
+        if row["speaker"] is not None or unknown_speakers == "keep":
+            rows.append(row)
     if not rows:
         raise UserError(f"data_folder={data_folder}: no recording has a row with a known Split_Set; expected {LAYOUT}")
     data = make_table(rows)
@@ -136,16 +133,21 @@ def prepare(
     return data
 
 
-def _labels(turn: Mapping[str, str], place: str) -> dict[str, Any]:
-    """Return emotion, gender and ratings of a turn."""
+def _read_turn(turn: Mapping[str, str], place: str) -> dict[str, Any]:
+    """Return speaker, emotion, gender and ratings of a turn."""
     if turn["EmoClass"] not in EMOTIONS:
         raise UserError(f"{place}: unknown EmoClass '{turn['EmoClass']}' (known: {', '.join(EMOTIONS)})")
     ratings = {"valence": turn["EmoVal"], "arousal": turn["EmoAct"], "dominance": turn["EmoDom"]}
     return {
+        "speaker": None if turn["SpkrID"] == "Unknown" else turn["SpkrID"],
         "emotion": EMOTIONS[turn["EmoClass"]],
         "gender": None if turn["Gender"] == "Unknown" else turn["Gender"].lower(),
         **{name: read_rating(value, place) for name, value in ratings.items()},
     }
+
+
+def _read_text(file: Path | None) -> str | None:
+    return " ".join(file.read_text(encoding="utf-8", errors="replace").split()) or None if file else None
 
 
 def _read_votes(data_folder: str | Path) -> dict[str, list[str | None]]:

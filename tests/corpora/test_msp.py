@@ -1,5 +1,7 @@
 """MSP-Podcast (releases, Unknown is nobody, official splits) and MSP-IMPROV (names, reversed activation)."""
 
+import logging
+
 import pytest
 from made_tree import make_tree
 
@@ -39,8 +41,10 @@ def podcast(folder, table="labels_consensus.csv", development="Development", vot
 @pytest.mark.parametrize(
     "release", [("labels_consensus.csv", "Development", COLUMNS), ("labels_concensus.csv", "Validation", DETAIL)]
 )
-def test_releases(tmp_path, release):
+def test_releases(tmp_path, release, caplog):
+    caplog.set_level(logging.INFO)
     data = load_corpus("msp_podcast", podcast(tmp_path, *release), corpus_options={"raters": True, "text": True}).data
+    assert "left out: 1 turn of Test2" in caplog.text
     assert data["id"].tolist() == NAMES[:4]  # Test2, Test3 and the broken file are left out
     assert data["split"].tolist() == ["test", "train", "train", "valid"]
     assert data["emotion"].tolist() == ["neutral", "surprised", None, "contempt"]
