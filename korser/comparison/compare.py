@@ -211,7 +211,7 @@ def compare(
     planned, answers = ask(models, excluded, questions, main, metric)
     return Comparison(
         corpus=first.runs[0].info["corpus"],
-        protocol=first.runs[0].info["protocol"],
+        protocol=first.runs[0].protocol,
         metric=metric,
         main=main,
         models=models,

@@ -187,7 +187,8 @@ def _modules() -> dict[str, str]:
 def find_adapter(corpus: str) -> ModuleType:
     """Return the module of a corpus, by its name in this package or its import path; raise a UserError if unknown."""
     path = _modules().get(corpus, corpus)
-    fix = f"use a name in korser.corpora{did_you_mean(corpus, corpus_names())} or the import path of another adapter"
+    known = did_you_mean(corpus, corpus_names())
+    fix = f"use a name that korser corpora lists{known}, or the import path of another adapter"
     try:
         module = importlib.import_module(path)
     except (ModuleNotFoundError, ValueError, TypeError) as error:

@@ -65,7 +65,7 @@ def _study_name(key: dict[str, str], keys: list[dict[str, str]]) -> str:
 
 def _study_key(run: Run) -> dict[str, str]:
     main, task = next(iter(run.tasks.items()))
-    key = {"corpus": run.info["corpus"], "protocol": run.info["protocol"]}
+    key = {"corpus": run.info["corpus"], "protocol": run.protocol}
     key |= {k: v for k, v in run.split.items() if k not in ("split", "split.protocol")}
     if run.info["identified_by_folder"]:
         key["data_folder"] = run.settings["data_folder"]

@@ -15,6 +15,7 @@ import yaml
 
 from korser.config.nodes import compose, get_value
 from korser.corpora import LABELS
+from korser.data.fold_presets import describe_protocol
 from korser.data.splits import speaker_independent
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
@@ -91,6 +92,11 @@ class Run:
     def seed(self) -> int:
         """Seed of the training."""
         return int(self.info["seed"])
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol, with that of published folds."""
+        return describe_protocol(self.info["protocol"], self.info.get("split"))
 
     @property
     def fold(self) -> int | str | None:

@@ -101,6 +101,7 @@ class RunInfo(TypedDict, total=False):
     synthetic: bool
     identified_by_folder: bool
     protocol: str
+    split: dict[str, Any]
     speaker_independent: bool
     searched_on: list[str]
     warnings: list[NoteRecord]

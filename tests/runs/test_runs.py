@@ -8,6 +8,7 @@ import pytest
 from made_runs import utterances, write_run
 
 from korser.comparison.compare import compare
+from korser.runs.directory import headline
 from korser.runs.groups import label_runs, made_by_other_code, studies
 from korser.runs.load import load_runs
 from korser.runs.pool import pool_runs, require_same_utterances
@@ -37,6 +38,15 @@ def test_links_to_folders_are_followed_once(tmp_path):
     runs = load_runs(tmp_path / "runs")
     assert sorted(run.model for run in runs) == ["leaf_stl", "mel_stl"]
     assert [run.path.parent for run in runs if run.model == "mel_stl"] == [tmp_path / "runs"]
+
+
+def test_published_folds_are_part_of_the_protocol(tmp_path):
+    for fold in (0, 1, 2):
+        write_run(tmp_path, "mel_stl", fold=fold, split={"folds": "emobox_ravdess"})
+    runs = load_runs(tmp_path)
+    (name,) = studies(runs)
+    assert name == "made, speaker_kfold (emobox_ravdess)" and runs[0].fold in (0, 1, 2)
+    assert headline(runs[0].info)["protocol"] == compare(runs).protocol == "speaker_kfold (emobox_ravdess)"
 
 
 def test_folds_of_a_manifest_are_told_apart(tmp_path):

@@ -190,7 +190,7 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
 def _recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str | None:
     """Return the metric by which a group was compared; None if by its main task's, or (with a warning) several."""
     names = {run.path.name for run in runs}
-    group = (runs[0].info["corpus"], runs[0].info["protocol"])
+    group = (runs[0].info["corpus"], runs[0].protocol)
     own = [each for each in made if names & {entry["run"] for entry in each["runs"]}]
     if not own:  # the compared runs may be in another folder
         own = [each for each in made if (each.get("corpus"), each.get("protocol")) == group]
