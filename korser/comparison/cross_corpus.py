@@ -96,15 +96,15 @@ def cross_corpus_groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {", ".join(filter(None, key)): own for key, own in groups.items()}
 
 
-def cross_corpus(runs: Sequence[Run], *, metric: str = "uar") -> CrossCorpus:
+def cross_corpus(runs: Sequence[Run], *, metric: str | None = None) -> CrossCorpus:
     """Compare models that were trained and tested on different corpora.
 
     Parameters
     ----------
     runs : sequence of Run
         On one list of corpora. Runs on single corpora and with shared speakers are left out.
-    metric : str
-        A key of :data:`korser.metrics.METRICS`.
+    metric : str, optional
+        By which models are compared. Default: :attr:`korser.nn.kinds.Kind.main_metric` of the main task.
 
     Raises
     ------
@@ -116,7 +116,10 @@ def cross_corpus(runs: Sequence[Run], *, metric: str = "uar") -> CrossCorpus:
         found = "; ".join(groups) or "there is none"
         raise UserError(f"expected runs on one list of corpora ({found}): name the folders of one")
     used = next(iter(groups.values()))
-    main, corpora = next(iter(used[0].tasks)), tuple(used[0].info["corpora"])
+    (main, task), corpora = next(iter(used[0].tasks.items())), tuple(used[0].info["corpora"])
+    metric = metric or task.strategy.main_metric
+    if metric not in task.strategy.compared:
+        raise UserError(f"metric={metric}: expected one of {', '.join(task.strategy.compared)}")
     notes = made_by_other_code(used)
     pooled, cells = {}, {}
     for label, own in label_runs(used).items():
@@ -185,9 +188,9 @@ def _title(trained: Trained, test: str, corpora: Sequence[str]) -> str:
 
 
 def _counted(model: ModelPredictions, task: str) -> list[str]:
-    """Return the classes that occur."""
+    """Return the classes that occur; none of a number."""
     known = set(model.table[task].dropna())
-    return [label for label in model.tasks[task]["classes"] if label in known]
+    return [label for label in model.tasks[task].classes if label in known]
 
 
 def _rows(label: str, cells: Cells, corpora: Sequence[str], task: str, metric: str) -> list[dict[str, Any]]:
@@ -205,7 +208,8 @@ def _rows(label: str, cells: Cells, corpora: Sequence[str], task: str, metric: s
         entry = dict.fromkeys(("value", "low", "high"), None) | {"note": NO_CLASS}
         if counts.size:
             entry = estimate_of(model, counts, metric)
-        row = {"model": label, "train": _title(trained, test, corpora), "test": test, "classes": ", ".join(classes)}
+        row = {"model": label, "train": _title(trained, test, corpora), "test": test}
+        row["classes"] = ", ".join(classes) if model.tasks[task].classes else model.tasks[task].strategy.description
         row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
         row |= {"n_utterances": int(model.table[task].notna().sum()), "n_speakers": len(model.speakers_with(task))}
         row |= {"n_seeds": len(model.seeds), "n_folds": len(model.folds), "mark": "", "note": reason_of(entry)}
@@ -227,7 +231,7 @@ def _test_training(
         of_corpus = [row for row in rows if row["test"] == test]
         if len({row["classes"] for row in of_corpus}) == 1:  # otherwise values are not comparable
             entries = {row["train"]: {"value": row[metric]} for row in of_corpus}
-            marks = significance_marks(own, entries, table)
+            marks = significance_marks(own, entries, table, metric)
             for row in of_corpus:
                 row["mark"] = marks[row["train"]]
     return pd.concat(found, ignore_index=True)
@@ -247,11 +251,12 @@ def _difference(
     one: tuple[str, ModelPredictions], other: tuple[str, ModelPredictions], task: str, metric: str
 ) -> dict[str, Any]:
     """Return the paired difference on the utterances of the classes that both were trained on."""
+    about = one[1].tasks[task]
     known = _counted(other[1], task)
     common = [label for label in _counted(one[1], task) if label in known]
-    if not common:
+    if about.classes and not common:
         return uncompared_pair(one[0], other[0], NO_CLASS)
-    if one[1].tasks[task]["ordinal"] and one[1].tasks[task]["classes"] != other[1].tasks[task]["classes"]:
+    if about.kind == "ordinal" and about.classes != other[1].tasks[task].classes:
         return uncompared_pair(one[0], other[0], f"they have different levels of {task}")
     a, b = (_on_classes(title, model, task, common) for title, model in (one, other))
     try:
@@ -262,12 +267,15 @@ def _difference(
 
 
 def _on_classes(title: str, model: ModelPredictions, task: str, classes: Sequence[str]) -> ModelPredictions:
-    """Return the predictions for the utterances of some classes; of nominal ones all other classes become one."""
-    tables = {seed: t[t[task].isin(classes)].reset_index(drop=True) for seed, t in model.tables.items()}
-    tasks = {task: model.tasks[task]}
-    if not tasks[task]["ordinal"]:
-        tasks = {task: {**tasks[task], "classes": [*classes, OTHER_CLASS]}}
+    """Return the predictions for the labelled utterances of some classes; of nominal ones all others become one."""
+    about, tables = model.tasks[task], {}
+    for seed, table in model.tables.items():
+        labelled = table[task].isin(classes) if about.classes else table[task].notna()
+        tables[seed] = table[labelled].reset_index(drop=True)
+    if about.kind == "classes":
+        about = dataclasses.replace(about, classes=(*classes, OTHER_CLASS))
         for seed, table in tables.items():
             predicted = table[f"{task}_pred"]
             tables[seed] = table.assign(**{f"{task}_pred": predicted.where(predicted.isin(classes), OTHER_CLASS)})
+    tasks = {task: about}
     return dataclasses.replace(model, label=title, tasks=tasks, tables=tables, _cache={})

@@ -12,8 +12,10 @@ from korser.comparison.settings import CORPORA, FOLD
 from korser.config.hparams import HParams, load_hparams, resolve_hparams
 from korser.config.names import check_shared_overrides
 from korser.config.usage import keep_used
+from korser.corpora.segments import sources
 from korser.data.audio_cache import scan_audio
 from korser.data.load_split import CORPUS_SETTINGS, load_corpus_of
+from korser.metrics.scores import METRICS
 from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
 from korser.runs.heard import Search, find_searches, read_search
 from korser.runs.provenance import verify_provenance
@@ -107,8 +109,12 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
 
 def _check_metric(settings: CompareSettings, hparams: HParams, model: str) -> None:
     main = hparams["tasks"][0]
-    if settings.metric == "qwk" and not main.ordinal:
-        raise UserError(f"metric=qwk: the main task of {model}, {main.name}, is not ordinal; use metric=uar")
+    known = main.strategy.compared
+    if settings.metric not in (None, *known):
+        raise UserError(
+            f"metric={settings.metric}: the main task of {model}, {main.name}, is of kind {main.kind}; use one of "
+            f"{', '.join(name for name in known if name in METRICS)}"
+        )
 
 
 def _searched_message(model: str, fold: int | None, speakers: list[str]) -> str:
@@ -183,7 +189,7 @@ def _find_search(settings: CompareSettings, model: str) -> tuple[Path | None, di
 
 @dataclass(frozen=True)
 class _Material:
-    """A corpus, and the digests of its recordings by path, as far as they were needed."""
+    """A corpus, and the digests of its recordings by path (and segment), as far as they were needed."""
 
     corpus: Corpus
     digests: dict[str, str] = field(default_factory=dict)
@@ -204,8 +210,9 @@ def _searched_on(hparams: HParams, corpora: dict[str, _Material], searches: Sequ
     table = hparams["split"](corpus.data)
     if not searches:
         return []
-    new = [path for path in table["path"] if path not in digests]
+    utterances = sources(table)
+    new = [source for source in utterances if str(source) not in digests]
     if new:
         digests.update(scan_audio(new, hparams["cache_folder"])["digest"])
-    table["digest"] = table["path"].map(digests)
+    table["digest"] = [digests[str(source)] for source in utterances]
     return sorted({heard for search in searches for heard in search.in_test(corpus, hparams["data_folder"], table)})

@@ -11,13 +11,19 @@ complete example of 60 lines; :mod:`korser.corpora.table` has helpers.
 3. ``prepare(data_folder, **options)`` returns a :class:`pandas.DataFrame` with one row per utterance: ``id`` (unique),
    ``path`` (absolute), ``speaker`` (None if unknown), one column per task (a class, or None without a label) and
    whatever else is known: ``age``, ``sentence`` (the same value for the same words, so that sentences can be held out),
-   ``split`` or ``fold``. Options are keywords that users set by ``corpus_options``.
+   ``split`` or ``fold``, and of segments of recordings ``start``, ``end`` and ``channel``
+   (:mod:`korser.corpora.segments`). Options are keywords that users set by ``corpus_options``.
+   Columns of numbers (``age``, ratings) need no declaration; ``RATINGS = {"valence": (1.0, 5.0)}`` states their scales.
 4. Read file names and tables only, no audio. Raise :class:`korser.UserError` in one line that names the file and the
    fix. Leave out files that are known to be broken or copies, and log it.
 5. Write a test with empty files under the official names.
 
 Optional:
 
+- ``ABOUT``, a :class:`korser.corpora.card.CorpusCard`: what ``korser corpora`` lists. Every shipped corpus has one.
+- ``RATINGS = {"valence": (1.0, 5.0)}``: columns of numbers, with the ends of their scale.
+- ``RATERS = {"emotion": ("emotion_rater1", ...)}``: columns with what each rater chose, for tasks that people rated, or
+  ``data.attrs["raters"]`` if their number depends on the folder.
 - ``SYNTHETIC = True``: no human speaks; all tables and figures say so.
 - ``IDENTIFIED_BY_FOLDER = True``: the module reads any corpus, so corpora are identified by their folder, not by the
   module's name, and the same speaker name in two folders does not mean the same person.
@@ -33,7 +39,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,14 +49,27 @@ import pandas as pd
 import korser.utils.frames  # noqa: F401
 from korser.corpora import synthetic
 from korser.corpora.cells import identify
+from korser.corpora.segments import check_segments
 from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order, warn_of_typos
 from korser.corpora.union import adapters_by_name, load_parts, unite
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
 
-__all__ = ["LABELS", "Corpus", "corpus_names", "load_corpus"]
+__all__ = ["LABELS", "Corpus", "corpus_names", "find_adapter", "load_corpus"]
 
-NOT_ADAPTERS = ("cells", "columns", "synthetic", "table", "union")  # other modules of this package
+# other modules of this package
+NOT_ADAPTERS = (
+    "annotations",
+    "card",
+    "cells",
+    "columns",
+    "manifest",
+    "readers",
+    "segments",
+    "synthetic",
+    "table",
+    "union",
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,8 @@ class Corpus:
         Whether the name says nothing about the corpus, since its adapter reads any.
     selectable_tasks : bool
         Whether the option ``tasks`` of the adapter selects the label columns.
+    ratings : dict of str to tuple of float
+        The lowest and the highest value of columns of numbers, as far as known.
     parts : tuple of str
         Names of the corpora that this one unites (:func:`korser.corpora.union.unite`); empty for a single corpus.
     """
@@ -83,6 +104,7 @@ class Corpus:
     sorted_tasks: tuple[str, ...] = ()
     identified_by_folder: bool = False
     selectable_tasks: bool = False
+    ratings: dict[str, tuple[float, float]] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
 
 
@@ -125,7 +147,7 @@ def load_corpus(
     if not isinstance(corpus, str):
         adapters, settings = adapters_by_name(corpus), {"label_map": label_map, "corpus_options": corpus_options}
         return unite(load_parts(load_corpus, adapters, data_folder, **settings), common_classes=common_classes)
-    module = _find_adapter(corpus)
+    module = find_adapter(str(corpus))
     parameters = list(inspect.signature(module.prepare).parameters.values())[1:]
     accepted = [p.name for p in parameters]
     for option in corpus_options or {}:
@@ -149,7 +171,7 @@ def load_corpus(
             return data.loc[data["id"] == ids[0], "path"].iloc[0]
         return f"{file} {'row' if len(numbers) == 1 else 'rows'} {', '.join(numbers)}"
 
-    raise_faults(faults + check_labels(data, classes, locate))
+    raise_faults(faults + check_segments(data, locate) + check_labels(data, classes, locate))
     _require_unique_ids(data, corpus)
     warn_of_typos(data, classes, sorted_tasks, locate)
     return Corpus(
@@ -160,6 +182,7 @@ def load_corpus(
         sorted_tasks=sorted_tasks,
         identified_by_folder=bool(getattr(module, "IDENTIFIED_BY_FOLDER", False)),
         selectable_tasks="tasks" in accepted,
+        ratings=dict(getattr(module, "RATINGS", {})),
     )
 
 
@@ -173,9 +196,11 @@ def _modules() -> dict[str, str]:
     return modules
 
 
-def _find_adapter(corpus: str) -> ModuleType:
+def find_adapter(corpus: str) -> ModuleType:
+    """Return the module of a corpus, by its name in this package or its import path; raise a UserError if unknown."""
     path = _modules().get(corpus, corpus)
-    fix = f"use a name in korser.corpora{did_you_mean(corpus, corpus_names())} or the import path of another adapter"
+    known = did_you_mean(corpus, corpus_names())
+    fix = f"use a name that korser corpora lists{known}, or the import path of another adapter"
     try:
         module = importlib.import_module(path)
     except (ModuleNotFoundError, ValueError, TypeError) as error:

@@ -153,7 +153,21 @@ def unite(parts: Mapping[str, Corpus], *, common_classes: bool = False) -> Corpu
         identified_by_folder=any(part.identified_by_folder for part in parts.values()),
         selectable_tasks=any(part.selectable_tasks for part in parts.values()),
         parts=tuple(parts),
+        ratings=_drop_other_scales(data, parts),
     )
+
+
+def _drop_other_scales(data: pd.DataFrame, parts: Mapping[str, Corpus]) -> dict[str, tuple[float, float]]:
+    """Return the scales of ratings; remove, in place, the columns whose scales differ between corpora."""
+    scales: dict[str, dict[str, tuple[float, float]]] = {}
+    for name, part in parts.items():
+        for column, scale in part.ratings.items():
+            scales.setdefault(column, {})[name] = scale
+    for column in [column for column, own in scales.items() if len(set(own.values())) > 1]:
+        listed = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in scales.pop(column).items())
+        logger.warning("%s is left out, since its scales differ (%s)", column, listed)
+        data.drop(columns=column, inplace=True, errors="ignore")
+    return {column: next(iter(own.values())) for column, own in scales.items()}
 
 
 def _renamed(name: str, data: pd.DataFrame) -> pd.DataFrame:

@@ -14,13 +14,14 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
+from korser.corpora.segments import sources
 from korser.data.audio import to_float
 from korser.frontend.tree import together
-from korser.nn.losses import MISSING
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from korser.corpora.segments import Segment
     from korser.data.audio_cache import AudioStore
     from korser.data.feature_cache import FeatureCache
     from korser.nn.tasks import Task
@@ -30,7 +31,6 @@ __all__ = [
     "CachedReader",
     "batch_inputs",
     "bucketed_batches",
-    "class_index",
     "collate",
     "input_names",
     "make_dataset",
@@ -44,36 +44,36 @@ class CachedReader:
     def __init__(self, stored: AudioStore | FeatureCache) -> None:
         self.stored = stored
 
-    def __call__(self, path: str, digest: str) -> torch.Tensor:
+    def __call__(self, source: str | Segment, digest: str) -> torch.Tensor:
         """Return an utterance as ``(T,)`` or ``(T, C)`` float32."""
-        return to_float(self.stored.read(path, digest))
+        return to_float(self.stored.read(source, digest))
 
 
 def make_dataset(
-    manifest: pd.DataFrame, tasks: Sequence[Task], *read: Callable[[str, str], torch.Tensor]
+    manifest: pd.DataFrame, tasks: Sequence[Task], *read: Callable[[str | Segment, str], torch.Tensor]
 ) -> DynamicItemDataset:
     """Make a SpeechBrain dataset of one split that reads one utterance at a time.
 
     Parameters
     ----------
     manifest : pandas.DataFrame
-        With ``id``, ``path``, ``digest``, ``samples`` and one column per task.
+        With ``id``, ``path``, columns of segments, ``digest``, ``samples`` and one column per task.
     tasks : sequence of korser.Task
-        With their classes.
+        With their classes or scaling.
     *read : callable
-        ``(path, digest) -> torch.Tensor``, ``(T,)`` or ``(T, C)``, one for each input of the model.
+        ``(source, digest) -> torch.Tensor``, ``(T,)`` or ``(T, C)``, one for each input of the model.
 
     Returns
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
         Items ``id``, ``x``, ``frames`` (the length of ``x``), ``x2`` and ``frames2`` and so on for further inputs, and
-        one int per task (``MISSING`` without a label).
+        one target per task (:meth:`korser.nn.kinds.Kind.target`).
     """
-    entries = {}
-    for row in manifest.to_dict("records"):
-        labels = {task.name: class_index(task, row.get(task.name)) for task in tasks}
-        item = {key: row[key] for key in ("path", "digest", "samples", "corpus") if key in row}
-        entries[row["id"]] = {**item, **labels}
+    entries, targets = {}, {task.name: task.strategy.target for task in tasks}
+    for source, row in zip(sources(manifest), manifest.to_dict("records")):
+        labels = {name: target(row.get(name)) for name, target in targets.items()}
+        item = {key: row[key] for key in ("digest", "samples", "corpus") if key in row}
+        entries[row["id"]] = {"path": source, **item, **labels}
     dataset = DynamicItemDataset(entries)
     names = [input_names(i) for i in range(len(read))]
     for each, (x, frames) in zip(read, names):
@@ -98,11 +98,6 @@ def batch_inputs(batch: Any, *, keep_half: bool = False) -> tuple[Any, Any]:
         x, frames = (getattr(batch, name) for name in input_names(len(inputs)))
         inputs.append((x.data if keep_half else to_float(x.data), frames))
     return together(inputs)
-
-
-def class_index(task: Task, label: str | None) -> int:
-    """Return the index of a label among its task's classes; ``MISSING`` for None and NaN."""
-    return MISSING if pd.isna(label) else task.classes.index(label)
 
 
 class BucketSampler(torch.utils.data.Sampler):

@@ -8,16 +8,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from korser.corpora import Corpus, load_corpus
+from korser.corpora.segments import COLUMNS, sources
 from korser.corpora.table import SIMILAR
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits
-from korser.data.split_checks import split_notes
+from korser.data.split_checks import overlapping_segments, split_notes
 from korser.inference.predict import TrainedModel
-from korser.metrics.evaluate import evaluate_predictions
+from korser.metrics.evaluate import evaluate_predictions, read_numbers
 from korser.runs.heard import pretrained_on_tested
 from korser.training.results import predictions_table
 from korser.utils.errors import UserError
@@ -63,7 +65,7 @@ def evaluate_corpus(
     Raises
     ------
     UserError
-        If the corpus has a label that the model does not know, or shares no task with it.
+        If the corpus has a label that the model does not know, a rating that is no number, or shares no task with it.
     """
     loaded = load_corpus(corpus, data_folder, label_map=label_map, corpus_options=corpus_options)
     options = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)
@@ -72,14 +74,15 @@ def evaluate_corpus(
     rows = list(manifest.itertuples())
     audio = AudioStore(cache_folder)
     probabilities = {
-        row.id: trained.probabilities(audio.waveform(row.path, row.digest))
-        for row in tqdm(rows, desc="predict", dynamic_ncols=True)
+        row.id: trained.probabilities(audio.waveform(source, row.digest))
+        for row, source in zip(tqdm(rows, desc="predict", dynamic_ncols=True), sources(manifest))
     }
     table = predictions_table(manifest, trained.tasks, probabilities)
     metrics = evaluate_predictions(table, trained.tasks)
 
+    main = trained.tasks[0]
     n_trained_on, overlap = _overlap_with_training(trained, loaded, manifest)
-    about_data = split_notes(manifest, trained.tasks[0].name, cache_folder, loaded.sorted_tasks)
+    about_data = split_notes(manifest, main.name if main.classes else None, cache_folder, loaded.sorted_tasks)
     notes = [*overlap, *pretrained_on_tested(trained.model, manifest), *about_data]
     for note in notes:
         logger.warning("%s", note)
@@ -108,6 +111,9 @@ def _test_manifest(
     for task in trained.tasks:
         if task.name not in manifest:
             manifest[task.name] = None
+        if not task.classes:
+            read_numbers(manifest, task.name)
+            continue
         for label in manifest[task.name].dropna().unique():
             if label not in task.classes:
                 raise UserError(
@@ -119,7 +125,7 @@ def _test_manifest(
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
     columns = ["digest", "samples", "duration"]
     audio = scan_audio(
-        manifest["path"].tolist(),
+        sources(manifest),
         cache_folder,
         limits=LengthLimits(trained.min_length),  # longer ones are divided
         bad_recordings=bad_recordings,
@@ -133,7 +139,11 @@ def _overlap_with_training(trained: TrainedModel, corpus: Corpus, manifest: pd.D
     """Return how many recordings the model was trained or validated on, and a warning about any overlap."""
     seen = trained.directory.manifest()
     seen = seen[seen["split"].isin(["train", "valid"])]
-    n_shared = int(manifest["digest"].isin(seen["digest"]).sum())
+    shared = set(np.flatnonzero(manifest["digest"].isin(seen["digest"])))
+    columns = [name for name in ("path", "speaker", "split", *COLUMNS) if name in manifest or name in seen]
+    tables = [table.reindex(columns=columns).astype(object) for table in (manifest, seen.assign(split="train"))]
+    shared |= {min(rows) for rows in overlapping_segments(pd.concat(tables))}
+    n_shared = len(shared)
     if n_shared:
         text = (
             f"{n_shared} of {len(manifest)} recordings were used in training or validation: the results do not "

@@ -34,6 +34,7 @@ import pandas as pd
 from korser.config.hparams import HParams
 from korser.config.schema import check_settings
 from korser.data.bad_recordings import BAD_RECORDINGS
+from korser.data.fold_presets import describe_protocol
 from korser.runs.records import ConditionRecord, Cost, Metrics, RunInfo, StageParameters
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, read_npy, read_text
@@ -176,7 +177,10 @@ def run_notes(info: dict[str, Any]) -> list[Note]:
         The contents of ``run.json``.
     """
     general = caveats(
-        synthetic=info["synthetic"], random_split=not info["speaker_independent"], pretrained=info["pretrained"]
+        synthetic=info["synthetic"],
+        random_split=not info["speaker_independent"],
+        protocol=info["protocol"],
+        pretrained=info["pretrained"],
     )
     return [*general, *recorded_warnings(info), *searched_on_tested(info.get("searched_on", []))]
 
@@ -198,6 +202,6 @@ def headline(info: dict[str, Any], split: str = "test") -> dict[str, Any]:
     return {
         "title": info["model"] if split == "test" else f"{info['model']}, {split} split",
         "corpus": info["corpus"],
-        "protocol": info["protocol"],
+        "protocol": describe_protocol(info["protocol"], info.get("split")),
         "warnings": run_notes(info),
     }

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from korser.classical.head import FittedTask
 from korser.classical.selection import layer_names
-from korser.data.batches import CachedReader, class_index
+from korser.corpora.segments import sources
+from korser.data.batches import CachedReader
 from korser.frontend.tree import together
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.model import SpeechEmotionModel
@@ -59,7 +60,7 @@ def fit_head(
 
     start = time.perf_counter()
     rows = manifest["split"].isin(["train", "valid"]).to_numpy()
-    labels = {task.name: np.array([class_index(task, label) for label in manifest[task.name]]) for task in tasks}
+    labels = {task.name: np.array([task.strategy.target(label) for label in manifest[task.name]]) for task in tasks}
     groups = [codes[rows] for codes in _groups(manifest, hparams["split"].keywords.get("hold_out"))]
     by_layer = getattr(model.backbone, "by_channel", False)
     layers = layer_names(hparams["frontend"]) if by_layer else ["features"]
@@ -81,8 +82,9 @@ def _embed(
 ) -> np.ndarray:
     """Return the output of the backbone for every utterance, ``(N, E)``."""
     rows = []
-    for row in tqdm(manifest.itertuples(), "embed", len(manifest), disable=noprogressbar, leave=False):
-        inputs = [read(row.path, row.digest)[None].to(device) for read in readers]
+    utterances = zip(sources(manifest), manifest["digest"])
+    for source, digest in tqdm(utterances, "embed", len(manifest), disable=noprogressbar, leave=False):
+        inputs = [read(source, digest)[None].to(device) for read in readers]
         inputs = together([(x, torch.tensor([x.shape[1]], device=device)) for x in inputs])
         x, lengths = model.features(*inputs, skip_frozen=skip_frozen)
         rows.append(model.backbone(x, lengths)[0].cpu().numpy())
@@ -109,7 +111,7 @@ def _evaluate(
     device: str,
 ) -> Results:
     logits = model.head(torch.from_numpy(embeddings).to(device))
-    of_task = {name: scores.float().softmax(-1).cpu().numpy() for name, scores in logits.items()}
+    of_task = {task.name: task.strategy.predictions(logits[task.name]).cpu().numpy() for task in tasks}
     fitted_rows = manifest["split"].isin(["train", "valid"]).to_numpy()
     for name, p in of_task.items():
         held_out = fitted[name].probabilities

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from made_corpus import corpus
 
-from korser.corpora import Corpus, load_corpus
+from korser.corpora import Corpus, corpus_names, load_corpus
 from korser.corpora.union import unite
+from korser.data.fold_presets import describe_protocol, fold_presets
 from korser.data.split_checks import check_splits
 from korser.data.splits import assign_splits, speaker_independent, warn_once
 from korser.utils.errors import UserError
@@ -294,7 +295,14 @@ def test_three_speakers_are_enough():
         ({"protocol": "speaker_kfold", "n_folds": 19}, "split.n_folds=19: .*18"),
         ({"protocol": "speaker_kfold", "fold": 5}, "split.fold=5: expected an integer from 0 to 4"),
         ({"protocol": "speaker_kfold", "folds": "consecutif"}, "split.folds=consecutif: expected balanced"),
-        ({"protocol": "speaker_kfold", "folds": 5}, "split.folds=5: expected balanced, consecutive or a list"),
+        ({"protocol": "speaker_kfold", "folds": 5}, "split.folds=5: expected balanced, .*emobox_ravdess.* or a list"),
+        ({"protocol": "speaker_kfold", "folds": "emobox_ravdes"}, "did you mean 'emobox_ravdess'"),
+        (
+            {"protocol": "speaker_kfold", "folds": "emobox_ravdess"},
+            r"not all speakers of these folds of ravdess .no 20, 21, 19 and 3 more.*without them: "
+            r"--split.folds='\[\[1, 11\], \[4, 10, 12, 14\], \[8, 9\],",
+        ),
+        ({"protocol": "speaker_kfold", "folds": "emobox_iemocap"}, "of iemocap .no Ses01F, .* published ones$"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2]]}, "at least 3"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2], [3]]}, "does not list 04"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2], [1, 3]]}, "01 more than once"),
@@ -323,6 +331,28 @@ def test_mistakes_name_the_setting(settings, message):
     with pytest.raises(UserError, match=message) as error:
         assign_splits(corpus(), **settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", fold_presets())
+def test_published_folds(name):
+    preset = fold_presets()[name]
+    listed = [str(speaker) for group in preset["folds"] for speaker in group]
+    assert len(set(listed)) == len(listed) and preset["source"] and preset["corpus"] in corpus_names()
+    data = pd.DataFrame({"id": listed, "speaker": [s.zfill(2) for s in listed], "emotion": "joy"})
+    for fold, group in enumerate(preset["folds"]):
+        split = assign_splits(data, protocol="speaker_kfold", folds=name, fold=fold)
+        assert speakers(split, "test") == {str(speaker).zfill(2) for speaker in group}
+    more = pd.concat([data, pd.DataFrame({"id": ["x"], "speaker": ["stranger"], "emotion": "joy"})])
+    with pytest.raises(UserError, match="does not list stranger"):
+        assign_splits(more, protocol="speaker_kfold", folds=name)
+    with pytest.raises(UserError, match=f"split.n_folds=99: split.folds lists {len(preset['folds'])} groups"):
+        assign_splits(data, protocol="speaker_kfold", folds=name, n_folds=99)
+
+
+def test_published_folds_are_named_with_the_protocol():
+    assert describe_protocol("speaker_kfold", {"folds": "emobox_ravdess"}) == "speaker_kfold (emobox_ravdess)"
+    for split in (None, {}, {"folds": "balanced"}, {"folds": [["1"]]}):
+        assert describe_protocol("speaker_kfold", split) == "speaker_kfold"
 
 
 def with_split(data, by):
@@ -462,9 +492,31 @@ def test_missing_speakers(protocol):
         check_splits(with_split(corpus(), thirds).assign(speaker=None), "manifest")
 
 
+def test_a_corpus_without_speakers_is_divided_by_age_and_sex():
+    data = corpus(n_speakers=24)
+    data["age"] = data["speaker"].astype(int) // 2 + 20
+    data["speaker"] = None
+    for protocol in ("speaker_holdout", "speaker_kfold"):
+        with pytest.raises(UserError, match="480 of 480.*or use random_stratified or age_sex_groups$"):
+            assign_splits(data, protocol=protocol)
+    split = assign_splits(data, protocol="age_sex_groups", test=5, valid=0.2, seed=1)
+    check_splits(split, "age_sex_groups")
+    groups = split.groupby(["age", "gender"])["split"]
+    assert (groups.nunique() == 1).all() and groups.first().value_counts()["test"] == 5
+    assert set(split["split"]) == {"train", "valid", "test"} and len(split) == len(data)
+    assert splits(assign_splits(data[::-1], protocol="age_sex_groups", test=5, seed=1)).equals(splits(split))
+    data.loc[3, "age"] = None
+    with pytest.raises(UserError, match="1 of 480 utterances have no age or no gender .first: 001-joy-3"):
+        assign_splits(data, protocol="age_sex_groups")
+    with pytest.raises(UserError, match="480 of 480 utterances have no age"):
+        assign_splits(data.drop(columns="age"), protocol="age_sex_groups")
+    with pytest.raises(UserError, match="or use random_stratified$"):
+        assign_splits(data.drop(columns="age"), protocol="speaker_kfold")
+
+
 def test_which_protocols_are_speaker_independent():
     assert all(speaker_independent(protocol) for protocol in ("speaker_holdout", "speaker_kfold", "manifest"))
-    assert not any(speaker_independent(protocol) for protocol in ("random_stratified", "manifest_random"))
+    assert not any(map(speaker_independent, ("random_stratified", "manifest_random", "age_sex_groups")))
     with pytest.raises(UserError, match="'random_stratified'"):
         speaker_independent("random_stratify")
 
