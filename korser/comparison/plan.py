@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from korser.comparison.settings import CompareSettings
     from korser.corpora import Corpus
 
-__all__ = ["PlannedRun", "make_plan"]
+__all__ = ["PlannedRun", "make_plan", "matrix_parts"]
 
 logger = logging.getLogger(__name__)
 
@@ -139,14 +139,14 @@ def _parts(
     """Return fold and overrides of every run of a model with one seed."""
     if settings.cross_corpus:
         names = _material(resolve_hparams(path, shared, CORPUS_SETTINGS), corpora).corpus.parts
-        return _matrix(settings.folds or FOLDS_WITHIN, shared, names)
+        return matrix_parts(settings.folds or FOLDS_WITHIN, shared, names)
     if settings.folds is None:
         return [(None, shared)]
     folds = [(fold, zip(FOLD, ("speaker_kfold", settings.folds, fold))) for fold in range(settings.folds)]
     return [(fold, {**shared, **dict(split)}) for fold, split in folds]
 
 
-def _matrix(n_folds: int, shared: dict[str, Any], names: Sequence[str]) -> list[tuple[int | None, dict[str, Any]]]:
+def matrix_parts(n_folds: int, shared: dict[str, Any], names: Sequence[str]) -> list[tuple[int | None, dict[str, Any]]]:
     """Return the runs of a cross-corpus matrix: folds within each corpus, trained on it alone, and on all others.
 
     A run that was trained on a corpus is tested on all others at once.

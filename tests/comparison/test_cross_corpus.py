@@ -11,7 +11,7 @@ from made_runs import write_cells, write_matrix, write_run
 from korser import UserError
 from korser.comparison.cross_corpus import OTHERS, cross_corpus, cross_corpus_groups
 from korser.comparison.cross_tables import cross_document, matrix_table, write_cross_corpus
-from korser.comparison.plan import make_plan
+from korser.comparison.plan import make_plan, matrix_parts
 from korser.comparison.run import run_experiment
 from korser.runs.load import load_runs
 from korser.utils.files import read_csv, read_json
@@ -135,6 +135,15 @@ def test_the_plan_has_folds_within_each_corpus_and_one_run_for_all_others(overri
     with pytest.raises(UserError, match="cross_corpus=true: expected several corpora"):
         single = {"corpus": "csv", "data_folder": tiny_corpus, "label_map": "{}", "common_classes": "false"}
         make_plan(settings_of({**overrides, **{f"overrides.{key}": str(value) for key, value in single.items()}}))
+
+
+def test_three_corpora_are_also_left_out_one_at_a_time():
+    parts = matrix_parts(4, {"lr": 0.1, "split.valid": 0.3, "split.folds": "balanced"}, ["a", "b", "c"])
+    within, between = [split for fold, split in parts if fold is not None], parts[12:]
+    assert len(within) == 12 and all("split.valid" not in split and split["lr"] == 0.1 for split in within)
+    tested = [split["split.test_corpora"] for _, split in between]
+    assert tested == [["b", "c"], ["a", "c"], ["a", "b"], ["a"], ["b"], ["c"]]
+    assert all(split["split.valid"] == 0.3 and "split.folds" not in split for _, split in between)
 
 
 @pytest.mark.parametrize(

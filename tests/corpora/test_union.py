@@ -79,6 +79,17 @@ def test_named_corpora_may_share_an_adapter():
     assert load_corpus(["corpus_a"], {"corpus_a": "/1"}).data["id"].iloc[0] == "corpus_a/0"
 
 
+def test_ratings_of_one_scale_are_united_and_others_left_out(tmp_path, caplog):
+    for name, scales in (("corpus_a", {"valence": (1, 5), "arousal": (1, 5)}), ("corpus_b", {"valence": (1, 7)})):
+        with open(tmp_path / f"{name}.py", "a") as file:
+            file.write(f"RATINGS = {scales}\nunrated = prepare\n")
+            file.write("prepare = lambda folder: unrated(folder).assign(valence=[1.5, 2, None], arousal=[1.0, 2, 3])\n")
+    corpus = load_corpus(**BOTH)
+    assert corpus.ratings == {"arousal": (1, 5)} and "valence" not in corpus.data
+    assert corpus.data["arousal"].tolist() == [1.0, 2, 3] * 2
+    assert "valence is left out, since its scales differ (corpus_a 1 to 5, corpus_b 1 to 7)" in caplog.text
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -90,7 +101,7 @@ def test_named_corpora_may_share_an_adapter():
         ({"data_folder": {"corpus_a": "/a"}}, "the folder of the corpus corpus_b is missing"),
         ({"label_map": {"emotion": {"joy": "x"}}}, "label_map.emotion: there is no corpus 'emotion'.*one entry for"),
         ({"label_map": {"corpus_a": "x"}}, "label_map.corpus_a='x': expected a mapping"),
-        ({"corpus_options": {"corpus_b": {"lables": 1}}}, "corpus corpus_b: corpus_options.*'lables'.*'labels'"),
+        ({"corpus_options": {"corpus_b": {"labelz": 1}}}, "corpus corpus_b: corpus_options.*'labelz'.*'labels'"),
     ],
 )
 def test_mistakes(settings, message):
