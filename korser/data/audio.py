@@ -41,6 +41,7 @@ __all__ = [
     "list_audio",
     "read_audio",
     "read_recording",
+    "read_samples",
     "to_compact",
     "to_float",
 ]
@@ -123,6 +124,18 @@ def read_recording(path: str | Path) -> Recording:
         audio = _resample(audio, rate)
     audio = audio.clamp(-1, 1)  # the resampler overshoots at full scale, where a recorder would clip
     return Recording(audio, tuple(note for note in (*notes, *_examine(samples, mono, audio)) if note is not None))
+
+
+def read_samples(path: str | Path) -> tuple[np.ndarray, int]:
+    """Return the ``(T, channels)`` float32 samples of a file at its own sampling rate, and that rate in Hz.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or unreadable.
+    """
+    samples, rate, _ = _decode(Path(path), _read_bytes(Path(path)))
+    return samples, rate
 
 
 def list_audio(folder: str | Path) -> list[str]:
