@@ -43,7 +43,19 @@ __all__ = [
 # environment variables of torchrun and their least values
 TORCHRUN = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": 1}
 MAX_PORT = 2**16  # also of ranks: far more than there are
-COMMANDS = ("describe", "audit", "train", "search", "compare", "plot", "probe", "predict", "evaluate", "pretrain", "check")
+COMMANDS = (
+    "describe",
+    "audit",
+    "train",
+    "search",
+    "compare",
+    "plot",
+    "probe",
+    "predict",
+    "evaluate",
+    "pretrain",
+    "check",
+)
 
 
 class Parser(argparse.ArgumentParser):

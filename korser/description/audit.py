@@ -140,7 +140,10 @@ def audit(
     }
     if keys["speaker"] is None:
         hint = rename_hint("speaker", data)
-        unchecked.insert(0, Note("unchecked_speaker", f"SPEAKERS: not checked: there is no speaker: {hint or 'add a column speaker'}"))
+        unchecked.insert(
+            0,
+            Note("unchecked_speaker", f"SPEAKERS: not checked: there is no speaker: {hint or 'add a column speaker'}"),
+        )
     elif data["speaker"].isna().any():
         missing = f"{int(data['speaker'].isna().sum())} of {len(data)} rows have no speaker"
         unchecked.insert(0, Note("unchecked_speaker", f"SPEAKERS: {missing}, which are left out"))
@@ -191,7 +194,9 @@ def _audio(data: pd.DataFrame, cache_folder: str | Path) -> tuple[pd.Series | No
     files = data["path"].dropna().unique()
     n_found = sum(map(os.path.isfile, files))
     if n_found < len(files) or data["path"].isna().any():
-        text = f"COPIES: not checked: {n_found} of {plural(len(files), 'audio file')} found; recordings are known by path"
+        text = (
+            f"COPIES: not checked: {n_found} of {plural(len(files), 'audio file')} found; recordings are known by path"
+        )
         return None, [], [Note("unchecked_near_copy", text)]
     audio = scan_audio(data["path"].tolist(), cache_folder).reset_index(drop=True)
     first = audio.drop_duplicates("digest")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Description:
     ----------
     corpus : korser.corpora.Corpus
     utterances : pandas.DataFrame
-        The table of the corpus with ``duration``, ``digest`` and the measures of :func:`korser.description.measures.measure`.
+        The table of the corpus with ``digest``, ``duration`` and :func:`korser.description.measures.measure`.
     notes : list of Note
         What a reader must know, the most serious first.
     sections : list of Section
@@ -120,8 +120,8 @@ def describe(
         _missing_speakers(data),
     ]
     sections = [
-        Section("Labels", _label_tables(data, tasks, task)),
         _floor_section(floors),
+        Section("Labels", _label_tables(data, tasks, task)),
         _sentence_section(data, task, sentence),
         Section("Sampling rate and bandwidth", {"formats": format_table(data, task, tasks[task])}),
         _copies_section(data, pairs, bad),
@@ -144,7 +144,9 @@ def _copies(data: pd.DataFrame) -> Note | None:
     repeated = data[data["digest"].duplicated()]
     if not len(repeated):
         return None
-    text = f"COPIES: {plural(len(repeated), 'recording')} of {len(data)} are copies of others ({shorten(repeated['id'])})"
+    text = (
+        f"COPIES: {plural(len(repeated), 'recording')} of {len(data)} are copies of others ({shorten(repeated['id'])})"
+    )
     return Note("copies", text)
 
 
@@ -174,7 +176,7 @@ def _label_tables(data: pd.DataFrame, tasks: Mapping[str, Sequence[str]], task: 
     for name, classes in tasks.items():
         tables[f"labels-{name}"] = label_table(data, name, classes)
     for name, classes in tasks.items():
-        tables[f"levels-{name}"] = level_table(data, name, classes)
+        tables[f"levels-{name}"] = replace(level_table(data, name, classes), folded=name != task)
     return {**tables, "speakers": speaker_table(data, task, tasks[task])}
 
 
@@ -191,9 +193,10 @@ def _floor_section(floors: Sequence[Floor]) -> Section:
     independent = all(found.speaker_independent for found in floors)
     how = "folds of speakers" if independent else "folds that share speakers, since not all are known"
     text = (
-        f"UAR of a logistic regression on a few numbers that need no model of speech, and of the most frequent label "
-        f"of the same sentence in training, by {max(found.n_folds for found in floors)} {how}, with 95 % intervals over "
-        "speakers. A model is worth its name if it is better than this."
+        "UAR of a logistic regression on a few numbers that need no model of speech, and of the most frequent label of "
+        f"the same sentence in training, by {max(found.n_folds for found in floors)} {how}, with 95 % intervals over "
+        "speakers. Any model has to be better. Where words depend on the label, so does the duration: the last row "
+        "holds out sentences as well."
     )
     title = "UAR from loudness, duration and silence alone"
     return Section("The floor", {"floor": Table(title, ["features", *(f.task for f in floors)], rows)}, text)
@@ -213,8 +216,7 @@ def _sentence_section(data: pd.DataFrame, task: str, column: str | None) -> Sect
         ["said by several speakers", int((n_speakers > 1).sum())],
         [f"said more than once, always with one {task}", int((several & (n_labels == 1)).sum())],
     ]
-    text = "How well the sentence alone predicts the label is in the last row of the floor above."
-    return Section("Sentences", {"sentences": Table("Sentences", ["", "number"], rows)}, text)
+    return Section("Sentences", {"sentences": Table("Sentences", ["", "number"], rows)})
 
 
 def _copies_section(data: pd.DataFrame, pairs: Sequence[tuple[int, int]], bad: pd.DataFrame) -> Section:
@@ -224,9 +226,7 @@ def _copies_section(data: pd.DataFrame, pairs: Sequence[tuple[int, int]], bad: p
     found = [(ids[first], ids[other], "the same samples", first, other) for first, *others in same for other in others]
     found += [(ids[i], ids[j], "but for level, format or ends", i, j) for i, j in pairs]
     if found:
-        rows = [
-            [one, other, kind, "yes" if speakers[i] == speakers[j] else "no"] for one, other, kind, i, j in found
-        ]
+        rows = [[one, other, kind, "yes" if speakers[i] == speakers[j] else "no"] for one, other, kind, i, j in found]
         columns = ["recording", "is also", "same", "same speaker"]
         tables["copies"] = Table("Copies", columns, rows, numeric=False, folded=len(rows) > 20)
     if len(bad):
@@ -243,7 +243,12 @@ def _raters_section(data: pd.DataFrame) -> Section:
         least, most = found["raters"]
         ratings = f"{least}" if least == most else f"{least} to {most}"
         rows.append(
-            [task, found["n"], ratings, *(c and TableCell(c["value"], c["low"], c["high"], format=number) for c in cells)]
+            [
+                task,
+                found["n"],
+                ratings,
+                *(c and TableCell(c["value"], c["low"], c["high"], format=number) for c in cells),
+            ]
         )
     if not rows:
         return Section("Raters")

@@ -82,8 +82,8 @@ def levels(audio: torch.Tensor) -> np.ndarray:
 def bandwidth(samples: np.ndarray, rate: int) -> float:
     """Return the frequency in Hz below which 99.9 % of the energy of the differentiated samples lies.
 
-    The difference raises the spectrum by 6 dB per octave, by which that of speech falls at least. So the measure depends
-    little on who speaks and how, and much on filters, codecs and former sampling rates.
+    The difference raises the spectrum by 6 dB per octave, by which that of speech falls at least. So the measure
+    depends little on who speaks and how, and much on filters, codecs and former sampling rates.
 
     Parameters
     ----------

@@ -53,7 +53,9 @@ def write_description(description: Description, out: str | Path) -> Path:
             *(f"{task} ({len(classes)} classes)" for task, classes in description.corpus.classes.items()),
         ]
     )
-    page = page_template("corpus.html").render(description=description, summary=summary, figures=_figures(description, out))
+    page = page_template("corpus.html").render(
+        description=description, summary=summary, figures=_figures(description, out)
+    )
     write_text(out / "description.html", page)
     return out / "description.html"
 
@@ -64,7 +66,9 @@ def _figures(description: Description, out: Path) -> list:
     style = with_hangul(STYLE, [description.task, *classes, *speakers])
     with style.context():
         notes = [note for note in description.notes if note.code == "synthetic_speech"]
-        return [embed_figure(out, asdict(save_drawing(drawing, out, notes, style))) for drawing in _draw(description, style)]
+        return [
+            embed_figure(out, asdict(save_drawing(drawing, out, notes, style))) for drawing in _draw(description, style)
+        ]
 
 
 def _draw(description: Description, style: Style) -> Iterator[Drawing]:
@@ -74,7 +78,12 @@ def _draw(description: Description, style: Style) -> Iterator[Drawing]:
     for ax, (column, label) in zip(axes, PANELS.items()):
         values = [data.loc[data[task] == name, column] for name in classes]
         line = {"lw": 0.6}
-        options = {"boxprops": line, "whiskerprops": line, "capprops": line, "medianprops": {"lw": 1.1, "color": "black"}}
+        options = {
+            "boxprops": line,
+            "whiskerprops": line,
+            "capprops": line,
+            "medianprops": {"lw": 1.1, "color": "black"},
+        }
         ax.boxplot(values, orientation="horizontal", whis=(5, 95), showfliers=False, widths=0.6, **options)
         ax.set_xlabel(label)
     axes[0].set_yticks(range(1, len(classes) + 1), [wrap(name, 18) for name in classes])

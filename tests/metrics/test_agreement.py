@@ -8,7 +8,9 @@ from korser.metrics.agreement import agreement, fleiss_kappa, krippendorff_alpha
 
 FLEISS = """0 0 0 0 14 / 0 2 6 4 2 / 0 0 3 5 6 / 0 3 9 2 0 / 2 2 8 1 1 / 7 7 0 0 0 / 3 2 6 3 0 / 2 5 3 2 2 / 6 5 2 1 0
 / 0 2 2 3 7"""  # the example of the article on Fleiss' kappa in Wikipedia: .210
-KRIPPENDORFF = """1 2 3 3 2 1 4 1 2 . . . / 1 2 3 3 2 2 4 1 2 5 . 3 / . 3 3 3 2 3 4 2 2 5 1 . / 1 2 3 3 2 4 4 1 2 5 1 ."""
+KRIPPENDORFF = (
+    """1 2 3 3 2 1 4 1 2 . . . / 1 2 3 3 2 2 4 1 2 5 . 3 / . 3 3 3 2 3 4 2 2 5 1 . / 1 2 3 3 2 4 4 1 2 5 1 ."""
+)
 
 
 def table(text):
