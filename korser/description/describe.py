@@ -23,7 +23,7 @@ from korser.data.split_checks import (
     two_genders,
 )
 from korser.data.splits import SPLITS, assign_splits
-from korser.description.floor import Floor, floor, floor_notes, sentence_column
+from korser.description.floor import HELD_OUT, Floor, floor, floor_notes, sentence_column
 from korser.description.formats import bandwidth_note, rate_note
 from korser.description.labels import format_table, label_table, level_table, numbers_table, speaker_table
 from korser.description.measures import measure
@@ -195,9 +195,10 @@ def _floor_section(floors: Sequence[Floor]) -> Section:
     text = (
         "UAR of a logistic regression on a few numbers that need no model of speech, and of the most frequent label of "
         f"the same sentence in training, by {max(found.n_folds for found in floors)} {how}, with 95 % intervals over "
-        "speakers. Any model has to be better. Where words depend on the label, so does the duration: the last row "
-        "holds out sentences as well."
+        "speakers. Any model has to be better."
     )
+    if HELD_OUT in names:
+        text += " Where words depend on the label, so does the duration: the last row holds out sentences as well."
     title = "UAR from loudness, duration and silence alone"
     return Section("The floor", {"floor": Table(title, ["features", *(f.task for f in floors)], rows)}, text)
 

@@ -21,7 +21,7 @@ from korser.metrics.scores import speaker_confusion_counts
 from korser.utils.notes import Note
 from korser.utils.text import interval_text, number
 
-__all__ = ["FEATURES", "Floor", "floor", "floor_notes", "sentence_column"]
+__all__ = ["FEATURES", "HELD_OUT", "Floor", "floor", "floor_notes", "sentence_column"]
 
 FEATURES = ("duration", "loudness", "silence")
 ALL = "duration, loudness and silence"

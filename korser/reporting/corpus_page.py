@@ -91,7 +91,8 @@ def _draw(description: Description, style: Style) -> Iterator[Drawing]:
     caption = f"Of each {task}: median, quartiles, and the range of nine tenths of the utterances."
     yield Drawing("levels", "Duration, loudness and silence", caption, figure)
     counts = pd.crosstab(data["speaker"], data[task])
-    if 0 < len(counts) <= MOST_SPEAKERS and len(classes) <= MOST_CLASSES:
+    legible = 0 < len(counts) <= MOST_SPEAKERS and len(classes) <= MOST_CLASSES
+    if legible and counts.stack().nunique() > 1:  # else there is nothing to see
         figure = new_figure(style, 0.6 + 0.14 * len(counts))
         heat_map(figure.subplots(), counts[classes], annot=True, fmt="d", linewidths=0.3)
         yield Drawing("speakers", "Utterances by speaker", f"Number of utterances by speaker and {task}.", figure)
