@@ -55,6 +55,7 @@ COMMANDS = (
     "evaluate",
     "pretrain",
     "check",
+    "corpora",
 )
 
 

@@ -18,6 +18,8 @@ def test_help_of_a_command(call, command):
         code, out, err = call(command, *arguments)
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: korser {command} ") and f"    korser {command} " in out
+    if command == "corpora":  # which needs no arguments
+        return
     code, out, err = call(command)
     assert (code, out) == (2, "")
     assert err.startswith("error: ") and err.endswith(f"(see korser {command} --help)\n") and err.count("\n") == 1

@@ -23,6 +23,7 @@ def warnings_about(models: Models) -> list[Note]:
     found = caveats(
         synthetic=any(run.info["synthetic"] for run in runs),
         random_split=not all(run.info["speaker_independent"] for run in runs),
+        protocol=next((run.info["protocol"] for run in runs), ""),  # that of all
     )
     found += _recorded(models)
     unchecked = _labels(models, lambda run: run.info.get("check_contract") is False)

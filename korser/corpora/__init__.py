@@ -18,6 +18,10 @@ complete example of 60 lines; :mod:`korser.corpora.table` has helpers.
 
 Optional:
 
+- ``ABOUT``, a :class:`korser.corpora.card.CorpusCard`: what ``korser corpora`` lists. Every shipped corpus has one.
+- ``RATINGS = {"valence": (1.0, 5.0)}``: columns of numbers, with the ends of their scale.
+- ``RATERS = {"emotion": ("emotion_rater1", ...)}``: columns with what each rater chose, for tasks that people rated, or
+  ``data.attrs["raters"]`` if their number depends on the folder.
 - ``SYNTHETIC = True``: no human speaks; all tables and figures say so.
 - ``IDENTIFIED_BY_FOLDER = True``: the module reads any corpus, so corpora are identified by their folder, not by the
   module's name, and the same speaker name in two folders does not mean the same person.
@@ -47,9 +51,9 @@ from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
 
-__all__ = ["LABELS", "Corpus", "corpus_names", "load_corpus", "prepare_table"]
+__all__ = ["LABELS", "Corpus", "corpus_names", "find_adapter", "load_corpus", "prepare_table"]
 
-NOT_ADAPTERS = ("cells", "columns", "synthetic", "table")  # other modules of this package
+NOT_ADAPTERS = ("annotations", "card", "cells", "columns", "synthetic", "table")  # other modules of this package
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def prepare_table(
     UserError
         If the corpus or an option is unknown, or the folder does not contain the corpus.
     """
-    module = _find_adapter(str(corpus))
+    module = find_adapter(str(corpus))
     parameters = list(inspect.signature(module.prepare).parameters.values())[1:]
     accepted = [p.name for p in parameters]
     for option in corpus_options or {}:
@@ -176,7 +180,8 @@ def _modules() -> dict[str, str]:
     return modules
 
 
-def _find_adapter(corpus: str) -> ModuleType:
+def find_adapter(corpus: str) -> ModuleType:
+    """Return the module of a corpus, by its name in this package or its import path; raise a UserError if unknown."""
     path = _modules().get(corpus, corpus)
     fix = f"use a name in korser.corpora{did_you_mean(corpus, corpus_names())} or the import path of another adapter"
     try:

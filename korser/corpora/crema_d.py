@@ -22,12 +22,22 @@ from pathlib import Path
 
 import pandas as pd
 
+from korser.corpora.card import CorpusCard
 from korser.corpora.table import find_files, lookup_code, make_table
 from korser.utils.errors import UserError
 from korser.utils.text import one_line
 
 logger = logging.getLogger(__name__)
 
+ABOUT = CorpusCard(
+    name="CREMA-D",
+    language="English",
+    speakers=91,
+    utterances=7438,
+    terms="ODbL 1.0",
+    url="https://github.com/CheyneyComputerScience/CREMA-D",
+    checked="published file list",
+)
 EMOTIONS = {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "ANG": "angry", "FEA": "fearful", "DIS": "disgust"}
 # X: a typo in the name of one file, 1040_ITH_SAD_X.wav
 INTENSITIES = {"LO": "low", "MD": "medium", "HI": "high", "XX": None, "X": None}

@@ -16,8 +16,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from korser.corpora.card import CorpusCard
 from korser.corpora.table import find_files, lookup_code, make_table
 
+ABOUT = CorpusCard(
+    name="EmoDB",
+    language="German",
+    speakers=10,
+    utterances=535,
+    terms="free for research, to be cited",
+    url="http://emodb.bilderbar.info",
+    checked="published file list",
+)
 # Wut, Langeweile, Ekel, Angst, Freude, Trauer
 EMOTIONS = {"N": "neutral", "F": "happy", "T": "sad", "W": "angry", "A": "fearful", "E": "disgust", "L": "bored"}
 TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}

@@ -24,9 +24,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from korser.corpora.card import CorpusCard
 from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
 
+ABOUT = CorpusCard(
+    name="emotiontts_open_db",
+    language="Korean",
+    speakers=10,
+    utterances=200,
+    terms="CC BY-NC-SA 4.0",
+    url="https://github.com/emotiontts/emotiontts_open_db",
+    checked="audio",
+)
 TASKS = {"emotion": ("neutral", "happy", "sad", "angry"), "gender": ("female", "male")}
 ORDERS = {"corrected": ("neutral", "happy", "sad", "angry"), "readme": ("neutral", "happy", "angry", "sad")}
 LAYOUT = "emotiontts_open_db, emotional-to-emotional/nea/wav/nea00001.wav (or .flac) and so on"

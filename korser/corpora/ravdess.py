@@ -24,10 +24,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from korser.corpora.card import CorpusCard
 from korser.corpora.table import find_files, lookup_code, make_table
 
 logger = logging.getLogger(__name__)
 
+ABOUT = CorpusCard(
+    name="RAVDESS (speech)",
+    language="English",
+    speakers=24,
+    utterances=1439,
+    terms="CC BY-NC-SA 4.0",
+    url="https://zenodo.org/records/1188976",
+    checked="audio",
+)
 EMOTIONS = {
     "01": "neutral",
     "02": "calm",

@@ -56,7 +56,9 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
         return tuple(labels)
 
 
-def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> list[tuple[Path, re.Match]]:
+def find_files(
+    data_folder: str | Path, pattern: re.Pattern, *, layout: str, required: bool = True
+) -> list[tuple[Path, re.Match]]:
     """Return all files below a folder whose names match.
 
     Parameters
@@ -66,6 +68,8 @@ def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> 
         Must match the full file name.
     layout : str
         The expected layout, for the error.
+    required : bool
+        Whether it is an error if no file matches.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> 
     Raises
     ------
     UserError
-        If the folder is missing or no file matches.
+        If the folder is missing, or no file matches and some are required.
     """
     folder = Path(os.path.expanduser(data_folder)).resolve() if data_folder else None
     if folder is None or not folder.is_dir():
@@ -83,7 +87,7 @@ def find_files(data_folder: str | Path, pattern: re.Pattern, *, layout: str) -> 
     found = []
     for root, _, names in os.walk(folder, followlinks=True):
         found += [(Path(root) / name, match) for name in names if (match := pattern.fullmatch(_nfc(name)))]
-    if not found:
+    if required and not found:
         raise UserError(f"data_folder={folder}: does not contain the expected files: {layout}")
     return sorted(found, key=lambda item: item[0])
 

@@ -6,6 +6,8 @@
 ``random_stratified``   utterances at random within each class, as in the paper; speakers occur in all splits
 ``manifest``            the corpus's own ``split`` (or ``fold``) column; speakers must not be shared
 ``manifest_random``     the corpus's own column; speakers may be shared
+``age_sex_groups``      people of one age and sex in one split, sizes as for ``speaker_holdout``: for corpora that do
+                        not say who speaks, where a speaker could still be in two splits, at two ages
 ======================  =============================================================================================
 
 Every draw depends on the seed and the utterances only, not on the order of the rows.
@@ -45,6 +47,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
+AGE_AND_SEX = ("age", "gender")
 ATTRIBUTES = ("gender", "age", "intensity")  # columns besides the speaker by which results are grouped
 SPLIT_SYNONYMS = {"val": "valid", "validation": "valid", "dev": "valid", "development": "valid", "training": "train"}
 MAX_SEED = 2**32 - 1  # of scikit-learn
@@ -80,8 +83,9 @@ def assign_splits(
         Of the random choices, >= 0.
     test, valid : float or int, optional
         ``speaker_holdout``: fraction or number of speakers, chosen such that emotion, gender and intensity have similar
-        distributions in all splits. ``random_stratified``: fraction of each class, or number of utterances per class.
-        Default: 0.2. With ``valid=0`` there is no validation split, in the protocols with folds neither.
+        distributions in all splits; ``age_sex_groups``: the same of groups. ``random_stratified``: fraction of each
+        class, or number of utterances per class. Default: 0.2. With ``valid=0`` there is no validation split, in the
+        protocols with folds neither.
     test_speakers, valid_speakers : list, optional
         ``speaker_holdout``: the speakers, in place of ``test`` and ``valid``; ``13`` and ``"13"`` both match a speaker
         named 13 or 013.
@@ -155,7 +159,7 @@ def require_speakers(data: pd.DataFrame, protocol: str) -> None:
         raise UserError(
             f"split.protocol={protocol}: the speaker '{nobody[0]}' of {n} of {len(data)} utterances is no person: fill "
             "in who speaks, leave these out by split.exclude_speakers, or leave the cell empty and use "
-            "random_stratified or manifest_random"
+            f"{_without_speakers(data)}"
         )
 
 
@@ -165,8 +169,23 @@ def _require_filled(data: pd.DataFrame, protocol: str) -> None:
         raise UserError(
             f"split.protocol={protocol}: {unknown.sum()} of {len(data)} utterances have no speaker (first: "
             f"{data['id'][unknown].iloc[0]}): {rename_hint('speaker', data) if unknown.all() else ''}fill the column "
-            "'speaker', or use random_stratified or manifest_random"
+            f"'speaker' if you know who speaks, or use {_without_speakers(data)}"
         )
+
+
+def _without_speakers(data: pd.DataFrame) -> str:
+    """Return the names of the protocols that are left to a corpus without speakers."""
+    possible = {
+        "random_stratified": True,
+        "manifest_random": bool(_filled(data, ("split", "fold"))),
+        "age_sex_groups": len(_filled(data, AGE_AND_SEX)) == len(AGE_AND_SEX),
+    }
+    return " or ".join(name for name, fits in possible.items() if fits)
+
+
+def _filled(data: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return those of some columns that a corpus has, not only with empty cells."""
+    return [name for name in columns if name in data and data[name].notna().any()]
 
 
 def shared_values(data: pd.DataFrame, column: str) -> list:
@@ -182,7 +201,7 @@ def warn_once(message: str) -> None:
 
 
 def _warn_of_unused_columns(data: pd.DataFrame, protocol: str) -> None:
-    unused = [c for c in ("split", "fold") if c in data and data[c].notna().any()]
+    unused = _filled(data, ("split", "fold"))
     if unused and not protocol.startswith("manifest"):
         warn_once(
             f"{data.attrs.get('file', 'the corpus')} has a column '{unused[0]}', which the protocol {protocol} does "
@@ -286,7 +305,7 @@ def _random_stratified(
 def _manifest(
     data: pd.DataFrame, *, protocol: str, fold: int | str | None = None, valid: int | None = None
 ) -> pd.DataFrame:
-    columns = [c for c in ("split", "fold") if c in data and data[c].notna().any()]
+    columns = _filled(data, ("split", "fold"))
     if not columns:
         raise UserError(f"split.protocol={protocol}: the corpus has neither a column 'split' nor a column 'fold'")
     column = columns[0]
@@ -314,6 +333,20 @@ def _manifest(
     return data
 
 
+def _age_sex_groups(
+    data: pd.DataFrame, *, protocol: str, seed: int = 0, test: float | int = 0.2, valid: float | int = 0.2
+) -> pd.DataFrame:
+    unknown = data.reindex(columns=AGE_AND_SEX).isna().any(axis=1)
+    if unknown.any():
+        raise UserError(
+            f"split.protocol={protocol}: {unknown.sum()} of {len(data)} utterances have no age or no gender (first: "
+            f"{data['id'][unknown].iloc[0]}): fill these columns, or use random_stratified"
+        )
+    groups = data["gender"] + " " + data["age"].map(str)
+    data["split"] = groups.map(divide_groups(data.assign(group=groups), "group", test, valid, seed))
+    return data
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How utterances are divided, and whether no speaker is in two splits."""
@@ -328,6 +361,7 @@ PROTOCOLS = {
     "random_stratified": Protocol(_random_stratified, speaker_independent=False),
     "manifest": Protocol(_manifest, speaker_independent=True),
     "manifest_random": Protocol(_manifest, speaker_independent=False),
+    "age_sex_groups": Protocol(_age_sex_groups, speaker_independent=False),
 }
 
 

@@ -176,7 +176,10 @@ def run_notes(info: dict[str, Any]) -> list[Note]:
         The contents of ``run.json``.
     """
     general = caveats(
-        synthetic=info["synthetic"], random_split=not info["speaker_independent"], pretrained=info["pretrained"]
+        synthetic=info["synthetic"],
+        random_split=not info["speaker_independent"],
+        protocol=info["protocol"],
+        pretrained=info["pretrained"],
     )
     return [*general, *recorded_warnings(info), *searched_on_tested(info.get("searched_on", []))]
 

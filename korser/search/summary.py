@@ -34,8 +34,13 @@ def search_caveats(results: Mapping[str, Any]) -> list[Note]:
     results : dict
         The content of ``search.json``.
     """
-    random_split = not speaker_independent(results["data"]["split"]["protocol"])
-    notes = caveats(synthetic=results["synthetic"], random_split=random_split, pretrained=results["pretrained"])
+    protocol = results["data"]["split"]["protocol"]
+    notes = caveats(
+        synthetic=results["synthetic"],
+        random_split=not speaker_independent(protocol),
+        protocol=protocol,
+        pretrained=results["pretrained"],
+    )
     return [*notes, *recorded_warnings(results)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import logging
 import re
 import unicodedata
@@ -13,7 +14,7 @@ from korser.utils.errors import UserError
 from korser.utils.files import LARGEST, read_bytes
 from korser.utils.text import shorten
 
-__all__ = ["read_text"]
+__all__ = ["read_korean", "read_text"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16",
 BINARY = {b"PK\x03\x04": "an Excel workbook or a ZIP archive", b"\xd0\xcf\x11\xe0": "an old Excel workbook"}
 PLAUSIBLE = 0.8  # least proportion of words that must look right in the encoding that is chosen
 WORD = re.compile(r"[^\s,;|/\\\"'()\[\]{}:._=+-]+")
+HANGUL = re.compile("[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]")
 PUNCTUATION = "‘’“”„«»–—…·•°§€£©®™¿¡ªº"  # common outside ASCII in text of western Europe
 
 
@@ -65,6 +67,28 @@ def read_text(file: Path, encoding: str | None = None, option: str = "") -> str:
     if garbled:
         logger.warning("%s was saved in a wrong encoding before (%s): export it again", file, shorten(garbled))
     return _universal_newlines(text)
+
+
+def read_korean(file: Path) -> str:
+    """Read text that is in UTF-8 or CP949, as the files of Korean corpora are; a short one may be valid in both.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or is in neither.
+    """
+    try:
+        data = read_bytes(file, LARGEST["table"])
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    texts = []
+    for encoding in ("utf-8-sig", "cp949"):
+        with contextlib.suppress(UnicodeDecodeError):
+            texts.append(data.decode(encoding))
+    if not texts:
+        raise UserError(f"{file} is in neither UTF-8 nor CP949: copy it again, or save it as UTF-8")
+    # two syllables of CP949 can be two Latin letters of UTF-8
+    return _universal_newlines(next((text for text in texts if text.isascii() or HANGUL.search(text)), texts[0]))
 
 
 def _decode_stated(file: Path, data: bytes, encoding: str) -> str:

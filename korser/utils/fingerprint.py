@@ -19,7 +19,7 @@ import importlib.util
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec, all_suffixes
 from pathlib import Path
 from typing import Any
@@ -260,11 +260,13 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Source:
-    spec: ModuleSpec | None
+    found: _Found
     digest: str
     imports: tuple[str, ...] = ()
     definitions: dict[str, Definition] | None = None
     registers: bool = False
+    tree: ast.Module | None = None
+    spec: ModuleSpec | None = None
 
     @functools.cached_property
     def unnamed_imports(self) -> list[str]:
@@ -335,15 +337,17 @@ def _read(name: str, found: _Found) -> _Source:
     known = _sources.get(name)
     if module is not None and known is not None and known.spec is spec:
         return known
-    _sources[name] = source = _parse(found, name, spec)
-    return source
-
-
-def _parse(found: _Found, name: str, spec: ModuleSpec | None) -> _Source:
     tree = read_tree(found.file)
+    if known is None or tree is None or known.tree is not tree or known.found != found:
+        known = _parse(found, name, tree)
+    _sources[name] = known if known.spec is spec else replace(known, spec=spec)
+    return _sources[name]
+
+
+def _parse(found: _Found, name: str, tree: ast.Module | None) -> _Source:
     if tree is None:
-        return _Source(spec, file_digest(found.file))
+        return _Source(found, file_digest(found.file))
     package = name if found.folders else name.rpartition(".")[0]
     definitions = None if name == "__main__" else find_definitions(tree, package)  # a script does more than define
     imports = tuple(imported_modules(tree, package))
-    return _Source(spec, digest(simplify(tree)), imports, definitions, registers(tree))
+    return _Source(found, digest(simplify(tree)), imports, definitions, registers(tree), tree)

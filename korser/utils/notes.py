@@ -38,10 +38,16 @@ SYNTHETIC_SPEECH = Note("synthetic_speech", "SYNTHETIC speech: results do not ca
 RANDOM_SPLIT = Note(
     "random_split", "RANDOM SPLIT: training and test share speakers; results do not generalise to unseen speakers"
 )
+AGE_SEX_GROUPS = Note(
+    "age_sex_groups",
+    "AGE AND SEX GROUPS: the corpus does not say who speaks; no age and sex is in two splits, but a speaker may be",
+)
 NOT_PRETRAINED = Note("not_pretrained", "NOT PRETRAINED: the encoder has random weights")
 
 
-def caveats(*, synthetic: bool = False, random_split: bool = False, pretrained: bool | None = None) -> list[Note]:
+def caveats(
+    *, synthetic: bool = False, random_split: bool = False, protocol: str = "", pretrained: bool | None = None
+) -> list[Note]:
     """Return the warnings that every table and figure of such results must show.
 
     Parameters
@@ -49,7 +55,9 @@ def caveats(*, synthetic: bool = False, random_split: bool = False, pretrained: 
     synthetic : bool
         Whether the corpus is synthetic speech.
     random_split : bool
-        Whether speakers are shared between training and test.
+        Whether speakers are, or may be, shared between training and test.
+    protocol : str
+        By which they were divided.
     pretrained : bool, optional
         False if an encoder has random weights, None if there is no encoder.
 
@@ -62,7 +70,7 @@ def caveats(*, synthetic: bool = False, random_split: bool = False, pretrained: 
     if synthetic:
         found.append(SYNTHETIC_SPEECH)
     if random_split:
-        found.append(RANDOM_SPLIT)
+        found.append(AGE_SEX_GROUPS if protocol == AGE_SEX_GROUPS.code else RANDOM_SPLIT)
     if pretrained is False:
         found.append(NOT_PRETRAINED)
     return found

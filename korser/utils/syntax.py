@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -64,9 +65,14 @@ class Definition:
 
 
 def read_tree(file: str) -> ast.Module | None:
-    """Return the syntax tree of a file; None if it is compiled or not valid Python."""
+    """Return the syntax tree of a file, not to be changed; None if it is compiled or not valid Python."""
+    return _parse(Path(file).read_bytes())
+
+
+@functools.lru_cache(maxsize=1024)  # a comparison reads the same plugins for each of its runs
+def _parse(source: bytes) -> ast.Module | None:
     try:
-        return ast.parse(Path(file).read_bytes())
+        return ast.parse(source)
     except (SyntaxError, ValueError):
         return None
 

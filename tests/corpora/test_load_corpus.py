@@ -4,6 +4,7 @@ import pytest
 
 from korser import corpora
 from korser.corpora import corpus_names, load_corpus
+from korser.corpora.card import CorpusCard
 from korser.utils.errors import UserError
 
 OWN = """
@@ -35,11 +36,17 @@ def test_names_of_the_corpora():
     assert "manifest" not in corpus_names() and not any(name.startswith("_") for name in corpus_names())
 
 
-@pytest.mark.parametrize("name", ["ravdess", "emotiontts", "crema_d", "emodb", "csv", "espeak"])
-def test_every_docstring_has_the_required_parts(name):
-    text = corpora._find_adapter(name).__doc__
-    for word in ("Columns",) if name == "csv" else ("Source", "Licence", "Layout", "Labels"):
-        assert word in text
+@pytest.mark.parametrize("name", corpus_names())
+def test_every_adapter_describes_its_corpus(name):
+    adapter = corpora.find_adapter(name)
+    if getattr(adapter, "IDENTIFIED_BY_FOLDER", False):  # it reads any corpus
+        assert not hasattr(adapter, "ABOUT")
+        return
+    assert all(word in adapter.__doc__ for word in ("Source", "Licence", "Layout", "Labels"))
+    about = adapter.ABOUT
+    assert isinstance(about, CorpusCard) and about.language and about.terms and about.checked
+    assert about.url.startswith("http")
+    assert all(low < high for low, high in getattr(adapter, "RATINGS", {}).values())
 
 
 def test_a_corpus_outside_korser(own):

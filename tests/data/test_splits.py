@@ -416,9 +416,31 @@ def test_missing_speakers(protocol):
         check_splits(with_split(corpus(), thirds).assign(speaker=None), "manifest")
 
 
+def test_a_corpus_without_speakers_is_divided_by_age_and_sex():
+    data = corpus(n_speakers=24)
+    data["age"] = data["speaker"].astype(int) // 2 + 20
+    data["speaker"] = None
+    for protocol in ("speaker_holdout", "speaker_kfold"):
+        with pytest.raises(UserError, match="480 of 480.*or use random_stratified or age_sex_groups$"):
+            assign_splits(data, protocol=protocol)
+    split = assign_splits(data, protocol="age_sex_groups", test=5, valid=0.2, seed=1)
+    check_splits(split, "age_sex_groups")
+    groups = split.groupby(["age", "gender"])["split"]
+    assert (groups.nunique() == 1).all() and groups.first().value_counts()["test"] == 5
+    assert set(split["split"]) == {"train", "valid", "test"} and len(split) == len(data)
+    assert splits(assign_splits(data[::-1], protocol="age_sex_groups", test=5, seed=1)).equals(splits(split))
+    data.loc[3, "age"] = None
+    with pytest.raises(UserError, match="1 of 480 utterances have no age or no gender .first: 001-joy-3"):
+        assign_splits(data, protocol="age_sex_groups")
+    with pytest.raises(UserError, match="480 of 480 utterances have no age"):
+        assign_splits(data.drop(columns="age"), protocol="age_sex_groups")
+    with pytest.raises(UserError, match="or use random_stratified$"):
+        assign_splits(data.drop(columns="age"), protocol="speaker_kfold")
+
+
 def test_which_protocols_are_speaker_independent():
     assert all(speaker_independent(protocol) for protocol in ("speaker_holdout", "speaker_kfold", "manifest"))
-    assert not any(speaker_independent(protocol) for protocol in ("random_stratified", "manifest_random"))
+    assert not any(map(speaker_independent, ("random_stratified", "manifest_random", "age_sex_groups")))
     with pytest.raises(UserError, match="'random_stratified'"):
         speaker_independent("random_stratify")
 

@@ -86,6 +86,7 @@ def test_a_line_break_in_a_cell_does_not_break_the_row():
 def test_caveats():
     found = caveats(synthetic=True, random_split=True, pretrained=False)
     assert [note.code for note in found] == ["synthetic_speech", "random_split", "not_pretrained"]
+    assert [note.code for note in caveats(random_split=True, protocol="age_sex_groups")] == ["age_sex_groups"]
     assert caveats(pretrained=True) == caveats() == []
 
 

@@ -46,6 +46,7 @@ import numpy as np
 import pandas as pd
 from scipy.signal import resample_poly
 
+from korser.corpora.card import CorpusCard
 from korser.corpora.synthetic import _engine, mini
 from korser.corpora.synthetic._engine import ESPEAK_RATE, Speak
 from korser.frontend.base import SAMPLE_RATE
@@ -53,6 +54,15 @@ from korser.utils.errors import UserError
 
 VERSION = 1  # increase it when the same settings give other audio for a reason that the digest does not cover
 SYNTHETIC = True
+ABOUT = CorpusCard(
+    name="espeak",
+    language="Korean and 10 others (synthetic)",
+    speakers=None,
+    utterances=None,
+    terms="made on first use",
+    url="https://github.com/espeak-ng/espeak-ng",
+    checked="audio",
+)
 TASKS = {"gender": ("female", "male")}
 MEAN_SECONDS = 5.76  # of an utterance, measured; they last from 2 to 14
 

@@ -62,6 +62,7 @@ import pandas as pd
 import torch
 import torchaudio
 
+from korser.corpora.card import CorpusCard
 from korser.corpora.synthetic import _engine
 from korser.corpora.synthetic._engine import ESPEAK_RATE
 from korser.frontend.base import SAMPLE_RATE
@@ -72,6 +73,15 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1  # increase it when the same settings give other audio for a reason that the digest does not cover
 SYNTHETIC = True
+ABOUT = CorpusCard(
+    name="mini",
+    language="Korean (synthetic)",
+    speakers=24,
+    utterances=768,
+    terms="made on first use",
+    url="https://github.com/espeak-ng/espeak-ng",
+    checked="audio",
+)
 EMOTIONS = ("joy", "sadness", "neutral", "anger")
 GENDERS = ("female", "male")
 INTENSITIES = ("low", "medium", "high", "extreme")

@@ -1,0 +1,78 @@
+"""KEMDy20: Korean Emotion Multimodal Database 2020 of ETRI, its speech.
+
+Source: K. J. Noh and H. Jeong, ETRI, https://nanum.etri.re.kr/share/kjnoh2/KEMDy20.
+
+Licence: ETRI's agreement for research, to be signed by each person; no redistribution.
+
+Layout: ``annotation/Sess01_eval.csv`` to ``Sess40_eval.csv``; ``wav/Session01/Sess01_script01_User001F_001.wav``
+(session, topic, who speaks, number) with its transcript ``....txt`` (CP949) beside it. Not all sessions need to be
+there.
+
+Labels: emotion (7: the majority of ten raters; fear is called fearful here, surprise surprised), gender; ratings of
+valence and arousal from 1 (negative, calm) to 5, means of the raters. Raters: ``emotion_rater1`` to
+``emotion_rater10``, in the order of the table, and so for valence and arousal. Extras: ``text``, ``session``,
+``situation``. 80 adults, two per session, in free conversation; 12828 utterances of release 1.1 have one label, 85 to
+90 % of them neutral, so that accuracy says little.
+
+Errata. disgust is spelt ``disqust`` in the tables. Ties are written ``neutral;happy`` and are no label, unless
+``corpus_options={"ties": "first"}`` takes the first. Transcripts contain marks, such as ``n/`` for a noise and ``l/``
+for "um".
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from korser.corpora._kemdy import CLASSES, RATERS, RATINGS, check_ties, rated_table, read_segments
+from korser.corpora.card import CorpusCard
+from korser.corpora.table import find_files
+
+__all__ = ["ABOUT", "RATERS", "RATINGS", "TASKS", "prepare"]
+
+ABOUT = CorpusCard(
+    name="KEMDy20",
+    language="Korean",
+    speakers=80,
+    utterances=None,
+    terms="ETRI agreement, research",
+    url="https://nanum.etri.re.kr/share/kjnoh2/KEMDy20",
+    checked="four published readers",
+    raters="10",
+)
+TASKS = {"emotion": CLASSES, "gender": ("female", "male")}
+LAYOUT = "KEMDy20, wav/Session01/Sess01_script01_User001F_001.wav and annotation/Sess01_eval.csv and so on"
+POSITION = 3  # of the column with the names of segments
+
+_SEGMENT = re.compile(r"Sess(\d\d)_(script\d\d)_(User\d{3}([FM]))_\d{3}")
+_NAME = re.compile(rf"{_SEGMENT.pattern}\.(?:wav|flac)")
+_TABLE = re.compile(r"Sess\d\d_eval\.csv")
+
+
+def prepare(data_folder: str | Path, ties: str = "drop") -> pd.DataFrame:
+    """Return the table of the corpus; see :mod:`korser.corpora`.
+
+    Parameters
+    ----------
+    data_folder : str or Path
+    ties : {"drop", "first"}
+        What becomes of ``neutral;happy``: no label, or the first of them.
+    """
+    check_ties(ties)
+    segments = {}
+    for table, _ in find_files(data_folder, _TABLE, layout=LAYOUT):
+        segments |= read_segments(table, POSITION, _SEGMENT, ties)
+    utterances = [
+        {
+            "id": path.stem,
+            "path": str(path),
+            "speaker": match[3],
+            "gender": "female" if match[4] == "F" else "male",
+            "session": match[1],
+            "situation": match[2],
+        }
+        for path, match in find_files(data_folder, _NAME, layout=LAYOUT)
+    ]
+    return rated_table(utterances, segments)
