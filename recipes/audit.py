@@ -24,9 +24,9 @@ def main(arguments: list[str]) -> None:
         "--allow",
         default=[],
         nargs="+",
-        choices=("speaker", "recording", "near copy", "sentence"),
+        choices=("speaker", "recording", "copy", "near copy", "sentence"),
         metavar="KIND",
-        help="what may be shared: speaker, recording, 'near copy' or sentence (as in most acted corpora)",
+        help="what may be shared: speaker, recording, copy, 'near copy' or sentence (as in most acted corpora)",
     )
     options = vars(parser.parse_args(arguments))
     from korser.description import audit

@@ -13,6 +13,7 @@ from korser.config.hparams import HParams, load_hparams
 from korser.config.names import check_shared_overrides
 from korser.config.usage import keep_used
 from korser.corpora import load_corpus
+from korser.corpora.segments import sources
 from korser.data.audio_cache import scan_audio
 from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
 from korser.runs.heard import Search, find_searches, read_search
@@ -152,7 +153,7 @@ def _find_search(settings: CompareSettings, model: str) -> tuple[Path | None, di
 
 @dataclass(frozen=True)
 class _Material:
-    """A corpus, and the digests of its recordings by path, as far as they were needed."""
+    """A corpus, and the digests of its recordings by path (and segment), as far as they were needed."""
 
     corpus: Corpus
     digests: dict[str, str] = field(default_factory=dict)
@@ -168,8 +169,9 @@ def _searched_on(hparams: HParams, corpora: dict[str, _Material], searches: Sequ
     table = hparams["split"](corpus.data)
     if not searches:
         return []
-    new = [path for path in table["path"] if path not in digests]
+    utterances = sources(table)
+    new = [source for source in utterances if str(source) not in digests]
     if new:
         digests.update(scan_audio(new, hparams["cache_folder"])["digest"])
-    table["digest"] = table["path"].map(digests)
+    table["digest"] = [digests[str(source)] for source in utterances]
     return sorted({heard for search in searches for heard in search.in_test(corpus, hparams["data_folder"], table)})

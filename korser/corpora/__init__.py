@@ -11,7 +11,8 @@ complete example of 60 lines; :mod:`korser.corpora.table` has helpers.
 3. ``prepare(data_folder, **options)`` returns a :class:`pandas.DataFrame` with one row per utterance: ``id`` (unique),
    ``path`` (absolute), ``speaker`` (None if unknown), one column per task (a class, or None without a label) and
    whatever else is known: ``age``, ``sentence`` (the same value for the same words, so that sentences can be held out),
-   ``split`` or ``fold``. Options are keywords that users set by ``corpus_options``.
+   ``split`` or ``fold``, and of segments of recordings ``start``, ``end`` and ``channel``
+   (:mod:`korser.corpora.segments`). Options are keywords that users set by ``corpus_options``.
 4. Read file names and tables only, no audio. Raise :class:`korser.UserError` in one line that names the file and the
    fix. Leave out files that are known to be broken or copies, and log it.
 5. Write a test with empty files under the official names.
@@ -47,13 +48,15 @@ import pandas as pd
 import korser.utils.frames  # noqa: F401
 from korser.corpora import synthetic
 from korser.corpora.cells import identify
+from korser.corpora.segments import check_segments
 from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order, warn_of_typos
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
 
 __all__ = ["LABELS", "Corpus", "corpus_names", "find_adapter", "load_corpus", "prepare_table"]
 
-NOT_ADAPTERS = ("annotations", "card", "cells", "columns", "synthetic", "table")  # other modules of this package
+# other modules of this package
+NOT_ADAPTERS = ("annotations", "card", "cells", "columns", "manifest", "readers", "segments", "synthetic", "table")
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def load_corpus(
             return data.loc[data["id"] == ids[0], "path"].iloc[0]
         return f"{file} {'row' if len(numbers) == 1 else 'rows'} {', '.join(numbers)}"
 
-    raise_faults(faults + check_labels(data, classes, locate))
+    raise_faults(faults + check_segments(data, locate) + check_labels(data, classes, locate))
     _require_unique_ids(data, corpus)
     warn_of_typos(data, classes, sorted_tasks, locate)
     return Corpus(

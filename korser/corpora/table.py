@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.cells import identify, may_mean_unknown, means_unknown
+from korser.corpora.segments import sources
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
 from korser.utils.text import did_you_mean, plural, shorten
@@ -178,7 +179,8 @@ def check_labels(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], locat
         One line per fault with the place, the label and the fix.
     """
     faults = []
-    copies = data[data["path"].duplicated(keep=False)].groupby("path", sort=False)
+    named = data.assign(path=list(map(str, sources(data))))
+    copies = named[named["path"].duplicated(keep=False)].groupby("path", sort=False)
     for task, known in classes.items():
         unknown = data[data[task].notna() & ~data[task].isin(known)]
         for label, rows in unknown.groupby(task, sort=False):

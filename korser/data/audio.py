@@ -5,19 +5,24 @@ Shape legend: ``T`` time in samples.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import torch
 import torchaudio.functional
 
+from korser.corpora.segments import Segment
 from korser.data.containers import (
+    BLOCK,
     Stream,
     foreign_format,
     has_end,
@@ -42,6 +47,7 @@ __all__ = [
     "read_audio",
     "read_recording",
     "read_samples",
+    "read_segments",
     "to_compact",
     "to_float",
 ]
@@ -86,13 +92,13 @@ class Recording:
     notes: tuple[Note, ...] = ()
 
 
-def read_audio(path: str | Path) -> torch.Tensor:
-    """Return the ``(T,)`` samples of a file, as :func:`read_recording`."""
-    return read_recording(path).audio
+def read_audio(source: str | Path | Segment) -> torch.Tensor:
+    """Return the ``(T,)`` samples of a file, or of a segment of it, as :func:`read_recording`."""
+    return read_recording(source).audio
 
 
-def read_recording(path: str | Path) -> Recording:
-    """Read a file as 16 kHz mono.
+def read_recording(source: str | Path | Segment) -> Recording:
+    """Read a file, or a segment of it, as 16 kHz mono.
 
     Reads all formats of libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, ...) and headerless ``.pcm`` files as
     16 kHz, 16-bit, little-endian, mono. Channels are averaged; other sampling rates are converted by
@@ -103,27 +109,132 @@ def read_recording(path: str | Path) -> Recording:
     ------
     UserError
         If the file is missing, unreadable, empty or no regular file, states a sampling rate below 1 kHz or above
-        768 kHz, or has NaN, infinite or unscaled samples.
+        768 kHz, has NaN, infinite or unscaled samples, or does not have the segment.
     """
-    path = Path(path)
-    samples, rate, notes = _decode(path, _read_bytes(path))  # (T, channels)
-    if not len(samples):
-        raise UserError(f"{path}: no audio (0 samples): remove the file")
-    if not MIN_RATE <= rate <= MAX_RATE:
+    ((_, recording),) = read_segments([source])
+    if isinstance(recording, UserError):
+        raise recording
+    return recording
+
+
+def read_segments(sources: Sequence[str | Path | Segment]) -> Iterator[tuple[int, Recording | UserError]]:
+    """Decode a file once and yield its segments, as soon as they are decoded: those that end first come first.
+
+    A segment has the samples from ``start * rate`` (rounded) up to, but without, ``end * rate`` at the file's own
+    sampling rate, and is converted to 16 kHz alone. So it is equal to the bit to what a lossless file of these samples
+    gives, and does not depend on which others are read. Memory holds the file, and decoded what the segments that have
+    begun need.
+
+    Parameters
+    ----------
+    sources : sequence of str, Path or Segment
+        At least one, all of the same file; a path stands for the whole recording.
+
+    Yields
+    ------
+    int
+        Position in ``sources``.
+    Recording or UserError
+        The segment, or why it cannot be used.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be used.
+    """
+    segments = [source if isinstance(source, Segment) else Segment(str(Path(source))) for source in sources]
+    path = Path(segments[0].path)
+    file = _open(path, _read_bytes(path))
+    if not MIN_RATE <= file.rate <= MAX_RATE:
         raise UserError(
-            f"{path}: the header states {rate} Hz, expected {MIN_RATE} to {MAX_RATE}: export the file again"
+            f"{path}: the header states {file.rate} Hz, expected {MIN_RATE} to {MAX_RATE}: export the file again"
         )
+    spans = {}
+    for i, segment in enumerate(segments):
+        fault = segment.fault(n_channels=file.n_channels)
+        if fault:
+            yield i, UserError(f"{segment}: {fault[1]}")
+        else:
+            end = None if segment.end is None else _sample(segment.end, file.rate)
+            spans[i] = _sample(segment.start, file.rate), end
+    for i, samples, n_decoded in _cut(file.blocks, spans):
+        try:
+            recording = _finish(segments[i], samples, file, n_decoded)
+        except UserError as error:
+            recording = error
+        yield i, recording
+
+
+def _finish(segment: Segment, samples: np.ndarray, file: _Decoder, n_decoded: int) -> Recording:
+    """Check ``(T, channels)`` samples of a segment and return them as 16 kHz mono."""
+    fault = segment.fault(n_decoded / file.rate) if segment.fragment else None
+    if fault:
+        raise UserError(f"{segment}: {fault[1]}")
+    if not len(samples):
+        raise UserError(f"{segment}: no audio (0 samples): remove the {'segment' if segment.fragment else 'file'}")
+    if segment.channel is not None:
+        samples = samples[:, [segment.channel]]
     if not np.isfinite(samples).all():
-        raise UserError(f"{path}: NaN or infinite samples: export the file again")
+        raise UserError(f"{segment}: NaN or infinite samples: export the file again")
     peak = float(np.abs(samples).max())
     if peak > MAX_PEAK:
-        raise UserError(f"{path}: samples reach {peak:g}: scale them to [-1, 1]")
+        raise UserError(f"{segment}: samples reach {peak:g}: scale them to [-1, 1]")
     mono = samples.mean(1)
     audio = torch.from_numpy(mono)
-    if rate != SAMPLE_RATE:
-        audio = _resample(audio, rate)
+    if file.rate != SAMPLE_RATE:
+        audio = _resample(audio, file.rate)
     audio = audio.clamp(-1, 1)  # the resampler overshoots at full scale, where a recorder would clip
-    return Recording(audio, tuple(note for note in (*notes, *_examine(samples, mono, audio)) if note is not None))
+    about_length = file.notes(n_decoded) if segment.end is None else []
+    notes = (*about_length, *_examine(samples, mono, audio))
+    return Recording(audio, tuple(note for note in notes if note is not None))
+
+
+def _cut(
+    blocks: Iterable[np.ndarray], spans: Mapping[int, tuple[int, int | None]]
+) -> Iterator[tuple[int, np.ndarray, int]]:
+    """Cut spans of samples out of consecutive blocks ``(T, channels)``, of which only those in need are kept.
+
+    Parameters
+    ----------
+    blocks : iterable of numpy.ndarray
+    spans : mapping of int to (int, int)
+        First sample, and the one behind the last; None for the end of the blocks.
+
+    Yields
+    ------
+    int
+        Key of a span.
+    numpy.ndarray
+        Its samples, fewer if the blocks end before.
+    int
+        Number of samples of all blocks so far.
+    """
+    ends = {i: sys.maxsize if end is None else end for i, (_, end) in spans.items()}
+    pending = sorted(spans, key=ends.get, reverse=True)  # the last one ends first
+    first_needed = list(itertools.accumulate((spans[i][0] for i in pending), min))  # by the first so many of them
+    held: list[tuple[int, np.ndarray]] = []
+    position = 0
+
+    def join(i: int) -> tuple[int, np.ndarray, int]:
+        start, end = spans[i][0], ends[i]
+        pieces = [block[max(0, start - at) : max(0, end - at)] for at, block in held]
+        pieces = [piece for piece in pieces if len(piece)] or [np.empty((0, 1), np.float32)]
+        return i, pieces[0] if len(pieces) == 1 else np.concatenate(pieces), position
+
+    for block in blocks if pending else ():
+        held.append((position, block))
+        position += len(block)
+        while pending and ends[pending[-1]] <= position:
+            yield join(pending.pop())
+        if not pending:
+            return
+        held = [(at, block) for at, block in held if at + len(block) > first_needed[len(pending) - 1]]
+    while pending:
+        yield join(pending.pop())
+
+
+def _sample(seconds: float, rate: int) -> int:
+    return math.floor(seconds * rate + 0.5)
 
 
 def read_samples(path: str | Path) -> tuple[np.ndarray, int]:
@@ -134,8 +245,8 @@ def read_samples(path: str | Path) -> tuple[np.ndarray, int]:
     UserError
         If the file is missing or unreadable.
     """
-    samples, rate, _ = _decode(Path(path), _read_bytes(Path(path)))
-    return samples, rate
+    file = _open(Path(path), _read_bytes(Path(path)))
+    return np.concatenate([np.zeros((0, file.n_channels), np.float32), *file.blocks]), file.rate
 
 
 def list_audio(folder: str | Path) -> list[str]:
@@ -180,12 +291,20 @@ def _read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int, list[Note | None]]:
-    """Return ``(T, channels)`` float32 samples and the sampling rate of a file, and notes about its length."""
+class _Decoder(NamedTuple):
+    """An open file."""
+
+    rate: int
+    n_channels: int
+    blocks: Iterator[np.ndarray]  # (T, channels) float32, one after the other
+    notes: Callable[[int], list[Note | None]]  # about the length, given the number of samples of all blocks
+
+
+def _open(path: Path, data: bytes) -> _Decoder:
     if path.suffix.lower() == ".pcm" and not data.startswith(WITH_HEADER) and not is_mpeg(data):
         text = f"{len(data)} bytes are not whole 16-bit samples: the last one is left out"
-        samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32)[:, None] / FULL_SCALE
-        return samples, SAMPLE_RATE, [Note("odd_bytes", text) if len(data) % 2 else None]
+        note = Note("odd_bytes", text) if len(data) % 2 else None
+        return _Decoder(SAMPLE_RATE, 1, _headerless_blocks(data), lambda n: [note])
     foreign = foreign_format(data)
     if foreign is not None:
         converted = path.with_suffix(".flac" if path.suffix.lower() == ".wav" else ".wav")
@@ -200,19 +319,29 @@ def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int, list[Note | None]
         elif header.length < available:
             stated = None  # something else follows
     try:
-        with Stream(data) as stream:
-            samples, rate = stream.read_all(), stream.samplerate
+        stream = Stream(data)
     except soundfile.LibsndfileError as error:
         found = [reason for start, reason in NOT_AUDIO.items() if data.startswith(start)]
         reason = found[0] if found else error.error_string.rstrip(".")
         raise UserError(f"{path}: not a readable audio file ({reason})") from error
-    stated = stream.stated if stated is None else stated * len(samples)  # a proportion of the bytes
-    seconds = ogg_seconds(data)
-    if seconds is not None and stated is not None:
-        stated = max(stated, seconds * rate)
-    if header is not None and not header.complete:
-        stated = None
-    return samples, rate, [_length_note(stated, len(samples), rate, has_end(data))]
+    rate = stream.samplerate
+
+    def notes(found: int) -> list[Note | None]:
+        length = stream.stated if stated is None else stated * found  # a proportion of the bytes
+        seconds = ogg_seconds(data)
+        if seconds is not None and length is not None:
+            length = max(length, seconds * rate)
+        if header is not None and not header.complete:
+            length = None
+        return [_length_note(length, found, rate, has_end(data))]
+
+    return _Decoder(rate, stream.channels, stream.blocks(), notes)
+
+
+def _headerless_blocks(data: bytes) -> Iterator[np.ndarray]:
+    samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
+    for start in range(0, len(samples), BLOCK):
+        yield samples[start : start + BLOCK, None].astype(np.float32) / FULL_SCALE
 
 
 def _length_note(stated: float | None, found: int, rate: int, complete: bool) -> Note | None:

@@ -14,17 +14,17 @@ import io
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from korser.data.audio import audio_digest, read_recording, to_compact, to_float
+from korser.corpora.segments import Segment, sources
+from korser.data.audio import audio_digest, read_segments, to_compact, to_float
 from korser.data.bad_recordings import LengthLimits, find_copies, report_recordings
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
@@ -40,6 +40,7 @@ KEY_COLUMNS = ["path", "size", "mtime_ns"]  # of FILES: which file
 AUDIO_COLUMNS = ["samples", "digest", "notes"]  # of FILES: its audio
 SHARD_SAMPLES = 2**26  # decoded between two writes: at most 256 MiB in memory, and lost by a kill
 AHEAD = 4  # decoded files per thread that may wait to be collected
+AHEAD_BYTES = 2**29  # of files that are decoded or wait to be collected, unless it is one file
 BETWEEN_NOTES = " | "
 
 
@@ -55,12 +56,12 @@ class AudioStore:
     def __init__(self, cache_folder: str | Path) -> None:
         self.store = ArrayStore(Path(cache_folder) / FOLDER)
 
-    def read(self, path: str, digest: str) -> torch.Tensor:
+    def read(self, source: str | Segment, digest: str) -> torch.Tensor:
         """Return the samples of one utterance; decode its file if the store does not have them.
 
         Parameters
         ----------
-        path : str
+        source : str or Segment
         digest : str
             Of the samples, from :func:`scan_audio`.
 
@@ -77,11 +78,11 @@ class AudioStore:
         try:
             return self.store.read(digest)
         except KeyError:
-            return _decode_known((path, digest)).samples
+            return _decode([(source, digest)])[0].checked().samples
 
-    def waveform(self, path: str, digest: str) -> torch.Tensor:
-        """Return the ``(T,)`` float32 waveform of one utterance, equal to ``read_audio(path)``; see :meth:`read`."""
-        return to_float(self.read(path, digest))
+    def waveform(self, source: str | Segment, digest: str) -> torch.Tensor:
+        """Return the ``(T,)`` float32 waveform of one utterance, equal to ``read_audio(source)``; see :meth:`read`."""
+        return to_float(self.read(source, digest))
 
     def fill(self, audio: pd.DataFrame, progressbar: bool = True) -> int:
         """Decode and store missing utterances, such as those of damaged or deleted shards.
@@ -91,7 +92,7 @@ class AudioStore:
         Parameters
         ----------
         audio : pandas.DataFrame
-            With ``path`` and ``digest``.
+            With ``path``, ``digest`` and, of segments, the columns of :mod:`korser.corpora.segments`.
         progressbar : bool
 
         Returns
@@ -108,14 +109,14 @@ class AudioStore:
             return 0
         with self.store.lock():
             missing = audio[audio["digest"].isin(self.store.missing(audio["digest"]))].drop_duplicates("digest")
-            files = list(zip(missing["path"], missing["digest"]))
-            for shard in _decode_in_shards(_decode_known, files, progressbar=progressbar):
-                self.store.write((decoded.digest, decoded.samples) for decoded in shard)
+            known = zip(sources(missing), missing["digest"])
+            for shard in _decode_in_shards(known, progressbar=progressbar):
+                self.store.write((decoded.checked().digest, decoded.samples) for decoded in shard)
         return len(missing)
 
 
 def scan_audio(
-    paths: Sequence[str | Path],
+    utterances: Sequence[str | Path | Segment],
     cache_folder: str | Path,
     *,
     limits: LengthLimits = LengthLimits(),  # noqa: B008 - immutable
@@ -123,12 +124,14 @@ def scan_audio(
 ) -> pd.DataFrame:
     """Check and measure audio files; decode those that are new or changed into the store.
 
-    A file is known by its absolute path, size and modification time. The log reports files that are truncated, silent,
-    copies or suspicious otherwise (:class:`korser.data.audio.Recording`).
+    A file is known by its absolute path, size and modification time, and a segment also by its start, end and channel.
+    A file of many segments is decoded once. The log reports files that are truncated, silent, copies or suspicious
+    otherwise (:class:`korser.data.audio.Recording`).
 
     Parameters
     ----------
-    paths : sequence of str or Path
+    utterances : sequence of str, Path or Segment
+        Files, or segments of them (:func:`korser.corpora.segments.sources`).
     cache_folder : str or Path
         Created if missing; may be shared by runs and corpora.
     limits : LengthLimits
@@ -139,20 +142,25 @@ def scan_audio(
     Returns
     -------
     pandas.DataFrame
-        Indexed by ``paths`` as given: ``path`` (absolute), ``samples`` (int, at 16 kHz), ``duration`` (s), ``digest``
-        (hexadecimal, see :func:`korser.data.audio.audio_digest`).
+        Indexed by the ``utterances`` as text: ``path`` (absolute), ``samples`` (int, at 16 kHz), ``duration`` (s),
+        ``digest`` (hexadecimal, see :func:`korser.data.audio.audio_digest`).
 
     Raises
     ------
     UserError
         If files cannot be used (one error for all, naming the first few), or the cache cannot be written.
     """
-    paths = [str(path) for path in paths]
-    keys, errors = {}, {}
-    for path in dict.fromkeys(paths):
+    given = {str(source): source for source in utterances}
+    paths = [str(source) for source in utterances]
+    files, keys, errors = {}, {}, {}
+    for path, source in given.items():
         try:
-            stat = os.stat(path)
-            keys[path] = os.path.abspath(path), stat.st_size, stat.st_mtime_ns
+            file = os.fspath(source)
+            if file not in files:
+                stat = os.stat(file)
+                files[file] = os.path.abspath(file), stat.st_size, stat.st_mtime_ns
+            name, size, mtime_ns = files[file]
+            keys[path] = f"{name}{getattr(source, 'fragment', '')}", size, mtime_ns
         except OSError as error:
             errors[path] = f"{path}: cannot be read ({error.strerror})"
     store = AudioStore(cache_folder).store
@@ -160,8 +168,8 @@ def scan_audio(
     if any(key not in known for key in keys.values()):
         with store.lock():
             known = _load_files(store.folder)  # another process may have scanned the same files
-            new = [path for path, key in keys.items() if key not in known]
-            for shard in _decode_in_shards(_decode_new, new, progressbar=len(new) >= 1000):
+            new = [(given[path], None) for path, key in keys.items() if key not in known]
+            for shard in _decode_in_shards(new, progressbar=len(new) >= 1000):
                 good = [decoded for decoded in shard if decoded.error is None]
                 errors |= {decoded.path: decoded.error for decoded in shard if decoded.error is not None}
                 samples = {decoded.digest: decoded.samples for decoded in good}
@@ -178,13 +186,13 @@ def scan_audio(
         notes[path].append(copy)
     report_recordings(notes, {path: errors[path] for path in paths if path in errors}, bad_recordings)
     table["duration"] = table["samples"] / SAMPLE_RATE
-    table["path"] = [keys[path][0] for path in paths]
+    table["path"] = [files[os.fspath(given[path])][0] for path in paths]
     return table[["path", "samples", "duration", "digest"]]
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A decoded file, or why it cannot be used."""
+    """A decoded file or segment, or why it cannot be used."""
 
     path: str
     digest: str = ""
@@ -192,47 +200,59 @@ class _Decoded:
     notes: tuple[Note, ...] = ()
     error: str | None = None
 
+    def checked(self) -> _Decoded:
+        """Return this, or raise the error."""
+        if self.error is not None:
+            raise UserError(self.error)
+        return self
 
-def _decode(path: str) -> _Decoded:
-    recording = read_recording(path)
-    return _Decoded(path, audio_digest(recording.audio), to_compact(recording.audio), recording.notes)
 
-
-def _decode_new(path: str) -> _Decoded:
+def _decode(utterances: Sequence[tuple[str | Segment, str | None]]) -> list[_Decoded]:
+    """Decode segments of one file, in the order in which they end; those with a digest must have this one."""
+    digests = {str(source): digest for source, digest in utterances}
+    decoded: dict[str, _Decoded] = {}
     try:
-        return _decode(path)
-    except UserError as error:
-        return _Decoded(path, error=str(error))
-
-
-def _decode_known(file: tuple[str, str]) -> _Decoded:
-    path, digest = file
-    decoded = _decode(path)
-    if decoded.digest != digest:
-        raise UserError(f"{path}: the audio has changed since it was scanned: restore the file, or start again")
-    return decoded
+        for i, recording in read_segments([source for source, _ in utterances]):
+            name = str(utterances[i][0])
+            if isinstance(recording, UserError):
+                decoded[name] = _Decoded(name, error=str(recording))
+                continue
+            digest = audio_digest(recording.audio)
+            if digests[name] not in (None, digest):
+                text = "the audio has changed since it was scanned: restore the file, or start again"
+                decoded[name] = _Decoded(name, error=f"{name}: {text}")
+            else:
+                decoded[name] = _Decoded(name, digest, to_compact(recording.audio), recording.notes)
+    except UserError as error:  # of the file
+        decoded |= {name: _Decoded(name, error=str(error)) for name in digests if name not in decoded}
+    return list(decoded.values())
 
 
 def _decode_in_shards(
-    decode: Callable[..., _Decoded], files: Iterable, *, progressbar: bool
+    utterances: Iterable[tuple[str | Segment, str | None]], *, progressbar: bool
 ) -> Iterator[list[_Decoded]]:
-    """Decode files in several threads; yield results in order, in lists of about ``SHARD_SAMPLES`` samples."""
-    files = list(files)
+    """Decode each file once, in several threads; yield results by file, in lists of about ``SHARD_SAMPLES`` samples."""
+    files: dict[str, list[tuple[str | Segment, str | None]]] = {}
+    for source, digest in utterances:
+        files.setdefault(os.fspath(source), []).append((source, digest))
+    remaining, pending = deque(files), deque()
     n_threads = min(8, os.cpu_count() or 1)
     disable = None if progressbar else True  # None: shown in terminals only
     with (
         ThreadPoolExecutor(n_threads) as pool,
         tqdm(total=len(files), desc="decoding audio", unit="file", disable=disable, dynamic_ncols=True) as bar,
     ):
-        remaining = iter(files)
-        pending = deque(pool.submit(decode, file) for file in islice(remaining, AHEAD * n_threads))
         shard, n_samples = [], 0
-        while pending:
-            shard.append(pending.popleft().result())
-            pending.extend(pool.submit(decode, file) for file in islice(remaining, 1))
+        while remaining or pending:
+            while remaining and len(pending) < AHEAD * n_threads and sum(size for size, _ in pending) < AHEAD_BYTES:
+                path = remaining.popleft()
+                size = os.path.getsize(path) if os.path.exists(path) else 0
+                pending.append((size, pool.submit(_decode, files[path])))
+            decoded = pending.popleft()[1].result()
+            shard += decoded
             bar.update()
-            n_samples += len(shard[-1].samples)
-            if n_samples >= SHARD_SAMPLES or not pending:
+            n_samples += sum(len(each.samples) for each in decoded)
+            if n_samples >= SHARD_SAMPLES or not (remaining or pending):
                 yield shard
                 shard, n_samples = [], 0
 

@@ -14,6 +14,7 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
+from korser.corpora.segments import sources
 from korser.data.audio import to_float
 from korser.frontend.tree import together
 from korser.nn.losses import MISSING
@@ -21,6 +22,7 @@ from korser.nn.losses import MISSING
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from korser.corpora.segments import Segment
     from korser.data.audio_cache import AudioStore
     from korser.data.feature_cache import FeatureCache
     from korser.nn.tasks import Task
@@ -44,24 +46,24 @@ class CachedReader:
     def __init__(self, stored: AudioStore | FeatureCache) -> None:
         self.stored = stored
 
-    def __call__(self, path: str, digest: str) -> torch.Tensor:
+    def __call__(self, source: str | Segment, digest: str) -> torch.Tensor:
         """Return an utterance as ``(T,)`` or ``(T, C)`` float32."""
-        return to_float(self.stored.read(path, digest))
+        return to_float(self.stored.read(source, digest))
 
 
 def make_dataset(
-    manifest: pd.DataFrame, tasks: Sequence[Task], *read: Callable[[str, str], torch.Tensor]
+    manifest: pd.DataFrame, tasks: Sequence[Task], *read: Callable[[str | Segment, str], torch.Tensor]
 ) -> DynamicItemDataset:
     """Make a SpeechBrain dataset of one split that reads one utterance at a time.
 
     Parameters
     ----------
     manifest : pandas.DataFrame
-        With ``id``, ``path``, ``digest``, ``samples`` and one column per task.
+        With ``id``, ``path``, columns of segments, ``digest``, ``samples`` and one column per task.
     tasks : sequence of korser.Task
         With their classes.
     *read : callable
-        ``(path, digest) -> torch.Tensor``, ``(T,)`` or ``(T, C)``, one for each input of the model.
+        ``(source, digest) -> torch.Tensor``, ``(T,)`` or ``(T, C)``, one for each input of the model.
 
     Returns
     -------
@@ -70,9 +72,9 @@ def make_dataset(
         one int per task (``MISSING`` without a label).
     """
     entries = {}
-    for row in manifest.to_dict("records"):
+    for source, row in zip(sources(manifest), manifest.to_dict("records")):
         labels = {task.name: class_index(task, row.get(task.name)) for task in tasks}
-        entries[row["id"]] = {"path": row["path"], "digest": row["digest"], "samples": row["samples"], **labels}
+        entries[row["id"]] = {"path": source, "digest": row["digest"], "samples": row["samples"], **labels}
     dataset = DynamicItemDataset(entries)
     names = [input_names(i) for i in range(len(read))]
     for each, (x, frames) in zip(read, names):

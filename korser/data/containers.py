@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import soundfile
 
 __all__ = [
+    "BLOCK",
     "Header",
     "Stream",
     "foreign_format",
@@ -213,9 +215,8 @@ class Stream(soundfile.SoundFile):
         """Return False: soundfile would seek to what the header says."""
         return False
 
-    def read_all(self) -> np.ndarray:
-        """Return all ``(T, channels)`` float32 samples, of a damaged file those in front of the damage."""
-        blocks = []
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield all ``(T, channels)`` float32 samples in blocks, of a damaged file those in front of the damage."""
         size = min(BLOCK, max(self.stated or BLOCK, SMALL_BLOCK) + 1)
         while True:
             block = np.full((size, self.channels), np.nan, np.float32)
@@ -224,12 +225,11 @@ class Stream(soundfile.SoundFile):
             except soundfile.LibsndfileError:
                 filled = ~np.isnan(block).any(1)
                 n = size if filled.all() else int(filled.argmin())
-                blocks.append(block[:n])
-                break
-            blocks.append(block[:n])
+                yield block[:n]
+                return
+            yield block[:n]
             if n < size:
-                break
-        return np.concatenate(blocks)
+                return
 
 
 class _Endless(io.BytesIO):

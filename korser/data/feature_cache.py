@@ -32,6 +32,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
+from korser.corpora.segments import Segment, sources
 from korser.data.fingerprint import stages_digest
 from korser.data.frozen_prefix import OTHER_DTYPE, FrozenPrefix
 from korser.data.store import ArrayStore
@@ -94,7 +95,7 @@ class FeatureCache:
     folder : str or Path
         Root of the cache.
     read_audio : callable
-        ``(path, digest) -> (T,)`` waveform, float32; called by several threads.
+        ``(source, digest) -> (T,)`` waveform, float32; called by several threads.
     dtype, precision : str
         See :class:`korser.data.frozen_prefix.FrozenPrefix`. With float16 a value beyond 65504 is an error.
     seconds : float, optional
@@ -110,7 +111,7 @@ class FeatureCache:
         self,
         stages: list[Frontend],
         folder: str | Path,
-        read_audio: Callable[[str, str], torch.Tensor],
+        read_audio: Callable[[str | Segment, str], torch.Tensor],
         dtype: str = "float32",
         precision: str = "fp32",
         seconds: float | None = None,
@@ -123,7 +124,7 @@ class FeatureCache:
         name = stages_digest(stages, dtype=dtype, precision=precision, **self.about)
         self.store = ArrayStore(Path(folder) / "features" / name)
 
-    def read(self, path: str, audio_digest: str) -> torch.Tensor:
+    def read(self, source: str | Segment, audio_digest: str) -> torch.Tensor:
         """Return the features of one utterance; compute and store them if they are missing or damaged.
 
         Returns
@@ -140,13 +141,13 @@ class FeatureCache:
         try:
             return self.store.read(audio_digest)
         except KeyError:
-            return self._compute_one(path, audio_digest)
+            return self._compute_one(source, audio_digest)
 
-    def _compute_one(self, path: str, audio_digest: str) -> torch.Tensor:
+    def _compute_one(self, source: str | Segment, audio_digest: str) -> torch.Tensor:
         if get_worker_info() and (self.device.type == "cuda" or self.about != computed_with(self.device, self.seconds)):
             raise UserError(f"{self.store.folder} was damaged: run the same command again to compute what is missing")
-        x = self.read_audio(path, audio_digest)
-        row = SimpleNamespace(path=path, digest=audio_digest)
+        x = self.read_audio(source, audio_digest)
+        row = SimpleNamespace(path=source, digest=audio_digest)
         self._write([_Computed(self, [row], x[None], torch.tensor([len(x)]))])
         return self.store.read(audio_digest)
 
@@ -160,7 +161,7 @@ class FeatureCache:
         Parameters
         ----------
         audio : pandas.DataFrame
-            With ``path``, ``digest`` and ``samples``.
+            With ``path``, columns of segments, ``digest`` and ``samples``.
         progressbar : bool
 
         Returns
@@ -177,7 +178,7 @@ class FeatureCache:
         if not self.store.missing(audio["digest"]):
             return 0
         with self.store.lock():
-            columns = audio[["path", "digest", "samples"]].drop_duplicates("digest")
+            columns = audio.assign(path=sources(audio))[["path", "digest", "samples"]].drop_duplicates("digest")
             missing = columns[columns["digest"].isin(self.store.missing(columns["digest"]))]
             rows = list(missing.sort_values(["samples", "digest"], ascending=[False, True]).itertuples())
             with tqdm(

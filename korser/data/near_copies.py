@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from korser.corpora.segments import sources
 from korser.data.audio_cache import AudioStore
 from korser.data.store import ArrayStore
 from korser.frontend.base import SAMPLE_RATE
@@ -42,7 +44,7 @@ def find_near_copies(
     Parameters
     ----------
     audio : pandas.DataFrame
-        ``path`` and ``digest``, from :func:`korser.data.audio_cache.scan_audio`.
+        ``path``, columns of segments, and ``digest``, from :func:`korser.data.audio_cache.scan_audio`.
     groups : sequence
         ``(N,)``; rows of one group are not compared.
     cache_folder : str or Path
@@ -56,7 +58,7 @@ def find_near_copies(
         How many candidates were not compared: only the :data:`MAX_CANDIDATES` nearest ones are.
     """
     store, groups = AudioStore(cache_folder), pd.factorize(pd.Series(groups))[0]
-    files = list(zip(audio["path"], audio["digest"]))
+    files = list(zip(sources(audio), audio["digest"]))
     candidates, n_left_out = _candidates(_fingerprints(files, store, cache_folder), groups)
     same = [
         (i, j)
@@ -99,18 +101,18 @@ def waveform_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(correlation / energies.prod().sqrt())
 
 
-def _fingerprints(files: Sequence[tuple[str, str]], audio: AudioStore, cache_folder: str | Path) -> np.ndarray:
+def _fingerprints(files: Sequence[tuple[Any, str]], audio: AudioStore, cache_folder: str | Path) -> np.ndarray:
     """Return ``(N, F)``; those that are not stored are computed."""
     store = ArrayStore(Path(cache_folder) / FOLDER)
-    path_of = {digest: path for path, digest in files}
-    missing = store.missing(path_of)
-    store.write((digest, audio_fingerprint(audio.waveform(path_of[digest], digest))) for digest in missing)
+    source_of = {digest: source for source, digest in files}
+    missing = store.missing(source_of)
+    store.write((digest, audio_fingerprint(audio.waveform(source_of[digest], digest))) for digest in missing)
     known = {}
-    for digest, path in path_of.items():
+    for digest, source in source_of.items():
         try:
             known[digest] = store.read(digest).numpy()
         except KeyError:  # damaged
-            known[digest] = audio_fingerprint(audio.waveform(path, digest)).numpy()
+            known[digest] = audio_fingerprint(audio.waveform(source, digest)).numpy()
     return np.stack([known[digest] for _, digest in files])
 
 

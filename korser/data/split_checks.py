@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import math
+import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from korser.corpora import LABELS
+from korser.corpora.segments import TOLERANCE, Segment, is_segmented, sources
 from korser.corpora.table import similar_labels, similar_speakers
 from korser.data.near_copies import MAX_CANDIDATES, find_near_copies
 from korser.data.speaker_groups import natural_order
@@ -29,8 +33,10 @@ __all__ = [
     "lexical_leakage",
     "near_copies",
     "near_copies_note",
+    "overlapping_segments",
     "plain_sentence",
     "predict_by_sentence",
+    "shared_recordings",
     "small_classes",
     "split_notes",
     "two_genders",
@@ -51,7 +57,7 @@ def check_splits(
     ----------
     data : pandas.DataFrame
         With ``split``. With ``digest`` (:func:`korser.data.audio_cache.scan_audio`), the same audio in two splits, of
-        two speakers or with two labels is refused too.
+        two speakers or with two labels is refused too, and so are overlapping segments of a recording in two splits.
     protocol : str
     tasks : sequence of str
         Label columns, as far as present: every class to validate or test must occur in training.
@@ -81,6 +87,13 @@ def check_splits(
         conflict = conflicting_copies(data, tasks)
         if conflict is not None:
             raise UserError(str(conflict))
+    overlapping = [f"{data['id'].iloc[i]} and {data['id'].iloc[j]}" for i, j in overlapping_segments(data)]
+    if overlapping:
+        raise UserError(
+            f"split.protocol={protocol}: {plural(len(overlapping), 'pair')} of segments in different splits have audio "
+            f"of a recording in common ({shorten(overlapping)}): keep recordings in one split, as speaker_holdout with "
+            "hold_out=path does, or leave one of each pair out"
+        )
     trained = data[data["split"] == "train"]
     for task in tasks:
         few = small_classes(data, task)
@@ -113,11 +126,12 @@ def split_notes(
     Returns
     -------
     list of Note
-        Codes ``copies``, ``near_copies``, ``near_copies_not_searched``,
+        Codes ``copies``, ``near_copies``, ``near_copies_not_searched``, ``shared_recordings``,
         ``similar_speakers``, ``similar_labels``, ``two_genders`` and ``lexical_leakage``.
     """
+    recordings = [copies(data), near_copies(data, cache_folder), shared_recordings(data)]
     names = [similar_speakers(data), similar_labels(data, sorted_tasks), two_genders(data)]
-    notes = [copies(data), near_copies(data, cache_folder), *names, lexical_leakage(data, task)]
+    notes = [*recordings, *names, lexical_leakage(data, task)]
     return [note for note in notes if note is not None]
 
 
@@ -153,6 +167,57 @@ def near_copies_note(
         f"NEAR COPIES: {plural(len(pairs), 'pair')} of recordings{where} are the "
         f"same but for level, format or ends ({shorten(names)}){f'; {left_out}' if n_left_out else ''}",
     )
+
+
+def shared_recordings(data: pd.DataFrame) -> Note | None:
+    """Return a warning about recordings of which segments, or channels, are in more than one split."""
+    if not is_segmented(data):
+        return None
+    n_splits = data.groupby(data["path"].map(os.path.realpath))["split"].nunique()
+    shared = n_splits.index[n_splits > 1]
+    if not len(shared):
+        return None
+    return Note(
+        "shared_recordings",
+        f"SHARED RECORDINGS: segments of {len(shared)} of {plural(len(n_splits), 'recording')} are in more than one "
+        f"split ({shorten(map(os.path.basename, shared))}), so that training and test share rooms, microphones and "
+        "conversations; separate them by the protocol speaker_holdout with hold_out=path",
+    )
+
+
+def overlapping_segments(data: pd.DataFrame) -> Iterator[tuple[int, int]]:
+    """Find pairs of segments in different splits that have more than 10 ms of a recording in common.
+
+    Two channels at the same time are two recordings if two people are known to speak in them, as in a telephone call;
+    of one speaker they are one.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+        ``path``, ``split``, columns of segments, and ``speaker`` as far as known.
+
+    Yields
+    ------
+    int, int
+        Positions of the rows.
+    """
+    if not is_segmented(data):
+        return
+    segments = [source if isinstance(source, Segment) else Segment(source) for source in sources(data)]
+    channel, splits = [segment.channel for segment in segments], data["split"].tolist()
+    known = data["speaker"].notna() if "speaker" in data else [False] * len(data)
+    speakers = [data["speaker"].iloc[i] if is_known else None for i, is_known in enumerate(known)]
+    rows = pd.Series(range(len(data)))
+    for _, of_recording in rows.groupby([os.path.realpath(segment.path) for segment in segments], sort=False):
+        ordered = sorted(of_recording, key=lambda i: segments[i].start)
+        for k, i in enumerate(ordered if len({splits[i] for i in ordered}) > 1 else ()):
+            end = math.inf if segments[i].end is None else segments[i].end
+            following = itertools.islice(ordered, k + 1, None)
+            for j in itertools.takewhile(lambda j: segments[j].start < end - TOLERANCE, following):  # noqa: B023
+                channels, people = ({values[i], values[j]} for values in (channel, speakers))
+                apart = len(channels) == len(people) == 2 and None not in channels | people
+                if splits[i] != splits[j] and not apart:
+                    yield i, j
 
 
 def two_genders(data: pd.DataFrame) -> Note | None:

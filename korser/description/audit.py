@@ -15,6 +15,7 @@ import pandas as pd
 from korser.corpora import LABELS, prepare_table
 from korser.corpora.cells import identify
 from korser.corpora.columns import rename_hint
+from korser.corpora.segments import sources
 from korser.corpora.table import similar_speakers
 from korser.data.audio_cache import scan_audio
 from korser.data.near_copies import MAX_CANDIDATES, find_near_copies
@@ -29,7 +30,7 @@ from korser.utils.text import plural, shorten
 
 __all__ = ["KINDS", "Audit", "Shared", "audit"]
 
-KINDS = ("speaker", "recording", "near copy", "sentence")
+KINDS = ("speaker", "recording", "copy", "near copy", "sentence")
 PARTITION = re.compile(r"(split|fold)s?([ _-]?\d+)?", re.IGNORECASE)  # names of columns
 MOST_PARTS = 4  # up to which each pair of parts is listed
 
@@ -126,6 +127,7 @@ def audit(
         If the manifest cannot be read or has no such column.
     """
     _, data = prepare_table(corpus, manifest, corpus_options)
+    data = data.reset_index(drop=True)
     data.attrs.clear()  # what adapters check, such as whether audio exists; pandas would copy it at every step
     partitions = _partitions(data, manifest)
     for column in ("speaker", "gender"):
@@ -135,7 +137,8 @@ def audit(
     sentence = sentence_column(data)
     keys: dict[str, pd.Series | None] = {
         "speaker": data["speaker"] if data["speaker"].notna().any() else None,
-        "recording": digests if digests is not None else data["path"],
+        "recording": data["path"],
+        "copy": digests,
         "sentence": None if sentence is None else data[sentence].map(plain_sentence, na_action="ignore"),
     }
     if keys["speaker"] is None:
@@ -157,7 +160,7 @@ def audit(
             elif keys[kind] is None:
                 continue
             else:
-                found = _shared(name, kind, keys[kind], parts, data["path"] if kind == "recording" else keys[kind])
+                found = _shared(name, kind, keys[kind], parts, data["path"] if kind == "copy" else keys[kind])
             shared += [found] if found.names else []
     sizes = {name: parts.value_counts()[_in_order(parts)].to_dict() for name, parts in partitions.items()}
     return Audit(sizes, shared, unchecked, _notes(data, partitions))
@@ -198,8 +201,8 @@ def _audio(data: pd.DataFrame, cache_folder: str | Path) -> tuple[pd.Series | No
             f"COPIES: not checked: {n_found} of {plural(len(files), 'audio file')} found; recordings are known by path"
         )
         return None, [], [Note("unchecked_near_copy", text)]
-    audio = scan_audio(data["path"].tolist(), cache_folder).reset_index(drop=True)
-    first = audio.drop_duplicates("digest")
+    audio = scan_audio(sources(data), cache_folder).reset_index(drop=True)
+    first = data.assign(digest=audio["digest"].to_numpy()).drop_duplicates("digest")
     found, n_left_out = find_near_copies(first, range(len(first)), cache_folder)
     rows = [(int(first.index[i]), int(first.index[j])) for i, j in found]
     text = f"NEAR COPIES: only the {MAX_CANDIDATES} most similar of {MAX_CANDIDATES + n_left_out} pairs were compared"

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora import Corpus, load_corpus
+from korser.corpora.segments import sources
 from korser.corpora.table import similar_labels, similar_speakers
 from korser.data.audio_cache import scan_audio
 from korser.data.bad_recordings import BAD_RECORDINGS
@@ -133,7 +134,7 @@ def describe(
 
 def _read_audio(data: pd.DataFrame, cache_folder: str | Path, bad_file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the utterances with their audio's digest, duration and measures, and the recordings that look wrong."""
-    audio = scan_audio(data["path"].tolist(), cache_folder, bad_recordings=bad_file)
+    audio = scan_audio(sources(data), cache_folder, bad_recordings=bad_file)
     data = data.assign(**{column: audio[column].to_numpy() for column in ("digest", "duration")})
     data = data.assign(**measure(data, cache_folder, progressbar=True))
     return data, read_csv(bad_file) if bad_file.exists() else pd.DataFrame()

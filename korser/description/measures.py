@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from korser.corpora.segments import sources
 from korser.data.audio import read_samples
 from korser.data.audio_cache import AudioStore
 from korser.data.store import ArrayStore
@@ -39,7 +40,7 @@ def measure(table: pd.DataFrame, cache_folder: str | Path, *, progressbar: bool 
     Parameters
     ----------
     table : pandas.DataFrame
-        ``path`` and ``digest``, see :func:`korser.data.audio_cache.scan_audio`.
+        ``path`` and ``digest``, see :func:`korser.data.audio_cache.scan_audio`, and the columns of segments.
     cache_folder : str or Path
         For decoded audio and measures.
     progressbar : bool
@@ -52,10 +53,10 @@ def measure(table: pd.DataFrame, cache_folder: str | Path, *, progressbar: bool 
         and ``channels`` of the file; ``bandwidth`` (:func:`bandwidth`).
     """
     store, audio = ArrayStore(Path(cache_folder) / FOLDER), AudioStore(cache_folder)
-    recordings = dict(zip(table["digest"], table["path"]))
+    recordings = dict(zip(table["digest"], sources(table)))
     of_recording = _remember(
         store,
-        {key: (lambda p=path, d=key: levels(audio.waveform(p, d))) for key, path in recordings.items()},
+        {key: (lambda s=source, d=key: levels(audio.waveform(s, d))) for key, source in recordings.items()},
         "measuring levels" if progressbar else None,
     )
     keys = {path: _file_key(path) for path in dict.fromkeys(table["path"])}

@@ -8,14 +8,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from korser.corpora import Corpus, load_corpus
+from korser.corpora.segments import COLUMNS, sources
 from korser.corpora.table import SIMILAR
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits
-from korser.data.split_checks import split_notes
+from korser.data.split_checks import overlapping_segments, split_notes
 from korser.inference.predict import TrainedModel
 from korser.metrics.evaluate import evaluate_predictions
 from korser.runs.heard import pretrained_on_tested
@@ -72,8 +74,8 @@ def evaluate_corpus(
     rows = list(manifest.itertuples())
     audio = AudioStore(cache_folder)
     probabilities = {
-        row.id: trained.probabilities(audio.waveform(row.path, row.digest))
-        for row in tqdm(rows, desc="predict", dynamic_ncols=True)
+        row.id: trained.probabilities(audio.waveform(source, row.digest))
+        for row, source in zip(tqdm(rows, desc="predict", dynamic_ncols=True), sources(manifest))
     }
     table = predictions_table(manifest, trained.tasks, probabilities)
     metrics = evaluate_predictions(table, trained.tasks)
@@ -119,7 +121,7 @@ def _test_manifest(
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
     columns = ["digest", "samples", "duration"]
     audio = scan_audio(
-        manifest["path"].tolist(),
+        sources(manifest),
         cache_folder,
         limits=LengthLimits(trained.min_length),  # longer ones are divided
         bad_recordings=bad_recordings,
@@ -133,7 +135,11 @@ def _overlap_with_training(trained: TrainedModel, corpus: Corpus, manifest: pd.D
     """Return how many recordings the model was trained or validated on, and a warning about any overlap."""
     seen = trained.directory.manifest()
     seen = seen[seen["split"].isin(["train", "valid"])]
-    n_shared = int(manifest["digest"].isin(seen["digest"]).sum())
+    shared = set(np.flatnonzero(manifest["digest"].isin(seen["digest"])))
+    columns = [name for name in ("path", "speaker", "split", *COLUMNS) if name in manifest or name in seen]
+    tables = [table.reindex(columns=columns).astype(object) for table in (manifest, seen.assign(split="train"))]
+    shared |= {min(rows) for rows in overlapping_segments(pd.concat(tables))}
+    n_shared = len(shared)
     if n_shared:
         text = (
             f"{n_shared} of {len(manifest)} recordings were used in training or validation: the results do not "

@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from korser.corpora import LABELS
+from korser.corpora.segments import sources
 from korser.data import degradations
 from korser.data.audio_cache import AudioStore
 from korser.data.bad_recordings import LengthLimits
@@ -193,7 +194,7 @@ def _predict(
     """Return the probabilities of each run under one condition."""
     limits = LengthLimits.of(*models.values())
     probabilities: dict[Path, Probabilities] = {path: {} for path in models}
-    rows = rows.sort_values(["samples", "id"])
+    rows = rows.assign(path=sources(rows)).sort_values(["samples", "id"])
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(rows), BATCH_SIZE):
             batch = list(rows.iloc[start : start + BATCH_SIZE].itertuples())

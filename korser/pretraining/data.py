@@ -12,6 +12,7 @@ import torch
 from speechbrain.utils.distributed import run_on_main
 from torch.utils.data import Dataset
 
+from korser.corpora.segments import sources
 from korser.data.audio import FULL_SCALE, to_float
 from korser.data.audio_cache import AudioStore
 from korser.data.resident import StoredArrays
@@ -42,7 +43,7 @@ class AudioPool:
         self.device = torch.device(device)
         store = AudioStore(cache_folder)
         run_on_main(store.fill, args=[table])
-        self.arrays, self.packed = StoredArrays(store, table.to_dict("records")), None
+        self.arrays, self.packed = StoredArrays(store, table.assign(path=sources(table)).to_dict("records")), None
         self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # to wait for the disk
         samples = torch.tensor(table["samples"].tolist())
         self.starts = samples.cumsum(0) - samples

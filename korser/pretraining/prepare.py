@@ -13,6 +13,7 @@ from speechbrain.utils.distributed import infer_device
 from transformers import Wav2Vec2ForPreTraining
 
 from korser.config.hparams import HParams
+from korser.corpora.segments import sources
 from korser.data.audio_cache import scan_audio
 from korser.frontend.base import SAMPLE_RATE
 from korser.pretraining.sources import hold_out, read_sources
@@ -78,7 +79,7 @@ def _divide(hparams: HParams) -> tuple[pd.DataFrame, bool]:
     """
     table, synthetic = read_sources(hparams["sources"])
     columns = ["digest", "samples"]
-    table[columns] = scan_audio(table["path"].tolist(), hparams["cache_folder"])[columns].to_numpy()
+    table[columns] = scan_audio(sources(table), hparams["cache_folder"])[columns].to_numpy()
     table["samples"] = table["samples"].astype(int)
     long_enough = table["samples"] >= round(hparams["min_seconds"] * SAMPLE_RATE)
     if not long_enough.any():

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from korser.corpora import load_corpus
+from korser.corpora.segments import COLUMNS
 from korser.data.audio import list_audio
 from korser.data.splits import assign_splits
 from korser.utils.errors import UserError
@@ -61,7 +62,7 @@ def read_sources(sources: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[bool
     Returns
     -------
     table : pandas.DataFrame
-        ``path``, ``speaker`` (None where unknown), ``source`` (its number), ``weight``.
+        ``path``, ``speaker`` (None where unknown), columns of segments, ``source`` (its number), ``weight``.
     synthetic : list of bool
         Whether each source is a corpus of synthetic speech.
 
@@ -120,7 +121,7 @@ def _read_source(source: Source, where: str) -> tuple[pd.DataFrame, bool]:
         table = table[table["split"] == "train"]
         if not len(table):
             raise UserError(f"{where}: the training split of corpus '{corpus.name}' is empty: change {where}.split")
-    return table[["path", "speaker"]], corpus.synthetic
+    return table[[name for name in ("path", "speaker", *COLUMNS) if name in table]], corpus.synthetic
 
 
 def find_audio(folder: str | Path) -> list[str]:

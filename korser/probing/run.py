@@ -15,6 +15,7 @@ import pandas as pd
 import sklearn
 
 from korser.classical import linear, selection
+from korser.corpora.segments import sources
 from korser.data.bad_recordings import LengthLimits
 from korser.probing import classifier
 from korser.probing.classifier import probe
@@ -65,7 +66,7 @@ def run_probe(settings: ProbeSettings) -> str:
 
 def _require_accepted_lengths(table: pd.DataFrame, encoder: Encoder) -> None:
     limits = LengthLimits.of(encoder.frontend)
-    errors = [limits.error(path, samples, encoder.label) for path, samples in zip(table["path"], table["samples"])]
+    errors = [limits.error(path, samples, encoder.label) for path, samples in zip(sources(table), table["samples"])]
     errors = [error for error in errors if error is not None]
     if errors:
         raise UserError(errors[0] + (f" ({len(errors)} such files)" if len(errors) > 1 else ""))
@@ -87,7 +88,7 @@ def _probe_encoder(encoder: Encoder, splits: ProbeSplits, settings: ProbeSetting
     start = time.perf_counter()
     pooled = pooled_statistics(
         encoder,
-        splits.table,
+        splits.table.assign(path=sources(splits.table)),
         settings.cache_folder,
         seconds=settings.extraction_seconds,
         device=settings.device,

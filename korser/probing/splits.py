@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from korser.corpora import Corpus, load_corpus
+from korser.corpora.segments import sources
 from korser.data.audio_cache import scan_audio
 from korser.data.split_checks import check_splits, split_notes
 from korser.data.splits import assign_splits
@@ -72,7 +73,7 @@ def make_splits(material: Material, tasks: Sequence[str], cache_folder: str) -> 
     protocol = material.split.keywords["protocol"] if material.folds is None else "speaker_kfold"
     tables = _tables(corpus.data, material, hold_out)
     data = corpus.data.loc[sorted(set().union(*(table.index for table in tables)))]
-    audio = scan_audio(data["path"].tolist(), cache_folder)[["digest", "samples"]].set_axis(data.index)
+    audio = scan_audio(sources(data), cache_folder)[["digest", "samples"]].set_axis(data.index)
     data = data.assign(**audio)
     classes = _classes(corpus, data, tables, tasks)
     for table in tables:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ import pandas as pd
 import soundfile
 
 from korser.comparison.compare import Comparison
+from korser.corpora.segments import Segment, sources
 from korser.data.audio import ENDINGS, audio_digest, read_audio
 from korser.frontend.base import SAMPLE_RATE
 from korser.runs.pool import ModelPredictions
@@ -24,7 +27,7 @@ from korser.utils.text import number, one_line
 __all__ = ["Clips", "confidently_wrong", "most_wrong"]
 
 MEGABYTE = 2**20
-LARGEST_FILE = 64 * MEGABYTE
+LARGEST_FILE, LARGEST_RECORDING = 64 * MEGABYTE, 1024 * MEGABYTE  # the second one of segments
 N_WRONG = 6  # utterances of each model
 DETAILS = ("gender", "age", "intensity", "sentence", "text")  # columns that describe an utterance, in this order
 TEXT_LENGTH = 200  # characters of a column
@@ -58,7 +61,7 @@ class Clips:
     def __init__(self, wanted: bool, limit: float) -> None:
         self.wanted, self.limit = wanted, limit
         self.size = self.missing = self.left_out = 0
-        self._clips: dict[tuple[str, str | None], tuple[str | None, str]] = {}
+        self._clips: dict[tuple[str | Segment, str | None], tuple[str | None, str]] = {}
 
     @property
     def megabytes(self) -> str:
@@ -70,12 +73,13 @@ class Clips:
         """The limit as text."""
         return f"{self.limit / MEGABYTE:g}"
 
-    def get(self, path: str, folder: Path, digest: str | None) -> tuple[str | None, str]:
+    def get(self, source: str | Segment, folder: Path, digest: str | None) -> tuple[str | None, str]:
         """Return a ``data:`` URL of the audio as FLAC, or None and the reason.
 
         Parameters
         ----------
-        path : str
+        source : str or Segment
+            The file, or the part of it that is embedded.
         folder : Path
             Data folder of the run.
         digest : str or None
@@ -83,13 +87,13 @@ class Clips:
         """
         if not self.wanted:
             return None, "not wanted"
-        if (path, digest) not in self._clips:
+        if (source, digest) not in self._clips:
             try:
-                self._clips[path, digest] = self._encode(_read_recording(path, folder, digest)), ""
+                self._clips[source, digest] = self._encode(_read_recording(source, folder, digest)), ""
             except NotEmbedded as error:
                 self.missing += 1
-                self._clips[path, digest] = None, str(error)
-        return self._clips[path, digest]
+                self._clips[source, digest] = None, str(error)
+        return self._clips[source, digest]
 
     def _encode(self, samples: np.ndarray) -> str:
         file = io.BytesIO()
@@ -102,18 +106,19 @@ class Clips:
         return f"data:audio/flac;base64,{base64.b64encode(data).decode()}"
 
 
-def _read_recording(path: str, folder: Path, digest: str | None) -> np.ndarray:
-    """Return the samples of a recording of a run."""
+def _read_recording(source: str | Segment, folder: Path, digest: str | None) -> np.ndarray:
+    """Return the samples of a recording of a run, or of a segment."""
     if digest is None:
         raise NotEmbedded("the run has no digest of it")
     try:
-        file = Path(path).resolve()
+        file = Path(source).resolve()
         if not file.is_relative_to(folder.resolve()):
             raise NotEmbedded("outside the data folder of the run")
         if file.suffix.lower() not in ENDINGS:
             raise NotEmbedded("not an audio file")
-        require_regular(file, LARGEST_FILE)
-        audio = read_audio(file)
+        is_segment = isinstance(source, Segment)
+        require_regular(file, LARGEST_RECORDING if is_segment else LARGEST_FILE)
+        audio = read_audio(dataclasses.replace(source, path=str(file)) if is_segment else file)
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links; a null character in the name
         raise NotEmbedded(getattr(error, "strerror", None) or "invalid path") from error
     except UserError as error:
@@ -172,15 +177,21 @@ class WrongUtterance:
     predictions: list[Prediction] = field(default_factory=list)
 
     @property
+    def source(self) -> Segment | str:
+        """The file, or the segment of it."""
+        return sources(pd.DataFrame([{**self.row, "path": str(self.row["path"])}]))[0]
+
+    @property
     def truth(self) -> str:
         """The true class."""
         return self.row[self.task]
 
     @property
     def description(self) -> str:
-        """Speaker, duration and other labels."""
+        """Speaker, duration and, of a segment, where it is."""
         speaker = "unknown" if pd.isna(self.row["speaker"]) else self.row["speaker"]
-        return f"speaker {speaker}, {self.row['duration']:.1f} s"
+        place = f" ({os.path.basename(str(self.source))})" if isinstance(self.source, Segment) else ""
+        return f"speaker {speaker}, {self.row['duration']:.1f} s{place}"
 
     @property
     def details(self) -> str:
@@ -212,7 +223,7 @@ def most_wrong(comparison: Comparison, clips: Clips, n: int) -> list[WrongUttera
     recordings = _recordings(comparison)
     for utterance in utterances:  # the worst first, since the audio has a limit
         folder, digest = recordings.get(utterance.row["id"], (Path(), None))
-        utterance.audio, utterance.reason = clips.get(str(utterance.row["path"]), folder, digest)
+        utterance.audio, utterance.reason = clips.get(utterance.source, folder, digest)
     return utterances
 
 

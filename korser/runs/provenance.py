@@ -30,6 +30,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from korser.config.hparams import HParams
+from korser.corpora.segments import sources
 from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import encoder_configs, weights_digest
 from korser.data.load_split import load_split
@@ -279,7 +280,7 @@ def verify_provenance(hparams: HParams, run_dir: Path) -> None:
         return
     require_same_data(manifest, run_dir, tasks)
     try:
-        manifest["digest"] = scan_audio(manifest["path"].tolist(), hparams["cache_folder"])["digest"].to_numpy()
+        manifest["digest"] = scan_audio(sources(manifest), hparams["cache_folder"])["digest"].to_numpy()
     except UserError as error:
         logger.warning("cannot verify that the recordings match %s: %s", run_dir, error)
         return

@@ -40,7 +40,7 @@ def make_readers(
     Returns
     -------
     readers : list of CachedReader
-        ``(path, digest) -> torch.Tensor``, one for each input of the model.
+        ``(source, digest) -> torch.Tensor``, one for each input of the model.
     skip_frozen : bool
         Whether they read the output of the frozen stages instead of the waveform.
     """

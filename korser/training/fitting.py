@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from korser.classical.head import FittedTask
 from korser.classical.selection import layer_names
+from korser.corpora.segments import sources
 from korser.data.batches import CachedReader, class_index
 from korser.frontend.tree import together
 from korser.metrics.evaluate import evaluate_predictions
@@ -81,8 +82,9 @@ def _embed(
 ) -> np.ndarray:
     """Return the output of the backbone for every utterance, ``(N, E)``."""
     rows = []
-    for row in tqdm(manifest.itertuples(), "embed", len(manifest), disable=noprogressbar, leave=False):
-        inputs = [read(row.path, row.digest)[None].to(device) for read in readers]
+    utterances = zip(sources(manifest), manifest["digest"])
+    for source, digest in tqdm(utterances, "embed", len(manifest), disable=noprogressbar, leave=False):
+        inputs = [read(source, digest)[None].to(device) for read in readers]
         inputs = together([(x, torch.tensor([x.shape[1]], device=device)) for x in inputs])
         x, lengths = model.features(*inputs, skip_frozen=skip_frozen)
         rows.append(model.backbone(x, lengths)[0].cpu().numpy())

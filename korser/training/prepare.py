@@ -13,6 +13,7 @@ from speechbrain.utils.distributed import infer_device
 from torch import nn
 
 from korser.corpora import LABELS, Corpus
+from korser.corpora.segments import sources
 from korser.data.audio_cache import scan_audio
 from korser.data.bad_recordings import LengthLimits
 from korser.data.load_split import load_split
@@ -52,7 +53,7 @@ def prepare_data(hparams: HParams, run_dir: Path) -> None:
     corpus, manifest = load_split(hparams)
     columns = ["digest", "samples", "duration"]
     audio = scan_audio(
-        manifest["path"].tolist(),
+        sources(manifest),
         hparams["cache_folder"],
         limits=LengthLimits.of(hparams["frontend"]),
         bad_recordings=directory.bad_recordings_file,

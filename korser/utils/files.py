@@ -88,9 +88,9 @@ def find_below(folders: str | Path | Iterable[str | Path], name: str) -> list[Pa
 
 
 def folder_of(path: str | Path) -> Path:
-    """Return the data folder of a corpus, which may be given by its CSV file, without links."""
+    """Return the data folder of a corpus, which may be given by a manifest in it, without links."""
     path = Path(path).resolve()
-    return path.parent if path.suffix == ".csv" else path
+    return path.parent if path.suffix == ".csv" or path.is_file() else path
 
 
 @contextmanager

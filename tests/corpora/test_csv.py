@@ -3,16 +3,14 @@ import os
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 
 from korser.config.nodes import plain_value
 from korser.corpora import load_corpus
 from korser.corpora.table import similar_labels, similar_speakers
 from korser.utils.errors import UserError
-from korser.utils.files import write_csv
+from korser.utils.files import folder_of, write_csv
 
 SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -424,19 +422,45 @@ def test_columns_under_other_names_are_suggested(tmp_path, caplog):
     with pytest.raises(UserError) as error:
         load_corpus("csv", make(tmp_path, "File_Name;Label;Spk\na.wav;joy;1\n"))
     assert str(error.value) == (
-        f"{tmp_path}/manifest.csv has no column 'path' (its columns: File_Name, Label, Spk): rename 'File_Name' to "
-        "'path'; rename 'Spk' to 'speaker'; rename 'Label' to 'emotion'"
+        f"{tmp_path}/manifest.csv has no column 'path' (its columns: File_Name, Label, Spk): add "
+        "--corpus_options='{columns: {path: File_Name, speaker: Spk, emotion: Label}}'"
     )
     assert not caplog.messages
     make(tmp_path, "path,label,speaker_id,화자\na.wav,joy,1,1\n")
     load_corpus("csv", tmp_path)
     assert [message.partition("has no ")[2] for message in caplog.messages] == [
-        "column 'speaker': if 'speaker_id' is that, rename it to 'speaker'",
-        "column 'emotion': if 'label' is that, rename it to 'emotion'",
+        "column 'speaker': if 'speaker_id' is that, add --corpus_options='{columns: {speaker: speaker_id}}'",
+        "column 'emotion': if 'label' is that, add --corpus_options='{columns: {emotion: label}}'",
     ]
     caplog.clear()
     load_corpus("csv", tmp_path, corpus_options={"tasks": ["label"]})  # its own task
     assert len(caplog.messages) == 1
+
+
+def test_columns_can_be_named_by_an_option(tmp_path, caplog):
+    make(tmp_path, "File;Label;emotion;words\na.wav;joy;?;x\nb.wav;anger;?;y\n")
+    named = {"path": "File", "emotion": "Label", "sentence": "words", "text": "words"}
+    corpus = load_corpus("csv", tmp_path, corpus_options={"columns": named})
+    assert corpus.data.columns.tolist() == ["id", "path", "speaker", "emotion", "sentence", "text"]
+    assert corpus.data["emotion"].tolist() == ["joy", "anger"] and corpus.data["text"].tolist() == ["x", "y"]
+    assert not caplog.messages
+    for columns, said in (
+        ({"path": "file"}, r"corpus_options.columns.path=file: .*manifest.csv has no such column .did you mean 'File'"),
+        ({"path": 1}, r"corpus_options.columns=\{'path': 1\}: expected names of columns, \{speaker: spk_id\}"),
+    ):
+        with pytest.raises(UserError, match=said):
+            load_corpus("csv", tmp_path, corpus_options={"columns": columns})
+
+
+def test_tsv_and_files_of_other_formats(tmp_path):
+    make(tmp_path, "")
+    (tmp_path / "manifest.csv").rename(tmp_path / "manifest.tsv")
+    (tmp_path / "manifest.tsv").write_text('path\temotion\na.wav\tjoy, "really"\n')
+    assert load_corpus("csv", tmp_path).data["emotion"].tolist() == ['joy, "really"']
+    assert folder_of(tmp_path / "manifest.tsv") == folder_of(tmp_path / "gone.csv") == tmp_path.resolve()
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"x.parquet is not CSV: --corpus=parquet reads .parquet files"):
+        load_corpus("csv", tmp_path / "x.parquet")
 
 
 def test_all_faults_of_a_manifest_are_reported_together(tmp_path):
@@ -460,23 +484,6 @@ def test_all_faults_of_a_manifest_are_reported_together(tmp_path):
     with pytest.raises(UserError) as error:
         load_corpus("csv", tmp_path, corpus_options=options)
     assert len(str(error.value).splitlines()) == 11 and str(error.value).endswith("and 3 more faults")
-
-
-def test_segments_of_recordings_are_refused(tmp_path):
-    make(tmp_path, "")
-    for name in ("a.wav", "b.wav"):
-        soundfile.write(tmp_path / name, np.zeros(16000), 8000)
-    for rows in ("a.wav,0,2.0\nb.wav,,", "a.wav,0,16000\nb.wav,0.0,2000"):
-        (tmp_path / "manifest.csv").write_text(f"path,start,end\n{rows}\n")
-        assert len(load_corpus("csv", tmp_path).data) == 2
-    for header, rows in [
-        ("path,id,Start_Time,end_time", "a.wav,x,0,1\na.wav,y,1,2\nb.wav,z,0,2"),
-        ("path,id,onset", "b.wav,x,0\na.wav,y,1"),
-        ("path,id,start,end", "b.wav,x,0,2\na.wav,y,0:00,0:01"),
-    ]:
-        (tmp_path / "manifest.csv").write_text(f"{header}\n{rows}\n")
-        with pytest.raises(UserError, match=r"rows? (2, )?3: parts of recordings by '(Start_Time|onset|start)'"):
-            load_corpus("csv", tmp_path)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared speech data")

@@ -8,7 +8,9 @@ import soundfile
 import torch
 import torchaudio.functional
 
-from korser.data.audio import audio_digest, read_audio, read_recording, to_compact, to_float
+from korser.corpora.segments import Segment
+from korser.data import audio as audio_module
+from korser.data.audio import audio_digest, read_audio, read_recording, read_segments, to_compact, to_float
 from korser.utils.errors import UserError
 
 
@@ -278,3 +280,86 @@ def test_every_16_bit_value_is_compact_and_nothing_else_is_rounded():
     for value in (1.0, -0.0, 0.5 / 32768, 1e-30, 1 - 2**-24):
         x = torch.tensor([0.25, value])
         assert to_compact(x) is x, value
+
+
+SPANS = [(0.5, 1.5), (0.0, None), (1.2345, 1.3), (1.0, None), (0.5, 1.5), (0.25, 2.005), (1.9, 2.0), (0.0, 0.1)]
+
+
+@pytest.mark.parametrize("rate, block", [(16000, 2**18), (44100, 997)])
+def test_a_segment_equals_a_file_of_its_own(tmp_path, monkeypatch, rate, block):
+    """Whatever its rate and however it is decoded, whichever others are asked for."""
+    monkeypatch.setattr("korser.data.containers.BLOCK", block)
+    x = np.random.default_rng(0).integers(-9000, 9000, (2 * rate, 2)).astype(np.int16)
+    whole = write(tmp_path / "call.flac", x, rate)
+    segments = [Segment(str(whole), *span, channel) for span in SPANS for channel in (0, 1, None)]
+    found = dict(read_segments(segments))
+    for i, segment in enumerate(segments):
+        start, end = (round(s * rate) for s in (segment.start, 2 if segment.end is None else segment.end))
+        channels = slice(None) if segment.channel is None else [segment.channel]
+        own = read_recording(write(tmp_path / "own.wav", x[start:end, channels], rate))
+        for recording in (found[i], read_recording(segment)):
+            assert recording.audio.view(torch.int32).equal(own.audio.view(torch.int32)), segment
+            assert recording.notes == own.notes
+
+
+@pytest.mark.parametrize("ending, subtype", [("mp3", None), ("ogg", "VORBIS"), ("opus", "OPUS"), ("pcm", None)])
+def test_segments_of_lossy_and_headerless_files_are_cut_out_of_what_is_decoded(tmp_path, ending, subtype, monkeypatch):
+    monkeypatch.setattr("korser.data.containers.BLOCK", 4095)
+    path = tmp_path / f"a.{ending}"
+    if ending == "pcm":
+        path.write_bytes((32767 * tone(3)).astype("<i2").tobytes())
+    else:
+        soundfile.write(path, tone(3), 16000, format="OGG" if subtype else None, subtype=subtype)
+    decoded = read_audio(path)
+    for start, end in ((0.0, 1.0), (1.5, 2.0), (2.0, None)):
+        own = decoded[int(16000 * start) : None if end is None else int(16000 * end)]
+        assert read_audio(Segment(str(path), start, end)).equal(own)
+
+
+def test_segments_are_decoded_together_up_to_the_last_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("korser.data.containers.BLOCK", 4095)
+    path, held = write(tmp_path / "a.wav", tone(20)), []
+    cut = audio_module._cut
+
+    def watched(blocks, spans):
+        def counted():
+            for block in blocks:
+                held.append(block)
+                yield block
+
+        yield from cut(counted(), spans)
+
+    monkeypatch.setattr(audio_module, "_cut", watched)
+    segments = [Segment(str(path), i / 100, i / 100 + 0.02) for i in range(1000)]
+    order = [i for i, _ in read_segments(segments)]
+    assert order == list(range(1000))
+    assert len(held) == 40, "each block once, and none behind the last segment"
+
+
+def test_wrong_segments_are_errors_of_their_own(tmp_path):
+    x = np.stack([tone(1), tone(1)], 1)
+    x[8000:] = 3
+    path = str(write(tmp_path / "a.wav", x, subtype="FLOAT"))
+    wrong = {
+        Segment(path, 0.2, 1.02): "from 0.2 s to 1.02 s, but the recording has 1.000 s",
+        Segment(path, 1.0): "from 1 s, but the recording has 1.000 s",
+        Segment(path, 0.2, 0.1): "expected an end behind the start",
+        Segment(path, 0, 0.1, 2): "a.wav#t=0,0.1&channel=2: channel 2: expected less than 2",
+        Segment(path, 0.2, 0.20001): "no audio .0 samples.: remove the segment",
+        Segment(path, 0.4, 0.6): "samples reach 3",
+    }
+    good = Segment(path, 0.1, 0.4)
+    found = dict(read_segments([good, *wrong]))
+    assert len(found[0].audio) == 4800
+    for i, (segment, reason) in enumerate(wrong.items(), 1):
+        with pytest.raises(UserError, match=reason):
+            raise found[i]
+        with pytest.raises(UserError, match=reason):
+            read_recording(segment)
+
+
+def test_only_a_segment_to_the_end_is_said_to_be_truncated(tmp_path):
+    path = write(tmp_path / "a.wav", tone(2))
+    path.write_bytes(path.read_bytes()[:-16000])
+    assert notes(path) == notes(Segment(str(path), 1.0)) == [("truncated", "2.00 s stated, 1.50 s found")]
+    assert notes(Segment(str(path), 0.5, 1.0)) == []

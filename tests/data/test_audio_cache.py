@@ -9,8 +9,9 @@ import pytest
 import torch
 from test_audio import bad_files, tone, write
 
+from korser.corpora.segments import Segment
 from korser.data import audio_cache
-from korser.data.audio import audio_digest, read_audio, read_recording
+from korser.data.audio import audio_digest, read_audio, read_segments
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.bad_recordings import LengthLimits
 from korser.data.split_checks import check_splits
@@ -48,7 +49,7 @@ def decoded(monkeypatch):
     """Names of the files that are decoded from now on."""
     names = []
     monkeypatch.setattr(
-        audio_cache, "read_recording", lambda path: names.append(os.path.basename(path)) or read_recording(path)
+        audio_cache, "read_segments", lambda given: names.append(os.path.basename(given[0])) or read_segments(given)
     )
     return names
 
@@ -194,22 +195,22 @@ def test_an_interrupted_scan_keeps_its_complete_shards(tmp_path, paths, monkeypa
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     names = []
 
-    def interrupted(path):
+    def interrupted(files):
         if len(names) == 5:
             raise KeyboardInterrupt
-        names.append(path)
-        return read_recording(path)
+        names.extend(files)
+        return read_segments(files)
 
     with monkeypatch.context() as patch:
-        patch.setattr(audio_cache, "read_recording", interrupted)
+        patch.setattr(audio_cache, "read_segments", interrupted)
         with pytest.raises(KeyboardInterrupt):
             scan_audio(paths, tmp_path / "cache")
     kept = [path for path in paths if AudioStore(tmp_path / "cache").store.has(audio_digest(read_audio(path)))]
     assert kept == paths[:4]
-    monkeypatch.setattr(audio_cache, "read_recording", lambda path: names.append(path) or read_recording(path))
+    monkeypatch.setattr(audio_cache, "read_segments", lambda files: names.extend(files) or read_segments(files))
     names.clear()
     scan_audio(paths, tmp_path / "cache")
-    assert names == [str(path) for path in paths[4:]]
+    assert names == paths[4:]
 
 
 def test_a_cache_folder_that_cannot_be_written(tmp_path, paths, monkeypatch):
@@ -259,3 +260,47 @@ def test_a_file_that_changed_after_the_scan_is_refused(tmp_path):
         with pytest.raises(UserError, match="a.wav: the audio has changed since it was scanned"):
             read()
     assert store.store.missing(table["digest"])
+
+
+def test_a_file_of_many_segments_is_decoded_once_and_each_has_a_digest_of_its_own(tmp_path, decoded):
+    path = str(write(tmp_path / "call.wav", np.stack([noise(48000), noise(48000, 1)], 1)))
+    segments = [Segment(path, i / 100, i / 100 + 1, channel) for i in range(100) for channel in (0, 1)]
+    segments.append(path)
+    table = scan_audio(segments, tmp_path / "cache")
+    assert decoded == ["call.wav"] and table["digest"].nunique() == 201
+    assert list(table.index) == list(map(str, segments)) and set(table["path"]) == {path}
+    assert table["duration"].tolist() == [1.0] * 200 + [3.0]
+    assert scan_audio(segments[::-1], tmp_path / "cache").iloc[::-1].equals(table) and len(decoded) == 1
+    assert scan_audio([path], tmp_path / "cache").equals(table[-1:]) and len(decoded) == 1
+
+    frame = pd.DataFrame({"path": path, "start": [1.0, 1.5, None], "end": [2, 2.0, None], "channel": [1, None, 0]})
+    frame["digest"] = [audio_digest(read_audio(Segment(path, *span))) for span in ((1, 2, 1), (1.5, 2), (0, None, 0))]
+    shutil.rmtree(tmp_path / "cache")
+    decoded.clear()
+    assert AudioStore(tmp_path / "cache").fill(frame) == 3 and decoded == ["call.wav"]
+    store = AudioStore(tmp_path / "cache").store
+    assert not store.missing(frame["digest"]) and len(store.read(frame["digest"][1])) == 8000
+    shutil.rmtree(tmp_path / "cache")
+    store = AudioStore(tmp_path / "cache")
+    assert store.waveform(segments[201 - 2], table["digest"].iloc[-2]).equal(read_audio(segments[-2]))
+    with pytest.raises(UserError, match=r"call.wav#t=0.99,1.99&channel=1: the audio has changed since it was scanned"):
+        store.waveform(segments[199], "0" * 32)
+
+
+def test_wrong_segments_stop_the_scan_together_and_right_ones_are_kept(tmp_path):
+    path = str(write(tmp_path / "a.wav", noise(16000)))
+    segments = [Segment(path, 0.2, 0.7), Segment(path, 0.5, 1.5), Segment(path, 0, 0.5, 1), Segment("none.wav", 1)]
+    with pytest.raises(UserError, match=r"3 of 4 audio files cannot be used: .*t=0.5,1.5: .*channel=1: .*none.wav#t=1"):
+        scan_audio(segments, tmp_path / "cache", bad_recordings=tmp_path / "bad.csv")
+    assert read_csv(tmp_path / "bad.csv")["path"].tolist() == [
+        f"{path}#t=0.5,1.5",
+        f"{path}#t=0,0.5&channel=1",
+        "none.wav#t=1",
+    ]
+    assert AudioStore(tmp_path / "cache").store.has(audio_digest(read_audio(segments[0])))
+
+
+def test_large_files_do_not_wait_for_each_other_in_memory(tmp_path, paths, monkeypatch):
+    expected = scan_audio(paths, tmp_path / "a")
+    monkeypatch.setattr(audio_cache, "AHEAD_BYTES", 1)
+    assert scan_audio(paths, tmp_path / "b").equals(expected)

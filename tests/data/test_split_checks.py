@@ -12,6 +12,8 @@ from korser.data.split_checks import (
     copies,
     lexical_leakage,
     near_copies,
+    overlapping_segments,
+    shared_recordings,
     split_notes,
     two_genders,
 )
@@ -128,3 +130,48 @@ class TestLexicalLeakage:
 
 
 DIGITS = str.maketrans("01234", "abcde")
+
+
+def calls(*rows):
+    """Segments ``path, start, end, channel, speaker, split`` of recordings."""
+    columns = ["path", "start", "end", "channel", "speaker", "split"]
+    return pd.DataFrame(rows, columns=columns).assign(id=[f"u{i}" for i in range(len(rows))], emotion="joy")
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ((0, 2, None, "A"), (1.9, 3, None, "B")),
+        ((0, None, None, "A"), (7, 8, None, "B")),  # to the end
+        ((None, None, None, "A"), (7, 8, 1, "B")),  # a whole recording and a channel
+        ((1, 2, 0, "A"), (0, 9, 0, "B")),  # one inside of the other
+        ((1, 2, 0, "A"), (1, 2, 1, "A")),  # two microphones
+        ((1, 2, 0, None), (1, 2, 1, "A")),
+    ],
+)
+def test_overlapping_segments_in_two_splits_are_refused(one, other):
+    rows = [("c.wav", *one, "train"), ("c.wav", *other, "test"), ("c.wav", 20, 30, None, "C", "train")]
+    for data in (calls(*rows), calls(*rows[::-1])):
+        assert len(list(overlapping_segments(data))) == 1
+        with pytest.raises(
+            UserError, match="1 pair of segments in different splits have audio of a recording in common"
+        ):
+            check_splits(data, "random_stratified", required=("train", "test"))
+    data["split"] = "test"
+    assert not list(overlapping_segments(data))
+
+
+def test_other_segments_of_a_recording_in_two_splits_are_a_warning(tmp_path):
+    rows = [("c.wav", 0, 2, None, "A", "train"), ("c.wav", 1.995, 3, None, "B", "test")]  # times are rounded
+    rows += [("d.wav", 0, 9, 0, "A", "train"), ("d.wav", 5, 7, 1, "B", "test")]  # two people at the same time
+    rows += [("e.wav", 0, 5, 0, "A", "train"), ("e.wav", 0, 5, 1, "A", "train"), ("f.wav", 0, 5, 1, "B", "test")]
+    data = calls(*rows)
+    check_splits(data, "speaker_holdout", required=("train", "test"))
+    text = shared_recordings(data).text
+    assert text.startswith("SHARED RECORDINGS: segments of 2 of 4 recordings are in more than one split (c.wav, d.wav)")
+    assert (
+        shared_recordings(data[4:]) is None
+        and shared_recordings(data.drop(columns=["start", "end", "channel"])) is None
+    )
+    divided = assign_splits(data.drop(columns="split"), protocol="speaker_holdout", test=1, valid=0, hold_out="path")
+    assert shared_recordings(divided) is None

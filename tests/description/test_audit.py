@@ -88,7 +88,7 @@ def test_copies_are_found_where_there_is_audio(tmp_path):
     file = write(tmp_path, table.assign(split=["train", "train", "train", "test", "test"]))
     found = audit(file, cache_folder=tmp_path / "cache")
     assert {shared.kind: [name[-5:] for name in shared.names] for shared in found.shared} == {
-        "recording": ["b.wav"],
+        "copy": ["b.wav"],
         "near copy": ["d.wav"],
     }
     assert "rename 'spk' to 'speaker'" in found.unchecked[0].text

@@ -230,7 +230,7 @@ def test_a_step_computes_what_speechbrains_does(reference, tmp_path, monkeypatch
 def test_audio_is_decoded_once_for_all_runs(tiny, tmp_path, monkeypatch):
     tiny |= {"use_cache": "false", "n_epochs": "1"}
     first = run(tiny, model="mel_stl")
-    monkeypatch.setattr("korser.data.audio_cache.read_recording", None)
+    monkeypatch.setattr("korser.data.audio_cache.read_segments", None)
     assert_same_run(first, run(tiny, model="mel_stl", run_dir=tmp_path / "again"))
 
 
