@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pandas as pd
 
+from korser.corpora.annotations import raters_of
 from korser.corpora.cells import identify
 from korser.corpora.table import in_order
 from korser.metrics.agreement import agreement, rating_counts
 
-__all__ = ["rater_agreement", "rater_columns"]
-
-
-def rater_columns(data: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the columns of the raters of each task, in order."""
-    found: dict[str, list[tuple[int, str]]] = {}
-    for column in data:
-        match = re.fullmatch(r"(.+)_rater(\d+)", str(column))
-        if match:
-            found.setdefault(match[1], []).append((int(match[2]), column))
-    return {task: [column for _, column in sorted(columns)] for task, columns in found.items()}
+__all__ = ["rater_agreement"]
 
 
 def rater_agreement(data: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -29,8 +19,8 @@ def rater_agreement(data: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
     If all ratings of a task are numbers, ``alpha_interval`` is by their squared differences.
     """
-    found = {}
-    for task, columns in rater_columns(data).items():
+    found, tasks = {}, dict.fromkeys(column.rpartition("_rater")[0] for column in data if "_rater" in column)
+    for task, columns in raters_of(data, tasks).items():
         ratings = data[columns].apply(lambda column: column.map(identify))
         values = in_order(pd.unique(ratings.to_numpy(dtype=object).ravel()[ratings.notna().to_numpy().ravel()]))
         if not values:

@@ -1,5 +1,7 @@
 """What the parts of a published split share."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,23 @@ def emodb(n_folds=5, by_speaker=False, n_speakers=10):
             part = "test" if tested == fold else "train"
             rows.append({**row, "sentence": SENTENCES[text], "fold": fold + 1, "split": part})
     return pd.DataFrame(rows)
+
+
+def emobox(folder, table):
+    """Write the test lists of each fold, and the speakers, as EmoBox does; there is no audio."""
+    speakers = []
+    for fold, rows in table[table["split"] == "test"].groupby("fold"):
+        file = folder / "data" / "emodb" / f"fold_{fold}" / f"emodb_test_fold_{fold}.jsonl"
+        file.parent.mkdir(parents=True)
+        entries = []
+        for row in rows.itertuples():
+            audio = {"key": row.id, "dataset": "emodb", "wav": row.path, "sample_rate": 16000, "num_frame": 70312.0}
+            entries.append(json.dumps({**audio, "length": 4.3945, "emo": row.emotion, "channel": 1}))
+            speakers.append(f"{row.id} 1 {row.speaker} 0 4.3945 <id={row.id},lang=de,spk={row.speaker}> {row.emotion}")
+        file.write_text("\n".join(entries))
+    (folder / "data" / "emodb" / "data.seg.wrd.stm").write_text("\n".join(speakers))
+    (folder / "data" / "emodb" / "label_map.json").write_text(json.dumps({e: e for e in "WNFT"}))
+    return folder / "data" / "emodb"
 
 
 def write(folder, table):
@@ -50,6 +69,15 @@ def test_folds_of_speakers_are_clean_but_for_sentences(tmp_path, call):
     assert call("audit", file)[0] == 1
     code, out, _ = call("audit", file, "--allow", "sentence")
     assert code == 0 and "clean: nothing is shared but sentence, as allowed" in out
+
+
+def test_folds_of_emobox(tmp_path, call):
+    found = audit(emobox(tmp_path, emodb()), corpus="emobox")
+    (speakers,) = found.shared
+    assert (speakers.kind, len(speakers.names), speakers.n) == ("speaker", 10, 10)
+    assert sum(found.partitions["fold"].values()) == 80
+    clean = emobox(tmp_path / "clean", emodb(by_speaker=True))
+    assert call("audit", clean, "--corpus=emobox")[:1] == (0,)
 
 
 @pytest.mark.parametrize("columns", ["fold", "several"])

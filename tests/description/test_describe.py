@@ -68,7 +68,7 @@ def test_the_tables(description):
     assert formats.loc["anger", "48000 Hz, mono"] == 10 and formats["16000 Hz, mono"].sum() == 39
     raters = found["raters"].to_frame().set_index("task")
     assert raters.loc["arousal", "Fleiss' kappa"] == raters.loc["arousal", "alpha, interval"] == 1
-    assert 0.4 < raters.loc["emotion", "Fleiss' kappa low"] < raters.loc["emotion", "Fleiss' kappa"] < 0.9
+    assert 0.2 < raters.loc["emotion", "Fleiss' kappa low"] < raters.loc["emotion", "Fleiss' kappa"] < 0.9
     sentences = found["sentences"].to_frame().set_index("")["number"]
     assert sentences["said more than once, always with one emotion"] == 4
     assert found["copies"].rows[0][2].value == "the same samples"
