@@ -10,7 +10,7 @@ import soundfile
 from korser.description import audit
 from korser.utils.errors import UserError
 
-SENTENCES = {"a01": "Der Lappen liegt auf dem Eisschrank.", "b02": "Das will sie am Mittwoch abgeben."}
+SENTENCES = {"a01": "Der Lappen liegt auf dem Eisschrank.", "b02": "Heute abend wird das Wetter gut."}
 
 
 def emodb(n_folds=5, by_speaker=False, n_speakers=10):
