@@ -16,7 +16,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", default="figures", metavar="FOLDER", help="default: figures")
     parser.add_argument("--venue", default="ieee", help="whose column a figure fills: ieee, interspeech or springer")
     parser.add_argument("--columns", type=int, default=1, help="2 for figures across the page")
-    parser.add_argument("--metric", help="uar, accuracy, macro_f1 or qwk; default: that of the comparison, or uar")
+    parser.add_argument(
+        "--metric",
+        help="uar, accuracy, macro_f1, qwk, ccc or pearson; default: that of the comparison, or of the main task",
+    )
     parser.add_argument("--audio", choices=("true", "false"), default="true", help="false: no speech in report.html")
     options = parser.parse_args(arguments)
     from korser.reporting import write_report

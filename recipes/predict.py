@@ -2,7 +2,7 @@
 
     korser predict RUN_DIR recording.wav folder_with_recordings/ [--json]
 
-Prints the probability of every class for each file.
+Prints the probability of every class, or the number, for each file.
 """
 
 import json
@@ -11,7 +11,7 @@ from korser import cli
 
 
 def main(arguments: list[str]) -> None:
-    """Print the probabilities of every class for each file."""
+    """Print the predictions for each file."""
     parser = cli.Parser("predict", __doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="directory of a complete run")
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio files, or folders of them")
@@ -29,6 +29,9 @@ def main(arguments: list[str]) -> None:
     for record in records:
         print(record["path"])
         for task in trained.tasks:
+            if not task.classes:
+                print(f"  {task.name:<10}", f"{record[f'{task.name}_pred']:.3f}")
+                continue
             probabilities = {label: record[f"{task.name}_prob_{label}"] for label in task.classes}
             ranked = sorted(probabilities, key=probabilities.get, reverse=True)
             print(f"  {task.name:<10}", "  ".join(f"{label} {probabilities[label]:.3f}" for label in ranked))

@@ -1,4 +1,4 @@
-"""Search for the settings of a model that give the best validation UAR.
+"""Search for the settings of a model that give the best validation score.
 
     korser search search.yaml --model=leaf_mtl.yaml --workers=4
 

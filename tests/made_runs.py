@@ -44,9 +44,15 @@ def utterances(n_speakers=6, per_class=3):
 
 
 def predict(table, tasks, right, rng):
-    """Add predictions that are right with the probability ``right``, or where the array ``right`` says so."""
+    """Add predictions that are right with the probability ``right``, or where the array ``right`` says so.
+
+    Those of a task without classes are numbers with an error of the standard deviation ``1 - right``.
+    """
     table = table.copy()
     for task in tasks:
+        if task not in CLASSES:
+            table[f"{task}_pred"] = table[task].astype(float).fillna(0) + (1 - right) * rng.normal(size=len(table))
+            continue
         classes = CLASSES[task]
         truth = pd.Categorical(table[task], categories=classes).codes.astype(int)
         hit = rng.random(len(table)) < right if np.isscalar(right) else np.asarray(right)
@@ -59,6 +65,14 @@ def predict(table, tasks, right, rng):
         for k, name in enumerate(classes):
             table[f"{task}_prob_{name}"] = p[:, k]
     return table
+
+
+def task_record(task):
+    """Return a task as ``run.json`` records it; one without classes is a number."""
+    if task not in CLASSES:
+        return {"name": task, "weight": 1.0, "kind": "number", "classes": [], "loss": "ccc", "scaling": [0.0, 1.0]}
+    kind = "ordinal" if task == "intensity" else "classes"
+    return {"name": task, "weight": 1.0, "kind": kind, "classes": list(CLASSES[task]), "loss": None, "scaling": None}
 
 
 def write_run(
@@ -102,7 +116,7 @@ def write_run(
         "identified_by_folder": False,
         "protocol": protocol,
         "speaker_independent": protocol not in ("random_stratified", "manifest_random"),
-        "tasks": [{"name": t, "weight": 1.0, "ordinal": t == "intensity", "classes": list(CLASSES[t])} for t in tasks],
+        "tasks": [task_record(t) for t in tasks],
         "pretrained": None,
         "seed": seed,
         "fold": fold,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-__all__ = ["CrossValidation", "Levels", "Outliers", "Recognition", "Skewed", "logit_sd"]
+from korser.metrics.moments import speaker_moments
+
+__all__ = ["CrossValidation", "Levels", "Outliers", "Ratings", "Recognition", "Skewed", "logit_sd"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,43 @@ class Levels:
         latent = truth + rng.normal(0, self.bias, n_speakers)[speaker] + noise * error
         predicted = np.clip(np.rint(latent), 0, k - 1).astype(int)
         return _counts(truth, predicted, speaker, n_speakers, k)
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Numbers of variance 1, of which ``between`` is the sd of the means of speakers; 1: a property of the speaker.
+
+    Predictions are a line through them with noise; sd of the effects of a speaker on offset (``bias``) and slope, and
+    of a ``seed`` on offset, for each speaker, and slope. ``sizes`` is the sd of the logarithm of a speaker's number of
+    utterances.
+    """
+
+    slope: float = 0.6
+    noise: float = 0.5
+    between: float = 0.3
+    bias: float = 0.3
+    slopes: float = 0.15
+    seed: float = 0.0
+    per_speaker: int = 40
+    sizes: float = 0.0
+
+    def draw(self, rng: np.random.Generator, n_speakers: int, n_seeds: int, n_models: int = 1) -> np.ndarray:
+        """Return moments ``(models, S, n, 7)`` of one study."""
+        n = np.full(n_speakers, self.per_speaker)
+        if self.sizes:
+            n = np.maximum(2, rng.poisson(n * np.exp(rng.normal(0, self.sizes, n_speakers) - self.sizes**2 / 2)))
+        speaker = np.repeat(np.arange(n_speakers), n)
+        truth = rng.normal(0, self.between, n_speakers)[speaker]
+        truth = truth + rng.normal(0, np.sqrt(1 - self.between**2), len(speaker))
+        shape = (n_models, n_seeds, n_speakers)
+        bias = rng.normal(0, self.bias, (n_models, 1, n_speakers)) + rng.normal(0, self.seed, shape)
+        slope = self.slope + rng.normal(0, self.slopes, (n_models, 1, n_speakers))
+        slope = slope + rng.normal(0, self.seed, (n_models, n_seeds, 1))
+        noise = self.noise * np.sqrt(0.7) * rng.normal(size=(n_models, 1, len(speaker)))
+        noise = noise + self.noise * np.sqrt(0.3) * rng.normal(size=(n_models, n_seeds, len(speaker)))
+        predicted = bias[..., speaker] + slope[..., speaker] * truth + noise
+        moments = [[speaker_moments(truth, p, speaker) for p in model] for model in predicted]
+        return np.array(moments)
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ class Comparison:
         ``{label: korser.runs.pool.ModelPredictions}`` in the order of the rows.
     table : pandas.DataFrame
         One row per model. ``model``; ``n_seeds, n_folds, n_speakers, n_utterances``; for each of :attr:`columns`
-        ``<task>_<metric>``, ``..._low``, ``..._high``; ``<main>_ece`` likewise; ``parameters, trainable_parameters,
-        macs_per_second`` (multiply-accumulates per second of audio; empty if some are not counted),
+        ``<task>_<metric>``, ``..._low``, ``..._high``; of classes ``<main>_ece`` likewise; ``parameters,
+        trainable_parameters, macs_per_second`` (multiply-accumulates per second of audio; empty if some are not
+        counted),
         ``macs_not_counted`` (classes of whose code they are), ``train_seconds`` (mean of its runs),
         ``peak_memory_bytes``, ``peak_memory_of``, ``device``, empty without ``cost.json``; ``worst_speaker`` and
         ``worst_speaker_<main>_<metric>``; ``note``.
@@ -73,11 +74,11 @@ class Comparison:
     answers : list of Answer
         One per planned pair.
     subgroups : pandas.DataFrame
-        ``model, attribute, group, n_utterances, n_speakers, n_seeds``, accuracy and UAR of the main task with
-        intervals, ``missing_classes``, ``worst`` (worst speaker of the model), ``note``.
+        ``model, attribute, group, n_utterances, n_speakers, n_seeds``, accuracy and UAR (CCC and MAE of a number) of
+        the main task with intervals, ``missing_classes``, ``worst`` (worst speaker of the model), ``note``.
     calibration : pandas.DataFrame
         Reliability diagram of the main task: ``model, low, high, count, confidence, accuracy`` per bin of confidence,
-        over all seeds.
+        over all seeds; empty if it is a number.
     interval_notes : list of Note
         Why results have no interval, and which intervals are known to be too narrow
         (:mod:`korser.metrics.cautions`).
@@ -151,7 +152,7 @@ class Comparison:
 def compare(
     runs: Sequence[Run],
     *,
-    metric: str = "uar",
+    metric: str | None = None,
     questions: Sequence[Mapping[str, Any]] | None = None,
     searched_on: Mapping[str, str] | None = None,
     part: str = "test",
@@ -164,8 +165,9 @@ def compare(
         From :func:`korser.runs.load.load_runs`, on the same corpus and split. Runs without predictions of ``part``
         (trials of a search) are left out. Models are in the order of their first run. A model that was not tested on
         all utterances has a row, but is not compared.
-    metric : str
-        A key of :data:`korser.metrics.METRICS` by which models are compared; ``qwk`` needs an ordinal main task.
+    metric : str, optional
+        A key of :data:`korser.metrics.scores.METRICS` by which models are compared; ``qwk`` needs an ordinal main task.
+        Default: :attr:`korser.nn.kinds.Kind.main_metric` of the main task, UAR or CCC.
     questions : sequence of dict, optional
         ``[{"title": str, "pairs": [[a, b], ...]}]``: is a better than b? Default:
         :func:`korser.comparison.questions.default_questions`.
@@ -185,6 +187,7 @@ def compare(
     first = next(iter(models.values()))
     main = next(iter(first.tasks))
     columns = _columns(models, main)
+    metric = metric or first.tasks[main].strategy.main_metric
     _check_metric(models, columns, main, metric, part)
 
     excluded = excluded_models(models)
@@ -199,13 +202,16 @@ def compare(
     compared = {label: model for label, model in models.items() if label not in excluded}
     entries = {column: estimates_of(models, *of) for column, of in columns.items()}
     tests = {column: all_pairs(compared, *of) for column, of in columns.items()}
-    marks = {column: significance_marks(compared, entries[column], tests[column]) for column in columns}
-    entries[f"{main}_ece"] = {label: estimate_of(model, model.bins(main), "ece") for label, model in models.items()}
+    marks = {
+        column: significance_marks(compared, entries[column], tests[column], of[1]) for column, of in columns.items()
+    }
+    if first.tasks[main].classes:
+        entries[f"{main}_ece"] = {label: estimate_of(model, model.bins(main), "ece") for label, model in models.items()}
     subgroups = subgroups_table(models, main, metric)
     planned, answers = ask(models, excluded, questions, main, metric)
     return Comparison(
         corpus=first.runs[0].info["corpus"],
-        protocol=first.runs[0].info["protocol"],
+        protocol=first.runs[0].protocol,
         metric=metric,
         main=main,
         models=models,
@@ -241,12 +247,10 @@ def _with_predictions(runs: Sequence[Run], part: str) -> tuple[list[Run], list[N
 
 
 def _columns(models: Mapping[str, ModelPredictions], main: str) -> dict[str, tuple[str, str]]:
-    """Return the compared columns: for the main task accuracy, UAR and macro-F1; QWK if ordinal, else accuracy."""
+    """Return the compared columns (:attr:`korser.nn.kinds.Kind.compared`); of further tasks one each."""
     columns = {}
     for task, about in {t: a for model in models.values() for t, a in model.tasks.items()}.items():
-        metrics = [name for name, metric in METRICS.items() if about["ordinal"] or not metric.ordinal]
-        if task != main:
-            metrics = ["qwk"] if about["ordinal"] else ["accuracy"]
+        metrics = about.strategy.compared if task == main else (about.strategy.secondary,)
         columns |= {f"{task}_{metric}": (task, metric) for metric in metrics}
     return columns
 
@@ -254,8 +258,8 @@ def _columns(models: Mapping[str, ModelPredictions], main: str) -> dict[str, tup
 def _check_metric(
     models: Mapping[str, ModelPredictions], columns: Mapping[str, tuple[str, str]], main: str, metric: str, part: str
 ) -> None:
-    if f"{main}_{metric}" not in columns:
-        known = [m for task, m in columns.values() if task == main]
+    known = [m for task, m in columns.values() if task == main and m in METRICS]
+    if metric not in known:
         raise UserError(f"metric={metric}: expected one of {', '.join(known)}")
     for label, model in models.items():
         if not model.counts(main).size:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from korser.metrics import estimates, significance
-from korser.metrics.cautions import interval_cautions, merge_cautions
+from korser.metrics.cautions import merge_cautions
 from korser.metrics.evaluate import UNKNOWN_SPEAKERS
+from korser.metrics.scores import ALL_METRICS
 from korser.runs.pool import ModelPredictions
 from korser.utils.notes import Note
 from korser.utils.table import Mark
@@ -62,7 +63,7 @@ def cautions_of(models: Models) -> list[Note]:
 
 
 def _cautions(model: ModelPredictions, task: str) -> list[Note]:
-    return interval_cautions(model.counts(task), model.tasks[task]["classes"], n_folds=len(model.folds))
+    return model.tasks[task].strategy.cautions(model.counts(task), len(model.folds))
 
 
 def reason_of(entry: Mapping[str, Any]) -> str:
@@ -95,8 +96,9 @@ def pair_difference(a: ModelPredictions, b: ModelPredictions, task: str, metric:
     row |= {"note": test.get("note"), **{name: test[name] for name in TESTED}}
     by_speaker = estimates.per_speaker(counts_a, metric) - estimates.per_speaker(counts_b, metric)
     if np.isfinite(by_speaker).any():
-        lowest = int(np.nanargmin(by_speaker))
-        row["speakers_lower"] = int((by_speaker < -1e-9).sum())
+        worse = by_speaker if ALL_METRICS[metric].higher_is_better else -by_speaker
+        lowest = int(np.nanargmin(worse))
+        row["speakers_lower"] = int((worse < -1e-9).sum())
         row["lowest_speaker"] = a.speakers_with(task)[lowest]
         row["lowest_difference"] = float(by_speaker[lowest])
     return row
@@ -121,7 +123,9 @@ def all_pairs(models: Models, task: str, metric: str) -> pd.DataFrame:
     return correct([pair_difference(a, b, task, metric) for a, b in combinations(having, 2)])
 
 
-def significance_marks(models: Models, entries: Mapping[str, Mapping], tests: pd.DataFrame) -> dict[str, Mark]:
+def significance_marks(
+    models: Models, entries: Mapping[str, Mapping], tests: pd.DataFrame, metric: str
+) -> dict[str, Mark]:
     """Mark the best model, and those that are not significantly worse or could not be tested against it.
 
     A model with more seeds than the best is compared with it by the common seeds, by which it may be the better one.
@@ -131,7 +135,8 @@ def significance_marks(models: Models, entries: Mapping[str, Mapping], tests: pd
     marks: dict[str, Mark] = dict.fromkeys(models, "")
     if not values:
         return marks
-    best = max(values, key=values.get)
+    sign = 1 if ALL_METRICS[metric].higher_is_better else -1
+    best = max(values, key=lambda label: sign * values[label])
     for label, value in values.items():
         if value == values[best]:
             marks[label] = "best"
@@ -140,6 +145,6 @@ def significance_marks(models: Models, entries: Mapping[str, Mapping], tests: pd
         for pair in tests[of_both].to_dict("records"):
             if pd.isna(pair["p"]):
                 marks[label] = "untested"
-            elif not pair["significant"] or (pair["difference"] > 0) != (pair["model_a"] == best):
+            elif not pair["significant"] or (sign * pair["difference"] > 0) != (pair["model_a"] == best):
                 marks[label] = "same"
     return marks

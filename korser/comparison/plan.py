@@ -15,6 +15,7 @@ from korser.config.usage import keep_used
 from korser.corpora import load_corpus
 from korser.corpora.segments import sources
 from korser.data.audio_cache import scan_audio
+from korser.metrics.scores import METRICS
 from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
 from korser.runs.heard import Search, find_searches, read_search
 from korser.runs.provenance import verify_provenance
@@ -105,8 +106,12 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
 
 def _check_metric(settings: CompareSettings, hparams: HParams, model: str) -> None:
     main = hparams["tasks"][0]
-    if settings.metric == "qwk" and not main.ordinal:
-        raise UserError(f"metric=qwk: the main task of {model}, {main.name}, is not ordinal; use metric=uar")
+    known = main.strategy.compared
+    if settings.metric not in (None, *known):
+        raise UserError(
+            f"metric={settings.metric}: the main task of {model}, {main.name}, is of kind {main.kind}; use one of "
+            f"{', '.join(name for name in known if name in METRICS)}"
+        )
 
 
 def _searched_message(model: str, fold: int | None, speakers: list[str]) -> str:

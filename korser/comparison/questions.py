@@ -122,7 +122,7 @@ def _lower_groups(row: Mapping[str, Any], models: Mapping[str, ModelPredictions]
         return ""
     a, b = models[row["model_a"]], models[row["model_b"]]
     seeds = sorted(set(a.seeds) & set(b.seeds))
-    order = {name: about["classes"] for model in (a, b) for name, about in model.tasks.items()}
+    order = {name: about.classes for model in (a, b) for name, about in model.tasks.items()}
     lower = []
     for attribute, group, rows in groups_of(a, order):
         if attribute == "speaker":

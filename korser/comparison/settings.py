@@ -22,7 +22,7 @@ from korser.config.fields import (
 from korser.config.recipes import find_models, load_shared_recipe, require_plain
 from korser.config.shipped import SHIPPED  # noqa: F401  for the example
 from korser.data.degradations import conditions
-from korser.metrics.estimates import METRICS
+from korser.metrics.scores import METRICS
 from korser.utils.text import did_you_mean
 
 __all__ = ["FOLD", "CompareSettings", "load_settings"]
@@ -56,7 +56,7 @@ class CompareSettings(Settings):
     search: Folder | None
     allow_searched_speakers: bool
     runs: Annotated[list[Text], Field(description="a list of folders ([] for none)")]
-    metric: Text
+    metric: Text | None
     questions: Any
     robustness: Annotated[Any, checked_by(_check_conditions)]
     output_folder: Folder
@@ -72,8 +72,8 @@ class CompareSettings(Settings):
 
     @field_validator("metric")
     @classmethod
-    def _require_metric(cls, metric: str) -> str:
-        if metric not in METRICS:
+    def _require_metric(cls, metric: str | None) -> str | None:
+        if metric is not None and metric not in METRICS:
             raise ValueError(f"expected one of {', '.join(METRICS)}{did_you_mean(metric, METRICS)}")
         return metric
 

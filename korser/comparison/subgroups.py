@@ -10,7 +10,7 @@ import pandas as pd
 
 from korser.comparison.estimates import estimate_of, reason_of
 from korser.data.splits import ATTRIBUTES
-from korser.metrics.scores import BINS, TITLES
+from korser.metrics.scores import BINS, METRICS, TITLES
 from korser.runs.pool import ModelPredictions
 
 __all__ = ["calibration_table", "groups_of", "missing_classes_note", "subgroups_table"]
@@ -66,7 +66,7 @@ def _age_bands(values: pd.Series) -> dict[str, pd.Series] | None:
 
 def subgroups_table(models: Mapping[str, ModelPredictions], main: str, metric: str) -> pd.DataFrame:
     """Return the results of every subgroup, see :attr:`korser.comparison.compare.Comparison.subgroups`."""
-    order = {name: task["classes"] for model in models.values() for name, task in model.tasks.items()}
+    order = {name: task.classes for model in models.values() for name, task in model.tasks.items()}
     tables = []
     for label, model in models.items():
         groups = [
@@ -86,19 +86,20 @@ def subgroups_table(models: Mapping[str, ModelPredictions], main: str, metric: s
 def _subgroup(
     model: ModelPredictions, attribute: str, group: str, counts: np.ndarray, main: str, metric: str
 ) -> dict[str, Any]:
-    truth = counts[0].sum((0, 2))  # (K,) utterances of each class
-    occurs = model.counts(main)[0].sum((0, 2)) > 0
-    missing = ", ".join(np.array(model.tasks[main]["classes"])[occurs & (truth == 0)])
+    task, missing = model.tasks[main], ""
+    if task.classes:
+        occurs, here = (each[0].sum((0, 2)) > 0 for each in (model.counts(main), counts))
+        missing = ", ".join(np.array(task.classes)[occurs & ~here])
     notes = [f"no {missing}"] if missing else []
     row = {
         "attribute": attribute,
         "group": group,
-        "n_utterances": int(truth.sum()),
+        "n_utterances": int(METRICS[metric].statistics.utterances(counts[0]).sum()),
         "n_speakers": counts.shape[1] if model.speakers else 0,
         "n_seeds": len(model.seeds),
         "missing_classes": missing,
     }
-    for name in dict.fromkeys(("accuracy", "uar", metric)):
+    for name in dict.fromkeys((*task.strategy.headline, metric)):
         entry = estimate_of(model, counts, name)
         row |= {name: entry["value"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
         notes.append(reason_of(entry))
@@ -137,6 +138,8 @@ def calibration_table(models: Mapping[str, ModelPredictions], main: str) -> pd.D
     edges = np.arange(BINS + 1) / BINS
     parts = []
     for label, model in models.items():
+        if not model.tasks[main].classes:
+            return pd.DataFrame(columns=["model", "low", "high", "count", "confidence", "accuracy"])
         n, confidence, right = model.bins(main).sum((0, 1))
         n_or_nan = np.where(n > 0, n, np.nan)
         columns = {"model": label, "low": edges[:-1], "high": edges[1:], "count": n.astype(int)}

@@ -38,6 +38,11 @@ TEST = (
     "p is the larger one of a paired permutation test by speaker and of the t test that belongs to the interval, "
     "two-sided."
 )
+EXPLAINED = {
+    "qwk": "QWK is the quadratic-weighted kappa.",
+    "ccc": "CCC is the concordance correlation coefficient.",
+    "mae": "MAE is the mean absolute error, in the unit of the labels: lower is better.",
+}
 MAC = "A MAC is a multiply-accumulate."
 
 
@@ -103,9 +108,9 @@ def _legend(comparison: Comparison) -> list[str]:
         lines += _marks_legend(comparison, all_tests)
         lines += _unreachable(comparison, tested)
     elif len(comparison.table) > 1:
-        lines.append("Bold (best): highest value; differences could not be tested.")
-    if "qwk" in {metric for _, metric in comparison.columns.values()}:
-        lines.append("QWK is the quadratic-weighted kappa.")
+        lines.append("Bold (best): best value; differences could not be tested.")
+    metrics = {metric for _, metric in comparison.columns.values()}
+    lines += [text for metric, text in EXPLAINED.items() if metric in metrics]
     return lines + footnotes(comparison)
 
 
@@ -113,7 +118,7 @@ def _marks_legend(comparison: Comparison, tests: pd.DataFrame) -> list[str]:
     exact = "exact" if tests["exact"].all() else "exact where feasible, else 100,000 random swaps"
     speakers, seeds = _values(tests["n_speakers"]), _values(tests["n_seeds"])
     lines = [
-        f"Bold (best): highest value; *: not significantly worse than the best. {TEST} The permutation test swaps the "
+        f"Bold (best): best value; *: not significantly worse than the best. {TEST} The permutation test swaps the "
         f"predictions of two models ({exact}, {speakers} speakers, common seeds: {seeds}). Significant: p at most .05 "
         "after Holm's correction over all pairs of a column."
     ]
@@ -189,7 +194,8 @@ def results_table(comparison: Comparison, *, counts: bool = True) -> Table:
 
 def costs_table(comparison: Comparison, *, worst_speaker: bool = True) -> Table:
     """Return size, cost and calibration of every model, with its worst speaker if asked for."""
-    worst = f"worst_speaker_{comparison.main}_{comparison.metric}"
+    worst, ece = f"worst_speaker_{comparison.main}_{comparison.metric}", f"{comparison.main}_ece"
+    has_ece = ece in comparison.table
     rows = []
     for row in comparison.table.to_dict("records"):
         cells = [
@@ -197,17 +203,19 @@ def costs_table(comparison: Comparison, *, worst_speaker: bool = True) -> Table:
             TableCell("not counted") if row["macs_not_counted"] else TableCell(row["macs_per_second"], format=quantity),
             TableCell(row["train_seconds"], format=_seconds, detail=_text(row["device"])),
             TableCell(row["peak_memory_bytes"], format=_bytes, detail=_text(row["peak_memory_of"])),
-            metric_cell(row, f"{comparison.main}_ece"),
         ]
+        if has_ece:
+            cells.append(metric_cell(row, ece))
         if worst_speaker:
             cells.append(TableCell(row[worst], format=number, detail=_text(row["worst_speaker"])))
         rows.append([_model_cell(comparison, row["model"]), *cells])
     columns = ["model", "parameters", "trained", "MACs per second of audio", "training time", "peak memory"]
-    columns.append(_column_title(comparison.main, "ece"))
+    if has_ece:
+        columns.append(_column_title(comparison.main, "ece"))
     if worst_speaker:
         columns.append(f"worst speaker ({main_title(comparison)})")
-    notes = [TIME, MAC, *not_counted(comparison.table), ECE, *footnotes(comparison)]
-    return Table("Size, cost and calibration", columns, rows, notes=notes)
+    notes = [TIME, MAC, *not_counted(comparison.table), *([ECE] if has_ece else []), *footnotes(comparison)]
+    return Table("Size, cost and calibration" if has_ece else "Size and cost", columns, rows, notes=notes)
 
 
 def not_counted(table: pd.DataFrame) -> list[str]:

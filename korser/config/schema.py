@@ -132,8 +132,16 @@ def is_fitted(head: Any) -> bool:
     return hasattr(getattr(head, "func", head), "fit")
 
 
-def _require_frozen(head: Any, info: ValidationInfo) -> Any:
-    for key in ("frontend", "backbone") if is_fitted(head) else ():
+def _require_fit(head: Any, info: ValidationInfo) -> Any:
+    if not is_fitted(head):
+        return head
+    numbers = [task.name for task in info.data.get("tasks", ()) if task.kind == "number"]
+    if numbers:
+        raise complete_error(
+            f"head: {import_path(head)} classifies, but {', '.join(numbers)} is a number: remove it from 'tasks', or "
+            "use a head that is trained, as in base.yaml"
+        )
+    for key in "frontend", "backbone":
         part = info.data.get(key)
         names = [name for name, p in part.named_parameters() if p.requires_grad] if part is not None else []
         if names:
@@ -208,7 +216,7 @@ class TrainSettings(RunOptions):
     # model
     frontend: Annotated[Any, checked_by(_require_frontend)]
     backbone: Annotated[Factory, checked_by(_require_backbone)]
-    head: Annotated[Factory, AfterValidator(_require_frozen)]
+    head: Annotated[Factory, AfterValidator(_require_fit)]
 
     # training
     batch_size: PositiveInt

@@ -13,6 +13,7 @@ complete example of 60 lines; :mod:`korser.corpora.table` has helpers.
    whatever else is known: ``age``, ``sentence`` (the same value for the same words, so that sentences can be held out),
    ``split`` or ``fold``, and of segments of recordings ``start``, ``end`` and ``channel``
    (:mod:`korser.corpora.segments`). Options are keywords that users set by ``corpus_options``.
+   Columns of numbers (``age``, ratings) need no declaration; ``RATINGS = {"valence": (1.0, 5.0)}`` states their scales.
 4. Read file names and tables only, no audio. Raise :class:`korser.UserError` in one line that names the file and the
    fix. Leave out files that are known to be broken or copies, and log it.
 5. Write a test with empty files under the official names.
@@ -38,7 +39,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,7 +57,17 @@ from korser.utils.text import did_you_mean
 __all__ = ["LABELS", "Corpus", "corpus_names", "find_adapter", "load_corpus", "prepare_table"]
 
 # other modules of this package
-NOT_ADAPTERS = ("annotations", "card", "cells", "columns", "manifest", "readers", "segments", "synthetic", "table")
+NOT_ADAPTERS = (
+    "annotations",
+    "card",
+    "cells",
+    "columns",
+    "manifest",
+    "readers",
+    "segments",
+    "synthetic",
+    "table",
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,8 @@ class Corpus:
         Whether the name says nothing about the corpus, since its adapter reads any.
     selectable_tasks : bool
         Whether the option ``tasks`` of the adapter selects the label columns.
+    ratings : dict of str to tuple of float
+        The lowest and the highest value of columns of numbers, as far as known.
     """
 
     name: str
@@ -87,6 +100,7 @@ class Corpus:
     sorted_tasks: tuple[str, ...] = ()
     identified_by_folder: bool = False
     selectable_tasks: bool = False
+    ratings: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -149,6 +163,7 @@ def load_corpus(
         sorted_tasks=sorted_tasks,
         identified_by_folder=bool(getattr(module, "IDENTIFIED_BY_FOLDER", False)),
         selectable_tasks="tasks" in accepted,
+        ratings=dict(getattr(module, "RATINGS", {})),
     )
 
 
@@ -186,7 +201,8 @@ def _modules() -> dict[str, str]:
 def find_adapter(corpus: str) -> ModuleType:
     """Return the module of a corpus, by its name in this package or its import path; raise a UserError if unknown."""
     path = _modules().get(corpus, corpus)
-    fix = f"use a name in korser.corpora{did_you_mean(corpus, corpus_names())} or the import path of another adapter"
+    known = did_you_mean(corpus, corpus_names())
+    fix = f"use a name that korser corpora lists{known}, or the import path of another adapter"
     try:
         module = importlib.import_module(path)
     except (ModuleNotFoundError, ValueError, TypeError) as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,8 +70,20 @@ def read_rating(text: str, place: str) -> float | None:
     return None if value != value else value
 
 
-def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a CSV file, in UTF-8 or CP949, as text; blanks in the names of columns do not count.
+def read_table(
+    path: Path, columns: Sequence[str] = (), *, separator: str = ",", read: Callable[[Path], str] = read_korean
+) -> pd.DataFrame:
+    r"""Read a CSV file as text; blanks in the names of columns do not count.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str
+        Those that it must have.
+    separator : str
+        Between tabs (``"\t"``), quotation marks are text.
+    read : callable
+        Function of :mod:`korser.utils.decoding` that knows the encoding. Default: UTF-8 or CP949.
 
     Raises
     ------
@@ -78,7 +91,9 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
         If it is not a table, or has not all of ``columns``.
     """
     try:
-        table = pd.read_csv(io.StringIO(read_korean(path)), dtype=str, keep_default_na=False)
+        quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+        text = io.StringIO(read(path))
+        table = pd.read_csv(text, sep=separator, dtype=str, keep_default_na=False, quoting=quoting)
     except ValueError as error:  # an empty file, or rows of different lengths
         raise UserError(f"{path} cannot be read ({one_line(error)}): copy it again from the corpus") from error
     table.columns = ["".join(str(name).split()) for name in table.columns]

@@ -1,6 +1,6 @@
 """Any corpus in the format audformat of audEERING (audb): a folder with ``db.yaml``.
 
-``data_folder`` is the folder. Options, besides those of :mod:`korser.corpora.manifest`:
+``data_folder`` is the folder. Options, besides those of :mod:`korser.corpora.csv`:
 
 ``table``
     The table with the labels, or a list of such as ``[emotion.train, emotion.test]``; by default the only one with a
@@ -25,7 +25,7 @@ import yaml
 from korser.corpora.cells import identify
 from korser.corpora.csv import read_csv_cells
 from korser.corpora.manifest import Cells, find_manifest, join_cells, make_manifest, to_text
-from korser.corpora.readers import read_parquet_cells
+from korser.corpora.readers import as_written, read_parquet_cells
 from korser.corpora.table import LABELS
 from korser.utils.errors import UserError
 from korser.utils.files import LARGEST, read_bytes
@@ -45,19 +45,21 @@ def prepare(
     table: str | Sequence[str] | None = None,
     join: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
-    database = _Database(find_manifest(data_folder, LAYOUT, "db.yaml"))
-    label = columns["emotion"] if isinstance(columns, dict) and "emotion" in columns else "emotion"
-    chosen = database.choose(table, "table") or database.only_table_with(label)
-    joined = database.choose(join, "join") if join is not None else database.tables_with("speaker", not_in=chosen)
-    parts = []
-    for name in chosen:
-        cells = database.read(name)
-        for other in joined:
-            _add_columns(cells, database.read(other))
-        database.add_properties(cells, [*chosen, *joined])
-        parts.append(cells)
-    cells = join_cells(parts, database.file.parent, [database.split_of(name) for name in chosen])
+    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
+    file = find_manifest(data_folder, LAYOUT, "db.yaml")
+    with as_written(file, "audformat"):
+        database = _Database(file)
+        label = columns["emotion"] if isinstance(columns, dict) and "emotion" in columns else "emotion"
+        chosen = database.choose(table, "table") or database.only_table_with(label)
+        joined = database.choose(join, "join") if join is not None else database.tables_with("speaker", not_in=chosen)
+        parts = []
+        for name in chosen:
+            cells = database.read(name)
+            for other in joined:
+                _add_columns(cells, database.read(other))
+            database.add_properties(cells, [*chosen, *joined])
+            parts.append(cells)
+        cells = join_cells(parts, database.file.parent, [database.split_of(name) for name in chosen])
     return make_manifest(cells, tasks=tasks, classes=classes, columns=columns, usual={"path": "file"})
 
 
@@ -77,9 +79,9 @@ class _Database:
 
     def choose(self, names: Any, option: str) -> list[str]:
         """Return the tables that an option names."""
-        names = [names] if isinstance(names, str) else list(names or [])
+        names = [names] if not isinstance(names, (list, tuple, type(None))) else list(names or [])
         for name in names:
-            if name not in self.columns:
+            if not isinstance(name, str) or name not in self.columns:
                 raise UserError(f"corpus_options.{option}={name}: {self.file} has no such table; {self._list()}")
         return names
 

@@ -5,7 +5,7 @@ whose column ``file_name`` is relative to it; or, without metadata, folders name
 ``train``, ``validation`` or ``test`` are the split. The column ``label`` is the emotion; where its classes are numbers,
 their names are taken from the Parquet file or from README.md.
 
-Options are those of :mod:`korser.corpora.manifest`. Sets with the audio inside (Parquet files, ``save_to_disk``) have
+Options are those of :mod:`korser.corpora.csv`. Sets with the audio inside (Parquet files, ``save_to_disk``) have
 to be written to files first.
 """
 
@@ -46,7 +46,7 @@ def prepare(
     classes: Mapping[str, Sequence] | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
+    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
     folder = find_manifest(data_folder, LAYOUT)
     folder = folder if folder.is_dir() else folder.parent
     files = [Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in sorted(names)]

@@ -16,16 +16,16 @@ recorded at several (XX otherwise, and for all neutral speech), so most intensit
 from __future__ import annotations
 
 import logging
-import os
-import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from korser.corpora.annotations import read_table
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, lookup_code, make_table
+from korser.corpora.table import find_table, lookup_code, read_names
+from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
-from korser.utils.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -44,52 +44,45 @@ INTENSITIES = {"LO": "low", "MD": "medium", "HI": "high", "XX": None, "X": None}
 TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male"), "intensity": ("low", "medium", "high")}
 BROKEN = ("1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX")
 LAYOUT = "CREMA-D, AudioWAV/1001_DFA_ANG_XX.wav (or .flac) and so on, and VideoDemographics.csv"
-
-_NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})\.(?:wav|flac)", re.IGNORECASE)
+NAME = r"(?i:(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2}))"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    files = find_files(data_folder, _NAME, layout=LAYOUT)
-    actors = _demographics(Path(os.path.expanduser(data_folder)).resolve())
-    rows = []
-    for path, match in files:
-        actor, sentence, emotion, intensity = match.groups()
-        if path.stem in BROKEN:
-            continue
-        gender, age = actors.get(actor, (None, None))
-        rows.append(
-            {
-                "id": path.stem,
-                "path": str(path),
-                "speaker": actor,
-                "emotion": lookup_code(EMOTIONS, emotion.upper(), path, "emotion"),
-                "gender": gender,
-                "intensity": lookup_code(INTENSITIES, intensity.upper(), path, "intensity"),
-                "age": age,
-                "sentence": sentence.upper(),
-            }
-        )
-    return make_table(rows)
+    data = read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    actors = _demographics(data_folder)
+    for k, column in enumerate(("gender", "age")):
+        data[column] = pd.Series([actors.get(actor, (None, None))[k] for actor in data["speaker"]], dtype=object)
+    return data
 
 
-def _demographics(folder: Path) -> dict[str, tuple[str | None, int | None]]:
+def _columns(path: Path, actor: str, sentence: str, emotion: str, intensity: str) -> dict[str, Any] | None:
+    if path.stem in BROKEN:
+        return None
+    return {
+        "speaker": actor,
+        "emotion": lookup_code(EMOTIONS, emotion.upper(), path, "emotion"),
+        "gender": None,
+        "intensity": lookup_code(INTENSITIES, intensity.upper(), path, "intensity"),
+        "age": None,
+        "sentence": sentence.upper(),
+    }
+
+
+def _demographics(data_folder: str | Path) -> dict[str, tuple[str | None, int | None]]:
     """Return ``{actor: (gender, age)}``, None for empty cells."""
-    for table in (folder / "VideoDemographics.csv", folder.parent / "VideoDemographics.csv"):
-        if table.is_file():
-            try:
-                people = pd.read_csv(table, dtype=str, keep_default_na=False)
-                return {
-                    actor.strip(): (gender.strip().lower() or None, int(age) if age.strip() else None)
-                    for actor, gender, age in zip(people["ActorID"], people["Sex"], people["Age"])
-                }
-            except KeyError as error:
-                raise UserError(f"{table} has no column {error}: use the file of the CREMA-D repository") from error
-            except ValueError as error:  # an empty file, not a table, or an age that is not a number
-                raise UserError(
-                    f"{table} cannot be read ({one_line(error)}): use the file of the CREMA-D repository"
-                ) from error
-    logger.warning(
-        "%s has no VideoDemographics.csv, so gender and age are unknown: it is in the CREMA-D repository", folder
-    )
-    return {}
+    file = find_table(data_folder, "VideoDemographics.csv")
+    if file is None:
+        logger.warning(
+            "%s has no VideoDemographics.csv, so gender and age are unknown: it is in the CREMA-D repository",
+            data_folder,
+        )
+        return {}
+    people = read_table(file, ("ActorID", "Age", "Sex"), read=read_text)
+    try:
+        return {
+            actor.strip(): (gender.strip().lower() or None, int(age) if age.strip() else None)
+            for actor, gender, age in zip(people["ActorID"], people["Sex"], people["Age"])
+        }
+    except ValueError as error:  # an age that is not a number
+        raise UserError(f"{file}: {error}: use the file of the CREMA-D repository") from error

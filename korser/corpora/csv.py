@@ -22,12 +22,17 @@ except ``id``, ``age`` and further columns that are not tasks:
 ``start``      of a segment of the file, with ``end`` and ``channel`` (:mod:`korser.corpora.segments`)
 =============  ============================================================================================
 
-Further columns are kept; name them in the option ``tasks`` to learn them, and columns under other names in the option
-``columns`` (:mod:`korser.corpora.manifest`). The option ``classes`` states the order, as ordinal tasks in words need::
+Further columns are kept; name them in the option ``tasks`` to learn them. The classes are the values of the column,
+sorted (as numbers if all are; by their new names after a label map), or those of the option ``classes``, which then
+refuses all other labels and states the order, as required for ordinal tasks in words. The option ``columns`` says what
+a column is under another name::
 
     corpus: csv
     data_folder: my/manifest.csv
-    corpus_options: {tasks: [emotion, valence], classes: {valence: [low, medium, high]}}
+    corpus_options:
+        tasks: [emotion, valence]
+        classes: {valence: [low, medium, high]}
+        columns: {speaker: spk_id}
 """
 
 from __future__ import annotations
@@ -75,8 +80,12 @@ def prepare(
     ----------
     data_folder : str or Path
         The CSV file or its folder.
-    tasks, classes, columns
-        See :mod:`korser.corpora.manifest`.
+    tasks : list of str, optional
+        Label columns; by default emotion, gender and intensity as far as present.
+    classes : dict of str to list, optional
+        The classes of a task, in order.
+    columns : dict of str to str, optional
+        ``{name: column of the file}``.
     encoding : str, optional
         Of the file, such as ``cp1250``; by default it is recognised by its words.
     """

@@ -4,7 +4,7 @@
 one of its ``.jsonl`` files. ``emo``, renamed by ``label_map.json`` (or ``label_dict.json``), is the emotion;
 ``data.seg.wrd.stm`` has the speakers; ``start_time`` and ``end_time`` are seconds.
 
-Options, besides those of :mod:`korser.corpora.manifest`:
+Options, besides those of :mod:`korser.corpora.csv`:
 
 ``fold``
     Its ``fold_1``, ... as the split. Without it: the only fold as the split, or, of several, the number of the fold
@@ -60,7 +60,7 @@ def prepare(
     audio_folder: str | None = None,
     labels: str = "mapped",
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
+    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
     if labels not in ("mapped", "own"):
         raise UserError(f"corpus_options.labels={labels}: expected mapped or own")
     place = find_manifest(data_folder, LAYOUT)
@@ -82,8 +82,8 @@ def prepare(
             prefix, inside, rest = audio.partition(f"downloads/{entry.get('dataset', folder.name)}/")
             row = {"id": key, "path": rest if inside and not prefix else str(root / audio), **known}
             row |= {"speaker": speakers.get(key), **{k: v for k, v in entry.items() if k not in UNUSED}}
-            if label is not None and names:
-                row["emo"] = names.get(label, names.get(str(label).casefold()))
+            if isinstance(label, str) and names:
+                row["emo"] = names.get(label, names.get(label.casefold()))
                 if row["emo"] is None:
                     row["emo"] = unmapped[label] = label
             rows.append(row)

@@ -11,13 +11,13 @@ Labels: emotion (7), gender. Extras: ``age``, ``sentence``. 10 actors, 535 utter
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, lookup_code, make_table
+from korser.corpora.table import lookup_code, read_names
 
 ABOUT = CorpusCard(
     name="EmoDB",
@@ -44,25 +44,20 @@ ACTORS = {
     "16": ("female", 31),
 }
 LAYOUT = "EmoDB, wav/03a01Fa.wav (or .flac) and so on"
-
-_NAME = re.compile(r"(\d\d)([ab]\d\d)([A-Z])[a-z]?\.(?:wav|flac)")
+NAME = r"(\d\d)([ab]\d\d)([A-Z])[a-z]?"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    rows = []
-    for path, match in find_files(data_folder, _NAME, layout=LAYOUT):
-        speaker, sentence, emotion = match.groups()
-        gender, age = lookup_code(ACTORS, speaker, path, "speaker")
-        rows.append(
-            {
-                "id": path.stem,
-                "path": str(path),
-                "speaker": speaker,
-                "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-                "gender": gender,
-                "age": age,
-                "sentence": sentence,
-            }
-        )
-    return make_table(rows)
+    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
+
+
+def _columns(path: Path, speaker: str, sentence: str, emotion: str) -> dict[str, Any]:
+    gender, age = lookup_code(ACTORS, speaker, path, "speaker")
+    return {
+        "speaker": speaker,
+        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
+        "gender": gender,
+        "age": age,
+        "sentence": sentence,
+    }

@@ -14,7 +14,7 @@ file is a key, a blank and a value:
 ``utt2x, spk2x``    further columns ``x``, such as ``spk2gender``
 ==================  ===============================================================================================
 
-Columns and the other options are those of :mod:`korser.corpora.manifest`.
+Columns and the other options are those of :mod:`korser.corpora.csv`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     audio_folder: str | None = None,
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
+    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
     folder = find_manifest(data_folder, LAYOUT)
     folders = [folder] if (folder / "wav.scp").exists() else sorted(scp.parent for scp in folder.glob("*/wav.scp"))
     if not folders:
@@ -119,7 +119,7 @@ def _read_optional(file: Path) -> dict[str, tuple[int, str]]:
 def _read_map(file: Path) -> dict[str, tuple[int, str]]:
     """Return ``{key: (number of the line, value)}``."""
     found = {}
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         key, _, value = line.strip().replace("\t", " ").partition(" ")
         if key in found:
             raise UserError(f"{file} rows {found[key][0]}, {number}: '{key}' is used twice: remove one of them")

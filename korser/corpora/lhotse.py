@@ -7,7 +7,7 @@ recording, and what stands in ``custom``, such as ``emotion``, or in ``custom`` 
 supervisions only its own ``custom`` is known.
 
 Relative paths of recordings start from the option ``audio_folder`` (for lhotse: where it was run), by default the
-manifest's folder. The other options are those of :mod:`korser.corpora.manifest`. Read without the library, which would
+manifest's folder. The other options are those of :mod:`korser.corpora.csv`. Read without the library, which would
 run commands. Refused: mixed and padded cuts, supervisions of some of several channels, recordings that are not files,
 and augmented ones.
 """
@@ -15,14 +15,13 @@ and augmented ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from korser.corpora.manifest import Cells, find_manifest, join_cells, make_manifest, option_folder
-from korser.corpora.readers import read_json_file, read_json_lines, split_in_name
+from korser.corpora.readers import as_written, read_json_file, read_json_lines, split_in_name
 from korser.corpora.table import LABELS
 from korser.utils.errors import UserError
 
@@ -42,13 +41,14 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     audio_folder: str | None = None,
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
+    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
     place = find_manifest(data_folder, LAYOUT)
     start = option_folder(audio_folder, place if place.is_dir() else place.parent)
     files = [place] if place.is_file() else [file for file in sorted(place.iterdir()) if file.name.endswith(SUFFIXES)]
-    parts = [_read_cuts(file, start) for file in files if place.is_file() or "cuts" in file.name]
-    if not parts:
-        parts = [_read_pair(file, start) for file in files if "supervisions" in file.name]
+    with as_written(place, "lhotse"):
+        parts = [_read_cuts(file, start) for file in files if place.is_file() or "cuts" in file.name]
+        if not parts:
+            parts = [_read_pair(file, start) for file in files if "supervisions" in file.name]
     if not parts:
         raise UserError(f"data_folder={data_folder}: expected {LAYOUT}")
     cells = join_cells(parts, place, [split_in_name(part.file.name) for part in parts])
@@ -64,7 +64,7 @@ def _read_cuts(file: Path, start: Path) -> Cells:
             raise UserError(f"{row}: a {kind}: write the audio of such cuts to files (cuts.save_audios)")
         own = {"id": cut["id"], "start": 0, "duration": cut.get("duration"), "channel": cut.get("channel")}
         for supervision in cut.get("supervisions") or [own]:
-            with _as_expected(row):
+            with as_written(row, "lhotse"):
                 inside = {**supervision, "custom": {**(cut.get("custom") or {}), **(supervision.get("custom") or {})}}
                 begin, end = supervision["start"], supervision["start"] + supervision["duration"]
                 inside["start"] = cut["start"] + max(begin, 0)  # a supervision may exceed its cut
@@ -85,7 +85,7 @@ def _read_pair(file: Path, start: Path) -> Cells:
         recording = recordings.get(supervision["recording_id"])
         if recording is None:
             raise UserError(f"{row}: {other.name} has no recording '{supervision['recording_id']}'")
-        with _as_expected(row):
+        with as_written(row, "lhotse"):
             rows.append((number, _utterance(supervision, recording, row)))
     return _cells(file, start, rows)
 
@@ -108,15 +108,6 @@ def _read(file: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(entry, dict) or not all(key in entry for key in needed):
             raise UserError(f"{file} row {number}: expected {what} of lhotse, with {', '.join(needed)}")
         yield number, entry
-
-
-@contextmanager
-def _as_expected(row: str) -> Iterator[None]:
-    """Turn errors of fields that are missing or of another type into one that names the row."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{row} is not as lhotse writes it ({type(error).__name__}: {error})") from error
 
 
 def _utterance(supervision: Mapping[str, Any], recording: Mapping[str, Any], row: str) -> dict[str, Any]:

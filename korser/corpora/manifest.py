@@ -1,15 +1,8 @@
 """What all formats of manifests share: from the cells of a table to the table of a corpus.
 
 A module per format reads :class:`Cells`; :func:`make_manifest` names the columns, finds the audio files, and reports
-all that is wrong, with its row. The modules take these options besides their own:
-
-``tasks``
-    The columns of labels; by default emotion, gender and intensity as far as present. The classes are the values of the
-    column, sorted (as numbers if all are; by their new names after a label map).
-``classes``
-    ``{task: [class, ...]}``: the classes of a task, in order; all other labels are refused.
-``columns``
-    ``{name: column}``: the column of the file that is korser's ``emotion``, ``speaker``, ``sentence``, ...
+all that is wrong, with its row. The options ``tasks``, ``classes`` and ``columns`` of all of them are described in
+:mod:`korser.corpora.csv`.
 """
 
 from __future__ import annotations
@@ -152,7 +145,7 @@ def make_manifest(
     ----------
     cells : Cells
     tasks, classes, columns
-        Options of the user, see :mod:`korser.corpora.manifest`.
+        Options of the user, see :mod:`korser.corpora.csv`.
     usual : dict of str to str, optional
         Like ``columns``, what the format calls a column; ignored if the file has korser's own name or no such column.
     """

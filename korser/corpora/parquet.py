@@ -27,6 +27,6 @@ def prepare(
     classes: Mapping[str, Sequence] | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
+    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
     file = find_manifest(data_folder, LAYOUT, "manifest.parquet")
     return make_manifest(read_parquet_cells(file, file.parent), tasks=tasks, classes=classes, columns=columns)

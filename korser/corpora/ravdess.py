@@ -19,13 +19,13 @@ utterances of 24 actors.
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, lookup_code, make_table
+from korser.corpora.table import lookup_code, read_names
 
 logger = logging.getLogger(__name__)
 
@@ -52,30 +52,25 @@ INTENSITIES = {"01": "normal", "02": "strong"}
 TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male"), "intensity": tuple(INTENSITIES.values())}
 SAME_AUDIO = {"03-01-03-01-02-02-07": "03-01-03-01-02-01-07"}
 LAYOUT = "RAVDESS speech, Actor_01/03-01-05-02-01-01-01.wav (or .flac) and so on"
-
-_NAME = re.compile(r"03-01-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)\.(?:wav|flac)", re.IGNORECASE)
+NAME = r"03-01-(\d\d)-(\d\d)-(\d\d)-\d\d-(\d\d)"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    rows = []
-    for path, match in find_files(data_folder, _NAME, layout=LAYOUT):
-        emotion, intensity, statement, _, actor = match.groups()[:5]
-        emotion = lookup_code(EMOTIONS, emotion, path, "emotion")
-        intensity = lookup_code(INTENSITIES, intensity, path, "intensity")
-        rows.append(
-            {
-                "id": path.stem,
-                "path": str(path),
-                "speaker": actor,
-                "emotion": emotion,
-                "gender": "male" if int(actor) % 2 else "female",
-                "intensity": None if emotion == "neutral" else intensity,
-                "sentence": str(int(statement)),
-            }
-        )
-    data = make_table(rows)
+    data = read_names(data_folder, NAME, _columns, layout=LAYOUT)
     copies = data["id"].isin([second for second, first in SAME_AUDIO.items() if first in set(data["id"])])
     if copies.any():
         logger.info("left out, since another file has the same audio: %s", ", ".join(data["id"][copies]))
     return data[~copies].reset_index(drop=True)
+
+
+def _columns(path: Path, emotion: str, intensity: str, statement: str, actor: str) -> dict[str, Any]:
+    emotion = lookup_code(EMOTIONS, emotion, path, "emotion")
+    intensity = lookup_code(INTENSITIES, intensity, path, "intensity")
+    return {
+        "speaker": actor,
+        "emotion": emotion,
+        "gender": "male" if int(actor) % 2 else "female",
+        "intensity": None if emotion == "neutral" else intensity,
+        "sentence": str(int(statement)),
+    }

@@ -6,7 +6,8 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from korser.utils.errors import UserError
 from korser.utils.files import LARGEST, read_bytes, require_regular
 from korser.utils.text import first_line, shorten
 
-__all__ = ["class_names", "decode_classes", "read_json_file", "read_json_lines", "read_parquet_cells", "split_in_name"]
+__all__ = [
+    "as_written",
+    "class_names",
+    "decode_classes",
+    "read_json_file",
+    "read_json_lines",
+    "read_parquet_cells",
+    "split_in_name",
+]
 
 SPLIT = re.compile(
     r"(?<![a-z])(?:(?P<train>train(?:ing)?)|(?P<valid>valid(?:ation)?|val|dev(?:elopment)?)|(?P<test>test(?:ing)?|eval))"
@@ -34,6 +43,16 @@ def split_in_name(name: str) -> str | None:
     """
     found = {match.lastgroup for match in SPLIT.finditer(name)}
     return found.pop() if len(found) == 1 else None
+
+
+@contextmanager
+def as_written(place: str | Path, program: str) -> Iterator[None]:
+    """Turn errors of values that are missing or of another type than a program writes into a UserError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"{place} is not as {program} writes it ({reason})") from error
 
 
 def read_json_file(file: Path) -> Any:

@@ -21,7 +21,11 @@ __all__ = ["COLUMNS", "TOLERANCE", "Segment", "check_segments", "is_segmented", 
 
 COLUMNS = ("start", "end", "channel")
 TOLERANCE = 0.01  # s by which a segment may exceed its recording, or another segment: times are rounded
-EXPECTED = {"start": "seconds, such as 12.5", "end": "seconds, such as 12.5", "channel": "a number from 0"}
+EXPECTED = {
+    **dict.fromkeys(("start", "end"), "seconds, such as 12.5"),
+    "channel": "a number from 0; rename the column if it means something else",
+}
+MOST_CHANNELS = 1024  # of libsndfile
 SHOWN_ROWS = 5
 NO_LENGTH = ("MP3",)  # formats whose header may state none, so that libsndfile estimates it
 MOST_SECONDS = 1e6  # libsndfile states more if it knows no length
@@ -76,8 +80,8 @@ class Segment(os.PathLike):
         if not self.start < end or self.end == math.inf:
             return "end", f"{times}: expected an end behind the start"
         if self.channel is not None and not 0 <= self.channel < n_channels:
-            known = "0 or more" if n_channels == math.inf else f"less than {n_channels}, the number of channels"
-            return "channel", f"channel {self.channel}: expected {known}"
+            known = "or more" if n_channels == math.inf else f"to {n_channels - 1}"
+            return "channel", f"channel {self.channel}: expected 0 {known}"
         if self.start >= seconds or self.end is not None and end > seconds + TOLERANCE:
             return "length", (
                 f"{times}, but the recording has {seconds:.3f} s: state seconds of the recording, or remove start and "
@@ -134,7 +138,7 @@ def check_segments(data: pd.DataFrame, locate: Callable[..., str]) -> list[str]:
         numbers = pd.to_numeric(data[name], errors="coerce").astype(float)
         wrong = data[name].notna() & ~np.isfinite(numbers)
         if name == "channel":
-            wrong |= numbers % 1 > 0
+            wrong |= (numbers % 1 > 0) | (numbers.abs() > MOST_CHANNELS)
         texts = [f"{name} '{value}': expected {EXPECTED[name]}" for value in data.loc[wrong, name]]
         found[f"not a number: {name}"] = list(zip(data.loc[wrong, "id"], texts))
         data[name] = numbers.mask(wrong).astype("Int64" if name == "channel" else float)

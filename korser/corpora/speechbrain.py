@@ -2,7 +2,7 @@
 
 ``data_folder`` is a file, or a folder with one per split (``train.json``, ``valid.json``, ``test.json``, or ``.csv``),
 whose names are the split. The key of a JSON entry or the column ``ID`` is the id, ``wav`` the audio file, ``spk_id``
-the speaker, and ``emo`` the emotion; other names are given by the option ``columns`` (:mod:`korser.corpora.manifest`).
+the speaker, and ``emo`` the emotion; other names are given by the option ``columns`` (:mod:`korser.corpora.csv`).
 ``start`` and ``stop`` count samples, also in ``{"file": ..., "start": ..., "stop": ...}``.
 
 Placeholders of paths, ``{data_root}`` in JSON and ``$data_root`` in CSV, and relative paths mean the option
@@ -43,7 +43,7 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     audio_folder: str | Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.manifest`."""
+    """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
     place = find_manifest(data_folder, LAYOUT)
     columns = dict(columns) if isinstance(columns, dict) else columns
     path_column = columns.pop("path", "wav") if isinstance(columns, dict) else "wav"

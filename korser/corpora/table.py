@@ -26,9 +26,11 @@ __all__ = [
     "apply_label_map",
     "check_labels",
     "find_files",
+    "find_table",
     "in_order",
     "lookup_code",
     "make_table",
+    "read_names",
     "similar_labels",
     "similar_speakers",
     "warn_of_typos",
@@ -66,7 +68,7 @@ def find_files(
     ----------
     data_folder : str or Path
     pattern : re.Pattern
-        Must match the full file name.
+        Must match the full file name; one with a slash must match the names of folders above it too.
     layout : str
         The expected layout, for the error.
     required : bool
@@ -85,12 +87,57 @@ def find_files(
     folder = Path(os.path.expanduser(data_folder)).resolve() if data_folder else None
     if folder is None or not folder.is_dir():
         raise UserError(f"data_folder={data_folder}: not a folder; expected {layout}")
-    found = []
+    with_folders = "/" in pattern.pattern
+    if with_folders:
+        pattern = re.compile(rf"(?:.*/)?(?:{pattern.pattern})", pattern.flags)
+    found, others = [], []
     for root, _, names in os.walk(folder, followlinks=True):
-        found += [(Path(root) / name, match) for name in names if (match := pattern.fullmatch(_nfc(name)))]
+        for name in names:
+            match = pattern.fullmatch(_nfc(f"{root}/{name}" if with_folders else name))
+            (found if match else others).append((Path(root) / name, match))
     if required and not found:
-        raise UserError(f"data_folder={folder}: does not contain the expected files: {layout}")
+        has = "no files"
+        if others:
+            has = f"{plural(len(others), 'other file')} such as {min(others)[0].relative_to(folder)}"
+        raise UserError(f"data_folder={folder}: does not contain the expected files: {layout}; it has {has}")
     return sorted(found, key=lambda item: item[0])
+
+
+def read_names(
+    data_folder: str | Path, pattern: str, columns: Callable[..., Mapping[str, Any] | None], *, layout: str
+) -> pd.DataFrame:
+    """Return the table of a corpus whose file names state everything.
+
+    Parameters
+    ----------
+    data_folder : str or Path
+    pattern : str
+        Regular expression of the file names without their ending, WAV or FLAC; see :func:`find_files`.
+    columns : callable
+        ``columns(path, *groups)`` returns the columns of one file from the groups of the pattern, or None to leave it
+        out. The id is the name of the file, unless stated.
+    layout : str
+        The expected layout, for errors.
+    """
+    rows, left_out = [], []
+    for path, match in find_files(data_folder, re.compile(rf"(?:{pattern})\.(?i:wav|flac)"), layout=layout):
+        row = columns(path, *match.groups())
+        if row is None:
+            left_out.append(path.stem)
+        else:
+            rows.append({"id": path.stem, "path": str(path), **row})
+    if left_out:
+        logger.info("left out, as broken or copies: %s", shorten(left_out))
+    return make_table(rows)
+
+
+def find_table(data_folder: str | Path, name: str) -> Path | None:
+    """Return the path of a table in the corpus's folder, in the one above it or at any depth below; None if absent."""
+    folder = Path(os.path.expanduser(data_folder)).resolve()
+    for file in (folder / name, folder.parent / name):
+        if file.is_file():
+            return file
+    return min(folder.rglob(name), default=None)
 
 
 def make_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from korser.corpora.segments import sources
 from korser.data.audio import to_float
 from korser.frontend.tree import together
-from korser.nn.losses import MISSING
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -32,7 +31,6 @@ __all__ = [
     "CachedReader",
     "batch_inputs",
     "bucketed_batches",
-    "class_index",
     "collate",
     "input_names",
     "make_dataset",
@@ -61,7 +59,7 @@ def make_dataset(
     manifest : pandas.DataFrame
         With ``id``, ``path``, columns of segments, ``digest``, ``samples`` and one column per task.
     tasks : sequence of korser.Task
-        With their classes.
+        With their classes or scaling.
     *read : callable
         ``(source, digest) -> torch.Tensor``, ``(T,)`` or ``(T, C)``, one for each input of the model.
 
@@ -69,11 +67,11 @@ def make_dataset(
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
         Items ``id``, ``x``, ``frames`` (the length of ``x``), ``x2`` and ``frames2`` and so on for further inputs, and
-        one int per task (``MISSING`` without a label).
+        one target per task (:meth:`korser.nn.kinds.Kind.target`).
     """
-    entries = {}
+    entries, targets = {}, {task.name: task.strategy.target for task in tasks}
     for source, row in zip(sources(manifest), manifest.to_dict("records")):
-        labels = {task.name: class_index(task, row.get(task.name)) for task in tasks}
+        labels = {name: target(row.get(name)) for name, target in targets.items()}
         entries[row["id"]] = {"path": source, "digest": row["digest"], "samples": row["samples"], **labels}
     dataset = DynamicItemDataset(entries)
     names = [input_names(i) for i in range(len(read))]
@@ -99,11 +97,6 @@ def batch_inputs(batch: Any, *, keep_half: bool = False) -> tuple[Any, Any]:
         x, frames = (getattr(batch, name) for name in input_names(len(inputs)))
         inputs.append((x.data if keep_half else to_float(x.data), frames))
     return together(inputs)
-
-
-def class_index(task: Task, label: str | None) -> int:
-    """Return the index of a label among its task's classes; ``MISSING`` for None and NaN."""
-    return MISSING if pd.isna(label) else task.classes.index(label)
 
 
 class BucketSampler(torch.utils.data.Sampler):

@@ -292,7 +292,7 @@ class Batch:
     frames : torch.Tensor
         ``(B,)`` int64, absolute lengths.
     labels : dict of str to torch.Tensor
-        ``(B,)`` int64 each.
+        ``(B,)`` each: int64 class indices or float32 numbers.
     ready : torch.cuda.Event, optional
         Recorded when the copy to the device is complete.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ import pandas as pd
 
 from korser.corpora import LABELS
 from korser.corpora.cells import identify
+from korser.data.fold_presets import fold_presets
 from korser.utils.errors import UserError
-from korser.utils.text import shorten
+from korser.utils.text import closest_name, shorten
 
-__all__ = ["divide_groups", "drawn_folds", "listed_folds", "match_names", "natural_order", "to_count"]
+__all__ = ["FOLD_ORDERS", "divide_groups", "drawn_folds", "listed_folds", "match_names", "natural_order", "to_count"]
 
 FOLD_ORDERS = ("balanced", "consecutive")
 N_DRAWS = 2000  # random choices of groups, of which the best balanced is used
@@ -28,21 +30,33 @@ def natural_order(name: Any) -> list[tuple[int, int, str]]:
 
 def match_names(wanted: Any, speakers: pd.Series, setting: str) -> list[str]:
     """Return the corpus's names of the speakers that a setting lists, 13 or "13" for "013"."""
-    speakers = sorted(speakers.unique(), key=natural_order)
-    by_number = {}
-    for name in speakers:
-        if name.isdecimal():
-            by_number.setdefault(int(name), []).append(name)
+    find = _finder(speakers)
     matched = []
     for given in wanted if isinstance(wanted, (list, tuple, set)) else [wanted]:
-        name = identify(given) or str(given)
-        if name in speakers:
-            matched.append(name)
-        elif name.isdecimal() and len(by_number.get(int(name), [])) == 1:
-            matched += by_number[int(name)]
-        else:
-            raise UserError(f"split.{setting}: the corpus has no speaker '{name}' (it has {shorten(speakers)})")
+        name = find(given)
+        if name is None:
+            listed = sorted(speakers.unique(), key=natural_order)
+            raise UserError(
+                f"split.{setting}: the corpus has no speaker '{identify(given) or given}' (it has {shorten(listed)})"
+            )
+        matched.append(name)
     return list(dict.fromkeys(matched))
+
+
+def _finder(speakers: pd.Series) -> Callable[[Any], str | None]:
+    """Return a function that returns the corpus's name of a speaker, None if there is none or it is ambiguous."""
+    names = set(speakers.unique())
+    by_number: dict[int, list[str]] = {}
+    for name in names:
+        if name.isdecimal():
+            by_number.setdefault(int(name), []).append(name)
+
+    def find(given: Any) -> str | None:
+        name = identify(given) or str(given)
+        same = by_number.get(int(name), []) if name.isdecimal() else []
+        return name if name in names else same[0] if len(same) == 1 else None
+
+    return find
 
 
 def to_count(value: Any, n: int, setting: str, of: str) -> int:
@@ -136,8 +150,6 @@ def _required_groups(valid: float | int) -> int:
 def drawn_folds(data: pd.DataFrame, n_folds: int, order: str, seed: int, valid: float | int = 0.2) -> list[list[str]]:
     """Return the speakers of each fold, balanced by class or in the order of their names."""
     speakers = sorted(data["speaker"].unique(), key=natural_order)
-    if order not in FOLD_ORDERS:
-        raise UserError(f"split.folds={order}: expected balanced, consecutive or a list of lists of speakers")
     least = _required_groups(valid)
     if not isinstance(n_folds, int) or not least <= n_folds <= len(speakers):
         parts = "train, valid, test" if least == 3 else "train, test"
@@ -161,9 +173,15 @@ def drawn_folds(data: pd.DataFrame, n_folds: int, order: str, seed: int, valid: 
 
 
 def listed_folds(data: pd.DataFrame, folds: Any) -> list[list[str]]:
-    """Return the speakers of each fold as a setting lists them."""
+    """Return the speakers of each fold as a setting lists them, or as published under the name that it states."""
+    if isinstance(folds, str) and folds in fold_presets():
+        folds = _complete_preset(data, folds)
     if not isinstance(folds, (list, tuple)):
-        raise UserError(f"split.folds={folds!r}: expected balanced, consecutive or a list of lists of speakers")
+        known = (*FOLD_ORDERS, *fold_presets())
+        raise UserError(
+            f"split.folds={folds}: expected {', '.join(known)} or a list of lists of speakers"
+            f"{closest_name(folds, known)}"
+        )
     groups = [match_names(group, data["speaker"], "folds") for group in folds]
     if len(groups) < 3:
         raise UserError(f"split.folds: {len(groups)} groups: expected at least 3 (train, valid, test)")
@@ -175,3 +193,19 @@ def listed_folds(data: pd.DataFrame, folds: Any) -> list[list[str]]:
     if missing:
         raise UserError(f"split.folds does not list {shorten(missing)}: list them or exclude them by exclude_speakers")
     return groups
+
+
+def _complete_preset(data: pd.DataFrame, name: str) -> list[list]:
+    """Return published folds; raise a UserError if the corpus lacks some of their speakers."""
+    preset = fold_presets()[name]
+    find = _finder(data["speaker"])
+    missing = [speaker for group in preset["folds"] for speaker in group if find(speaker) is None]
+    if missing:
+        rest = [[speaker for speaker in group if speaker not in missing] for group in preset["folds"]]
+        listed = ", ".join(f"[{', '.join(map(str, group))}]" for group in rest if group)
+        advice = f"; to use the folds without them: --split.folds='[{listed}]'" if listed else ""
+        raise UserError(
+            f"split.folds={name}: the corpus has not all speakers of these folds of {preset['corpus']} (no "
+            f"{shorten(missing)}), so results would not be comparable with published ones{advice}"
+        )
+    return preset["folds"]

@@ -60,7 +60,7 @@ def check_splits(
         two speakers or with two labels is refused too, and so are overlapping segments of a recording in two splits.
     protocol : str
     tasks : sequence of str
-        Label columns, as far as present: every class to validate or test must occur in training.
+        Columns of classes, as far as present: every class to validate or test must occur in training.
     required : sequence of str
         Splits that must not be empty.
     """
@@ -108,7 +108,7 @@ def check_splits(
 
 
 def split_notes(
-    data: pd.DataFrame, task: str, cache_folder: str | Path, sorted_tasks: Sequence[str] = ()
+    data: pd.DataFrame, task: str | None, cache_folder: str | Path, sorted_tasks: Sequence[str] = ()
 ) -> list[Note]:
     """Return what is probably wrong with recordings, speakers and labels, and whether words tell the label.
 
@@ -116,8 +116,8 @@ def split_notes(
     ----------
     data : pandas.DataFrame
         With ``split`` and ``digest``.
-    task : str
-        The main task.
+    task : str or None
+        The main task; None if it is a number.
     cache_folder : str or Path
         For decoded audio and fingerprints.
     sorted_tasks : sequence of str
@@ -131,7 +131,7 @@ def split_notes(
     """
     recordings = [copies(data), near_copies(data, cache_folder), shared_recordings(data)]
     names = [similar_speakers(data), similar_labels(data, sorted_tasks), two_genders(data)]
-    notes = [*recordings, *names, lexical_leakage(data, task)]
+    notes = [*recordings, *names, task and lexical_leakage(data, task)]
     return [note for note in notes if note is not None]
 
 

@@ -28,7 +28,15 @@ import pandas as pd
 
 from korser.corpora.cells import means_unknown
 from korser.corpora.columns import rename_hint
-from korser.data.speaker_groups import divide_groups, drawn_folds, listed_folds, match_names, natural_order, to_count
+from korser.data.speaker_groups import (
+    FOLD_ORDERS,
+    divide_groups,
+    drawn_folds,
+    listed_folds,
+    match_names,
+    natural_order,
+    to_count,
+)
 from korser.utils.errors import UserError
 from korser.utils.text import closest_name, did_you_mean
 
@@ -96,9 +104,9 @@ def assign_splits(
     fold : int or str, optional
         The tested fold; the next one, cyclically, validates. ``speaker_kfold``: its index, by default 0. ``manifest``
         and ``manifest_random``: a value of the ``fold`` column, by default the first.
-    folds : {"balanced", "consecutive"} or list of list, optional
-        ``speaker_kfold``: speakers distributed such that classes are balanced (the default), in the order of names, or
-        as listed.
+    folds : {"balanced", "consecutive"}, str or list of list, optional
+        ``speaker_kfold``: speakers distributed such that classes are balanced (the default), in the order of names, as
+        published under a name (:mod:`korser.data.fold_presets`), or as listed.
     stratify : str, optional
         ``random_stratified``: the column whose classes are divided; utterances without a label are trained on.
         Default: ``emotion``.
@@ -257,7 +265,7 @@ def _speaker_kfold(
     valid: int | None = None,
 ) -> pd.DataFrame:
     require_speakers(data, protocol)
-    if isinstance(folds, str):
+    if folds in FOLD_ORDERS:
         groups = drawn_folds(data, 5 if n_folds is None else n_folds, folds, seed, valid)
     else:
         groups = listed_folds(data, folds)

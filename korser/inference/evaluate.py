@@ -19,7 +19,7 @@ from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits
 from korser.data.split_checks import overlapping_segments, split_notes
 from korser.inference.predict import TrainedModel
-from korser.metrics.evaluate import evaluate_predictions
+from korser.metrics.evaluate import evaluate_predictions, read_numbers
 from korser.runs.heard import pretrained_on_tested
 from korser.training.results import predictions_table
 from korser.utils.errors import UserError
@@ -65,7 +65,7 @@ def evaluate_corpus(
     Raises
     ------
     UserError
-        If the corpus has a label that the model does not know, or shares no task with it.
+        If the corpus has a label that the model does not know, a rating that is no number, or shares no task with it.
     """
     loaded = load_corpus(corpus, data_folder, label_map=label_map, corpus_options=corpus_options)
     options = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)
@@ -80,8 +80,9 @@ def evaluate_corpus(
     table = predictions_table(manifest, trained.tasks, probabilities)
     metrics = evaluate_predictions(table, trained.tasks)
 
+    main = trained.tasks[0]
     n_trained_on, overlap = _overlap_with_training(trained, loaded, manifest)
-    about_data = split_notes(manifest, trained.tasks[0].name, cache_folder, loaded.sorted_tasks)
+    about_data = split_notes(manifest, main.name if main.classes else None, cache_folder, loaded.sorted_tasks)
     notes = [*overlap, *pretrained_on_tested(trained.model, manifest), *about_data]
     for note in notes:
         logger.warning("%s", note)
@@ -110,6 +111,9 @@ def _test_manifest(
     for task in trained.tasks:
         if task.name not in manifest:
             manifest[task.name] = None
+        if not task.classes:
+            read_numbers(manifest, task.name)
+            continue
         for label in manifest[task.name].dropna().unique():
             if label not in task.classes:
                 raise UserError(

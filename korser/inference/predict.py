@@ -121,16 +121,17 @@ class TrainedModel:
     ) -> dict[str, np.ndarray]:
         """Compute the probabilities ``{task: (K,)}`` of one waveform ``(T,)`` at 16 kHz in [-1, 1].
 
-        A waveform longer than ``piece_length`` is divided into equal pieces, whose probabilities are averaged: time and
-        memory of attention grow with the square of the length, and such lengths were not trained on. ``on_piece`` is
+        Of a task of numbers it is the number, ``(1,)``. A waveform longer than ``piece_length`` is divided into equal
+        pieces, whose predictions are averaged: time and memory of attention grow with the square of the length, and
+        such lengths were not trained on. ``on_piece`` is
         called after each piece with its seconds.
         """
         probabilities: dict[str, np.ndarray] = {}
         results = self._computed(waveform, self.model, on_piece)
         for logits, _ in results:
-            for name, scores in logits.items():
-                p = scores[0].float().softmax(-1).cpu().numpy()
-                probabilities[name] = probabilities[name] + p if name in probabilities else p
+            for task in self.tasks:
+                p = task.strategy.predictions(logits[task.name])[0].cpu().numpy()
+                probabilities[task.name] = probabilities[task.name] + p if task.name in probabilities else p
         return {name: p / len(results) for name, p in probabilities.items()}
 
     def _computed(
@@ -202,7 +203,7 @@ class TrainedModel:
         return pd.DataFrame(np.stack(rows), index=pd.Index(files, name="path"))
 
     def predict_files(self, paths: str | Path | Sequence[str | Path], progressbar: bool = False) -> pd.DataFrame:
-        """Predict classes and probabilities of audio files.
+        """Predict classes and probabilities, or numbers, of audio files.
 
         Parameters
         ----------
@@ -214,7 +215,7 @@ class TrainedModel:
         Returns
         -------
         pandas.DataFrame
-            Columns ``path``, and for each task ``T_pred`` and ``T_prob_<class>``.
+            Columns ``path``, and for each task ``T_pred`` and, of classes, ``T_prob_<class>``.
 
         Raises
         ------
@@ -226,9 +227,8 @@ class TrainedModel:
         for path, probabilities in self._of_files(paths, "predict", progressbar, self.probabilities):
             row = {"path": path}
             for task in self.tasks:
-                p = probabilities[task.name]
-                row[f"{task.name}_pred"] = task.classes[p.argmax()]
-                row |= {f"{task.name}_prob_{label}": float(value) for label, value in zip(task.classes, p)}
+                columns = task.strategy.columns(probabilities[task.name][None])
+                row |= {name: values[0] for name, values in columns.items()}
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -321,7 +321,7 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool 
         raise UserError(f"{directory.settings_file} is damaged (no '{missing[0]}'): delete it and train again")
     wrong = find_errors(TrainSettings, {key: hparams[key] for key in SETTINGS}, TrainSettings.model_fields)
     raise_faults([f"{directory.settings_file}: {fault}" for fault in wrong])
-    tasks = [Task(**{**task, "classes": tuple(task["classes"])}) for task in info["tasks"]]
+    tasks = [Task.from_record(task) for task in info["tasks"]]
     model = build_model(hparams, tasks)
     warnings = _verify(info, provenance(hparams), run_dir)
     for warning in warnings:

@@ -210,7 +210,8 @@ def _predict(
                 for path in wanted:
                     with models[path].errors_named():
                         logits, _ = models[path].model(x, n, skip_frozen=True)
-                    by_task = {task: scores.float().softmax(-1).cpu().numpy() for task, scores in logits.items()}
+                    tasks = models[path].tasks
+                    by_task = {t.name: t.strategy.predictions(logits[t.name]).cpu().numpy() for t in tasks}
                     for i, row in enumerate(batch):
                         probabilities[path][row.id] = {task: p[i] for task, p in by_task.items()}
     return probabilities

@@ -1,39 +1,38 @@
-"""Confusion counts from tables of predictions."""
+"""What the metrics of a task are computed from, of tables of predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from korser.metrics.scores import speaker_confusion_counts
+if TYPE_CHECKING:
+    from korser.nn.tasks import Task
 
-__all__ = ["table_confusion_counts"]
+__all__ = ["table_statistics"]
 
 
-def table_confusion_counts(
-    table: pd.DataFrame, task: str, classes: Sequence[str], column: str | None = None
-) -> np.ndarray:
-    """Return the confusion counts of each speaker of a table of predictions.
+def table_statistics(table: pd.DataFrame, task: Task, column: str | None = None) -> np.ndarray:
+    """Return the confusion counts, or the moments, of each speaker of a table of predictions.
 
     Parameters
     ----------
     table : pandas.DataFrame
         With ``speaker``, the labels ``<task>`` (empty: no label) and the predictions.
-    task : str
-    classes : sequence of str
-        The ``K`` classes.
+    task : korser.Task
+        With its classes.
     column : str, optional
         Column of the predictions; default: ``<task>_pred``.
 
     Returns
     -------
     np.ndarray
-        ``(n, K, K)`` int over the sorted speakers with a labelled utterance; ``n`` is 0 if one of them is unknown.
+        ``(n, K, K)`` or ``(n, 7)`` over the sorted speakers with a labelled utterance (:meth:`Kind.statistics
+        <korser.nn.kinds.Kind.statistics>`); ``n`` is 0 if one of them is unknown.
     """
-    table = table[table[task].notna()]
+    table = table[table[task.name].notna()]
     if table["speaker"].isna().any():
-        return np.zeros((0, len(classes), len(classes)), dtype=int)
-    truth, predicted = (table[name].map(classes.index).to_numpy(int) for name in (task, column or f"{task}_pred"))
-    return speaker_confusion_counts(truth, predicted, pd.factorize(table["speaker"], sort=True)[0], len(classes))
+        table = table.head(0)
+    truth, predicted = (task.strategy.read(table, name) for name in (task.name, column or f"{task.name}_pred"))
+    return task.strategy.statistics(truth, predicted, pd.factorize(table["speaker"], sort=True)[0])

@@ -1,7 +1,8 @@
 """Metrics of models and their differences, with intervals over speakers and seeds.
 
-Confusion counts are ``(S, n, K, K)``, one matrix for each seed and speaker. A metric of a seed is computed from the sum
-over its speakers, so that folds are pooled.
+Confusion counts are ``(S, n, K, K)``, one matrix for each seed and speaker; moments of predicted numbers are ``(S, n,
+7)`` (:mod:`korser.metrics.moments`). A metric of a seed is computed from the sum over its speakers, so that folds are
+pooled.
 
 ``S`` seeds, ``n`` speakers, ``K`` classes.
 """
@@ -14,9 +15,9 @@ import numpy as np
 from scipy import stats
 
 from korser.metrics.intervals import effective_speakers, interval_from_variance, jackknife_variance, why_no_interval
-from korser.metrics.scores import ALL_METRICS, METRICS, chance_calibration_error, present_classes
+from korser.metrics.scores import ALL_METRICS, chance_calibration_error
 
-__all__ = ["ALPHA", "METRICS", "difference", "estimate", "interval", "per_speaker"]
+__all__ = ["ALPHA", "difference", "estimate", "interval", "per_speaker"]
 
 ALPHA = 0.05  # level of significance; intervals are of 95 %
 ONE_SEED = "one seed: the interval is over speakers only"
@@ -102,7 +103,7 @@ def estimate(counts: np.ndarray, metric: str, *, n_folds: int = 1, total: np.nda
     Parameters
     ----------
     counts : np.ndarray
-        ``(S, n, K, K)`` confusion counts; for ``ece`` ``(S, n, 3, BINS)``.
+        ``(S, n, K, K)`` confusion counts, or what else the metric is computed from: for ``ece`` ``(S, n, 3, BINS)``.
     metric : str
         A key of :data:`korser.metrics.scores.ALL_METRICS`. UAR and macro-F1 are over the classes that occur.
     n_folds : int
@@ -134,7 +135,7 @@ def difference(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1) -
     Parameters
     ----------
     a, b : np.ndarray
-        ``(S, n, K, K)`` confusion counts of the same utterances, seeds and speakers in the same order.
+        ``(S, n, K, K)`` confusion counts, or moments, of the same utterances, seeds and speakers in the same order.
     metric : str
     n_folds : int
         See :func:`interval`.
@@ -163,7 +164,7 @@ def per_speaker(counts: np.ndarray, metric: str) -> np.ndarray:
     Parameters
     ----------
     counts : np.ndarray
-        ``(S, n, K, K)``.
+        ``(S, n, K, K)``, or ``(S, n, 7)`` moments.
     metric : str
 
     Returns
@@ -171,14 +172,14 @@ def per_speaker(counts: np.ndarray, metric: str) -> np.ndarray:
     np.ndarray
         ``(n,)``, NaN where undefined.
     """
-    return np.array([METRICS[metric](counts[:, i]).mean() for i in range(counts.shape[1])])
+    return np.array([ALL_METRICS[metric](counts[:, i]).mean() for i in range(counts.shape[1])])
 
 
 def _with_left_out(counts: np.ndarray, metric: str, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the metric of each seed ``(S,)``, and without each speaker ``(n, S)``."""
     function = ALL_METRICS[metric]
     without = total - np.moveaxis(counts, 1, 0)  # (n, S, K, K)
-    present = None if metric == "ece" else present_classes(total)
+    present = function.present(total)
     return function(total, present), function(without, present)
 
 
@@ -187,7 +188,7 @@ def _weights(counts: np.ndarray, metric: str) -> np.ndarray:
 
     That is the square of the speaker's weight in the metric, divided by the number of utterances.
     """
-    utterances = counts[0, :, 0].sum(-1) if metric == "ece" else counts[0].sum((-2, -1))
+    utterances = ALL_METRICS[metric].statistics.utterances(counts[0])
     if not ALL_METRICS[metric].by_class:
         return utterances
     of_class = counts[0].sum(-1)  # (n, K)

@@ -12,7 +12,8 @@ The predictions table has one row per utterance and these columns:
 ``<task>_prob_<c>``    one column per class, in the order of the logits; the probabilities add up to 1
 =====================  =================================================================================
 
-Further columns, such as ``age``, are ignored.
+Of a task of numbers ``<task>`` and ``<task>_pred`` are the true and the predicted number. Further columns, such as
+``age``, are ignored.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from korser.metrics.cautions import interval_cautions, merge_cautions
+from korser.metrics.cautions import interval_cautions, merge_cautions, number_cautions
 from korser.metrics.estimates import estimate, interval
-from korser.metrics.scores import TITLES, confidence_bins, metrics_of, recalls, speaker_confusion_counts
+from korser.metrics.moments import speaker_moments
+from korser.metrics.scores import TITLES, confidence_bins, recalls, speaker_confusion_counts
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
 from korser.utils.table import Table
@@ -35,7 +37,7 @@ from korser.utils.text import sentence
 if TYPE_CHECKING:
     from korser.nn.tasks import Task
 
-__all__ = ["evaluate_predictions", "summary_table"]
+__all__ = ["evaluate_classes", "evaluate_numbers", "evaluate_predictions", "read_numbers", "summary_table"]
 
 UNKNOWN_SPEAKERS = "the speaker of some utterances is unknown"
 
@@ -58,20 +60,22 @@ def evaluate_predictions(predictions: pd.DataFrame, tasks: Iterable[Task]) -> di
     -------
     dict
         ``{task: {"n", "n_speakers", "classes", "confusion", "accuracy", "uar", "macro_f1", "recall", "ece"}}``, for
-        ordinal tasks also ``qwk`` and ``mae`` (in levels), and ``cautions``, the ``code`` and ``text`` of notes on the
-        intervals (:mod:`korser.metrics.cautions`). ``confusion`` holds counts, rows are the truth. Each metric is
-        ``{"value", "low", "high"}``, each class of ``recall`` likewise with its own ``n`` and ``n_speakers``; ``low``
-        and ``high`` are None where there is no interval, and ``note`` states the reason. A task without any labelled
-        utterance has only ``n``: 0, ``n_speakers`` and ``classes``. The result can be written as JSON.
+        ordinal tasks also ``qwk`` and ``mae_levels``, for numbers ``{"n", "n_speakers", "ccc", "pearson", "mae"}``; and
+        ``cautions``, the ``code`` and ``text`` of notes on the intervals (:mod:`korser.metrics.cautions`).
+        ``confusion`` holds counts, rows are the truth. Each metric is ``{"value", "low", "high"}``, each class of
+        ``recall`` likewise with its own ``n`` and ``n_speakers``; ``low`` and ``high`` are None where there is no
+        interval, and ``note`` states the reason. A task without any labelled utterance has only ``n``: 0,
+        ``n_speakers`` and ``classes``. The result can be written as JSON.
 
     Raises
     ------
     UserError
-        If a column is missing, a label is not one of the classes, or a probability is not between 0 and 1.
+        If a column is missing, a label is not one of the classes or no number, or a probability is not between 0 and 1.
     """
-    return {task.name: _evaluate(_read(predictions, task), task) for task in tasks}
+    return {task.name: task.strategy.evaluate(predictions) for task in tasks}
 
 
+# -- classes ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Labelled:
     """The utterances with a label: class and speaker indices and confidence, ``(N,)``."""
@@ -88,9 +92,7 @@ def _read(table: pd.DataFrame, task: Task) -> _Labelled:
     classes = task.classes or [c[len(prefix) :] for c in table.columns if c.startswith(prefix)]
     classes = tuple(str(c) for c in classes)
     columns = [prefix + c for c in classes] or [f"{prefix}<class>"]
-    for column in ["speaker", f"{task.name}_pred", *columns]:
-        if column not in table:
-            raise UserError(f"the predictions have no column {column}: predict again")
+    _require_columns(table, ["speaker", f"{task.name}_pred", *columns])
 
     truth = _levels(table, task.name, classes) if task.name in table else np.full(len(table), -1)
     predicted = _levels(table, f"{task.name}_pred", classes)
@@ -98,13 +100,14 @@ def _read(table: pd.DataFrame, task: Task) -> _Labelled:
     labelled = truth >= 0
     if (predicted[labelled] < 0).any():
         raise UserError(f"the predictions have an empty {task.name}_pred: predict again")
-    speakers = table["speaker"][labelled]
-    speaker, _ = pd.factorize(speakers.mask(speakers == ""))
+    speaker = _speaker_index(table["speaker"][labelled])
     truth, predicted = truth[labelled], predicted[labelled]
     return _Labelled(classes, truth, predicted, probabilities[labelled][np.arange(len(truth)), predicted], speaker)
 
 
-def _evaluate(data: _Labelled, task: Task) -> dict[str, Any]:
+def evaluate_classes(predictions: pd.DataFrame, task: Task, metrics: Sequence[str]) -> dict[str, Any]:
+    """Compute metrics of the confusion counts of a task, its ECE and the recall of each class."""
+    data = _read(predictions, task)
     classes, speaker = data.classes, data.speaker
     n_speakers = int(np.max(speaker, initial=-1)) + 1
     result = {"n": len(data.truth), "n_speakers": n_speakers, "classes": list(classes)}
@@ -117,7 +120,7 @@ def _evaluate(data: _Labelled, task: Task) -> dict[str, Any]:
     right = data.truth == data.predicted
     total = counts.sum(0)
     result["confusion"] = total.tolist()
-    for metric in metrics_of(task.ordinal):
+    for metric in metrics:
         result[metric] = _entry(estimate(counts[None], metric), known)
     bins = np.stack([confidence_bins(data.confidence[group == i], right[group == i]) for i in range(len(counts))])
     all_bins = confidence_bins(data.confidence, right)[None]
@@ -134,6 +137,60 @@ def _evaluate(data: _Labelled, task: Task) -> dict[str, Any]:
         result["recall"][name] = {"n": int(of_class.sum()), "n_speakers": n_speakers, **entry}
     result["cautions"] = [asdict(note) for note in interval_cautions(counts[None], classes)]
     return result
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+def evaluate_numbers(predictions: pd.DataFrame, task: Task, metrics: Sequence[str]) -> dict[str, Any]:
+    """Compute metrics of the moments of a task."""
+    _require_columns(predictions, ["speaker", f"{task.name}_pred"])
+    truth = read_numbers(predictions, task.name)
+    labelled = np.isfinite(truth)
+    truth, predicted = truth[labelled], read_numbers(predictions, f"{task.name}_pred")[labelled]
+    if not np.isfinite(predicted).all():
+        raise UserError(f"the predictions have an empty {task.name}_pred: predict again")
+    speaker = _speaker_index(predictions["speaker"][labelled])
+    result = {"n": len(truth), "n_speakers": int(np.max(speaker, initial=-1)) + 1}
+    if not len(truth):
+        return result
+    known = bool((speaker >= 0).all())
+    group = speaker if known else np.zeros_like(speaker)  # one group: no interval
+    moments = speaker_moments(truth, predicted, group, truth.mean())[None]
+    result |= {metric: _entry(estimate(moments, metric), known) for metric in metrics}
+    return {**result, "cautions": [asdict(note) for note in number_cautions(moments)]}
+
+
+def read_numbers(table: pd.DataFrame, column: str) -> np.ndarray:
+    """Return a column as ``(N,)`` numbers, NaN where a cell is empty or there is no such column.
+
+    Raises
+    ------
+    UserError
+        If a cell holds something else.
+    """
+    if column not in table:
+        return np.full(len(table), np.nan)
+    values = table[column].replace("", np.nan)
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
+    wrong = np.flatnonzero(values.notna().to_numpy() & ~np.isfinite(numbers))
+    if len(wrong):
+        where = table["id"].iloc[wrong[0]] if "id" in table else f"row {wrong[0]}"
+        raise UserError(
+            f"{len(wrong)} of {len(table)} values of {column} are no finite numbers, such as '{values.iloc[wrong[0]]}' "
+            f"of {where}: correct them, or leave the cells empty"
+        )
+    return numbers
+
+
+# -- both -------------------------------------------------------------------------------------------------------------
+def _require_columns(table: pd.DataFrame, columns: Iterable[str]) -> None:
+    for column in columns:
+        if column not in table:
+            raise UserError(f"the predictions have no column {column}: predict again")
+
+
+def _speaker_index(speakers: pd.Series) -> np.ndarray:
+    """Return the index of each speaker, -1 if unknown."""
+    return pd.factorize(speakers.mask(speakers == ""))[0]
 
 
 def _entry(estimated: dict[str, Any], speakers_known: bool) -> dict[str, Any]:
@@ -202,14 +259,15 @@ def _metrics_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
             rows.append((task, "no labels in this split", "", "", 0, 0))
             continue
         entries = [(title, result[name]) for name, title in TITLES.items() if name in result]
-        entries += [(f"recall {name}", entry) for name, entry in result["recall"].items()]
+        recall = result.get("recall", {})
+        entries += [(f"recall {name}", entry) for name, entry in recall.items()]
         for metric, entry in entries:
             counted = {**result, **entry}  # a recall has counts of its own
             value, interval_or_note = _value_and_interval(entry, reasons)
             rows.append((task, metric, value, interval_or_note, counted["n"], counted["n_speakers"]))
-        absent = [name for name, entry in result["recall"].items() if not entry["n"]]
+        absent = [name for name, entry in recall.items() if not entry["n"]]
         if absent:
-            n = len(result["classes"])
+            n = len(recall)
             notes.append(
                 f"{task}: UAR and macro-F1 are means over {n - len(absent)} of {n} classes; there is no utterance of "
                 f"{', '.join(absent)}"

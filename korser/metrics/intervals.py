@@ -99,7 +99,7 @@ def why_no_interval(left_out: np.ndarray) -> str | None:
     if n < MIN_SPEAKERS:
         return f"{plural(n, 'speaker')}, at least {MIN_SPEAKERS} are needed"
     if not np.isfinite(left_out).all():
-        return "it depends on a class that only one speaker has"
+        return "it depends on a class that only one speaker has (or on the only one with another number)"
     if np.ptp(left_out) <= 1e-12:
         return "leaving out any one speaker does not change it, so its spread cannot be estimated"
     return None

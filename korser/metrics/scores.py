@@ -1,16 +1,18 @@
-"""Metrics of one task, from counts.
+"""Metrics of one task, from statistics that add up over speakers.
 
-A metric takes confusion counts ``(..., K, K)``, rows are the truth (the calibration error: counts per bin), and returns
-``(...)``: leaving a speaker out subtracts a small array, and the permutation test evaluates many at once.
+A metric takes confusion counts ``(..., K, K)``, rows are the truth (the calibration error: counts per bin; metrics of
+numbers: :mod:`korser.metrics.moments`), and returns ``(...)``: leaving a speaker out subtracts a small array, and the
+permutation test evaluates many at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from korser.metrics.moments import absolute_error, ccc, pearson
 
 __all__ = [
     "ALL_METRICS",
@@ -31,7 +33,6 @@ __all__ = [
     "scores",
     "speaker_confusion_counts",
     "uar",
-    "metrics_of",
 ]
 
 BINS = 15  # of confidence, for the calibration error (Guo et al. 2017)
@@ -218,6 +219,27 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 # -- table of metrics -------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
+class Statistics:
+    """What a metric is computed from: an array for each seed and speaker, which adds up over speakers.
+
+    Parameters
+    ----------
+    utterances : callable
+        From arrays to the number of utterances in each.
+    truth : callable
+        From arrays to what in them does not depend on the predictions.
+    """
+
+    utterances: Callable[[np.ndarray], np.ndarray]
+    truth: Callable[[np.ndarray], np.ndarray]
+
+
+CONFUSIONS = Statistics(lambda counts: counts.sum((-2, -1)), lambda counts: counts.sum(-1))
+CONFIDENCES = Statistics(lambda bins: bins[..., 0, :].sum(-1), lambda bins: bins[..., 0, :].sum(-1))
+MOMENTS = Statistics(lambda moments: moments[..., 0], lambda moments: moments[..., :3])
+
+
+@dataclass(frozen=True)
 class Metric:
     """A metric and its properties.
 
@@ -226,82 +248,77 @@ class Metric:
     name, title : str
         In files, and for readers.
     function : callable
-        ``function(counts, present) -> values``.
+        ``function(statistics, present) -> values``.
+    statistics : Statistics
+        What it is computed from.
     wilson : bool
         See :func:`korser.metrics.intervals.interval_from_variance`.
     by_class : bool
         Whether it is a mean over classes.
     linear : bool
-        Whether it is linear in the confusion counts, given the true classes.
-    lowest : float
-        Lower bound; the upper bound is 1, or ``K - 1`` for the error in levels.
-    ordinal : bool
-        Whether it needs ordered classes.
+        Whether it is linear in the statistics, given the truth.
+    lowest, highest : float
+        Bounds. None is ``K - 1``, for the error in levels.
+    higher_is_better : bool
     """
 
     name: str
     title: str
     function: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+    statistics: Statistics = CONFUSIONS
     wilson: bool = False
     by_class: bool = False
     linear: bool = False
     lowest: float = 0.0
-    ordinal: bool = False
+    highest: float | None = 1.0
+    higher_is_better: bool = True
 
-    def __call__(self, counts: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def __call__(self, statistics: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
         """Compute the metric, averaged over the classes ``present`` if it is a mean over classes."""
-        return self.function(counts, present)
+        return self.function(statistics, present)
 
     def bounds(self, n_classes: int) -> tuple[float, float]:
         """Return the range of the metric."""
-        return self.lowest, float(n_classes - 1) if self.name == "mae" else 1.0
+        return self.lowest, float(n_classes - 1) if self.highest is None else self.highest
+
+    def present(self, statistics: np.ndarray) -> np.ndarray | None:
+        """Return the classes to average over, ``(K,)`` bool; None if it is no mean over classes."""
+        return present_classes(statistics) if self.by_class else None
 
 
-METRICS = {  # by which models can be compared
+ALL_METRICS = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "accuracy", accuracy, wilson=True, linear=True),
         Metric("uar", "UAR", uar, wilson=True, by_class=True, linear=True),
         Metric("macro_f1", "macro-F1", macro_f1, wilson=True, by_class=True),
-        Metric("qwk", "QWK", qwk, wilson=True, lowest=-1.0, ordinal=True),
+        Metric("qwk", "QWK", qwk, wilson=True, lowest=-1.0),
+        Metric("mae_levels", "MAE (levels)", mean_absolute_error, wilson=True, highest=None, higher_is_better=False),
+        Metric("ece", "ECE", calibration_error, CONFIDENCES, higher_is_better=False),
+        Metric("ccc", "CCC", ccc, MOMENTS, wilson=True, lowest=-1.0),
+        Metric("pearson", "Pearson's r", pearson, MOMENTS, wilson=True, lowest=-1.0),
+        Metric("mae", "MAE", absolute_error, MOMENTS, linear=True, highest=np.inf, higher_is_better=False),
     )
 }
-ALL_METRICS = {
-    **METRICS,
-    "mae": Metric("mae", "MAE (levels)", mean_absolute_error, wilson=True, ordinal=True),
-    "ece": Metric("ece", "ECE", calibration_error),
-}
-
-
-def metrics_of(ordinal: bool) -> list[str]:
-    """Return the names of the metrics of confusion counts, with those for ordered classes if asked for."""
-    return [name for name, metric in ALL_METRICS.items() if name != "ece" and (ordinal or not metric.ordinal)]
+METRICS = {name: metric for name, metric in ALL_METRICS.items() if metric.higher_is_better}  # to compare models by
 
 
 TITLES = {name: metric.title for name, metric in ALL_METRICS.items()}
 
 
-def scores(counts: np.ndarray, *, ordinal: bool = False) -> dict[str, Any]:
-    """Return all metrics of a confusion matrix.
+def scores(counts: np.ndarray, metrics: Iterable[str] = ("accuracy", "uar", "macro_f1")) -> dict[str, float]:
+    """Return metrics of the statistics of all speakers together, NaN where undefined.
 
     Parameters
     ----------
     counts : np.ndarray
-        ``(K, K)``; rows are the truth.
-    ordinal : bool
-        Whether to add quadratic-weighted kappa and the mean absolute error in levels.
-
-    Returns
-    -------
-    dict
-        ``accuracy``, ``uar``, ``macro_f1``: float; ``recall``: ``(K,)``; if ordinal ``qwk`` and ``mae``. UAR and
-        macro-F1 are means over the classes that occur in the truth. NaN where undefined.
+        ``(K, K)`` confusion counts, rows are the truth; or what else the metrics are computed from.
+    metrics : iterable of str
 
     Example
     -------
     >>> counts = np.array([[3, 1], [2, 2]])
-    >>> {name: round(float(scores(counts)[name]), 3) for name in ("accuracy", "uar", "macro_f1")}
+    >>> {name: round(value, 3) for name, value in scores(counts).items()}
     {'accuracy': 0.625, 'uar': 0.625, 'macro_f1': 0.619}
     """
-    counts = np.asarray(counts)
-    return {**{name: ALL_METRICS[name](counts) for name in metrics_of(ordinal)}, "recall": recalls(counts)}
+    return {name: float(ALL_METRICS[name](np.asarray(counts))) for name in metrics}

@@ -1,6 +1,7 @@
 """Paired tests of two models, by permutation over speakers and by Student's t, and Holm's correction.
 
-Confusion counts are ``(S, n, K, K)``, one matrix for each seed and speaker.
+Confusion counts are ``(S, n, K, K)``, one matrix for each seed and speaker; moments of predicted numbers are ``(S, n,
+7)`` (:mod:`korser.metrics.moments`).
 
 ``S`` seeds, ``n`` speakers, ``K`` classes, ``m`` swaps.
 """
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from korser.metrics.estimates import ALPHA, difference
-from korser.metrics.scores import METRICS, Metric, present_classes
+from korser.metrics.scores import ALL_METRICS, Metric
 from korser.utils.notes import Note
 from korser.utils.text import number, plural
 
@@ -102,9 +103,9 @@ def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = 
     2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, ch. 3). The statistic is the difference of the
     metric's mean over seeds; p is two-sided.
 
-    The test is exact up to 40 speakers for accuracy and UAR, which are sums over speakers (all swaps are counted by
-    sorting the sums of one half of the speakers and searching those of the other; Horowitz and Sahni 1974), and up to
-    18 for other metrics. With more it draws at random with a fixed seed, and ``p = (b + 1) / (m + 1)`` (Phipson and
+    The test is exact up to 40 speakers for accuracy, UAR and MAE, which are sums over speakers (all swaps are counted
+    by sorting the sums of one half of the speakers and searching those of the other; Horowitz and Sahni 1974), and up
+    to 18 for other metrics. With more it draws at random with a fixed seed, and ``p = (b + 1) / (m + 1)`` (Phipson and
     Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9, 39).
 
     Seeds are not swapped: the test is about these trained models, not about other trainings, for which see
@@ -113,9 +114,9 @@ def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = 
     Parameters
     ----------
     a, b : np.ndarray
-        ``(S, n, K, K)`` confusion counts of the same utterances, seeds and speakers.
+        ``(S, n, K, K)`` confusion counts, or moments, of the same utterances, seeds and speakers.
     metric : str
-        A key of :data:`korser.metrics.scores.METRICS`.
+        A key of :data:`korser.metrics.scores.ALL_METRICS`.
     draws : int
         Random swaps if the test is not exact.
 
@@ -137,10 +138,10 @@ def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = 
     >>> permutation_test(counts(right_a), counts(right_b), "accuracy")
     {'p': 0.03125, 'exact': True, 'smallest': 0.03125}
     """
-    if a.shape != b.shape or (a.sum(-1) != b.sum(-1)).any():
+    n, function = a.shape[1], ALL_METRICS[metric]
+    if a.shape != b.shape or (function.statistics.truth(a) != function.statistics.truth(b)).any():
         raise ValueError("the counts of the two models are not of the same utterances")
-    n, function = a.shape[1], METRICS[metric]
-    present = present_classes(a.sum(1))
+    present = function.present(a.sum(1))
     observed = function(a.sum(1), present).mean() - function(b.sum(1), present).mean()
     if not n or not np.isfinite(observed):
         return {"p": None, "exact": True, "smallest": smallest_p(n)}
@@ -165,6 +166,8 @@ def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = 
 
 def _speaker_effects(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
     """Return how much each speaker adds to the difference of a linear metric, ``(n,)``."""
+    if metric == "mae":
+        return (a - b)[..., 6].mean(0) / a[0, :, 0].sum()
     right = np.diagonal(a - b, axis1=-2, axis2=-1).mean(0)  # (n, K)
     truth = a.sum(-1).sum(1).mean(0)  # (K,), the same for every seed
     if metric == "accuracy":
@@ -200,13 +203,13 @@ def _swapped_difference(
     a: np.ndarray, b: np.ndarray, function: Metric, present: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from ``(m, n)`` swaps to ``(m,)`` differences of the metric."""
-    n_seeds, n, n_classes, _ = a.shape
+    n_seeds, n, *shape = a.shape
     change = np.moveaxis(b - a, 1, 0).reshape(n, -1).astype(float)
     unswapped, both = a.sum(1).reshape(-1), (a + b).sum(1)
 
     def difference(swaps: np.ndarray) -> np.ndarray:
         counts = swaps.astype(float) @ change + unswapped
-        counts = counts.reshape(len(swaps), n_seeds, n_classes, n_classes)
+        counts = counts.reshape(len(swaps), n_seeds, *shape)
         return (function(counts, present) - function(both - counts, present)).mean(1)
 
     return difference

@@ -1,3 +1,3 @@
 """The model and its parts: losses, tasks, augmentation, cost."""
 
-__all__ = ["cost", "feature_augment", "losses", "model", "speech_augment", "tasks"]
+__all__ = ["cost", "feature_augment", "kinds", "losses", "model", "speech_augment", "tasks"]

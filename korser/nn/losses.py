@@ -1,18 +1,38 @@
-"""The joint loss over tasks.
+"""The joint loss over tasks, and the loss of each kind of task.
 
-Shape legend: ``B`` utterances, ``K`` classes of a task.
+Shape legend: ``B`` utterances, ``K`` outputs of a task: its classes, or 1.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch.nn import functional as F
 
-from korser.nn.tasks import Task
+if TYPE_CHECKING:
+    from korser.nn.tasks import Task
 
-__all__ = ["MISSING", "balanced_weights", "joint_loss"]
+__all__ = [
+    "MISSING",
+    "Mix",
+    "balanced_weights",
+    "concordance",
+    "cross_entropy",
+    "joint_loss",
+    "labelled",
+    "squared_error",
+]
 
-MISSING = -1  # index of a missing label
+MISSING = -1  # index of a missing class; that of a missing number is NaN
+MIN_VARIANCE = 1e-6  # of standardised targets, below which their CCC is not defined
+
+Mix = tuple[torch.Tensor, torch.Tensor]
+
+
+def labelled(targets: torch.Tensor) -> torch.Tensor:
+    """Return which targets ``(B,)`` are not missing: classes other than ``MISSING``, numbers other than NaN."""
+    return ~targets.isnan() if targets.is_floating_point() else targets != MISSING
 
 
 def joint_loss(
@@ -20,27 +40,30 @@ def joint_loss(
     labels: dict[str, torch.Tensor],
     tasks: list[Task],
     *,
-    mix: tuple[torch.Tensor, torch.Tensor] | None = None,
+    mix: Mix | None = None,
     class_weights: dict[str, torch.Tensor] | None = None,
     label_smoothing: float = 0.0,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Return the weighted sum of the cross entropies of all tasks.
+    """Return the weighted sum of the losses of all tasks.
 
-    Missing labels are ignored in the mean of their task; a task without any label in the batch adds nothing.
+    Missing labels are ignored in the loss of their task; a task without any label in the batch adds nothing.
 
     Parameters
     ----------
     logits : dict of str to torch.Tensor
         ``(B, K)`` for every task.
     labels : dict of str to torch.Tensor
-        ``(B,)`` int64 for every task, ``MISSING`` where there is none.
+        ``(B,)`` for every task: int64, ``MISSING`` where there is none, or a standardised number, NaN where there is
+        none.
     tasks : list of Task
     mix : tuple of torch.Tensor, optional
         ``(partner, share)``, both ``(B,)``: utterance b is a mixture of ``share[b]`` of itself and ``1 - share[b]`` of
-        utterance ``partner[b]`` (mixup, Zhang et al. 2018, arXiv 1710.09412, eq. 1).
+        utterance ``partner[b]`` (mixup, Zhang et al. 2018, arXiv 1710.09412, eq. 1). Of numbers the targets are mixed;
+        that of an utterance mixed with one without a label is missing.
     class_weights : dict of str to torch.Tensor, optional
-        ``(K,)`` for every task, mean 1 over the training labels.
+        ``(K,)`` for every task of classes, mean 1 over the training labels.
     label_smoothing : float
+        Of tasks of classes.
 
     Returns
     -------
@@ -49,17 +72,34 @@ def joint_loss(
     by_task : dict of str to torch.Tensor
         Scalar of every task, unweighted.
     """
-    by_task = {}
-    for task in tasks:
-        scores, target = logits[task.name].float(), labels[task.name]
-        weight = (class_weights or {}).get(task.name)
-        if mix is None:
-            by_task[task.name] = _cross_entropy(scores, target, weight, label_smoothing)
-        else:
-            partner, share = mix
-            other = _cross_entropy(scores, target[partner], weight, label_smoothing, share=1 - share)
-            by_task[task.name] = _cross_entropy(scores, target, weight, label_smoothing, share=share) + other
+    by_task = {
+        task.name: task.strategy.loss(
+            logits[task.name],
+            labels[task.name],
+            mix=mix,
+            class_weights=(class_weights or {}).get(task.name),
+            label_smoothing=label_smoothing,
+        )
+        for task in tasks
+    }
     return sum(task.weight * by_task[task.name] for task in tasks), by_task
+
+
+def cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mix: Mix | None = None,
+    weight: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Return the cross entropy of logits ``(B, K)`` and class indices ``(B,)``; see :func:`joint_loss`."""
+    logits = logits.float()
+    if mix is None:
+        return _cross_entropy(logits, labels, weight, label_smoothing)
+    partner, share = mix
+    other = _cross_entropy(logits, labels[partner], weight, label_smoothing, share=1 - share)
+    return _cross_entropy(logits, labels, weight, label_smoothing, share=share) + other
 
 
 def _cross_entropy(
@@ -77,6 +117,42 @@ def _cross_entropy(
     if share is not None:
         losses = losses * share
     return losses.sum() / present.sum().clamp(min=1)
+
+
+def squared_error(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared error of values ``(B,)`` over the targets ``(B,)`` that are present; 0 without any."""
+    present = labelled(targets)
+    return torch.where(present, values - targets.nan_to_num(), 0).square().sum() / present.sum().clamp(min=1)
+
+
+def concordance(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return one minus the concordance correlation coefficient of a batch (Lin 1989, Biometrics 45, 255).
+
+    With the moments of the utterances of the batch that have a target, variances over their number::
+
+        1 - CCC = mean((x - y)^2) / (var(x) + var(y) + (mean(x) - mean(y))^2)
+
+    CCC is undefined for a single utterance, and has no gradient if all targets are equal. The loss is then the mean
+    squared error, which is of the same size, since targets are standardised; it is 0 without any target.
+
+    Parameters
+    ----------
+    values : torch.Tensor
+        ``(B,)``.
+    targets : torch.Tensor
+        ``(B,)``, standardised, NaN where missing.
+    """
+    present = labelled(targets)
+    n = present.sum().clamp(min=1)
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(present, x, 0).sum() / n
+
+    targets = targets.nan_to_num()
+    mean_x, mean_y = mean(values), mean(targets)
+    variance = mean((targets - mean_y).square())
+    spread = mean((values - mean_x).square()) + variance + (mean_x - mean_y).square()
+    return mean((values - targets).square()) / torch.where(variance > MIN_VARIANCE, spread, 1)
 
 
 def balanced_weights(labels: torch.Tensor, n_classes: int) -> torch.Tensor:

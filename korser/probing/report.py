@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from korser.metrics import estimates, significance
-from korser.metrics.counts import table_confusion_counts
+from korser.metrics.counts import table_statistics
+from korser.nn.tasks import Task
 from korser.probing.encoders import ALL, CHOSEN, Encoder
 from korser.probing.splits import ProbeSplits
 from korser.runs.heard import pretrained_on_tested
@@ -62,7 +63,7 @@ def _scores(
     choices: Sequence[Mapping[str, Any]],
     n_folds: int,
 ) -> dict[str, Any]:
-    counts = table_confusion_counts(table, task, classes, f"{task}_pred_{layer}")[None]
+    counts = table_statistics(table, Task(task, classes=classes), f"{task}_pred_{layer}")[None]
     row = {}
     for metric in ("uar", "accuracy"):
         entry = estimates.estimate(counts, metric, n_folds=n_folds)
@@ -94,7 +95,7 @@ def differences_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataF
     rows = []
     for task, classes in splits.classes.items():
         counts = {
-            encoder.label: table_confusion_counts(table, task, classes, f"{task}_pred_{CHOSEN}")[None]
+            encoder.label: table_statistics(table, Task(task, classes=classes), f"{task}_pred_{CHOSEN}")[None]
             for encoder, table, _ in probed
         }
         pairs = [(b, a) for a, b in itertools.combinations(counts, 2)]

@@ -14,6 +14,7 @@ import pandas as pd
 from korser.corpora import Corpus, load_corpus
 from korser.corpora.segments import sources
 from korser.data.audio_cache import scan_audio
+from korser.data.fold_presets import describe_protocol
 from korser.data.split_checks import check_splits, split_notes
 from korser.data.splits import assign_splits
 from korser.utils.errors import UserError
@@ -88,7 +89,9 @@ def make_splits(material: Material, tasks: Sequence[str], cache_folder: str) -> 
             raise UserError(
                 f"{material.name}: one training {column}, but layers are chosen by cross-validation over at least 2"
             )
-    description = protocol if material.folds is None else f"{protocol}, {material.folds} folds"
+    description = describe_protocol(protocol, material.split.keywords)
+    if material.folds is not None:
+        description += f", {material.folds} folds"
     if hold_out is not None:
         description += f", {hold_out} held out"
     # of one split: near copies are found between speakers, who are in different splits sooner or later

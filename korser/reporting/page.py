@@ -21,7 +21,7 @@ from korser.runs.directory import COMPARISON_FILE, SEARCH_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
 from korser.runs.records import SEARCH_RESULTS, ComparisonRecord, SearchRecord
-from korser.search.summary import search_caveats, verdict_lines
+from korser.search.summary import score_column, score_title, search_caveats, verdict_lines
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json, write_text
 from korser.utils.table import Table, metric_cell
@@ -51,7 +51,7 @@ def write_report(
         with paths relative to the folder, are included.
     metric : str, optional
         By which models are compared, see :func:`korser.comparison.compare`. Default: that of the comparison, else
-        ``uar``.
+        that of the main task.
     audio : bool
         Whether to embed the audio of wrongly classified utterances, if the files exist. Use False for a corpus that
         must not be redistributed.
@@ -146,13 +146,13 @@ def _search(file: Path) -> SimpleNamespace:
     search = read_json(file, SearchRecord, SEARCH_RESULTS)
     trials = read_csv(file.parent / "trials.csv")
     columns = [column for column in trials if column not in ("low", "high", "run_dir")]
-    rows = []
+    rows, score = [], score_column(search)
     for trial in trials.to_dict("records"):
-        interval = {"valid_uar_low": trial["low"], "valid_uar_high": trial["high"]}
+        interval = {f"{score}_low": trial["low"], f"{score}_high": trial["high"]}
         mark = "best" if trial["run_dir"] == search["run_dir"] else ""
-        uar = metric_cell({**trial, **interval}, "valid_uar", mark)
-        rows.append([uar if column == "valid_uar" else trial[column] for column in columns])
-    titles = ["validation UAR" if column == "valid_uar" else column for column in columns]
+        cell = metric_cell({**trial, **interval}, score, mark)
+        rows.append([cell if column == score else trial[column] for column in columns])
+    titles = [score_title(search) if column == score else column for column in columns]
     return SimpleNamespace(
         model=search["model"],
         corpus=search["corpus"],

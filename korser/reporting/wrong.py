@@ -144,7 +144,7 @@ def confidently_wrong(model: ModelPredictions, task: str, n: int | None = N_WRON
         Rows of the model's table, with ``predicted`` and ``probability``: the class with the highest mean probability
         over seeds.
     """
-    classes = model.tasks[task]["classes"]
+    classes = model.tasks[task].classes
     columns = [f"{task}_prob_{c}" for c in classes]
     p = np.mean([model.tables[seed][columns].to_numpy(float) for seed in model.seeds], axis=0)  # (N, K)
     table = model.table.assign(predicted=np.array(classes)[p.argmax(1)], probability=p.max(1))
@@ -201,8 +201,13 @@ class WrongUtterance:
 
 
 def most_wrong(comparison: Comparison, clips: Clips, n: int) -> list[WrongUtterance]:
-    """Return the ``n`` worst utterances of each model, with the wrong predictions of all models, the worst first."""
+    """Return the ``n`` worst utterances of each model, with the wrong predictions of all models, the worst first.
+
+    There are none if the main task is a number.
+    """
     task = comparison.main
+    if not next(iter(comparison.models.values())).tasks[task].classes:
+        return []
     wrong = {label: confidently_wrong(model, task, None) for label, model in comparison.models.items()}
     chosen: dict[str, WrongUtterance] = {}
     for label, table in wrong.items():

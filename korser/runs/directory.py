@@ -34,6 +34,7 @@ import pandas as pd
 from korser.config.hparams import HParams
 from korser.config.schema import check_settings
 from korser.data.bad_recordings import BAD_RECORDINGS
+from korser.data.fold_presets import describe_protocol
 from korser.runs.records import ConditionRecord, Cost, Metrics, RunInfo, StageParameters
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, read_json, read_npy, read_text
@@ -201,6 +202,6 @@ def headline(info: dict[str, Any], split: str = "test") -> dict[str, Any]:
     return {
         "title": info["model"] if split == "test" else f"{info['model']}, {split} split",
         "corpus": info["corpus"],
-        "protocol": info["protocol"],
+        "protocol": describe_protocol(info["protocol"], info.get("split")),
         "warnings": run_notes(info),
     }

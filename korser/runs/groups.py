@@ -65,11 +65,11 @@ def _study_name(key: dict[str, str], keys: list[dict[str, str]]) -> str:
 
 def _study_key(run: Run) -> dict[str, str]:
     main, task = next(iter(run.tasks.items()))
-    key = {"corpus": run.info["corpus"], "protocol": run.info["protocol"]}
+    key = {"corpus": run.info["corpus"], "protocol": run.protocol}
     key |= {k: v for k, v in run.split.items() if k not in ("split", "split.protocol")}
     if run.info["identified_by_folder"]:
         key["data_folder"] = run.settings["data_folder"]
-    return {**key, "classes": f"{main}: {', '.join(task['classes'])}"}
+    return {**key, "classes": f"{main}: {', '.join(task.classes) or task.strategy.description}"}
 
 
 def label_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -15,7 +15,9 @@ import yaml
 
 from korser.config.nodes import compose, get_value
 from korser.corpora import LABELS
+from korser.data.fold_presets import describe_protocol
 from korser.data.splits import speaker_independent
+from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, folder_of
@@ -76,10 +78,10 @@ class Run:
         """Name of the model: that of its YAML file."""
         return self.info["model"]
 
-    @property
-    def tasks(self) -> dict[str, dict[str, Any]]:
-        """``{task: {"classes": list of str, "ordinal": bool}}``, the main task first."""
-        return {t["name"]: {"classes": list(t["classes"]), "ordinal": t["ordinal"]} for t in self.info["tasks"]}
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """Tasks by name, the main task first."""
+        return {record["name"]: Task.from_record(record) for record in self.info["tasks"]}
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -90,6 +92,11 @@ class Run:
     def seed(self) -> int:
         """Seed of the training."""
         return int(self.info["seed"])
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol, with that of published folds."""
+        return describe_protocol(self.info["protocol"], self.info.get("split"))
 
     @property
     def fold(self) -> int | str | None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from korser.metrics.scores import confidence_bins, speaker_confusion_counts
+from korser.metrics.scores import confidence_bins
+from korser.nn.tasks import Task
 from korser.runs.load import Run
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
@@ -38,7 +39,7 @@ class ModelPredictions:
 
     label: str
     runs: list[Run]
-    tasks: dict[str, dict[str, Any]]
+    tasks: dict[str, Task]
     tables: dict[int, pd.DataFrame]
     notes: list[Note]
     _cache: dict[tuple, np.ndarray] = field(default_factory=dict, repr=False)
@@ -65,10 +66,11 @@ class ModelPredictions:
 
     def speakers_with(self, task: str) -> list[str]:
         """Return the speakers who have an utterance with a label of the task, in the order of the counts."""
-        return [self.speakers[i] for i in np.unique(self._speaker[self._classes(task) >= 0])] if self.speakers else []
+        present = self.tasks[task].strategy.present(self.values(task, task))
+        return [self.speakers[i] for i in np.unique(self._speaker[present])] if self.speakers else []
 
     def counts(self, task: str, *, rows: np.ndarray | None = None, seeds: list[int] | None = None) -> np.ndarray:
-        """Count confusions of a task.
+        """Return what the metrics of a task are computed from (:meth:`korser.nn.kinds.Kind.statistics`).
 
         Parameters
         ----------
@@ -80,19 +82,19 @@ class ModelPredictions:
         Returns
         -------
         np.ndarray
-            ``(S, n, K, K)`` int over the speakers with a labelled utterance in ``rows``; ``n`` is 1 if speakers are
-            unknown.
+            ``(S, n, K, K)`` confusion counts, or ``(S, n, 7)`` moments, over the speakers with a labelled utterance in
+            ``rows``; ``n`` is 1 if speakers are unknown.
         """
-        k = len(self.tasks[task]["classes"])
+        statistics = self.tasks[task].strategy.statistics
 
         def count(seed, keep, truth, predicted, speaker, n):
-            return speaker_confusion_counts(truth, predicted, speaker, k)
+            return statistics(truth, predicted, speaker)
 
         return self._per_speaker(task, rows, seeds, count)
 
     def bins(self, task: str, *, rows: np.ndarray | None = None, seeds: list[int] | None = None) -> np.ndarray:
         """Count by confidence (:func:`korser.metrics.scores.confidence_bins`), ``(S, n, 3, BINS)``."""
-        columns = [f"{task}_prob_{c}" for c in self.tasks[task]["classes"]]
+        columns = [f"{task}_prob_{c}" for c in self.tasks[task].classes]
 
         def count(seed, keep, truth, predicted, speaker, n):
             confidence = self.tables[seed][columns].to_numpy(float)[np.flatnonzero(keep), predicted]
@@ -104,11 +106,11 @@ class ModelPredictions:
     def _per_speaker(
         self, task: str, rows: np.ndarray | None, seeds: list[int] | None, count: Callable[..., np.ndarray]
     ) -> np.ndarray:
-        truth = self._classes(task)
-        keep = (truth >= 0) & (True if rows is None else np.asarray(rows))
+        truth = self.values(task, task)
+        keep = self.tasks[task].strategy.present(truth) & (True if rows is None else np.asarray(rows))
         names, speaker = np.unique(self._speaker[keep], return_inverse=True)
         seeds = self.seeds if seeds is None else seeds
-        predicted = [self._classes(f"{task}_pred", seed) for seed in seeds]
+        predicted = [self.values(task, f"{task}_pred", seed) for seed in seeds]
         return np.stack([count(s, keep, truth[keep], p[keep], speaker, len(names)) for s, p in zip(seeds, predicted)])
 
     @cached_property
@@ -118,22 +120,23 @@ class ModelPredictions:
             return np.zeros(len(self.table), dtype=int)
         return np.searchsorted(self.speakers, self.table["speaker"])
 
-    def _classes(self, column: str, seed: int | None = None) -> np.ndarray:
-        """Return the class indices of a column, -1 for an empty cell."""
-        key = (column, seed)
+    def values(self, task: str, column: str, seed: int | None = None) -> np.ndarray:
+        """Return a column as class indices or numbers (:meth:`korser.nn.kinds.Kind.read`), by default of the truth.
+
+        Raises
+        ------
+        UserError
+            If it has other values, or a prediction is missing.
+        """
+        key, strategy = (column, seed), self.tasks[task].strategy
         if key not in self._cache:
-            table = self.table if seed is None else self.tables[seed]
-            classes = self.tasks[column.removesuffix("_pred")]["classes"]
-            values = table[column] if column in table else [None] * len(table)
-            codes = pd.Categorical(values, categories=classes).codes.astype(int)
-            unknown = np.flatnonzero((codes < 0) & (pd.notna(pd.Series(values, dtype=object)) | (seed is not None)))
-            if len(unknown):
-                where = table["id"].iloc[unknown[0]]
-                raise UserError(
-                    f"{self.label}: '{list(values)[unknown[0]]}' in column {column} of {where}: expected one of "
-                    f"{', '.join(classes)}; predict again with the labels of the training"
-                )
-            self._cache[key] = codes
+            try:
+                values = strategy.read(self.table if seed is None else self.tables[seed], column)
+            except UserError as error:
+                raise UserError(f"{self.label}: {error}") from error
+            if seed is not None and not strategy.present(values).all():
+                raise UserError(f"{self.label}: {column} of seed {seed} is missing or has empty cells: predict again")
+            self._cache[key] = values
         return self._cache[key]
 
 
@@ -181,14 +184,14 @@ def pool_runs(label: str, runs: Iterable[Run], *, split: str = "test") -> ModelP
     return pooled
 
 
-def _pool_folds(label: str, runs: list[Run], tasks: dict[str, dict[str, Any]], split: str) -> pd.DataFrame:
+def _pool_folds(label: str, runs: list[Run], tasks: dict[str, Task], split: str) -> pd.DataFrame:
     tables = [run.predictions(split) for run in runs]
     for run, table in zip(runs, tables):
         if table.filter(regex="_pred$").isna().any(axis=None):
             raise UserError(f"{run.directory.predictions_file(split)} is damaged (an empty prediction): train again")
     table = pd.concat(tables, ignore_index=True)
-    main, about = next(iter(tasks.items()))
-    for column in ("id", "speaker", f"{main}_pred", *(f"{main}_prob_{c}" for c in about["classes"])):
+    main = next(iter(tasks.values()))
+    for column in ("id", "speaker", *main.strategy.required_columns()):
         if column not in table:
             raise UserError(f"{runs[0].directory.predictions_file(split)} has no column {column}: predict again")
     repeated = table["id"][table["id"].duplicated()]
@@ -200,11 +203,11 @@ def _pool_folds(label: str, runs: list[Run], tasks: dict[str, dict[str, Any]], s
     return table.sort_values("id", ignore_index=True)
 
 
-def _common_tasks(label: str, runs: list[Run]) -> dict[str, dict[str, Any]]:
-    tasks = {}
+def _common_tasks(label: str, runs: list[Run]) -> dict[str, Task]:
+    tasks: dict[str, Task] = {}
     for run in runs:
         for task, about in run.tasks.items():
-            if tasks.setdefault(task, about)["classes"] != about["classes"]:
+            if tasks.setdefault(task, about).classes != about.classes:
                 raise UserError(f"{label}: {run.path} has other classes of {task}: such runs cannot be pooled")
     return {task: about for task, about in tasks.items() if all(task in run.tasks for run in runs)}
 
@@ -232,7 +235,7 @@ def require_same_utterances(one: ModelPredictions, other: ModelPredictions) -> N
             "compare runs of the same folds and corpus"
         )
     for task in one.tasks.keys() & other.tasks.keys():
-        if one.tasks[task]["classes"] != other.tasks[task]["classes"]:
+        if one.tasks[task].classes != other.tasks[task].classes:
             names = f"{one.label} and {other.label}"
             raise UserError(f"{names} have different classes of {task}: train them on the same labels")
         _require_same_truth(task, one.table, other.table, one.label, other.label)

@@ -6,7 +6,7 @@ may be more keys: the files of other versions are read, too.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 from typing_extensions import NotRequired, Required, TypedDict  # of typing: pydantic takes them from Python 3.12 on
@@ -42,8 +42,10 @@ class TaskRecord(TypedDict):
 
     name: str
     weight: NotRequired[float]
-    ordinal: bool
+    kind: Literal["classes", "ordinal", "number"]
     classes: list[str]
+    loss: NotRequired[Literal["ccc", "mse"] | None]
+    scaling: NotRequired[list[float] | None]
 
 
 class StageRecord(TypedDict, total=False):
@@ -99,6 +101,7 @@ class RunInfo(TypedDict, total=False):
     synthetic: bool
     identified_by_folder: bool
     protocol: str
+    split: dict[str, Any]
     speaker_independent: bool
     searched_on: list[str]
     warnings: list[NoteRecord]
@@ -138,12 +141,15 @@ class TaskMetrics(TypedDict, total=False):
 
     n: Required[int]
     n_speakers: Required[int]
-    classes: Required[list[str]]
+    classes: list[str]
     confusion: list[list[int]]
     accuracy: Entry
     uar: Entry
     macro_f1: Entry
     qwk: Entry
+    mae_levels: Entry
+    ccc: Entry
+    pearson: Entry
     mae: Entry
     ece: Entry
     recall: dict[str, Entry]
@@ -214,7 +220,8 @@ class RunnerUp(TypedDict):
     __pydantic_config__ = LOOSE
 
     settings: dict[str, Any]
-    valid_uar: float
+    valid_uar: NotRequired[float]
+    valid_ccc: NotRequired[float]
     difference: float
     low: float | None
     high: float | None
@@ -244,9 +251,11 @@ class SearchRecord(TypedDict, total=False):
     data: SearchedData
     speakers: list[str]
     objective: str
+    metric: Literal["uar", "ccc"]
     space: list[str]
     best: dict[str, Any]
-    valid_uar: float | None
+    valid_uar: float | None  # what was maximised: one of these
+    valid_ccc: float | None
     run_dir: str | None
     runner_up: RunnerUp | None
     complete: bool
@@ -255,7 +264,9 @@ class SearchRecord(TypedDict, total=False):
     warnings: list[NoteRecord]
 
 
-SEARCH_RESULTS = tuple(key for key in SearchRecord.__annotations__ if key != "warnings")  # what a search writes
+SEARCH_RESULTS = tuple(  # what every search writes
+    key for key in SearchRecord.__annotations__ if key not in ("warnings", "valid_uar", "valid_ccc")
+)
 
 
 class PlannedRunRecord(TypedDict):
@@ -273,7 +284,7 @@ class ComparisonSettings(TypedDict, total=False):
 
     __pydantic_config__ = LOOSE
 
-    metric: str
+    metric: str | None
     questions: Required[list[Any] | None]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from korser.config.hparams import HParams, load_hparams
 from korser.config.schema import check_settings, is_fitted
+from korser.nn.tasks import Task
 from korser.runs.provenance import provenance
 from korser.search.space import SearchDimension
 from korser.testing.inputs import count
@@ -22,7 +23,7 @@ __all__ = ["check_values"]
 
 
 def check_values(
-    yaml: Path, fixed: Mapping[str, Any], dimensions: Sequence[SearchDimension], classes: Mapping[str, Sequence[str]]
+    yaml: Path, fixed: Mapping[str, Any], dimensions: Sequence[SearchDimension], tasks: Sequence[Task]
 ) -> list[dict[str, Any]]:
     """Rehearse training with every value of every searched setting, the others at their defaults.
 
@@ -33,8 +34,8 @@ def check_values(
     fixed : dict
         Overrides that all trials share.
     dimensions : list of SearchDimension
-    classes : dict of str to tuple of str
-        Classes of the tasks that are trained.
+    tasks : list of Task
+        The tasks that are trained, with their classes or scaling.
 
     Returns
     -------
@@ -46,18 +47,18 @@ def check_values(
     UserError
         Names the setting, the value and its error.
     """
-    found = [_check(load_hparams(yaml, fixed), classes)]
+    found = [_check(load_hparams(yaml, fixed), tasks)]
     with warnings_disabled():  # they were logged for the defaults
         for dimension in dimensions:
             for value in dimension.samples():
                 try:
-                    found.append(_check(load_hparams(yaml, {**fixed, dimension.name: value}), classes))
+                    found.append(_check(load_hparams(yaml, {**fixed, dimension.name: value}), tasks))
                 except UserError as error:
                     raise UserError(f"space.{dimension.name}, value {value!r}: {error}") from error
     return found
 
 
-def _check(hparams: HParams, classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _check(hparams: HParams, trained: Sequence[Task]) -> dict[str, Any]:
     """Rehearse training on noisy harmonics, where wrong types fail, and return the provenance of the model.
 
     A head that is fitted has no training step.
@@ -65,7 +66,8 @@ def _check(hparams: HParams, classes: Mapping[str, Sequence[str]]) -> dict[str, 
     check_settings(hparams)
     if is_fitted(hparams["head"]):
         return provenance(hparams)
-    tasks = [replace(task, classes=classes[task.name]) for task in hparams["tasks"] if task.name in classes]
+    known = {task.name: {"classes": task.classes, "scaling": task.scaling} for task in trained}
+    tasks = [replace(task, **known[task.name]) for task in hparams["tasks"] if task.name in known]
     options = {**hparams, "device": "cpu", "precision": "fp32"}  # GPUs are left to the workers
     brain = EmotionBrain(model=build_model(hparams, tasks), hparams=options, tasks=tasks)
     n_samples = count(hparams["frontend"], 1.0)

@@ -22,8 +22,8 @@ class TrialResult:
 
     Attributes
     ----------
-    valid_uar : float or None
-        UAR of the main task; None if it is undefined.
+    score : float or None
+        Main metric of the main task (:attr:`korser.nn.kinds.Kind.main_metric`); None if it is undefined.
     low, high : float or None
         Its 95 % confidence interval over speakers.
     best_epoch : int
@@ -31,7 +31,7 @@ class TrialResult:
         Training time.
     """
 
-    valid_uar: float | None
+    score: float | None
     low: float | None
     high: float | None
     best_epoch: int
@@ -73,20 +73,20 @@ def values_text(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def read_result(run_dir: Path, main_task: str) -> TrialResult:
+def read_result(run_dir: Path, main_task: str, metric: str) -> TrialResult:
     """Read the validation result of a complete run."""
     directory = RunDirectory(run_dir)
     metrics = directory.metrics()
-    uar = metrics["valid"][main_task]["uar"]
+    entry = metrics["valid"][main_task][metric]
     seconds = directory.cost()["train_seconds"]
-    return TrialResult(uar["value"], uar["low"], uar["high"], metrics["best_epoch"], seconds)
+    return TrialResult(entry["value"], entry["low"], entry["high"], metrics["best_epoch"], seconds)
 
 
-def read_epochs(run_dir: Path, main_task: str) -> list[tuple[int, float]]:
-    """Read epoch and validation UAR of every logged epoch; empty before the first epoch has ended."""
+def read_epochs(run_dir: Path, main_task: str, metric: str) -> list[tuple[int, float]]:
+    """Read epoch and validation score of every logged epoch; empty before the first epoch has ended."""
     directory = RunDirectory(run_dir)
     if not directory.log_file.exists():
         return []
     log = directory.log()
-    rows = zip(log["epoch"].tolist(), log[f"valid_{main_task}_uar"].tolist())
-    return [(int(epoch), uar) for epoch, uar in rows if np.isfinite(uar)]
+    rows = zip(log["epoch"].tolist(), log[f"valid_{main_task}_{metric}"].tolist())
+    return [(int(epoch), score) for epoch, score in rows if np.isfinite(score)]

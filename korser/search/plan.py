@@ -14,6 +14,7 @@ from korser.config.hparams import HParams, load_hparams, run_name
 from korser.config.schema import check_settings
 from korser.config.usage import keep_used
 from korser.data.load_split import load_split
+from korser.metrics.scores import TITLES
 from korser.nn.tasks import Task
 from korser.runs.heard import find_searches
 from korser.search.check import check_values
@@ -45,8 +46,8 @@ class SearchPlan:
         The same, with the settings of the search itself.
     dimensions : list of korser.search.space.SearchDimension
         The searched settings.
-    main_task : str
-        Its validation UAR is the objective.
+    main : korser.Task
+        Its main metric in validation is the objective.
     corpus : dict
         ``corpus``, ``synthetic``, ``pretrained``, ``data`` (folder, options and split), ``speakers`` (of the training
         and validation splits).
@@ -61,7 +62,7 @@ class SearchPlan:
     overrides: dict[str, Any]
     fixed: dict[str, Any]
     dimensions: list[SearchDimension]
-    main_task: str
+    main: Task
     corpus: dict[str, Any]
     searched_in: list[str]
     study: str
@@ -70,6 +71,21 @@ class SearchPlan:
     def model(self) -> str:
         """Return the name of the model."""
         return self.yaml.stem
+
+    @property
+    def metric(self) -> str:
+        """Return the name of the metric that is maximised."""
+        return self.main.strategy.main_metric
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """Return the names of the main task and of its metric."""
+        return self.main.name, self.metric
+
+    @property
+    def objective(self) -> str:
+        """Return the metric for readers: ``validation UAR of emotion``."""
+        return f"validation {TITLES[self.metric]} of {self.main.name}"
 
     @property
     def best_yaml(self) -> Path:
@@ -120,7 +136,7 @@ def make_plan(settings: SearchSettings, yaml: Path) -> SearchPlan:
     corpus, tasks, table = _read_corpus(hparams)
     trained = [task.name for task in tasks]
     dimensions = _dimensions(settings, hparams, yaml, trained)
-    provenance = check_values(yaml, fixed, dimensions, {task.name: task.classes for task in tasks})
+    provenance = check_values(yaml, fixed, dimensions, tasks)
     if settings.sampler is None:
         for dimension in dimensions:
             dimension.grid()  # refuses a range without steps
@@ -135,7 +151,7 @@ def make_plan(settings: SearchSettings, yaml: Path) -> SearchPlan:
         overrides=overrides,
         fixed=fixed,
         dimensions=dimensions,
-        main_task=trained[0],
+        main=tasks[0],
         corpus=corpus,
         searched_in=[str(folder.resolve()) for folder in find_searches(hparams)[0]],
         study=f"{yaml.stem}-{digest(identity, length=8)}",

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from korser.config.shipped import SHIPPED
-from korser.metrics.counts import table_confusion_counts
+from korser.metrics.counts import table_statistics
 from korser.metrics.estimates import difference
 from korser.runs.directory import SEARCH_FILE, RunDirectory
 from korser.search.configuration import Configuration
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BestVerdict", "best_yaml", "rank", "write_results"]
 
-RESULT_COLUMNS = ("valid_uar", "low", "high", "best_epoch")
+RESULT_COLUMNS = ("low", "high", "best_epoch")  # beside the score, which is named by its metric
 
 
 class BestVerdict(str, Enum):
@@ -59,12 +59,13 @@ def write_results(plan: SearchPlan, configurations: Sequence[Configuration], *, 
         "model": plan.model,
         "yaml": str(plan.yaml),
         **plan.corpus,
-        "objective": f"validation UAR of {plan.main_task}",
+        "objective": plan.objective,
+        "metric": plan.metric,
         "overrides": plan.overrides,
         "space": [dimension.name for dimension in plan.dimensions],
         "best": best.values if best else {},
         "run_dir": f"runs/{best.run}" if best else None,
-        **{name: getattr(best.result, name) if best else None for name in RESULT_COLUMNS},
+        **(_result(plan, best) if best else dict.fromkeys([f"valid_{plan.metric}", *RESULT_COLUMNS])),
         "warnings": _warnings(plan, best) if best else [],
         "runner_up": _compare_best_two(plan, ranked),
         "n_complete": len(ranked),
@@ -85,10 +86,17 @@ def _warnings(plan: SearchPlan, best: Configuration) -> list[dict[str, str]]:
     return directory.info().get("warnings", []) if directory.info_file.exists() else []
 
 
+def _result(plan: SearchPlan, configuration: Configuration) -> dict[str, Any]:
+    """Return the score of a configuration, ``valid_uar`` or ``valid_ccc``, with its interval and epoch."""
+    result = configuration.result
+    score = {f"valid_{plan.metric}": getattr(result, "score", None)}
+    return score | {name: getattr(result, name, None) for name in RESULT_COLUMNS}
+
+
 def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
     """Return the complete configurations, the best first; equal ones in the order of the table."""
     complete = [c for c in configurations if c.state == "complete"]
-    return sorted(complete, key=lambda c: (-c.result.valid_uar, c.index))
+    return sorted(complete, key=lambda c: (-c.result.score, c.index))
 
 
 def _trials_table(plan: SearchPlan, configurations: Sequence[Configuration]) -> pd.DataFrame:
@@ -99,14 +107,14 @@ def _trials_table(plan: SearchPlan, configurations: Sequence[Configuration]) -> 
             "trial": c.index,
             "state": c.state,
             **{name: c.values[name] for name in names},
-            **{name: getattr(c.result, name, None) for name in RESULT_COLUMNS},
+            **_result(plan, c),
             "run_dir": f"runs/{c.run}",
             "message": c.message,
             "seconds": getattr(c.result, "seconds", None),
         }
         for c in configurations
     ]
-    columns = ["trial", "state", *names, *RESULT_COLUMNS, "run_dir", "message", "seconds"]
+    columns = ["trial", "state", *names, f"valid_{plan.metric}", *RESULT_COLUMNS, "run_dir", "message", "seconds"]
     table = pd.DataFrame(rows, columns=columns, dtype=object)
     table["best_epoch"] = table["best_epoch"].astype("Int64")
     return table
@@ -121,7 +129,7 @@ def best_yaml(plan: SearchPlan, results: dict[str, Any]) -> str:
         base = plan.yaml.name  # a shipped file is found by its name
     lines = [
         f"# Found by korser search: the best of {results['n_complete']} trials of {plan.model} on {results['corpus']},",
-        f"# {results['objective']} {results['valid_uar']:.4f} (optimistic: the best of all trials)."
+        f"# {results['objective']} {results[f'valid_{plan.metric}']:.4f} (optimistic: the best of all trials)."
         f"{'' if results['complete'] else ' The search has not ended.'}",
         f"base: {base}",
         "# results on speakers of these searches are marked",
@@ -150,19 +158,16 @@ def _compare_best_two(plan: SearchPlan, ranked: Sequence[Configuration]) -> dict
     if len(ranked) < 2:
         return None
     best, second = ranked[:2]
-    task = plan.main_task
-    tables = [RunDirectory(plan.run_dir(c.run)).predictions("valid", [task]) for c in (best, second)]
-    prefix = f"{task}_prob_"
-    classes = [column.removeprefix(prefix) for column in tables[0] if column.startswith(prefix)]
-    entry = difference(*(table_confusion_counts(table, task, classes)[None] for table in tables), "uar")
+    tables = [RunDirectory(plan.run_dir(c.run)).predictions("valid", [plan.main.name]) for c in (best, second)]
+    entry = difference(*(table_statistics(table, plan.main)[None] for table in tables), plan.metric)
     verdict = BestVerdict.UNTESTED
     if entry["low"] is not None:
         verdict = BestVerdict.BETTER if entry["low"] > 0 else BestVerdict.INCONCLUSIVE
     return {
         "settings": second.values,
-        "valid_uar": second.result.valid_uar,
+        f"valid_{plan.metric}": second.result.score,
         "run_dir": f"runs/{second.run}",
-        "difference": best.result.valid_uar - second.result.valid_uar,
+        "difference": best.result.score - second.result.score,
         **{name: entry[name] for name in ("low", "high", "n_speakers")},
         "verdict": verdict,
         "note": entry["note"] if entry["low"] is None else "",

@@ -20,13 +20,14 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from korser.config.names import check_shared_overrides
+from korser.metrics.scores import TITLES
 from korser.runs.directory import RunDirectory
 from korser.search.configuration import FINAL_STATES, Configuration, read_epochs, read_result, values_text
 from korser.search.plan import SearchPlan, make_plan
 from korser.search.report import write_results
 from korser.search.settings import SearchSettings
 from korser.search.storage import open_study, storage_failures, storage_url
-from korser.search.summary import summary
+from korser.search.summary import score_column, summary
 from korser.utils.errors import UserError
 from korser.utils.files import locked
 from korser.workers import Job
@@ -155,7 +156,7 @@ class Searcher:
         if trial.state is TrialState.PRUNED:
             configuration.state, configuration.message = "pruned", trial.user_attrs.get("message", "")
         elif RunDirectory(folder).complete:
-            configuration.state, configuration.result = "complete", read_result(folder, self.plan.main_task)
+            configuration.state, configuration.result = "complete", read_result(folder, *self.plan.target)
 
     # -- trials --------------------------------------------------------------------------------------------------------
     def start_next(self) -> bool:
@@ -197,12 +198,12 @@ class Searcher:
     def report_epochs(self) -> None:
         """Report finished epochs to the pruner, and stop the runs that it rejects."""
         for run, running in self.running.items():
-            for epoch, uar in read_epochs(self.plan.run_dir(run), self.plan.main_task):
+            for epoch, score in read_epochs(self.plan.run_dir(run), *self.plan.target):
                 if epoch in running.reported:
                     continue
                 running.reported.add(epoch)
                 for trial in running.trials:
-                    trial.report(uar, epoch)
+                    trial.report(score, epoch)
                 if running.trials[0].should_prune():
                     self.workers.prune(running.job)
 
@@ -212,15 +213,16 @@ class Searcher:
         configuration = self.configurations[folder.name]
         configuration.state, configuration.message = outcome.state, outcome.message
         if outcome.state == "complete":
-            configuration.result = read_result(folder, self.plan.main_task)
-            if configuration.result.valid_uar is None:
+            configuration.result = read_result(folder, *self.plan.target)
+            if configuration.result.score is None:
                 configuration.state = "failed"
-                configuration.message = f"the validation UAR of {self.plan.main_task} is undefined"
+                configuration.message = f"the {self.plan.objective} is undefined"
         for trial in self.running.pop(folder.name).trials:
             self.tell(trial, configuration)
         results = self.write()
         if results["best"]:
-            self.bar.set_postfix_str(f"best UAR {results['valid_uar']:.3f}: {values_text(results['best'])}")
+            score = f"{TITLES[self.plan.metric]} {results[score_column(results)]:.3f}"
+            self.bar.set_postfix_str(f"best {score}: {values_text(results['best'])}")
         self.stop_if_all_are_refused(configuration)
         if configuration.state not in FINAL_STATES:
             values = values_text(configuration.values)
@@ -243,7 +245,7 @@ class Searcher:
             trial.set_user_attr("message", configuration.message)
         trial.set_user_attr("state", configuration.state)
         if configuration.state == "complete":
-            self.study.tell(trial, configuration.result.valid_uar)
+            self.study.tell(trial, configuration.result.score)
         else:
             self.study.tell(trial, state=TrialState.PRUNED if configuration.state == "pruned" else TrialState.FAIL)
         self.bar.update()

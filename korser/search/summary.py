@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from korser.data.splits import speaker_independent
+from korser.metrics.scores import TITLES
 from korser.runs.directory import recorded_warnings
 from korser.search.configuration import FINAL_STATES, Configuration, values_text
 from korser.search.report import BestVerdict, rank
@@ -17,7 +18,7 @@ from korser.utils.text import number
 if TYPE_CHECKING:
     from korser.search.plan import SearchPlan
 
-__all__ = ["search_caveats", "summary", "verdict_lines"]
+__all__ = ["score_column", "score_title", "search_caveats", "summary", "verdict_lines"]
 
 MAX_ROWS = 12  # of the printed table; trials.csv has all trials
 VERDICT_TEXTS = {
@@ -44,6 +45,16 @@ def search_caveats(results: Mapping[str, Any]) -> list[Note]:
     return [*notes, *recorded_warnings(results)]
 
 
+def score_column(results: Mapping[str, Any]) -> str:
+    """Return the name of what a search maximised: ``valid_uar`` or ``valid_ccc``."""
+    return f"valid_{results['metric']}"
+
+
+def score_title(results: Mapping[str, Any]) -> str:
+    """Return the same for readers: ``validation UAR``."""
+    return f"validation {TITLES[results['metric']]}"
+
+
 def verdict_lines(results: Mapping[str, Any]) -> list[str]:
     """Return lines of text on the best trial, and on whether it is better than the second best.
 
@@ -54,12 +65,12 @@ def verdict_lines(results: Mapping[str, Any]) -> list[str]:
     """
     if not results["best"]:
         return ["No trial is complete: see the messages in trials.csv."]
-    second = results["runner_up"]
+    second, score = results["runner_up"], score_column(results)
     tied = " (the first of those with this score)" if second and not second["difference"] else ""
-    lines = [f"Best: {values_text(results['best'])}, {results['objective']} {results['valid_uar']:.3f}{tied}"]
+    lines = [f"Best: {values_text(results['best'])}, {results['objective']} {results[score]:.3f}{tied}"]
     if second is None:
         return lines
-    line = f"Runner-up: {values_text(second['settings'])}, {second['valid_uar']:.3f}; "
+    line = f"Runner-up: {values_text(second['settings'])}, {second[score]:.3f}; "
     line += f"difference {second['difference']:+.3f}, "
     verdict = BestVerdict(second["verdict"])
     if verdict is BestVerdict.UNTESTED:
@@ -115,6 +126,6 @@ def _trials(plan: SearchPlan, ranked: Iterable[Configuration]) -> Table:
     names = [dimension.name for dimension in plan.dimensions]
     rows = []
     for c in ranked:
-        uar = TableCell(c.result.valid_uar, c.result.low, c.result.high, format=number)
-        rows.append([c.index, *(c.values[name] for name in names), uar, c.result.best_epoch])
-    return Table(f"Trials of {plan.model}", ["trial", *names, "UAR", "best epoch"], rows)
+        score = TableCell(c.result.score, c.result.low, c.result.high, format=number)
+        rows.append([c.index, *(c.values[name] for name in names), score, c.result.best_epoch])
+    return Table(f"Trials of {plan.model}", ["trial", *names, TITLES[plan.metric], "best epoch"], rows)

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from korser.nn.losses import MISSING
 from korser.nn.tasks import Task
 from korser.testing.checks import Check
 from korser.testing.returned import SIGNATURES, logits_fault, loss_fault
@@ -38,7 +37,7 @@ IN_FEATURES = 16
 TASKS = (
     Task("emotion", classes=("a", "b", "c", "d")),
     Task("gender", weight=0.3, classes=("a", "b")),
-    Task("intensity", weight=0.3, ordinal=True, classes=("a", "b", "c")),
+    Task("intensity", weight=0.3, kind="ordinal", classes=("a", "b", "c")),
 )
 REFUSALS = (UserError, ValueError, NotImplementedError)  # by which a head says that it has no mixup
 
@@ -64,9 +63,9 @@ class HeadCandidate:
     in_features: int = IN_FEATURES
 
     def batch(self, n: int = 6) -> tuple[torch.Tensor, Labels]:
-        """Return embeddings and labels of ``n`` utterances, in which every class occurs."""
+        """Return embeddings and labels of ``n`` utterances, in which every class occurs and numbers differ."""
         generator = torch.Generator().manual_seed(n)
-        labels = {task.name: (torch.arange(n) + i) % len(task.classes) for i, task in enumerate(self.tasks)}
+        labels = {task.name: task.strategy.example_targets(n, i) for i, task in enumerate(self.tasks)}
         return torch.randn(n, self.in_features, generator=generator), labels
 
     def logits(self, head: nn.Module, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -126,21 +125,21 @@ def missing_labels_ignored(candidate: HeadCandidate) -> None:
     embedding, labels = candidate.batch()
     for task in candidate.tasks:
         present = {**labels, task.name: labels[task.name].clone()}
-        present[task.name][0] = MISSING
+        present[task.name][0] = task.strategy.missing
         logits = candidate.logits(head, embedding)
         loss = candidate.loss(head, logits, present)
         (gradient,) = torch.autograd.grad(loss, logits[task.name], allow_unused=True)
         require(
             gradient is None or not gradient[0].any(),
-            f"an utterance whose label of '{task.name}' is missing has a part in the loss: leave out labels that equal "
-            "korser.nn.losses.MISSING",
+            f"an utterance whose label of '{task.name}' is missing has a part in the loss: leave out labels that "
+            "korser.nn.losses.labelled says are missing",
         )
 
 
 def all_labels_missing(candidate: HeadCandidate) -> None:
     """Check that loss and gradients are finite if all labels of one task, or of all tasks, are missing."""
     embedding, labels = candidate.batch()
-    none = {name: torch.full_like(given, MISSING) for name, given in labels.items()}
+    none = {t.name: torch.full_like(labels[t.name], t.strategy.missing) for t in candidate.tasks}
     for task in candidate.tasks:
         _train(candidate.build(), candidate, embedding, {**labels, task.name: none[task.name]})
     _train(candidate.build(), candidate, embedding, none)
@@ -262,7 +261,7 @@ def _assert_finite_gradients(head: nn.Module) -> None:
 
 
 def _class_weights(tasks: Sequence[Task]) -> dict[str, torch.Tensor]:
-    return {task.name: torch.linspace(0, 2, len(task.classes)) for task in tasks}
+    return {task.name: torch.linspace(0, 2, len(task.classes)) for task in tasks if task.classes}
 
 
 # -- how they are run --------------------------------------------------------------------------------------------------
@@ -290,14 +289,14 @@ def check_head(factory: Callable[..., nn.Module], *, tasks: Sequence[Task] = TAS
     """Yield the checks of the contract of a head; each runs when it is called.
 
     A head maps embeddings ``(B, E)`` to logits ``{task: (B, K)}``, and ``loss(logits, labels, mix)`` returns the joint
-    loss and a dict with the loss of every task; ``labels`` are :data:`korser.nn.losses.MISSING` where there is none.
+    loss and a dict with the loss of every task; :func:`korser.nn.losses.labelled` returns which ``labels`` are present.
 
     Parameters
     ----------
     factory : callable
         The class, or a function, that is called with ``in_features``, ``tasks`` and ``class_weights``.
     tasks : sequence of Task
-        Tasks that are trained. Those without classes are given three.
+        Tasks that are trained. Those of classes that have none are given three.
 
     Yields
     ------
@@ -327,7 +326,7 @@ def check_head(factory: Callable[..., nn.Module], *, tasks: Sequence[Task] = TAS
 
 def complete_tasks(tasks: Sequence[Task]) -> list[Task]:
     """Return tasks with three classes where they have none, since they take them from the corpus."""
-    return [task if task.classes else replace(task, classes=("a", "b", "c")) for task in tasks]
+    return [replace(task, classes=("a", "b", "c")) if task.n_outputs == 0 else task for task in tasks]
 
 
 def quick_check_head(head: nn.Module, in_features: int, tasks: Sequence[Task], file: str = "YAML") -> None:

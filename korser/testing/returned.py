@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from korser.nn.losses import MISSING
+from korser.nn.losses import labelled
 from korser.nn.tasks import Task
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 SIGNATURES = {
     "frontend": "forward(x, lengths) -> features (B, T, C), lengths (B,)",
     "backbone": "forward(features (B, T, C), lengths (B,)) -> embedding (B, output_size)",
-    "head": "forward(embedding (B, E)) -> {task: logits (B, K)}",
+    "head": "forward(embedding (B, E)) -> {task: logits (B, K)}, (B, 1) for a number",
     "loss": "loss(logits, labels, mix) -> joint loss, {task: loss}",
     "augment": "(features (B, T, C), lengths (B,)) -> features, lengths, mix",
     "wav_augment": "(x (B, T), relative lengths (B,)) -> x, relative lengths",
@@ -55,10 +55,11 @@ def logits_fault(tasks: Sequence[Task], result: Any, embedding: torch.Tensor) ->
     if not isinstance(result, Mapping) or any(task.name not in result for task in tasks):
         return _show(result)
     for task in tasks:
-        logits, expected = result[task.name], (len(embedding), len(task.classes))
+        logits, expected = result[task.name], (len(embedding), task.n_outputs)
         if not torch.is_tensor(logits) or logits.shape != expected or not logits.is_floating_point():
             return f"{_show(logits)} instead of {expected} for task '{task.name}'"
-    if all((result[t.name] >= 0).all() and ((result[t.name].sum(1) - 1).abs() < 1e-3).all() for t in tasks):
+    of_classes = [result[task.name] for task in tasks if task.classes]
+    if of_classes and all((p >= 0).all() and ((p.sum(1) - 1).abs() < 1e-3).all() for p in of_classes):
         return "probabilities, of which softmax would be taken once more"
     return next((fault for task in tasks if (fault := _nonfinite(result[task.name], embedding))), None)
 
@@ -75,7 +76,7 @@ def loss_fault(tasks: Sequence[Task], result: Any, logits: Mapping[str, torch.Te
     for name in dict.fromkeys([*(task.name for task in tasks), *by_task]):
         if not _is_scalar(by_task.get(name)):
             return f"{_show(by_task.get(name))} as loss of '{name}' instead of a tensor of shape ()"
-    if given and all((given[0][task.name] != MISSING).all() for task in tasks):  # else there may be nothing to average
+    if given and all(labelled(given[0][task.name]).all() for task in tasks):  # else there may be nothing to average
         return next((fault for task in tasks if (fault := _nonfinite(loss, logits[task.name]))), None)
     return None
 

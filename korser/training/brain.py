@@ -16,8 +16,7 @@ from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 
 from korser.data.batches import batch_inputs
-from korser.metrics.scores import confusion_counts, scores
-from korser.nn.losses import MISSING
+from korser.nn.losses import labelled
 from korser.training.logged_brain import LoggedBrain
 from korser.training.optimizers import make_optimizers
 from korser.training.schedules import make_schedule
@@ -57,7 +56,8 @@ class EmotionBrain(LoggedBrain):
     Parameters
     ----------
     tasks : list of Task
-        The first is the main task: the best epoch is the one with its highest validation UAR.
+        The first is the main task: the best epoch is the one with its highest validation UAR, or CCC of a number
+        (:attr:`korser.nn.kinds.Kind.main_metric`).
     skip_frozen : bool
         Whether batches hold the output of the frozen stages instead of waveforms.
     on_epoch : callable, optional
@@ -111,7 +111,7 @@ class EmotionBrain(LoggedBrain):
         return self.modules.model(x, lengths, skip_frozen=self.skip_frozen, augment=augment)
 
     def compute_objectives(self, predictions: tuple, batch: Batch | PaddedBatch, stage: sb.Stage) -> torch.Tensor:
-        """Return the joint loss; keep the loss of each task, and in evaluation the probabilities."""
+        """Return the joint loss; keep the loss of each task, and in evaluation the predictions."""
         logits, mix = predictions
         labels = {task.name: batch[task.name].to(self.device) for task in self.tasks}
         if stage == sb.Stage.TRAIN and hasattr(self.hparams.wav_augment, "replicate_labels"):
@@ -119,8 +119,8 @@ class EmotionBrain(LoggedBrain):
         loss, by_task = self.raw_model.head.loss(logits, labels, mix)
         self.batch_losses = {"loss": loss, **by_task}
         if stage != sb.Stage.TRAIN:  # kept on the device, so that the GPU is waited for only at the end of the stage
-            probabilities = {name: scores.float().softmax(-1) for name, scores in logits.items()}
-            self.predictions.append((batch.id, labels, probabilities, by_task))
+            predicted = {task.name: task.strategy.predictions(logits[task.name]) for task in self.tasks}
+            self.predictions.append((batch.id, labels, predicted, by_task))
         return loss
 
     # -- optimisation ------------------------------------------------------------------------------------------------
@@ -293,7 +293,9 @@ class EmotionBrain(LoggedBrain):
                 self.log_epoch(epoch, {}, score=epoch)
         elif stage == sb.Stage.VALID:
             row = self.validation_row()
-            score = row[f"valid_{self.tasks[0].name}_uar"]
+            main = self.tasks[0]
+            score = row[f"valid_{main.name}_{main.strategy.main_metric}"]
+            score = -1.0 if math.isnan(score) else score  # of predictions that are not finite
             if hasattr(self.hparams.epoch_counter, "update_metric"):  # one that stops early
                 self.hparams.epoch_counter.update_metric(1 - score)
             self.log_epoch(epoch, row, score)
@@ -304,11 +306,8 @@ class EmotionBrain(LoggedBrain):
         row = {"valid_loss": sum(task.weight * means[task.name] for task in self.tasks)}
         row |= {f"valid_{name}_loss": value for name, value in means.items()}
         for task in self.tasks:
-            truth, probabilities = self.evaluated(task)
-            labelled = truth != MISSING
-            counts = confusion_counts(truth[labelled], probabilities.argmax(-1)[labelled], len(task.classes))
-            measured = scores(counts)
-            row |= {f"valid_{task.name}_{name}": float(measured[name]) for name in ("accuracy", "uar")}
+            measured = task.strategy.validation_scores(*self.evaluated(task))
+            row |= {f"valid_{task.name}_{name}": value for name, value in measured.items()}
         return row
 
     def log_epoch(self, epoch: int, validation: dict[str, float], score: float) -> None:
@@ -325,7 +324,8 @@ class EmotionBrain(LoggedBrain):
         row |= {**validation, "seconds": round(self.seconds, 3)}
         for schedule in self.schedules.values():
             schedule.after_epoch(epoch, row.get("valid_loss", row["train_loss"]), score)
-        self.bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k.endswith(("_loss", "_uar"))}, refresh=False)
+        shown = {k: f"{v:.3f}" for k, v in row.items() if k.endswith(("_loss", "_uar", "_ccc"))}
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.close()
         # Of equal scores the earliest epoch is the best; SpeechBrain would decide by the order of the file system.
         meta = {"score": score - 1e-9 * epoch, "epoch": epoch}
@@ -335,29 +335,29 @@ class EmotionBrain(LoggedBrain):
 
     # -- evaluation --------------------------------------------------------------------------------------------------
     def mean_losses(self) -> dict[str, float]:
-        """Return the mean loss of each task over the labels evaluated so far, independent of batches."""
+        """Return the mean loss of each task over the labels evaluated so far; that of CCC depends on the batches."""
         means = {}
         for task in self.tasks:
-            counts = [(labels[task.name] != MISSING).sum() for _, labels, _, _ in self.predictions]
+            counts = [labelled(labels[task.name]).sum() for _, labels, _, _ in self.predictions]
             counts = torch.stack(counts).tolist()
             losses = torch.stack([by_task[task.name] for _, _, _, by_task in self.predictions]).tolist()
             means[task.name] = sum(loss * count for loss, count in zip(losses, counts)) / max(sum(counts), 1)
         return means
 
     def evaluated(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
-        """Return truth ``(N,)`` and probabilities ``(N, K)`` of the utterances evaluated so far."""
+        """Return targets ``(N,)`` and predictions ``(N, K)`` of the utterances evaluated so far."""
         return (
             torch.cat([labels[task.name] for _, labels, _, _ in self.predictions]).cpu().numpy(),
-            torch.cat([probabilities[task.name] for _, _, probabilities, _ in self.predictions]).cpu().numpy(),
+            torch.cat([predicted[task.name] for _, _, predicted, _ in self.predictions]).cpu().numpy(),
         )
 
     def predict(self, loader: Iterable) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
-        """Compute probabilities and embedding of every utterance.
+        """Compute predictions and embedding of every utterance.
 
         Returns
         -------
-        probabilities : dict of str to (dict of str to numpy.ndarray)
-            ``{id: {task: (K,)}}``.
+        predicted : dict of str to (dict of str to numpy.ndarray)
+            ``{id: {task: (K,)}}``, probabilities or a number.
         embeddings : dict of str to numpy.ndarray
             ``{id: (E,)}``, the output of the backbone.
         """
@@ -369,5 +369,5 @@ class EmotionBrain(LoggedBrain):
         hook.remove()
         names = [name for ids, *_ in self.predictions for name in ids]
         columns = {task.name: self.evaluated(task)[1] for task in self.tasks}
-        probabilities = {name: {task: p[i] for task, p in columns.items()} for i, name in enumerate(names)}
-        return probabilities, dict(zip(names, torch.cat(embedded).cpu().numpy()))
+        predicted = {name: {task: p[i] for task, p in columns.items()} for i, name in enumerate(names)}
+        return predicted, dict(zip(names, torch.cat(embedded).cpu().numpy()))

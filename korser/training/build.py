@@ -10,7 +10,6 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from torch import nn
 
-from korser.data.batches import class_index
 from korser.nn.losses import balanced_weights
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
@@ -42,8 +41,9 @@ def build_model(hparams: HParams, tasks: list[Task], manifest: pd.DataFrame | No
         rows = manifest[manifest["split"] == "train"]
         weights = {}
         for task in tasks:
-            labels = torch.tensor([class_index(task, label) for label in rows[task.name]])
-            weights[task.name] = balanced_weights(labels, len(task.classes))
+            if task.classes:
+                labels = torch.tensor([task.strategy.target(label) for label in rows[task.name]])
+                weights[task.name] = balanced_weights(labels, len(task.classes))
     with refused("head", hparams["head"], "a class that is built with in_features, tasks and class_weights"):
         head = hparams["head"](in_features=hparams["backbone"].output_size, tasks=tasks, class_weights=weights)
     for key, part in ("backbone", hparams["backbone"]), ("head", head):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,6 +71,16 @@ class AtomicCheckpointer(Checkpointer):
             checkpoint = Checkpoint(final, checkpoint.meta, files)
         ddp_barrier()  # all processes must list the same checkpoints when old ones are deleted
         return checkpoint
+
+    def save_and_keep_only(
+        self, *args: Any, importance_keys: Sequence[Callable[[Checkpoint], Any]] = (), **options: Any
+    ) -> None:
+        """Save a checkpoint and delete others, see SpeechBrain's ``Checkpointer.save_and_keep_only``.
+
+        SpeechBrain appends to its list of keys. With its default, which all calls share, every save of a process would
+        search the checkpoints once more than the one before.
+        """
+        super().save_and_keep_only(*args, importance_keys=list(importance_keys), **options)
 
 
 class HasTrainedState(Protocol):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from korser.classical.head import FittedTask
 from korser.classical.selection import layer_names
 from korser.corpora.segments import sources
-from korser.data.batches import CachedReader, class_index
+from korser.data.batches import CachedReader
 from korser.frontend.tree import together
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.model import SpeechEmotionModel
@@ -60,7 +60,7 @@ def fit_head(
 
     start = time.perf_counter()
     rows = manifest["split"].isin(["train", "valid"]).to_numpy()
-    labels = {task.name: np.array([class_index(task, label) for label in manifest[task.name]]) for task in tasks}
+    labels = {task.name: np.array([task.strategy.target(label) for label in manifest[task.name]]) for task in tasks}
     groups = [codes[rows] for codes in _groups(manifest, hparams["split"].keywords.get("hold_out"))]
     by_layer = getattr(model.backbone, "by_channel", False)
     layers = layer_names(hparams["frontend"]) if by_layer else ["features"]
@@ -111,7 +111,7 @@ def _evaluate(
     device: str,
 ) -> Results:
     logits = model.head(torch.from_numpy(embeddings).to(device))
-    of_task = {name: scores.float().softmax(-1).cpu().numpy() for name, scores in logits.items()}
+    of_task = {task.name: task.strategy.predictions(logits[task.name]).cpu().numpy() for task in tasks}
     fitted_rows = manifest["split"].isin(["train", "valid"]).to_numpy()
     for name, p in of_task.items():
         held_out = fitted[name].probabilities

@@ -84,14 +84,14 @@ def load_prepared(hparams: HParams, run_dir: Path) -> tuple[pd.DataFrame, list[T
 
 
 def describe_data(manifest: pd.DataFrame, tasks: list[Task]) -> str:
-    """Return utterances and speakers of each split, and the tasks with their classes, in one line."""
+    """Return utterances and speakers of each split, and the tasks with what is predicted, in one line."""
     splits = []
     for split in SPLITS:
         rows = manifest[manifest["split"] == split]
         if len(rows):
             speakers = f" of {rows['speaker'].nunique()} speakers" if rows["speaker"].notna().any() else ""
             splits.append(f"{split} {len(rows)} utterances{speakers}")
-    return f"{', '.join(splits)}; {', '.join(f'{task.name} ({len(task.classes)} classes)' for task in tasks)}"
+    return f"{', '.join(splits)}; {', '.join(f'{task.name} ({task.strategy.description})' for task in tasks)}"
 
 
 def has_pretrained_encoders(frontend: Frontend) -> bool | None:
@@ -108,7 +108,7 @@ def _check_data(hparams: HParams, manifest: pd.DataFrame, tasks: list[Task]) -> 
     if hparams["evaluate_test"]:
         required.append("test")
     protocol = hparams["split"].keywords["protocol"]
-    check_splits(manifest, protocol, tasks=[task.name for task in tasks], required=required)
+    check_splits(manifest, protocol, tasks=[task.name for task in tasks if task.classes], required=required)
 
 
 def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: list[Task]) -> dict[str, Any]:
@@ -117,8 +117,9 @@ def _run_info(hparams: HParams, corpus: Corpus, manifest: pd.DataFrame, tasks: l
     protocol = split["protocol"]
     searches, unknown = find_searches(hparams)
     in_test = [read_search(folder).in_test(corpus, hparams["data_folder"], manifest) for folder in searches]
+    main = tasks[0].name if tasks[0].classes else None
     notes = [
-        *split_notes(manifest, tasks[0].name, hparams["cache_folder"], corpus.sorted_tasks),
+        *split_notes(manifest, main, hparams["cache_folder"], corpus.sorted_tasks),
         *pretrained_on_tested(hparams["frontend"], manifest),
         *unknown,
     ]
@@ -167,7 +168,7 @@ def _require_same_run(run_dir: Path, manifest: pd.DataFrame, info: dict[str, Any
     begun = RunDirectory(run_dir).info()
     require_same_data(manifest, run_dir, [task["name"] for task in info["tasks"]], ["digest"])
     if begun["tasks"] != info["tasks"]:
-        raise UserError(f"the classes have changed since {run_dir} was begun: delete it or change output_folder")
+        raise UserError(f"the tasks have changed since {run_dir} was begun: delete it or change output_folder")
     require_same_sources(begun, info, run_dir)
     then, now = begun["environment"], info["environment"]
     if any(then[key] != now[key] for key in ("versions", "korser_source")):

@@ -17,6 +17,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from speechbrain.dataio.batch import PaddedBatch, PaddedData
 from torch import nn
@@ -24,7 +25,6 @@ from torch import nn
 from korser.data.batches import BucketSampler, collate
 from korser.data.resident import Batch
 from korser.frontend.base import Frontend
-from korser.nn.losses import MISSING
 from korser.testing.inputs import make_batch, synthetic_utterance
 from korser.testing.returned import (
     SIGNATURES,
@@ -100,10 +100,10 @@ def rehearse(
 
 
 def synthetic_batch(brain: EmotionBrain, frontend: Frontend, lengths: Sequence[int]) -> Batch:
-    """Return noisy harmonics of some lengths in samples, with the first class of each task as label."""
+    """Return noisy harmonics of some lengths in samples, with made-up labels."""
     utterances = [synthetic_utterance(frontend, length, i) for i, length in enumerate(lengths)]
     x, n = (tensor.to(brain.device) for tensor in make_batch(utterances))
-    labels = {task.name: torch.zeros_like(n) for task in brain.tasks}
+    labels = {task.name: task.strategy.example_targets(len(n)).to(n.device) for task in brain.tasks}
     return Batch([f"synthetic {i}" for i in range(len(x))], PaddedData(x, n / x.shape[1]), n, labels)
 
 
@@ -117,13 +117,14 @@ def extreme_batches(dataset: Dataset, sampler: BucketSampler, tasks: Sequence[Ta
     prediction : list
         A single utterance, and the largest.
     """
+    rows = [dataset.data[i] for i in dataset.data_ids]
+    absent = sum(~task.strategy.present(np.array([row[task.name] for row in rows])) for task in tasks)  # (N,)
 
     def missing(batch: list[int]) -> int:
-        rows = [dataset.data[dataset.data_ids[i]] for i in batch]
-        return sum(row[task.name] == MISSING for row in rows for task in tasks)
+        return absent[batch].sum()
 
     def longest(batch: list[int]) -> int:
-        return max(dataset.data[dataset.data_ids[i]]["samples"] for i in batch)
+        return max(rows[i]["samples"] for i in batch)
 
     smallest = min(sampler, key=lambda batch: (len(batch), longest(batch)))
     largest = max(sampler, key=lambda batch: len(batch) * longest(batch))

@@ -62,38 +62,39 @@ def evaluate(brain: EmotionBrain, datasets: dict[str, Dataset], manifest: pd.Dat
     predictions, embeddings, metrics = {}, {}, {}
     for split in SPLITS[1:]:
         if split in datasets:
-            probabilities, embeddings[split] = brain.predict(evaluation_loader(brain, datasets[split]))
+            predicted, embeddings[split] = brain.predict(evaluation_loader(brain, datasets[split]))
             rows = manifest[manifest["split"] == split]
-            predictions[split] = predictions_table(rows, brain.tasks, probabilities)
+            predictions[split] = predictions_table(rows, brain.tasks, predicted)
             metrics[split] = evaluate_predictions(predictions[split], brain.tasks)
     metrics["best_epoch"] = best.meta["epoch"]
     return Results(predictions, embeddings, metrics)
 
 
 def predictions_table(
-    manifest: pd.DataFrame, tasks: list[Task], probabilities: dict[str, dict[str, np.ndarray]]
+    manifest: pd.DataFrame, tasks: list[Task], predicted: dict[str, dict[str, np.ndarray]]
 ) -> pd.DataFrame:
-    """Return one row per utterance with truth, prediction and probabilities of each task.
+    """Return one row per utterance with truth and prediction of each task, and probabilities of classes.
 
     Parameters
     ----------
     manifest : pandas.DataFrame
     tasks : list of Task
-    probabilities : dict
+    predicted : dict
         ``{id: {task: (K,)}}``, see :meth:`korser.training.brain.EmotionBrain.predict`.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``id, path, speaker, split``, ``T``, ``T_pred``, ``T_prob_<class>`` for each task, and all other
-        columns of the manifest (age, labels of tasks that are not trained).
+        Columns ``id, path, speaker, split``, ``T``, ``T_pred``, ``T_prob_<class>`` for each task, which for a number
+        are only the true and the predicted number, and all other columns of the manifest (age, labels of tasks that are
+        not trained).
     """
     table = manifest.drop(columns=["digest", "samples"]).reset_index(drop=True)
     for task in tasks:
-        p = [probabilities[name][task.name] for name in table["id"]]
-        table[f"{task.name}_pred"] = [task.classes[row.argmax()] for row in p]
-        for i, label in enumerate(task.classes):
-            table[f"{task.name}_prob_{label}"] = [float(row[i]) for row in p]
+        for column, values in task.strategy.columns(
+            np.stack([predicted[id_][task.name] for id_ in table["id"]])
+        ).items():
+            table[column] = values
     return table
 
 

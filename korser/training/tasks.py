@@ -7,11 +7,13 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from korser.corpora import Corpus
 from korser.corpora.columns import rename_hint
 from korser.data.splits import SPLITS
+from korser.metrics.evaluate import read_numbers
 from korser.nn.tasks import Task
 from korser.utils.errors import UserError
 
@@ -26,9 +28,9 @@ MAX_FRACTIONAL_CLASSES = 20  # enough for a scale with fractions, such as rating
 
 
 def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) -> list[Task]:
-    """Return the tasks that can be trained on a corpus, with their classes.
+    """Return the tasks that can be trained on a corpus, with their classes, or the scaling of a number.
 
-    A further task without training labels, or with a single class of them, is left out with a warning.
+    A further task without training labels, or with a single class or number in them, is left out with a warning.
 
     Parameters
     ----------
@@ -41,20 +43,13 @@ def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) ->
     Raises
     ------
     UserError
-        If the main task has no labels in the training or validation split or a single class in training, or a task
-        cannot be classified.
+        If the main task has no labels in the training or validation split, or does not vary there, or a task is not
+        what its kind says.
     """
     labelled = []
     for task in tasks:
-        if task.name in manifest and task.name not in corpus.classes:
-            declared = ", ".join([*corpus.classes, task.name])
-            declare = (
-                f", or declare it by --corpus_options='{{tasks: [{declared}]}}'" if corpus.selectable_tasks else ""
-            )
-            raise UserError(
-                f"'{task.name}' is a column of corpus '{corpus.name}' but not one of its tasks: remove it from "
-                f"'tasks'{declare}"
-            )
+        if task.kind != "number":
+            _require_declared(task, corpus, manifest)
         unlabelled = [split for split in SPLITS[:2] if not _has_labels(manifest, split, task.name)]
         if unlabelled and not labelled:
             raise UserError(
@@ -65,25 +60,64 @@ def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) ->
         if "train" in unlabelled:
             logger.warning("corpus '%s' has no labels for task '%s': it is left out", corpus.name, task.name)
             continue
-        trained = manifest.loc[manifest["split"] == "train", task.name].dropna()
-        if trained.nunique() == 1:
-            text = f"all {len(trained)} labelled training utterances have the {task.name} '{trained.iloc[0]}'"
+        constant = _constant(task, manifest, is_main=not labelled)
+        if constant:
             if not labelled:
                 raise UserError(
-                    f"corpus '{corpus.name}': {text}, but a task needs two classes: add some of another, or put "
-                    "another task first in 'tasks'"
+                    f"corpus '{corpus.name}': {constant}, but a task needs two classes or numbers: add "
+                    "some of another, or put another task first in 'tasks'"
                 )
-            logger.warning("corpus '%s': %s: the task is left out", corpus.name, text)
+            logger.warning("corpus '%s': %s: the task is left out", corpus.name, constant)
             continue
-        _require_classes(task, corpus)
-        labelled.append(dataclasses.replace(task, classes=tuple(corpus.classes[task.name])))
+        if task.kind == "number":
+            labelled.append(_with_scaling(task, corpus, manifest))
+        else:
+            _require_classes(task, corpus)
+            labelled.append(dataclasses.replace(task, classes=tuple(corpus.classes[task.name])))
     return labelled
 
 
 def recorded_tasks(hparams: HParams, info: dict[str, Any]) -> list[Task]:
-    """Return the tasks that a run trains, with their classes, as ``run.json`` records them."""
-    classes = {task["name"]: tuple(task["classes"]) for task in info["tasks"]}
-    return [dataclasses.replace(task, classes=classes[task.name]) for task in hparams["tasks"] if task.name in classes]
+    """Return the tasks that a run trains, with the classes or the scaling that ``run.json`` records."""
+    recorded = {record["name"]: Task.from_record(record) for record in info["tasks"]}
+    tasks = [(task, recorded[task.name]) for task in hparams["tasks"] if task.name in recorded]
+    return [dataclasses.replace(task, classes=found.classes, scaling=found.scaling) for task, found in tasks]
+
+
+def _require_declared(task: Task, corpus: Corpus, manifest: pd.DataFrame) -> None:
+    """Refuse a task of classes that the corpus does not list."""
+    if task.name in manifest and task.name not in corpus.classes:
+        declared = ", ".join([*corpus.classes, task.name])
+        declare = f", declare it by --corpus_options='{{tasks: [{declared}]}}'" if corpus.selectable_tasks else ""
+        raise UserError(
+            f"'{task.name}' is a column of corpus '{corpus.name}' but not one of its tasks: remove it from "
+            f"'tasks'{declare}, or give the task kind: number if it holds numbers"
+        )
+
+
+def _constant(task: Task, manifest: pd.DataFrame, *, is_main: bool) -> str:
+    """Return a sentence if all training labels are equal, or all numbers by which the best epoch is chosen."""
+    is_number = task.kind == "number"
+    for split, text in [("train", "training"), *([("valid", "validation")] if is_number and is_main else [])]:
+        labels = manifest.loc[manifest["split"] == split, task.name].dropna()
+        distinct = pd.Series(read_numbers(manifest.loc[labels.index], task.name)) if is_number else labels
+        if distinct.nunique() == 1:
+            return f"all {len(labels)} labelled {text} utterances have the {task.name} '{labels.iloc[0]}'"
+    return ""
+
+
+def _with_scaling(task: Task, corpus: Corpus, manifest: pd.DataFrame) -> Task:
+    """Return a task of numbers with mean and standard deviation of the training labels."""
+    numbers = read_numbers(manifest, task.name)
+    low, high = corpus.ratings.get(task.name, (-math.inf, math.inf))
+    outside = manifest[(numbers < low) | (numbers > high)]
+    if len(outside):
+        raise UserError(
+            f"corpus '{corpus.name}': {task.name} '{outside[task.name].iloc[0]}' of {outside['id'].iloc[0]} (and of "
+            f"{len(outside) - 1} others) is not on its scale, {low:g} to {high:g}: correct it, or leave the cell empty"
+        )
+    trained = numbers[(manifest["split"] == "train").to_numpy() & ~np.isnan(numbers)]
+    return dataclasses.replace(task, scaling=(float(trained.mean()), float(trained.std())))
 
 
 def _has_labels(manifest: pd.DataFrame, split: str, task: str) -> bool:
@@ -100,10 +134,10 @@ def _require_classes(task: Task, corpus: Corpus) -> None:
     numeric = _are_numbers(classes)
     if len(classes) > MAX_FRACTIONAL_CLASSES and numeric and any(float(c) % 1 for c in classes):
         raise UserError(
-            f"{task.name} has {len(classes)} different numbers, but korser classifies: assign them to classes in the "
-            "corpus or by label_map"
+            f"{task.name} has {len(classes)} different numbers: give the task kind: number, or assign them to classes "
+            "in the corpus or by label_map"
         )
-    if task.ordinal and task.name in corpus.sorted_tasks and len(classes) > 2 and not numeric:
+    if task.kind == "ordinal" and task.name in corpus.sorted_tasks and len(classes) > 2 and not numeric:
         raise UserError(
             f"the order of {task.name} ({', '.join(classes)}) is unknown: state it, lowest first, by "
             f"--corpus_options='{{classes: {{{task.name}: [...]}}}}'"

@@ -25,7 +25,7 @@ class LinearHeads(nn.Module):
     tasks : list of korser.Task
         Tasks whose classes are set.
     class_weights : dict of str to torch.Tensor, optional
-        ``(K,)`` per task, for the loss.
+        ``(K,)`` per task of classes, for the loss.
     label_smoothing : float
         As in :class:`torch.nn.CrossEntropyLoss`.
 
@@ -48,7 +48,7 @@ class LinearHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.tasks = list(tasks)
-        self.layers = nn.ModuleDict({task.name: nn.Linear(in_features, len(task.classes)) for task in self.tasks})
+        self.layers = nn.ModuleDict({task.name: nn.Linear(in_features, task.n_outputs) for task in self.tasks})
         self.label_smoothing = label_smoothing
         for name, weight in (class_weights or {}).items():  # not saved, since only training needs them
             self.register_buffer(f"class_weight_{name}", weight, persistent=False)
@@ -58,7 +58,7 @@ class LinearHeads(nn.Module):
         return ()
 
     def forward(self, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the logits of every task: ``(B, E) -> {task: (B, K)}``."""
+        """Return the outputs of every task: ``(B, E) -> {task: (B, K)}``, logits, or a standardised number."""
         return {name: layer(embedding) for name, layer in self.layers.items()}
 
     def loss(

@@ -6,6 +6,7 @@ import pytest
 from made_runs import predict, utterances, write_run
 
 from korser.comparison.compare import compare
+from korser.comparison.verdict import Verdict
 from korser.metrics import significance
 from korser.metrics.scores import scores
 from korser.runs.load import load_runs
@@ -143,3 +144,27 @@ def test_another_part_of_the_run(tmp_path):
     runs = load_runs(tmp_path)
     assert compare(runs, part="robustness/snr_0").table["emotion_accuracy"][0] == 0
     assert pool_runs("leaf_stl", runs, split="robustness/snr_0").counts("emotion").sum() == 54
+
+
+def test_models_of_numbers_are_compared_by_ccc(tmp_path):
+    rng = np.random.default_rng(0)
+    table = utterances(n_speakers=8)
+    rating = rng.uniform(1, 5, len(table)).round(1).astype(str)
+    table = table.assign(valence=np.where(np.arange(len(table)) % 9 == 0, "", rating)).replace({"valence": {"": None}})
+    for model, right in (("leaf_stl", 0.2), ("wav2vec_leaf_stl", 0.7)):
+        for seed in (1, 2, 3):
+            for fold in (0, 1, 2):
+                write_run(tmp_path, model, seed=seed, fold=fold, right=right, table=table, tasks=("valence", "gender"))
+    found = compare(load_runs(tmp_path))
+    assert (found.main, found.metric) == ("valence", "ccc") and found.calibration.empty
+    assert list(found.columns) == ["valence_ccc", "valence_pearson", "valence_mae", "gender_accuracy"]
+    better = {"leaf_stl": "", "wav2vec_leaf_stl": "best"}
+    assert found.marks["valence_ccc"] == found.marks["valence_mae"] == better  # the lower error is the better one
+    pair = found.planned.iloc[0]
+    assert pair["verdict"] is Verdict.YES and pair["exact"] and pair["low"] > 0
+    assert (found.subgroups["attribute"] == "speaker").sum() == 16 and found.subgroups["mae"].notna().all()
+    assert "CCC is the concordance correlation coefficient" in found.to_text() and "valence_ece" not in found.table
+    found.write(tmp_path / "out")
+    for metric in ("uar", "mae"):
+        with pytest.raises(UserError, match=f"metric={metric}: expected one of ccc, pearson"):
+            compare(load_runs(tmp_path), metric=metric)

@@ -47,7 +47,7 @@ class TestPlan:
             ({"overrides.corpus": "ravdes"}, "unknown corpus 'ravdes'"),
             ({"overrides.data_folder": "nowhere"}, "nowhere"),
             ({"search": "nowhere"}, "search=nowhere: folder not found"),
-            ({"metric": "qwk"}, "main task of mel_stl, emotion, is not ordinal"),
+            ({"metric": "qwk"}, "main task of mel_stl, emotion, is of kind classes"),
         ],
     )
     def test_mistakes_are_found_before_anything_runs(self, comparison_overrides, more, said):

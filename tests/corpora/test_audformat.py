@@ -109,6 +109,7 @@ def test_neither_pickles_nor_code_are_read(tmp_path):
     for header, said in (
         ("!!python/object/apply:os.getcwd []", "cannot read .*db.yaml: could not determine a constructor"),
         ("name: x", "db.yaml lists no tables"),
+        ("tables: {emotion: 5}", "db.yaml is not as audformat writes it .AttributeError"),
     ):
         with pytest.raises(UserError, match=said):
             load_corpus("audformat", make(tmp_path, header))

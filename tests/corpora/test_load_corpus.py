@@ -99,7 +99,7 @@ def test_a_label_outside_the_scheme_names_the_file_and_the_fix(own):
 
 @pytest.mark.parametrize("name", ["ravdes", "no.such.module", "", ".", "json", "korser.corpora.table"])
 def test_unknown_corpus(name):
-    with pytest.raises(UserError, match="ravdess"):
+    with pytest.raises(UserError, match="did you mean 'ravdess'" if name == "ravdes" else "korser corpora"):
         load_corpus(name, None)
 
 

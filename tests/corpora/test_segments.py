@@ -57,16 +57,18 @@ def test_all_wrong_segments_are_reported_together_with_their_rows(tmp_path):
         "b.flac,2.5,,",
     ]
     rows += ["b.flac,,,0.5", "b.flac,,,1", "none.wav,0,1,", "call.wav,0,16000,", "call.wav,0,inf,", "call.wav,0,1,-1"]
+    rows += ["call.wav,0,1,1e300"]
     assert faults(tmp_path, "\n".join(["path,start,end,channel", *rows])) == [
         f" row 10: file not found: none.wav in {tmp_path}",
         " row 2: start 'x': expected seconds, such as 12.5",
         " row 12: end 'inf': expected seconds, such as 12.5",
-        " row 8: channel '0.5': expected a number from 0",
-        " rows 3, 5: from 1 s to 0.5 s: expected an end behind the start (2 of 12 utterances)",
+        " rows 8, 14: channel '0.5': expected a number from 0; rename the column if it means something else (2 of 13 "
+        "utterances)",
+        " rows 3, 5: from 1 s to 0.5 s: expected an end behind the start (2 of 13 utterances)",
         " row 4: from -1 s to 2 s: expected a start of 0 or more",
         " rows 6, 7, 11: from 1 s to 2.02 s, but the recording has 2.000 s: state seconds of the recording, or remove "
-        "start and end if the file is the part (3 of 12 utterances)",
-        " rows 9, 13: channel 1: expected less than 1, the number of channels (2 of 12 utterances)",
+        "start and end if the file is the part (3 of 13 utterances)",
+        " rows 9, 13: channel 1: expected 0 to 0 (2 of 13 utterances)",
     ]
 
 

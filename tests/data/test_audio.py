@@ -344,7 +344,7 @@ def test_wrong_segments_are_errors_of_their_own(tmp_path):
         Segment(path, 0.2, 1.02): "from 0.2 s to 1.02 s, but the recording has 1.000 s",
         Segment(path, 1.0): "from 1 s, but the recording has 1.000 s",
         Segment(path, 0.2, 0.1): "expected an end behind the start",
-        Segment(path, 0, 0.1, 2): "a.wav#t=0,0.1&channel=2: channel 2: expected less than 2",
+        Segment(path, 0, 0.1, 2): "a.wav#t=0,0.1&channel=2: channel 2: expected 0 to 1",
         Segment(path, 0.2, 0.20001): "no audio .0 samples.: remove the segment",
         Segment(path, 0.4, 0.6): "samples reach 3",
     }

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from made_corpus import corpus
 
-from korser.corpora import load_corpus
+from korser.corpora import corpus_names, load_corpus
+from korser.data.fold_presets import describe_protocol, fold_presets
 from korser.data.split_checks import check_splits
 from korser.data.splits import assign_splits, speaker_independent, warn_once
 from korser.utils.errors import UserError
@@ -248,7 +249,14 @@ def test_three_speakers_are_enough():
         ({"protocol": "speaker_kfold", "n_folds": 19}, "split.n_folds=19: .*18"),
         ({"protocol": "speaker_kfold", "fold": 5}, "split.fold=5: expected an integer from 0 to 4"),
         ({"protocol": "speaker_kfold", "folds": "consecutif"}, "split.folds=consecutif: expected balanced"),
-        ({"protocol": "speaker_kfold", "folds": 5}, "split.folds=5: expected balanced, consecutive or a list"),
+        ({"protocol": "speaker_kfold", "folds": 5}, "split.folds=5: expected balanced, .*emobox_ravdess.* or a list"),
+        ({"protocol": "speaker_kfold", "folds": "emobox_ravdes"}, "did you mean 'emobox_ravdess'"),
+        (
+            {"protocol": "speaker_kfold", "folds": "emobox_ravdess"},
+            r"not all speakers of these folds of ravdess .no 20, 21, 19 and 3 more.*without them: "
+            r"--split.folds='\[\[1, 11\], \[4, 10, 12, 14\], \[8, 9\],",
+        ),
+        ({"protocol": "speaker_kfold", "folds": "emobox_iemocap"}, "of iemocap .no Ses01F, .* published ones$"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2]]}, "at least 3"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2], [3]]}, "does not list 04"),
         ({"protocol": "speaker_kfold", "folds": [[1], [2], [1, 3]]}, "01 more than once"),
@@ -277,6 +285,28 @@ def test_mistakes_name_the_setting(settings, message):
     with pytest.raises(UserError, match=message) as error:
         assign_splits(corpus(), **settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", fold_presets())
+def test_published_folds(name):
+    preset = fold_presets()[name]
+    listed = [str(speaker) for group in preset["folds"] for speaker in group]
+    assert len(set(listed)) == len(listed) and preset["source"] and preset["corpus"] in corpus_names()
+    data = pd.DataFrame({"id": listed, "speaker": [s.zfill(2) for s in listed], "emotion": "joy"})
+    for fold, group in enumerate(preset["folds"]):
+        split = assign_splits(data, protocol="speaker_kfold", folds=name, fold=fold)
+        assert speakers(split, "test") == {str(speaker).zfill(2) for speaker in group}
+    more = pd.concat([data, pd.DataFrame({"id": ["x"], "speaker": ["stranger"], "emotion": "joy"})])
+    with pytest.raises(UserError, match="does not list stranger"):
+        assign_splits(more, protocol="speaker_kfold", folds=name)
+    with pytest.raises(UserError, match=f"split.n_folds=99: split.folds lists {len(preset['folds'])} groups"):
+        assign_splits(data, protocol="speaker_kfold", folds=name, n_folds=99)
+
+
+def test_published_folds_are_named_with_the_protocol():
+    assert describe_protocol("speaker_kfold", {"folds": "emobox_ravdess"}) == "speaker_kfold (emobox_ravdess)"
+    for split in (None, {}, {"folds": "balanced"}, {"folds": [["1"]]}):
+        assert describe_protocol("speaker_kfold", split) == "speaker_kfold"
 
 
 def with_split(data, by):

@@ -8,15 +8,15 @@ from made_counts import draw_counts, interval_of, two_models
 from scipy import stats
 from scipy.special import expit
 
-from korser.metrics.estimates import METRICS, difference, estimate, interval, per_speaker
-from korser.metrics.scores import calibration_error, chance_calibration_error, confidence_bins, scores
+from korser.metrics.estimates import difference, estimate, interval, per_speaker
+from korser.metrics.scores import METRICS, calibration_error, chance_calibration_error, confidence_bins, scores
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "uar", "macro_f1", "qwk"])
 def test_metrics_of_many_matrices_are_those_of_each(metric):
     counts, _ = draw_counts(np.random.default_rng(0), n_seeds=4, n_classes=4)
     counts[:, :, 1] = 0  # a class without a true utterance
-    expected = [[scores(c, ordinal=True)[metric] for c in seed] for seed in counts]
+    expected = [[scores(c, [metric])[metric] for c in seed] for seed in counts]
     assert np.allclose(METRICS[metric](counts), expected)
 
 

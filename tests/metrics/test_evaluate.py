@@ -15,7 +15,7 @@ from korser.metrics.evaluate import evaluate_predictions, summary_table
 from korser.utils.notes import Note
 
 EMOTION = Task("emotion", classes=("joy", "sadness", "neutral", "anger"))
-INTENSITY = Task("intensity", ordinal=True, classes=("0", "1", "2", "3"))
+INTENSITY = Task("intensity", kind="ordinal", classes=("0", "1", "2", "3"))
 
 
 def predictions(n_speakers=6, per_speaker=40, tasks=(EMOTION, INTENSITY), seed=0):
@@ -56,7 +56,7 @@ def test_values_are_those_of_scikit_learn():
     truth, predicted = labelled["intensity"].astype(int), labelled["intensity_pred"].astype(int)
     assert got["intensity"]["n"] == len(labelled) == 160
     assert np.isclose(got["intensity"]["qwk"]["value"], sk.cohen_kappa_score(truth, predicted, weights="quadratic"))
-    assert np.isclose(got["intensity"]["mae"]["value"], (truth - predicted).abs().mean())
+    assert np.isclose(got["intensity"]["mae_levels"]["value"], (truth - predicted).abs().mean())
     assert "qwk" not in got["emotion"]
 
 
@@ -87,7 +87,7 @@ def test_intervals_leave_out_a_speaker_at_a_time():
 def test_ordinal_intervals_stay_in_range():
     got = evaluate_predictions(predictions(3, 12), [INTENSITY])["intensity"]
     assert -1 <= got["qwk"]["low"] < got["qwk"]["high"] <= 1
-    assert 0 <= got["mae"]["low"] < got["mae"]["high"] <= 3
+    assert 0 <= got["mae_levels"]["low"] < got["mae_levels"]["high"] <= 3
 
 
 def test_is_json():
@@ -230,3 +230,46 @@ def test_the_table_has_the_notes_on_intervals():
     metrics["intensity"]["cautions"].append({"code": "near_bound", "text": "most speakers are nearly perfect"})
     lines = summary_table(metrics, title="m", corpus="c", protocol="p").splitlines()
     assert lines[-2].startswith("One seed: ") and lines[-1] == "Most speakers are nearly perfect (intensity)."
+
+
+def rated(n_speakers=5, per_speaker=20):
+    rng = np.random.default_rng(0)
+    table = predictions(n_speakers, per_speaker, tasks=())
+    truth = rng.uniform(1, 5, len(table)).round(1)
+    table["valence"] = [None if i % 7 == 0 else str(value) for i, value in enumerate(truth)]  # text, as read from CSV
+    return table.assign(valence_pred=0.6 * truth + 1 + 0.5 * rng.normal(size=len(table)))
+
+
+def test_numbers_have_metrics_with_intervals():
+    valence, table = Task("valence", kind="number"), rated()
+    got = evaluate_predictions(table, [valence])
+    result = json.loads(json.dumps(got))["valence"]
+    labelled = table.dropna(subset="valence")
+    error = (labelled["valence"].astype(float) - labelled["valence_pred"]).abs()
+    assert result["n"] == len(labelled) and result["n_speakers"] == 5
+    assert np.isclose(result["mae"]["value"], error.mean())
+    assert (
+        0 < result["ccc"]["low"] < result["ccc"]["value"] < result["pearson"]["value"] < result["pearson"]["high"] < 1
+    )
+    assert [note["code"] for note in result["cautions"]] == ["one_seed"]
+    text = summary_table(got, title="t", corpus="c", protocol="p")
+    assert "CCC" in text and "Pearson's r" in text and "MAE " in text and "recall" not in text
+    unknown = evaluate_predictions(table.assign(speaker=None), [valence])["valence"]
+    assert unknown["ccc"]["low"] is None and "unknown" in unknown["ccc"]["note"]
+    assert evaluate_predictions(table.drop(columns="valence"), [valence]) == {"valence": {"n": 0, "n_speakers": 0}}
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (
+            lambda t: t.assign(valence_pred=np.where(t["id"] == "u3", np.nan, 1.0)),
+            "an empty valence_pred: predict again",
+        ),
+        (lambda t: t.drop(columns="valence_pred"), "no column valence_pred: predict again"),
+        (lambda t: t.assign(valence="3,5"), "100 of 100 values of valence are no finite numbers, such as '3,5' of u0"),
+    ],
+)
+def test_damaged_numbers_are_refused(change, said):
+    with pytest.raises(UserError, match=said):
+        evaluate_predictions(change(rated()), [Task("valence", kind="number")])

@@ -18,7 +18,7 @@ def by_enumeration(a, b, metric):
     def statistic(swap):
         one = np.where(np.array(swap)[:, None, None], b, a).sum(1)
         other = np.where(np.array(swap)[:, None, None], a, b).sum(1)
-        return np.mean([scores(x, ordinal=True)[metric] - scores(y, ordinal=True)[metric] for x, y in zip(one, other)])
+        return np.mean([scores(x, [metric])[metric] - scores(y, [metric])[metric] for x, y in zip(one, other)])
 
     values = np.abs([statistic(swap) for swap in product([False, True], repeat=a.shape[1])])
     return (values >= values[0] - 1e-12).mean()

@@ -18,6 +18,7 @@ from made_runs import predict, utterances, write_run
 from korser import UserError
 from korser.comparison.compare import compare
 from korser.data.audio import audio_digest, read_audio
+from korser.nn.tasks import Task
 from korser.reporting import confidently_wrong, write_report
 from korser.runs.load import load_runs
 from korser.utils.files import read_csv, write_csv
@@ -88,7 +89,15 @@ def write_search(folder):
     second = {"settings": {"lr": 0.001}, "valid_uar": 0.5, "run_dir": "runs/b", "difference": 0.1, "low": -0.1}
     second |= {"high": 0.3, "n_speakers": 3, "verdict": "inconclusive", "note": ""}
     about = {"model": "mel_stl", "corpus": "감정", "synthetic": True, "objective": "validation UAR of emotion"}
-    about |= {"best": best, "valid_uar": 0.6, "low": 0.5, "high": 0.7, "run_dir": "runs/1", "runner_up": second}
+    about |= {
+        "metric": "uar",
+        "best": best,
+        "valid_uar": 0.6,
+        "low": 0.5,
+        "high": 0.7,
+        "run_dir": "runs/1",
+        "runner_up": second,
+    }
     about |= {
         "n_complete": 2,
         "n_trials": 2,
@@ -287,7 +296,7 @@ def test_confidently_wrong_is_by_the_mean_over_seeds():
 
     one = table((0.1, 0.9), (0.3, 0.7), (0.6, 0.4), (0.0, 1.0))
     two = table((0.8, 0.2), (0.3, 0.7), (0.8, 0.2), (0.0, 1.0))  # 'd' has no label
-    tasks = {"emotion": {"classes": ["x", "y"]}}
+    tasks = {"emotion": Task("emotion", classes=("x", "y"))}
     model = SimpleNamespace(seeds=[1, 2], tables={1: one, 2: two}, table=one, tasks=tasks)
     wrong = confidently_wrong(model, "emotion")
     assert wrong["id"].tolist() == ["b", "c", "a"]  # tied ones in the order of their ids

@@ -8,6 +8,7 @@ import pytest
 from made_runs import utterances, write_run
 
 from korser.comparison.compare import compare
+from korser.runs.directory import headline
 from korser.runs.groups import label_runs, made_by_other_code, studies
 from korser.runs.load import load_runs
 from korser.runs.pool import pool_runs, require_same_utterances
@@ -22,7 +23,7 @@ def test_reads_every_complete_run_below(tmp_path, caplog):
         runs = load_runs([tmp_path, tmp_path / "a"])
     assert [run.model for run in runs] == ["mel_stl", "mel_mtl"]  # the first was named twice, and is there once
     assert runs[0].cost["parameters"] == 94_371_712 and runs[1].cost == {}
-    assert list(runs[1].tasks) == ["emotion", "gender", "intensity"] and runs[1].tasks["intensity"]["ordinal"]
+    assert list(runs[1].tasks) == ["emotion", "gender", "intensity"] and runs[1].tasks["intensity"].kind == "ordinal"
     assert "incomplete runs are left out" in caplog.text and "leaf_stl" in caplog.text
     table = runs[0].predictions()
     assert set(table["intensity"].dropna()) == {"1", "2"}  # text, though the model was not trained on it
@@ -37,6 +38,15 @@ def test_links_to_folders_are_followed_once(tmp_path):
     runs = load_runs(tmp_path / "runs")
     assert sorted(run.model for run in runs) == ["leaf_stl", "mel_stl"]
     assert [run.path.parent for run in runs if run.model == "mel_stl"] == [tmp_path / "runs"]
+
+
+def test_published_folds_are_part_of_the_protocol(tmp_path):
+    for fold in (0, 1, 2):
+        write_run(tmp_path, "mel_stl", fold=fold, split={"folds": "emobox_ravdess"})
+    runs = load_runs(tmp_path)
+    (name,) = studies(runs)
+    assert name == "made, speaker_kfold (emobox_ravdess)" and runs[0].fold in (0, 1, 2)
+    assert headline(runs[0].info)["protocol"] == compare(runs).protocol == "speaker_kfold (emobox_ravdess)"
 
 
 def test_folds_of_a_manifest_are_told_apart(tmp_path):
@@ -73,7 +83,7 @@ def test_bad_folders_are_named(tmp_path, spoil, message):
         ("run.json", {"corpus": ["made"]}, r'corpus=["made"]: expected a valid string'),
         ("run.json", {"code": [1]}, "code=[1]: expected a valid dictionary"),
         ("run.json", {"tasks": {"emotion": 1}}, 'tasks={"emotion": 1}: expected a valid list'),
-        ("run.json", {"tasks": [{"name": "emotion"}]}, "no 'tasks.0.ordinal'"),
+        ("run.json", {"tasks": [{"name": "emotion"}]}, "no 'tasks.0.kind'"),
         ("run.json", {"frozen": [{"stage": "a", "weights": 1}]}, "no 'frozen.0.source'"),
         ("run.json", {"warnings": ["RANDOM SPLIT"]}, 'warnings.0="RANDOM SPLIT": expected'),
         ("run.json", {"environment": {"versions": {"torch": 2.1}}}, "environment.versions.torch=2.1: expected"),

@@ -82,6 +82,12 @@ def test_the_difference_is_paired_over_speakers(options):
 def test_verdict_lines(low, high, verdict, expected):
     second = {"settings": {"lr": 2}, "valid_uar": 0.5, "difference": 0.1, "low": low, "high": high, "n_speakers": 4}
     second |= {"verdict": verdict, "note": "one speaker"}
-    results = {"best": {"lr": 1}, "valid_uar": 0.6, "objective": "validation UAR of emotion", "n_complete": 9}
+    results = {
+        "best": {"lr": 1},
+        "valid_uar": 0.6,
+        "objective": "validation UAR of emotion",
+        "metric": "uar",
+        "n_complete": 9,
+    }
     text = "\n".join(verdict_lines({**results, "runner_up": second}))
     assert expected in text and "best of 9" in text and "+0.100" in text

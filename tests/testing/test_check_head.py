@@ -50,9 +50,9 @@ class Ordinal(LinearHeads):
     def __init__(self, *, in_features, tasks, **kwargs):
         super().__init__(in_features=in_features, tasks=tasks, **kwargs)
         for task in self.tasks:
-            if task.ordinal:
+            if task.kind == "ordinal":
                 self.layers[task.name] = nn.Linear(in_features, 1, bias=False)
-        ordinal = [t for t in tasks if t.ordinal]
+        ordinal = [t for t in tasks if t.kind == "ordinal"]
         self.cuts = nn.ParameterDict({t.name: nn.Parameter(torch.linspace(1, -1, len(t.classes) - 1)) for t in ordinal})
 
     def forward(self, embedding):
@@ -78,6 +78,14 @@ def failed(factory):
 @pytest.mark.parametrize("head", [LinearHeads, Focal, Uncertainty, Ordinal])
 def test_good_heads_pass(head):
     assert failed(head) == {}
+
+
+@pytest.mark.parametrize("loss", ["ccc", "mse"])
+def test_heads_of_numbers_pass(loss):
+    number = Task("valence", kind="number", loss=loss)
+    for tasks in ([number], [Task("emotion"), number]):
+        for check in korser.check_head(LinearHeads, tasks=tasks):
+            check()
 
 
 class PlainLoss(LinearHeads):

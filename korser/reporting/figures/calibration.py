@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from korser.reporting.figures.group import ComparisonGroup, Drawing
-from korser.reporting.figures.style import SMALL_SIZE, Style, grid, label_outer, wrap
+from korser.reporting.figures.style import SMALL_SIZE, NothingToDraw, Style, grid, label_outer, wrap
 
 
 def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
     """Draw one panel per model: accuracy per confidence bin, the diagonal, and the calibration error (ECE)."""
     table, column = group.comparison.calibration, f"{group.main}_ece"
+    if table.empty:
+        raise NothingToDraw(f"{group.main} is no task of classes")
     results = group.comparison.table.set_index("model")
     figure, axes = grid(style, len(group.models), wanted=1.03, height=1.3, sharex=True, sharey=True)
     for ax, label in zip(axes, group.models):

@@ -16,7 +16,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
     """Draw one figure per task and model: percentages of the true class, with the counts below."""
     for label, model in group.models.items():
         for task, about in model.tasks.items():
-            counts = model.counts(task).sum((0, 1))
+            counts = model.counts(task).sum((0, 1)) if about.classes else np.zeros(1)
             if not counts.any():
                 continue
             tested = plural(int(counts.sum()) // len(model.seeds), "labelled test utterance")
@@ -24,7 +24,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
                 f"Confusion matrix of {label}, task {task}: percentage of each true class, with the number of "
                 f"predictions below, pooled over {group.runs_of(label)} ({tested})."
             )
-            figure = _draw(counts, about["classes"], label, task, style)
+            figure = _draw(counts, about.classes, label, task, style)
             yield Drawing(f"confusion-{task}-{label}", f"{label}: {task}", caption, figure, (label,))
 
 

@@ -24,6 +24,7 @@ from korser.reporting.figures import (
     probe,
     results,
     robustness,
+    scatter,
     search,
     subgroups,
 )
@@ -43,7 +44,7 @@ __all__ = ["FIGURES", "Figure", "draw_all", "save_drawing"]
 logger = logging.getLogger(__name__)
 
 # every figure of a comparison group; add your module here
-FIGURES = (losses, results, ablation, confusion, parameters, layers)
+FIGURES = (losses, results, ablation, confusion, scatter, parameters, layers)
 FIGURES += (embeddings, cost, subgroups, calibration, robustness)
 INDEX_FILE = "figures.json"
 
@@ -88,8 +89,8 @@ def draw_all(
         names of their figures begin with the number of the group.
     style : Style, optional
     metric : str, optional
-        By which models are compared: ``uar``, ``accuracy``, ``macro_f1``. Default: that of the comparison
-        (``comparison.json``) below the folders, else ``uar``.
+        By which models are compared: ``uar``, ``accuracy``, ``macro_f1``, ``ccc``. Default: that of the comparison
+        (``comparison.json``) below the folders, else the main metric of the main task.
     runs : list of korser.runs.load.Run, optional
         Used instead of the runs below the folders.
 
@@ -174,7 +175,7 @@ def user_texts(group: ComparisonGroup) -> Iterator[str]:
     for label, model in group.models.items():
         yield label
         for task, about in model.tasks.items():
-            yield from (task, *about["classes"])
+            yield from (task, *about.classes)
     yield from group.comparison.subgroups["group"]
 
 

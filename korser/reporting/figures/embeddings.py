@@ -59,8 +59,11 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
         if len(table) < 3:
             continue
         points, method = project(embeddings)
-        attributes = [a for a in dict.fromkeys((group.main, *LABELS)) if a in table and table[a].notna().any()]
-        classes = {task: about["classes"] for task, about in run.tasks.items()}
+        classes = {task: about.classes for task, about in run.tasks.items()}
+        shown = [a for a in dict.fromkeys((group.main, *LABELS)) if classes.get(a) != ()]  # not numbers
+        attributes = [a for a in shown if a in table and table[a].notna().any()]
+        if not attributes:
+            continue
         figure = _draw(points, table, attributes, classes, label, style)
         fold = "" if run.fold is None else f", fold {run.fold}"
         caption = f"Embeddings of {len(table)} test utterances by {method}, {label}, seed {run.seed}{fold}."

@@ -187,17 +187,18 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
     ]
 
 
-def _recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str:
-    """Return the metric by which a group was compared; ``uar`` if it was not, or (with a warning) by several."""
+def _recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str | None:
+    """Return the metric by which a group was compared; None if by its main task's, or (with a warning) several."""
     names = {run.path.name for run in runs}
-    group = (runs[0].info["corpus"], runs[0].info["protocol"])
+    group = (runs[0].info["corpus"], runs[0].protocol)
     own = [each for each in made if names & {entry["run"] for entry in each["runs"]}]
     if not own:  # the compared runs may be in another folder
         own = [each for each in made if (each.get("corpus"), each.get("protocol")) == group]
-    metrics = sorted({each["settings"].get("metric", "uar") for each in own}) or ["uar"]
+    metrics = sorted({metric for each in own if (metric := each["settings"].get("metric"))})
     if len(metrics) > 1:
         logger.warning(
-            "%s: comparisons use different metrics (%s): using uar; choose one by --metric", name, ", ".join(metrics)
+            "%s: comparisons use different metrics (%s): using that of the main task; choose one by --metric",
+            name,
+            ", ".join(metrics),
         )
-        return "uar"
-    return metrics[0]
+    return metrics[0] if len(metrics) == 1 else None

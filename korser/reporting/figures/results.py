@@ -10,21 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from korser.comparison import tables
-from korser.metrics.scores import METRICS, TITLES
+from korser.metrics.scores import ALL_METRICS, TITLES
 from korser.reporting.figures.group import ComparisonGroup, Drawing
 from korser.reporting.figures.style import TEXT_SIZE, Style, error_bar, grid, new_figure, wrap
 
 
 def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
-    """Draw one figure per task; that of the main task has panels for accuracy and UAR."""
+    """Draw one figure per task; that of the main task has panels for accuracy and UAR, or CCC and MAE of a number."""
     by_task = {}
+    headline = next(iter(group.models.values())).tasks[group.main].strategy.headline
     for column, (task, metric) in group.comparison.columns.items():
-        if task != group.main or metric in ("accuracy", "uar", group.metric):
+        if task != group.main or metric in (*headline, group.metric):
             by_task.setdefault(task, []).append((column, metric))
     for task, columns in by_task.items():
         labels = [label for label, model in group.models.items() if task in model.tasks]
         table = group.comparison.table.set_index("model").loc[labels]
-        chance = {"uar": 1 / len(group.models[labels[0]].tasks[task]["classes"]), "qwk": 0}
+        chance = {"qwk": 0, "ccc": 0, "pearson": 0}
+        if group.models[labels[0]].tasks[task].classes:
+            chance["uar"] = 1 / len(group.models[labels[0]].tasks[task].classes)
         caption = (
             f"Test results of the task {task}: mean over seeds with 95 % confidence interval "
             f"{tables.interval_over(table['n_seeds'])}; one point per seed ({group.runs_of_all})."
@@ -52,18 +55,17 @@ def _draw(
     for ax, (column, metric) in zip(axes, columns):
         for i, label in enumerate(table.index):
             entry = [float(table[f"{column}{end}"].astype(float).iloc[i]) for end in ("", "_low", "_high")]
-            per_seed = METRICS[metric](group.models[label].counts(task).sum(1))
+            per_seed = ALL_METRICS[metric](group.models[label].counts(task).sum(1))
             _draw_bar(ax, i, group, label, entry, per_seed)
         if metric in chance:
             ax.axvline(chance[metric], color="black", ls=":", lw=0.8, zorder=3)
         ax.set_xlabel(f"{task} {TITLES[metric]}")
         ax.set_yticks(range(len(table)), [wrap(label, 24) for label in table.index], fontsize=TEXT_SIZE - 1)
         ax.set_ylim(len(table) - 0.5, -0.5)
-        if metric == "qwk":
-            lowest = np.nanmin(table[[column, f"{column}_low"]].astype(float).to_numpy(), initial=0)
-            ax.set_xlim(min(0, lowest * 1.05), 1)
-        else:
-            ax.set_xlim(0, 1)
+        lowest, highest = ALL_METRICS[metric].lowest, ALL_METRICS[metric].highest
+        if lowest < 0:
+            lowest = 1.05 * np.nanmin(table[[column, f"{column}_low"]].astype(float).to_numpy(), initial=0)
+        ax.set_xlim(lowest, highest if np.isfinite(highest) else None)
         ax.label_outer()
     return figure
 

@@ -15,6 +15,7 @@ from korser.reporting.figures.group import Drawing
 from korser.reporting.figures.style import COLOUR_MAP, SMALL_SIZE, NothingToDraw, Style, grid, heat_map, wrap
 from korser.runs.directory import SEARCH_FILE
 from korser.runs.records import SEARCH_RESULTS, SearchRecord
+from korser.search.summary import score_column, score_title
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json
 
@@ -24,6 +25,8 @@ MAX_HEAT_MAP_VALUES = 12  # on each axis; beyond it, as in a random search, poin
 def find_searches(folders: str | Path | Sequence[str | Path]) -> list[tuple[dict, pd.DataFrame]]:
     """Return the ``search.json`` and the complete trials of ``trials.csv`` of each search below some folders.
 
+    The column with what was maximised is named ``score``.
+
     Raises
     ------
     UserError
@@ -31,12 +34,12 @@ def find_searches(folders: str | Path | Sequence[str | Path]) -> list[tuple[dict
     """
     found = []
     for path in find_below(folders, SEARCH_FILE):
-        trials = read_csv(path.parent / "trials.csv")
-        missing = {"state", "valid_uar"} - set(trials)
+        search, trials = read_json(path, SearchRecord, SEARCH_RESULTS), read_csv(path.parent / "trials.csv")
+        missing = {"state", score_column(search)} - set(trials)
         if missing:
             raise UserError(f"{path.parent}/trials.csv has no column {missing.pop()}: search again")
-        complete = trials[trials["state"] == "complete"].assign(valid_uar=lambda t: pd.to_numeric(t["valid_uar"]))
-        search = read_json(path, SearchRecord, SEARCH_RESULTS)
+        trials = trials.rename(columns={score_column(search): "score"})
+        complete = trials[trials["state"] == "complete"].assign(score=lambda t: pd.to_numeric(t["score"]))
         settings = [name for name in search["space"] if name in complete]
         values = complete[settings].astype(object)
         complete[settings] = values.where(values.notna(), "null")  # written as an empty cell
@@ -60,14 +63,14 @@ def draw_search(search: dict, trials: pd.DataFrame, style: Style) -> Drawing:
     NothingToDraw
         If there are no two complete trials with different settings.
     """
-    model = search["model"]
+    model, score = search["model"], score_title(search)
     varied = [name for name in search["space"] if name in trials and trials[name].nunique() > 1]
     if not varied:
         raise NothingToDraw(f"the search of {model} has no two complete trials with different settings")
     pairs = list(combinations(varied, 2))
     figure, axes = grid(style, len(pairs) or 1, wanted=1.55 if len(pairs) > 1 else 2.9, height=1.7, extra=0.4)
     if not pairs:
-        _draw_single(axes[0], trials, varied[0], search["best"])
+        _draw_single(axes[0], trials, varied[0], search["best"], score)
     for ax, (x, y) in zip(axes, pairs):
         if max(trials[x].nunique(), trials[y].nunique()) > MAX_HEAT_MAP_VALUES:
             _draw_points(ax, trials, x, y, search["best"])
@@ -75,9 +78,9 @@ def draw_search(search: dict, trials: pd.DataFrame, style: Style) -> Drawing:
             _draw_heat_map(ax, trials, x, y, search["best"])
     if pairs:
         mapped = [ax.collections[0] for ax in axes if ax.collections]
-        figure.colorbar(mapped[0], ax=axes, shrink=0.8, label="validation UAR", aspect=30)
-    title = f"search of {model}: validation UAR"
-    caption = f"Search of {model}: validation UAR of {len(trials)} complete trials"
+        figure.colorbar(mapped[0], ax=axes, shrink=0.8, label=score, aspect=30)
+    title = f"search of {model}: {score}"
+    caption = f"Search of {model}: {score} of {len(trials)} complete trials"
     if len(varied) > 2:
         title += ", maximum over the other settings"
         caption += ", in each cell the maximum over the other settings"
@@ -94,10 +97,10 @@ def _ordered(values: pd.Series) -> list:
 
 
 def _draw_heat_map(ax: Axes, trials: pd.DataFrame, x: str, y: str, best: dict) -> None:
-    table = trials.pivot_table(index=y, columns=x, values="valid_uar", aggfunc="max")
+    table = trials.pivot_table(index=y, columns=x, values="score", aggfunc="max")
     table = table.reindex(index=_ordered(trials[y]), columns=_ordered(trials[x]))
     columns, rows = [_text(value) for value in table.columns], [_text(value) for value in table.index]
-    low, high = trials["valid_uar"].min(), trials["valid_uar"].max()
+    low, high = trials["score"].min(), trials["score"].max()
     heat_map(
         ax,
         table,
@@ -119,7 +122,7 @@ def _draw_heat_map(ax: Axes, trials: pd.DataFrame, x: str, y: str, best: dict) -
 
 def _draw_points(ax: Axes, trials: pd.DataFrame, x: str, y: str, best: dict) -> None:
     """Draw one point per trial at two of its settings."""
-    ax.scatter(trials[x], trials[y], c=trials["valid_uar"], cmap=COLOUR_MAP, s=22, edgecolor="black", lw=0.4)
+    ax.scatter(trials[x], trials[y], c=trials["score"], cmap=COLOUR_MAP, s=22, edgecolor="black", lw=0.4)
     if x in best and y in best:
         ax.scatter(best[x], best[y], s=70, marker="s", fc="none", ec="black")
     ax.set(xlabel=x, ylabel=y)
@@ -129,12 +132,12 @@ def _draw_points(ax: Axes, trials: pd.DataFrame, x: str, y: str, best: dict) -> 
         ax.set_yscale("log")
 
 
-def _draw_single(ax: Axes, trials: pd.DataFrame, name: str, best: dict) -> None:
-    """Draw the validation UAR over the only searched setting."""
-    ax.scatter(trials[name], trials["valid_uar"], s=14, color="black")
+def _draw_single(ax: Axes, trials: pd.DataFrame, name: str, best: dict, score: str) -> None:
+    """Draw the validation score over the only searched setting."""
+    ax.scatter(trials[name], trials["score"], s=14, color="black")
     if name in best:
-        ax.scatter(best[name], trials["valid_uar"].max(), s=60, marker="s", fc="none", ec="black")
-    ax.set(xlabel=name, ylabel="validation UAR")
+        ax.scatter(best[name], trials["score"].max(), s=60, marker="s", fc="none", ec="black")
+    ax.set(xlabel=name, ylabel=score)
     if _is_log(trials[name]):
         ax.set_xscale("log")
 

@@ -70,7 +70,7 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
         "versions": {},
         "korser_source": "0",
     }
-    described = [{"name": t.name, "weight": t.weight, "ordinal": t.ordinal, "classes": list(t.classes)} for t in tasks]
+    described = [{"name": t.name, "weight": t.weight, "kind": t.kind, "classes": list(t.classes)} for t in tasks]
     write_json(path / "run.json", {**run, "tasks": described, **info})
     split = f"{{protocol: speaker_kfold, n_folds: {n_folds}, fold: {fold}}}"
     write_text(path / "hparams.yaml", f"seed: {seed}\nfrontend: '{model}'\nsplit: !name:a.b {split}\n")
@@ -145,6 +145,7 @@ def write_search(folder, model, space=None, best=None, **info):
         "data": {"data_folder": "data/made-up", "split": {"protocol": "speaker_holdout"}},
         "space": list(space),
         "best": best,
+        "metric": "uar",
         "valid_uar": top["valid_uar"],
         "speakers": [],
         "objective": "validation UAR of emotion",

@@ -1,0 +1,61 @@
+"""SUBESCO: SUST Bangla Emotional Speech Corpus.
+
+Source: S. Sultana et al., PLoS ONE 16(4): e0250173, 2021; https://zenodo.org/records/4526477.
+
+Licence: CC BY 4.0.
+
+Layout: ``F_10_FAHMEE_S_6_FEAR_5.wav`` (sex, number, name, sentence, emotion, take) at any depth below the folder. A
+number stands for a woman and a man, so the speaker is sex and number: ``F_10``.
+
+Labels: emotion (7, as acted), gender. Extras: ``sentence`` (10, read in every emotion). 20 actors, 7000 utterances.
+
+One file of a copy in circulation, ``F_02_MONIKA_S_2_SURPRISE_3].wav``, has a bracket too many; it is read. 4555 files
+have 44.1 kHz and 2445 have 48 kHz; the rate depends on the emotion within F_09 and M_07.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from korser.corpora.card import CorpusCard
+from korser.corpora.table import lookup_code, read_names
+
+ABOUT = CorpusCard(
+    name="SUBESCO",
+    language="Bangla",
+    speakers=20,
+    utterances=7000,
+    terms="CC BY 4.0",
+    url="https://zenodo.org/records/4526477",
+    checked="published file list",
+)
+EMOTIONS = {
+    "NEUTRAL": "neutral",
+    "HAPPY": "happy",
+    "SAD": "sad",
+    "ANGRY": "angry",
+    "FEAR": "fearful",
+    "DISGUST": "disgust",
+    "SURPRISE": "surprised",
+}
+TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+LAYOUT = "SUBESCO, F_10_FAHMEE_S_6_FEAR_5.wav (or .flac) and so on"
+NAME = r"([FM])_(\d\d)_[A-Z]+_S_(\d+)_([A-Z]+)_\d\]?"
+
+
+def prepare(data_folder: str | Path) -> pd.DataFrame:
+    """Return the table of the corpus; see :mod:`korser.corpora`."""
+    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
+
+
+def _columns(path: Path, sex: str, number: str, sentence: str, emotion: str) -> dict[str, Any]:
+    return {
+        "id": path.stem.removesuffix("]"),
+        "speaker": f"{sex}_{number}",
+        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
+        "gender": "female" if sex == "F" else "male",
+        "sentence": sentence,
+    }
