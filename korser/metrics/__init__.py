@@ -7,6 +7,7 @@
 ``intervals``     intervals over speakers
 ``estimates``     metrics and differences with intervals over speakers and seeds
 ``significance``  paired tests, by permutation and by Student's t
+``agreement``     agreement of raters
 ``cautions``      notes on intervals that are known to be too narrow
 ``evaluate``      metrics of one run from its predictions
 ================  ===========================================================
