@@ -43,7 +43,20 @@ __all__ = [
 # environment variables of torchrun and their least values
 TORCHRUN = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": 1}
 MAX_PORT = 2**16  # also of ranks: far more than there are
-COMMANDS = ("train", "search", "compare", "plot", "probe", "predict", "evaluate", "pretrain", "check", "corpora")
+COMMANDS = (
+    "describe",
+    "audit",
+    "train",
+    "search",
+    "compare",
+    "plot",
+    "probe",
+    "predict",
+    "evaluate",
+    "pretrain",
+    "check",
+    "corpora",
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,6 +107,16 @@ class Parser(argparse.ArgumentParser):
     def add_trust_option(self) -> None:
         """Add the option ``--trust`` of recipes that load run directories."""
         self.add_argument("--trust", action="store_true", help="let runs that someone else made run code of their own")
+
+    def add_corpus_options(self, label_map_help: str = "renames labels; null leaves a label out") -> None:
+        """Add the options of recipes that load a corpus without a settings file."""
+        self.add_argument("--corpus", required=True, metavar="NAME", help="of korser, or the import path of your own")
+        self.add_argument("--data_folder", required=True, metavar="FOLDER", help="folder of the corpus")
+        self.add_argument(
+            "--label_map", type=mapping, default={}, metavar="{TASK: {LABEL: CLASS}}", help=label_map_help
+        )
+        self.add_argument("--corpus_options", type=mapping, default={}, metavar="{NAME: VALUE}")
+        self.add_argument("--cache_folder", default="cache", metavar="FOLDER", help="default: cache")
 
     def error(self, message: str) -> NoReturn:
         """Raise a mistake instead of printing the usage and exiting."""

@@ -12,17 +12,7 @@ def main(arguments: list[str]) -> None:
     """Evaluate a run on a corpus and print the results."""
     parser = cli.Parser("evaluate", __doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="directory of a complete run")
-    parser.add_argument("--corpus", required=True, metavar="NAME", help="of korser, or the import path of your own")
-    parser.add_argument("--data_folder", required=True, metavar="FOLDER", help="folder of the corpus")
-    parser.add_argument(
-        "--label_map",
-        type=cli.mapping,
-        default={},
-        metavar="{TASK: {LABEL: CLASS}}",
-        help="labels of the corpus and classes of the model; null leaves a label out",
-    )
-    parser.add_argument("--corpus_options", type=cli.mapping, default={}, metavar="{NAME: VALUE}")
-    parser.add_argument("--cache_folder", default="cache", metavar="FOLDER", help="default: cache")
+    parser.add_corpus_options("labels of the corpus and classes of the model; null leaves a label out")
     parser.add_trust_option()
     options = vars(parser.parse_args(arguments))
     from korser.inference.evaluate import evaluate_corpus

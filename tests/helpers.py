@@ -1,13 +1,16 @@
 """Functions that several tests share."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import safetensors.torch
+import soundfile
 import torch
 import transformers
-from conftest import HPARAMS
+from conftest import HPARAMS, ROOT
 
 from korser import load_hparams, train
 from korser.runs.directory import run_folder
@@ -87,6 +90,23 @@ def save_whisper(folder, kind=transformers.WhisperModel, dtype=torch.float32, **
     model.to(dtype).save_pretrained(folder)
     extractor = transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=2)
     extractor.save_pretrained(folder)
+    return folder
+
+
+def write_rated_corpus(folder, n_speakers=8, per_speaker=16):
+    """Write tones whose rating from 1 to 5 is their pitch, some missing, a manifest, and the YAML of the docs."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(n_speakers * per_speaker):
+        speaker, rating = i % n_speakers, rng.uniform(1, 5)
+        t = np.arange(int(16000 * rng.uniform(0.2, 0.4))) / 16000
+        x = 0.1 * np.sin(2 * np.pi * 100 * 2**rating * t) + 0.005 * rng.standard_normal(len(t))
+        soundfile.write(folder / f"u{i}.wav", x, 16000)
+        row = {"path": f"u{i}.wav", "speaker": f"s{speaker}", "gender": "fm"[speaker % 2], "age": 20 + 5 * speaker}
+        rows.append({**row, "arousal": "" if i % 11 == 0 else f"{rating:.2f}"})
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    page = (ROOT / "docs/extending/task.md").read_text(encoding="utf-8")
+    text = re.search(r"```yaml\n(# my_ratings.yaml\n.*?)```", page, flags=re.DOTALL)[1]
+    (folder / "my_ratings.yaml").write_text(text)
     return folder
 
 

@@ -55,7 +55,7 @@ from korser.corpora.union import adapters_by_name, load_parts, unite
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
 
-__all__ = ["LABELS", "Corpus", "corpus_names", "find_adapter", "load_corpus"]
+__all__ = ["LABELS", "Corpus", "corpus_names", "find_adapter", "load_corpus", "prepare_table"]
 
 # other modules of this package
 NOT_ADAPTERS = (
@@ -147,16 +147,9 @@ def load_corpus(
     if not isinstance(corpus, str):
         adapters, settings = adapters_by_name(corpus), {"label_map": label_map, "corpus_options": corpus_options}
         return unite(load_parts(load_corpus, adapters, data_folder, **settings), common_classes=common_classes)
-    module = find_adapter(str(corpus))
-    parameters = list(inspect.signature(module.prepare).parameters.values())[1:]
-    accepted = [p.name for p in parameters]
-    for option in corpus_options or {}:
-        if option not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            raise UserError(
-                f"corpus_options: corpus '{corpus}' has no option '{option}'{did_you_mean(option, accepted)}"
-            )
-    data = module.prepare(data_folder, **(corpus_options or {}))
+    module, data = prepare_table(corpus, data_folder, corpus_options)
     tasks = data.attrs.get("tasks", module.TASKS)
+    accepted = list(inspect.signature(module.prepare).parameters)
     sorted_tasks = tuple(data.attrs.get("sorted_tasks", ()))
     file, rows = data.attrs.get("file", data_folder), data.attrs.pop("rows", {})  # pandas would copy it at every step
     faults = data.attrs.pop("faults", [])
@@ -184,6 +177,27 @@ def load_corpus(
         selectable_tasks="tasks" in accepted,
         ratings=dict(getattr(module, "RATINGS", {})),
     )
+
+
+def prepare_table(
+    corpus: str, data_folder: str | Path | None, corpus_options: Mapping[str, Any] | None = None
+) -> tuple[ModuleType, pd.DataFrame]:
+    """Return the adapter of a corpus and its table as it is, with the faults in its ``attrs``; see :func:`load_corpus`.
+
+    Raises
+    ------
+    UserError
+        If the corpus or an option is unknown, or the folder does not contain the corpus.
+    """
+    module = find_adapter(str(corpus))
+    parameters = list(inspect.signature(module.prepare).parameters.values())[1:]
+    accepted = [p.name for p in parameters]
+    for option in corpus_options or {}:
+        if option not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            raise UserError(
+                f"corpus_options: corpus '{corpus}' has no option '{option}'{did_you_mean(option, accepted)}"
+            )
+    return module, module.prepare(data_folder, **(corpus_options or {}))
 
 
 def _modules() -> dict[str, str]:

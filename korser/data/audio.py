@@ -46,6 +46,7 @@ __all__ = [
     "list_audio",
     "read_audio",
     "read_recording",
+    "read_samples",
     "read_segments",
     "to_compact",
     "to_float",
@@ -234,6 +235,18 @@ def _cut(
 
 def _sample(seconds: float, rate: int) -> int:
     return math.floor(seconds * rate + 0.5)
+
+
+def read_samples(path: str | Path) -> tuple[np.ndarray, int]:
+    """Return the ``(T, channels)`` float32 samples of a file at its own sampling rate, and that rate in Hz.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or unreadable.
+    """
+    file = _open(Path(path), _read_bytes(Path(path)))
+    return np.concatenate([np.zeros((0, file.n_channels), np.float32), *file.blocks]), file.rate
 
 
 def list_audio(folder: str | Path) -> list[str]:

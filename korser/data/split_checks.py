@@ -26,12 +26,18 @@ from korser.utils.notes import Note
 from korser.utils.text import number, plural, shorten
 
 __all__ = [
+    "SENTENCE_COLUMNS",
     "check_splits",
+    "conflicting_copies",
     "copies",
     "lexical_leakage",
     "near_copies",
+    "near_copies_note",
     "overlapping_segments",
+    "plain_sentence",
+    "predict_by_sentence",
     "shared_recordings",
+    "small_classes",
     "split_notes",
     "two_genders",
 ]
@@ -78,7 +84,9 @@ def check_splits(
                 f"split.protocol={protocol}: {len(shared)} recordings are in more than one split ({shorten(files)} are "
                 "the same audio): remove the copies"
             )
-        _refuse_conflicting_copies(data, tasks)
+        conflict = conflicting_copies(data, tasks)
+        if conflict is not None:
+            raise UserError(str(conflict))
     overlapping = [f"{data['id'].iloc[i]} and {data['id'].iloc[j]}" for i, j in overlapping_segments(data)]
     if overlapping:
         raise UserError(
@@ -88,7 +96,9 @@ def check_splits(
         )
     trained = data[data["split"] == "train"]
     for task in tasks:
-        _warn_of_small_classes(data, task)
+        few = small_classes(data, task)
+        if few is not None:
+            warn_once(str(few))
         missing = sorted(set(data[task].dropna()) - set(trained[task].dropna()))
         if missing:
             raise UserError(
@@ -140,14 +150,21 @@ def copies(data: pd.DataFrame) -> Note | None:
 def near_copies(data: pd.DataFrame, cache_folder: str | Path) -> Note | None:
     """Return a warning about recordings that are nearly the same in two splits or of two speakers."""
     groups = [data["split"], data["speaker"].where(data["speaker"].notna(), "")]
-    pairs, n_left_out = find_near_copies(data, list(zip(*groups)), cache_folder)
+    found = find_near_copies(data, list(zip(*groups)), cache_folder)
+    return near_copies_note(data, *found, where=" in different splits or of different speakers")
+
+
+def near_copies_note(
+    data: pd.DataFrame, pairs: Sequence[tuple[int, int]], n_left_out: int, where: str = ""
+) -> Note | None:
+    """Return a warning about what :func:`korser.data.near_copies.find_near_copies` found; ``where`` it looked."""
     left_out = f"only the {MAX_CANDIDATES} most similar of {MAX_CANDIDATES + n_left_out} pairs were compared"
     if not pairs:
         return Note("near_copies_not_searched", f"NEAR COPIES: none found, but {left_out}") if n_left_out else None
     names = [f"{data['id'].iloc[i]} and {data['id'].iloc[j]}" for i, j in pairs]
     return Note(
         "near_copies",
-        f"NEAR COPIES: {plural(len(pairs), 'pair')} of recordings in different splits or of different speakers are the "
+        f"NEAR COPIES: {plural(len(pairs), 'pair')} of recordings{where} are the "
         f"same but for level, format or ends ({shorten(names)}){f'; {left_out}' if n_left_out else ''}",
     )
 
@@ -247,10 +264,7 @@ def _words_tell(data: pd.DataFrame, task: str, column: str) -> Note | None:
     trained, tested = (data[data["split"] == split] for split in ("train", "test"))
     if trained.empty or tested.empty:
         return None
-    counts = pd.crosstab(trained[column].map(_plain_sentence), trained[task])
-    sentences = _known_sentences(tested[column].map(_plain_sentence), counts.index)
-    majority = trained[task].mode().iloc[0]
-    by_words = sentences.map(counts.idxmax(axis=1)).fillna(majority)
+    by_words, majority = predict_by_sentence(trained, tested, task, column), trained[task].mode().iloc[0]
     accuracy, baseline = (float((guess == tested[task]).mean()) for guess in (by_words, majority))
     chance = 3 * np.sqrt(baseline * (1 - baseline) / len(tested))
     if accuracy - baseline <= max(WORDS_GAIN * (1 - baseline), chance):
@@ -263,7 +277,25 @@ def _words_tell(data: pd.DataFrame, task: str, column: str) -> Note | None:
     )
 
 
-def _plain_sentence(text: Any) -> str:
+def predict_by_sentence(trained: pd.DataFrame, tested: pd.DataFrame, task: str, column: str) -> pd.Series:
+    """Return the most frequent label of the same sentence in training for each tested utterance.
+
+    Where training does not have the sentence, that is the most frequent label. Capitals, punctuation and spaces do not
+    count, and if there are few sentences, nor do small differences in spelling.
+
+    Parameters
+    ----------
+    trained, tested : pandas.DataFrame
+        With a label and a sentence in every row.
+    task, column : str
+        Columns of the labels and of the sentences.
+    """
+    counts = pd.crosstab(trained[column].map(plain_sentence), trained[task])
+    sentences = _known_sentences(tested[column].map(plain_sentence), counts.index)
+    return sentences.map(counts.idxmax(axis=1)).fillna(trained[task].mode().iloc[0])
+
+
+def plain_sentence(text: Any) -> str:
     """Return letters and digits only; punctuation, capitals, spaces and Unicode forms are spelling variants."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", str(text)).casefold())
 
@@ -277,8 +309,16 @@ def _known_sentences(sentences: pd.Series, known: pd.Index) -> pd.Series:
     return sentences.replace({name: match[0] for name, match in near.items() if match})
 
 
-def _refuse_conflicting_copies(data: pd.DataFrame, tasks: Sequence[str]) -> None:
-    """Raise a UserError if one recording has two speakers or two labels."""
+def conflicting_copies(data: pd.DataFrame, tasks: Sequence[str]) -> Note | None:
+    """Return a note if one recording has two speakers or two labels; it names the first.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+        With ``digest``.
+    tasks : sequence of str
+        Label columns.
+    """
     repeated = data[data["digest"].duplicated(keep=False)]
     for column in ("speaker", *tasks):
         values = repeated[repeated[column].notna()].drop_duplicates(["digest", column])
@@ -287,13 +327,16 @@ def _refuse_conflicting_copies(data: pd.DataFrame, tasks: Sequence[str]) -> None
             one, other = conflicts[conflicts["digest"] == conflicts["digest"].iloc[0]].head(2).to_dict("records")
             names = f"{one[column]} and {other[column]}"
             told = f"of the speakers {names}, so that one person counts twice" if column == "speaker" else ""
-            raise UserError(
+            return Note(
+                "conflicting_copies",
                 f"{one['path']} and {other['path']} are the same audio, {told or f'labelled {column} {names}'}: keep "
-                "the correct one"
+                "the correct one",
             )
+    return None
 
 
-def _warn_of_small_classes(data: pd.DataFrame, task: str) -> None:
+def small_classes(data: pd.DataFrame, task: str) -> Note | None:
+    """Return a warning about classes of a task with very few utterances, or of one speaker among several."""
     labelled = data[data[task].notna()]
     count_speakers = "speaker" in data and labelled["speaker"].nunique() >= MIN_SPEAKERS
     small = {}
@@ -302,8 +345,10 @@ def _warn_of_small_classes(data: pd.DataFrame, task: str) -> None:
         if len(rows) < MIN_UTTERANCES or one_speaker:
             speakers = " of one speaker" if one_speaker else ""
             small[label] = f"{label} ({plural(len(rows), 'utterance')}{speakers}: {shorten(rows['id'], 1)})"
-    if small:
-        warn_once(
-            f"classes of {task} with very few utterances: {shorten(small.values())}; if one is a typo, map it: "
-            f"--label_map='{{{task}: {{{next(iter(small))}: ...}}}}' (null drops it)"
-        )
+    if not small:
+        return None
+    return Note(
+        "small_classes",
+        f"classes of {task} with very few utterances: {shorten(small.values())}; if one is a typo, map it: "
+        f"--label_map='{{{task}: {{{next(iter(small))}: ...}}}}' (null drops it)",
+    )

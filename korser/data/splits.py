@@ -45,6 +45,7 @@ __all__ = [
     "ATTRIBUTES",
     "PROTOCOLS",
     "SPLITS",
+    "SPLIT_SYNONYMS",
     "assign_splits",
     "require_speakers",
     "shared_values",

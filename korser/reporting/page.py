@@ -5,19 +5,15 @@ Pictures and audio are embedded, and the page's content security policy forbids 
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import jinja2
-import PIL.Image
-
 from korser.comparison.compare import Comparison
 from korser.comparison.robustness import measured_robustness, robustness_results
 from korser.comparison.tables import costs_table, description, family, pairs_table, results_table, subgroup_tables
+from korser.reporting.embedding import embed_figure, page_template
 from korser.reporting.figures.group import gather
 from korser.reporting.run_tables import environments_table, run_details, runs_table, settings_tables
 from korser.reporting.wrong import MEGABYTE, N_WRONG, Clips, most_wrong
@@ -27,14 +23,11 @@ from korser.runs.load import Run, load_runs
 from korser.runs.records import SEARCH_RESULTS, ComparisonRecord, SearchRecord
 from korser.search.summary import score_column, score_title, search_caveats, verdict_lines
 from korser.utils.errors import UserError
-from korser.utils.files import find_below, read_bytes, read_csv, read_json, write_text
+from korser.utils.files import find_below, read_csv, read_json, write_text
 from korser.utils.table import Table, metric_cell
-from korser.utils.text import one_line, shorten
+from korser.utils.text import shorten
 
 __all__ = ["write_report"]
-
-SCREEN_DPI = 96
-FIGURE_SCALE = 1.4  # figures are drawn for a printed column; on a screen they are enlarged
 
 
 def write_report(
@@ -88,7 +81,7 @@ def write_report(
     studies = [
         _study(group.name, group.comparison, folders, clips, n_wrong) for group in gather(runs, metric, comparisons)
     ]
-    page = _template().render(
+    page = page_template("report.html").render(
         studies=studies,
         searches=searches,
         figures=_figures(out),
@@ -121,17 +114,6 @@ def _failed_runs(runs: Sequence[Run], comparisons: Sequence[Mapping[str, Any]]) 
     complete = {run.path.name for run in runs}
     planned = [run for comparison in comparisons for run in comparison["runs"]]
     return [run["run"] for run in planned if run["failed"] and run["run"] not in complete]
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html")
 
 
 def _study(name: str, comparison: Comparison, folders: Sequence[Path], clips: Clips, n_wrong: int) -> SimpleNamespace:
@@ -185,18 +167,4 @@ def _figures(out: Path) -> list[SimpleNamespace]:
     """Return the figures of ``figures.json`` with their pictures as ``data:`` URLs."""
     if not (out / "figures.json").exists():
         return []
-    found = []
-    for figure in read_json(out / "figures.json", list):
-        path = out / Path(figure["png"]).name  # pictures from elsewhere are not embedded
-        try:
-            data = read_bytes(path)
-            with PIL.Image.open(io.BytesIO(data)) as picture:
-                width, height = picture.size
-                dpi = picture.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))[0]
-        except (OSError, PIL.UnidentifiedImageError) as error:
-            raise UserError(f"{path}: cannot be read ({one_line(error)}); draw the figures again") from error
-        scale = FIGURE_SCALE * SCREEN_DPI / dpi
-        size = {"width": round(width * scale), "height": round(height * scale)}
-        url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        found.append(SimpleNamespace(**{**figure, **size, "png": url}))
-    return found
+    return [embed_figure(out, figure) for figure in read_json(out / "figures.json", list)]

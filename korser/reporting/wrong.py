@@ -22,14 +22,15 @@ from korser.frontend.base import SAMPLE_RATE
 from korser.runs.pool import ModelPredictions
 from korser.utils.errors import UserError
 from korser.utils.files import require_regular
-from korser.utils.text import number
+from korser.utils.text import number, one_line
 
 __all__ = ["Clips", "confidently_wrong", "most_wrong"]
 
 MEGABYTE = 2**20
 LARGEST_FILE, LARGEST_RECORDING = 64 * MEGABYTE, 1024 * MEGABYTE  # the second one of segments
 N_WRONG = 6  # utterances of each model
-DETAILS = ("gender", "age", "intensity", "sentence")  # columns that describe an utterance, in this order
+DETAILS = ("gender", "age", "intensity", "sentence", "text")  # columns that describe an utterance, in this order
+TEXT_LENGTH = 200  # characters of a column
 
 
 class NotEmbedded(Exception):
@@ -196,7 +197,7 @@ class WrongUtterance:
     def details(self) -> str:
         """Other labels of the utterance."""
         known = [c for c in DETAILS if c in self.row and c != self.task and not pd.isna(self.row[c])]
-        return ", ".join(f"{c} {self.row[c]}" for c in known)
+        return ", ".join(f"{c} {one_line(self.row[c], TEXT_LENGTH)}" for c in known)
 
 
 def most_wrong(comparison: Comparison, clips: Clips, n: int) -> list[WrongUtterance]:

@@ -40,6 +40,7 @@ def made_table(folder):
     """Utterances of speakers with Korean names; those of the first have a file."""
     table = utterances().assign(duration=0.5)
     table["speaker"] = "화자" + table["speaker"]
+    table["text"] = "오늘 <b>비</b>가\n온다"
     table["path"] = [str(folder / f"{i}.flac") for i in table["id"]]
     folder.mkdir(parents=True)
     noise = 0.1 * np.random.default_rng(0).standard_normal(8000)
@@ -320,6 +321,7 @@ def test_audio_files_that_exist_are_embedded(one_model):
     assert f"{n - n_files} utterances are not embedded for the reason beside" in path.read_text(encoding="utf-8")
     assert sum("not embedded: No such file" in row[3] for row in Page(path).table("Confident errors")) == n - n_files
     assert len(Page(path).table("Confident errors")) == n + 1
+    assert all("text 오늘 <b>비</b>가 온다" in row[0] for row in Page(path).table("Confident errors")[1:])
 
 
 def test_audio_is_limited_left_out_or_missing(one_model):

@@ -3,46 +3,25 @@
 import dataclasses
 import json
 import logging
-import re
 
-import numpy as np
 import pandas as pd
 import pytest
-import soundfile
-from conftest import ROOT
-from helpers import run
+from helpers import run, write_rated_corpus
 
 from korser import Task, UserError, load_hparams
 from korser.data.load_split import load_split
 from korser.inference.predict import load_trained_model
 from korser.reporting.figures import calibration, confusion, results, scatter
-from korser.reporting.figures.draw import draw_all
 from korser.reporting.figures.group import gather
 from korser.reporting.figures.style import NothingToDraw, Style
 from korser.runs.directory import RunDirectory
 from korser.runs.load import load_runs
 from korser.training.tasks import labelled_tasks
 
-PAGE = (ROOT / "docs/extending/task.md").read_text(encoding="utf-8")
-YAML = re.search(r"```yaml\n(# my_ratings.yaml\n.*?)```", PAGE, flags=re.DOTALL)[1]
-N_SPEAKERS, PER_SPEAKER = 8, 16
-
 
 @pytest.fixture(scope="module")
 def rated(tmp_path_factory):
-    """A CSV corpus of tones whose rating from 1 to 5 is their pitch, with some ratings missing, and a model's YAML."""
-    folder = tmp_path_factory.mktemp("rated")
-    rng, rows = np.random.default_rng(0), []
-    for i in range(N_SPEAKERS * PER_SPEAKER):
-        speaker, rating = i % N_SPEAKERS, rng.uniform(1, 5)
-        t = np.arange(int(16000 * rng.uniform(0.2, 0.4))) / 16000
-        x = 0.1 * np.sin(2 * np.pi * 100 * 2**rating * t) + 0.005 * rng.standard_normal(len(t))
-        soundfile.write(folder / f"u{i}.wav", x, 16000)
-        row = {"path": f"u{i}.wav", "speaker": f"s{speaker}", "gender": "fm"[speaker % 2], "age": 20 + 5 * speaker}
-        rows.append({**row, "arousal": "" if i % 11 == 0 else f"{rating:.2f}"})
-    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
-    (folder / "my_ratings.yaml").write_text(YAML)
-    return folder
+    return write_rated_corpus(tmp_path_factory.mktemp("rated"))
 
 
 @pytest.fixture(scope="module")
@@ -160,18 +139,3 @@ def test_a_class_task_names_the_kind_that_it_needs(split):
     with pytest.raises(UserError, match="'age' is a column .* or give the task kind: number if it holds numbers"):
         labelled_tasks([Task("age")], corpus, manifest)
     assert labelled_tasks([Task("age", kind="number")], corpus, manifest)[0].scaling[0] > 20
-
-
-@pytest.mark.slow
-def test_a_search_maximises_ccc(rated, overrides, tmp_path, call):
-    own = {**overrides, "n_epochs": "2"}
-    del own["output_folder"], own["cache_folder"], own["noprogressbar"], own["lr"]
-    out = f"--output_folder={tmp_path}", f"--cache_folder={overrides['cache_folder']}"
-    given = [f"--overrides.{key}={value}" for key, value in own.items()]
-    model = f"--model={rated / 'my_ratings.yaml'}"
-    code, printed, error = call("search", "search.yaml", model, "--space={lr: [0.0001, 0.01]}", *out, *given)
-    assert code == 0, error
-    (found,) = [json.loads(file.read_text()) for file in tmp_path.rglob("search.json")]
-    assert found["metric"] == "ccc" and found["best"] == {"lr": 0.01} and "validation CCC of arousal" in printed
-    assert found["valid_ccc"] > found["runner_up"]["valid_ccc"]
-    assert "search-my_ratings" in {figure.name for figure in draw_all(tmp_path, tmp_path / "figures", runs=[])}

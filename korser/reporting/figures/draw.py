@@ -41,7 +41,7 @@ from korser.utils.errors import UserError
 from korser.utils.files import atomic, find_below, read_json, write_json
 from korser.utils.notes import Note
 
-__all__ = ["FIGURES", "Figure", "draw_all"]
+__all__ = ["FIGURES", "Figure", "draw_all", "save_drawing"]
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def _draw_group(group: ComparisonGroup, out: Path, style: Style, prefix: str, wh
         name = where + module.__name__.rpartition(".")[2]
         with style.context(), _log_missing(name):
             for drawing in module.draw(group, style):
-                figures.append(_save(drawing, out, group.notes(drawing.models), style, prefix, where))
+                figures.append(save_drawing(drawing, out, group.notes(drawing.models), style, prefix, where))
     return figures
 
 
@@ -153,7 +153,7 @@ def _draw_matrices(
         prefix = f"{number}-" if len(groups) > 1 else ""
         with style.context():
             for drawing in draw_cross_corpus(matrix, style):
-                figures.append(_save(drawing, out, matrix.warnings, style, prefix))
+                figures.append(save_drawing(drawing, out, matrix.warnings, style, prefix))
     return figures
 
 
@@ -165,7 +165,7 @@ def _draw_searches(searches: list[tuple[dict, pd.DataFrame]], out: Path, style: 
         models.add(found["model"])
         with style.context(), _log_missing("search"):
             drawing = search.draw_search(found, trials, style)
-            figures.append(_save(drawing, out, search_caveats(found), style, prefix))
+            figures.append(save_drawing(drawing, out, search_caveats(found), style, prefix))
     return figures
 
 
@@ -174,7 +174,7 @@ def _draw_probes(probes: list[tuple[str, pd.DataFrame]], out: Path, style: Style
     for name, scores in probes:
         style = with_hangul(style, [name, *scores["encoder"]])
         with style.context(), _log_missing("probe"):
-            figures.append(_save(probe.draw_probe(name, scores, style), out, probe_notes(scores), style))
+            figures.append(save_drawing(probe.draw_probe(name, scores, style), out, probe_notes(scores), style))
     return figures
 
 
@@ -196,9 +196,10 @@ def user_texts(group: ComparisonGroup) -> Iterator[str]:
     yield from group.comparison.subgroups["group"]
 
 
-def _save(
+def save_drawing(
     drawing: Drawing, out: Path, notes: Sequence[Note | str], style: Style, prefix: str = "", where: str = ""
 ) -> Figure:
+    """Write a figure as PDF and PNG, with its notes below it and in its caption."""
     finish(drawing.figure, "; ".join(map(str, notes)), style)
     name = prefix + re.sub(r"[^\w.-]+", "_", drawing.name).strip("_")
     for ending in ("pdf", "png"):

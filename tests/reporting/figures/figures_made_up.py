@@ -47,7 +47,7 @@ def write_run(folder, model, *, seed=0, fold=0, n_folds=1, classes=EMOTIONS[:4],
     rng = np.random.default_rng([seed, fold, sum(map(ord, model))])
     tasks = [Task("emotion", classes=tuple(classes))]
     if "mtl" in model:
-        tasks += [Task("gender", 0.3, classes=("female", "male")), Task("intensity", 0.3, True, ("1", "2"))]
+        tasks += [Task("gender", 0.3, classes=("female", "male")), Task("intensity", 0.3, "ordinal", ("1", "2"))]
     path = folder / f"{model}-{seed}{fold}"
     table = predictions(tasks, fold, n_folds, skill, rng)
     write_csv(path / "test.csv", table)

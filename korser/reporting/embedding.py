@@ -1,0 +1,63 @@
+"""Pages that need no other file: their templates, and pictures as ``data:`` URLs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jinja2
+import PIL.Image
+
+from korser.utils.errors import UserError
+from korser.utils.files import read_bytes
+from korser.utils.text import one_line
+
+__all__ = ["embed_figure", "page_template"]
+
+SCREEN_DPI = 96
+FIGURE_SCALE = 1.4  # figures are drawn for a printed column; on a screen they are enlarged
+
+
+def page_template(name: str) -> jinja2.Template:
+    """Return a template of this package; values are escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def embed_figure(out: Path, figure: Mapping[str, Any]) -> SimpleNamespace:
+    """Return a figure of ``figures.json`` with its picture as a ``data:`` URL and its size on the screen.
+
+    Parameters
+    ----------
+    out : Path
+        The folder of the figures.
+    figure : mapping
+        See :class:`korser.reporting.figures.draw.Figure`.
+
+    Raises
+    ------
+    UserError
+        If the picture cannot be read.
+    """
+    path = out / Path(figure["png"]).name  # pictures from elsewhere are not embedded
+    try:
+        data = read_bytes(path)
+        with PIL.Image.open(io.BytesIO(data)) as picture:
+            width, height = picture.size
+            dpi = picture.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))[0]
+    except (OSError, PIL.UnidentifiedImageError) as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)}); draw the figures again") from error
+    scale = FIGURE_SCALE * SCREEN_DPI / dpi
+    size = {"width": round(width * scale), "height": round(height * scale)}
+    url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return SimpleNamespace(**{**figure, **size, "png": url})
