@@ -292,7 +292,7 @@ WITH_AGE = "[!ref <emotion>, !new:korser.Task {name: age}]"
         ({"tasks": WITH_AGE}, "'age' is a column .* --corpus_options='{tasks: .*age]}"),
         (
             {"corpus_options": "{tasks: [emotion, age]}", "tasks": WITH_AGE},
-            "48 different numbers, but korser classifies",
+            "48 different numbers: give the task kind: number",
         ),
     ],
 )

@@ -289,7 +289,7 @@ def test_search_shows_the_maximum_over_other_settings_and_frames_the_best(tmp_pa
         drawing = draw_search(search, table, style)
     ax = drawing.figure.axes[0]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("batch_size", "lr")
-    expected = trials.groupby(["lr", "batch_size"])["score"].max().unstack()
+    expected = trials.groupby(["lr", "batch_size"])["valid_uar"].max().unstack()
     np.testing.assert_allclose(ax.collections[0].get_array(), expected)
     assert "maximum over the other settings" in drawing.figure._suptitle.get_text().replace("\n", " ")
     (frame,) = ax.patches
