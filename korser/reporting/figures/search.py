@@ -34,7 +34,7 @@ def find_searches(folders: str | Path | Sequence[str | Path]) -> list[tuple[dict
     """
     found = []
     for path in find_below(folders, SEARCH_FILE):
-        search, trials = read_json(path, SearchRecord, SEARCH_RESULTS), read_csv(path.parent / "trials.csv")
+        trials, search = read_csv(path.parent / "trials.csv"), read_json(path, SearchRecord, SEARCH_RESULTS)
         missing = {"state", score_column(search)} - set(trials)
         if missing:
             raise UserError(f"{path.parent}/trials.csv has no column {missing.pop()}: search again")
