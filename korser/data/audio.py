@@ -363,7 +363,9 @@ def _open(path: Path) -> _Decoder:
         raise UserError(f"{path}: not a readable audio file ({reason})") from error
     rate = stream.samplerate
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise UserError(f"{path}: the header states {rate} Hz, expected {MIN_RATE} to {MAX_RATE}: export the file again")
+        raise UserError(
+            f"{path}: the header states {rate} Hz, expected {MIN_RATE} to {MAX_RATE}: export the file again"
+        )
 
     def notes(found: int) -> list[Note | None]:
         length = stream.stated if stated is None else stated * found  # a proportion of the bytes
