@@ -23,7 +23,7 @@ def draw_recording(recording: PredictedRecording, tasks: list[Task], style: Styl
     Columns are means over equal times; where segments overlap, each has its part (:func:`without_overlap`).
     """
     panels = [(task, name, table) for task in tasks for name, table in recording.tracks()]
-    heights = [0.5, *(0.25 + 0.14 * max(3, len(task.classes)) for task, _, _ in panels)]
+    heights = [0.55, *(0.25 + 0.14 * max(2, len(task.classes)) for task, _, _ in panels)]
     figure = new_figure(style, sum(heights) + 0.3)
     axes = figure.subplots(len(heights), sharex=True, gridspec_kw={"height_ratios": heights})
     factor, unit = next((f, name) for least, f, name in UNITS if recording.seconds >= least)
@@ -41,6 +41,7 @@ def draw_recording(recording: PredictedRecording, tasks: list[Task], style: Styl
             ax.plot((np.arange(COLUMNS) + 0.5) * recording.seconds / factor / COLUMNS, rows[:, 0], color="black")
     if images:
         figure.colorbar(images[0], ax=axes, label="probability", pad=0.01, aspect=30)
+    figure.align_ylabels(axes)
     axes[-1].set(xlabel=f"time in {unit}", xlim=(0, recording.seconds / factor))
     return figure
 
