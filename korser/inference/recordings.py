@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -68,8 +69,8 @@ class Division:
             raise UserError("expected either --window=SECONDS or --segments=vad|FILE")
         if hop is not None and window is None:
             raise UserError(f"--hop={hop:g} is the distance of windows: give their length by --window")
-        if window is not None and not 0 < window < math.inf:
-            raise UserError(f"--window={window:g}: expected seconds, such as 3")
+        if window is not None and not SHORTEST_HOP <= window < math.inf:
+            raise UserError(f"--window={window:g}: expected seconds from {SHORTEST_HOP} on, such as 3")
         if hop is not None and not SHORTEST_HOP <= hop <= window:
             raise UserError(f"--hop={hop:g}: expected seconds from {SHORTEST_HOP} to those of --window={window:g}")
         if self.tier is not None and self.segments in (None, VAD):
@@ -230,7 +231,7 @@ def _predict(
     def bar(description: str) -> tqdm:
         return tqdm(
             total=scan.seconds,
-            desc=f"{description} {path}",
+            desc=f"{description} {os.path.basename(path)}",
             bar_format=BAR_FORMAT,
             disable=not progressbar,
             dynamic_ncols=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -67,7 +68,9 @@ def find_speech(
     Silero Team (2021), "Silero VAD: pre-trained enterprise-grade voice activity detector".
     """
     with _silero() as silero:
-        model = silero.load_silero_vad()  # TorchScript: its operations, no Python objects
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.load
+            model = silero.load_silero_vad()  # TorchScript: its operations, no Python objects
         probabilities, n_samples = [], 0
         for block in read_blocks(path, BLOCK_SECONDS):
             audio, n = block.audio, len(block.audio)

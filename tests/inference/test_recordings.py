@@ -99,13 +99,14 @@ def test_all_recordings_are_checked_before_the_first_is_predicted(tmp_path):
         ({"window": float("nan")}, "--window=nan: expected seconds"),
         ({"window": 1.0, "hop": 2.0}, "--hop=2: expected seconds from 0.01 to those of --window=1"),
         ({"window": 1.0, "tier": "x"}, "--tier=x is that of a TextGrid"),
-        ({"window": 0.0001}, "--window=0.0001: the model needs at least 0.000625 s"),
+        ({"window": 0.001}, "--window=0.001: expected seconds from 0.01 on"),
+        ({"window": 0.015}, "--window=0.015: the model needs at least 0.02 s"),
         ({"window": 60.0}, "--window=60: the model takes at most 30 s"),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path, options, said):
     trained = trained_model(tmp_path)
-    trained.max_length = 480000
+    trained.min_length, trained.max_length = 320, 480000
     with pytest.raises(UserError, match=re.escape(said)):
         predict_recordings(trained, noise(tmp_path / "a.wav", 1), Division(**options))
 

@@ -155,11 +155,12 @@ def test_predict_along_a_recording(call, trained, data, tmp_path):
         (["--hop=1"], "--hop is for predictions along recordings, with --window or --segments"),
         (["--window=1", "--json"], "--json prints one record per file"),
         (["--window=x"], "argument --window: invalid float value: 'x'"),
-        (["--window=0.01"], "--window=0.01: the model needs at least 0.025 s"),
+        (["--window=-1"], "--window=-1: expected seconds from 0.01 on"),
         (["--segments=absent.rttm"], "--segments=absent.rttm: no such file"),
     ],
 )
-def test_predict_along_a_recording_mistakes(call, trained, data, options, said):
+def test_predict_along_a_recording_mistakes(call, trained, data, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
     code, out, err = call("predict", trained, data / "s0_joy_1.wav", *options)
     assert (code, out) == (2, "") and err.startswith(f"error: {said}") and err.count("\n") == 1, err
 
