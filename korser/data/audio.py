@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
 import os
 import shlex
 import sys
@@ -24,6 +25,7 @@ from korser.corpora.segments import Segment
 from korser.data.containers import (
     BLOCK,
     Stream,
+    View,
     foreign_format,
     has_end,
     is_mpeg,
@@ -34,7 +36,7 @@ from korser.data.containers import (
 )
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
-from korser.utils.files import read_bytes
+from korser.utils.files import require_regular
 from korser.utils.fingerprint import digest
 from korser.utils.notes import Note
 
@@ -45,6 +47,7 @@ __all__ = [
     "audio_digest",
     "list_audio",
     "read_audio",
+    "read_blocks",
     "read_recording",
     "read_samples",
     "read_segments",
@@ -53,6 +56,7 @@ __all__ = [
 ]
 
 FULL_SCALE = 32768  # the value of a 16-bit sample that stands for 1
+LARGE = 2**24  # bytes
 MAX_PEAK = 1.5  # float files may exceed 1 a little and are clipped; above this the scale is wrong
 DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; outside, the header is wrong, and resampling could take all memory
@@ -122,8 +126,8 @@ def read_segments(sources: Sequence[str | Path | Segment]) -> Iterator[tuple[int
 
     A segment has the samples from ``start * rate`` (rounded) up to, but without, ``end * rate`` at the file's own
     sampling rate, and is converted to 16 kHz alone. So it is equal to the bit to what a lossless file of these samples
-    gives, and does not depend on which others are read. Memory holds the file, and decoded what the segments that have
-    begun need.
+    gives, and does not depend on which others are read. Memory holds a file of less than 16 MiB (a larger one is
+    mapped), and decoded what the segments that have begun need.
 
     Parameters
     ----------
@@ -143,12 +147,7 @@ def read_segments(sources: Sequence[str | Path | Segment]) -> Iterator[tuple[int
         If the file cannot be used.
     """
     segments = [source if isinstance(source, Segment) else Segment(str(Path(source))) for source in sources]
-    path = Path(segments[0].path)
-    file = _open(path, _read_bytes(path))
-    if not MIN_RATE <= file.rate <= MAX_RATE:
-        raise UserError(
-            f"{path}: the header states {file.rate} Hz, expected {MIN_RATE} to {MAX_RATE}: export the file again"
-        )
+    file = _open(Path(segments[0].path))
     spans = {}
     for i, segment in enumerate(segments):
         fault = segment.fault(n_channels=file.n_channels)
@@ -163,6 +162,51 @@ def read_segments(sources: Sequence[str | Path | Segment]) -> Iterator[tuple[int
         except UserError as error:
             recording = error
         yield i, recording
+
+
+def read_blocks(path: str | Path, seconds: int = 30) -> Iterator[Recording]:
+    """Read a whole file in consecutive blocks, in memory that does not depend on its length.
+
+    Joined, they are what :func:`read_audio` returns, but for rounding: each block is converted to 16 kHz together with
+    a second on either side.
+
+    Parameters
+    ----------
+    path : str or Path
+    seconds : int
+        Length of the blocks but the last.
+
+    Yields
+    ------
+    Recording
+        With notes about the length of the file only for the last block.
+
+    Raises
+    ------
+    UserError
+        If the file, or a block of it, cannot be used.
+    """
+    file = _open(Path(path))
+    size, margin = seconds * file.rate, file.rate
+    held = np.empty((0, file.n_channels), np.float32)
+    begin = done = n_decoded = 0  # in samples: where `held` and the next block begin
+    for block in itertools.chain(file.blocks, [None]):
+        if block is not None:
+            held = np.concatenate([held, block])
+            n_decoded += len(block)
+        while n_decoded >= done + size + margin or block is None:
+            last = n_decoded <= done + size
+            segment = Segment(str(path), done / file.rate, None if last else (done + size) / file.rate)
+            before = min(done, margin)
+            samples = held[done - before - begin : done + size + margin - begin]
+            recording = _finish(segment, samples, file, n_decoded)
+            start = before * SAMPLE_RATE // file.rate
+            audio = recording.audio[start : None if last else start + seconds * SAMPLE_RATE]
+            yield Recording(audio, recording.notes)
+            if last:
+                return
+            done += size
+            held, begin = held[done - margin - begin :], done - margin
 
 
 def _finish(segment: Segment, samples: np.ndarray, file: _Decoder, n_decoded: int) -> Recording:
@@ -284,9 +328,14 @@ def _resample(audio: torch.Tensor, rate: int) -> torch.Tensor:
     return torch.from_numpy(scipy.signal.resample_poly(audio.numpy(), up, down))
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes | mmap.mmap:
+    """Read a file, or map a large one: privately, since its header may be repaired."""
     try:
-        return read_bytes(path)
+        require_regular(path)
+        if path.stat().st_size < LARGE:
+            return path.read_bytes()
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -300,8 +349,9 @@ class _Decoder(NamedTuple):
     notes: Callable[[int], list[Note | None]]  # about the length, given the number of samples of all blocks
 
 
-def _open(path: Path, data: bytes) -> _Decoder:
-    if path.suffix.lower() == ".pcm" and not data.startswith(WITH_HEADER) and not is_mpeg(data):
+def _open(path: Path) -> _Decoder:
+    data = _read_bytes(path)
+    if path.suffix.lower() == ".pcm" and not data[:4].startswith(WITH_HEADER) and not is_mpeg(data):
         text = f"{len(data)} bytes are not whole 16-bit samples: the last one is left out"
         note = Note("odd_bytes", text) if len(data) % 2 else None
         return _Decoder(SAMPLE_RATE, 1, _headerless_blocks(data), lambda n: [note])
@@ -321,10 +371,14 @@ def _open(path: Path, data: bytes) -> _Decoder:
     try:
         stream = Stream(data)
     except soundfile.LibsndfileError as error:
-        found = [reason for start, reason in NOT_AUDIO.items() if data.startswith(start)]
+        found = [reason for start, reason in NOT_AUDIO.items() if data[: len(start)] == start]
         reason = found[0] if found else error.error_string.rstrip(".")
         raise UserError(f"{path}: not a readable audio file ({reason})") from error
     rate = stream.samplerate
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise UserError(
+            f"{path}: the header states {rate} Hz, expected {MIN_RATE} to {MAX_RATE}: export the file again"
+        )
 
     def notes(found: int) -> list[Note | None]:
         length = stream.stated if stated is None else stated * found  # a proportion of the bytes
@@ -338,10 +392,10 @@ def _open(path: Path, data: bytes) -> _Decoder:
     return _Decoder(rate, stream.channels, stream.blocks(), notes)
 
 
-def _headerless_blocks(data: bytes) -> Iterator[np.ndarray]:
-    samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
-    for start in range(0, len(samples), BLOCK):
-        yield samples[start : start + BLOCK, None].astype(np.float32) / FULL_SCALE
+def _headerless_blocks(data: bytes | mmap.mmap) -> Iterator[np.ndarray]:
+    file = View(data)
+    while block := file.read(2 * BLOCK):
+        yield np.frombuffer(block[: len(block) // 2 * 2], "<i2")[:, None].astype(np.float32) / FULL_SCALE
 
 
 def _length_note(stated: float | None, found: int, rate: int, complete: bool) -> Note | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import mmap
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -15,6 +17,7 @@ __all__ = [
     "BLOCK",
     "Header",
     "Stream",
+    "View",
     "foreign_format",
     "has_end",
     "is_mpeg",
@@ -54,6 +57,8 @@ CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ]{4}")
 SMALL_REST = 2048  # bytes behind the samples that are taken to be something else
 MOST_SAMPLES = 2**48  # libsndfile states more if it knows no number
 SMALL_BLOCK, BLOCK = 2**12, 2**18  # samples of a channel per call of libsndfile
+HEAD = 2**20  # bytes of a mapped file that stay in memory
+RELEASED = 2**22  # bytes that are read before they are released
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,17 @@ class Header:
         """Whether a length is stated."""
         return self.length not in (0, UNKNOWN)
 
-    def repaired(self, data: bytes) -> bytes:
-        """Return the file with the length that it has."""
+    def repaired(self, data: bytes | mmap.mmap) -> bytes | mmap.mmap:
+        """Return the file with the length that it has; a copy-on-write mapping is changed itself."""
         position = self.length_position
         length = struct.pack(self.length_format, min(len(data) - self.start, UNKNOWN - 1))
+        if isinstance(data, mmap.mmap):
+            data[position : position + 4] = length
+            return data
         return data[:position] + length + data[position + 4 :]
 
 
-def foreign_format(data: bytes) -> str | None:
+def foreign_format(data: bytes | mmap.mmap) -> str | None:
     """Return the name of the format that libsndfile does not know, from the first bytes of a file."""
     for position, magic, name in FOREIGN:
         if data[position : position + len(magic)] == magic:
@@ -87,7 +95,7 @@ def foreign_format(data: bytes) -> str | None:
     return None
 
 
-def read_header(data: bytes) -> Header | None:
+def read_header(data: bytes | mmap.mmap) -> Header | None:
     """Return what the header of a WAV, AIFF or AU file says; None for other files and where no samples are found."""
     if data[:4] == b".snd" and len(data) >= 24:
         start, length = struct.unpack(">II", data[4:12])
@@ -110,26 +118,29 @@ def read_header(data: bytes) -> Header | None:
     return None
 
 
-def samples_follow(data: bytes, header: Header) -> bool:
+def samples_follow(data: bytes | mmap.mmap, header: Header) -> bool:
     """Return whether samples are behind the end that a header states: no further chunks, tags or zeros."""
-    rest = data[header.start + header.length + header.length % 2 :]
-    if len(rest) < SMALL_REST or rest.startswith(TAGS) or not rest.strip(b"\0"):
+    position, size = header.start + header.length + header.length % 2, len(data)
+    if size - position < SMALL_REST or data[position : position + SMALL_REST].startswith(TAGS):
         return False
-    position = 0
+    if not any(data[i : i + BLOCK].strip(b"\0") for i in range(position, size, BLOCK)):
+        return False
     order = header.length_format[0]
-    while position + 8 <= len(rest) and CHUNK_NAME.match(rest, position):
-        size = struct.unpack_from(f"{order}I", rest, position + 4)[0]
-        position += 8 + size + size % 2
-    return not len(rest) <= position <= len(rest) + 1  # chunks end where the file ends
+    while position + 8 <= size and CHUNK_NAME.match(data, position):
+        length = struct.unpack_from(f"{order}I", data, position + 4)[0]
+        position += 8 + length + length % 2
+    return not size <= position <= size + 1  # chunks end where the file ends
 
 
-def has_end(data: bytes) -> bool:
+def has_end(data: bytes | mmap.mmap) -> bool:
     """Return whether the last page of an Ogg stream says that it is the last; True for other files."""
+    if data[:4] != b"OggS":
+        return True
     last = data.rfind(b"OggS")
-    return not data.startswith(b"OggS") or bool(data[last + 5 : last + 6] and data[last + 5] & 4)
+    return bool(data[last + 5 : last + 6] and data[last + 5] & 4)
 
 
-def is_mpeg(data: bytes) -> bool:
+def is_mpeg(data: bytes | mmap.mmap) -> bool:
     """Return whether the bytes begin with three MP3 frames, one behind the other; samples may look like one."""
     position = 0
     for _ in range(3):
@@ -140,7 +151,7 @@ def is_mpeg(data: bytes) -> bool:
     return True
 
 
-def ogg_seconds(data: bytes) -> float | None:
+def ogg_seconds(data: bytes | mmap.mmap) -> float | None:
     """Return the time of the last page of an Ogg Vorbis or Opus stream; None for others.
 
     libsndfile states only what it finds of a damaged stream.
@@ -150,19 +161,21 @@ def ogg_seconds(data: bytes) -> float | None:
     The granule position of RFC 3533, section 6, and RFC 7845, section 4.
     """
     vorbis, opus = data.find(b"\x01vorbis", 0, FIRST_PAGE), data.find(b"OpusHead", 0, FIRST_PAGE)
+    if max(vorbis, opus) < 0 or len(data) < FIRST_PAGE:
+        return None
     granules = [struct.unpack_from("<q", data, page.start() + 6)[0] for page in OGG_PAGE.finditer(data)]
-    if not granules or max(vorbis, opus) < 0 or len(data) < FIRST_PAGE:
+    if not granules:
         return None
     if opus >= 0:
         return (max(granules) - struct.unpack_from("<H", data, opus + 10)[0]) / OPUS_RATE
     return max(granules) / max(1, struct.unpack_from("<I", data, vorbis + 12)[0])
 
 
-def stated_share(data: bytes) -> float | None:
+def stated_share(data: bytes | mmap.mmap) -> float | None:
     """Return how many times as many bytes of samples a W64 or CAF file states as it has; None if it has them all."""
-    if data.startswith(b"riff"):
+    if data[:4] == b"riff":
         name_size, begin, size_format, overhead = 16, 40, "<q", 24
-    elif data.startswith(b"caff"):
+    elif data[:4] == b"caff":
         name_size, begin, size_format, overhead = 4, 8, ">q", 0
     else:
         return None
@@ -180,7 +193,7 @@ def stated_share(data: bytes) -> float | None:
     return None
 
 
-def _mpeg_frame_length(data: bytes, position: int) -> int | None:
+def _mpeg_frame_length(data: bytes | mmap.mmap, position: int) -> int | None:
     """Return the bytes of the MPEG layer 3 frame at a position; None if there is none."""
     header = data[position : position + 4]
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
@@ -195,6 +208,39 @@ def _mpeg_frame_length(data: bytes, position: int) -> int | None:
     return factor * bit_rate // rate + (header[2] >> 1 & 1)
 
 
+class View(io.RawIOBase):
+    """The bytes of a file as a file; mapped ones do not stay in memory once they are read."""
+
+    def __init__(self, data: bytes | mmap.mmap) -> None:
+        super().__init__()
+        self._data = data
+        self._position = self._unreleased = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as there are bytes."""
+        part = self._data[self._position : self._position + len(buffer)]
+        buffer[: len(part)] = part
+        self._position += len(part)
+        self._unreleased += len(part)
+        if self._unreleased > RELEASED and isinstance(self._data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._data.madvise(mmap.MADV_DONTNEED, HEAD)
+            self._unreleased = 0
+        return len(part)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the position."""
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+
 class Stream(soundfile.SoundFile):
     """An audio file that is read to where its samples end, whatever its header says.
 
@@ -204,8 +250,8 @@ class Stream(soundfile.SoundFile):
         Samples of a channel that the header states; None if it does not.
     """
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
+    def __init__(self, data: bytes | mmap.mmap) -> None:
+        super().__init__(View(data))
         self.stated = self.frames if self.frames < MOST_SAMPLES else None  # of FLAC without a length
         if self.format == "MP3" and not any(mark in data[:INDEX_BYTES] for mark in MPEG_INDEX):
             self.close()
@@ -232,7 +278,7 @@ class Stream(soundfile.SoundFile):
                 return
 
 
-class _Endless(io.BytesIO):
+class _Endless(View):
     """Bytes that claim to be many times longer: libsndfile estimates the length of MP3 without index, and stops there.
 
     The estimate takes all frames to be as large as the first one.

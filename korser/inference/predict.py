@@ -39,7 +39,7 @@ from korser.utils.notes import Note
 from korser.utils.seeding import set_arithmetic
 from korser.utils.text import one_line, shorten
 
-__all__ = ["PIECE_SECONDS", "TrainedModel", "load_trained_model", "piece_length"]
+__all__ = ["PIECE_SECONDS", "TrainedModel", "find_files", "load_trained_model", "piece_length"]
 
 logger = logging.getLogger(__name__)
 
@@ -225,12 +225,13 @@ class TrainedModel:
         """
         rows = []
         for path, probabilities in self._of_files(paths, "predict", progressbar, self.probabilities):
-            row = {"path": path}
-            for task in self.tasks:
-                columns = task.strategy.columns(probabilities[task.name][None])
-                row |= {name: values[0] for name, values in columns.items()}
-            rows.append(row)
+            rows.append({"path": path} | self.row(probabilities))
         return pd.DataFrame(rows)
+
+    def row(self, probabilities: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return the columns of a table of predictions for what :meth:`probabilities` returns."""
+        columns = [task.strategy.columns(probabilities[task.name][None]) for task in self.tasks]
+        return {name: values[0] for own in columns for name, values in own.items()}
 
     def _of_files(
         self,
@@ -240,7 +241,7 @@ class TrainedModel:
         function: Callable[[torch.Tensor, Callable], Any],
     ) -> list[tuple[str, Any]]:
         """Check files; return their paths and what a function of waveform and ``on_piece`` gives for each of them."""
-        paths = _find_files(paths)
+        paths = find_files(paths)
         seconds = self._check_files(paths, progressbar)
         bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
         with tqdm(
@@ -278,7 +279,7 @@ class TrainedModel:
         return sum(lengths[path] for path in paths) / SAMPLE_RATE
 
 
-def _find_files(paths: str | Path | Sequence[str | Path]) -> list[str]:
+def find_files(paths: str | Path | Sequence[str | Path]) -> list[str]:
     """Replace folders by the audio files in them and below."""
     files, faults = [], []
     for path in map(str, [paths] if isinstance(paths, (str, Path)) else paths):

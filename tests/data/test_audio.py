@@ -10,7 +10,15 @@ import torchaudio.functional
 
 from korser.corpora.segments import Segment
 from korser.data import audio as audio_module
-from korser.data.audio import audio_digest, read_audio, read_recording, read_segments, to_compact, to_float
+from korser.data.audio import (
+    audio_digest,
+    read_audio,
+    read_blocks,
+    read_recording,
+    read_segments,
+    to_compact,
+    to_float,
+)
 from korser.utils.errors import UserError
 
 
@@ -363,3 +371,50 @@ def test_only_a_segment_to_the_end_is_said_to_be_truncated(tmp_path):
     path.write_bytes(path.read_bytes()[:-16000])
     assert notes(path) == notes(Segment(str(path), 1.0)) == [("truncated", "2.00 s stated, 1.50 s found")]
     assert notes(Segment(str(path), 0.5, 1.0)) == []
+
+
+@pytest.mark.parametrize("rate, n", [(16000, 80000), (16000, 79999), (44100, 44100 * 5 + 7), (8000, 5), (11127, 30000)])
+def test_blocks_joined_are_the_recording(tmp_path, rate, n, monkeypatch):
+    monkeypatch.setattr("korser.data.containers.BLOCK", 4095)
+    noise = np.random.default_rng(0).uniform(-0.9, 0.9, (n, 2)).astype(np.float32)
+    path = write(tmp_path / "a.wav", noise, rate, "FLOAT")
+    blocks = [block.audio for block in read_blocks(path, 2)]
+    assert {len(block) for block in blocks[:-1]} <= {32000}
+    torch.testing.assert_close(torch.cat(blocks), read_audio(path), rtol=0, atol=2e-6)
+
+
+def test_blocks_tell_where_a_recording_is_damaged_and_whether_it_is_truncated(tmp_path):
+    x = tone(5)
+    x[56000] = np.nan
+    with pytest.raises(UserError, match=r"a.wav#t=2,4: NaN"):
+        list(read_blocks(write(tmp_path / "a.wav", x, subtype="FLOAT"), 2))
+    path = write(tmp_path / "b.wav", tone(5))
+    path.write_bytes(path.read_bytes()[:-16000])
+    assert [[note.code for note in block.notes] for block in read_blocks(path, 2)] == [[], [], ["truncated"]]
+    with pytest.raises(UserError, match="no audio"):
+        list(read_blocks(write(tmp_path / "c.wav", np.zeros(0))))
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3", "pcm"])
+def test_large_files_are_mapped_and_read_alike(tmp_path, ending, monkeypatch):
+    path = tmp_path / f"a.{ending}"
+    soundfile.write(path, tone(2), 16000, **({"format": "RAW", "subtype": "PCM_16"} if ending == "pcm" else {}))
+    whole = read_recording(path)
+    monkeypatch.setattr(audio_module, "LARGE", 1)
+    monkeypatch.setattr("korser.data.containers.RELEASED", 9000)
+    monkeypatch.setattr("korser.data.containers.HEAD", 0)
+    mapped = read_recording(path)
+    assert mapped.audio.equal(whole.audio) and mapped.notes == whole.notes
+
+
+@pytest.mark.parametrize("stated", [0, 0xFFFFFFFF, 16000])
+def test_a_wrong_header_of_a_mapped_file_is_repaired_in_memory_only(tmp_path, stated, monkeypatch):
+    path = write(tmp_path / "a.wav", tone(2))
+    data = bytearray(path.read_bytes())
+    data[40:44] = stated.to_bytes(4, "little")
+    path.write_bytes(data)
+    whole = read_recording(path)
+    monkeypatch.setattr(audio_module, "LARGE", 1)
+    mapped = read_recording(path)
+    assert mapped.audio.equal(whole.audio) and mapped.notes == whole.notes and len(mapped.audio) == 32000
+    assert path.read_bytes() == data

@@ -132,6 +132,39 @@ def test_predict_a_folder_with_progress_and_suspicious_recordings(call, trained,
     assert read_csv(listed)["problem"].tolist() == ["unusable", "unusable", "truncated", "copy"]
 
 
+def test_predict_along_a_recording(call, trained, data, tmp_path):
+    parts = [soundfile.read(data / f"s0_{name}_1.wav", dtype="int16")[0] for name in ("joy", "anger", "sadness")]
+    x = np.concatenate(parts * 3)
+    soundfile.write(tmp_path / "long.wav", x, 16000)
+    files = [tmp_path / f"{i}.wav" for i in range(4)]
+    for i, file in enumerate(files):
+        soundfile.write(file, x[8000 * i : 8000 * i + 12000], 16000)
+    out = tmp_path / "out"
+    code, said, err = call("predict", trained, tmp_path / "long.wav", "--window=0.75", "--hop=0.5", f"--out={out}")
+    assert code == 0 and f"segments of {len(x) / 16000:.1f} s are in {out}/long.csv" in said and "100%" in err
+    table = read_csv(out / "long.csv")
+    _, text, _ = call("predict", trained, *files, "--json")
+    alone = pd.DataFrame(json.loads(text)).drop(columns="path").astype({"intensity_pred": str})
+    along = table.drop(columns=["start", "end"]).iloc[:4].astype({"intensity_pred": str})
+    pd.testing.assert_frame_equal(along, alone, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--hop=1"], "--hop is for predictions along recordings, with --window or --segments"),
+        (["--window=1", "--json"], "--json prints one record per file"),
+        (["--window=x"], "argument --window: invalid float value: 'x'"),
+        (["--window=-1"], "--window=-1: expected seconds from 0.01 on"),
+        (["--segments=absent.rttm"], "--segments=absent.rttm: no such file"),
+    ],
+)
+def test_predict_along_a_recording_mistakes(call, trained, data, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("predict", trained, data / "s0_joy_1.wav", *options)
+    assert (code, out) == (2, "") and err.startswith(f"error: {said}") and err.count("\n") == 1, err
+
+
 def test_a_tilde_is_the_home_folder(call, trained, data, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(Path(trained).parent))
     code, out, err = call("predict", f"~/{Path(trained).name}", data / "s0_joy_1.wav", "--json")

@@ -31,14 +31,14 @@ from korser.reporting.figures import (
 )
 from korser.reporting.figures.cross_corpus import draw_cross_corpus
 from korser.reporting.figures.group import ComparisonGroup, Drawing, gather, recorded_metric
-from korser.reporting.figures.style import NothingToDraw, Style, finish, with_hangul
+from korser.reporting.figures.style import NothingToDraw, Style, finish, save_figure, with_hangul
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
 from korser.runs.load import Run, load_runs
 from korser.runs.records import ComparisonRecord
 from korser.search.summary import search_caveats
 from korser.utils.errors import UserError
-from korser.utils.files import atomic, find_below, read_json, write_json
+from korser.utils.files import find_below, read_json, write_json
 from korser.utils.notes import Note
 
 __all__ = ["FIGURES", "Figure", "draw_all", "save_drawing"]
@@ -202,9 +202,6 @@ def save_drawing(
     """Write a figure as PDF and PNG, with its notes below it and in its caption."""
     finish(drawing.figure, "; ".join(map(str, notes)), style)
     name = prefix + re.sub(r"[^\w.-]+", "_", drawing.name).strip("_")
-    for ending in ("pdf", "png"):
-        with atomic(out / f"{name}.{ending}") as temporary:
-            metadata = {"CreationDate": None} if ending == "pdf" else None  # the same runs give the same file
-            drawing.figure.savefig(temporary, format=ending, metadata=metadata)
+    save_figure(drawing.figure, out, name)
     caption = " ".join([where + drawing.caption, *(f"{note}." for note in notes)])
     return Figure(name, where + drawing.title, caption, f"{name}.png", f"{name}.pdf")

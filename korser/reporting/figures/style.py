@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -24,6 +25,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from korser.utils.errors import UserError
+from korser.utils.files import atomic
 from korser.utils.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ __all__ = [
     "legend_below",
     "model_style",
     "new_figure",
+    "save_figure",
     "with_hangul",
     "wrap",
 ]
@@ -300,6 +303,14 @@ def finish(figure: Figure, notes: str, style: Style) -> None:
     figure.text(*position, "\n".join(lines), fontsize=SMALL_SIZE, va="bottom", linespacing=1.1, in_layout=False)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # it is laid out; once is enough for all its files
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str) -> None:
+    """Write a figure as PDF and PNG."""
+    for ending in ("pdf", "png"):
+        with atomic(Path(folder) / f"{name}.{ending}") as temporary:
+            metadata = {"CreationDate": None} if ending == "pdf" else None  # the same data gives the same file
+            figure.savefig(temporary, format=ending, metadata=metadata)
 
 
 def with_hangul(style: Style, texts: Iterable[str]) -> Style:

@@ -1,0 +1,112 @@
+"""Write predictions along recordings: a table, a TextGrid and a figure for each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from korser.inference.predict import TrainedModel, find_files
+from korser.inference.recordings import Division, PredictedRecording, predict_recordings, without_overlap
+from korser.inference.textgrid import Interval, write_textgrid
+from korser.nn.tasks import Task
+from korser.reporting.figures.recording import draw_recording
+from korser.reporting.figures.style import Style, finish, save_figure, with_hangul
+from korser.utils.errors import UserError, raise_faults
+from korser.utils.files import write_csv, write_json
+
+__all__ = ["write_predictions"]
+
+
+def write_predictions(
+    trained: TrainedModel,
+    paths: Sequence[str],
+    division: Division,
+    out: str | Path,
+    style: Style | None = None,
+    *,
+    progressbar: bool = False,
+) -> Iterator[tuple[PredictedRecording, Path]]:
+    """Predict along recordings and write each one's predictions as soon as they are made.
+
+    Parameters
+    ----------
+    trained : TrainedModel
+    paths : list of str
+        Files, or folders with such files at any depth; folders in them become folders in ``out``.
+    division : Division
+    out : str or Path
+        Folder for ``NAME.csv``, ``NAME.json``, ``NAME.TextGrid``, ``NAME.png`` and ``NAME.pdf`` of each recording.
+    style : Style, optional
+        Of the figure; by default IEEE, across the page.
+    progressbar : bool
+
+    Yields
+    ------
+    PredictedRecording, Path
+        And its CSV file.
+
+    Raises
+    ------
+    UserError
+        Before anything is predicted, see :func:`korser.inference.recordings.predict_recordings`; or if two recordings
+        have the same name.
+    """
+    names: dict[str, Path] = {}
+    for path in paths:
+        root = path if os.path.isdir(path) else os.path.dirname(path)
+        for file in find_files(path):
+            names.setdefault(file, Path(out, os.path.relpath(os.path.splitext(file)[0], root or ".")))
+    first: dict[Path, str] = {}
+    pairs = [(first.setdefault(name, file), file, name) for file, name in names.items()]
+    raise_faults(
+        [f"{a} and {b} would both be written as {name}.csv: predict one by one" for a, b, name in pairs if a != b]
+    )
+    _require_writable(Path(out))
+    for recording in predict_recordings(trained, list(names), division, progressbar=progressbar):
+        name = names[recording.path]
+        _write(recording, trained, name, style or Style(columns=2))
+        yield recording, name.with_name(f"{name.name}.csv")
+
+
+def _require_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={out}: {error.strerror}; choose another folder") from error
+
+
+def _write(recording: PredictedRecording, trained: TrainedModel, name: Path, style: Style) -> None:
+    table = recording.table
+    write_csv(name.with_name(f"{name.name}.csv"), table)
+    record = {
+        "path": recording.path,
+        "seconds": recording.seconds,
+        "run": str(trained.directory),
+        "warnings": [str(note) for note in trained.warnings],
+        "segments": table.astype(object).where(table.notna(), None).to_dict("records"),
+    }
+    write_json(name.with_name(f"{name.name}.json"), record)
+    write_textgrid(name.with_name(f"{name.name}.TextGrid"), recording.seconds, _tiers(recording, trained.tasks))
+    notes = [f"{os.path.basename(recording.path)}, predicted by {trained.directory.name}", *map(str, trained.warnings)]
+    style = with_hangul(style, [*notes, *(text for task in trained.tasks for text in (task.name, *task.classes))])
+    with style.context():
+        figure = draw_recording(recording, trained.tasks, style)
+        finish(figure, "; ".join(notes), style)
+        save_figure(figure, name.parent, name.name)
+
+
+def _tiers(recording: PredictedRecording, tasks: Sequence[Task]) -> dict[str, list[Interval]]:
+    tiers: dict[str, list[Interval]] = {}
+    for track, table in recording.tracks():
+        begin, end = without_overlap(table["start"].to_numpy(), table["end"].to_numpy(), recording.seconds)
+        for task in tasks:
+            texts = map(_text, table[f"{task.name}_pred"])
+            name = f"{task.name} ({track})" if track else task.name
+            tiers[name] = [Interval(*interval) for interval in zip(begin.tolist(), end.tolist(), texts)]
+    return tiers
+
+
+def _text(prediction: Any) -> str:
+    return prediction if isinstance(prediction, str) else f"{prediction:.3f}"
