@@ -43,7 +43,19 @@ __all__ = [
 # environment variables of torchrun and their least values
 TORCHRUN = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": 1}
 MAX_PORT = 2**16  # also of ranks: far more than there are
-COMMANDS = ("train", "search", "compare", "plot", "probe", "predict", "evaluate", "pretrain", "check", "corpora")
+COMMANDS = (
+    "train",
+    "search",
+    "compare",
+    "plot",
+    "probe",
+    "predict",
+    "evaluate",
+    "export",
+    "pretrain",
+    "check",
+    "corpora",
+)
 
 
 class Parser(argparse.ArgumentParser):

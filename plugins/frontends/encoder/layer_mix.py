@@ -100,7 +100,7 @@ class LayerMix(Frontend):
             As given.
         """
         weights = self.weights.softmax(0)
-        if x.device.type == "cpu" and not x.requires_grad:
+        if x.device.type == "cpu" and not x.requires_grad and not torch.compiler.is_exporting():
             dtype = torch.promote_types(torch.promote_types(x.dtype, weights.dtype), torch.float32)
             mixed = _MixConstants.apply(x, lengths, weights.to(dtype), self.normalize)
             return mixed.to(weights.dtype), lengths
