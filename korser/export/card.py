@@ -61,10 +61,15 @@ def model_card(trained: TrainedModel, name: str, *, with_graph: bool, included: 
         splits=_splits(run.manifest()),
         part=part,
         metrics=metrics_table(info["model"], measured),
-        encoders=list(dict.fromkeys(str(stage.source) for stage in stages if stage.source is not None)),
+        encoders=list(dict.fromkeys(_public(stage.source) for stage in stages if stage.source is not None)),
         ece=measured[trained.tasks[0].name].get("ece", {}).get("value"),
         **(_details(compare(load_runs(run.path))) if part == "test" else {}),
     )
+
+
+def _public(source: str | Path) -> str:
+    """Return the name of an encoder, without the path of a local folder."""
+    return Path(source).name if Path(source).expanduser().is_dir() else str(source)
 
 
 def _corpus(name: str) -> dict[str, str]:

@@ -117,7 +117,11 @@ def check_graph(file: Path, trained: TrainedModel) -> float:
         level = 0.1 * np.abs(np.sin(np.arange(n) / 3000)) + 0.001
         waveform = (level * rng.standard_normal(n)).astype(np.float32)
         expected = trained.probabilities(torch.from_numpy(waveform))
-        for task, given in zip(trained.tasks, session.run(names, {INPUT: waveform[None]})):
+        try:
+            outputs = session.run(names, {INPUT: waveform[None]})
+        except Exception as error:  # onnxruntime has its own types, below Exception
+            raise NotExportable(f"onnxruntime cannot run the graph on {n} samples ({one_line(error, 200)})") from error
+        for task, given in zip(trained.tasks, outputs):
             difference = float(np.abs(given[0] - expected[task.name]).max()) / (task.scaling or (0.0, 1.0))[1]
             if not difference <= TOLERANCE:  # NaN, too
                 raise NotExportable(

@@ -106,7 +106,7 @@ class LayerMix(Frontend):
             return mixed.to(weights.dtype), lengths
         x = mask_padding(x, lengths)
         frames = _layers(x, len(weights), self.normalize).flatten(0, 1)  # (B T, L, C), not copied, as by an einsum
-        mixed = torch.bmm(weights.to(x.dtype).expand(len(frames), 1, -1), frames)
+        mixed = torch.bmm(weights.to(x.dtype).expand(frames.shape[0], 1, -1), frames)
         return mixed.view(*x.shape[:2], -1), lengths
 
 
