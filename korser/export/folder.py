@@ -35,7 +35,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
-from korser.config.nodes import Dumper, compose, nodes
+from korser.config.nodes import Dumper, compose, get_value, nodes, set_value, value_node
 from korser.export.card import model_card
 from korser.export.graph import NotExportable, check_graph, link_weights, require, to_onnx
 from korser.frontend.base import SAMPLE_RATE, Frontend
@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 ENCODERS = ("include", "reference")
 GRAPH = "model.onnx"
+LARGEST = 2**31 - 2**24  # bytes of weights in one ONNX file
 CODE = "modeling_korser.py"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 ENCODER_FILES = ("config.json", "preprocessor_config.json", "processor_config.json")
@@ -90,6 +91,8 @@ def export_graph(trained: TrainedModel, folder: str | Path) -> float:
     """
     onnx_ir = require("onnx_ir")
     graph = to_onnx(trained)
+    if sum(value.const_value.nbytes for value in graph.graph.initializers.values()) > LARGEST:
+        raise UserError("--onnx: the weights are larger than the 2 GB of an ONNX file: leave it out")
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / GRAPH
         onnx_ir.save(graph, file)
@@ -206,11 +209,12 @@ def _write_run(trained: TrainedModel, folder: Path, included: bool) -> None:
     renamed = {source: name for source, (name, _) in sources.items()}
     for record in (*info["frozen"], *info["initialised_from"]):
         record["source"] = renamed.get(record["source"], record["source"])
-    info["files"] = {path: content for path, content in info["files"].items() if path not in renamed}
     info["encoders"] = dict(sources.values())
     info["yaml_folders"] = []
     info["environment"] = {"versions": trained.info.get("environment", {}).get("versions", {})}
     settings = _settings(run, renamed)
+    for kind in ("code", "files"):  # not of what only training uses
+        info[kind] = {name: content for name, content in info[kind].items() if name in settings}
     write_text(made.settings_file, settings)
     write_json(made.info_file, {**info, "signature": signature(settings, info)})
     write_csv(made.manifest_file, _anonymous(run.manifest()))
@@ -224,9 +228,11 @@ def _settings(run: RunDirectory, renamed: dict[str, str]) -> str:
     for node in nodes(root):
         if isinstance(node, yaml.ScalarNode) and node.value in renamed:
             node.value = renamed[node.value]
-    for key, value in root.value:
-        if key.value == "cache_folder":
-            value.value = "cache"
+    changes = {"cache_folder": "cache"}
+    if not get_value(root, "wav_augment").tag.endswith(":null"):  # whose files are not part of the model
+        changes |= {"wav_augment": None, "use_cache": False}  # without the cache in any case
+    for key, value in changes.items():
+        set_value(root, key, value_node(key, value))
     return yaml.serialize(root, Dumper=Dumper, allow_unicode=True)
 
 

@@ -1,6 +1,7 @@
 """The exported folder: what is in it, who loads it, and the upload."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import safetensors.torch
 import torch
 import yaml
 from conftest import tiny_overrides
-from helpers import run
+from helpers import WAV_AUGMENT, run
 
 import korser
 from korser import UserError
@@ -98,6 +99,19 @@ def test_the_encoder_may_be_a_reference(trained, tmp_path):
     names = safetensors.torch.load_file(out / "model.safetensors")
     assert names and not any("conv1" in name for name in names)
     korser.load(out)
+
+
+def test_augmentation_of_the_waveform_is_left_out(whisper_run, waveform, tmp_path):
+    shutil.copytree(whisper_run, tmp_path / "run")
+    file = RunDirectory(tmp_path / "run").settings_file
+    file.write_text(file.read_text().replace("wav_augment:\n", f"wav_augment: {WAV_AUGMENT}\n"))
+    trained = korser.load_trained_model(tmp_path / "run", trust=True)
+    export_folder(trained, tmp_path / "out", encoder="reference")
+    text = RunDirectory(tmp_path / "out").settings_text()
+    assert "speechbrain" not in text and "data_folder" not in text
+    x = torch.from_numpy(waveform)
+    given, expected = (model.probabilities(x)["emotion"] for model in (korser.load(tmp_path / "out"), trained))
+    np.testing.assert_array_equal(given, expected)  # without the rounding of the feature cache, which was not used
 
 
 def test_labels_are_as_transformers_reads_them(trained, tmp_path, no_graph):
