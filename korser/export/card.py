@@ -61,15 +61,19 @@ def model_card(trained: TrainedModel, name: str, *, with_graph: bool, included: 
         splits=_splits(run.manifest()),
         part=part,
         metrics=metrics_table(info["model"], measured),
-        encoders=list(dict.fromkeys(_public(stage.source) for stage in stages if stage.source is not None)),
+        encoders=dict(_encoder(str(stage.source)) for stage in stages if stage.source is not None),
         ece=measured[trained.tasks[0].name].get("ece", {}).get("value"),
         **(_details(compare(load_runs(run.path))) if part == "test" else {}),
     )
 
 
-def _public(source: str | Path) -> str:
-    """Return the name of an encoder, without the path of a local folder."""
-    return Path(source).name if Path(source).expanduser().is_dir() else str(source)
+def _encoder(source: str) -> tuple[str, str]:
+    """Return the name of an encoder, without the path of a local folder, and where its licence is stated."""
+    if Path(source).expanduser().is_dir():
+        return Path(source).name, "its licence is stated by whoever published it"
+    if "/" in source:
+        return source, f"its licence is stated at https://huggingface.co/{source}"
+    return source, "shipped with korser under Apache-2.0"
 
 
 def _corpus(name: str) -> dict[str, str]:

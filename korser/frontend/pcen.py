@@ -16,7 +16,7 @@ from korser.utils.errors import UserError
 __all__ = ["BOUNDS", "PCEN", "bounded"]
 
 BLOCK = 32  # frames per triangular matrix product; a constant, so that no result depends on the padding
-EXPORTED_LEVELS = 4  # of an exported graph, whose depth cannot depend on the length: 32 ** 4 frames
+EXPORTED_LEVELS = 4  # of an exported graph, whose depth cannot depend on the length: 900,000 frames
 BOUNDS = {
     "alpha": (-math.inf, 1.0),
     "smooth": (0.0, 1.0),
@@ -98,10 +98,13 @@ def linear_recursion(u: torch.Tensor, decay: torch.Tensor, first: torch.Tensor) 
 def _recursion(u: torch.Tensor, decay: torch.Tensor, first: torch.Tensor, levels: int | None = None) -> torch.Tensor:
     """Solve :func:`linear_recursion` with the channels first, so that each has one matrix product: ``(C, B, T)``.
 
-    ``levels``: recurse as often, whatever the length, which must be at most ``BLOCK ** levels``.
+    ``levels``: recurse as often, whatever the length, which must be below ``(BLOCK - 2) * BLOCK ** (levels - 1)``.
     """
     C, B, T = u.shape
-    n = -(-T // BLOCK) if levels != 1 else 1
+    if levels is None:
+        n = -(-T // BLOCK)
+    else:  # at least 2, since torch.export keeps a size of 1 as it is
+        n = T // BLOCK + 2 if levels > 1 else 1
     blocks = nn.functional.pad(u, (0, n * BLOCK - T)).reshape(C, B * n, BLOCK)
     powers = decay[:, None] ** torch.arange(BLOCK + 1, device=u.device, dtype=u.dtype)  # (C, BLOCK + 1)
     # lower triangular Toeplitz matrix, transposed: weights[c, j, i] = decay[c] ** (i - j)
