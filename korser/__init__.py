@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
     from korser.frontend.parallel import Parallel
     from korser.frontend.pcen import PCEN
-    from korser.inference.predict import TrainedModel, load_trained_model
+    from korser.inference.predict import TrainedModel, load, load_trained_model
     from korser.nn.feature_augment import FeatureAugment
     from korser.nn.tasks import Task
     from korser.testing import check_backbone, check_frontend, check_head
@@ -39,6 +39,7 @@ _MODULES = {
     "check_frontend": "korser.testing",
     "check_head": "korser.testing",
     "length_mask": "korser.frontend.lengths",
+    "load": "korser.inference.predict",
     "load_hparams": "korser.config.hparams",
     "load_trained_model": "korser.inference.predict",
     "mask_padding": "korser.frontend.lengths",
@@ -63,6 +64,7 @@ __all__ = [
     "check_frontend",
     "check_head",
     "length_mask",
+    "load",
     "load_hparams",
     "load_trained_model",
     "mask_padding",

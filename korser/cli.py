@@ -53,6 +53,7 @@ COMMANDS = (
     "probe",
     "predict",
     "evaluate",
+    "export",
     "pretrain",
     "check",
     "corpora",

@@ -1,5 +1,8 @@
 """Masks and statistics of padded batches.
 
+While a model is exported (``torch.compiler.is_exporting()``), a batch is one utterance without padding whose length is
+not known: nothing may depend on the value of a tensor, so that faster ways that look at values are not taken.
+
 Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels. Lengths are absolute int64 counts.
 """
 
@@ -52,7 +55,7 @@ def mask_padding(x: torch.Tensor, lengths: torch.Tensor, *, look_first: bool = F
     torch.Tensor
         Like ``x``.
     """
-    if look_first and x.device.type == "cpu" and not x.requires_grad:
+    if look_first and x.device.type == "cpu" and not x.requires_grad and not torch.compiler.is_exporting():
         if not any(int(row[n:].count_nonzero()) for row, n in zip(x, lengths.tolist())):  # indexing would take longer
             return x
     padding = ~length_mask(lengths, x.shape[1])

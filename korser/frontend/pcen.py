@@ -16,6 +16,7 @@ from korser.utils.errors import UserError
 __all__ = ["BOUNDS", "PCEN", "bounded"]
 
 BLOCK = 32  # frames per triangular matrix product; a constant, so that no result depends on the padding
+EXPORTED_LEVELS = 4  # of an exported graph, whose depth cannot depend on the length: 900,000 frames
 BOUNDS = {
     "alpha": (-math.inf, 1.0),
     "smooth": (0.0, 1.0),
@@ -90,21 +91,30 @@ def linear_recursion(u: torch.Tensor, decay: torch.Tensor, first: torch.Tensor) 
     torch.Tensor
         ``(B, C, T)``.
     """
-    y = _recursion(u.transpose(0, 1), decay, first.T)
+    y = _recursion(u.transpose(0, 1), decay, first.T, EXPORTED_LEVELS if torch.compiler.is_exporting() else None)
     return y.transpose(0, 1)
 
 
-def _recursion(u: torch.Tensor, decay: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """Solve :func:`linear_recursion` with the channels first, so that each has one matrix product: ``(C, B, T)``."""
+def _recursion(u: torch.Tensor, decay: torch.Tensor, first: torch.Tensor, levels: int | None = None) -> torch.Tensor:
+    """Solve :func:`linear_recursion` with the channels first, so that each has one matrix product: ``(C, B, T)``.
+
+    ``levels``: recurse as often, whatever the length, which must be below ``(BLOCK - 2) * BLOCK ** (levels - 1)``.
+    """
     C, B, T = u.shape
-    n = -(-T // BLOCK)
+    if levels is None:
+        n = -(-T // BLOCK)
+    else:  # at least 2, since torch.export keeps a size of 1 as it is
+        n = T // BLOCK + 2 if levels > 1 else 1
     blocks = nn.functional.pad(u, (0, n * BLOCK - T)).reshape(C, B * n, BLOCK)
     powers = decay[:, None] ** torch.arange(BLOCK + 1, device=u.device, dtype=u.dtype)  # (C, BLOCK + 1)
     # lower triangular Toeplitz matrix, transposed: weights[c, j, i] = decay[c] ** (i - j)
     weights = nn.functional.pad(powers[:, :-1], (BLOCK - 1, 0)).unfold(1, BLOCK, 1).flip(1)
     inside = (blocks @ weights).view(C, B, n, BLOCK)  # as if each block started from 0
     start = first[..., None]
-    if n > 1:
+    if levels is not None and levels > 1:  # with the end of the last block, since there may be no other
+        ends = _recursion(inside[..., -1], powers[:, -1], first, levels - 1)
+        start = torch.cat([start, ends[..., :-1]], -1)
+    elif levels is None and n > 1:
         ends = _recursion(inside[:, :, :-1, -1], powers[:, -1], first)
         start = torch.cat([start, ends], -1)  # (C, B, n), the state before each block
     return (inside + start[..., None] * powers[:, None, None, 1:]).view(C, B, n * BLOCK)[..., :T]

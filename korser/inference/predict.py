@@ -34,12 +34,13 @@ from korser.training.build import build_model
 from korser.training.parts import errors_of
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import require_regular
+from korser.utils.huggingface import described_at
 from korser.utils.memory import memory_advice
 from korser.utils.notes import Note
 from korser.utils.seeding import set_arithmetic
 from korser.utils.text import one_line, shorten
 
-__all__ = ["PIECE_SECONDS", "TrainedModel", "find_files", "load_trained_model", "piece_length"]
+__all__ = ["PIECE_SECONDS", "SETTINGS", "TrainedModel", "find_files", "load", "load_trained_model", "piece_length"]
 
 logger = logging.getLogger(__name__)
 
@@ -294,7 +295,7 @@ def find_files(paths: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool = False) -> TrainedModel:
-    """Load the model of a complete run directory.
+    """Load the model of a complete run directory, or of a folder that ``korser export`` wrote.
 
     Its frozen stages round their output as the cache did in training, so that the test predictions are reproduced.
 
@@ -316,7 +317,15 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool 
     directory = RunDirectory(run_dir)
     info = directory.info(("tasks", "code", "files", "frozen", "initialised_from"))
     directory.metrics()  # written last: without it the run is not complete
-    hparams = load_recorded(directory, trust=trust)
+    with described_at({source: run_dir / folder for source, folder in info.get("encoders", {}).items()}):
+        return _load(directory, info, load_recorded(directory, trust=trust), device)
+
+
+load = load_trained_model  # korser.load(folder)
+
+
+def _load(directory: RunDirectory, info: dict[str, Any], hparams: HParams, device: str) -> TrainedModel:
+    run_dir = directory.path
     missing = [key for key in SETTINGS if key not in hparams]
     if missing:
         raise UserError(f"{directory.settings_file} is damaged (no '{missing[0]}'): delete it and train again")
@@ -324,11 +333,11 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool 
     raise_faults([f"{directory.settings_file}: {fault}" for fault in wrong])
     tasks = [Task.from_record(task) for task in info["tasks"]]
     model = build_model(hparams, tasks)
-    warnings = _verify(info, provenance(hparams), run_dir)
-    for warning in warnings:
-        logger.warning("!!! %s", warning)
     _round_as_in_training(model, hparams)
     _load_weights(model, run_dir)
+    warnings = _verify(info, provenance(hparams), run_dir)  # last: the weights of encoders may be those of the folder
+    for warning in warnings:
+        logger.warning("!!! %s", warning)
     return TrainedModel(
         model=model,
         tasks=tasks,

@@ -37,7 +37,14 @@ from korser.utils.text import sentence
 if TYPE_CHECKING:
     from korser.nn.tasks import Task
 
-__all__ = ["evaluate_classes", "evaluate_numbers", "evaluate_predictions", "read_numbers", "summary_table"]
+__all__ = [
+    "evaluate_classes",
+    "evaluate_numbers",
+    "evaluate_predictions",
+    "metrics_table",
+    "read_numbers",
+    "summary_table",
+]
 
 UNKNOWN_SPEAKERS = "the speaker of some utterances is unknown"
 
@@ -249,10 +256,11 @@ def summary_table(
         What a reader must know.
     """
     head = [title, f"corpus {corpus}, protocol {protocol}", *(f"!!! {warning}" for warning in warnings), ""]
-    return "\n".join(head) + "\n" + _metrics_table(title, metrics).to_text()
+    return "\n".join(head) + "\n" + metrics_table(title, metrics).to_text()
 
 
-def _metrics_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
+def metrics_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
+    """Return the metrics, one per row; see :func:`summary_table`."""
     rows, reasons, notes = [], [], []
     for task, result in metrics.items():
         if not result["n"]:

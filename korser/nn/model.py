@@ -120,18 +120,20 @@ class SpeechEmotionModel(nn.Module):
             stage.train(mode)
         return self
 
-    def trained_state(self) -> dict[str, torch.Tensor]:
+    def trained_state(self, *, frozen: bool = False) -> dict[str, torch.Tensor]:
         """Return the state without frozen stages and :meth:`korser.Frontend.frozen_weights`, which have a source.
 
-        Weights of several names are copied, since safetensors saves none that share memory.
+        Weights of several names are copied, since safetensors saves none that share memory. With ``frozen``, the frozen
+        ones are included, each once.
         """
-        frozen = self._frozen_names()
-        state = {k: v for k, v in self.state_dict().items() if k not in frozen}
+        frozen_names = self._frozen_names()
+        state = {k: v for k, v in self.state_dict().items() if frozen or k not in frozen_names}
         first = {v.data_ptr(): k for k, v in reversed(state.items()) if torch.is_tensor(v)}
-        return {k: v.clone() if torch.is_tensor(v) and first[v.data_ptr()] != k else v for k, v in state.items()}
+        shared = {k for k, v in state.items() if torch.is_tensor(v) and v.numel() and first[v.data_ptr()] != k}
+        return {k: v.clone() if k in shared else v for k, v in state.items() if k not in shared & frozen_names}
 
     def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Load the output of :meth:`trained_state`.
+        """Load the output of :meth:`trained_state`, with or without frozen weights.
 
         Raises
         ------

@@ -128,6 +128,7 @@ class RunInfo(TypedDict, total=False):
     frozen: list[FrozenStageRecord]
     initialised_from: list[StageRecord]
     checkpoints: list[CheckpointRecord]
+    encoders: dict[str, str]
     environment: Environment
     signature: str | None
 

@@ -1,9 +1,12 @@
-"""The Hugging Face libraries without their own messages, and without code from a hub."""
+"""The Hugging Face libraries without their own messages, and without code from a hub; encoders without weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from huggingface_hub.utils import logging as hub_logging
@@ -14,7 +17,30 @@ from korser.utils.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["quiet_huggingface", "require_no_kernel"]
+__all__ = ["described_at", "description_of", "quiet_huggingface", "require_no_kernel"]
+
+_described: ContextVar[Mapping[str, Path]] = ContextVar("described", default=MappingProxyType({}))
+
+
+@contextmanager
+def described_at(folders: Mapping[str, Path]) -> Iterator[None]:
+    """Build encoders from their configuration alone; whoever calls this loads their weights, in place of a checkpoint.
+
+    Parameters
+    ----------
+    folders : dict of str to Path
+        For sources of encoders, such as a hub id, a folder with ``config.json`` and ``preprocessor_config.json``.
+    """
+    token = _described.set(folders)
+    try:
+        yield
+    finally:
+        _described.reset(token)
+
+
+def description_of(source: str) -> Path | None:
+    """Return the folder that :func:`described_at` has for a source, if any."""
+    return _described.get().get(source)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class MaskedBatchNorm(_NormBase):
             As ``x``, zero beyond ``lengths``.
         """
         mask = length_mask(lengths, x.shape[2])
-        return self.masked(x, mask) if x.is_cuda else self.packed(x, mask)
+        return self.masked(x, mask) if x.is_cuda or torch.compiler.is_exporting() else self.packed(x, mask)
 
     def packed(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """:meth:`forward` by packing the valid frames; ``mask`` ``(B, T)`` bool."""

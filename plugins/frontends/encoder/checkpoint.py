@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, FeatureExtractionMixin, PreTrain
 
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
-from korser.utils.huggingface import quiet_huggingface, require_no_kernel
+from korser.utils.huggingface import description_of, quiet_huggingface, require_no_kernel
 from korser.utils.text import first_line, shorten
 
 __all__ = ["NANO", "NANO_FOLDER", "NANO_RANDOM", "Checkpoint"]
@@ -61,7 +61,9 @@ class Checkpoint:
     def __init__(self, source: str, revision: str | None, model_types: Collection[str]) -> None:
         self.source = source
         self.revision = revision
-        self._folder = _local_folder(source)
+        described = description_of(source)
+        self._folder = described or _local_folder(source)
+        self._has_weights = described is None and source != NANO_RANDOM
         self.config = self._read_config(model_types)
         require_no_kernel(self.config, source)
 
@@ -161,10 +163,12 @@ class Checkpoint:
             If there are no weights or they do not fit the config.
         """
         with torch.random.fork_rng(devices=[]):
-            if self.source == NANO_RANDOM:
-                torch.default_generator.manual_seed(NANO_SEED)  # torch.manual_seed would seed the GPUs too
-                return kind.from_config(self.config, dtype=torch.float32)
-            return self._load_weights(kind, options)
+            if self._has_weights:
+                return self._load_weights(kind, options)
+            torch.default_generator.manual_seed(NANO_SEED)  # torch.manual_seed would seed the GPUs too
+            options = {key: value for key, value in options.items() if key == "attn_implementation"}
+            build = kind.from_config if hasattr(kind, "from_config") else kind._from_config
+            return build(self.config, dtype=torch.float32, **options)
 
     def _load_weights(self, kind: Any, options: dict[str, Any]) -> PreTrainedModel:
         source, folder = self.source, self._folder

@@ -100,13 +100,13 @@ class LayerMix(Frontend):
             As given.
         """
         weights = self.weights.softmax(0)
-        if x.device.type == "cpu" and not x.requires_grad:
+        if x.device.type == "cpu" and not x.requires_grad and not torch.compiler.is_exporting():
             dtype = torch.promote_types(torch.promote_types(x.dtype, weights.dtype), torch.float32)
             mixed = _MixConstants.apply(x, lengths, weights.to(dtype), self.normalize)
             return mixed.to(weights.dtype), lengths
         x = mask_padding(x, lengths)
         frames = _layers(x, len(weights), self.normalize).flatten(0, 1)  # (B T, L, C), not copied, as by an einsum
-        mixed = torch.bmm(weights.to(x.dtype).expand(len(frames), 1, -1), frames)
+        mixed = torch.bmm(weights.to(x.dtype).expand(frames.shape[0], 1, -1), frames)
         return mixed.view(*x.shape[:2], -1), lengths
 
 

@@ -185,7 +185,7 @@ class Leaf(Frontend):
         mu, sigma = self.filters()
         width = bounded(self.pool_width, 2 / self.pool_taps, 0.5).double()
         taps = gabor_taps(mu, sigma, self.taps)  # (N, 2, taps)
-        if self.fast and carriers.dtype == torch.float32:
+        if self.fast and carriers.dtype == torch.float32 and not torch.compiler.is_exporting():
             rates, outgrown = self._rates()
             e = pooled_energies(carriers[:, 0], lengths, mu, taps, width, self.pool_taps, self.hop, rates)
             if outgrown is not None:

@@ -77,9 +77,10 @@ class Whisper(EncoderFamily):
         """See :meth:`EncoderFamily.forward`."""
         mel, silence = self.log_mel(x)
         n_mel_frames = -(-lengths // self.log_mel.hop_length)
-        longest = int(n_mel_frames.max())
+        exporting = torch.compiler.is_exporting()
+        longest = -(-x.shape[1] // self.log_mel.hop_length) if exporting else int(n_mel_frames.max())
         if self.padding == "utterance":
-            shorter = bool((n_mel_frames < longest).any())
+            shorter = not exporting and bool((n_mel_frames < longest).any())
             return self._encode(mel[..., :longest], n_mel_frames if shorter else None, every_layer)
         fill = silence.expand(-1, mel.shape[1], self.max_length // self.log_mel.hop_length - mel.shape[2])
         pieces = torch.cat([mel, fill], dim=2).split(PIECE["cpu" if x.device.type == "cpu" else "cuda"])
@@ -119,7 +120,7 @@ class Whisper(EncoderFamily):
     def continue_from(self, h: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
         """See :meth:`EncoderFamily.continue_from`."""
         h, mask, states = h.to(self.model.dtype), None, []
-        if bool((frames < h.shape[1]).any()):
+        if not torch.compiler.is_exporting() and bool((frames < h.shape[1]).any()):
             mask = length_mask(frames, h.shape[1])[:, None, None]  # (B, 1, 1, T')
         for layer in self.model.layers[self._n_below :]:
             h = layer(h, mask)

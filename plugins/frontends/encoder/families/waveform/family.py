@@ -76,7 +76,8 @@ class Waveform(EncoderFamily):
             mean, std = masked_mean_std(x[..., None], lengths, eps=1e-7)  # eps as in Wav2Vec2FeatureExtractor
             x = (x - mean) / std
         frames = self.output_lengths(lengths)
-        if self._fast is not None and not torch.is_grad_enabled() and self._fast.supports(self.model):
+        fast = self._fast is not None and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        if fast and self._fast.supports(self.model):
             most = (x.shape[1] - self.min_length) // math.prod(self.model.config.conv_stride) + 1
             states = self._fast(x, lengths, frames, every_layer)
             return [F.pad(state, (0, 0, 0, most - state.shape[1])) for state in states]
