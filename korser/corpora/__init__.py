@@ -23,7 +23,8 @@ Optional:
 - ``ABOUT``, a :class:`korser.corpora.card.CorpusCard`: what ``korser corpora`` lists. Every shipped corpus has one.
 - ``RATINGS = {"valence": (1.0, 5.0)}``: columns of numbers, with the ends of their scale.
 - ``RATERS = {"emotion": ("emotion_rater1", ...)}``: columns with what each rater chose, for tasks that people rated, or
-  ``data.attrs["raters"]`` if their number depends on the folder.
+  ``data.attrs["raters"]`` if their number depends on the folder; ``CONSENSUS = {"emotion": "plurality"}`` or
+  ``data.attrs["consensus"]``: by which rule (:mod:`korser.metrics.raters`) the corpus's labels follow from them.
 - ``SYNTHETIC = True``: no human speaks; all tables and figures say so.
 - ``IDENTIFIED_BY_FOLDER = True``: the module reads any corpus, so corpora are identified by their folder, not by the
   module's name, and the same speaker name in two folders does not mean the same person.
@@ -51,6 +52,7 @@ from korser.corpora import synthetic
 from korser.corpora.cells import identify
 from korser.corpora.segments import check_segments
 from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order, warn_of_typos
+from korser.corpora.voting import Voting
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
 
@@ -67,6 +69,7 @@ NOT_ADAPTERS = (
     "segments",
     "synthetic",
     "table",
+    "voting",
 )
 
 
@@ -91,6 +94,10 @@ class Corpus:
         Whether the option ``tasks`` of the adapter selects the label columns.
     ratings : dict of str to tuple of float
         The lowest and the highest value of columns of numbers, as far as known.
+    raters : dict of str to tuple of str
+        Columns with the votes of each task.
+    consensus : dict of str to str
+        By which rule the labels of a task follow from its votes, where that is known.
     """
 
     name: str
@@ -101,6 +108,8 @@ class Corpus:
     identified_by_folder: bool = False
     selectable_tasks: bool = False
     ratings: dict[str, tuple[float, float]] = field(default_factory=dict)
+    raters: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    consensus: dict[str, str] = field(default_factory=dict)
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -126,9 +135,10 @@ def load_corpus(
     label_map : dict, optional
         ``{task: {old: new}}`` renames classes, ``{"emotion": {"기쁨": "joy"}}``. Two classes with the same new name are
         merged; null drops a label: the utterance stays, without that label. The order of the classes is kept; if it has
-        no meaning (:attr:`Corpus.sorted_tasks`), the new names are sorted.
+        no meaning (:attr:`Corpus.sorted_tasks`), the new names are sorted. Votes of raters are renamed, too.
     corpus_options : dict, optional
-        Keywords of the adapter's ``prepare``.
+        Keywords of the adapter's ``prepare``, and of any corpus ``raters`` and ``consensus``
+        (:mod:`korser.corpora.voting`).
 
     Raises
     ------
@@ -138,19 +148,22 @@ def load_corpus(
     module = find_adapter(str(corpus))
     parameters = list(inspect.signature(module.prepare).parameters.values())[1:]
     accepted = [p.name for p in parameters]
-    for option in corpus_options or {}:
+    options = dict(corpus_options or {})
+    voting = Voting.take(options)
+    known = [*accepted, "raters", "consensus"]
+    for option in options:
         if option not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            raise UserError(
-                f"corpus_options: corpus '{corpus}' has no option '{option}'{did_you_mean(option, accepted)}"
-            )
-    data = module.prepare(data_folder, **(corpus_options or {}))
-    tasks = data.attrs.get("tasks", module.TASKS)
-    sorted_tasks = tuple(data.attrs.get("sorted_tasks", ()))
+            raise UserError(f"corpus_options: corpus '{corpus}' has no option '{option}'{did_you_mean(option, known)}")
+    data = module.prepare(data_folder, **options)
+    tasks = dict(data.attrs.get("tasks", module.TASKS))
+    sorted_tasks = list(data.attrs.get("sorted_tasks", ()))
+    raters = voting.find(data, tasks, sorted_tasks, data.attrs.get("raters", getattr(module, "RATERS", {})))
+    rules = {**data.attrs.get("consensus", getattr(module, "CONSENSUS", {})), **voting.consensus}
     file, rows = data.attrs.get("file", data_folder), data.attrs.pop("rows", {})  # pandas would copy it at every step
     faults = data.attrs.pop("faults", [])
     _check_columns(data, corpus, tasks)
     classes = {task: tuple(map(identify, labels)) for task, labels in tasks.items()}
-    classes = apply_label_map(data, classes, label_map)
+    classes = apply_label_map(data, classes, label_map, raters)
     classes.update({task: in_order(data[task].dropna().unique()) for task in sorted_tasks})
 
     def locate(*ids: str) -> str:
@@ -159,6 +172,7 @@ def load_corpus(
             return data.loc[data["id"] == ids[0], "path"].iloc[0]
         return f"{file} {'row' if len(numbers) == 1 else 'rows'} {', '.join(numbers)}"
 
+    faults += voting.apply(data, classes, raters, sorted_tasks, locate)
     raise_faults(faults + check_segments(data, locate) + check_labels(data, classes, locate))
     _require_unique_ids(data, corpus)
     warn_of_typos(data, classes, sorted_tasks, locate)
@@ -167,10 +181,12 @@ def load_corpus(
         data=data.reset_index(drop=True),
         classes=classes,
         synthetic=bool(getattr(module, "SYNTHETIC", False)),
-        sorted_tasks=sorted_tasks,
+        sorted_tasks=tuple(sorted_tasks),
         identified_by_folder=bool(getattr(module, "IDENTIFIED_BY_FOLDER", False)),
         selectable_tasks="tasks" in accepted,
         ratings=dict(getattr(module, "RATINGS", {})),
+        raters=raters,
+        consensus={task: rule for task, rule in rules.items() if task in raters},
     )
 
 
