@@ -106,8 +106,9 @@ class Ceiling:
 def raters_ceiling(table: pd.DataFrame, task: Task) -> Ceiling | None:
     """Compare each vote with the consensus of the other raters, by the rule of the labels.
 
-    Only utterances with a label count, on which models are measured. The votes of all raters are pooled: each counts
-    once. A vote where the others do not agree is left out.
+    Only utterances with a label count, on which models are measured, and of a rater those that would have one whatever
+    the rater had chosen: where the others are divided, there would be a label just if the rater agrees with most of
+    them. The votes of all raters are pooled: each counts once.
 
     Parameters
     ----------
@@ -144,8 +145,12 @@ def _read_votes(table: pd.DataFrame, task: Task) -> np.ndarray:
 
 
 def _consensus_of_others(votes: np.ndarray, task: Task) -> np.ndarray:
-    """Return for each rater the consensus of all others, ``(N, R)``."""
+    """Return the consensus of all but each rater, ``(N, R)``; -1 where that rater decides whether there is a label."""
     if not task.classes:
         return np.stack([average(np.delete(votes, r, axis=1), task.consensus) for r in range(votes.shape[1])], axis=1)
     own = votes[..., None] == np.arange(len(task.classes))  # (N, R, K)
-    return agreed(own.sum(1, keepdims=True) - own, task.consensus)
+    others = own.sum(1, keepdims=True) - own
+    always = np.all(
+        [agreed(others + vote, task.consensus) >= 0 for vote in np.eye(len(task.classes), dtype=int)], axis=0
+    )
+    return np.where(always, agreed(others, task.consensus), -1)

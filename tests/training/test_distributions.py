@@ -19,12 +19,12 @@ from korser.training.tasks import labelled_tasks
 
 PAGE = (ROOT / "docs/extending/task.md").read_text(encoding="utf-8")
 YAML = re.search(r"```yaml\n(# my_votes.yaml\n.*?)```", PAGE, flags=re.DOTALL)[1]
-N_SPEAKERS, PER_SPEAKER = 8, 12
+N_SPEAKERS, PER_SPEAKER = 8, 8
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    """Tones of high or low pitch, which three raters call joy or sadness, rightly in four of five cases; no column of labels."""
+    """Tones of high or low pitch, which three raters call joy or sadness, right in four of five cases."""
     folder = tmp_path_factory.mktemp("voted")
     rng, rows = np.random.default_rng(0), []
     for i in range(N_SPEAKERS * PER_SPEAKER):
