@@ -29,7 +29,6 @@ from korser.metrics.scores import ALL_METRICS
 
 SPEAKERS = (4, 6, 10, 18, 40)
 CLASSES = ("a", "b", "c", "d")
-MANY, TRUE = 300, 20  # speakers; studies of so many, whose mean is the true value
 
 
 @dataclass(frozen=True)
@@ -84,29 +83,32 @@ class Votes:
         return table.assign(x=np.array([*CLASSES, None], dtype=object)[labels])
 
 
-def value(world: Votes, rng: np.random.Generator, persons: np.ndarray) -> float:
-    """Return the result of many speakers."""
-    statistics = raters_ceiling(world.draw(rng, MANY, persons), world.task).statistics
-    return float(ALL_METRICS[world.metric](statistics.sum(0)))
+def coverage(world: Votes, speakers: Sequence[int], studies: int, *, other_persons: bool = False) -> list[float]:
+    """Return the coverage with each number of speakers; ``other_persons``: in each study."""
+    rng, most = np.random.default_rng(1), max(speakers)
+    if other_persons:
+        tables = [world.draw(rng, most, world.persons(rng, world.n_raters)) for _ in range(studies)]
+    else:
+        tables = [world.draw(rng, studies * most, world.persons(rng, world.n_raters))]
+    drawn = np.concatenate([raters_ceiling(table, world.task).statistics for table in tables])
+    drawn = drawn[: len(drawn) // most * most]  # a speaker whom no votes are compared of has no row
+    by_study = drawn.reshape(-1, most, *drawn.shape[1:])
+    metric = ALL_METRICS[world.metric]
+    true = metric(by_study.sum(1)).mean() if other_persons else metric(drawn.sum(0))
+    found = []
+    for n in speakers:
+        entries = [estimate(study[None, :n], world.metric) for study in by_study]
+        made = [entry["low"] <= true <= entry["high"] for entry in entries if entry["low"] is not None]
+        found.append(float(np.mean(made)))
+    return found
 
 
-def coverage(world: Votes, n_speakers: int, studies: int, persons: np.ndarray | None) -> float:
-    """Return the coverage for some persons, or for others in each study."""
-    rng = np.random.default_rng(n_speakers)
-    drawn = [world.persons(rng, world.n_raters) if persons is None else persons for _ in range(max(studies, TRUE))]
-    true = np.mean([value(world, rng, each) for each in drawn[:TRUE]])
-    tables = [world.draw(rng, n_speakers, each) for each in drawn[:studies]]
-    entries = [estimate(raters_ceiling(table, world.task).statistics[None], world.metric) for table in tables]
-    found = [entry["low"] <= true <= entry["high"] for entry in entries if entry["low"] is not None]
-    return float(np.mean(found))
-
-
-def distances(world: Votes, studies: int = 10) -> list[float]:
+def distances(world: Votes, studies: int = 30) -> list[float]:
     """Return the ceiling, and the result of a further rater against the consensus of all."""
     rng, metric, task = np.random.default_rng(0), ALL_METRICS[world.metric], world.task
     found = []
     for _ in range(studies):
-        table = world.draw(rng, MANY, world.persons(rng, world.n_raters + 1))
+        table = world.draw(rng, 60, world.persons(rng, world.n_raters + 1))
         strategy = task.strategy
         truth, further = strategy.read(table, "x"), strategy.read(table, f"r{world.n_raters}")
         rows = strategy.present(truth)
@@ -126,8 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for metric in ("uar", "ccc"):
         for name in ("same persons", "other persons", "crowd"):
             world = Votes(metric, crowd=name == "crowd")
-            persons = world.persons(np.random.default_rng(1), world.n_raters) if name == "same persons" else None
-            shares = [coverage(world, n, options.studies, persons) for n in options.speakers]
+            shares = coverage(world, options.speakers, options.studies, other_persons=name == "other persons")
             print(f"| {name} | {metric} | {' | '.join(f'{x:.3f}'.lstrip('0') for x in shares)} |", flush=True)
     print("\n| raters | metric | ceiling | a further rater |\n|--:|---|--:|--:|")
     for metric in ("uar", "ccc"):
