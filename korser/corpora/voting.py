@@ -111,15 +111,13 @@ class Voting:
                     f"corpus_options.consensus.{task}: the corpus has no votes of single raters for it (but for: "
                     f"{', '.join(columns) or 'none'}): name their columns by corpus_options.raters"
                 )
-            if rule in NUMBER_RULES:
-                tasks.pop(task, None)
-            else:
-                data[task] = data.get(task)
-                tasks[task] = self.classes.get(task) or tasks.get(task, ())
-            if (rule in NUMBER_RULES or self.classes.get(task)) and task in sorted_tasks:
+            known = tasks.pop(task, ())
+            if task in sorted_tasks:
                 sorted_tasks.remove(task)
-            elif rule not in NUMBER_RULES and not tasks[task]:
-                sorted_tasks += [] if task in sorted_tasks else [task]
+            if is_class_rule(rule):
+                data[task] = data.get(task)
+                tasks[task] = self.classes.get(task) or known
+                sorted_tasks += [] if tasks[task] else [task]
         for task, names in columns.items():
             if task not in data and task not in self.consensus:
                 others = ", ".join((*CLASS_RULES[1:], *NUMBER_RULES))
