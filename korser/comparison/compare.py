@@ -13,7 +13,15 @@ from typing import Any
 
 import pandas as pd
 
-from korser.comparison.estimates import all_pairs, cautions_of, estimate_of, estimates_of, reason_of, significance_marks
+from korser.comparison.estimates import (
+    all_pairs,
+    cautions_of,
+    estimate_of,
+    estimates_of,
+    raters_of,
+    reason_of,
+    significance_marks,
+)
 from korser.comparison.questions import ask, default_questions
 from korser.comparison.subgroups import calibration_table, subgroups_table
 from korser.comparison.verdict import Answer
@@ -79,6 +87,9 @@ class Comparison:
     calibration : pandas.DataFrame
         Reliability diagram of the main task: ``model, low, high, count, confidence, accuracy`` per bin of confidence,
         over all seeds; empty if it is a number.
+    raters : dict
+        ``{task: metrics}`` of each rater against the consensus of the others on the tested utterances
+        (:func:`korser.metrics.evaluate.evaluate_raters`), of tasks with raters. A row of the results, without tests.
     interval_notes : list of Note
         Why results have no interval, and which intervals are known to be too narrow
         (:mod:`korser.metrics.cautions`).
@@ -102,6 +113,7 @@ class Comparison:
     answers: list[Answer]
     subgroups: pd.DataFrame
     calibration: pd.DataFrame
+    raters: dict[str, dict[str, Any]]
     interval_notes: list[Note]
     warnings: list[Note]
     notes: list[Note]
@@ -136,7 +148,7 @@ class Comparison:
         write_comparison(self, folder)
 
     def to_csv(self, folder: str | Path) -> None:
-        """Write ``models.csv``, ``pairs.csv``, ``questions.csv``, ``subgroups.csv`` and ``calibration.csv``."""
+        """Write the tables as CSV: models, pairs, questions, subgroups, calibration, and raters if there are any."""
         about = {"corpus": self.corpus, "protocol": self.protocol, "warnings": "; ".join(map(str, self.all_warnings))}
         tables = {
             "models": self.table,
@@ -145,6 +157,8 @@ class Comparison:
             "subgroups": self.subgroups,
             "calibration": self.calibration,
         }
+        if self.raters:
+            tables["raters"] = pd.DataFrame([{"task": task, **_flat(found)} for task, found in self.raters.items()])
         for name, table in tables.items():
             write_csv(Path(folder) / f"{name}.csv", table.assign(**about))
 
@@ -223,12 +237,22 @@ def compare(
         answers=answers,
         subgroups=subgroups,
         calibration=calibration_table(models, main),
+        raters=raters_of(compared),
         interval_notes=_missing_intervals(entries) + cautions_of(models),
         warnings=warnings_about(models) + other_recordings(models),
         notes=notes,
         searched=searched,
         excluded=excluded,
     )
+
+
+def _flat(raters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of raters in columns as those of models."""
+    row = {}
+    for name, value in raters.items():
+        entry = value if isinstance(value, dict) else {"value": value}
+        row |= {name if key == "value" else f"{name}_{key}": of_key for key, of_key in entry.items()}
+    return row
 
 
 def _with_predictions(runs: Sequence[Run], part: str) -> tuple[list[Run], list[Note]]:

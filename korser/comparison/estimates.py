@@ -11,7 +11,7 @@ import pandas as pd
 
 from korser.metrics import estimates, significance
 from korser.metrics.cautions import merge_cautions
-from korser.metrics.evaluate import UNKNOWN_SPEAKERS
+from korser.metrics.evaluate import UNKNOWN_SPEAKERS, evaluate_raters
 from korser.metrics.scores import ALL_METRICS
 from korser.runs.pool import ModelPredictions
 from korser.utils.notes import Note
@@ -24,6 +24,7 @@ __all__ = [
     "estimate_of",
     "estimates_of",
     "pair_difference",
+    "raters_of",
     "reason_of",
     "significance_marks",
     "uncompared_pair",
@@ -49,7 +50,14 @@ def estimate_of(model: ModelPredictions, counts: np.ndarray, metric: str) -> dic
 
 def estimates_of(models: Models, task: str, metric: str) -> dict[str, dict[str, Any]]:
     """Return the estimate of every model that has the task."""
-    return {label: estimate_of(m, m.counts(task), metric) for label, m in models.items() if task in m.tasks}
+    return {label: estimate_of(m, m.statistics(task, metric), metric) for label, m in models.items() if task in m.tasks}
+
+
+def raters_of(models: Models) -> dict[str, dict[str, Any]]:
+    """Return :func:`korser.metrics.evaluate.evaluate_raters` of each task with raters, on the tested utterances."""
+    tasks = {name: (model.table, task) for model in models.values() for name, task in model.tasks.items()}
+    found = {name: evaluate_raters(table, task) for name, (table, task) in tasks.items()}
+    return {name: raters for name, raters in found.items() if raters}
 
 
 def cautions_of(models: Models) -> list[Note]:
@@ -87,7 +95,7 @@ def pair_difference(a: ModelPredictions, b: ModelPredictions, task: str, metric:
     seeds = sorted(set(a.seeds) & set(b.seeds))
     if not seeds:
         return {**uncompared_pair(a.label, b.label, "they have no seed in common"), "n_seeds": 0}
-    counts_a, counts_b = a.counts(task, seeds=seeds), b.counts(task, seeds=seeds)
+    counts_a, counts_b = (model.statistics(task, metric, seeds=seeds) for model in (a, b))
     test = significance.paired_test(counts_a, counts_b, metric, n_folds=max(len(a.folds), len(b.folds)))
     row = uncompared_pair(a.label, b.label, UNKNOWN_SPEAKERS)
     row |= {"difference": test["value"], "n_seeds": len(seeds), "n_speakers": len(a.speakers)}
@@ -99,7 +107,7 @@ def pair_difference(a: ModelPredictions, b: ModelPredictions, task: str, metric:
         worse = by_speaker if ALL_METRICS[metric].higher_is_better else -by_speaker
         lowest = int(np.nanargmin(worse))
         row["speakers_lower"] = int((worse < -1e-9).sum())
-        row["lowest_speaker"] = a.speakers_with(task)[lowest]
+        row["lowest_speaker"] = a.speakers_with(task, metric)[lowest]
         row["lowest_difference"] = float(by_speaker[lowest])
     return row
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from korser.comparison.subgroups import missing_classes_note
+from korser.metrics.evaluate import rater_note
 from korser.metrics.scores import TITLES
 from korser.utils.table import Table, TableCell, difference_cell, metric_cell, p_cell
 from korser.utils.text import number, plural, quantity, sentence
@@ -43,6 +44,7 @@ TEST = (
 EXPLAINED = {
     "qwk": "QWK is the quadratic-weighted kappa.",
     "ccc": "CCC is the concordance correlation coefficient.",
+    "jsd": "JSD is the Jensen-Shannon divergence from the raters' votes, 0 to 1: lower is better.",
     "mae": "MAE is the mean absolute error, in the unit of the labels: lower is better.",
 }
 MAC = "A MAC is a multiply-accumulate."
@@ -113,6 +115,7 @@ def _legend(comparison: Comparison) -> list[str]:
         lines.append("Bold (best): best value; differences could not be tested.")
     metrics = {metric for _, metric in comparison.columns.values()}
     lines += [text for metric, text in EXPLAINED.items() if metric in metrics]
+    lines += [rater_note(task, raters) for task, raters in comparison.raters.items()]
     return lines + footnotes(comparison)
 
 
@@ -189,6 +192,10 @@ def results_table(comparison: Comparison, *, counts: bool = True) -> Table:
         label = row["model"]
         cells = [metric_cell(row, column, comparison.marks[column].get(label, "")) for column in comparison.columns]
         rows.append([_model_cell(comparison, label), *cells, *([row["n_seeds"], row["n_folds"]] if counts else [])])
+    if comparison.raters:
+        entries = [comparison.raters.get(task, {}).get(metric, {}) for task, metric in comparison.columns.values()]
+        cells = [TableCell(e.get("value"), e.get("low"), e.get("high"), format=number) for e in entries]
+        rows.append(["raters (no model)", *cells, *(["", ""] if counts else [])])
     titles = [column_title(*of) for of in comparison.columns.values()]
     columns = ["model", *titles, *(["seeds", "folds"] if counts else [])]
     return Table("Results on the test utterances", columns, rows, notes=_legend(comparison))

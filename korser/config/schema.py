@@ -147,11 +147,11 @@ def is_fitted(head: Any) -> bool:
 def _require_fit(head: Any, info: ValidationInfo) -> Any:
     if not is_fitted(head):
         return head
-    numbers = [task.name for task in info.data.get("tasks", ()) if task.kind == "number"]
-    if numbers:
+    others = [task for task in info.data.get("tasks", ()) if task.kind in ("number", "distribution")]
+    if others:
         raise complete_error(
-            f"head: {import_path(head)} classifies, but {', '.join(numbers)} is a number: remove it from 'tasks', or "
-            "use a head that is trained, as in base.yaml"
+            f"head: {import_path(head)} classifies, but {others[0].name} is a {others[0].kind}: remove it from "
+            "'tasks', or use a head that is trained, as in base.yaml"
         )
     for key in "frontend", "backbone":
         part = info.data.get(key)

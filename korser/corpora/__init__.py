@@ -23,7 +23,8 @@ Optional:
 - ``ABOUT``, a :class:`korser.corpora.card.CorpusCard`: what ``korser corpora`` lists. Every shipped corpus has one.
 - ``RATINGS = {"valence": (1.0, 5.0)}``: columns of numbers, with the ends of their scale.
 - ``RATERS = {"emotion": ("emotion_rater1", ...)}``: columns with what each rater chose, for tasks that people rated, or
-  ``data.attrs["raters"]`` if their number depends on the folder.
+  ``data.attrs["raters"]`` if their number depends on the folder; ``CONSENSUS = {"emotion": "plurality"}`` or
+  ``data.attrs["consensus"]``: by which rule (:mod:`korser.metrics.raters`) the corpus's labels follow from them.
 - ``SYNTHETIC = True``: no human speaks; all tables and figures say so.
 - ``IDENTIFIED_BY_FOLDER = True``: the module reads any corpus, so corpora are identified by their folder, not by the
   module's name, and the same speaker name in two folders does not mean the same person.
@@ -52,6 +53,7 @@ from korser.corpora.cells import identify
 from korser.corpora.segments import check_segments
 from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order, warn_of_typos
 from korser.corpora.union import adapters_by_name, load_parts, unite
+from korser.corpora.voting import Voting
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
 
@@ -69,6 +71,7 @@ NOT_ADAPTERS = (
     "synthetic",
     "table",
     "union",
+    "voting",
 )
 
 
@@ -95,6 +98,10 @@ class Corpus:
         The lowest and the highest value of columns of numbers, as far as known.
     parts : tuple of str
         Names of the corpora that this one unites (:func:`korser.corpora.union.unite`); empty for a single corpus.
+    raters : dict of str to tuple of str
+        Columns with the votes of each task.
+    consensus : dict of str to str
+        By which rule the labels of a task follow from its votes, where that is known.
     """
 
     name: str
@@ -106,6 +113,8 @@ class Corpus:
     selectable_tasks: bool = False
     ratings: dict[str, tuple[float, float]] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
+    raters: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    consensus: dict[str, str] = field(default_factory=dict)
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -133,9 +142,10 @@ def load_corpus(
     label_map : dict, optional
         ``{task: {old: new}}`` renames classes, ``{"emotion": {"기쁨": "joy"}}``. Two classes with the same new name are
         merged; null drops a label: the utterance stays, without that label. The order of the classes is kept; if it has
-        no meaning (:attr:`Corpus.sorted_tasks`), the new names are sorted.
+        no meaning (:attr:`Corpus.sorted_tasks`), the new names are sorted. Votes of raters are renamed, too.
     corpus_options : dict, optional
-        Keywords of the adapter's ``prepare``.
+        Keywords of the adapter's ``prepare``, and of any corpus ``raters`` and ``consensus``
+        (:mod:`korser.corpora.voting`).
     common_classes : bool
         Of several corpora: whether to keep only the classes that all of them have.
 
@@ -147,15 +157,19 @@ def load_corpus(
     if not isinstance(corpus, str):
         adapters, settings = adapters_by_name(corpus), {"label_map": label_map, "corpus_options": corpus_options}
         return unite(load_parts(load_corpus, adapters, data_folder, **settings), common_classes=common_classes)
-    module, data = prepare_table(corpus, data_folder, corpus_options)
-    tasks = data.attrs.get("tasks", module.TASKS)
+    options = dict(corpus_options or {})
+    voting = Voting.take(options)
+    module, data = prepare_table(corpus, data_folder, options)
     accepted = list(inspect.signature(module.prepare).parameters)
-    sorted_tasks = tuple(data.attrs.get("sorted_tasks", ()))
+    tasks = dict(data.attrs.get("tasks", module.TASKS))
+    sorted_tasks = list(data.attrs.get("sorted_tasks", ()))
+    raters = voting.find(data, tasks, sorted_tasks, data.attrs.get("raters", getattr(module, "RATERS", {})))
+    rules = {**data.attrs.get("consensus", getattr(module, "CONSENSUS", {})), **voting.consensus}
     file, rows = data.attrs.get("file", data_folder), data.attrs.pop("rows", {})  # pandas would copy it at every step
     faults = data.attrs.pop("faults", [])
     _check_columns(data, corpus, tasks)
     classes = {task: tuple(map(identify, labels)) for task, labels in tasks.items()}
-    classes = apply_label_map(data, classes, label_map)
+    classes = apply_label_map(data, classes, label_map, raters)
     classes.update({task: in_order(data[task].dropna().unique()) for task in sorted_tasks})
 
     def locate(*ids: str) -> str:
@@ -164,6 +178,7 @@ def load_corpus(
             return data.loc[data["id"] == ids[0], "path"].iloc[0]
         return f"{file} {'row' if len(numbers) == 1 else 'rows'} {', '.join(numbers)}"
 
+    faults += voting.apply(data, classes, raters, sorted_tasks, locate)
     raise_faults(faults + check_segments(data, locate) + check_labels(data, classes, locate))
     _require_unique_ids(data, corpus)
     warn_of_typos(data, classes, sorted_tasks, locate)
@@ -172,10 +187,12 @@ def load_corpus(
         data=data.reset_index(drop=True),
         classes=classes,
         synthetic=bool(getattr(module, "SYNTHETIC", False)),
-        sorted_tasks=sorted_tasks,
+        sorted_tasks=tuple(sorted_tasks),
         identified_by_folder=bool(getattr(module, "IDENTIFIED_BY_FOLDER", False)),
         selectable_tasks="tasks" in accepted,
         ratings=dict(getattr(module, "RATINGS", {})),
+        raters=raters,
+        consensus={task: rule for task, rule in rules.items() if task in raters},
     )
 
 

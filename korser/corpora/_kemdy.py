@@ -30,6 +30,7 @@ EMOTIONS = {
 CLASSES = tuple(dict.fromkeys(EMOTIONS.values()))
 RATINGS = {"valence": (1.0, 5.0), "arousal": (1.0, 5.0)}
 RATERS = {task: tuple(rater_columns(task, range(10))) for task in ("emotion", *RATINGS)}
+CONSENSUS = {"emotion": "plurality", **dict.fromkeys(RATINGS, "mean")}
 TIES = ("drop", "first")
 
 

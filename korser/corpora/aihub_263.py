@@ -108,7 +108,9 @@ def prepare(data_folder: str | Path, labels: str = "majority") -> pd.DataFrame:
     ]
     if not rows:
         raise UserError(f"data_folder={data_folder}: no recording has a row in the tables; expected {LAYOUT}")
-    return make_table(rows)
+    data = make_table(rows)
+    data.attrs["consensus"] = {} if labels == "situation" else {"emotion": labels}
+    return data
 
 
 def _describe(row: Mapping[str, str], labels: str, place: str, release: str) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
+from korser.metrics.raters import agreed
 from korser.utils.decoding import read_korean
 from korser.utils.errors import UserError
 from korser.utils.text import one_line, plural, shorten
@@ -42,8 +44,7 @@ def consensus(votes: Iterable[str | None], rule: Rule = "majority") -> str | Non
     (None, 'sad', None)
     """
     counts = Counter(vote for vote in votes if vote is not None)
-    (label, n), (_, second) = [*counts.most_common(2), (None, 0), (None, 0)][:2]
-    return label if n > (counts.total() / 2 if rule == "majority" else second) else None
+    return [*counts, None][agreed(np.array(list(counts.values())), rule)]  # -1 is the last
 
 
 def rater_columns(task: str, votes: Iterable[Any], first: int = 1) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from korser.corpora.card import CorpusCard
 from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
 
-__all__ = ["ABOUT", "RATINGS", "SCHEMES", "TASKS", "prepare"]
+__all__ = ["ABOUT", "CONSENSUS", "RATINGS", "SCHEMES", "TASKS", "prepare"]
 
 ABOUT = CorpusCard(
     name="IEMOCAP",
@@ -61,6 +61,7 @@ SCHEMES = {  # emotions by the first three letters of their names
 GENDERS = ("female", "male")
 TASKS = {"emotion": tuple(dict.fromkeys(_FOUR.values())), "gender": GENDERS}  # by default
 RATINGS = {"valence": (1.0, 5.0), "arousal": (1.0, 5.0), "dominance": (1.0, 5.0)}
+CONSENSUS = {"emotion": "majority", **dict.fromkeys(RATINGS, "mean")}
 LAYOUT = (
     "IEMOCAP, Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav and "
     "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt and so on"

@@ -26,11 +26,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from korser.corpora._kemdy import CLASSES, RATERS, RATINGS, check_ties, rated_table, read_segments
+from korser.corpora._kemdy import CLASSES, CONSENSUS, RATERS, RATINGS, check_ties, rated_table, read_segments
 from korser.corpora.card import CorpusCard
 from korser.corpora.table import find_files
 
-__all__ = ["ABOUT", "RATERS", "RATINGS", "TASKS", "prepare"]
+__all__ = ["ABOUT", "CONSENSUS", "RATERS", "RATINGS", "TASKS", "prepare"]
 
 ABOUT = CorpusCard(
     name="KEMDy20",

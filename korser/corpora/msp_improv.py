@@ -33,7 +33,7 @@ from korser.corpora.card import CorpusCard
 from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
 
-__all__ = ["ABOUT", "RATINGS", "TASKS", "prepare"]
+__all__ = ["ABOUT", "CONSENSUS", "RATINGS", "TASKS", "prepare"]
 
 ABOUT = CorpusCard(
     name="MSP-IMPROV",
@@ -50,12 +50,13 @@ WORDS = {name: name for name in EMOTIONS.values() if name}  # of raters; all oth
 TASKS = {"emotion": tuple(WORDS), "gender": ("female", "male")}
 SITUATIONS = {"R": "read", "T": "target", "S": "improvised", "P": "pause"}
 RATINGS = {"valence": (1.0, 5.0), "arousal": (1.0, 5.0), "dominance": (1.0, 5.0), "naturalness": (1.0, 5.0)}
+CONSENSUS = {"emotion": "plurality", **dict.fromkeys(RATINGS, "mean")}
 LAYOUT = "MSP-IMPROV, session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.wav and Evaluation.txt and so on"
 
 _TURN = r"IMPROV-S(\d\d)[AHNS]-(([FM])(\d\d))-([PRST])-[FM]{2}\d+"
 _NAME = re.compile(rf"MSP-{_TURN}\.(?:wav|flac)")
 _TABLE = re.compile(r"Evalua?tion\.txt")
-_CONSENSUS = re.compile(rf"(?:UTD|MSP)-({_TURN})\.(?:avi|wav)\s*;\s*(\w+)\s*;(.*)")
+_LABEL = re.compile(rf"(?:UTD|MSP)-({_TURN})\.(?:avi|wav)\s*;\s*(\w+)\s*;(.*)")
 _VOTE = re.compile(r"[^;]+;([^;]*);(?:.*;)?\s*(A:.*)")
 _RATING = re.compile(r"([AVDN]):\s*([^;\s]*)")
 
@@ -94,7 +95,7 @@ def _read_turns(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     n_votes = 0
     for number, line in enumerate(table.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         place = f"{table} line {number}"
-        if match := _CONSENSUS.match(line):
+        if match := _LABEL.match(line):
             code = match[7]
             if code not in EMOTIONS:
                 raise UserError(f"{place}: unknown emotion '{code}' (known: {', '.join(EMOTIONS)})")

@@ -40,7 +40,7 @@ from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
 from korser.utils.text import plural
 
-__all__ = ["ABOUT", "RATINGS", "TASKS", "prepare"]
+__all__ = ["ABOUT", "CONSENSUS", "RATINGS", "TASKS", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ EMOTIONS = {  # codes of the consensus
 VOTES = {**{name: name for name in EMOTIONS.values() if name}, "fear": "fearful", "surprise": "surprised"}
 TASKS = {"emotion": tuple(name for name in EMOTIONS.values() if name), "gender": ("female", "male")}
 RATINGS = {"valence": (1.0, 7.0), "arousal": (1.0, 7.0), "dominance": (1.0, 7.0)}
+CONSENSUS = {"emotion": "plurality"}
 COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
 SPLITS = {"Train": "train", "Development": "valid", "Validation": "valid"}
 TESTS = ("Test1", "Test2", "Test3")

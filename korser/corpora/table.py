@@ -168,7 +168,10 @@ def lookup_code(table: Mapping[str, Any], value: str, path: Path, what: str) -> 
 
 
 def apply_label_map(
-    data: pd.DataFrame, classes: Mapping[str, tuple[str, ...]], label_map: Mapping[str, Any] | None
+    data: pd.DataFrame,
+    classes: Mapping[str, tuple[str, ...]],
+    label_map: Mapping[str, Any] | None,
+    raters: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Rename labels in place.
 
@@ -179,6 +182,8 @@ def apply_label_map(
         The classes of each task before renaming.
     label_map : dict or None
         ``{task: {old: new or None}}``, see :func:`korser.corpora.load_corpus`.
+    raters : dict of str to sequence of str, optional
+        Columns with the votes of a task, which are renamed alike.
 
     Returns
     -------
@@ -200,11 +205,13 @@ def apply_label_map(
             if isinstance(new, (dict, list)):
                 raise UserError(f"label_map.{task}.{old}={new!r}: expected the name of a class, or null to drop it")
         renames = {identify(old): identify(new) for old, new in renames.items()}
-        known = dict.fromkeys([*classes[task], *data[task].dropna().unique()])
+        columns = [task, *(raters or {}).get(task, ())]
+        known = dict.fromkeys([*classes[task], *(label for name in columns for label in data[name].dropna().unique())])
         for old in renames:
             if old not in known:
                 raise UserError(f"label_map.{task}: there is no label '{old}'{did_you_mean(old, known, SIMILAR)}")
-        data[task] = pd.Series([renames.get(label, label) for label in data[task]], index=data.index, dtype=object)
+        for name in columns:
+            data[name] = pd.Series([renames.get(label, label) for label in data[name]], index=data.index, dtype=object)
         renamed = [renames.get(c, c) for c in classes[task]] + list(renames.values())
         classes[task] = tuple(dict.fromkeys(c for c in renamed if c is not None))
     return classes

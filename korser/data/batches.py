@@ -67,11 +67,11 @@ def make_dataset(
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
         Items ``id``, ``x``, ``frames`` (the length of ``x``), ``x2`` and ``frames2`` and so on for further inputs, and
-        one target per task (:meth:`korser.nn.kinds.Kind.target`).
+        one target per task (:meth:`korser.nn.kinds.Kind.targets`).
     """
-    entries, targets = {}, {task.name: task.strategy.target for task in tasks}
-    for source, row in zip(sources(manifest), manifest.to_dict("records")):
-        labels = {name: target(row.get(name)) for name, target in targets.items()}
+    entries, targets = {}, {task.name: task.strategy.targets(manifest) for task in tasks}
+    for i, (source, row) in enumerate(zip(sources(manifest), manifest.to_dict("records"))):
+        labels = {name: values[i] for name, values in targets.items()}
         item = {key: row[key] for key in ("digest", "samples", "corpus") if key in row}
         entries[row["id"]] = {"path": source, **item, **labels}
     dataset = DynamicItemDataset(entries)

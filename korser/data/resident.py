@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from speechbrain.dataio.batch import PaddedData
@@ -122,7 +123,10 @@ class InMemorySplit(torch.utils.data.Dataset):
             self.arrays = [x for block, frames in self._blocks() for x in block.split(frames)]
         self.stream = torch.cuda.Stream(self.device) if self.place == "locked" else None  # for copies
         columns = {"frames": self.frames} | {name: [row[name] for row in rows] for name in tasks}
-        self.columns = {name: torch.tensor(values, device=self.device) for name, values in columns.items()}
+        self.columns = {
+            name: torch.tensor(np.stack(values) if np.ndim(values[0]) else values, device=self.device)
+            for name, values in columns.items()
+        }
 
     def __len__(self) -> int:
         return len(self.data_ids)
@@ -292,7 +296,7 @@ class Batch:
     frames : torch.Tensor
         ``(B,)`` int64, absolute lengths.
     labels : dict of str to torch.Tensor
-        ``(B,)`` each: int64 class indices or float32 numbers.
+        ``(B,)`` each: int64 class indices or float32 numbers; or ``(B, K)`` float32 votes.
     ready : torch.cuda.Event, optional
         Recorded when the copy to the device is complete.
     """

@@ -20,6 +20,7 @@ from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits
 from korser.data.split_checks import overlapping_segments, split_notes
 from korser.inference.predict import TrainedModel
 from korser.metrics.evaluate import evaluate_predictions, read_numbers
+from korser.nn.tasks import Task
 from korser.runs.heard import pretrained_on_tested
 from korser.training.results import predictions_table
 from korser.utils.errors import UserError
@@ -78,7 +79,7 @@ def evaluate_corpus(
         for row, source in zip(tqdm(rows, desc="predict", dynamic_ncols=True), sources(manifest))
     }
     table = predictions_table(manifest, trained.tasks, probabilities)
-    metrics = evaluate_predictions(table, trained.tasks)
+    metrics = evaluate_predictions(table, [_rated_by(loaded, task) for task in trained.tasks])
 
     main = trained.tasks[0]
     n_trained_on, overlap = _overlap_with_training(trained, loaded, manifest)
@@ -101,6 +102,12 @@ def evaluate_corpus(
     warnings = [dataclasses.asdict(note) for note in info["warnings"]]
     write_json(Path(out) / f"{name}.json", {"info": {**info, "warnings": warnings}, "metrics": metrics})
     return metrics, info
+
+
+def _rated_by(corpus: Corpus, task: Task) -> Task:
+    """Return a task with the raters of another corpus."""
+    votes = {"raters": corpus.raters.get(task.name, ()), "consensus": corpus.consensus.get(task.name)}
+    return dataclasses.replace(task, **votes)
 
 
 def _test_manifest(

@@ -21,7 +21,6 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from korser.corpora import LABELS
 from korser.corpora.segments import sources
 from korser.data import degradations
 from korser.data.audio_cache import AudioStore
@@ -130,7 +129,7 @@ def _measure_group(group: _RunGroup, conditions: Sequence[Condition], device: st
 
 
 def _test_rows(run: Run) -> pd.DataFrame:
-    manifest = run.directory.manifest([*LABELS, *run.tasks])
+    manifest = run.directory.manifest(run.text_columns)
     return manifest[manifest["split"] == "test"].reset_index(drop=True)
 
 

@@ -18,7 +18,7 @@ Of a task of numbers ``<task>`` and ``<task>_pred`` are the true and the predict
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,10 @@ import numpy as np
 import pandas as pd
 
 from korser.metrics.cautions import interval_cautions, merge_cautions, number_cautions
+from korser.metrics.divergences import speaker_divergences
 from korser.metrics.estimates import estimate, interval
 from korser.metrics.moments import speaker_moments
+from korser.metrics.raters import raters_ceiling, vote_counts
 from korser.metrics.scores import TITLES, confidence_bins, recalls, speaker_confusion_counts
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
@@ -39,9 +41,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "evaluate_classes",
+    "evaluate_distributions",
     "evaluate_numbers",
     "evaluate_predictions",
+    "evaluate_raters",
     "metrics_table",
+    "rater_note",
     "read_numbers",
     "summary_table",
 ]
@@ -67,7 +72,10 @@ def evaluate_predictions(predictions: pd.DataFrame, tasks: Iterable[Task]) -> di
     -------
     dict
         ``{task: {"n", "n_speakers", "classes", "confusion", "accuracy", "uar", "macro_f1", "recall", "ece"}}``, for
-        ordinal tasks also ``qwk`` and ``mae_levels``, for numbers ``{"n", "n_speakers", "ccc", "pearson", "mae"}``; and
+        ordinal tasks also ``qwk`` and ``mae_levels``, for numbers ``{"n", "n_speakers", "ccc", "pearson", "mae"}``; for
+        distributions also ``jsd`` and ``cross_entropy``, with the ``n`` of utterances with votes; ``raters``, where
+        votes are known, with the ``consensus`` rule, ``n_raters``, ``n`` utterances, ``n_votes`` and the same metrics
+        of each rater against the others (:func:`korser.metrics.raters.raters_ceiling`); and
         ``cautions``, the ``code`` and ``text`` of notes on the intervals (:mod:`korser.metrics.cautions`).
         ``confusion`` holds counts, rows are the truth. Each metric is ``{"value", "low", "high"}``, each class of
         ``recall`` likewise with its own ``n`` and ``n_speakers``; ``low`` and ``high`` are None where there is no
@@ -79,7 +87,12 @@ def evaluate_predictions(predictions: pd.DataFrame, tasks: Iterable[Task]) -> di
     UserError
         If a column is missing, a label is not one of the classes or no number, or a probability is not between 0 and 1.
     """
-    return {task.name: task.strategy.evaluate(predictions) for task in tasks}
+    results = {}
+    for task in tasks:
+        results[task.name] = task.strategy.evaluate(predictions)
+        if raters := evaluate_raters(predictions, task):
+            results[task.name]["raters"] = raters
+    return results
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
@@ -146,6 +159,20 @@ def evaluate_classes(predictions: pd.DataFrame, task: Task, metrics: Sequence[st
     return result
 
 
+def evaluate_distributions(predictions: pd.DataFrame, task: Task) -> dict[str, Any]:
+    """Compute the distance of the probabilities from the votes of raters, on all utterances with a vote."""
+    votes = vote_counts(predictions, task)
+    rows = votes.sum(1) > 0
+    if not rows.any():
+        return {}
+    probabilities = _probabilities(predictions[rows], [f"{task.name}_prob_{c}" for c in task.classes])
+    speaker = _speaker_index(predictions["speaker"][rows])
+    known = bool((speaker >= 0).all())
+    sums = speaker_divergences(votes[rows], probabilities, speaker if known else np.zeros_like(speaker))[None]
+    about = {"n": int(rows.sum()), "n_speakers": int(speaker.max()) + 1}
+    return {metric: {**about, **_entry(estimate(sums, metric), known)} for metric in ("jsd", "cross_entropy")}
+
+
 # -- numbers ----------------------------------------------------------------------------------------------------------
 def evaluate_numbers(predictions: pd.DataFrame, task: Task, metrics: Sequence[str]) -> dict[str, Any]:
     """Compute metrics of the moments of a task."""
@@ -186,6 +213,19 @@ def read_numbers(table: pd.DataFrame, column: str) -> np.ndarray:
             f"of {where}: correct them, or leave the cells empty"
         )
     return numbers
+
+
+# -- raters -----------------------------------------------------------------------------------------------------------
+def evaluate_raters(predictions: pd.DataFrame, task: Task) -> dict[str, Any]:
+    """Compute the metrics of each rater against the others (:class:`korser.metrics.raters.Ceiling`); empty without."""
+    ceiling = raters_ceiling(predictions, task)
+    if ceiling is None:
+        return {}
+    result = {"consensus": task.consensus, "n_raters": ceiling.n_raters}
+    result |= {"n": ceiling.n_utterances, "n_votes": ceiling.n_votes}
+    for metric in task.strategy.metrics:
+        result[metric] = _entry(estimate(ceiling.statistics[None], metric), ceiling.known)
+    return result
 
 
 # -- both -------------------------------------------------------------------------------------------------------------
@@ -269,6 +309,9 @@ def metrics_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
         entries = [(title, result[name]) for name, title in TITLES.items() if name in result]
         recall = result.get("recall", {})
         entries += [(f"recall {name}", entry) for name, entry in recall.items()]
+        raters = result.get("raters", {})
+        about = {"n": raters.get("n"), "n_speakers": ""}
+        entries += [(f"raters: {title}", {**about, **raters[name]}) for name, title in TITLES.items() if name in raters]
         for metric, entry in entries:
             counted = {**result, **entry}  # a recall has counts of its own
             value, interval_or_note = _value_and_interval(entry, reasons)
@@ -280,10 +323,21 @@ def metrics_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
                 f"{task}: UAR and macro-F1 are means over {n - len(absent)} of {n} classes; there is no utterance of "
                 f"{', '.join(absent)}"
             )
+        if raters:
+            notes.append(rater_note(task, raters))
     cautions = {task: [Note(**note) for note in result.get("cautions", ())] for task, result in metrics.items()}
     notes += [sentence(note) for note in merge_cautions({task: own for task, own in cautions.items() if own})]
     columns = ["task", "metric", "value", "95 % interval", "utterances", "speakers"]
     return Table(title, columns, rows, notes=[*(f"({i}) {reason}" for i, reason in enumerate(reasons, 1)), *notes])
+
+
+def rater_note(task: str, raters: Mapping[str, Any]) -> str:
+    """Return what the raters' row of a task is, in a sentence."""
+    return (
+        f"Raters of {task} are no model: each of {raters['n_raters']} against the consensus of the others "
+        f"({raters['consensus'].replace('_', ' ')}), {raters['n_votes']} votes on {raters['n']} of the tested "
+        "utterances."
+    )
 
 
 def _value_and_interval(entry: dict[str, Any], reasons: list[str]) -> tuple[str, str]:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from korser.metrics.divergences import cross_entropy, jensen_shannon
 from korser.metrics.moments import absolute_error, ccc, pearson
 
 __all__ = [
     "ALL_METRICS",
     "BINS",
+    "DIVERGENCES",
     "METRICS",
     "TITLES",
     "Metric",
@@ -237,6 +239,7 @@ class Statistics:
 CONFUSIONS = Statistics(lambda counts: counts.sum((-2, -1)), lambda counts: counts.sum(-1))
 CONFIDENCES = Statistics(lambda bins: bins[..., 0, :].sum(-1), lambda bins: bins[..., 0, :].sum(-1))
 MOMENTS = Statistics(lambda moments: moments[..., 0], lambda moments: moments[..., :3])
+DIVERGENCES = Statistics(lambda sums: sums[..., 0], lambda sums: sums[..., :1])
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,16 @@ ALL_METRICS = {
         Metric("ece", "ECE", calibration_error, CONFIDENCES, higher_is_better=False),
         Metric("ccc", "CCC", ccc, MOMENTS, wilson=True, lowest=-1.0),
         Metric("pearson", "Pearson's r", pearson, MOMENTS, wilson=True, lowest=-1.0),
+        Metric("jsd", "JSD", jensen_shannon, DIVERGENCES, wilson=True, linear=True, higher_is_better=False),
+        Metric(
+            "cross_entropy",
+            "cross entropy",
+            cross_entropy,
+            DIVERGENCES,
+            linear=True,
+            highest=np.inf,
+            higher_is_better=False,
+        ),
         Metric("mae", "MAE", absolute_error, MOMENTS, linear=True, highest=np.inf, higher_is_better=False),
     )
 }

@@ -17,8 +17,9 @@ import pandas as pd
 import torch
 
 from korser.metrics.cautions import interval_cautions, number_cautions
-from korser.metrics.evaluate import evaluate_classes, evaluate_numbers, read_numbers
+from korser.metrics.evaluate import evaluate_classes, evaluate_distributions, evaluate_numbers, read_numbers
 from korser.metrics.moments import speaker_moments
+from korser.metrics.raters import agreed, vote_counts
 from korser.metrics.scores import confusion_counts, scores, speaker_confusion_counts
 from korser.nn.losses import MISSING, Mix, concordance, cross_entropy, squared_error
 from korser.utils.errors import UserError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from korser.nn.tasks import Task
     from korser.utils.notes import Note
 
-__all__ = ["STRATEGIES", "Classes", "Kind", "Number", "Ordinal"]
+__all__ = ["STRATEGIES", "Classes", "Distribution", "Kind", "Number", "Ordinal"]
 
 
 class Kind(ABC):
@@ -78,9 +79,13 @@ class Kind(ABC):
     def target(self, label: Any) -> int | float:
         """Return what an utterance with a label of the manifest is trained on; :attr:`missing` without a label."""
 
+    def targets(self, manifest: pd.DataFrame) -> list:
+        """Return what each utterance of a manifest is trained on."""
+        return [self.target(label) for label in manifest.get(self.task.name, [None] * len(manifest))]
+
     @abstractmethod
     def example_targets(self, n: int, first: int = 0) -> torch.Tensor:
-        """Return made-up targets ``(n,)``, of which few are equal."""
+        """Return made-up targets ``(n,)``, or ``(n, K)`` votes, of which few are equal."""
 
     @abstractmethod
     def loss(
@@ -101,7 +106,7 @@ class Kind(ABC):
     # -- measuring ---------------------------------------------------------------------------------------------------
     @abstractmethod
     def validation_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        """Return the :attr:`headline` metrics of targets ``(N,)`` and predictions ``(N, K)``."""
+        """Return the :attr:`headline` metrics of targets ``(N,)`` or ``(N, K)`` and predictions ``(N, K)``."""
 
     @abstractmethod
     def columns(self, predictions: np.ndarray) -> dict[str, list]:
@@ -117,11 +122,11 @@ class Kind(ABC):
 
     @abstractmethod
     def present(self, values: np.ndarray) -> np.ndarray:
-        """Return which of the values are not missing."""
+        """Return which of the values, or targets, are not missing."""
 
     @abstractmethod
     def statistics(self, truth: np.ndarray, predicted: np.ndarray, speaker: np.ndarray) -> np.ndarray:
-        """Return what :attr:`compared` metrics are computed from, ``(n, ...)``, from values ``(N,)``."""
+        """Return what :attr:`metrics` are computed from, ``(n, ...)``, from values ``(N,)``."""
 
     @abstractmethod
     def evaluate(self, predictions: pd.DataFrame) -> dict[str, Any]:
@@ -236,6 +241,38 @@ class Ordinal(Classes):
     secondary = "qwk"
 
 
+class Distribution(Classes):
+    """Classes, trained on the votes of raters: cross entropy against their proportions.
+
+    An utterance without consensus is trained on, too; it has no label by which UAR is measured. Targets are votes, from
+    which the consensus of the validation follows; without any vote all are 0.
+    """
+
+    missing = 0.0
+    compared = (*Classes.compared, "jsd")
+
+    def targets(self, manifest: pd.DataFrame) -> list[np.ndarray]:
+        """Return the votes for each class, ``(K,)`` float32 each."""
+        return list(vote_counts(manifest, self.task).astype(np.float32))
+
+    def example_targets(self, n: int, first: int = 0) -> torch.Tensor:
+        """Return two votes for every class in turn, and one for the next."""
+        votes = 2 * torch.eye(self.n_outputs) + torch.eye(self.n_outputs).roll(1, 1)
+        return votes[(torch.arange(n) + first) % self.n_outputs]
+
+    def validation_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """Return accuracy and UAR on the utterances whose raters agree."""
+        return super().validation_scores(agreed(targets, self.task.consensus), predictions)
+
+    def present(self, values: np.ndarray) -> np.ndarray:
+        """Return which utterances have a label, of votes ``(N, K)`` which have any."""
+        return values.sum(-1) > 0 if values.ndim == 2 and values.dtype.kind == "f" else super().present(values)
+
+    def evaluate(self, predictions: pd.DataFrame) -> dict[str, Any]:
+        """Return the metrics of classes, and the distance of the probabilities from the votes."""
+        return {**super().evaluate(predictions), **evaluate_distributions(predictions, self.task)}
+
+
 class Number(Kind):
     """A number, such as a rating or an age: CCC (Lin 1989), Pearson's r, mean absolute error.
 
@@ -319,4 +356,9 @@ class Number(Kind):
         return number_cautions(statistics, n_folds=n_folds)
 
 
-STRATEGIES: dict[str, type[Kind]] = {"classes": Classes, "ordinal": Ordinal, "number": Number}
+STRATEGIES: dict[str, type[Kind]] = {
+    "classes": Classes,
+    "ordinal": Ordinal,
+    "number": Number,
+    "distribution": Distribution,
+}

@@ -24,14 +24,19 @@ __all__ = [
     "squared_error",
 ]
 
-MISSING = -1  # index of a missing class; that of a missing number is NaN
+MISSING = -1  # index of a missing class; a missing number is NaN, of a distribution all votes are 0
 MIN_VARIANCE = 1e-6  # of standardised targets, below which their CCC is not defined
 
 Mix = tuple[torch.Tensor, torch.Tensor]
 
 
 def labelled(targets: torch.Tensor) -> torch.Tensor:
-    """Return which targets ``(B,)`` are not missing: classes other than ``MISSING``, numbers other than NaN."""
+    """Return which targets are not missing, ``(B,)`` bool.
+
+    Classes ``(B,)`` other than ``MISSING``, numbers ``(B,)`` other than NaN, and counts of votes ``(B, K)`` with any.
+    """
+    if targets.ndim == 2:
+        return targets.sum(-1) > 0
     return ~targets.isnan() if targets.is_floating_point() else targets != MISSING
 
 
@@ -54,7 +59,7 @@ def joint_loss(
         ``(B, K)`` for every task.
     labels : dict of str to torch.Tensor
         ``(B,)`` for every task: int64, ``MISSING`` where there is none, or a standardised number, NaN where there is
-        none.
+        none; of a distribution the votes for each class, ``(B, K)`` float.
     tasks : list of Task
     mix : tuple of torch.Tensor, optional
         ``(partner, share)``, both ``(B,)``: utterance b is a mixture of ``share[b]`` of itself and ``1 - share[b]`` of
@@ -93,7 +98,10 @@ def cross_entropy(
     weight: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Return the cross entropy of logits ``(B, K)`` and class indices ``(B,)``; see :func:`joint_loss`."""
+    """Return the cross entropy of logits ``(B, K)`` and class indices ``(B,)``, or the proportions of votes ``(B, K)``.
+
+    See :func:`joint_loss`. Label smoothing moves a part of the proportions to all classes alike, too.
+    """
     logits = logits.float()
     if mix is None:
         return _cross_entropy(logits, labels, weight, label_smoothing)
@@ -110,10 +118,14 @@ def _cross_entropy(
     share: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the mean over the labels that are present, each weighted by its ``share``."""
-    present = labels != MISSING
+    present = labelled(labels)
+    if labels.ndim == 2:
+        labels = labels / labels.sum(-1, keepdim=True).clamp(min=1)
     losses = F.cross_entropy(
         scores, labels, weight=weight, ignore_index=MISSING, label_smoothing=label_smoothing, reduction="none"
     )
+    if labels.ndim == 2:
+        losses = losses * present  # label smoothing gives utterances without votes a loss, too
     if share is not None:
         losses = losses * share
     return losses.sum() / present.sum().clamp(min=1)
@@ -161,7 +173,7 @@ def balanced_weights(labels: torch.Tensor, n_classes: int) -> torch.Tensor:
     Parameters
     ----------
     labels : torch.Tensor
-        ``(N,)`` int64, ``MISSING`` allowed.
+        ``(N,)`` int64, ``MISSING`` allowed, or votes ``(N, K)``, of which each utterance has a share of 1 in all.
     n_classes : int
 
     Returns
@@ -169,6 +181,9 @@ def balanced_weights(labels: torch.Tensor, n_classes: int) -> torch.Tensor:
     torch.Tensor
         ``(n_classes,)``; 0 for a class that does not occur.
     """
-    counts = torch.bincount(labels[labels != MISSING], minlength=n_classes).float()
+    if labels.ndim == 2:
+        counts = (labels / labels.sum(-1, keepdim=True).clamp(min=1)).sum(0)
+    else:
+        counts = torch.bincount(labels[labels != MISSING], minlength=n_classes).float()
     present = (counts > 0).sum()
     return torch.where(counts > 0, counts.sum() / (present * counts.clamp(min=1)), counts)

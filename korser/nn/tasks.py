@@ -13,11 +13,12 @@ from korser.utils.text import did_you_mean
 if TYPE_CHECKING:
     from korser.nn.kinds import Kind
 
-__all__ = ["Task"]
+__all__ = ["FROM_CORPUS", "Task"]
 
 MAX_WEIGHT = 1e9
-KINDS = Literal["classes", "ordinal", "number"]
+KINDS = Literal["classes", "ordinal", "number", "distribution"]
 LOSSES = Literal["ccc", "mse"]
+FROM_CORPUS = ("classes", "scaling", "raters", "consensus")  # fields that a run takes from its corpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Task:
         Weight in the joint loss.
     kind : str
         ``classes``; ``ordinal``: ordered classes (as those of intensity), so that ordinal metrics are reported too;
-        ``number``: a rating or an age. See :mod:`korser.nn.kinds`.
+        ``number``: a rating or an age; ``distribution``: classes, trained on the votes of several raters. See
+        :mod:`korser.nn.kinds`.
     classes : tuple of str
         In the order of the logits; taken from the corpus if empty.
     loss : str, optional
@@ -40,6 +42,10 @@ class Task:
         the mean squared error.
     scaling : tuple of float, optional
         Of a number: mean and standard deviation by which it is standardised; those of the training labels if None.
+    raters : tuple of str
+        Columns with the votes of raters; from the corpus (:mod:`korser.corpora.voting`).
+    consensus : str, optional
+        Rule by which the labels follow from them (:mod:`korser.metrics.raters`); from the corpus.
 
     Raises
     ------
@@ -53,6 +59,8 @@ class Task:
     classes: tuple[str, ...] = ()
     loss: LOSSES | None = None
     scaling: tuple[float, float] | None = None
+    raters: tuple[str, ...] = ()
+    consensus: str | None = None
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
@@ -77,6 +85,11 @@ class Task:
         """Return the task that ``run.json`` records."""
         fields = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
         return cls(**fields)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a manifest with labels and votes."""
+        return self.name, *self.raters
 
     @property
     def strategy(self) -> Kind:

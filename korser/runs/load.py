@@ -83,6 +83,11 @@ class Run:
         """Tasks by name, the main task first."""
         return {record["name"]: Task.from_record(record) for record in self.info["tasks"]}
 
+    @property
+    def text_columns(self) -> list[str]:
+        """Columns of its tables with labels and votes, which stay text."""
+        return [*LABELS, *(name for task in self.tasks.values() for name in task.columns)]
+
     @cached_property
     def settings(self) -> dict[str, str]:
         """Every setting by its dotted name, as text."""
@@ -147,7 +152,7 @@ class Run:
         pandas.DataFrame
             As described in :mod:`korser.metrics.evaluate`. Labels, ids and speakers are text.
         """
-        return self.directory.predictions(split, [*LABELS, *self.tasks])
+        return self.directory.predictions(split, self.text_columns)
 
 
 def _flatten(node: yaml.Node, name: str = "") -> dict[str, str]:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from korser.metrics.scores import confidence_bins
+from korser.metrics.divergences import speaker_divergences
+from korser.metrics.raters import vote_counts
+from korser.metrics.scores import ALL_METRICS, DIVERGENCES, confidence_bins
 from korser.nn.tasks import Task
 from korser.runs.load import Run
 from korser.utils.errors import UserError
@@ -64,13 +66,20 @@ class ModelPredictions:
         """Names of the speakers in order; empty if the speaker of an utterance is unknown."""
         return [] if self.table["speaker"].isna().any() else sorted(self.table["speaker"].unique())
 
-    def speakers_with(self, task: str) -> list[str]:
-        """Return the speakers who have an utterance with a label of the task, in the order of the counts."""
-        present = self.tasks[task].strategy.present(self.values(task, task))
+    def speakers_with(self, task: str, metric: str) -> list[str]:
+        """Return the speakers in the order of :meth:`statistics`."""
+        if _is_of_votes(metric):
+            present = vote_counts(self.table, self.tasks[task]).any(1)
+        else:
+            present = self.tasks[task].strategy.present(self.values(task, task))
         return [self.speakers[i] for i in np.unique(self._speaker[present])] if self.speakers else []
 
+    def statistics(self, task: str, metric: str, *, seeds: list[int] | None = None) -> np.ndarray:
+        """Return what a metric of a task is computed from: :meth:`counts`, or :meth:`divergences`."""
+        return (self.divergences if _is_of_votes(metric) else self.counts)(task, seeds=seeds)
+
     def counts(self, task: str, *, rows: np.ndarray | None = None, seeds: list[int] | None = None) -> np.ndarray:
-        """Return what the metrics of a task are computed from (:meth:`korser.nn.kinds.Kind.statistics`).
+        """Return what the metrics of labels are computed from (:meth:`korser.nn.kinds.Kind.statistics`).
 
         Parameters
         ----------
@@ -102,6 +111,15 @@ class ModelPredictions:
             return np.stack([confidence_bins(confidence[speaker == i], right[speaker == i]) for i in range(n)])
 
         return self._per_speaker(task, rows, seeds, count)
+
+    def divergences(self, task: str, *, seeds: list[int] | None = None) -> np.ndarray:
+        """Sum up distances from the votes (:func:`korser.metrics.divergences.speaker_divergences`), ``(S, n, 3)``."""
+        votes = vote_counts(self.table, self.tasks[task])
+        keep = votes.sum(1) > 0
+        columns = [f"{task}_prob_{c}" for c in self.tasks[task].classes]
+        _, speaker = np.unique(self._speaker[keep], return_inverse=True)
+        tables = [self.tables[seed] for seed in (self.seeds if seeds is None else seeds)]
+        return np.stack([speaker_divergences(votes[keep], t[columns].to_numpy(float)[keep], speaker) for t in tables])
 
     def _per_speaker(
         self, task: str, rows: np.ndarray | None, seeds: list[int] | None, count: Callable[..., np.ndarray]
@@ -138,6 +156,10 @@ class ModelPredictions:
                 raise UserError(f"{self.label}: {column} of seed {seed} is missing or has empty cells: predict again")
             self._cache[key] = values
         return self._cache[key]
+
+
+def _is_of_votes(metric: str) -> bool:
+    return ALL_METRICS[metric].statistics is DIVERGENCES
 
 
 def pool_runs(label: str, runs: Iterable[Run], *, split: str = "test") -> ModelPredictions:

@@ -42,10 +42,12 @@ class TaskRecord(TypedDict):
 
     name: str
     weight: NotRequired[float]
-    kind: Literal["classes", "ordinal", "number"]
+    kind: Literal["classes", "ordinal", "number", "distribution"]
     classes: list[str]
     loss: NotRequired[Literal["ccc", "mse"] | None]
     scaling: NotRequired[list[float] | None]
+    raters: NotRequired[list[str]]
+    consensus: NotRequired[str | None]
 
 
 class StageRecord(TypedDict, total=False):
@@ -147,6 +149,25 @@ class Entry(TypedDict, total=False):
     n_speakers: int
 
 
+class RatersRecord(TypedDict, total=False):
+    """Metrics of each rater against the consensus of the others."""
+
+    __pydantic_config__ = LOOSE
+
+    consensus: str
+    n_raters: int
+    n: int
+    n_votes: int
+    accuracy: Entry
+    uar: Entry
+    macro_f1: Entry
+    qwk: Entry
+    mae_levels: Entry
+    ccc: Entry
+    pearson: Entry
+    mae: Entry
+
+
 class TaskMetrics(TypedDict, total=False):
     """What :func:`korser.metrics.evaluate.evaluate_predictions` returns for a task."""
 
@@ -166,6 +187,9 @@ class TaskMetrics(TypedDict, total=False):
     mae: Entry
     ece: Entry
     recall: dict[str, Entry]
+    jsd: Entry
+    cross_entropy: Entry
+    raters: RatersRecord
     cautions: list[NoteRecord]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from korser.config.hparams import HParams, load_hparams
 from korser.config.schema import check_settings, is_fitted
-from korser.nn.tasks import Task
+from korser.nn.tasks import FROM_CORPUS, Task
 from korser.runs.provenance import provenance
 from korser.search.space import SearchDimension
 from korser.testing.inputs import count
@@ -66,7 +66,7 @@ def _check(hparams: HParams, trained: Sequence[Task]) -> dict[str, Any]:
     check_settings(hparams)
     if is_fitted(hparams["head"]):
         return provenance(hparams)
-    known = {task.name: {"classes": task.classes, "scaling": task.scaling} for task in trained}
+    known = {task.name: {key: getattr(task, key) for key in FROM_CORPUS} for task in trained}
     tasks = [replace(task, **known[task.name]) for task in hparams["tasks"] if task.name in known]
     options = {**hparams, "device": "cpu", "precision": "fp32"}  # GPUs are left to the workers
     brain = EmotionBrain(model=build_model(hparams, tasks), hparams=options, tasks=tasks)

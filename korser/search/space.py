@@ -96,7 +96,7 @@ def read_dimension(name: str, values: list | dict) -> SearchDimension:
     FloatDistribution(high=0.1, log=True, low=0.0001, step=None)
     """
     root = name.partition(".")[0]
-    if root in DATA_SETTINGS or name.endswith((".name", ".kind", ".classes", ".scaling")):
+    if root in DATA_SETTINGS or name.endswith((".name", ".kind", ".classes", ".scaling", ".raters", ".consensus")):
         raise UserError(
             f"space.{name}: changes the validation utterances or labels, so that results are not comparable: run one "
             "search per value"

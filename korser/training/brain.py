@@ -113,7 +113,7 @@ class EmotionBrain(LoggedBrain):
     def compute_objectives(self, predictions: tuple, batch: Batch | PaddedBatch, stage: sb.Stage) -> torch.Tensor:
         """Return the joint loss; keep the loss of each task, and in evaluation the predictions."""
         logits, mix = predictions
-        labels = {task.name: batch[task.name].to(self.device) for task in self.tasks}
+        labels = {task.name: batch[task.name].data.to(self.device) for task in self.tasks}
         if stage == sb.Stage.TRAIN and hasattr(self.hparams.wav_augment, "replicate_labels"):
             labels = {name: self.hparams.wav_augment.replicate_labels(label) for name, label in labels.items()}
         loss, by_task = self.raw_model.head.loss(logits, labels, mix)

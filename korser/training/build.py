@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
 from speechbrain.utils.distributed import if_main_process
@@ -42,7 +43,7 @@ def build_model(hparams: HParams, tasks: list[Task], manifest: pd.DataFrame | No
         weights = {}
         for task in tasks:
             if task.classes:
-                labels = torch.tensor([task.strategy.target(label) for label in rows[task.name]])
+                labels = torch.tensor(np.array(task.strategy.targets(rows)))
                 weights[task.name] = balanced_weights(labels, len(task.classes))
     with refused("head", hparams["head"], "a class that is built with in_features, tasks and class_weights"):
         head = hparams["head"](in_features=hparams["backbone"].output_size, tasks=tasks, class_weights=weights)

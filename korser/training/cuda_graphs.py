@@ -222,7 +222,7 @@ class StepGraphs:
         """Allocate inputs of these sizes; they begin as zeros since padding must not be NaN."""
         x, device = batch.x.data, self.brain.device
         padded = PaddedData(x.new_zeros(len(x), time, *x.shape[2:]), None)
-        labels = {task.name: torch.zeros_like(batch[task.name], device=device) for task in self.brain.tasks}
+        labels = {task.name: torch.zeros_like(batch[task.name].data, device=device) for task in self.brain.tasks}
         own = Batch(batch.id, padded, torch.zeros_like(batch.frames, device=device), labels)
         return StepInputs(own, tuple(torch.zeros_like(draw, device=device) for draw in draws))
 
@@ -231,7 +231,7 @@ class StepGraphs:
         inputs.batch.x.data[:, : batch.x.data.shape[1]].copy_(batch.x.data)
         inputs.batch.frames.copy_(batch.frames)
         for name, label in inputs.batch.labels.items():
-            label.copy_(batch[name])
+            label.copy_(batch[name].data)
         for to, draw in zip(inputs.draws, draws):
             to.copy_(draw, non_blocking=True)
 

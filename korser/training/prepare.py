@@ -81,7 +81,10 @@ def load_prepared(hparams: HParams, run_dir: Path) -> tuple[pd.DataFrame, list[T
     directory = RunDirectory(run_dir)
     info = directory.info()
     tasks = recorded_tasks(hparams, info)
-    labels = [*LABELS, *(task.name for task in tasks)]  # labels that are not trained are in the tables too
+    labels = [
+        *LABELS,
+        *(name for task in tasks for name in task.columns),
+    ]  # labels that are not trained are in the tables too
     return directory.manifest(labels), tasks
 
 
@@ -179,7 +182,8 @@ def _warn(info: dict[str, Any]) -> None:
 def _require_same_run(run_dir: Path, manifest: pd.DataFrame, info: dict[str, Any]) -> None:
     """Refuse to resume a run with other data, classes or code; warn of other versions of libraries."""
     begun = RunDirectory(run_dir).info()
-    require_same_data(manifest, run_dir, [task["name"] for task in info["tasks"]], ["digest"])
+    columns = [name for task in map(Task.from_record, info["tasks"]) for name in task.columns]
+    require_same_data(manifest, run_dir, columns, ["digest"])
     if begun["tasks"] != info["tasks"]:
         raise UserError(f"the tasks have changed since {run_dir} was begun: delete it or change output_folder")
     require_same_sources(begun, info, run_dir)

@@ -14,7 +14,7 @@ from korser.corpora import Corpus
 from korser.corpora.columns import rename_hint
 from korser.data.splits import SPLITS
 from korser.metrics.evaluate import read_numbers
-from korser.nn.tasks import Task
+from korser.nn.tasks import FROM_CORPUS, Task
 from korser.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,19 +69,22 @@ def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) ->
                 )
             logger.warning("corpus '%s': %s: the task is left out", corpus.name, constant)
             continue
+        votes = {"raters": corpus.raters.get(task.name, ()), "consensus": corpus.consensus.get(task.name)}
+        task = dataclasses.replace(task, **votes)
         if task.kind == "number":
             labelled.append(_with_scaling(task, corpus, manifest))
         else:
             _require_classes(task, corpus)
+            _require_votes(task, corpus)
             labelled.append(dataclasses.replace(task, classes=tuple(corpus.classes[task.name])))
     return labelled
 
 
 def recorded_tasks(hparams: HParams, info: dict[str, Any]) -> list[Task]:
-    """Return the tasks that a run trains, with the classes or the scaling that ``run.json`` records."""
+    """Return the tasks that a run trains, with what ``run.json`` records of the corpus."""
     recorded = {record["name"]: Task.from_record(record) for record in info["tasks"]}
     tasks = [(task, recorded[task.name]) for task in hparams["tasks"] if task.name in recorded]
-    return [dataclasses.replace(task, classes=found.classes, scaling=found.scaling) for task, found in tasks]
+    return [dataclasses.replace(task, **{key: getattr(found, key) for key in FROM_CORPUS}) for task, found in tasks]
 
 
 def _require_declared(task: Task, corpus: Corpus, manifest: pd.DataFrame) -> None:
@@ -141,6 +144,17 @@ def _require_classes(task: Task, corpus: Corpus) -> None:
         raise UserError(
             f"the order of {task.name} ({', '.join(classes)}) is unknown: state it, lowest first, by "
             f"--corpus_options='{{classes: {{{task.name}: [...]}}}}'"
+        )
+
+
+def _require_votes(task: Task, corpus: Corpus) -> None:
+    """Refuse to train on the votes of raters where there are none, or labels do not follow from them."""
+    if task.kind == "distribution" and not (task.raters and task.consensus):
+        columns = "" if task.raters else f"raters: {{{task.name}: [column, column]}}, "
+        missing = "rule by which votes become labels" if task.raters else "votes of single raters"
+        raise UserError(
+            f"task '{task.name}' is of kind distribution, but corpus '{corpus.name}' has no {missing}: state "
+            f"--corpus_options='{{{columns}consensus: {{{task.name}: majority}}}}'"
         )
 
 

@@ -14,7 +14,7 @@ def scripts(monkeypatch):
     """Scripts import each other."""
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("worlds", "coverage", "family_wise_error"):
+    for name in ("worlds", "coverage", "family_wise_error", "raters"):
         sys.modules.pop(name, None)
 
 
@@ -33,6 +33,14 @@ def test_intervals_cover_where_plain_ones_do_not():
     assert plain < 0.94 <= own <= 0.985
     plain, own, noted = coverage(worlds.Outliers(), 10, 1, "accuracy", studies=100)
     assert plain == own < 0.8 and noted > 0.98
+
+
+def test_intervals_of_raters_cover():
+    import raters
+
+    assert min(raters.coverage(raters.Votes("uar", crowd=True), [6, 10], 60)) > 0.85
+    ceiling, further = raters.distances(raters.Votes("ccc", crowd=False, n_raters=3), studies=2)
+    assert 0.3 < ceiling < 1 and abs(ceiling - further) < 0.15
 
 
 def test_worlds_are_counts_of_the_same_utterances():

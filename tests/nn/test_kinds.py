@@ -16,7 +16,10 @@ AGE = Task("age", kind="number", scaling=(40.0, 10.0))
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"kind": "numbers"}, "kind of task 'x' is 'numbers': expected one of classes, ordinal, number .did you mean"),
+        (
+            {"kind": "numbers"},
+            "kind of task 'x' is 'numbers': expected one of classes, ordinal, number, distribution .did you mean",
+        ),
         ({"kind": None}, "kind of task 'x' is None"),
         ({"kind": "number", "loss": "mae"}, "loss of task 'x' is 'mae': expected one of ccc, mse"),
         ({"loss": "mse"}, "only a task of kind 'number' has one"),
@@ -31,6 +34,24 @@ def test_targets_are_indices_or_standardised_numbers():
     assert [EMOTION.strategy.target(label) for label in ("fear", None, math.nan)] == [2, -1, -1]
     assert AGE.strategy.target("55") == 1.5 and AGE.strategy.target(30) == -1 and math.isnan(AGE.strategy.target(None))
     assert (EMOTION.n_outputs, AGE.n_outputs) == (3, 1)
+
+
+def test_votes_are_targets_of_a_distribution():
+    task = Task(
+        "emotion", kind="distribution", classes=EMOTION.classes, raters=("r1", "r2", "r3"), consensus="majority"
+    )
+    votes = [["fear", "fear", "joy"], ["joy", "anger", None], [None, "boredom", None]]
+    table = pd.DataFrame(votes, columns=list(task.raters))
+    targets = np.stack(task.strategy.targets(table))
+    assert targets.tolist() == [[1, 0, 2], [1, 1, 0], [0, 0, 0]] and targets.dtype == np.float32
+    assert task.strategy.present(targets).tolist() == [True, True, False]
+    outputs = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [5.0, 0.0, 0.0]])
+    assert task.strategy.validation_scores(targets, outputs.softmax(-1).numpy()) == {"accuracy": 1, "uar": 1}
+    expected = -(torch.tensor([[1 / 3, 0, 2 / 3], [0.5, 0.5, 0]]) * outputs[:2].log_softmax(-1)).sum(-1)
+    assert torch.isclose(task.strategy.loss(outputs, torch.from_numpy(targets)), expected.mean())
+    smooth = task.strategy.loss(outputs, torch.from_numpy(targets), label_smoothing=0.3)
+    uniform = -outputs[:2].log_softmax(-1).mean(-1)
+    assert torch.isclose(smooth, (0.7 * expected + 0.3 * uniform).mean())
 
 
 @pytest.mark.parametrize("task", [EMOTION, AGE])

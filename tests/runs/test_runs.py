@@ -222,7 +222,7 @@ def test_a_speaker_without_a_label_is_not_counted(tmp_path):
     write_run(tmp_path, "mel_mtl", table=table)
     pooled = pool_runs("mel_mtl", load_runs(tmp_path))
     assert pooled.counts("intensity").shape == (1, 5, 2, 2)
-    assert pooled.speakers_with("intensity") == ["s0", "s2", "s3", "s4", "s5"]
+    assert pooled.speakers_with("intensity", "uar") == ["s0", "s2", "s3", "s4", "s5"]
 
 
 def test_a_seed_that_lacks_a_fold_is_left_out_and_said(tmp_path):
