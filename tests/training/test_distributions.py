@@ -61,7 +61,11 @@ def test_raters_are_a_row_of_the_comparison(run_dir, tmp_path):
     comparison = compare(load_runs(run_dir))
     assert comparison.columns["emotion_jsd"] == ("emotion", "jsd") and comparison.table["emotion_jsd"].notna().all()
     text = comparison.to_text()
-    assert "raters (no model)" in text and "Raters of emotion are no model: each of 3 against the consensus" in text
+    assert (
+        "raters (no model)" in comparison.to_latex()
+        and "raters (no model)" in text
+        and "Raters of emotion are no model: each of 3 against the consensus" in text
+    )
     comparison.to_csv(tmp_path)
     raters = pd.read_csv(tmp_path / "raters.csv").iloc[0]
     assert raters["uar"] == comparison.raters["emotion"]["uar"]["value"] and raters["consensus"] == "majority"
