@@ -53,7 +53,7 @@ from korser.corpora.cells import identify
 from korser.corpora.segments import check_segments
 from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order, warn_of_typos
 from korser.corpora.union import adapters_by_name, load_parts, unite
-from korser.corpora.voting import Voting
+from korser.corpora.voting import OPTIONS, Voting
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
 
@@ -211,9 +211,8 @@ def prepare_table(
     accepted = [p.name for p in parameters]
     for option in corpus_options or {}:
         if option not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            raise UserError(
-                f"corpus_options: corpus '{corpus}' has no option '{option}'{did_you_mean(option, accepted)}"
-            )
+            hint = did_you_mean(option, [*accepted, *OPTIONS])
+            raise UserError(f"corpus_options: corpus '{corpus}' has no option '{option}'{hint}")
     return module, module.prepare(data_folder, **(corpus_options or {}))
 
 

@@ -29,10 +29,11 @@ from korser.metrics.raters import CLASS_RULES, NUMBER_RULES, agreed, average, is
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean, is_missing, plural
 
-__all__ = ["Voting"]
+__all__ = ["OPTIONS", "Voting"]
 
 logger = logging.getLogger(__name__)
 
+OPTIONS = ("raters", "consensus")  # of every corpus, beside those of its adapter
 MAX_VOTES = 1000  # of an utterance
 COUNTS = "expected whole numbers of votes, such as angry:3;sad:1"
 

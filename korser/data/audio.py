@@ -289,7 +289,7 @@ def read_samples(path: str | Path) -> tuple[np.ndarray, int]:
     UserError
         If the file is missing or unreadable.
     """
-    file = _open(Path(path), _read_bytes(Path(path)))
+    file = _open(Path(path))
     return np.concatenate([np.zeros((0, file.n_channels), np.float32), *file.blocks]), file.rate
 
 

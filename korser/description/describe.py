@@ -126,7 +126,7 @@ def describe(
         _sentence_section(data, task, sentence),
         Section("Sampling rate and bandwidth", {"formats": format_table(data, task, tasks[task])}),
         _copies_section(data, pairs, bad),
-        _raters_section(data),
+        _raters_section(data, loaded.raters),
         _protocols_section(try_protocols(data, task, sentence)),
     ]
     return Description(loaded, data, [n for n in notes if n is not None], [s for s in sections if s.tables], task)
@@ -238,9 +238,9 @@ def _copies_section(data: pd.DataFrame, pairs: Sequence[tuple[int, int]], bad: p
     return Section("Copies and recordings that look wrong", tables)
 
 
-def _raters_section(data: pd.DataFrame) -> Section:
+def _raters_section(data: pd.DataFrame, raters: Mapping[str, Sequence[str]]) -> Section:
     rows = []
-    for task, found in rater_agreement(data).items():
+    for task, found in rater_agreement(data, raters).items():
         cells = [found.get(name) for name in ("kappa", "alpha", "alpha_interval")]
         least, most = found["raters"]
         ratings = f"{least}" if least == most else f"{least} to {most}"
