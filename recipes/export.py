@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     if options.onnx:
         difference = export_graph(trained, options.out)
     else:
-        difference = export_folder(trained, options.out, encoder=options.encoder)
+        difference = export_folder(trained, options.out, encoder=options.encoder, name=options.push)
     print(options.out)
     if difference is not None:
         print(f"onnxruntime and torch differ by at most {difference:.1e}")

@@ -102,7 +102,9 @@ def export_graph(trained: TrainedModel, folder: str | Path) -> float:
     return difference
 
 
-def export_folder(trained: TrainedModel, folder: str | Path, *, encoder: str = "include") -> float | None:
+def export_folder(
+    trained: TrainedModel, folder: str | Path, *, encoder: str = "include", name: str | None = None
+) -> float | None:
     """Write the folder that is described at the top of this module.
 
     Parameters
@@ -114,6 +116,8 @@ def export_folder(trained: TrainedModel, folder: str | Path, *, encoder: str = "
     encoder : {"include", "reference"}
         Whether frozen weights are part of the folder. With ``reference`` they are loaded from their source, a hub id;
         there is no graph then, and only korser loads the folder.
+    name : str, optional
+        By which the model card loads the model, such as that of a repository; default: that of the folder.
 
     Returns
     -------
@@ -134,7 +138,8 @@ def export_folder(trained: TrainedModel, folder: str | Path, *, encoder: str = "
         with_graph = difference is not None
         write_json(made / "config.json", _config(trained, with_graph))
         write_json(made / "preprocessor_config.json", PREPROCESSOR)
-        write_text(made / "README.md", model_card(trained, folder.name, with_graph=with_graph, included=included))
+        card = model_card(trained, name or folder.name, with_graph=with_graph, included=included)
+        write_text(made / "README.md", card)
         if folder.exists():
             folder.rmdir()  # empty
         made.rename(folder)

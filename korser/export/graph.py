@@ -94,7 +94,9 @@ def to_onnx(trained: TrainedModel) -> onnx_ir.Model:
             ).model
             # not optimizer.optimize, which removes the addition of a number as small as the floor of an energy
             optimizer.inline(exported)
-            optimizer.fold_constants(exported, input_size_limit=FOLDED, output_size_limit=2 * FOLDED)
+            optimizer.fold_constants(
+                exported, input_size_limit=FOLDED, output_size_limit=2 * FOLDED, should_fold=_should_fold
+            )
             optimizer.remove_unused_nodes(exported)
         except Exception as error:  # whatever the exporter raises
             raise NotExportable(f"{trained.info.get('model', 'the model')}: {_reason(error)}") from error
@@ -188,6 +190,11 @@ def _floor_division(a: Any, b: Any) -> Any:
     from onnxscript import opset20 as op
 
     return op.Div(op.Sub(a, op.Mod(a, b)), b)
+
+
+def _should_fold(node: onnx_ir.Node) -> bool | None:
+    """Keep weights as the model has them, for :func:`link_weights`; None is the default."""
+    return False if node.op_type == "Transpose" else None
 
 
 @contextlib.contextmanager

@@ -193,7 +193,7 @@ def test_evaluation_still_knows_the_recordings_of_training(trained, tiny_corpus,
 def test_transformers_loads_it_where_korser_is_not_installed(trained, waveform, tmp_path):
     out = tmp_path / "out"
     assert export_folder(trained, out) < 1e-4
-    assert (out / "model.onnx").stat().st_size < 0.8 * (out / "model.safetensors").stat().st_size
+    assert b"model.safetensors" in (out / "model.onnx").read_bytes()
     np.save(tmp_path / "x.npy", waveform)
     command = [sys.executable, "-c", PIPELINE, str(out), str(tmp_path / "x.npy")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

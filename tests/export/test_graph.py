@@ -1,15 +1,13 @@
 """The ONNX graph: the plain ways that models take while they are exported, and onnxruntime against torch."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from conftest import HPARAMS, tiny_overrides
+from conftest import tiny_overrides
 from helpers import run
 from torch import nn
 
-from korser import PCEN, Chain, Frontend, Task, UserError, load_trained_model
+from korser import PCEN, Chain, Frontend, Task, UserError
 from korser.export.graph import NotExportable, check_graph, link_weights, require, to_onnx
 from korser.inference.predict import TrainedModel
 from korser.nn.model import SpeechEmotionModel
@@ -141,12 +139,11 @@ def test_a_missing_library_is_named():
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_shipped_frontend_is_exported(model, tiny_corpus, tiny_whisper, tmp_path, call):
-    assert (HPARAMS / f"{model}.yaml").exists()
     overrides = tiny_overrides(tiny_corpus, tmp_path) | {"n_epochs": "1", "check_contract": "false"}
-    run_dir = run(overrides | {"whisper_source": str(tiny_whisper)}, model)
+    if "whisper" in model:
+        overrides["whisper_source"] = str(tiny_whisper)
+    run_dir = run(overrides, model)
     code, out, err = call("export", run_dir, "--out", tmp_path / "out", "--onnx")
     assert code == 0, err
     assert float(out.split()[-1]) < 1e-4
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["model.onnx"]
-    names = [task["name"] for task in json.loads((run_dir / "run.json").read_text())["tasks"]]
-    assert names == [task.name for task in load_trained_model(run_dir).tasks]
