@@ -211,7 +211,8 @@ def _rows(label: str, cells: Cells, corpora: Sequence[str], task: str, metric: s
         row = {"model": label, "train": _title(trained, test, corpora), "test": test}
         row["classes"] = ", ".join(classes) if model.tasks[task].classes else model.tasks[task].strategy.description
         row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
-        row |= {"n_utterances": int(model.table[task].notna().sum()), "n_speakers": len(model.speakers_with(task))}
+        n_speakers = len(model.speakers_with(task, metric))
+        row |= {"n_utterances": int(model.table[task].notna().sum()), "n_speakers": n_speakers}
         row |= {"n_seeds": len(model.seeds), "n_folds": len(model.folds), "mark": "", "note": reason_of(entry)}
         rows.append(row)
     return rows
