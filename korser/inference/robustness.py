@@ -130,7 +130,10 @@ def _measure_group(group: _RunGroup, conditions: Sequence[Condition], device: st
 
 def _test_rows(run: Run) -> pd.DataFrame:
     manifest = run.directory.manifest(run.text_columns)
-    return manifest[manifest["split"] == "test"].reset_index(drop=True)
+    rows = manifest[manifest["split"] == "test"].reset_index(drop=True)
+    if rows.empty:
+        raise UserError(f"{run.path}/manifest.csv is damaged (no test utterances): train again")
+    return rows
 
 
 def _todo(run_dir: Path, conditions: Sequence[Condition]) -> dict[str, str]:

@@ -18,5 +18,5 @@ def test_the_cost_of_saving_does_not_grow_with_the_number_of_saves(tmp_path, mon
             searches.clear()
             checkpointer.save_and_keep_only(meta={"score": score}, max_keys=["score"])
             counts.append(len(searches))
-        assert [each.meta["score"] for each in checkpointer.list_checkpoints()] == [0.4, 0.5]  # the latest and the best
+        assert {each.meta["score"] for each in checkpointer.list_checkpoints()} == {0.4, 0.5}  # the latest and the best
     assert len(set(counts)) == 1
