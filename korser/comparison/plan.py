@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,19 +135,22 @@ def _shared_overrides(settings: CompareSettings, searched: dict[str, Any]) -> di
 
 def _parts(
     settings: CompareSettings, path: Path, shared: dict[str, Any], corpora: dict[str, _Material]
-) -> list[tuple[int | None, dict[str, Any]]]:
-    """Return fold and overrides of every run of a model with one seed."""
+) -> Iterator[tuple[int | None, dict[str, Any]]]:
+    """Yield fold and overrides of every run of a model with one seed; too many folds are refused with the first."""
     if settings.cross_corpus:
         names = _material(resolve_hparams(path, shared, CORPUS_SETTINGS), corpora).corpus.parts
-        return matrix_parts(settings.folds or FOLDS_WITHIN, shared, names)
-    if settings.folds is None:
-        return [(None, shared)]
-    folds = [(fold, zip(FOLD, ("speaker_kfold", settings.folds, fold))) for fold in range(settings.folds)]
-    return [(fold, {**shared, **dict(split)}) for fold, split in folds]
+        yield from matrix_parts(settings.folds or FOLDS_WITHIN, shared, names)
+    elif settings.folds is None:
+        yield None, shared
+    else:
+        for fold in range(settings.folds):
+            yield fold, {**shared, **dict(zip(FOLD, ("speaker_kfold", settings.folds, fold)))}
 
 
-def matrix_parts(n_folds: int, shared: dict[str, Any], names: Sequence[str]) -> list[tuple[int | None, dict[str, Any]]]:
-    """Return the runs of a cross-corpus matrix: folds within each corpus, trained on it alone, and on all others.
+def matrix_parts(
+    n_folds: int, shared: dict[str, Any], names: Sequence[str]
+) -> Iterator[tuple[int | None, dict[str, Any]]]:
+    """Yield the runs of a cross-corpus matrix: folds within each corpus, trained on it alone, and on all others.
 
     A run that was trained on a corpus is tested on all others at once.
     """
@@ -157,15 +160,12 @@ def matrix_parts(n_folds: int, shared: dict[str, Any], names: Sequence[str]) -> 
     no_folds = {key: value for key, value in shared.items() if key != "split.folds"}
     if shared.get("split.valid", 0) != 0:  # a fraction of speakers; within a corpus a fold validates
         shared = {key: value for key, value in shared.items() if key != "split.valid"}
-    parts = []
     for name in names:
         for fold in range(n_folds):
-            split = dict(zip(FOLD, ("speaker_kfold", n_folds, fold)))
-            parts.append((fold, {**shared, **split, within: [name]}))
+            yield fold, {**shared, **dict(zip(FOLD, ("speaker_kfold", n_folds, fold))), within: [name]}
     others = [[other for other in names if other != name] for name in names]
     for tests in [*others, *([[name] for name in names] if len(names) > 2 else [])]:
-        parts.append((None, {**no_folds, protocol: "cross_corpus", tested: tests}))
-    return parts
+        yield None, {**no_folds, protocol: "cross_corpus", tested: tests}
 
 
 def _find_search(settings: CompareSettings, model: str) -> tuple[Path | None, dict[str, Any]]:

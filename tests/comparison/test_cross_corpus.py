@@ -138,7 +138,7 @@ def test_the_plan_has_folds_within_each_corpus_and_one_run_for_all_others(overri
 
 
 def test_three_corpora_are_also_left_out_one_at_a_time():
-    parts = matrix_parts(4, {"lr": 0.1, "split.valid": 0.3, "split.folds": "balanced"}, ["a", "b", "c"])
+    parts = list(matrix_parts(4, {"lr": 0.1, "split.valid": 0.3, "split.folds": "balanced"}, ["a", "b", "c"]))
     within, between = [split for fold, split in parts if fold is not None], parts[12:]
     assert len(within) == 12 and all("split.valid" not in split and split["lr"] == 0.1 for split in within)
     tested = [split["split.test_corpora"] for _, split in between]
