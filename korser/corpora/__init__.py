@@ -157,6 +157,8 @@ def load_corpus(
     if not isinstance(corpus, str):
         adapters, settings = adapters_by_name(corpus), {"label_map": label_map, "corpus_options": corpus_options}
         return unite(load_parts(load_corpus, adapters, data_folder, **settings), common_classes=common_classes)
+    if not isinstance(corpus_options or {}, Mapping):
+        raise UserError(f"corpus_options={corpus_options!r}: expected a mapping, {{option: value}}")
     options = dict(corpus_options or {})
     voting = Voting.take(options)
     module, data = prepare_table(corpus, data_folder, options)
