@@ -22,6 +22,7 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="korser-state-")  # the k
 
 ROOT = Path(__file__).parent.parent
 HPARAMS = ROOT / "hparams"
+SHARED = Path(os.environ.get("KORSER_SHARED_DATA", ROOT.parent / "shared" / "data"))  # real speech, beside the clone
 PITCH = {"joy": 400, "sadness": 150, "neutral": 220, "anger": 300}  # Hz
 
 set_arithmetic()  # as every entry point does: a GPU's results are compared with a CPU's

@@ -81,10 +81,7 @@ def load_prepared(hparams: HParams, run_dir: Path) -> tuple[pd.DataFrame, list[T
     directory = RunDirectory(run_dir)
     info = directory.info()
     tasks = recorded_tasks(hparams, info)
-    labels = [
-        *LABELS,
-        *(name for task in tasks for name in task.columns),
-    ]  # labels that are not trained are in the tables too
+    labels = [*LABELS, *(name for task in tasks for name in task.columns)]  # also labels that are not trained
     return directory.manifest(labels), tasks
 
 

@@ -1,18 +1,16 @@
 import csv
 import os
 import unicodedata
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import SHARED
 
 from korser.config.nodes import plain_value
 from korser.corpora import load_corpus
 from korser.corpora.table import similar_labels, similar_speakers
 from korser.utils.errors import UserError
 from korser.utils.files import folder_of, write_csv
-
-SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 
 def make(folder, text, files=("a.wav", "b.wav", "c.wav"), encoding="utf-8"):

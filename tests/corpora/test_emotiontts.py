@@ -1,13 +1,9 @@
-import os
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from conftest import SHARED
 
 from korser.corpora import load_corpus
 from korser.utils.errors import UserError
-
-SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 
 def make(folder, names):

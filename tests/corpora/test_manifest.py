@@ -3,14 +3,13 @@
 import gzip
 import json
 import os
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import SHARED
 
 from korser.corpora import load_corpus
 
-SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 RAVDESS = ("03-01-01-01-01-01-01", "03-01-03-02-02-01-01", "03-01-05-01-01-02-02", "03-01-08-01-02-01-02")
 EMOTIONTTS = ("nea00001", "nea00101", "neb00201", "nek00301")
 

@@ -1,14 +1,12 @@
 import logging
-import os
 from itertools import product
 from pathlib import Path
 
 import pytest
+from conftest import SHARED
 
 from korser.corpora import load_corpus
 from korser.utils.errors import UserError
-
-SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 
 def make(folder, actors=(1, 2), ending="wav"):

@@ -1,20 +1,17 @@
 """Degraded speech: the effect of each condition, and what it preserves."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT
+from conftest import SHARED
 
 from korser import UserError
 from korser.data import degradations
 from korser.data.audio import read_audio
 
-SHARED = Path(os.environ.get("KORSER_SHARED_DATA", ROOT.parent / "shared" / "data"))
 SPEECH = sorted((SHARED / "ravdess" / "Actor_01").glob("*.flac"))[:3]
 NAMES = (*degradations.DEFAULT, "white_-5dB", "mp3_8k", "mp3_160k", "opus_6k", "opus_256k")
 

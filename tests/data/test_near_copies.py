@@ -1,20 +1,17 @@
 """Recordings that are the same but for level, polarity, format, sampling rate, or the ends of the file."""
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.signal
 import soundfile
 import torch
+from conftest import SHARED
 
 from korser.corpora import load_corpus
 from korser.data.audio_cache import scan_audio
 from korser.data.near_copies import MIN_CORRELATION, find_near_copies, waveform_correlation
-
-SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 
 def speech(seed, seconds=2.0):

@@ -1,9 +1,7 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import SHARED
 from made_corpus import corpus
 
 from korser.corpora import Corpus, corpus_names, load_corpus
@@ -12,8 +10,6 @@ from korser.data.fold_presets import describe_protocol, fold_presets
 from korser.data.split_checks import check_splits
 from korser.data.splits import assign_splits, speaker_independent, warn_once
 from korser.utils.errors import UserError
-
-SHARED = Path(os.environ.get("KORSER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 
 def splits(data):

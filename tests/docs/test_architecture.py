@@ -36,3 +36,10 @@ def test_packages_import_one_way():
             if match and match[1] in PACKAGES and PACKAGES.index(match[1]) > PACKAGES.index(own):
                 wrong.append(f"{path.relative_to(ROOT)} imports {module}")
     assert wrong == []
+
+
+def test_no_file_names_the_folder_of_the_repository():
+    folder = f"{ROOT.parent}/"
+    texts = [path for name in ("*.py", "*.md", "*.yaml", "*.toml") for path in ROOT.rglob(name)]
+    own = [path for path in texts if not {".venv", "results", "cache", "data"} & set(path.relative_to(ROOT).parts[:1])]
+    assert own and not [path for path in own if folder != "//" and f'"{folder}' in path.read_text(encoding="utf-8")]

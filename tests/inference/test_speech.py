@@ -1,19 +1,17 @@
 """Speech in recordings: silero-vad as it is installed, block by block, without an effect on torch."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import SHARED
 
 from korser.data.audio import list_audio, read_audio
 from korser.inference.recordings import Division, predict_recordings
 from korser.inference.speech import find_speech
 from korser.utils.errors import UserError
-
-SHARED = Path("/work/shared/data/ravdess/Actor_01")
 
 silero_vad = pytest.importorskip("silero_vad")
 
@@ -46,9 +44,9 @@ def test_no_speech_is_a_warning_and_an_empty_table(tmp_path, caplog):
     assert "a.wav: no speech was found" in caplog.text
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs RAVDESS")
+@pytest.mark.skipif(not (SHARED / "ravdess").is_dir(), reason="needs the shared RAVDESS copy")
 def test_speech_is_found(tmp_path):
-    x = read_audio(list_audio(SHARED)[0])
+    x = read_audio(list_audio(SHARED / "ravdess" / "Actor_01")[0])
     soundfile.write(tmp_path / "a.wav", torch.cat([torch.zeros(32000), x, torch.zeros(32000)]).numpy(), 16000)
     found = find_speech(str(tmp_path / "a.wav"), 0.025, 30.0)
     assert found and 2 <= found[0].start and found[-1].end <= 2.1 + len(x) / 16000
