@@ -143,6 +143,8 @@ def unite(parts: Mapping[str, Corpus], *, common_classes: bool = False) -> Corpu
             classes[task] = _common(task, classes[task], having)
             _drop(data, task, classes[task])
         unordered += [] if ordered else [task]
+    ratings = _drop_other_scales(data, parts)
+    raters, consensus = _unite_raters(parts, data)
     return dataclasses.replace(
         next(iter(parts.values())),
         name="+".join(parts),
@@ -153,8 +155,25 @@ def unite(parts: Mapping[str, Corpus], *, common_classes: bool = False) -> Corpu
         identified_by_folder=any(part.identified_by_folder for part in parts.values()),
         selectable_tasks=any(part.selectable_tasks for part in parts.values()),
         parts=tuple(parts),
-        ratings=_drop_other_scales(data, parts),
+        ratings=ratings,
+        raters=raters,
+        consensus=consensus,
     )
+
+
+def _unite_raters(parts: Mapping[str, Corpus], data: pd.DataFrame) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Return the columns of votes of all corpora, and the rule of each task that all corpora with votes share."""
+    raters, consensus = {}, {}
+    for task in dict.fromkeys(task for part in parts.values() for task in part.raters if task in data):
+        having = {name: part for name, part in parts.items() if task in part.raters}
+        raters[task] = tuple(dict.fromkeys(column for part in having.values() for column in part.raters[task]))
+        rules = {name: part.consensus.get(task) for name, part in having.items()}
+        if len(set(rules.values())) == 1 and None not in rules.values():
+            consensus[task] = next(iter(rules.values()))
+        else:
+            listed = ", ".join(f"{name}: {rule or 'unknown'}" for name, rule in rules.items())
+            logger.warning("the raters of %s are not compared with models, since their rules differ (%s)", task, listed)
+    return raters, consensus
 
 
 def _drop_other_scales(data: pd.DataFrame, parts: Mapping[str, Corpus]) -> dict[str, tuple[float, float]]:

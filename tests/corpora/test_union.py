@@ -107,3 +107,19 @@ def test_ratings_of_one_scale_are_united_and_others_left_out(tmp_path, caplog):
 def test_mistakes(settings, message):
     with pytest.raises(UserError, match=message):
         load_corpus(**{**BOTH, **settings})
+
+
+@pytest.mark.parametrize(
+    "rules, shared", [(("majority", "majority"), {"emotion": "majority"}), (("majority", "plurality"), {})]
+)
+def test_votes_of_all_corpora_count_by_a_rule_that_they_share(tmp_path, caplog, rules, shared):
+    options = {}
+    for name, rule, column in zip("ab", rules, ("kim", "lee")):
+        file = tmp_path / f"corpus_{name}.py"
+        votes = f"    data['{column}'] = data['v'] = 'joy'\n    return data"
+        file.write_text(file.read_text().replace("    return data", votes))
+        options[f"corpus_{name}"] = {"raters": {"emotion": ["v", column]}, "consensus": {"emotion": rule}}
+    corpus = load_corpus(**BOTH, corpus_options=options)
+    assert corpus.raters == {"emotion": ("v", "kim", "lee")} and corpus.consensus == shared
+    assert set(corpus.data["emotion"]) == {"joy"}
+    assert ("rules differ (corpus_a: majority, corpus_b: plurality)" in caplog.text) == (not shared)
