@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from korser import Task, UserError
+from korser.classical.head import FittedHead
 from korser.nn.losses import MISSING
 from korser.plugins.heads.fitted import LinearSVM, LogisticRegression
 
@@ -67,3 +68,12 @@ def test_invalid_arguments_are_refused(options):
     [name] = options
     with pytest.raises(UserError, match=f"head.{name}=.*: expected"):
         LinearSVM(in_features=2, tasks=TASKS, **options)
+
+
+def test_a_head_without_a_classifier_is_named():
+    class Own(FittedHead):
+        pass
+
+    head = Own(in_features=2, tasks=[Task("emotion", classes=("a", "b"))])
+    with pytest.raises(NotImplementedError, match="^Own does not define fit_classifier$"):
+        head.fit_classifier(np.zeros((2, 2)), np.array([0, 1]), [1.0], None)

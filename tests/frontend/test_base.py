@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from korser import Chain, Frontend
+from korser import Chain, Frontend, OneAtATime
 
 
 class Halve(Frontend):
@@ -91,3 +91,17 @@ def test_one_frame_per_utterance_is_the_end_of_a_chain():
 def test_channels_of_a_chain_are_those_of_its_last_stage():
     assert Chain(Halve(), Halve(in_channels=4, input_rate=8000, frequency_axis=True)).frequency_axis
     assert not Chain(Halve(frequency_axis=True), Halve(in_channels=4, input_rate=8000)).frequency_axis
+
+
+def test_what_a_subclass_has_to_define_is_named_with_the_class():
+    class Own(Frontend):
+        pass
+
+    class Alone(OneAtATime):
+        pass
+
+    x, lengths = torch.zeros(1, 8), torch.tensor([8])
+    with pytest.raises(NotImplementedError, match=r"^Own does not define forward\(x, lengths\)$"):
+        Own(output_size=1, frame_rate=100)(x, lengths)
+    with pytest.raises(NotImplementedError, match=r"^Alone does not define one\(x\)$"):
+        Alone(output_size=1, frame_rate=100)(x, lengths)

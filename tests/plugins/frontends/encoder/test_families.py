@@ -15,6 +15,7 @@ from korser.data.audio_cache import scan_audio
 from korser.data.fingerprint import stages_digest
 from korser.frontend.base import Chain
 from korser.plugins.frontends.encoder import LayerMix, PretrainedEncoder
+from korser.plugins.frontends.encoder.families.base import EncoderFamily
 from korser.probing.encoders import Encoder
 from korser.probing.features import pooled_statistics
 from korser.runs.directory import RunDirectory
@@ -281,3 +282,13 @@ def test_a_run_with_cached_layers(tiny, checkpoints, name):
     assert list(Path(tiny["cache_folder"], "features").iterdir())
     (learnt,) = RunDirectory(run_dir).interpretable_parameters()
     assert len(learnt["quantities"]["layer weight"]["trained"]) == 3
+
+
+def test_what_a_family_has_to_define_is_named_with_the_class():
+    class Own(EncoderFamily):
+        pass
+
+    own = Own(hidden_size=1, frame_rate=50, min_length=400)
+    for method, arguments in ("forward", (None, None, True)), ("output_lengths", (None,)), ("parts_to_freeze", (1,)):
+        with pytest.raises(NotImplementedError, match=f"^Own does not define {method}"):
+            getattr(own, method)(*arguments)
