@@ -72,15 +72,15 @@ class Description:
 
 
 def describe(
-    corpus: str,
-    data_folder: str | Path,
+    corpus: str | Sequence[str] | Mapping[str, str],
+    data_folder: str | Path | Mapping[str, str],
     *,
     label_map: Mapping[str, Any] | None = None,
     corpus_options: Mapping[str, Any] | None = None,
     cache_folder: str | Path = "cache",
     out: str | Path = "description",
 ) -> Description:
-    """Describe a corpus; its audio is decoded and measured once.
+    """Describe a corpus, or several as one; their audio is decoded and measured once.
 
     Parameters
     ----------
