@@ -114,7 +114,8 @@ def test_an_adapter_that_fails_to_import_raises_its_own_error(tmp_path, monkeypa
 def test_an_adapter_that_fails_is_named_with_the_line(tmp_path, monkeypatch, statement):
     monkeypatch.syspath_prepend(tmp_path)
     code = f"import sys\nTASKS = {{}}\ndef prepare(data_folder):\n    {statement}\n"
-    for name, text, place in (("failing", code, "4, in prepare"), ("leaving", "import sys\nsys.exit(3)\n", "2, in <mod")):
+    leaving = "import sys\nsys.exit(3)\n"
+    for name, text, place in (("failing", code, "4, in prepare"), ("leaving", leaving, "2, in <module>")):
         (tmp_path / f"{name}_corpus.py").write_text(text)
         monkeypatch.delitem(sys.modules, f"{name}_corpus", raising=False)
         with pytest.raises(UserError, match=rf"corpus '{name}_corpus': .*{name}_corpus\.py:{place}.*: (Key|System)E"):
