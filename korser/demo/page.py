@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from korser.demo.analysis import LONGEST, Analysis, analyse, read
 from korser.inference.predict import TrainedModel, load_trained_model
 from korser.inference.recordings import Division
+from korser.nn.tasks import Task
 from korser.runs.directory import run_notes
 from korser.utils.errors import UserError
 
@@ -41,9 +42,12 @@ KEPT_SECONDS = 3600
 LARGEST_UPLOAD = "256mb"  # of a recording of LONGEST seconds with 24 bit, stereo, at 48 kHz, and some more
 FONTS = ["system-ui", "sans-serif"]  # without a download
 REMARKS = {"silent": "; what is predicted below says nothing about a voice"}  # by the code of a note
+KINDS = {"ordinal": "ordered classes", "number": "a number", "distribution": "share of raters"}  # what is not obvious
 DPI = 200
 COLUMN_PIXELS = 420  # below which columns are one below the other
-CSS = ".error { color: #b91c1c; font-weight: 600 } .warning { color: #b45309 } .figure { width: 100%; max-width: 800px }"
+CSS = (
+    ".error { color: #b91c1c; font-weight: 600 } .warning { color: #b45309 } .figure { width: 100%; max-width: 800px }"
+)
 
 
 def require_gradio() -> ModuleType:
@@ -89,8 +93,9 @@ def open_socket(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
         raise UserError(
-            f"--host={host} --port={port}: {error.strerror}; choose another port, or --port=0 for any free one"
+            f"--host={host} --port={port}: {reason}; choose another port, or --port=0 for any free one"
         ) from error
 
 
@@ -98,7 +103,9 @@ def serve(models: Mapping[str, TrainedModel], listening: socket.socket) -> None:
     """Answer requests until the process is interrupted or terminated."""
     require_gradio()
     uvicorn = importlib.import_module("uvicorn")
-    config = uvicorn.Config(build_app(models), log_level="critical", timeout_graceful_shutdown=1)  # also with open pages
+    config = uvicorn.Config(
+        build_app(models), log_level="critical", timeout_graceful_shutdown=1
+    )  # also with open pages
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
 
@@ -178,9 +185,8 @@ def _label(prediction: dict[str, float] | float) -> dict[str, float] | str:
     return prediction if isinstance(prediction, dict) else f"{prediction:.3f}"
 
 
-def _describe(task: Any) -> str:
-    kinds = {"ordinal": "ordered classes", "number": "a number", "distribution": "share of raters"}
-    return f"{task.name} ({kinds[task.kind]})" if task.kind in kinds else task.name
+def _describe(task: Task) -> str:
+    return f"{task.name} ({KINDS[task.kind]})" if task.kind in KINDS else task.name
 
 
 def _figures(analysis: Analysis) -> str:

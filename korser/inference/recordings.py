@@ -170,9 +170,7 @@ def predict_recordings(
     return (_predict(trained, path, division, stated.get(path), scans.pop(path), progressbar) for path in paths)
 
 
-def _scan_recordings(
-    trained: TrainedModel, paths: Sequence[str], progressbar: bool, listed: bool
-) -> dict[str, _Scan]:
+def _scan_recordings(trained: TrainedModel, paths: Sequence[str], progressbar: bool, listed: bool) -> dict[str, _Scan]:
     """Read recordings once; report and refuse them as :meth:`TrainedModel.predict_files` does."""
     scans, notes, errors = {}, {}, {}
     for path in tqdm(paths, desc="check audio", unit="file", disable=not progressbar, leave=False):

@@ -9,7 +9,6 @@ import select
 import shutil
 import subprocess
 import tempfile
-import time
 
 import pytest
 
@@ -103,4 +102,3 @@ def open_tab():
             process.kill()
             process.wait()
             os.close(read)
-            time.sleep(0.1)
