@@ -20,7 +20,7 @@ from korser.utils.errors import UserError, raise_faults
 
 __all__ = ["LONGEST", "Analysis", "analyse", "read"]
 
-LONGEST = 600  # seconds; a page is no place to wait for more
+LONGEST = 300  # seconds; a page is no place to wait for more
 
 
 @dataclass(frozen=True)

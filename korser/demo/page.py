@@ -32,12 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_app", "load_models", "open_socket", "require_gradio", "serve"]
 
-GRADIO_SETTINGS = {
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "GRADIO_RUN_HISTORY": "False",
-    "GRADIO_SHARE": "False",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
+GRADIO_SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
 KEPT_SECONDS = 3600
 LARGEST_UPLOAD = "256mb"  # of a recording of LONGEST seconds with 24 bit, stereo, at 48 kHz, and some more
 FONTS = ["system-ui", "sans-serif"]  # without a download
@@ -45,9 +40,13 @@ REMARKS = {"silent": "; what is predicted below says nothing about a voice"}  # 
 KINDS = {"ordinal": "ordered classes", "number": "a number", "distribution": "share of raters"}  # what is not obvious
 DPI = 200
 COLUMN_PIXELS = 420  # below which columns are one below the other
-CSS = (
-    ".error { color: #b91c1c; font-weight: 600 } .warning { color: #b45309 } .figure { width: 100%; max-width: 800px }"
-)
+CSS = """
+.error { color: #b91c1c; font-weight: 600 }
+.warning { color: #b45309 }
+.dark .error { color: #f87171 }
+.dark .warning { color: #fbbf24 }
+.figure { display: inline-block; width: min(100%, 580px) }
+"""
 
 
 def require_gradio() -> ModuleType:
@@ -103,9 +102,8 @@ def serve(models: Mapping[str, TrainedModel], listening: socket.socket) -> None:
     """Answer requests until the process is interrupted or terminated."""
     require_gradio()
     uvicorn = importlib.import_module("uvicorn")
-    config = uvicorn.Config(
-        build_app(models), log_level="critical", timeout_graceful_shutdown=1
-    )  # also with open pages
+    app = build_app(models)
+    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)  # open pages do not hold it up
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
 

@@ -57,12 +57,21 @@ def stub(tmp_path):
 
 @pytest.fixture
 def environment(monkeypatch, tmp_path):
-    """Restore what the page sets, and put its folder into one of the test."""
+    """Restore what the page sets, and put its folder into one of the test; nothing is asked of another machine."""
+    asked = []
+
+    def connect(*address, **options):
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
     for name in (*page.GRADIO_SETTINGS, "GRADIO_TEMP_DIR"):
         monkeypatch.setenv(name, "as before")
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    return tmp_path / "tmp"
+    yield tmp_path / "tmp"
+    assert asked == []
 
 
 @pytest.fixture
