@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from korser.config.hparams import HParams
 
 __all__ = [
+    "MAX_PORT",
     "Parser",
     "add_worker_options",
     "check_torchrun",
@@ -54,6 +55,7 @@ COMMANDS = (
     "predict",
     "evaluate",
     "export",
+    "demo",
     "pretrain",
     "check",
     "corpora",
