@@ -54,6 +54,7 @@ COMMANDS = (
     "predict",
     "evaluate",
     "export",
+    "log",
     "pretrain",
     "check",
     "corpora",
