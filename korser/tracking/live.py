@@ -51,8 +51,10 @@ class LiveLogger:
     def finish(self, *, complete: bool) -> None:
         """Show the results of a complete run, and end it."""
         if self._logger is not None:
-            results = final_results(self.directory) if complete else {}
-            self._attempt(lambda: self._logger.finish(results, complete=complete))
+            self._attempt(lambda: self._finish(complete))
+
+    def _finish(self, complete: bool) -> None:
+        self._logger.finish(final_results(self.directory) if complete else {}, complete=complete)
 
     def _attempt(self, action: Callable[[], None]) -> None:
         try:
@@ -60,7 +62,7 @@ class LiveLogger:
         except FAILURES as error:  # a library that is not korser's, a network, a server
             self._logger = None
             logger.warning(
-                "!!! logger: %s failed (%s); training goes on without it, and korser log %s --to %s sends the run later",
+                "!!! logger: %s failed (%s); training goes on, and korser log %s --to %s sends the run later",
                 *(self.kind, one_line(error, MAX_REASON), self.directory, self.kind),
             )
 

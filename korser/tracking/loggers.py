@@ -210,7 +210,7 @@ class MLflowLogger(RunLogger):
             self.client.update_run(self.id, status="RUNNING")
             self.last = max((metric.step for metric in self.client.get_metric_history(self.id, "seconds")), default=0)
             return
-        tags = {**run.tags, "korser.id": run.id}
+        tags = {**{name: str(value) for name, value in run.tags.items()}, "korser.id": run.id}
         start = None if started is None else round(1000 * started)
         self.id = self.client.create_run(experiment, start, tags, run_name=run.name).info.run_id
         params = [Param(self.INVALID.sub("_", key), str(text)[: self.MAX_TEXT]) for key, text in run.settings.items()]

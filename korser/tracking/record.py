@@ -32,14 +32,14 @@ class TrackedRun:
         The run directory; its name is the run's.
     settings : dict
         Every setting by its dotted name; numbers as numbers.
-    tags : dict of str to str
+    tags : dict
         Model, frontend, corpus, protocol, fold, seed and comparison, as far as the run has them.
     """
 
     id: str
     folder: Path
     settings: dict[str, Any]
-    tags: dict[str, str]
+    tags: dict[str, str | int]
 
     @property
     def name(self) -> str:
@@ -65,14 +65,14 @@ def describe_run(directory: RunDirectory) -> TrackedRun:
         read_json(directory.tracking_file, TrackingRecord)["id"],
         directory.path.absolute(),
         {name: _number(text) for name, text in run.settings.items()},
-        {name: str(value) for name, value in tags.items() if value is not None},
+        {name: value for name, value in tags.items() if value is not None},
     )
 
 
-def _frontend(settings: dict[str, str]) -> str:
+def _frontend(settings: dict[str, str]) -> str | None:
     """Return the class of the frontend, with those of its parts: ``Chain(Encoder, LayerMix, Leaf)``."""
     names = [text.split()[0].rpartition(".")[2] for name, text in settings.items() if FRONTEND.fullmatch(name)]
-    return names[0] + (f"({', '.join(names[1:])})" if names[1:] else "")
+    return f"{names[0]}({', '.join(names[1:])})" if names[1:] else next(iter(names), None)
 
 
 def _number(text: str) -> str | float:
