@@ -12,6 +12,7 @@ from speechbrain.utils.distributed import if_main_process
 from korser.runs.directory import RunDirectory
 from korser.tracking.loggers import Row, RunLogger, open_logger
 from korser.tracking.record import describe_run, final_results
+from korser.utils.logs import warnings_disabled
 from korser.utils.text import one_line
 from korser.utils.user_code import FAILURES
 
@@ -38,10 +39,11 @@ class LiveLogger:
         self._logger: RunLogger | None = None
         if kind is not None and if_main_process():
             self._attempt(self._open)
+        if self._logger is not None:
+            logger.info("%s: %s", kind, self._logger.where)
 
     def _open(self) -> None:
         self._logger = open_logger(self.kind, describe_run(self.directory), self.directory.path.parent)
-        logger.info("%s: %s", self.kind, self._logger.where)
 
     def log(self, rows: Sequence[Row]) -> None:
         """Show the rows of the log so far."""
@@ -58,7 +60,8 @@ class LiveLogger:
 
     def _attempt(self, action: Callable[[], None]) -> None:
         try:
-            action()
+            with warnings_disabled():  # of libraries, that they try again
+                action()
         except FAILURES as error:  # a library that is not korser's, a network, a server
             self._logger = None
             logger.warning(

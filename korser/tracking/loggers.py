@@ -27,7 +27,7 @@ __all__ = ["RunLogger", "open_logger"]
 PROJECT = "korser"
 ENVIRONMENT = {  # unless they are set: wait for seconds only, send no more than what is logged
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "WANDB_CONSOLE": "off",
@@ -164,7 +164,7 @@ class WandBLogger(RunLogger):
         if self.run.disabled and os.environ.get("WANDB_MODE") != "disabled":
             raise RuntimeError("not logged in: run `wandb login`, or set WANDB_MODE=offline")
         self.known, self.last = self.run.resumed, self.run.step - 1
-        self.where = self.run.dir if self.run.offline else str(self.run.url)
+        self.where = str(Path(self.run.dir).parent) if self.run.offline else str(self.run.url)
 
     def write(self, rows: Sequence[Row]) -> None:
         """Log each row as a step."""
