@@ -14,7 +14,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import filelock
@@ -199,14 +199,18 @@ class MLflowLogger(RunLogger):
         own = not mlflow.is_tracking_uri_set()
         uri = f"sqlite:///{store}/mlflow.db" if own else mlflow.get_tracking_uri()
         name = project or os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.group or PROJECT
-        with filelock.FileLock(store / ".mlflow.lock"):  # other workers may make the same database
+        # other workers may make the same database
+        with filelock.FileLock(store / ".mlflow.lock") if own else nullcontext():
             self.client = mlflow.MlflowClient(tracking_uri=uri)
             experiment = self._experiment(name, f"{store}/mlruns" if own else None)
         self.where = f"experiment {name} in {uri}"
         found = self.client.search_runs([experiment], f"tags.`korser.id` = '{run.id}'", max_results=1)
         self.known = bool(found)
+        self.ended = None  # in milliseconds
         if found:
             self.id = found[0].info.run_id
+            if found[0].info.status == "FINISHED":
+                self.ended = found[0].info.end_time  # at which it has its results
             self.client.update_run(self.id, status="RUNNING")
             self.last = max((metric.step for metric in self.client.get_metric_history(self.id, "seconds")), default=0)
             return
@@ -244,6 +248,6 @@ class MLflowLogger(RunLogger):
 
     def finish(self, results: Mapping[str, float], *, complete: bool = True, ended: float | None = None) -> None:
         """Log the results as metrics at the last epoch, and end the run."""
-        ended = time.time() if ended is None else ended
-        self._log([(name, value, ended, self.last) for name, value in results.items()])
-        self.client.set_terminated(self.id, "FINISHED" if complete else "FAILED", round(1000 * ended))
+        at = self.ended or round(1000 * (time.time() if ended is None else ended))
+        self._log([(name, value, at / 1000, self.last) for name, value in results.items()])
+        self.client.set_terminated(self.id, "FINISHED" if complete else "FAILED", at)
