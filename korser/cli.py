@@ -56,6 +56,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "demo",
+    "log",
     "pretrain",
     "check",
     "corpora",

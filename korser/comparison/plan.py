@@ -86,7 +86,7 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
         for fold, of_part in _parts(settings, path, shared, corpora):
             for seed in settings.seeds:
                 folders = {"output_folder": settings.output_folder, "cache_folder": settings.cache_folder}
-                overrides = {**of_part, "seed": seed, **folders}
+                overrides = {**of_part, "seed": seed, "comparison": settings.name, **folders}
                 hparams = load_hparams(path, overrides)
                 run_dir = run_folder(hparams)  # checks the settings, too
                 _check_metric(settings, hparams, path.stem)

@@ -50,6 +50,7 @@ class CompareSettings(Settings):
 
     base_file = "compare.yaml"
 
+    name: Text | None
     models: Annotated[list[Path], BeforeValidator(find_models)]
     seeds: Annotated[list[NonNegativeInt], AfterValidator(require_unique), Field(description="a list of integers >= 0")]
     folds: Folds | None
@@ -147,4 +148,5 @@ def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     """
     hint = f"name it in the models of a comparison, --models='[{path}]'"
     _, values = load_shared_recipe(path, overrides, CompareSettings, hint=hint)
+    values["name"] = values["name"] or Path(path).stem
     return check(CompareSettings, values, path, folder=Path(path).parent)

@@ -8,6 +8,7 @@ All errors of a file are reported together, one line each::
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import types
 import typing
@@ -30,6 +31,7 @@ __all__ = [
     "Factory",
     "FiniteNumber",
     "Folder",
+    "Logger",
     "NonNegativeInt",
     "NonNegativeNumber",
     "PositiveInt",
@@ -44,6 +46,7 @@ __all__ = [
     "find_errors",
     "is_plain",
     "keys_with",
+    "require_logger",
     "require_some",
     "require_unique",
     "show",
@@ -123,6 +126,21 @@ def _require_object(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
+def require_logger(name: str | None) -> None:
+    """Refuse a tracker whose package is not installed."""
+    spec = None if name is None else importlib.util.find_spec(name)
+    if name is not None and (spec is None or spec.origin is None):  # a folder of that name is no package
+        raise UserError(f"{name} is not installed: pip install 'korser[{name}]'")
+
+
+def _require_logger(name: str | None) -> str | None:
+    try:
+        require_logger(name)
+    except UserError as error:
+        raise complete_error(f"logger: {error}") from error
+    return name
+
+
 def _require_device(device: str) -> str:
     import torch  # here: settings are declared and named without torch
 
@@ -146,6 +164,7 @@ Proportion = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 
 Text = Annotated[str, Field(min_length=1, description="text")]
 Folder = Annotated[str, Field(min_length=1, description="the path of a folder")]
 Device = Annotated[str, Field(min_length=1, description="a device such as cuda:1"), AfterValidator(_require_device)]
+Logger = Annotated[Literal["tensorboard", "wandb", "mlflow"], AfterValidator(_require_logger)]
 Factory = Annotated[
     Callable,
     BeforeValidator(_require_object),

@@ -14,6 +14,7 @@ from korser.config.fields import (
     Factory,
     FiniteNumber,
     Folder,
+    Logger,
     NonNegativeInt,
     NonNegativeNumber,
     PositiveInt,
@@ -215,6 +216,7 @@ class TrainSettings(RunOptions):
 
     seed: Annotated[NonNegativeInt, Effect.SAME_MODEL]
     searched_in: Annotated[list[Text], Effect.NONE] = []  # folders of searches; written by the search
+    comparison: Annotated[Text | None, Effect.NONE] = None  # its name; written by the comparison
 
     # data
     corpus: Annotated[Any, checked_by(_require_corpora)]  # a name, a list, or {name: adapter}
@@ -261,12 +263,13 @@ class TrainSettings(RunOptions):
     cache_dtype: Literal["float32", "float16", "bfloat16"]
     extraction_precision: Literal["fp32", "bf16"]
     extraction_seconds: Annotated[PositiveNumber | None, Effect.NONE]
-    tensorboard: Annotated[bool, Effect.NONE]
+    logger: Annotated[Logger | None, Effect.NONE]
 
 
 WITHOUT_EFFECT = keys_with(TrainSettings, Effect.NONE)
-# what may differ between runs of one model; __set_seed is the key of base.yaml that seeds the initial weights
-SAME_MODEL = keys_with(TrainSettings, Effect.NONE, Effect.SAME_MODEL) | {"__set_seed"}
+# what may differ between runs of one model; __set_seed is the key of base.yaml that seeds the initial weights,
+# tensorboard one of recorded runs that had no logger
+SAME_MODEL = keys_with(TrainSettings, Effect.NONE, Effect.SAME_MODEL) | {"__set_seed", "tensorboard"}
 
 
 def check_settings(hparams: HParams) -> None:

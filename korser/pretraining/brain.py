@@ -62,7 +62,7 @@ class PretrainBrain(LoggedBrain):
     on_round : callable
         Called in the main process after each round, with its row of the log.
     **options
-        ``history``, ``log_file``, ``checkpointer`` and ``tensorboard``, see
+        ``history``, ``log_file``, ``checkpointer`` and ``tracker``, see
         :class:`~korser.training.logged_brain.LoggedBrain`.
     """
 
@@ -249,6 +249,6 @@ class PretrainBrain(LoggedBrain):
             **{f"train_{name}": means[name] for name in LOGGED},
             **validation,
         }
-        self.end_epoch(row, step=row["step"], meta={"step": row["step"]}, num_to_keep=1)
+        self.end_epoch(row, meta={"step": row["step"]}, num_to_keep=1)
         if if_main_process():
             self.on_round(row)

@@ -39,7 +39,7 @@ from korser.pretraining.settings import check_settings
 from korser.pretraining.weights import build_model, export
 from korser.runs.directory import RunDirectory
 from korser.runs.heard import pretraining_digests
-from korser.training.build import open_tensorboard
+from korser.tracking.live import live_logger
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.utils.errors import UserError
 from korser.utils.files import locked, read_csv, write_json
@@ -101,27 +101,28 @@ def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
     checkpointer = AtomicCheckpointer(directory.checkpoints)
     checkpointer.add_recoverables({"weights": TrainedState(model), "history": history, "rounds": rounds})
     output = Output(hparams, run_dir, transformer, preprocessor)
-    brain = PretrainBrain(
-        model=model,
-        hparams=hparams,
-        pool=AudioPool(
-            table, hparams["device"] or infer_device(), hparams["memory_gb"] * 2**30, hparams["cache_folder"]
-        ),
-        do_normalize=preprocessor.do_normalize,
-        history=history,
-        log_file=directory.log_file,
-        checkpointer=checkpointer,
-        tensorboard=open_tensorboard(hparams, run_dir),
-        on_round=output.end_round,
-    )
-    brain.fit_plan(plan, valid_batches, rounds)
-    ddp_barrier()
-    row = history.epochs[-1]
-    if if_main_process():
-        brain.write_log()  # again, as is the checkpoint: an interruption may have left those of the round before
-        output.write_checkpoint(row)
-        write_json(directory.metrics_file, row)
-        shutil.rmtree(directory.checkpoints)
+    with live_logger(hparams["logger"], run_dir) as tracker:
+        brain = PretrainBrain(
+            model=model,
+            hparams=hparams,
+            pool=AudioPool(
+                table, hparams["device"] or infer_device(), hparams["memory_gb"] * 2**30, hparams["cache_folder"]
+            ),
+            do_normalize=preprocessor.do_normalize,
+            history=history,
+            log_file=directory.log_file,
+            checkpointer=checkpointer,
+            tracker=tracker,
+            on_round=output.end_round,
+        )
+        brain.fit_plan(plan, valid_batches, rounds)
+        ddp_barrier()
+        row = history.epochs[-1]
+        if if_main_process():
+            brain.write_log()  # again, as is the checkpoint: an interruption may have left those of the round before
+            output.write_checkpoint(row)
+            write_json(directory.metrics_file, row)
+            shutil.rmtree(directory.checkpoints)
     return row
 
 

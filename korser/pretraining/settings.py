@@ -12,6 +12,7 @@ from korser.config.fields import (
     Effect,
     Factory,
     Folder,
+    Logger,
     NonNegativeInt,
     NonNegativeNumber,
     PositiveInt,
@@ -80,7 +81,7 @@ class PretrainSettings(RunOptions):
     precision: Literal["fp32", "bf16"]
     max_grad_norm: Annotated[float, Field(ge=0.001, allow_inf_nan=False, description="a number >= 0.001")]
     memory_gb: NonNegativeNumber
-    tensorboard: Annotated[bool, Effect.NONE]
+    logger: Annotated[Logger | None, Effect.NONE]
 
     @field_validator("max_seconds")
     @classmethod

@@ -3,7 +3,7 @@
 ============================== ======================================================================================
 hparams.yaml                   the resolved settings; loading it builds the same objects again
 manifest.csv                   every utterance: id, path, duration, speaker, labels, split
-log.csv                        one row per epoch: losses of every task, validation metrics, learning rate, seconds
+log.csv                        one row per epoch: losses of every task, validation metrics, learning rate, seconds, time
 model.safetensors              the trained weights of the best epoch (frozen ones are not copied, see run.json)
 valid.csv, test.csv            predictions with probabilities, one row per utterance
 test_embeddings.npy            float16 (utterances of test.csv, E): output of the backbone
@@ -14,6 +14,7 @@ worker.log                     output of the run, if a search or a comparison ma
 robustness/                    predictions on degraded audio, and conditions.json, which lists them
 evaluations/                   predictions and metrics on other corpora
 bad-recordings.csv             recordings that cannot be used or look wrong, if there are any
+tracking.json                  by which MLflow and Weights & Biases recognise the run, if it was tracked
 run.json                       corpus, protocol, tasks and classes, provenance, environment
 metrics.json                   metrics with intervals; written last: a directory that has it is complete
 checkpoints/                   state to resume from; removed at the end
@@ -85,6 +86,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.evaluations = self.path / "evaluations"
         self.tensorboard = self.path / "tensorboard"
+        self.tracking_file = self.path / "tracking.json"
 
     def __str__(self) -> str:
         return str(self.path)

@@ -6,9 +6,9 @@ may be more keys: the files of other versions are read, too.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from typing_extensions import NotRequired, Required, TypedDict  # of typing: pydantic takes them from Python 3.12 on
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "RunInfo",
     "SearchRecord",
     "StageParameters",
+    "TrackingRecord",
 ]
 
 LOOSE = ConfigDict(strict=True, extra="allow")
@@ -248,6 +249,14 @@ class ConditionRecord(TypedDict):
     value: float | None
     unit: str
     made_from: str
+
+
+class TrackingRecord(TypedDict):
+    """``tracking.json``."""
+
+    __pydantic_config__ = LOOSE
+
+    id: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 
 # -- search.json and comparison.json -----------------------------------------------------------------------------------

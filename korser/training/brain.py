@@ -65,7 +65,7 @@ class EmotionBrain(LoggedBrain):
     settings_file : str
         Named in errors.
     **options
-        ``model``, ``hparams``, ``history``, ``log_file``, ``checkpointer`` and ``tensorboard``, see
+        ``model``, ``hparams``, ``history``, ``log_file``, ``checkpointer`` and ``tracker``, see
         :class:`~korser.training.logged_brain.LoggedBrain`.
 
     Attributes
@@ -329,7 +329,7 @@ class EmotionBrain(LoggedBrain):
         self.bar.close()
         # Of equal scores the earliest epoch is the best; SpeechBrain would decide by the order of the file system.
         meta = {"score": score - 1e-9 * epoch, "epoch": epoch}
-        self.end_epoch(row, step=epoch, meta=meta, max_keys=["score"])
+        self.end_epoch(row, meta=meta, max_keys=["score"])
         if self.on_epoch is not None and self.on_epoch(epoch, score if self.validates else math.nan):
             raise Pruned(f"stopped after epoch {epoch}")
 

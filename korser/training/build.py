@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from speechbrain.utils.distributed import if_main_process
 from torch import nn
 
 from korser.nn.losses import balanced_weights
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
-from korser.runs.directory import RunDirectory
 from korser.training.parts import describe, refused
 from korser.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from speechbrain.utils.train_logger import TensorboardLogger
-
     from korser.config.hparams import HParams
 
-__all__ = ["build_model", "open_tensorboard"]
+__all__ = ["build_model"]
 
 
 def build_model(hparams: HParams, tasks: list[Task], manifest: pd.DataFrame | None = None) -> SpeechEmotionModel:
@@ -51,15 +46,3 @@ def build_model(hparams: HParams, tasks: list[Task], manifest: pd.DataFrame | No
         if not isinstance(part, nn.Module):
             raise UserError(f"{describe(key, part)} is not a subclass of torch.nn.Module")
     return SpeechEmotionModel(frontend=hparams["frontend"], backbone=hparams["backbone"], head=head)
-
-
-def open_tensorboard(hparams: HParams, run_dir: Path) -> TensorboardLogger | None:
-    """Return a TensorBoard logger in the main process if ``tensorboard`` is true, else None."""
-    if not hparams["tensorboard"] or not if_main_process():
-        return None
-    try:
-        from speechbrain.utils.train_logger import TensorboardLogger
-
-        return TensorboardLogger(RunDirectory(run_dir).tensorboard)
-    except ImportError as error:
-        raise UserError("tensorboard: true needs TensorBoard: pip install 'korser[tensorboard]'") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,14 @@ from korser.utils.files import write_csv
 from korser.utils.text import one_line
 
 if TYPE_CHECKING:
-    from speechbrain.utils.train_logger import TensorboardLogger
-
+    from korser.tracking.live import LiveLogger
     from korser.training.checkpoints import AtomicCheckpointer, History
 
 __all__ = ["LoggedBrain"]
 
 
 class LoggedBrain(sb.Brain):
-    """A Brain that writes one row per epoch to ``log.csv`` and TensorBoard.
+    """A Brain that writes one row per epoch to ``log.csv`` and a tracker.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class LoggedBrain(sb.Brain):
     history : History, optional
     log_file : Path, optional
     checkpointer : AtomicCheckpointer, optional
-    tensorboard : TensorboardLogger, optional
+    tracker : LiveLogger, optional
 
     Raises
     ------
@@ -50,7 +50,7 @@ class LoggedBrain(sb.Brain):
         history: History | None = None,
         log_file: Path | None = None,
         checkpointer: AtomicCheckpointer | None = None,
-        tensorboard: TensorboardLogger | None = None,
+        tracker: LiveLogger | None = None,
     ):
         try:
             super().__init__(modules={"model": model}, hparams=dict(hparams), checkpointer=checkpointer)
@@ -58,7 +58,7 @@ class LoggedBrain(sb.Brain):
             raise UserError(f"invalid run option: {one_line(error)}") from error
         self.history = history
         self.log_file = log_file
-        self.tensorboard = tensorboard
+        self.tracker = tracker
 
     @property
     def raw_model(self) -> nn.Module:
@@ -66,26 +66,24 @@ class LoggedBrain(sb.Brain):
         model = self.modules.model
         return model.module if hasattr(model, "module") else model
 
-    def end_epoch(self, row: dict[str, float], *, step: int, meta: dict[str, Any], **keep: Any) -> None:
-        """Append a row to the log and save a checkpoint.
+    def end_epoch(self, row: dict[str, float], *, meta: dict[str, Any], **keep: Any) -> None:
+        """Append a row to the log, with the time, and save a checkpoint.
 
         Parameters
         ----------
         row : dict of str to float
-        step : int
-            Position in TensorBoard.
         meta : dict
             Saved with the checkpoint.
         **keep
             Which checkpoints to keep, see SpeechBrain's ``Checkpointer.save_and_keep_only``.
         """
+        row["time"] = round(time.time(), 3)
         self.history.epochs.append(row)
         self.checkpointer.save_and_keep_only(meta=meta, **keep)
         if if_main_process():
             self.write_log()
-            if self.tensorboard is not None:
-                for name, value in row.items():
-                    self.tensorboard.writer.add_scalar(name, value, step)
+            if self.tracker is not None:
+                self.tracker.log(self.history.epochs)
 
     def write_log(self) -> None:
         """Write ``log.csv`` from the history."""

@@ -18,8 +18,9 @@ from korser.config.schema import check_settings, is_fitted
 from korser.runs.directory import RunDirectory, run_folder, run_notes
 from korser.runs.provenance import verify_provenance
 from korser.testing import quick_check, quick_check_backbone, quick_check_head
+from korser.tracking.live import live_logger
 from korser.training.brain import EmotionBrain
-from korser.training.build import build_model, open_tensorboard
+from korser.training.build import build_model
 from korser.training.checkpoints import AtomicCheckpointer, History, TrainedState
 from korser.training.datasets import evaluation_loader, make_datasets, make_readers, training_loader
 from korser.training.fitting import fit_head
@@ -130,16 +131,17 @@ def _train_prepared(
     parts = {key: hparams[key] for key in PARTS} | {"head": model.head}
     traceback_file = RunDirectory(run_dir).traceback_file
     traceback_file.unlink(missing_ok=True)
-    with errors_of(parts, traceback_file):
-        if is_fitted(model.head):
-            results, cost = fit_head(hparams, model, tasks, manifest)
-        else:
-            brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, on_epoch=on_epoch)
-            results, cost = _fit(hparams, run_dir, brain, manifest)
-    results.metrics["warnings"] = [asdict(note) for note in run_notes(RunDirectory(run_dir).info())]
-    if if_main_process():
-        write_results(run_dir, model, results, cost=cost, initial_parameters=initial_parameters)
-        shutil.rmtree(RunDirectory(run_dir).checkpoints, ignore_errors=True)
+    with live_logger(hparams["logger"], run_dir) as tracker:
+        with errors_of(parts, traceback_file):
+            if is_fitted(model.head):
+                results, cost = fit_head(hparams, model, tasks, manifest)
+            else:
+                brain = _make_brain(hparams, run_dir, model=model, tasks=tasks, on_epoch=on_epoch, tracker=tracker)
+                results, cost = _fit(hparams, run_dir, brain, manifest)
+        results.metrics["warnings"] = [asdict(note) for note in run_notes(RunDirectory(run_dir).info())]
+        if if_main_process():
+            write_results(run_dir, model, results, cost=cost, initial_parameters=initial_parameters)
+            shutil.rmtree(RunDirectory(run_dir).checkpoints, ignore_errors=True)
     return results.metrics
 
 
@@ -190,6 +192,5 @@ def _make_brain(hparams: HParams, run_dir: Path, **options: Any) -> EmotionBrain
         history=history,
         log_file=directory.log_file,
         checkpointer=checkpointer,
-        tensorboard=open_tensorboard(hparams, run_dir),
         **options,
     )

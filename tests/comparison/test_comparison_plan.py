@@ -26,7 +26,7 @@ class TestPlan:
         assert str(run_folder(hand)) == planned.job.run_dir
         split = hand["split"].keywords
         assert (split["protocol"], split["n_folds"], split["fold"]) == ("speaker_kfold", 3, 2)
-        assert (hand["seed"], hand["n_epochs"]) == (2, 1)
+        assert (hand["seed"], hand["n_epochs"], hand["comparison"]) == (2, 1, "compare")
 
     def test_the_order_of_overrides_does_not_matter(self, comparison_overrides):
         backwards = dict(reversed(comparison_overrides.items()))

@@ -76,7 +76,7 @@ class TestSettings:
 
     def test_a_file_without_its_base_or_with_an_unknown_key(self, tmp_path):
         (tmp_path / "a.yaml").write_text("models: []\n")
-        with pytest.raises(UserError, match="missing seeds, .*: add 'base: compare.yaml'"):
+        with pytest.raises(UserError, match="missing name, seeds, .*: add 'base: compare.yaml'"):
             load_settings(tmp_path / "a.yaml")
         (tmp_path / "b.yaml").write_text("base: compare.yaml\nseedz: [1]\n")
         with pytest.raises(UserError, match="unknown setting 'seedz'.*did you mean 'seeds'"):

@@ -27,7 +27,7 @@ YAML = HPARAMS / "pretrain_wav2vec.yaml"
 SIZES = {"config": {k: v for k, v in TINY_WAV2VEC.items() if k.startswith(("mask", "num_neg"))}}
 SIZED = ("hidden_size", "num_h", "num_a", "inter", "conv_dim", "num_c", "codev", "proj")
 SIZES["architecture"] = {k: v for k, v in TINY_WAV2VEC.items() if k.startswith(SIZED)}
-TIMES = ["seconds"]  # columns of the log that a clock fills
+TIMES = ["seconds", "time"]  # columns of the log that a clock fills
 
 
 class Noise(torch.nn.Module):
@@ -294,7 +294,7 @@ def test_without_a_problem_nothing_is_reported(changes):
 
 def test_tensorboard_gets_the_log(overrides):
     pytest.importorskip("tensorboard")
-    _, folder = run(overrides, tensorboard="true", n_steps="1")
+    _, folder = run(overrides, logger="tensorboard", n_steps="1")
     assert any((folder / "tensorboard").rglob("events*"))
 
 

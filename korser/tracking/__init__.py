@@ -1,0 +1,5 @@
+"""Runs in TensorBoard, Weights & Biases and MLflow: while they are trained, or later from their directories."""
+
+import korser.utils.frames  # noqa: F401
+
+__all__ = ["live", "loggers", "record", "send"]
