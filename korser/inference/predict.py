@@ -25,6 +25,7 @@ from korser.data.audio import audio_digest, list_audio, read_audio, read_recordi
 from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits, find_copies, report_recordings
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
+from korser.inference.explain import STEPS, Explanation, explain, named_task
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
@@ -162,8 +163,7 @@ class TrainedModel:
         UserError
             See :meth:`predict_files`.
         """
-        if not isinstance(file, (str, Path)) or os.path.isdir(file):
-            raise UserError(f"features of {file}: expected one audio file")
+        self._require_file(file, "features of")
 
         def features(x: torch.Tensor, lengths: torch.Tensor) -> np.ndarray:
             return self.model.features(x, lengths)[0][0].float().cpu().numpy()
@@ -172,6 +172,11 @@ class TrainedModel:
             return np.concatenate(self._computed(audio, features, on_piece))
 
         return self._of_files(file, "features", False, joined)[0][1]
+
+    @staticmethod
+    def _require_file(file: Any, action: str) -> None:
+        if not isinstance(file, (str, Path)) or os.path.isdir(file):
+            raise UserError(f"{action} {file}: expected one audio file")
 
     @torch.no_grad()
     def embed(self, paths: str | Path | Sequence[str | Path], progressbar: bool = False) -> pd.DataFrame:
@@ -228,6 +233,31 @@ class TrainedModel:
         for path, probabilities in self._of_files(paths, "predict", progressbar, self.probabilities):
             rows.append({"path": path} | self.row(probabilities))
         return pd.DataFrame(rows)
+
+    def explain(
+        self, file: str | Path, task: str | None = None, label: str | None = None, steps: int = STEPS
+    ) -> Explanation:
+        """Explain what in an audio file, and in its features, speaks for a class or raises a number.
+
+        Parameters
+        ----------
+        file : str or Path
+            Not longer than ``piece_length``.
+        task : str, optional
+            Default: the first.
+        label : str, optional
+            A class of the task. Default: the predicted one.
+        steps : int
+            Points at which gradients are computed; see :mod:`korser.inference.explain`.
+
+        Raises
+        ------
+        UserError
+            If the file is too long, or the task has no such label; see also :meth:`predict_files`.
+        """
+        self._require_file(file, "explain")
+        named_task(self.tasks, task, label)  # before the file is read
+        return self._of_files(file, "explain", False, lambda audio, _: explain(self, audio, task, label, steps))[0][1]
 
     def row(self, probabilities: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the columns of a table of predictions for what :meth:`probabilities` returns."""
