@@ -52,6 +52,7 @@ COMMANDS = (
     "plot",
     "probe",
     "predict",
+    "explain",
     "evaluate",
     "export",
     "pretrain",

@@ -44,6 +44,7 @@ __all__ = [
     "STEPS",
     "Explanation",
     "NotDifferentiable",
+    "band_level",
     "explain",
     "integrated_gradients",
     "named_task",
@@ -159,14 +160,17 @@ def explain(
     if not isinstance(steps, int) or steps < N_NOISES:
         raise UserError(f"steps={steps!r}: expected an integer >= {N_NOISES}")
     if len(waveform) > trained.piece_length:
+        seconds, most = len(waveform) / SAMPLE_RATE, trained.piece_length / SAMPLE_RATE
         raise UserError(
-            f"a recording of {len(waveform) / SAMPLE_RATE:.1f} s: longer ones than {trained.piece_length / SAMPLE_RATE:g} s "
-            "are predicted in pieces, which are not explained together: cut out a part"
+            f"a recording of {seconds:.1f} s is predicted in pieces of at most {most:g} s, which cannot be explained "
+            "together: cut out a part"
         )
     x = waveform.float().to(trained.device)
     advice = f"{len(x) / SAMPLE_RATE:.0f} s of a recording are computed at once: cut out a part"
     with memory_advice(advice), trained.errors_named(), torch.backends.cudnn.flags(enabled=False):
-        return _Explained(trained, asked, label, x, steps).explanation()  # cudnn has no gradient of an LSTM in eval mode
+        return _Explained(
+            trained, asked, label, x, steps
+        ).explanation()  # cudnn has no gradient of an LSTM in eval mode
 
 
 def integrated_gradients(
@@ -203,9 +207,7 @@ def integrated_gradients(
             points = (baseline + a.view(-1, *[1] * x.dim()) * (x - baseline)).requires_grad_()
             with torch.enable_grad():
                 y = function(points)
-                (gradient,) = (
-                    torch.autograd.grad(y.sum(), points, allow_unused=True) if y.requires_grad else (None,)
-                )
+                (gradient,) = torch.autograd.grad(y.sum(), points, allow_unused=True) if y.requires_grad else (None,)
             if gradient is None:
                 raise NotDifferentiable("the output has no gradient by the input")
             slope += torch.tensordot(w, gradient, 1)
@@ -238,7 +240,7 @@ class _Explained:
             output=output,
             baseline=float(np.mean(others)),
             spectrum=self._spectrum(),
-            level=_level(self.x),
+            level=band_level(self.x),
             features=self._on_line(self._output, features, baselines).numpy(force=True),
             frequency_axis=frontend.frequency_axis,
             frequencies=_frequencies(frontend),
@@ -358,7 +360,7 @@ def _banded(bins: torch.Tensor) -> torch.Tensor:
     return bins.new_zeros(len(bins), N_BANDS).index_add(1, torch.as_tensor(band, device=bins.device), bins)
 
 
-def _level(x: torch.Tensor) -> np.ndarray:
-    """Return the energy of each frame and band in dB below the highest, ``(K, F)``."""
+def band_level(x: torch.Tensor) -> np.ndarray:
+    """Return the energy of a waveform ``(T,)`` in each frame and band, in dB below the highest, ``(K, F)``."""
     energy = _banded(_stft(x).abs().square().T).numpy(force=True)
     return 10 * np.log10(np.maximum(energy, 1e-10) / max(energy.max(), 1e-10))
