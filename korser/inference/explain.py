@@ -45,6 +45,7 @@ __all__ = [
     "Explanation",
     "NotDifferentiable",
     "band_level",
+    "baseline_noises",
     "explain",
     "integrated_gradients",
     "named_task",
@@ -221,7 +222,7 @@ class _Explained:
     def __init__(self, trained: TrainedModel, task: Task, label: str | None, x: torch.Tensor, steps: int) -> None:
         self.trained, self.model, self.task, self.x, self.steps = trained, trained.model, task, x, steps
         self.at_once = max(1, int(SECONDS_AT_ONCE * SAMPLE_RATE / len(x)))
-        self.noises = _noises(x)
+        self.noises = baseline_noises(x)
         with torch.no_grad():
             if task.classes and label is None:
                 label = task.classes[int(self._logits(*self.model.features(x[None], self._lengths(1)))[0].argmax())]
@@ -326,7 +327,7 @@ def _frequencies(frontend: Frontend) -> np.ndarray | None:
     return centres[1].numpy(force=True)
 
 
-def _noises(x: torch.Tensor) -> list[torch.Tensor]:
+def baseline_noises(x: torch.Tensor) -> list[torch.Tensor]:
     """Return the baselines of a waveform ``(T,)``: the same for the same length, at a level relative to its own."""
     level = x.square().mean().sqrt() * 10 ** (NOISE_DB / 20)
     generator, noises = torch.Generator().manual_seed(0), []

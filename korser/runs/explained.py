@@ -88,7 +88,8 @@ def read_explained(directory: RunDirectory, n_bands: int) -> ExplainedRun | None
     frames, spectra = _whole(table.get("frames")), read_npy(spectra_file)
     channels = read_npy(channels_file) if about["channels"] else None
     right = set(COLUMNS) <= set(table) and frames is not None and spectra.shape == (frames.sum(), n_bands)
-    if not right or not (channels is None or (channels.ndim == 2 and len(channels) == len(table))):
+    right = right and (channels is None or (channels.ndim == 2 and len(channels) == len(table)))
+    if not right or not all(np.isfinite(array).all() for array in (spectra, channels) if array is not None):
         raise UserError(f"{index.parent} is damaged (its files do not fit together): delete it and explain again")
     return ExplainedRun(str(about["task"]), table, np.split(spectra, frames.cumsum()[:-1]), channels)
 
