@@ -48,7 +48,8 @@ __all__ = [
     "baseline_noises",
     "explain",
     "integrated_gradients",
-    "named_task",
+    "length_error",
+    "requested_task",
 ]
 
 STEPS = 32  # points of all lines together
@@ -138,8 +139,8 @@ class Explanation:
         return self.error > TOLERANCE * max(1.0, abs(self.output - self.baseline))
 
 
-def named_task(tasks: Sequence[Task], name: str | None, label: str | None = None) -> Task:
-    """Return the task of a name, by default the first; refuse a label that it does not have."""
+def requested_task(tasks: Sequence[Task], name: str | None, label: str | None, steps: int) -> Task:
+    """Return the task of a name, by default the first; refuse what cannot be explained."""
     known = {task.name: task for task in tasks}
     task = tasks[0] if name is None else known.get(name)
     if task is None:
@@ -147,7 +148,20 @@ def named_task(tasks: Sequence[Task], name: str | None, label: str | None = None
     if label is not None and label not in task.classes:
         expected = f"expected one of {', '.join(task.classes)}{did_you_mean(label, task.classes)}"
         raise UserError(f"label {label}: {expected if task.classes else f'{task.name} is a number and has no labels'}")
+    if not isinstance(steps, int) or steps < N_NOISES:
+        raise UserError(f"steps={steps!r}: expected an integer >= {N_NOISES}")
     return task
+
+
+def length_error(seconds: float, trained: TrainedModel) -> str | None:
+    """Return why a recording is too long to be explained; None if it is not."""
+    longest = trained.piece_length / SAMPLE_RATE
+    if seconds <= longest:
+        return None
+    return (
+        f"{seconds:.1f} s are predicted in pieces of at most {longest:g} s, which cannot be explained together: cut "
+        "out a part"
+    )
 
 
 def explain(
@@ -157,15 +171,10 @@ def explain(
 
     Time is that of ``steps`` predictions and their gradients. Memory does not depend on it.
     """
-    asked = named_task(trained.tasks, task, label)
-    if not isinstance(steps, int) or steps < N_NOISES:
-        raise UserError(f"steps={steps!r}: expected an integer >= {N_NOISES}")
-    if len(waveform) > trained.piece_length:
-        seconds, most = len(waveform) / SAMPLE_RATE, trained.piece_length / SAMPLE_RATE
-        raise UserError(
-            f"a recording of {seconds:.1f} s is predicted in pieces of at most {most:g} s, which cannot be explained "
-            "together: cut out a part"
-        )
+    asked = requested_task(trained.tasks, task, label, steps)
+    error = length_error(len(waveform) / SAMPLE_RATE, trained)
+    if error is not None:
+        raise UserError(f"a recording: {error}")
     x = waveform.float().to(trained.device)
     advice = f"{len(x) / SAMPLE_RATE:.0f} s of a recording are computed at once: cut out a part"
     with memory_advice(advice), trained.errors_named(), torch.backends.cudnn.flags(enabled=False):

@@ -25,7 +25,7 @@ from korser.data.audio import audio_digest, list_audio, read_audio, read_recordi
 from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits, find_copies, report_recordings
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
-from korser.inference.explain import STEPS, Explanation, explain, named_task
+from korser.inference.explain import STEPS, Explanation, explain, requested_task
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
@@ -256,7 +256,7 @@ class TrainedModel:
             If the file is too long, or the task has no such label; see also :meth:`predict_files`.
         """
         self._require_file(file, "explain")
-        named_task(self.tasks, task, label)  # before the file is read
+        requested_task(self.tasks, task, label, steps)  # before the file is read
         return self._of_files(file, "explain", False, lambda audio, _: explain(self, audio, task, label, steps))[0][1]
 
     def row(self, probabilities: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -273,15 +273,15 @@ class TrainedModel:
     ) -> list[tuple[str, Any]]:
         """Check files; return their paths and what a function of waveform and ``on_piece`` gives for each of them."""
         paths = find_files(paths)
-        seconds = self._check_files(paths, progressbar)
+        seconds = sum(self.check_files(paths, progressbar).values())
         bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
         with tqdm(
             total=seconds, desc=description, bar_format=bar_format, disable=not progressbar, dynamic_ncols=True
         ) as bar:  # files are read again: all of them may not fit into memory
             return [(path, function(read_audio(path), bar.update)) for path in paths]
 
-    def _check_files(self, paths: list[str], progressbar: bool) -> float:
-        """Report and refuse recordings as training does; return their seconds in all."""
+    def check_files(self, paths: Sequence[str], progressbar: bool = False) -> dict[str, float]:
+        """Report and refuse recordings as training does; return the seconds of each."""
         notes, errors, digests, lengths = {}, {}, [], {}
         for path in tqdm(paths, desc="check audio", unit="file", disable=not progressbar, leave=False):
             try:
@@ -307,7 +307,7 @@ class TrainedModel:
         for path, copy in find_copies(digests).items():
             notes[path].append(copy)
         report_recordings(notes, errors, self.directory.evaluations / f"predict-{BAD_RECORDINGS}")
-        return sum(lengths[path] for path in paths) / SAMPLE_RATE
+        return {path: samples / SAMPLE_RATE for path, samples in lengths.items()}
 
 
 def find_files(paths: str | Path | Sequence[str | Path]) -> list[str]:

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from korser.inference.explain import BAND_EDGES, STEPS, Explanation, named_task
+from korser.data.audio import read_audio
+from korser.inference.explain import BAND_EDGES, STEPS, Explanation, explain, length_error, requested_task
 from korser.inference.explain_run import PER_CLASS, explain_run
 from korser.inference.predict import TrainedModel
 from korser.reporting.figures.explained import draw_explanation
@@ -20,7 +21,7 @@ from korser.reporting.figures.style import Style, finish, save_figure, with_hang
 from korser.reporting.recordings import output_names
 from korser.reporting.wrong import N_WRONG, confidently_wrong
 from korser.runs.load import load_runs
-from korser.utils.errors import UserError
+from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import write_csv, write_json
 from korser.utils.text import shorten
 
@@ -64,12 +65,14 @@ def write_explanations(
     Raises
     ------
     UserError
-        See :meth:`TrainedModel.explain`; or if two recordings have the same name.
+        Before anything is explained, see :meth:`TrainedModel.explain`; or if two recordings have the same name.
     """
-    named_task(trained.tasks, task, label)
+    requested_task(trained.tasks, task, label, steps)
     names = output_names(paths, out, "explain")
+    seconds = trained.check_files(list(names), progressbar)
+    raise_faults([f"{path}: {error}" for path, n in seconds.items() if (error := length_error(n, trained))])
     for path, name in tqdm(names.items(), desc="explain", disable=not progressbar):
-        explanation = trained.explain(path, task, label, steps)
+        explanation = explain(trained, read_audio(path), task, label, steps)
         if explanation.inaccurate:
             logger.warning(
                 "%s: attributions differ by %.2g from the output that they explain: increase the steps (--steps=%d)",

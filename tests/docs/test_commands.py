@@ -67,6 +67,7 @@ def recipe_stops(monkeypatch, tmp_path):
     monkeypatch.setattr("korser.runs.complete.find_complete_run", lambda *args: None)
     monkeypatch.setattr("korser.inference.predict.load_trained_model", stop)
     monkeypatch.setattr("korser.reporting.figures.draw_all", stop)
+    monkeypatch.setattr("korser.reporting.explanations.explain_runs", stop)
     monkeypatch.setattr("korser.description.describe", stop)
     monkeypatch.setattr("korser.description.audit", stop)
     monkeypatch.setattr("korser.search.load_settings", pydoc.locate(LOADERS["search"]), raising=False)

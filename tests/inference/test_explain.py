@@ -225,7 +225,7 @@ def test_a_file_and_mistakes(tmp_path):
         with pytest.raises(UserError, match=re.escape(said.partition(", did")[0])):
             model.explain(file, *arguments)
     model.piece_length = 3200
-    with pytest.raises(UserError, match="0.4 s is predicted in pieces of at most 0.2 s"):
+    with pytest.raises(UserError, match="a recording: 0.4 s are predicted in pieces of at most 0.2 s"):
         model.explain(file)
     with pytest.raises(UserError, match="expected one audio file"):
         model.explain([file])
