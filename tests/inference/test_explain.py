@@ -181,6 +181,16 @@ def test_an_explanation_does_not_depend_on_how_many_points_are_computed_at_once(
     np.testing.assert_allclose(one.layers, other.layers, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("build", [Mel, Leaf, layers])
+def test_a_gpu_gives_the_explanation_of_a_cpu(tmp_path, build):
+    x, model = speech(0.3), trained(tmp_path, build())
+    expected = explain(model, x, label="joy", steps=8)
+    model.model, model.device = model.model.cuda(), "cuda"
+    found = explain(model, x, label="joy", steps=8)
+    np.testing.assert_allclose(found.spectrum, expected.spectrum, atol=1e-2 * np.abs(expected.spectrum).max())
+
+
 def test_a_linear_function_is_explained_exactly():
     weights, x, baseline = torch.randn(3, 4, 5)
     (slope,) = integrated_gradients(lambda points: (points * weights).sum((1, 2)), x, [baseline], 1, 1)

@@ -70,7 +70,7 @@ def test_figures_of_classes_and_filters(tmp_path):
         explained_run(tmp_path / "runs", seed=seed)
     (group,) = gather(load_runs(tmp_path / "runs"))
     figures = {drawing.name: drawing for drawing in explanations.draw(group, Style())}
-    assert "44 to 44 utterances of a run" in figures["explanations"].caption
+    assert "(44 utterances of a run" in figures["explanations"].caption
     assert "One point per filter and run (2 runs), the line is the mean" in figures["filters-leaf_stl"].caption
     _, profile = (line.get_ydata() for line in figures["explanations"].figure.axes[0].get_lines())
     assert profile[0] > 0.5 > profile[1] > 0  # joy

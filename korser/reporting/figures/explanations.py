@@ -90,10 +90,15 @@ def _draw_profiles(
     handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels())}
     legend_below(figure, list(handles.values()), handles)
     n = [int(each.table["sampled"].sum()) for runs in explained.values() for each in runs.values()]
+    counted = f"{min(n)} utterances of a run" if min(n) == max(n) else f"{min(n)} to {max(n)} utterances of a run"
+    what = f"the prediction of {group.main} over frequency: mean over test utterances ({counted}); above 0 raises it"
+    if tasks[group.main].classes:
+        what = (
+            f"the log-odds of each {group.main} over frequency: mean over test utterances that a model predicts as "
+            f"this class ({counted}, all classes together); above 0 speaks for it, below 0 against it"
+        )
     caption = (
-        f"Integrated gradients of the log-odds of each {group.main} over frequency: mean over test utterances that a "
-        f"model predicts as this class ({min(n)} to {max(n)} utterances of a run, all classes together); above 0 "
-        "speaks for it, below 0 against it. The sums of an utterance are divided by the sum of their magnitudes. "
+        f"Integrated gradients of {what}. The sums of an utterance are divided by the sum of their magnitudes. "
         "Areas: range over runs. The baseline is noise 20 dB below the utterance, so that loudness is not attributed."
     )
     return Drawing("explanations", "What speaks for each class, by frequency", caption, figure, tuple(profiles))
