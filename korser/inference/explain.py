@@ -373,4 +373,4 @@ def _banded(bins: torch.Tensor) -> torch.Tensor:
 def band_level(x: torch.Tensor) -> np.ndarray:
     """Return the energy of a waveform ``(T,)`` in each frame and band, in dB below the highest, ``(K, F)``."""
     energy = _banded(_stft(x).abs().square().T).numpy(force=True)
-    return 10 * np.log10(np.maximum(energy, 1e-10) / max(energy.max(), 1e-10))
+    return 10 * np.log10(np.maximum(energy / (energy.max() or 1.0), 1e-10))

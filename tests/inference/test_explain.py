@@ -206,7 +206,7 @@ def test_a_frontend_without_gradient_is_explained_by_its_features(tmp_path):
 @pytest.mark.parametrize("n", [100, 0.5 * RATE])
 def test_silent_and_short_recordings(tmp_path, n):
     found = explain(trained(tmp_path, Mel()), torch.zeros(int(n)), steps=4)
-    assert not found.spectrum.any() and found.output == found.baseline and (found.level == 0).all()
+    assert not found.spectrum.any() and found.output == found.baseline and (found.level < -99).all()
 
 
 def test_rounded_features_have_exact_gradients():
