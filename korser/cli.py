@@ -53,6 +53,7 @@ COMMANDS = (
     "plot",
     "probe",
     "predict",
+    "explain",
     "evaluate",
     "export",
     "demo",

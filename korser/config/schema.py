@@ -267,9 +267,8 @@ class TrainSettings(RunOptions):
 
 
 WITHOUT_EFFECT = keys_with(TrainSettings, Effect.NONE)
-# what may differ between runs of one model; __set_seed is the key of base.yaml that seeds the initial weights,
-# tensorboard one of recorded runs that had no logger
-SAME_MODEL = keys_with(TrainSettings, Effect.NONE, Effect.SAME_MODEL) | {"__set_seed", "tensorboard"}
+# what may differ between runs of one model; __set_seed is the key of base.yaml that seeds the initial weights
+SAME_MODEL = keys_with(TrainSettings, Effect.NONE, Effect.SAME_MODEL) | {"__set_seed"}
 
 
 def check_settings(hparams: HParams) -> None:

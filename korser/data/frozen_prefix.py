@@ -48,13 +48,19 @@ class FrozenPrefix(Chain):
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`korser.Frontend.forward`; raises a UserError if the output exceeds the dtype."""
-        x, lengths = self.rounded(x, lengths)
-        if not torch.compiler.is_exporting() and x.isinf().any():
-            raise UserError(f"frozen features exceed {x.dtype}: {OTHER_DTYPE}, and train again")
-        return x.float(), lengths
+        exact, lengths = self._computed(x, lengths)
+        y = exact.to(self.dtype)
+        if not torch.compiler.is_exporting() and y.isinf().any():
+            raise UserError(f"frozen features exceed {y.dtype}: {OTHER_DTYPE}, and train again")
+        if x.requires_grad:  # gradients pass the rounding, and are not rounded themselves
+            return exact + (y.float() - exact).detach(), lengths
+        return y.float(), lengths
 
     def rounded(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute features in the cache's dtype, without the check, which would wait for a GPU."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            x, lengths = super().forward(x, lengths)
+        x, lengths = self._computed(x, lengths)
         return x.to(self.dtype), lengths
+
+    def _computed(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return super().forward(x, lengths)

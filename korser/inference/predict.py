@@ -25,6 +25,7 @@ from korser.data.audio import audio_digest, list_audio, read_audio, read_recordi
 from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits, find_copies, report_recordings
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.base import SAMPLE_RATE
+from korser.inference.explain import STEPS, Explanation, explain, requested_task
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
@@ -162,8 +163,7 @@ class TrainedModel:
         UserError
             See :meth:`predict_files`.
         """
-        if not isinstance(file, (str, Path)) or os.path.isdir(file):
-            raise UserError(f"features of {file}: expected one audio file")
+        self._require_file(file, "features of")
         return self._of_files(file, "features", False, self.waveform_features)[0][1]
 
     @torch.no_grad()
@@ -176,6 +176,11 @@ class TrainedModel:
             return self.model.features(x, lengths)[0][0].float().cpu().numpy()
 
         return np.concatenate(self._computed(waveform, features, on_piece))
+
+    @staticmethod
+    def _require_file(file: Any, action: str) -> None:
+        if not isinstance(file, (str, Path)) or os.path.isdir(file):
+            raise UserError(f"{action} {file}: expected one audio file")
 
     @torch.no_grad()
     def embed(self, paths: str | Path | Sequence[str | Path], progressbar: bool = False) -> pd.DataFrame:
@@ -233,6 +238,31 @@ class TrainedModel:
             rows.append({"path": path} | self.row(probabilities))
         return pd.DataFrame(rows)
 
+    def explain(
+        self, file: str | Path, task: str | None = None, label: str | None = None, steps: int = STEPS
+    ) -> Explanation:
+        """Explain what in an audio file, and in its features, speaks for a class or raises a number.
+
+        Parameters
+        ----------
+        file : str or Path
+            Not longer than ``piece_length``.
+        task : str, optional
+            Default: the first.
+        label : str, optional
+            A class of the task. Default: the predicted one.
+        steps : int
+            Points at which gradients are computed; see :mod:`korser.inference.explain`.
+
+        Raises
+        ------
+        UserError
+            If the file is too long, or the task has no such label; see also :meth:`predict_files`.
+        """
+        self._require_file(file, "explain")
+        requested_task(self.tasks, task, label, steps)  # before the file is read
+        return self._of_files(file, "explain", False, lambda audio, _: explain(self, audio, task, label, steps))[0][1]
+
     def row(self, probabilities: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the columns of a table of predictions for what :meth:`probabilities` returns."""
         columns = [task.strategy.columns(probabilities[task.name][None]) for task in self.tasks]
@@ -247,15 +277,15 @@ class TrainedModel:
     ) -> list[tuple[str, Any]]:
         """Check files; return their paths and what a function of waveform and ``on_piece`` gives for each of them."""
         paths = find_files(paths)
-        seconds = self._check_files(paths, progressbar)
+        seconds = sum(self.check_files(paths, progressbar).values())
         bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
         with tqdm(
             total=seconds, desc=description, bar_format=bar_format, disable=not progressbar, dynamic_ncols=True
         ) as bar:  # files are read again: all of them may not fit into memory
             return [(path, function(read_audio(path), bar.update)) for path in paths]
 
-    def _check_files(self, paths: list[str], progressbar: bool) -> float:
-        """Report and refuse recordings as training does; return their seconds in all."""
+    def check_files(self, paths: Sequence[str], progressbar: bool = False) -> dict[str, float]:
+        """Report and refuse recordings as training does; return the seconds of each."""
         notes, errors, digests, lengths = {}, {}, [], {}
         for path in tqdm(paths, desc="check audio", unit="file", disable=not progressbar, leave=False):
             try:
@@ -281,7 +311,7 @@ class TrainedModel:
         for path, copy in find_copies(digests).items():
             notes[path].append(copy)
         report_recordings(notes, errors, self.directory.evaluations / f"predict-{BAD_RECORDINGS}")
-        return sum(lengths[path] for path in paths) / SAMPLE_RATE
+        return {path: samples / SAMPLE_RATE for path, samples in lengths.items()}
 
 
 def find_files(paths: str | Path | Sequence[str | Path]) -> list[str]:

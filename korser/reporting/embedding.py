@@ -16,7 +16,7 @@ from korser.utils.errors import UserError
 from korser.utils.files import read_bytes
 from korser.utils.text import one_line
 
-__all__ = ["embed_figure", "page_template"]
+__all__ = ["embed_figure", "embed_png", "page_template"]
 
 SCREEN_DPI = 96
 FIGURE_SCALE = 1.4  # figures are drawn for a printed column; on a screen they are enlarged
@@ -51,13 +51,14 @@ def embed_figure(out: Path, figure: Mapping[str, Any]) -> SimpleNamespace:
     """
     path = out / Path(figure["png"]).name  # pictures from elsewhere are not embedded
     try:
-        data = read_bytes(path)
-        with PIL.Image.open(io.BytesIO(data)) as picture:
-            width, height = picture.size
-            dpi = picture.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))[0]
+        return SimpleNamespace(**{**figure, **embed_png(read_bytes(path), FIGURE_SCALE)})
     except (OSError, PIL.UnidentifiedImageError) as error:
         raise UserError(f"{path}: cannot be read ({one_line(error)}); draw the figures again") from error
-    scale = FIGURE_SCALE * SCREEN_DPI / dpi
-    size = {"width": round(width * scale), "height": round(height * scale)}
-    url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    return SimpleNamespace(**{**figure, **size, "png": url})
+
+
+def embed_png(data: bytes, scale: float = 1.0) -> dict[str, Any]:
+    """Return a picture as a ``data:`` URL, ``png``, and its ``width`` and ``height`` on the screen, enlarged."""
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+        scale *= SCREEN_DPI / picture.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))[0]
+        width, height = (round(pixels * scale) for pixels in picture.size)
+    return {"png": f"data:image/png;base64,{base64.b64encode(data).decode()}", "width": width, "height": height}

@@ -14,6 +14,7 @@ from korser.comparison.compare import Comparison
 from korser.comparison.robustness import measured_robustness, robustness_results
 from korser.comparison.tables import costs_table, description, family, pairs_table, results_table, subgroup_tables
 from korser.reporting.embedding import embed_figure, page_template
+from korser.reporting.explained_wrong import add_pictures
 from korser.reporting.figures.group import gather
 from korser.reporting.run_tables import environments_table, run_details, runs_table, settings_tables
 from korser.reporting.wrong import MEGABYTE, N_WRONG, Clips, most_wrong
@@ -131,7 +132,7 @@ def _study(name: str, comparison: Comparison, folders: Sequence[Path], clips: Cl
         pairs=pairs_table(comparison) if len(comparison.pairs) else None,
         subgroups=subgroup_tables(comparison),
         robustness=None if robustness is None else robustness_results(robustness, comparison),
-        wrong=most_wrong(comparison, clips, n_wrong),
+        wrong=add_pictures(most_wrong(comparison, clips, n_wrong), comparison),
         models=list(comparison.models),
         main=comparison.main,
         settings=settings_tables(comparison),

@@ -18,7 +18,7 @@ from korser.reporting.figures.style import Style, finish, save_figure, with_hang
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import write_csv, write_json
 
-__all__ = ["figure_along", "write_predictions"]
+__all__ = ["figure_along", "output_names", "write_predictions"]
 
 
 def write_predictions(
@@ -55,6 +55,21 @@ def write_predictions(
         Before anything is predicted, see :func:`korser.inference.recordings.predict_recordings`; or if two recordings
         have the same name.
     """
+    names = output_names(paths, out, "predict")
+    for recording in predict_recordings(trained, list(names), division, progressbar=progressbar):
+        name = names[recording.path]
+        _write(recording, trained, name, style or Style(columns=2))
+        yield recording, name.with_name(f"{name.name}.csv")
+
+
+def output_names(paths: Sequence[str], out: str | Path, action: str) -> dict[str, Path]:
+    """Return where the files of each recording are written, without their endings, and make the folder ``out``.
+
+    Raises
+    ------
+    UserError
+        If a path does not exist, two recordings have the same name, or the folder cannot be made.
+    """
     names: dict[str, Path] = {}
     for path in paths:
         root = path if os.path.isdir(path) else os.path.dirname(path)
@@ -63,20 +78,13 @@ def write_predictions(
     first: dict[Path, str] = {}
     pairs = [(first.setdefault(name, file), file, name) for file, name in names.items()]
     raise_faults(
-        [f"{a} and {b} would both be written as {name}.csv: predict one by one" for a, b, name in pairs if a != b]
+        [f"{a} and {b} would both be written as {name}.csv: {action} one by one" for a, b, name in pairs if a != b]
     )
-    _require_writable(Path(out))
-    for recording in predict_recordings(trained, list(names), division, progressbar=progressbar):
-        name = names[recording.path]
-        _write(recording, trained, name, style or Style(columns=2))
-        yield recording, name.with_name(f"{name.name}.csv")
-
-
-def _require_writable(out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out={out}: {error.strerror}; choose another folder") from error
+    return names
 
 
 def _write(recording: PredictedRecording, trained: TrainedModel, name: Path, style: Style) -> None:

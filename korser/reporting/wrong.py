@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,11 +57,14 @@ class Clips:
         Bytes of audio so far.
     missing, left_out : int
         Utterances that are not embedded, and those among them that exceed the limit.
+    samples : dict
+        ``(T,)`` of those that are embedded, by source and digest.
     """
 
     def __init__(self, wanted: bool, limit: float) -> None:
         self.wanted, self.limit = wanted, limit
         self.size = self.missing = self.left_out = 0
+        self.samples: dict[tuple[str | Segment, str | None], np.ndarray] = {}
         self._clips: dict[tuple[str | Segment, str | None], tuple[str | None, str]] = {}
 
     @property
@@ -89,7 +93,9 @@ class Clips:
             return None, "not wanted"
         if (source, digest) not in self._clips:
             try:
-                self._clips[source, digest] = self._encode(_read_recording(source, folder, digest)), ""
+                samples = _read_recording(source, folder, digest)
+                self._clips[source, digest] = self._encode(samples), ""
+                self.samples[source, digest] = samples
             except NotEmbedded as error:
                 self.missing += 1
                 self._clips[source, digest] = None, str(error)
@@ -173,6 +179,8 @@ class WrongUtterance:
     task: str
     audio: str | None = None
     reason: str = ""  # why there is no audio
+    samples: np.ndarray | None = None  # of the audio
+    explained: SimpleNamespace | None = None  # a picture of what speaks for the predicted classes
     worst_of: list[str] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
 
@@ -229,6 +237,7 @@ def most_wrong(comparison: Comparison, clips: Clips, n: int) -> list[WrongUttera
     for utterance in utterances:  # the worst first, since the audio has a limit
         folder, digest = recordings.get(utterance.row["id"], (Path(), None))
         utterance.audio, utterance.reason = clips.get(utterance.source, folder, digest)
+        utterance.samples = clips.samples.get((utterance.source, digest))
     return utterances
 
 

@@ -12,6 +12,7 @@ cost.json                      parameters, operations, training time, peak memor
 traceback.txt                  of the error in a part of the model that ended the run; removed when it is resumed
 worker.log                     output of the run, if a search or a comparison made it
 robustness/                    predictions on degraded audio, and conditions.json, which lists them
+explanations/                  what speaks for the predicted classes (:mod:`korser.runs.explained`)
 evaluations/                   predictions and metrics on other corpora
 bad-recordings.csv             recordings that cannot be used or look wrong, if there are any
 tracking.json                  by which MLflow and Weights & Biases recognise the run, if it was tracked

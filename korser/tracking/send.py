@@ -75,10 +75,7 @@ def _rows(directory: RunDirectory) -> list[Row]:
     """Return the log; a fitted model has none."""
     if not directory.log_file.exists():
         return []
-    log = directory.log()
-    if "time" not in log:  # in the log of another version: from when the file was written
-        log["time"] = directory.log_file.stat().st_mtime - log["seconds"][::-1].cumsum() + log["seconds"]
-    return log.to_dict("records")
+    return directory.log().to_dict("records")
 
 
 def _files(folder: Path) -> list[Path]:

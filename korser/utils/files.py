@@ -53,6 +53,7 @@ _MADE_BY = {  # the command that makes a file, by its name or that of its folder
     "trials.csv": "search",
     "comparison.json": "compare",
     "robustness": "compare",
+    "explanations": "explain",
     "probe.csv": "probe",
     "figures.json": "plot",
 }

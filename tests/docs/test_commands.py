@@ -69,6 +69,7 @@ def recipe_stops(monkeypatch, tmp_path):
     monkeypatch.setattr("korser.demo.page.require_gradio", stop)
     monkeypatch.setattr("korser.reporting.figures.draw_all", stop)
     monkeypatch.setattr("korser.tracking.send.send_runs", stop)
+    monkeypatch.setattr("korser.reporting.explanations.explain_runs", stop)
     monkeypatch.setattr("korser.description.describe", stop)
     monkeypatch.setattr("korser.description.audit", stop)
     monkeypatch.setattr("korser.search.load_settings", pydoc.locate(LOADERS["search"]), raising=False)

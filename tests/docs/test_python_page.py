@@ -26,4 +26,5 @@ def test_the_page_runs(tiny_corpus, tmp_path, monkeypatch):
     assert names["wider"]["frontend"].output_size == 64
     assert names["table"]["path"].tolist() == names["embeddings"].index.tolist() == names["files"]
     assert names["embeddings"].shape == (2, 16) and names["features"].shape[1] == 32
+    assert names["why"].label == "joy" and names["why"].spectrum.shape[1] == 40
     assert {run.path.name for run in load_runs("results")} == {names["h"].run_name, names["own"].run_name}

@@ -149,6 +149,45 @@ def test_predict_along_a_recording(call, trained, data, tmp_path):
     pd.testing.assert_frame_equal(along, alone, check_exact=True)
 
 
+def test_explain_recordings_and_runs(call, trained, data, tmp_path):
+    files = sorted(data.glob("s0_joy_*.wav"))
+    code, said, err = call("explain", trained, *files, "--label=anger", "--steps=4", f"--out={tmp_path / 'out'}")
+    assert code == 0 and said.count("emotion anger, ") == 2 and "explain: 100%" in err
+    endings = ["-features.csv", ".csv", ".json", ".pdf", ".png"]
+    names = [f"{file.stem}{ending}" for file in files for ending in endings]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
+    record = json.loads((tmp_path / "out" / "s0_joy_1.json").read_text())
+    table = read_csv(tmp_path / "out" / "s0_joy_1.csv")
+    change = record["output"] - record["baseline"]
+    assert table.drop(columns="time").to_numpy().sum() == pytest.approx(change, abs=record["error"] + 1e-4)
+    code, said, _ = call("explain", trained, "--per_class=1", "--steps=4")
+    assert code == 0 and "1 runs are explained (0 were before)" in said
+    code, said, _ = call("explain", Path(trained).parent, "--per_class=1", "--steps=4")
+    assert code == 0 and "1 runs are explained (1 were before)" in said
+    assert (read_csv(Path(trained) / "explanations" / "utterances.csv")["frames"] > 20).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["{wav}", "--label=angr"], "label angr: expected one of anger, joy, neutral, sadness"),
+        (["{wav}", "--task=mood"], "task mood: expected emotion or gender or intensity"),
+        (["{wav}", "--steps=1"], "steps=1: expected an integer >= 4"),
+        (["{wav}", "--per_class=1"], "--per_class is for explanations without recordings"),
+        (["--label=joy"], "--label is for explanations with recordings"),
+        (["--per_class=0"], "--per_class=0: expected at least 1"),
+        (["{wav}", "{text}"], "1 of 2 audio files cannot be used"),
+        (["{text}.gone"], "no such file or folder"),
+    ],
+)
+def test_explain_mistakes(call, trained, data, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    (data / "notes.wav").write_text("no audio")
+    names = {"wav": data / "s0_joy_1.wav", "text": data / "notes.wav"}
+    code, out, err = call("explain", trained, *(option.format(**names) for option in options))
+    assert (code, out) == (2, "") and said in err and "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -334,7 +334,7 @@ def test_the_store_is_beside_the_runs(tmp_path, monkeypatch, call):
 
 # -- settings ----------------------------------------------------------------------------------------------------------
 def test_a_tracker_is_no_other_model(tmp_path):
-    for seed, more in (1, "tensorboard: false\n"), (2, "logger: wandb\ncomparison: mine\n"):
+    for seed, more in (1, "logger: null\n"), (2, "logger: wandb\ncomparison: mine\n"):
         with open(write_run(tmp_path, "mel_stl", seed=seed) / "hparams.yaml", "a") as file:
             file.write(more)
     assert list(label_runs(load_runs(tmp_path))) == ["mel_stl"]

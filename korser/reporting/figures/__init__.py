@@ -19,6 +19,7 @@ splits and random weights are added to every figure; ``losses.py`` is a short ex
 ``group``           the data of figures
 ``style``           widths, fonts, colours; helpers for panels, legends and heat maps
 ``search, probe``   figures of searches and probes, which are read from their own files
+``recording``       predictions along a recording; ``explained``: what in it speaks for a class
 ``cross_corpus``    figures of runs on several corpora, over several groups of comparable runs
 the other modules   one figure each
 ==================  ======================================================================

@@ -19,6 +19,7 @@ from korser.reporting.figures import (
     confusion,
     cost,
     embeddings,
+    explanations,
     layers,
     losses,
     parameters,
@@ -47,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 # every figure of a comparison group; add your module here
 FIGURES = (losses, results, ablation, confusion, scatter, parameters, layers)
-FIGURES += (embeddings, cost, subgroups, calibration, robustness)
+FIGURES += (explanations, embeddings, cost, subgroups, calibration, robustness)
 INDEX_FILE = "figures.json"
 
 
