@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
     from korser.frontend.parallel import Parallel
     from korser.frontend.pcen import PCEN
-    from korser.inference.predict import TrainedModel, load, load_trained_model
+    from korser.inference.load import load, load_trained_model
+    from korser.inference.predict import TrainedModel
     from korser.nn.feature_augment import FeatureAugment
     from korser.nn.tasks import Task
     from korser.testing import check_backbone, check_frontend, check_head
@@ -39,9 +40,9 @@ _MODULES = {
     "check_frontend": "korser.testing",
     "check_head": "korser.testing",
     "length_mask": "korser.frontend.lengths",
-    "load": "korser.inference.predict",
+    "load": "korser.inference.load",
     "load_hparams": "korser.config.hparams",
-    "load_trained_model": "korser.inference.predict",
+    "load_trained_model": "korser.inference.load",
     "mask_padding": "korser.frontend.lengths",
     "masked_mean_std": "korser.frontend.lengths",
     "register_tensors": "korser.frontend.foreign",

@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> None:
     parser.add_trust_option()
     options = vars(parser.parse_args(arguments))
     from korser.inference.evaluate import evaluate_corpus
-    from korser.inference.predict import load_trained_model
+    from korser.inference.load import load_trained_model
     from korser.metrics.evaluate import summary_table
     from korser.utils.notes import caveats
 

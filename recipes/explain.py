@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _explain_files(options: argparse.Namespace) -> None:
-    from korser.inference.predict import load_trained_model
+    from korser.inference.load import load_trained_model
     from korser.reporting.explanations import write_explanations
 
     trained = load_trained_model(options.run_dir, trust=options.trust)

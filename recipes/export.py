@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     if options.onnx and (options.push or options.encoder != "include"):
         parser.error("--onnx writes one file with all weights: leave out --push and --encoder")
     from korser.export.folder import check_destination, export_folder, export_graph, push
-    from korser.inference.predict import load_trained_model
+    from korser.inference.load import load_trained_model
 
     check_destination(options.out, options.push)
     trained = load_trained_model(options.run_dir, trust=options.trust)

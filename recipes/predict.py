@@ -48,7 +48,7 @@ def _write_along(options: argparse.Namespace) -> None:
     from korser.inference.recordings import Division
 
     division = Division(options.window, options.hop, options.segments, options.tier)  # checked before a model is loaded
-    from korser.inference.predict import load_trained_model
+    from korser.inference.load import load_trained_model
     from korser.reporting.recordings import write_predictions
 
     trained = load_trained_model(options.run_dir, trust=options.trust)
@@ -58,7 +58,7 @@ def _write_along(options: argparse.Namespace) -> None:
 
 
 def _print_files(options: argparse.Namespace) -> None:
-    from korser.inference.predict import load_trained_model
+    from korser.inference.load import load_trained_model
 
     trained = load_trained_model(options.run_dir, trust=options.trust)
     records = trained.predict_files(options.files, progressbar=True).to_dict("records")

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from korser.demo.analysis import LONGEST, Analysis, analyse, read
-from korser.inference.predict import TrainedModel, load_trained_model
+from korser.inference.load import load_trained_model
+from korser.inference.predict import TrainedModel
 from korser.inference.recordings import Division
 from korser.nn.tasks import Task
 from korser.runs.directory import run_notes
@@ -70,7 +71,7 @@ def load_models(run_dirs: Sequence[str], *, trust: bool = False) -> dict[str, Tr
     Raises
     ------
     UserError
-        See :func:`korser.inference.predict.load_trained_model`; or if one is named twice.
+        See :func:`korser.inference.load.load_trained_model`; or if one is named twice.
     """
     paths = [os.path.normpath(run_dir) for run_dir in run_dirs]
     twice = next((path for path in paths if paths.count(path) > 1), None)

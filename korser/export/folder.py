@@ -40,7 +40,8 @@ from korser.export.card import model_card
 from korser.export.graph import NotExportable, check_graph, link_weights, require, to_onnx
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.frontend.tree import leaves
-from korser.inference.predict import SETTINGS, TrainedModel
+from korser.inference.load import SETTINGS
+from korser.inference.predict import TrainedModel
 from korser.runs.directory import RunDirectory
 from korser.runs.trust import signature
 from korser.utils.errors import UserError

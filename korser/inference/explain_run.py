@@ -12,7 +12,7 @@ from tqdm import tqdm
 from korser.corpora.segments import sources
 from korser.data.audio_cache import AudioStore
 from korser.inference.explain import BAND_EDGES, STEPS, explain
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.runs.explained import ExplainedRun, made_from, write_explained
 from korser.runs.load import Run
 from korser.utils.errors import UserError
@@ -48,7 +48,7 @@ def explain_run(
     device : str, optional
         Default: a GPU if there is one.
     trust : bool
-        See :func:`korser.inference.predict.load_trained_model`.
+        See :func:`korser.inference.load.load_trained_model`.
     progress : bool
 
     Returns

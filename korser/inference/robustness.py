@@ -27,7 +27,8 @@ from korser.data.audio_cache import AudioStore
 from korser.data.bad_recordings import LengthLimits
 from korser.data.degradations import Condition
 from korser.data.fingerprint import FingerprintError, stages_digest
-from korser.inference.predict import TrainedModel, load_trained_model
+from korser.inference.load import load_trained_model
+from korser.inference.predict import TrainedModel
 from korser.runs.directory import RunDirectory, condition_split
 from korser.runs.load import Run
 from korser.training.results import predictions_table
@@ -81,7 +82,7 @@ def measure(
     progress : bool
         Whether to show a progress bar.
     trust : bool
-        See :func:`korser.inference.predict.load_trained_model`.
+        See :func:`korser.inference.load.load_trained_model`.
 
     Returns
     -------

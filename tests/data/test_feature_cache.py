@@ -20,7 +20,7 @@ from korser.data.audio_cache import AudioStore
 from korser.data.feature_cache import FeatureCache, computed_with, cut_batch
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.frontend.lengths import mask_padding
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.nn.model import SpeechEmotionModel
 from korser.plugins.frontends.encoder.encoder import PretrainedEncoder
 from korser.plugins.frontends.mel import Mel

@@ -16,7 +16,8 @@ from torch import nn
 from korser.data.audio import read_audio
 from korser.demo import analysis, page
 from korser.export.folder import export_folder
-from korser.inference.predict import TrainedModel, load_trained_model
+from korser.inference.load import load_trained_model
+from korser.inference.predict import TrainedModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError

@@ -6,7 +6,7 @@ import pytest
 from helpers import run
 
 from korser import UserError
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 
 
 @pytest.mark.parametrize("key", ["weights", "config"])

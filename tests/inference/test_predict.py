@@ -11,7 +11,8 @@ from torch import nn
 
 from korser.data.audio import read_audio
 from korser.data.bad_recordings import LengthLimits
-from korser.inference.predict import PIECE_SECONDS, TrainedModel, piece_length
+from korser.inference.load import PIECE_SECONDS, piece_length
+from korser.inference.predict import TrainedModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
 from korser.utils.errors import UserError

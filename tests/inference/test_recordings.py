@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from test_predict import trained_model
 
-from korser.data import audio as audio_module
+from korser.data import decoder
 from korser.inference.recordings import Division, predict_recordings, without_overlap
 from korser.inference.textgrid import read_textgrid
 from korser.reporting.recordings import write_predictions
@@ -32,7 +32,7 @@ def predict(trained, path, **division):
 
 @pytest.mark.parametrize("rate", [16000, 22050])
 def test_a_window_is_predicted_as_a_file_of_its_samples(tmp_path, rate, monkeypatch):
-    monkeypatch.setattr(audio_module, "LARGE", 1)
+    monkeypatch.setattr(decoder, "LARGE", 1)
     path = noise(tmp_path / "long.wav", 4.1, rate, 2)
     trained = trained_model(tmp_path, piece_length=160000)
     table = predict(trained, path, window=1, hop=0.7).table
@@ -149,7 +149,7 @@ def test_files_of_each_recording(tmp_path):
 
 
 def test_memory_does_not_depend_on_the_length(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio_module, "LARGE", 1)
+    monkeypatch.setattr(decoder, "LARGE", 1)
     monkeypatch.setattr("korser.data.containers.BLOCK", 2**14)
     peaks = []
     for seconds in (40, 120):

@@ -10,7 +10,7 @@ from conftest import tiny_overrides
 from helpers import run
 
 from korser import load_hparams, train
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.runs.directory import RunDirectory, run_folder
 from korser.runs.load import load_runs
 from korser.runs.trust import load_recorded

@@ -12,7 +12,7 @@ from helpers import assert_same_run, run
 from korser import load_hparams
 from korser.data.degradations import Condition
 from korser.data.feature_cache import FeatureCache
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.inference.robustness import measure
 from korser.nn.model import SpeechEmotionModel
 from korser.runs.load import load_runs

@@ -8,7 +8,7 @@ from helpers import RUN_FILES, run
 
 from korser import UserError, load_hparams
 from korser.config.schema import check_settings
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.runs.directory import RunDirectory
 from korser.utils.files import read_csv, read_json
 

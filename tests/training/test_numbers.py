@@ -10,7 +10,7 @@ from helpers import run, write_rated_corpus
 
 from korser import Task, UserError, load_hparams
 from korser.data.load_split import load_split
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.reporting.figures import calibration, confusion, results, scatter
 from korser.reporting.figures.group import gather
 from korser.reporting.figures.style import NothingToDraw, Style

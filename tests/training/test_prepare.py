@@ -16,7 +16,7 @@ from helpers import Killed, kill_at, run
 from korser import UserError, load_hparams, train
 from korser.comparison.compare import compare
 from korser.data.load_split import keep_labelled, load_split
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.runs.load import load_runs
 from korser.training import prepare
 from korser.training.brain import EmotionBrain

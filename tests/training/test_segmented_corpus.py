@@ -11,7 +11,7 @@ from helpers import run
 
 from korser.data.degradations import Condition
 from korser.inference.evaluate import evaluate_corpus
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.inference.robustness import measure
 from korser.reporting.page import write_report
 from korser.runs.load import load_runs

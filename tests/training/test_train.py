@@ -22,7 +22,7 @@ from korser import UserError, load_hparams, train
 from korser.data.audio import read_audio
 from korser.data.batches import sorted_batches
 from korser.data.resident import InMemorySplit, MemoryBudget
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.runs.directory import RunDirectory, run_folder
 from korser.training import datasets
 from korser.training.brain import EmotionBrain, Pruned

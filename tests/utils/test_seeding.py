@@ -10,7 +10,7 @@ from helpers import run
 from torch import nn
 
 import korser
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.utils.seeding import seed_everything, seeded
 
 

@@ -17,7 +17,7 @@ from helpers import run
 from korser.config.hparams import run_name
 from korser.data.fingerprint import weights_digest
 from korser.frontend.base import Chain
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.plugins.frontends.encoder import LayerMix, PretrainedEncoder
 from korser.utils.errors import UserError
 

@@ -12,7 +12,7 @@ from test_encoder import VARIANTS, distance, save_checkpoint, waveform
 
 from korser.config.hparams import load_hparams
 from korser.frontend.base import Chain
-from korser.inference.predict import load_trained_model
+from korser.inference.load import load_trained_model
 from korser.nn.model import SpeechEmotionModel
 from korser.plugins.frontends.encoder import PretrainedEncoder
 from korser.training.optimizers import make_optimizers
