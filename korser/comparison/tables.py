@@ -141,7 +141,7 @@ def _unreachable(comparison: Comparison, tested: dict[str, pd.DataFrame]) -> lis
     names = ", ".join(column_title(*comparison.columns[column]) for column in columns)
     return [
         f"With {_values(tests['n_speakers'])} speakers the smallest possible p is {number(tests['smallest_p'].min())}; "
-        f"after correction over all pairs no difference in {names} could be significant, so * has no meaning there."
+        f"after correction over all pairs no difference in {names} could be significant, so * is not used there."
     ]
 
 

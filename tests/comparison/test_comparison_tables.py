@@ -37,6 +37,8 @@ def test_csv_opens_in_excel_with_hangul(tmp_path):
         "answers.md",
         "comparison.md",
         "comparison.tex",
+        "comparison-short.tex",
+        "comparison-siunitx.tex",
     }
     assert all((tmp_path / "out" / name).read_bytes().startswith(b"\xef\xbb\xbf") for name in names)
     models = pd.read_csv(tmp_path / "out" / "models.csv", encoding="utf-8-sig")
@@ -67,6 +69,9 @@ def test_latex_is_well_formed(comparison):
     assert (
         sorted(opened) == sorted(re.findall(r"\\end\{([a-z*]+)\}", text)) == ["table*", "table*", "tabular", "tabular"]
     )
+    assert text.count("\\caption") == text.count("\\parbox") == 2
+    for caption in re.findall(r"\\caption\{(.*)\}", text):
+        assert len(caption) < 140  # two lines
     for tabular in re.findall(r"\\begin\{tabular\}\{@\{\}(l[c]*)@\{\}\}(.*?)\\end\{tabular\}", text, re.S):
         columns, content = tabular
         rows = [line for line in content.splitlines() if line.endswith("\\\\")]

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ __all__ = [
     "Drawing",
     "ParameterValues",
     "gather",
-    "recorded_metric",
+    "recorded_choices",
 ]
 
 logger = logging.getLogger(__name__)
@@ -182,19 +182,25 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
     tested = [run for run in runs if run.directory.has_predictions()]
     groups = studies(tested)
     questions = made[0]["settings"]["questions"] if len(made) == len(groups) == 1 else None
-    return [
-        ComparisonGroup(name, compare(own, metric=metric or recorded_metric(name, own, made), questions=questions))
-        for name, own in groups.items()
-    ]
+    found = []
+    for name, own in groups.items():
+        recorded = recorded_choices(name, own, made)
+        choices = {**recorded, "metric": metric or recorded["metric"], "questions": questions}
+        found.append(ComparisonGroup(name, compare(own, **choices)))
+    return found
 
 
-def recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str | None:
-    """Return the metric by which a group was compared; None if by its main task's, or (with a warning) several."""
-    names = {run.path.name for run in runs}
+def recorded_choices(name: str, runs: Sequence[Run], made: Sequence[dict]) -> dict[str, Any]:
+    """Return ``metric`` and ``names`` of the comparisons that a group of runs comes from.
+
+    The metric is None if it is that of the main task, or (with a warning) if there are several.
+    """
+    folders = {run.path.name for run in runs}
     group = (runs[0].info["corpus"], runs[0].protocol)
-    own = [each for each in made if names & {entry["run"] for entry in each["runs"]}]
+    own = [each for each in made if folders & {entry["run"] for entry in each["runs"]}]
     if not own:  # the compared runs may be in another folder
         own = [each for each in made if (each.get("corpus"), each.get("protocol")) == group]
+    names = {label: name for each in own for label, name in each.get("names", {}).items()}
     metrics = sorted({metric for each in own if (metric := each["settings"].get("metric"))})
     if len(metrics) > 1:
         logger.warning(
@@ -202,4 +208,4 @@ def recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str
             name,
             ", ".join(metrics),
         )
-    return metrics[0] if len(metrics) == 1 else None
+    return {"metric": metrics[0] if len(metrics) == 1 else None, "names": names}
