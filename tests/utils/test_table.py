@@ -63,12 +63,9 @@ def test_latex(table):
 
 
 def test_latex_with_columns_of_siunitx():
-    rows = [
-        ["a", difference_cell(-0.25, -0.4, -0.1, mark="same"), 12, "< .001"],
-        ["b", difference_cell(0.5, 0.4, 0.6), 3],
-    ]
-    rows[1][1:2] = [difference_cell(0.5, 0.4, 0.6, mark="best")]
-    table = Table("T", ["model \u2192 x", "difference", "n", "p"], [rows[0], [*rows[1], ".5"]])
+    cells = difference_cell(-0.25, -0.4, -0.1, mark="same"), difference_cell(0.5, 0.4, 0.6, mark="best")
+    rows = [["a", cells[0], 12, "< .001"], ["b", cells[1], 3, ".5"]]
+    table = Table("T", ["model \u2192 x", "difference", "n", "p"], rows)
     text = table.to_latex("tab:x", siunitx=True)
     star = r"\textsuperscript{*}"
     assert rf"{{@{{}}lS[table-format=+0.3,table-space-text-post={star}]@{{\,}}lS[table-format=2.0]c@{{}}}}" in text
