@@ -137,7 +137,7 @@ def _write_matrix(settings: CompareSettings, plan: Sequence[PlannedRun], failed:
 
 def _names(settings: CompareSettings, plan: Sequence[PlannedRun]) -> dict[str, str]:
     """Return the names of models in tables and figures; the YAML files may be newer than the runs."""
-    return {**settings.names, **{planned.model: planned.name for planned in plan}}
+    return {**{planned.model: planned.name for planned in plan}, **settings.names}
 
 
 def _failure(plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> list[Note]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from korser.comparison.compare import compare
 from korser.comparison.warnings import warnings_about
-from korser.metrics.scores import TITLES
+from korser.metrics.scores import TITLES, chance
 from korser.reporting.figures.style import ModelStyle, model_style
 from korser.runs.groups import studies
 from korser.utils.text import plural
@@ -28,6 +28,7 @@ __all__ = [
     "ComparisonGroup",
     "Drawing",
     "ParameterValues",
+    "chance_note",
     "gather",
     "recorded_choices",
 ]
@@ -134,10 +135,15 @@ class ComparisonGroup:
                 }
         return found
 
+    def chance(self, task: str, metric: str) -> float | None:
+        """Return the chance level of a metric on the test utterances, see :func:`korser.metrics.scores.chance`."""
+        return chance(metric, next(model.counts(task) for model in self.models.values() if task in model.tasks))
+
     def runs_of(self, label: str) -> str:
         """Return ``3 seeds, 6 folds``, for a caption."""
         model = self.models[label]
-        return f"{plural(len(model.seeds), 'seed')}, {plural(len(model.folds), 'fold')}"
+        folds = [plural(len(model.folds), "fold")] if model.folds != [None] else []
+        return ", ".join([plural(len(model.seeds), "seed"), *folds])
 
     @property
     def runs_of_all(self) -> str:
@@ -159,6 +165,13 @@ class ComparisonGroup:
         searched = [f"{label}: {note}" for label, note in self.comparison.searched.items() if label in models]
         excluded = [note for label, note in self.comparison.excluded.items() if label in models]
         return [str(note) for note in warnings_about(models)] + searched + excluded
+
+
+def chance_note(group: ComparisonGroup, task: str, *metrics: str) -> str:
+    """Return what the dotted lines of a caption are; empty if none of the metrics has a chance level."""
+    known = [metric for metric in metrics if group.chance(task, metric) is not None]
+    how = " (of accuracy: always the most frequent class)" if "accuracy" in known else ""
+    return f" Dotted: chance level{how}." if known else ""
 
 
 def _read_parameters(run: Run) -> Iterator[tuple[tuple[str, str], str, list, list]]:
@@ -185,6 +198,8 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
     found = []
     for name, own in groups.items():
         recorded = recorded_choices(name, own, made)
+        order = {model: i for i, model in enumerate(recorded["names"])}  # that of the comparison
+        own.sort(key=lambda run: order.get(run.model, len(order)))
         choices = {**recorded, "metric": metric or recorded["metric"], "questions": questions}
         found.append(ComparisonGroup(name, compare(own, **choices)))
     return found
