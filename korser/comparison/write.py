@@ -44,17 +44,19 @@ def _answers_document(comparison: Comparison) -> Document:
     return document
 
 
-def latex(comparison: Comparison, **options: bool) -> str:
-    r"""Return two tables, results and costs, for ``\usepackage{booktabs}``; options: :meth:`Table.to_latex`.
+def latex(comparison: Comparison, *, intervals: bool = True, siunitx: bool = False) -> str:
+    r"""Return two tables, results and costs, for ``\usepackage{booktabs}``, and ``siunitx`` if wanted.
 
     Names in another script than Latin need XeLaTeX or LuaLaTeX and a font that has it.
     """
-    results, costs = results_table(comparison, counts=False), costs_table(comparison, worst_speaker=False)
-    for table in (results, costs):
+    named = {
+        "tab:comparison": results_table(comparison, counts=False, intervals=intervals),
+        "tab:costs": costs_table(comparison, worst_speaker=False, intervals=intervals),
+    }
+    for table in named.values():
         table.title += f"; {description(comparison)}"
-    named = {"tab:comparison": results, "tab:costs": costs}
-    tables = [f"{table.to_latex(name, comparison.warnings, **options)}\n" for name, table in named.items()]
-    lines = [rf"% needs \usepackage{{booktabs{',siunitx' if options.get('siunitx') else ''}}}"]
+    tables = [f"{table.to_latex(name, comparison.warnings, siunitx=siunitx)}\n" for name, table in named.items()]
+    lines = [rf"% needs \usepackage{{booktabs{',siunitx' if siunitx else ''}}}"]
     if not "".join(tables).isascii():
         lines.append("% and XeLaTeX or LuaLaTeX with a font for the models' names")
     return "\n".join([*lines, *tables])

@@ -220,9 +220,7 @@ class Table:
             lines += ["", " ".join(map(escape_markdown, self.notes))]
         return "\n".join(lines)
 
-    def to_latex(
-        self, label: str, warnings: Iterable[object] = (), *, intervals: bool = True, siunitx: bool = False
-    ) -> str:
+    def to_latex(self, label: str, warnings: Iterable[object] = (), *, siunitx: bool = False) -> str:
         r"""Return a ``table*`` environment for ``\usepackage{booktabs}``, with the title as its caption.
 
         Parameters
@@ -231,8 +229,6 @@ class Table:
             For ``\ref``.
         warnings : iterable of Note or str
             Set in bold at the start of the note below the table, which continues with :attr:`notes`.
-        intervals : bool
-            Whether to include intervals.
         siunitx : bool
             Whether to align numbers by their points (``S`` columns of siunitx 3), with intervals in columns of their
             own.
@@ -241,7 +237,7 @@ class Table:
         note = " ".join([*bold, *map(_escape_latex, self.notes)])
         (_, cells), *others = self._columns()
         columns = [("l", _escape_latex(self.columns[0]), [_latex_value(cell) for cell in cells])]
-        columns += [_latex_column(title, cells, intervals, siunitx) for title, cells in others]
+        columns += [_latex_column(title, cells, siunitx) for title, cells in others]
         alignments, titles, contents = zip(*columns)
         return "\n".join(
             [
@@ -251,7 +247,7 @@ class Table:
                 rf"\caption{{{_escape_latex(self.title)}.}}",
                 rf"\label{{{label}}}",
                 r"\small",
-                r"\setlength{\tabcolsep}{4pt}",
+                r"\setlength{\tabcolsep}{3pt}",
                 *([_SIUNITX] if siunitx else []),
                 rf"\begin{{tabular}}{{@{{}}{''.join(alignments)}@{{}}}}",
                 r"\toprule",
@@ -285,11 +281,11 @@ def _words(cell: TableCell, *, bold: str, escape: Callable[[str], str]) -> str:
     return " ".join(filter(None, [value + escape(cell.symbols), cell.interval, detail]))
 
 
-def _latex_column(title: str, cells: Sequence[TableCell], intervals: bool, siunitx: bool) -> tuple[str, str, list[str]]:
+def _latex_column(title: str, cells: Sequence[TableCell], siunitx: bool) -> tuple[str, str, list[str]]:
     """Return alignment, title and cells of a column; intervals in ``S`` columns become a second column."""
     title, marks = _escape_latex(title), [_latex_mark(cell) for cell in cells]
     widest = max(marks, key=len, default="")
-    between = [rf"{{\scriptsize {_minus(cell.interval)}}}" if cell.interval and intervals else "" for cell in cells]
+    between = [rf"{{\scriptsize {_minus(cell.interval)}}}" if cell.interval else "" for cell in cells]
     parts = [re.fullmatch(r"([-+]?)(\d*)\.?(\d*)", cell.text) for cell in cells]
     if siunitx and all(parts) and any(cell.text for cell in cells):
         sign, whole, decimals = (max((part[i] for part in parts), key=len) for i in (1, 2, 3))

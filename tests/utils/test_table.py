@@ -59,7 +59,6 @@ def test_latex(table):
     value = rf"\textbf{{.500}}\hphantom{{{star}}}\,{{\scriptsize [.400, .600]}}"
     assert first == rf"mel\_\textless{{}}b\textgreater{{}}\dag{{}} & {value} & 3 & \textless{{}} .001 \\"
     assert second == rf"leaf|a & .400{star} &  &  \\"
-    assert "scriptsize" not in table.to_latex("tab:x", intervals=False)
 
 
 def test_latex_with_columns_of_siunitx():
@@ -73,7 +72,7 @@ def test_latex_with_columns_of_siunitx():
     assert rf"a & -.250{star} & {{\scriptsize [$-$.400, $-$.100]}} & 12 & \textless{{}} .001 \\" in text
     assert r"b & \bfseries +.500 & {\scriptsize [.400, .600]} & 3 & .5 \\" in text
     assert "parbox" not in text  # no notes
-    assert r"a & $-$.250" in table.to_latex("tab:x", intervals=False)
+    assert r"a & $-$.250" in table.to_latex("tab:x")
 
 
 def test_html_escapes_everything_and_sorts_by_values(table):
