@@ -215,7 +215,7 @@ class TrainSettings(RunOptions):
     base_file = "base.yaml"
 
     seed: Annotated[NonNegativeInt, Effect.SAME_MODEL]
-    label: Annotated[DisplayName | None, Effect.NONE] = None  # name in tables and figures; null: that of the file
+    label: Annotated[DisplayName | None, Effect.NONE] = None
     searched_in: Annotated[list[Text], Effect.NONE] = []  # folders of searches; written by the search
 
     # data
