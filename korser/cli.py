@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from korser.config.hparams import HParams
 
 __all__ = [
+    "MAX_PORT",
     "Parser",
     "add_worker_options",
     "check_torchrun",
@@ -54,6 +55,7 @@ COMMANDS = (
     "predict",
     "evaluate",
     "export",
+    "demo",
     "pretrain",
     "check",
     "corpora",
@@ -111,8 +113,10 @@ class Parser(argparse.ArgumentParser):
 
     def add_corpus_options(self, label_map_help: str = "renames labels; null leaves a label out") -> None:
         """Add the options of recipes that load a corpus without a settings file."""
-        self.add_argument("--corpus", required=True, metavar="NAME", help="of korser, or the import path of your own")
-        self.add_argument("--data_folder", required=True, metavar="FOLDER", help="folder of the corpus")
+        about = "of korser, or the import path of your own; several are a list: '[ravdess, nemo]'"
+        self.add_argument("--corpus", required=True, type=one_or_several, metavar="NAME", help=about)
+        about = "folder of the corpus; of several '{ravdess: FOLDER, ...}', as label_map and corpus_options then are"
+        self.add_argument("--data_folder", required=True, type=one_or_several, metavar="FOLDER", help=about)
         self.add_argument(
             "--label_map", type=mapping, default={}, metavar="{TASK: {LABEL: CLASS}}", help=label_map_help
         )
@@ -163,14 +167,21 @@ def add_worker_options(parser: Parser) -> None:
     )
 
 
-def mapping(text: str) -> dict[str, Any]:
-    """Read a YAML mapping; for ``add_argument(type=mapping)``."""
+def one_or_several(text: str) -> Any:
+    """Read a YAML list or mapping, or text as it is; for ``add_argument(type=one_or_several)``."""
     from korser.config.nodes import plain_value
 
+    if not text.lstrip().startswith(("[", "{")):
+        return text
     try:
-        value = plain_value(text)
+        return plain_value(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def mapping(text: str) -> dict[str, Any]:
+    """Read a YAML mapping; for ``add_argument(type=mapping)``."""
+    value = one_or_several(text)
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"'{text}': expected a mapping such as '{{name: value}}'")
     return value

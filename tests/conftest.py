@@ -5,6 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # what tests compute is small: threads would only disturb each other
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -56,6 +56,7 @@ from korser.corpora.union import adapters_by_name, load_parts, unite
 from korser.corpora.voting import OPTIONS, Voting
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.text import did_you_mean
+from korser.utils.user_code import FAILURES, describe_error, user_code_location
 
 __all__ = ["LABELS", "Corpus", "corpus_names", "find_adapter", "load_corpus", "prepare_table"]
 
@@ -206,7 +207,7 @@ def prepare_table(
     Raises
     ------
     UserError
-        If the corpus or an option is unknown, or the folder does not contain the corpus.
+        If the corpus or an option is unknown, the folder does not contain the corpus, or an adapter of the user fails.
     """
     module = find_adapter(str(corpus))
     parameters = list(inspect.signature(module.prepare).parameters.values())[1:]
@@ -215,7 +216,12 @@ def prepare_table(
         if option not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):
             hint = did_you_mean(option, [*accepted, *OPTIONS])
             raise UserError(f"corpus_options: corpus '{corpus}' has no option '{option}'{hint}")
-    return module, module.prepare(data_folder, **(corpus_options or {}))
+    try:
+        return module, module.prepare(data_folder, **(corpus_options or {}))
+    except FAILURES as error:
+        if isinstance(error, UserError) or not user_code_location(error):
+            raise
+        raise UserError(f"corpus '{corpus}': {describe_error(error)}") from error
 
 
 def _modules() -> dict[str, str]:
@@ -235,6 +241,8 @@ def find_adapter(corpus: str) -> ModuleType:
     fix = f"use a name that korser corpora lists{known}, or the import path of another adapter"
     try:
         module = importlib.import_module(path)
+    except SystemExit as error:
+        raise UserError(f"corpus '{corpus}': {describe_error(error)}") from error
     except (ModuleNotFoundError, ValueError, TypeError) as error:
         missing = getattr(error, "name", None) or path
         if not (path == missing or path.startswith(f"{missing}.")):

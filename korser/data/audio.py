@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import mmap
 import os
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -22,27 +19,14 @@ import torch
 import torchaudio.functional
 
 from korser.corpora.segments import Segment
-from korser.data.containers import (
-    BLOCK,
-    Stream,
-    View,
-    foreign_format,
-    has_end,
-    is_mpeg,
-    ogg_seconds,
-    read_header,
-    samples_follow,
-    stated_share,
-)
+from korser.data.decoder import FULL_SCALE, Decoder, open_recording
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
-from korser.utils.files import require_regular
 from korser.utils.fingerprint import digest
 from korser.utils.notes import Note
 
 __all__ = [
     "ENDINGS",
-    "FULL_SCALE",
     "Recording",
     "audio_digest",
     "list_audio",
@@ -55,27 +39,15 @@ __all__ = [
     "to_float",
 ]
 
-FULL_SCALE = 32768  # the value of a 16-bit sample that stands for 1
-LARGE = 2**24  # bytes
 MAX_PEAK = 1.5  # float files may exceed 1 a little and are clipped; above this the scale is wrong
 DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits
-MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; outside, the header is wrong, and resampling could take all memory
 MAX_KERNEL = 2**24  # values in torchaudio's resampling kernel, which holds one filter per phase
-LENGTH_TOLERANCE = 0.05  # s; some encoders count what they put before and behind the audio
 MIN_KEPT_POWER = 0.2  # times 1 / channels, which independent channels keep
 SILENCE_PEAK = 1e-4  # 3 steps of 16 bit
 SHORT_SECONDS = 0.1
 ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {
     *(".pcm", ".oga", ".opus", ".aif", ".aifc"),
     *(".m4a", ".aac", ".amr", ".wma", ".webm", ".weba", ".ape", ".wv"),  # to be converted: not left out silently
-}
-WITH_HEADER = tuple(b"RIFF RIFX RF64 riff caff .snd fLaC OggS FORM ID3".split())  # files called .pcm that have one
-NOT_AUDIO = {  # first bytes: what it is and what to do
-    b"version https://git-lfs": "Git LFS pointer: run `git lfs pull`",
-    b"<!DOCTYPE": "a web page: download the file again",
-    b"<html": "a web page: download the file again",
-    b"PK\x03\x04": "a ZIP archive: unpack it",
-    b"\x1f\x8b": "a gzip archive: unpack it",
 }
 
 
@@ -147,7 +119,7 @@ def read_segments(sources: Sequence[str | Path | Segment]) -> Iterator[tuple[int
         If the file cannot be used.
     """
     segments = [source if isinstance(source, Segment) else Segment(str(Path(source))) for source in sources]
-    file = _open(Path(segments[0].path))
+    file = open_recording(Path(segments[0].path))
     spans = {}
     for i, segment in enumerate(segments):
         fault = segment.fault(n_channels=file.n_channels)
@@ -186,7 +158,7 @@ def read_blocks(path: str | Path, seconds: int = 30) -> Iterator[Recording]:
     UserError
         If the file, or a block of it, cannot be used.
     """
-    file = _open(Path(path))
+    file = open_recording(Path(path))
     size, margin = seconds * file.rate, file.rate
     held = np.empty((0, file.n_channels), np.float32)
     begin = done = n_decoded = 0  # in samples: where `held` and the next block begin
@@ -209,7 +181,7 @@ def read_blocks(path: str | Path, seconds: int = 30) -> Iterator[Recording]:
             held, begin = held[done - margin - begin :], done - margin
 
 
-def _finish(segment: Segment, samples: np.ndarray, file: _Decoder, n_decoded: int) -> Recording:
+def _finish(segment: Segment, samples: np.ndarray, file: Decoder, n_decoded: int) -> Recording:
     """Check ``(T, channels)`` samples of a segment and return them as 16 kHz mono."""
     fault = segment.fault(n_decoded / file.rate) if segment.fragment else None
     if fault:
@@ -289,7 +261,7 @@ def read_samples(path: str | Path) -> tuple[np.ndarray, int]:
     UserError
         If the file is missing or unreadable.
     """
-    file = _open(Path(path))
+    file = open_recording(Path(path))
     return np.concatenate([np.zeros((0, file.n_channels), np.float32), *file.blocks]), file.rate
 
 
@@ -326,87 +298,6 @@ def _resample(audio: torch.Tensor, rate: int) -> torch.Tensor:
     import scipy.signal  # here: rarely needed, and slow to import
 
     return torch.from_numpy(scipy.signal.resample_poly(audio.numpy(), up, down))
-
-
-def _read_bytes(path: Path) -> bytes | mmap.mmap:
-    """Read a file, or map a large one: privately, since its header may be repaired."""
-    try:
-        require_regular(path)
-        if path.stat().st_size < LARGE:
-            return path.read_bytes()
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-class _Decoder(NamedTuple):
-    """An open file."""
-
-    rate: int
-    n_channels: int
-    blocks: Iterator[np.ndarray]  # (T, channels) float32, one after the other
-    notes: Callable[[int], list[Note | None]]  # about the length, given the number of samples of all blocks
-
-
-def _open(path: Path) -> _Decoder:
-    data = _read_bytes(path)
-    if path.suffix.lower() == ".pcm" and not data[:4].startswith(WITH_HEADER) and not is_mpeg(data):
-        text = f"{len(data)} bytes are not whole 16-bit samples: the last one is left out"
-        note = Note("odd_bytes", text) if len(data) % 2 else None
-        return _Decoder(SAMPLE_RATE, 1, _headerless_blocks(data), lambda n: [note])
-    foreign = foreign_format(data)
-    if foreign is not None:
-        converted = path.with_suffix(".flac" if path.suffix.lower() == ".wav" else ".wav")
-        command = shlex.join(["ffmpeg", "-i", str(path), str(converted)])
-        raise UserError(f"{path}: {foreign}, which korser does not read: convert it by `{command}`")
-    header, stated = read_header(data), stated_share(data)
-    if header is not None:
-        available = len(data) - header.start
-        stated = header.length / available if available and header.length != available else None
-        if not header.complete or samples_follow(data, header):
-            data = header.repaired(data)
-        elif header.length < available:
-            stated = None  # something else follows
-    try:
-        stream = Stream(data)
-    except soundfile.LibsndfileError as error:
-        found = [reason for start, reason in NOT_AUDIO.items() if data[: len(start)] == start]
-        reason = found[0] if found else error.error_string.rstrip(".")
-        raise UserError(f"{path}: not a readable audio file ({reason})") from error
-    rate = stream.samplerate
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise UserError(
-            f"{path}: the header states {rate} Hz, expected {MIN_RATE} to {MAX_RATE}: export the file again"
-        )
-
-    def notes(found: int) -> list[Note | None]:
-        length = stream.stated if stated is None else stated * found  # a proportion of the bytes
-        seconds = ogg_seconds(data)
-        if seconds is not None and length is not None:
-            length = max(length, seconds * rate)
-        if header is not None and not header.complete:
-            length = None
-        return [_length_note(length, found, rate, has_end(data))]
-
-    return _Decoder(rate, stream.channels, stream.blocks(), notes)
-
-
-def _headerless_blocks(data: bytes | mmap.mmap) -> Iterator[np.ndarray]:
-    file = View(data)
-    while block := file.read(2 * BLOCK):
-        yield np.frombuffer(block[: len(block) // 2 * 2], "<i2")[:, None].astype(np.float32) / FULL_SCALE
-
-
-def _length_note(stated: float | None, found: int, rate: int, complete: bool) -> Note | None:
-    """Return a note if a file has another number of samples than its header states."""
-    if stated is None or not complete:
-        code, said = "wrong_length" if complete else "truncated", "no length" if complete else "no end"
-        return Note(code, f"{said} stated, {found / rate:.2f} s found")
-    if abs(stated - found) < LENGTH_TOLERANCE * rate:
-        return None
-    code = "truncated" if stated > found else "wrong_length"
-    return Note(code, f"{stated / rate:.2f} s stated, {found / rate:.2f} s found")
 
 
 def audio_digest(audio: torch.Tensor) -> str:

@@ -19,8 +19,9 @@ from korser.corpora import LABELS
 from korser.corpora.segments import TOLERANCE, Segment, is_segmented, sources
 from korser.corpora.table import similar_labels, similar_speakers
 from korser.data.near_copies import MAX_CANDIDATES, find_near_copies
+from korser.data.protocols import SPLITS, require_speakers
 from korser.data.speaker_groups import natural_order
-from korser.data.splits import SPLITS, require_speakers, shared_values, speaker_independent, warn_once
+from korser.data.splits import shared_values, speaker_independent, warn_once
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
 from korser.utils.text import number, plural, shorten

@@ -19,9 +19,9 @@ from korser.corpora.segments import sources
 from korser.corpora.table import similar_speakers
 from korser.data.audio_cache import scan_audio
 from korser.data.near_copies import MAX_CANDIDATES, find_near_copies
+from korser.data.protocols import SPLIT_SYNONYMS, SPLITS
 from korser.data.speaker_groups import natural_order
 from korser.data.split_checks import lexical_leakage, plain_sentence, two_genders
-from korser.data.splits import SPLIT_SYNONYMS, SPLITS
 from korser.description.floor import sentence_column
 from korser.utils.errors import UserError
 from korser.utils.notes import Note

@@ -15,6 +15,7 @@ from korser.corpora.table import similar_labels, similar_speakers
 from korser.data.audio_cache import scan_audio
 from korser.data.bad_recordings import BAD_RECORDINGS
 from korser.data.near_copies import find_near_copies
+from korser.data.protocols import SPLITS
 from korser.data.split_checks import (
     conflicting_copies,
     lexical_leakage,
@@ -23,7 +24,7 @@ from korser.data.split_checks import (
     small_classes,
     two_genders,
 )
-from korser.data.splits import SPLITS, assign_splits
+from korser.data.splits import assign_splits
 from korser.description.floor import HELD_OUT, Floor, floor, floor_notes, sentence_column
 from korser.description.formats import bandwidth_note, rate_note
 from korser.description.labels import format_table, label_table, level_table, numbers_table, speaker_table
@@ -72,15 +73,15 @@ class Description:
 
 
 def describe(
-    corpus: str,
-    data_folder: str | Path,
+    corpus: str | Sequence[str] | Mapping[str, str],
+    data_folder: str | Path | Mapping[str, str],
     *,
     label_map: Mapping[str, Any] | None = None,
     corpus_options: Mapping[str, Any] | None = None,
     cache_folder: str | Path = "cache",
     out: str | Path = "description",
 ) -> Description:
-    """Describe a corpus; its audio is decoded and measured once.
+    """Describe a corpus, or several as one; their audio is decoded and measured once.
 
     Parameters
     ----------

@@ -33,8 +33,8 @@ def numbers_table(data: pd.DataFrame, classes: dict[str, Sequence[str]]) -> Tabl
 
 
 def label_table(data: pd.DataFrame, task: str, classes: Sequence[str]) -> Table:
-    """Return utterances, hours and speakers of each class, and its utterances by gender, split and fold."""
-    by = [c for c in ("gender", "split", "fold") if c in data and c != task]
+    """Return utterances, hours and speakers of each class, and its utterances by corpus, gender, split and fold."""
+    by = [c for c in ("corpus", "gender", "split", "fold") if c in data and c != task]
     by = [c for c in by if 0 < data[c].nunique() <= MOST_COLUMNS]
     values = [(c, value) for c in by for value in sorted(data[c].dropna().unique(), key=natural_order)]
     rows = []
@@ -42,7 +42,7 @@ def label_table(data: pd.DataFrame, task: str, classes: Sequence[str]) -> Table:
         hours = TableCell(part["duration"].sum() / 3600, format="{:.2f}".format)
         counts = [int((part[c] == value).sum()) for c, value in values]
         rows.append([name, len(part), hours, part["speaker"].nunique(), *counts])
-    titles = [value if c == "gender" else f"{c} {value}" for c, value in values]
+    titles = [value if c in ("corpus", "gender") else f"{c} {value}" for c, value in values]
     return Table(f"Utterances by {task}", [task, "utterances", "hours", "speakers", *titles], rows)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from korser.data.protocols import SPLITS
 from korser.data.split_checks import check_splits
-from korser.data.splits import SPLITS, assign_splits
+from korser.data.splits import assign_splits
 from korser.utils.errors import UserError
 
 __all__ = ["Attempt", "try_protocols"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from korser.corpora import Corpus, load_corpus
 from korser.corpora.segments import COLUMNS, sources
 from korser.corpora.table import SIMILAR
+from korser.corpora.union import COLUMN
 from korser.data.audio_cache import AudioStore, scan_audio
 from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits
 from korser.data.split_checks import overlapping_segments, split_notes
@@ -37,8 +39,8 @@ logger = logging.getLogger(__name__)
 def evaluate_corpus(
     trained: TrainedModel,
     *,
-    corpus: str,
-    data_folder: str | Path,
+    corpus: str | Sequence[str] | Mapping[str, str],
+    data_folder: str | Path | Mapping[str, str],
     out: str | Path,
     label_map: dict | None = None,
     corpus_options: dict | None = None,
@@ -69,7 +71,9 @@ def evaluate_corpus(
         If the corpus has a label that the model does not know, a rating that is no number, or shares no task with it.
     """
     loaded = load_corpus(corpus, data_folder, label_map=label_map, corpus_options=corpus_options)
-    options = json.dumps([str(Path(data_folder).resolve()), label_map, corpus_options], ensure_ascii=False)
+    folders = data_folder if isinstance(data_folder, Mapping) else {loaded.name: data_folder}
+    resolved = {name: str(Path(folder).resolve()) for name, folder in folders.items()}
+    options = json.dumps([resolved, label_map, corpus_options], ensure_ascii=False)
     name = f"{loaded.name}-{digest(options, length=8)}"
     manifest = _test_manifest(trained, loaded, cache_folder, Path(out) / f"{name}-{BAD_RECORDINGS}")
     rows = list(manifest.itertuples())
@@ -90,7 +94,7 @@ def evaluate_corpus(
     info = {
         **trained.info,
         "corpus": loaded.name,
-        "data_folder": str(data_folder),
+        "data_folder": dict(folders) if loaded.parts else str(data_folder),
         "synthetic": loaded.synthetic,
         "protocol": f"trained on {trained.info['corpus']}",
         "speaker_independent": not overlap,
@@ -123,10 +127,12 @@ def _test_manifest(
             continue
         for label in manifest[task.name].dropna().unique():
             if label not in task.classes:
+                name = manifest[COLUMN][manifest[task.name] == label].iloc[0] if corpus.parts else corpus.name
+                label_map = f"{{{task.name}: {{{label}: ...}}}}"
                 raise UserError(
-                    f"corpus '{corpus.name}' has {task.name} '{label}', which the model does not know"
+                    f"corpus '{name}' has {task.name} '{label}', which the model does not know"
                     f"{did_you_mean(label, task.classes, SIMILAR)}: map it by "
-                    f"--label_map='{{{task.name}: {{{label}: ...}}}}' (null drops it)"
+                    f"--label_map='{f'{{{name}: {label_map}}}' if corpus.parts else label_map}' (null drops it)"
                 )
     if not manifest[[task.name for task in trained.tasks]].notna().any().any():
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
@@ -158,16 +164,21 @@ def _overlap_with_training(trained: TrainedModel, corpus: Corpus, manifest: pd.D
         )
         return n_shared, [Note("trained_on_recordings", text)]
     # The same names with other recordings may be degraded copies of the same utterances.
-    n_ids = int(manifest["id"].isin(seen["id"]).sum())
-    speakers = set(manifest["speaker"].dropna())
-    n_speakers = len(speakers & set(seen["speaker"].dropna()))
-    same_names = n_ids or n_speakers
+    ids, speakers = (_names(manifest, column, corpus.name) for column in ("id", "speaker"))
+    n_ids = len(ids & _names(seen, "id", trained.info["corpus"]))
+    n_speakers = len(speakers & _names(seen, "speaker", trained.info["corpus"]))
     if corpus.identified_by_folder and not n_ids:
-        same_names = False  # two corpora may both have a speaker "1"
-    if corpus.name != trained.info["corpus"] or not same_names:
+        n_speakers = 0  # two corpora may both have a speaker "1"
+    if not n_ids and not n_speakers:
         return 0, []
     text = (
         f"{n_ids} of {len(manifest)} utterances have the ids, and {n_speakers} of {len(speakers)} speakers the names, "
         "of some in training or validation: if they are the same, the results do not generalise to new data"
     )
     return 0, [Note("trained_on_names", text)]
+
+
+def _names(manifest: pd.DataFrame, column: str, corpus: str) -> set[str]:
+    """Return the values of a column as they are called where several corpora are one."""
+    values = manifest[column].dropna()
+    return set(values if COLUMN in manifest else f"{corpus}/" + values)

@@ -164,14 +164,18 @@ class TrainedModel:
         """
         if not isinstance(file, (str, Path)) or os.path.isdir(file):
             raise UserError(f"features of {file}: expected one audio file")
+        return self._of_files(file, "features", False, self.waveform_features)[0][1]
+
+    @torch.no_grad()
+    def waveform_features(
+        self, waveform: torch.Tensor, on_piece: Callable[[float], Any] = lambda seconds: None
+    ) -> np.ndarray:
+        """Compute the output of the frontend for a waveform, as :meth:`features` and :meth:`probabilities`."""
 
         def features(x: torch.Tensor, lengths: torch.Tensor) -> np.ndarray:
             return self.model.features(x, lengths)[0][0].float().cpu().numpy()
 
-        def joined(audio: torch.Tensor, on_piece: Callable) -> np.ndarray:
-            return np.concatenate(self._computed(audio, features, on_piece))
-
-        return self._of_files(file, "features", False, joined)[0][1]
+        return np.concatenate(self._computed(waveform, features, on_piece))
 
     @torch.no_grad()
     def embed(self, paths: str | Path | Sequence[str | Path], progressbar: bool = False) -> pd.DataFrame:

@@ -135,7 +135,12 @@ class PredictedRecording:
 
 
 def predict_recordings(
-    trained: TrainedModel, paths: str | Sequence[str], division: Division, *, progressbar: bool = False
+    trained: TrainedModel,
+    paths: str | Sequence[str],
+    division: Division,
+    *,
+    progressbar: bool = False,
+    listed: bool = True,
 ) -> Iterator[PredictedRecording]:
     """Predict along recordings, of which all are checked before the first is predicted.
 
@@ -146,6 +151,8 @@ def predict_recordings(
         Files, or folders with such files at any depth.
     division : Division
     progressbar : bool
+    listed : bool
+        Whether recordings that look wrong are listed in the folder ``evaluations`` of the run.
 
     Raises
     ------
@@ -158,12 +165,12 @@ def predict_recordings(
     stated = {}
     if division.segments not in (None, VAD):
         stated = read_segment_file(division.segments, paths, division.tier)
-    scans = _scan_recordings(trained, paths, progressbar)
+    scans = _scan_recordings(trained, paths, progressbar, listed)
     _check_segments(stated, scans, trained)
     return (_predict(trained, path, division, stated.get(path), scans.pop(path), progressbar) for path in paths)
 
 
-def _scan_recordings(trained: TrainedModel, paths: Sequence[str], progressbar: bool) -> dict[str, _Scan]:
+def _scan_recordings(trained: TrainedModel, paths: Sequence[str], progressbar: bool, listed: bool) -> dict[str, _Scan]:
     """Read recordings once; report and refuse them as :meth:`TrainedModel.predict_files` does."""
     scans, notes, errors = {}, {}, {}
     for path in tqdm(paths, desc="check audio", unit="file", disable=not progressbar, leave=False):
@@ -175,7 +182,8 @@ def _scan_recordings(trained: TrainedModel, paths: Sequence[str], progressbar: b
         if error is not None:
             errors[path] = error
             notes.pop(path, None)
-    report_recordings(notes, errors, trained.directory.evaluations / f"predict-{BAD_RECORDINGS}")
+    table = trained.directory.evaluations / f"predict-{BAD_RECORDINGS}" if listed else None
+    report_recordings(notes, errors, table)
     return scans
 
 

@@ -13,8 +13,9 @@ from speechbrain.utils.distributed import run_on_main
 from torch.utils.data import Dataset
 
 from korser.corpora.segments import sources
-from korser.data.audio import FULL_SCALE, to_float
+from korser.data.audio import to_float
 from korser.data.audio_cache import AudioStore
+from korser.data.decoder import FULL_SCALE
 from korser.data.resident import StoredArrays
 
 __all__ = ["AudioPool", "CropPlan", "validation_batches"]

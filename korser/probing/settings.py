@@ -26,6 +26,7 @@ from korser.config.fields import (
     show,
 )
 from korser.config.recipes import load_recipe
+from korser.corpora.union import adapters_by_name
 from korser.data.splits import assign_splits, speaker_independent
 from korser.frontend.base import SAMPLE_RATE, Frontend
 from korser.utils.errors import UserError
@@ -57,8 +58,8 @@ class Material(Settings):
     base_file = "probe.yaml"
 
     name: Text  # of its folder
-    corpus: Text
-    data_folder: Folder
+    corpus: Annotated[Any, checked_by(adapters_by_name)]
+    data_folder: Folder | dict[str, Folder]
     corpus_options: dict
     label_map: dict
     split: Annotated[Factory, checked_by(_require_speaker_independent)]
@@ -99,8 +100,8 @@ class ProbeSettings(Settings):
     sources: Annotated[list[Text], AfterValidator(require_unique), Field(description="a list of hub ids or folders")]
     encoder: Annotated[Factory, AfterValidator(_require_source)]
     floor: Annotated[dict | None, checked_by(_require_frontends)]
-    corpus: Text
-    data_folder: Folder
+    corpus: Annotated[Any, checked_by(adapters_by_name)]
+    data_folder: Folder | dict[str, Folder]
     corpus_options: dict
     label_map: dict
     split: Factory
@@ -167,7 +168,7 @@ def _make_material(entry: dict, default: dict, source: str) -> Material:
         raise UserError(f"{source}: split={show(split)}: expected a mapping of {', '.join(accepted)}")
     values = {**default, **entry}
     values["split"] = functools.partial(default["split"], **split)
-    values.setdefault("name", str(values["corpus"]).rpartition(".")[2])
+    values.setdefault("name", "+".join(adapters_by_name(values["corpus"])).rpartition(".")[2])
     return check(Material, values, source)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from korser.inference.predict import TrainedModel, find_files
 from korser.inference.recordings import Division, PredictedRecording, predict_recordings, without_overlap
 from korser.inference.textgrid import Interval, write_textgrid
@@ -16,7 +18,7 @@ from korser.reporting.figures.style import Style, finish, save_figure, with_hang
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import write_csv, write_json
 
-__all__ = ["write_predictions"]
+__all__ = ["figure_along", "write_predictions"]
 
 
 def write_predictions(
@@ -89,12 +91,18 @@ def _write(recording: PredictedRecording, trained: TrainedModel, name: Path, sty
     }
     write_json(name.with_name(f"{name.name}.json"), record)
     write_textgrid(name.with_name(f"{name.name}.TextGrid"), recording.seconds, _tiers(recording, trained.tasks))
+    with style.context():
+        save_figure(figure_along(recording, trained, style), name.parent, name.name)
+
+
+def figure_along(recording: PredictedRecording, trained: TrainedModel, style: Style) -> Figure:
+    """Draw predictions along a recording, with its name and the warnings about the model."""
     notes = [f"{os.path.basename(recording.path)}, predicted by {trained.directory.name}", *map(str, trained.warnings)]
     style = with_hangul(style, [*notes, *(text for task in trained.tasks for text in (task.name, *task.classes))])
     with style.context():
         figure = draw_recording(recording, trained.tasks, style)
         finish(figure, "; ".join(notes), style)
-        save_figure(figure, name.parent, name.name)
+    return figure
 
 
 def _tiers(recording: PredictedRecording, tasks: Sequence[Task]) -> dict[str, list[Interval]]:

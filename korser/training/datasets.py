@@ -16,8 +16,8 @@ from korser.data.audio_cache import AudioStore
 from korser.data.batches import CachedReader, bucketed_batches, collate, make_dataset, sorted_batches
 from korser.data.feature_cache import FeatureCache
 from korser.data.fingerprint import FingerprintError
+from korser.data.protocols import SPLITS
 from korser.data.resident import InMemorySplit, JoinedSplits, MemoryBudget, PrefetchLoader
-from korser.data.splits import SPLITS
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 

@@ -17,8 +17,9 @@ from korser.corpora.segments import sources
 from korser.data.audio_cache import scan_audio
 from korser.data.bad_recordings import LengthLimits
 from korser.data.load_split import keep_labelled, load_split
+from korser.data.protocols import SPLITS
 from korser.data.split_checks import check_splits, split_notes
-from korser.data.splits import SPLITS, speaker_independent
+from korser.data.splits import speaker_independent
 from korser.frontend.base import Frontend
 from korser.nn.backbone import count_trained
 from korser.nn.tasks import Task

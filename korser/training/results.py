@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch.utils.data import Dataset
 
-from korser.data.splits import SPLITS
+from korser.data.protocols import SPLITS
 from korser.frontend.tree import leaves
 from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.cost import macs_per_second

@@ -12,7 +12,7 @@ import pandas as pd
 
 from korser.corpora import Corpus
 from korser.corpora.columns import rename_hint
-from korser.data.splits import SPLITS
+from korser.data.protocols import SPLITS
 from korser.metrics.evaluate import read_numbers
 from korser.nn.tasks import FROM_CORPUS, Task
 from korser.utils.errors import UserError

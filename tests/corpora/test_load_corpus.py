@@ -110,6 +110,18 @@ def test_an_adapter_that_fails_to_import_raises_its_own_error(tmp_path, monkeypa
         load_corpus("broken_corpus", None)
 
 
+@pytest.mark.parametrize("statement", ["sys.exit(3)", "{}['speaker']"])
+def test_an_adapter_that_fails_is_named_with_the_line(tmp_path, monkeypatch, statement):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = f"import sys\nTASKS = {{}}\ndef prepare(data_folder):\n    {statement}\n"
+    leaving = "import sys\nsys.exit(3)\n"
+    for name, text, place in (("failing", code, "4, in prepare"), ("leaving", leaving, "2, in <module>")):
+        (tmp_path / f"{name}_corpus.py").write_text(text)
+        monkeypatch.delitem(sys.modules, f"{name}_corpus", raising=False)
+        with pytest.raises(UserError, match=rf"corpus '{name}_corpus': .*{name}_corpus\.py:{place}.*: (Key|System)E"):
+            load_corpus(f"{name}_corpus", tmp_path)
+
+
 def test_unknown_option(own):
     with pytest.raises(UserError, match="no option 'label'.*'labels'"):
         load_corpus(own, None, corpus_options={"label": []})

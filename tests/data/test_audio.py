@@ -9,16 +9,8 @@ import torch
 import torchaudio.functional
 
 from korser.corpora.segments import Segment
-from korser.data import audio as audio_module
-from korser.data.audio import (
-    audio_digest,
-    read_audio,
-    read_blocks,
-    read_recording,
-    read_segments,
-    to_compact,
-    to_float,
-)
+from korser.data import audio, decoder
+from korser.data.audio import audio_digest, read_audio, read_blocks, read_recording, read_segments, to_compact, to_float
 from korser.utils.errors import UserError
 
 
@@ -327,7 +319,7 @@ def test_segments_of_lossy_and_headerless_files_are_cut_out_of_what_is_decoded(t
 def test_segments_are_decoded_together_up_to_the_last_one(tmp_path, monkeypatch):
     monkeypatch.setattr("korser.data.containers.BLOCK", 4095)
     path, held = write(tmp_path / "a.wav", tone(20)), []
-    cut = audio_module._cut
+    cut = audio._cut
 
     def watched(blocks, spans):
         def counted():
@@ -337,7 +329,7 @@ def test_segments_are_decoded_together_up_to_the_last_one(tmp_path, monkeypatch)
 
         yield from cut(counted(), spans)
 
-    monkeypatch.setattr(audio_module, "_cut", watched)
+    monkeypatch.setattr(audio, "_cut", watched)
     segments = [Segment(str(path), i / 100, i / 100 + 0.02) for i in range(1000)]
     order = [i for i, _ in read_segments(segments)]
     assert order == list(range(1000))
@@ -400,7 +392,7 @@ def test_large_files_are_mapped_and_read_alike(tmp_path, ending, monkeypatch):
     path = tmp_path / f"a.{ending}"
     soundfile.write(path, tone(2), 16000, **({"format": "RAW", "subtype": "PCM_16"} if ending == "pcm" else {}))
     whole = read_recording(path)
-    monkeypatch.setattr(audio_module, "LARGE", 1)
+    monkeypatch.setattr(decoder, "LARGE", 1)
     monkeypatch.setattr("korser.data.containers.RELEASED", 9000)
     monkeypatch.setattr("korser.data.containers.HEAD", 0)
     mapped = read_recording(path)
@@ -414,7 +406,7 @@ def test_a_wrong_header_of_a_mapped_file_is_repaired_in_memory_only(tmp_path, st
     data[40:44] = stated.to_bytes(4, "little")
     path.write_bytes(data)
     whole = read_recording(path)
-    monkeypatch.setattr(audio_module, "LARGE", 1)
+    monkeypatch.setattr(decoder, "LARGE", 1)
     mapped = read_recording(path)
     assert mapped.audio.equal(whole.audio) and mapped.notes == whole.notes and len(mapped.audio) == 32000
     assert path.read_bytes() == data

@@ -27,21 +27,34 @@ def emodb(n_folds=5, by_speaker=False, n_speakers=10):
     return pd.DataFrame(rows)
 
 
-def emobox(folder, table):
-    """Write the test lists of each fold, and the speakers, as EmoBox does; there is no audio."""
-    speakers = []
-    for fold, rows in table[table["split"] == "test"].groupby("fold"):
-        file = folder / "data" / "emodb" / f"fold_{fold}" / f"emodb_test_fold_{fold}.jsonl"
-        file.parent.mkdir(parents=True)
+def crema_d(n_speakers=12):
+    """Rows as EmoBox divides CREMA-D: one fold, a quarter of each emotion's utterances for test, drawn at random."""
+    names = [(1001 + s, text, e) for s in range(n_speakers) for text in ("DFA", "IEO") for e in ("ANG", "HAP", "NEU")]
+    rows = [
+        {"id": f"crema-d-{key}", "path": f"downloads/crema-d/AudioWAV/{key}.wav", "speaker": name, "emotion": emotion}
+        for name, text, emotion in names
+        for key in [f"{name}_{text}_{emotion}_XX"]
+    ]
+    table = pd.DataFrame(rows).assign(fold=1, split="train")
+    table.loc[table.groupby("emotion").sample(frac=0.25, random_state=0).index, "split"] = "test"
+    return table
+
+
+def emobox(folder, table, name="emodb"):
+    """Write the lists of each fold, and the speakers, as EmoBox does; there is no audio."""
+    speakers, folder = set(), folder / "data" / name
+    for (fold, split), rows in table.groupby(["fold", "split"]):
+        file = folder / f"fold_{fold}" / f"{name}_{split}_fold_{fold}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
         entries = []
         for row in rows.itertuples():
-            audio = {"key": row.id, "dataset": "emodb", "wav": row.path, "sample_rate": 16000, "num_frame": 70312.0}
+            audio = {"key": row.id, "dataset": name, "wav": row.path, "sample_rate": 16000, "num_frame": 70312.0}
             entries.append(json.dumps({**audio, "length": 4.3945, "emo": row.emotion, "channel": 1}))
-            speakers.append(f"{row.id} 1 {row.speaker} 0 4.3945 <id={row.id},lang=de,spk={row.speaker}> {row.emotion}")
+            speakers.add(f"{row.id} 1 {row.speaker} 0 4.3945 <id={row.id},lang=xx,spk={row.speaker}> {row.emotion}")
         file.write_text("\n".join(entries))
-    (folder / "data" / "emodb" / "data.seg.wrd.stm").write_text("\n".join(speakers))
-    (folder / "data" / "emodb" / "label_map.json").write_text(json.dumps({e: e for e in "WNFT"}))
-    return folder / "data" / "emodb"
+    (folder / "data.seg.wrd.stm").write_text("\n".join(sorted(speakers)))
+    (folder / "label_map.json").write_text(json.dumps({e: e for e in table["emotion"].unique()}))
+    return folder
 
 
 def write(folder, table):
@@ -78,6 +91,9 @@ def test_folds_of_emobox(tmp_path, call):
     assert sum(found.partitions["fold"].values()) == 80
     clean = emobox(tmp_path / "clean", emodb(by_speaker=True))
     assert call("audit", clean, "--corpus=emobox")[:1] == (0,)
+    (speakers,) = audit(emobox(tmp_path, crema_d(), "crema-d"), corpus="emobox").shared
+    tested = crema_d().query("split == 'test'")["speaker"].nunique()
+    assert speakers.kind == "speaker" and len(speakers.names) == tested > 6
 
 
 @pytest.mark.parametrize("columns", ["fold", "several"])

@@ -107,6 +107,16 @@ def test_a_corpus_without_speakers_or_with_one_class(tiny_corpus, tmp_path):
         describe("csv", tmp_path, cache_folder=tmp_path / "cache", out=tmp_path)
 
 
+def test_several_corpora_are_described_as_one(two_corpora, call, tmp_path):
+    arguments = [f"--{key}={value}" for key, value in two_corpora.items()]
+    code, out, err = call("describe", *arguments, f"--cache_folder={tmp_path}/cache", f"--out={tmp_path}/page")
+    assert code == 0, err
+    labels = read_csv(tmp_path / "page" / "labels-emotion.csv").set_index("emotion")
+    assert {"a", "b"} <= set(labels) and labels.loc["joy", ["a", "b"]].tolist() == [6, 6]
+    speakers = read_csv(tmp_path / "page" / "speakers.csv")["speaker"]
+    assert list(speakers) == ["a/01", "a/02", "a/03", "b/01", "b/02", "b/03"]
+
+
 def test_the_command_writes_the_page(folder, description, call, tmp_path):
     arguments = ["--corpus=csv", f"--data_folder={folder}", f"--cache_folder={folder.parent / 'cache'}"]
     code, out, err = call("describe", *arguments, f"--out={tmp_path}")

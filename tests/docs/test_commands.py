@@ -66,6 +66,7 @@ def recipe_stops(monkeypatch, tmp_path):
     monkeypatch.setattr("korser.testing.report.load_hparams", lambda *args: load_hparams(*args) and stop())
     monkeypatch.setattr("korser.runs.complete.find_complete_run", lambda *args: None)
     monkeypatch.setattr("korser.inference.predict.load_trained_model", stop)
+    monkeypatch.setattr("korser.demo.page.require_gradio", stop)
     monkeypatch.setattr("korser.reporting.figures.draw_all", stop)
     monkeypatch.setattr("korser.description.describe", stop)
     monkeypatch.setattr("korser.description.audit", stop)

@@ -213,6 +213,15 @@ def test_several_corpora_share_the_settings_that_they_do_not_state(overrides, ti
     assert second.split.keywords["test_speakers"] == ["s3", "s4", "s5"] and first.data_folder == str(tiny_corpus)
 
 
+def test_several_corpora_are_probed_as_one(overrides, two_corpora):
+    united = {**two_corpora, "label_map": "{b: {emotion: {rage: anger, fear: neutral}}}", "folds": "3"}
+    (material,) = settings_of({k: v for k, v in overrides.items() if k != "split.test_speakers"}, **united).corpora
+    splits = make_splits(material, ["emotion"], overrides["cache_folder"])
+    assert material.name == "a+b" and len(splits.rows) == 3 and set(splits.table["corpus"]) == {"a", "b"}
+    for train, test in splits.rows:
+        assert not set(splits.table["speaker"].iloc[train]) & set(splits.table["speaker"].iloc[test])
+
+
 # -- run --------------------------------------------------------------------------------------------------------------
 def test_the_recipe(call, overrides, checkpoints, tmp_path, monkeypatch):  # noqa: F811
     overrides["sources"] = str(checkpoints)

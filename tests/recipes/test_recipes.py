@@ -288,6 +288,20 @@ def test_evaluate_on_another_corpus(call, trained, data):
     assert metrics["emotion"]["n"] == 36
 
 
+def test_evaluate_on_several_corpora(call, trained, two_corpora, tmp_path):
+    corpora = {**two_corpora, "cache_folder": tmp_path}
+    arguments = [trained, *(f"--{key}={value}" for key, value in corpora.items())]
+    code, _, err = call("evaluate", *arguments)
+    assert code == 2 and "corpus 'b' has emotion 'fear'" in err
+    assert "--label_map='{b: {emotion: {fear: ...}}}'" in err and err.count("\n") == 1
+    code, out, _ = call("evaluate", *arguments, "--label_map={b: {emotion: {rage: anger, fear: null}}}")
+    assert code == 0 and "a+b" in out
+    written = read_csv(next((trained / "evaluations").glob("a+b-*.csv")))
+    assert len(written) == 48 and set(written["speaker"].str[:2]) == {"a/", "b/"}
+    code, _, err = call("evaluate", *arguments[:-1], f"--data_folder={tmp_path}", f"--cache_folder={tmp_path}")
+    assert code == 2 and "expected one for each corpus, {a: ..., ...}" in err
+
+
 def test_evaluate_agrees_with_the_test(call, trained, tiny_corpus, tmp_path):
     for old in (trained / "evaluations").glob("*"):
         old.unlink()
@@ -315,6 +329,8 @@ def test_evaluate_knows_names_of_training_in_other_recordings(call, trained, tin
     _, out, _ = call(*arguments)
     seen = read_csv(trained / "manifest.csv").query("split != 'test'")
     assert f"{len(seen)} of 48 utterances have the ids, and {seen['speaker'].nunique()} of 6 speakers the names" in out
+    both = ("--corpus={csv: csv, more: csv}", f"--data_folder={{csv: {other}, more: {other}}}")
+    assert f"{len(seen)} of 96 utterances have the ids" in call(*arguments[:2], *both, arguments[-1])[1]
     table = pd.read_csv(other / "manifest.csv", dtype=str)
     table["id"] = [f"new{i}" for i in range(len(table))]
     table.to_csv(other / "manifest.csv", index=False)

@@ -1,0 +1,3 @@
+"""A local page that predicts recordings by trained models, side by side."""
+
+__all__ = ["analysis", "page"]
