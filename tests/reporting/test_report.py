@@ -263,7 +263,7 @@ def test_report_of_a_search_without_runs(tmp_path):
     path = write_report(tmp_path, tmp_path)
     assert list(Page(path).tables) == ["All 3 trials of mel_stl synthetic speech random split"]
     text = path.read_text(encoding="utf-8")
-    assert "Runner-up: lr=0.001, 0.500; difference +0.100" in text
+    assert "Runner-up: lr=0.001, .500; difference +.100" in text
     assert "no complete runs with test predictions yet" in text
     assert text.count('class="best"') == 1
 
