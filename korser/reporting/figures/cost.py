@@ -48,7 +48,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
 def _side_by_side(sizes: pd.Series) -> np.ndarray:
     """Return sizes, moved apart by the width of a marker where the intervals of models would hide each other."""
     logarithm = np.log10(sizes.astype(float).to_numpy())
-    step = 0.022 * max(np.ptp(logarithm), 1)  # decades
+    step = 0.03 * max(np.ptp(logarithm), 1)  # decades
     near, rank = np.abs(logarithm[:, None] - logarithm) < step, logarithm.argsort(kind="stable").argsort()
     before = (near & (rank < rank[:, None])).sum(1)
     return 10 ** (logarithm + step * (before - (near.sum(1) - 1) / 2))
