@@ -16,6 +16,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", default="figures", metavar="FOLDER", help="default: figures")
     parser.add_argument("--venue", default="ieee", help="whose column a figure fills: ieee, interspeech or springer")
     parser.add_argument("--columns", type=int, default=1, help="2 for figures across the page")
+    parser.add_argument("--serif", action="store_true", help="text of figures in a Times-like font")
     parser.add_argument(
         "--metric",
         help="uar, accuracy, macro_f1, qwk, ccc or pearson; default: that of the comparison, or of the main task",
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> None:
     from korser.reporting import write_report
     from korser.reporting.figures import Style, draw_all
 
-    style = Style(options.venue, options.columns)
+    style = Style(options.venue, options.columns, options.serif)
     figures = draw_all(options.folders, options.out, style, metric=options.metric)
     page = write_report(options.folders, options.out, metric=options.metric, audio=options.audio == "true")
     print(f"{len(figures)} figures are in {options.out}; open {page}")

@@ -28,7 +28,7 @@ from korser.comparison.verdict import Answer
 from korser.comparison.warnings import excluded_models, searched_models, warnings_about
 from korser.comparison.write import document, latex, write_comparison
 from korser.metrics.scores import METRICS
-from korser.runs.groups import label_runs, made_by_other_code, other_recordings, studies
+from korser.runs.groups import display_names, label_runs, made_by_other_code, other_recordings, studies
 from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions, pool_runs
 from korser.utils.errors import UserError
@@ -57,7 +57,10 @@ class Comparison:
     corpus, protocol, metric, main : str
         Models are compared by ``metric`` of the task ``main``.
     models : dict
-        ``{label: korser.runs.pool.ModelPredictions}`` in the order of the rows.
+        ``{name: korser.runs.pool.ModelPredictions}`` in the order of the rows.
+    labels : dict of str to str
+        Label of each name: that of the YAML file, with settings if its runs have different ones. Files are named by
+        labels, tables and figures show names.
     table : pandas.DataFrame
         One row per model. ``model``; ``n_seeds, n_folds, n_speakers, n_utterances``; for each of :attr:`columns`
         ``<task>_<metric>``, ``..._low``, ``..._high``; of classes ``<main>_ece`` likewise; ``parameters,
@@ -105,6 +108,7 @@ class Comparison:
     metric: str
     main: str
     models: dict[str, ModelPredictions]
+    labels: dict[str, str]
     table: pd.DataFrame
     columns: dict[str, tuple[str, str]]
     tests: dict[str, pd.DataFrame]
@@ -139,9 +143,9 @@ class Comparison:
         """Return tables, answers and notes as Markdown."""
         return document(self).to_markdown()
 
-    def to_latex(self) -> str:
+    def to_latex(self, **options: bool) -> str:
         """Return the tables of results and costs, see :func:`korser.comparison.write.latex`."""
-        return latex(self)
+        return latex(self, **options)
 
     def write(self, folder: str | Path) -> None:
         """Write all files, see :func:`korser.comparison.write.write_comparison`."""
@@ -169,6 +173,7 @@ def compare(
     metric: str | None = None,
     questions: Sequence[Mapping[str, Any]] | None = None,
     searched_on: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
     part: str = "test",
 ) -> Comparison:
     """Compare the models of some runs.
@@ -188,6 +193,8 @@ def compare(
     searched_on : dict, optional
         ``{model: note}`` of models whose settings were searched on speakers on whom they are tested. Runs with
         :attr:`korser.runs.load.Run.searched_on` are marked automatically.
+    names : dict of str to str, optional
+        Names of models in tables and figures, see :func:`korser.runs.groups.display_names`.
     part : str
         Predictions to compare: ``test``, or another table of the run directories.
 
@@ -197,7 +204,9 @@ def compare(
         If the runs are on different corpora or splits, disagree on labels, or lack the metric.
     """
     used, notes = _with_predictions(runs, part)
-    models = {label: pool_runs(label, own, split=part) for label, own in label_runs(used).items()}
+    labelled = label_runs(used)
+    shown = display_names(labelled, names)
+    models = {shown[label]: pool_runs(shown[label], own, split=part) for label, own in labelled.items()}
     first = next(iter(models.values()))
     main = next(iter(first.tasks))
     columns = _columns(models, main)
@@ -207,8 +216,8 @@ def compare(
     excluded = excluded_models(models)
     searched = searched_models(models, searched_on or {})
     if questions is None:
-        questions = default_questions(models)
-        notes += _models_with_several_settings(models)
+        questions = default_questions(labelled)
+        notes += _models_with_several_settings(labelled)
     notes += [note for model in models.values() for note in model.notes]
     notes += [Note("not_compared", note) for note in excluded.values()]
     notes += made_by_other_code(used)
@@ -222,13 +231,14 @@ def compare(
     if first.tasks[main].classes:
         entries[f"{main}_ece"] = {label: estimate_of(model, model.bins(main), "ece") for label, model in models.items()}
     subgroups = subgroups_table(models, main, metric)
-    planned, answers = ask(models, excluded, questions, main, metric)
+    planned, answers = ask(models, excluded, questions, main, metric, shown)
     return Comparison(
         corpus=first.runs[0].info["corpus"],
         protocol=first.runs[0].protocol,
         metric=metric,
         main=main,
         models=models,
+        labels={name: label for label, name in shown.items()},
         table=_table(models, main, metric, entries, subgroups, {**excluded, **searched}),
         columns=columns,
         tests=tests,
@@ -290,8 +300,8 @@ def _check_metric(
             raise UserError(f"{label}: no utterance of the {part} split has a label of {main}: nothing to compare by")
 
 
-def _models_with_several_settings(models: Mapping[str, ModelPredictions]) -> list[Note]:
-    names = sorted({model.runs[0].model for label, model in models.items() if label != model.runs[0].model})
+def _models_with_several_settings(labelled: Mapping[str, Sequence[Run]]) -> list[Note]:
+    names = sorted({own[0].model for label, own in labelled.items() if label != own[0].model})
     text = "{} was trained with different settings: the default questions leave it out"
     return [Note("several_settings", text.format(name)) for name in names]
 

@@ -25,7 +25,7 @@ from korser.comparison.estimates import (
     uncompared_pair,
 )
 from korser.comparison.warnings import searched_models, warnings_about
-from korser.runs.groups import data_folders, label_runs, made_by_other_code
+from korser.runs.groups import data_folders, display_names, label_runs, made_by_other_code
 from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions, pool_runs, require_same_utterances
 from korser.utils.errors import UserError
@@ -49,7 +49,8 @@ class CrossCorpus:
     corpora : tuple of str
     main, metric : str
         Task and metric.
-    models : tuple of str
+    labels : dict of str to str
+        Label of each model by its name, see :class:`korser.comparison.compare.Comparison`.
     table : pandas.DataFrame
         One row per cell: ``model``, ``train`` (title of the training corpora: their names, or :data:`OTHERS`),
         ``test``, ``classes`` (that are counted: those that occur in the tested corpus and in the training corpora),
@@ -65,11 +66,16 @@ class CrossCorpus:
     corpora: tuple[str, ...]
     main: str
     metric: str
-    models: tuple[str, ...]
+    labels: dict[str, str]
     table: pd.DataFrame
     tests: pd.DataFrame
     warnings: list[Note]
     notes: list[Note]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models, in the order of the tables."""
+        return tuple(self.labels)
 
     @property
     def corpus(self) -> str:
@@ -96,7 +102,9 @@ def cross_corpus_groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {", ".join(filter(None, key)): own for key, own in groups.items()}
 
 
-def cross_corpus(runs: Sequence[Run], *, metric: str | None = None) -> CrossCorpus:
+def cross_corpus(
+    runs: Sequence[Run], *, metric: str | None = None, names: Mapping[str, str] | None = None
+) -> CrossCorpus:
     """Compare models that were trained and tested on different corpora.
 
     Parameters
@@ -105,6 +113,8 @@ def cross_corpus(runs: Sequence[Run], *, metric: str | None = None) -> CrossCorp
         On one list of corpora. Runs on single corpora and with shared speakers are left out.
     metric : str, optional
         By which models are compared. Default: :attr:`korser.nn.kinds.Kind.main_metric` of the main task.
+    names : dict of str to str, optional
+        See :func:`korser.runs.groups.display_names`.
 
     Raises
     ------
@@ -122,7 +132,9 @@ def cross_corpus(runs: Sequence[Run], *, metric: str | None = None) -> CrossCorp
         raise UserError(f"metric={metric}: expected one of {', '.join(task.strategy.compared)}")
     notes = made_by_other_code(used)
     pooled, cells = {}, {}
-    for label, own in label_runs(used).items():
+    labelled = label_runs(used)
+    shown = display_names(labelled, names)
+    for label, own in ((shown[label], own) for label, own in labelled.items()):
         cells[label] = {}
         for trained, model in _by_training(label, own):
             title = _title(trained, "", corpora)
@@ -142,7 +154,7 @@ def cross_corpus(runs: Sequence[Run], *, metric: str | None = None) -> CrossCorp
         corpora=corpora,
         main=main,
         metric=metric,
-        models=tuple(cells),
+        labels={name: label for label, name in shown.items()},
         table=pd.DataFrame([row for own in rows.values() for row in own]),
         tests=pd.concat(tests, ignore_index=True),
         warnings=warnings_about(pooled) + _searched(pooled),

@@ -103,5 +103,6 @@ def write_cross_corpus(result: CrossCorpus, folder: str | Path) -> None:
     write_csv(folder / "cross_corpus.csv", result.table.assign(warnings=warnings))
     write_csv(folder / "cross_corpus_tests.csv", result.tests.assign(warnings=warnings))
     write_text(folder / "cross_corpus.md", cross_document(result).to_markdown())
-    latex = [matrix_table(result, model).to_latex(f"tab:corpora-{model}", result.warnings) for model in result.models]
+    tables = {label: matrix_table(result, model) for model, label in result.labels.items()}
+    latex = [table.to_latex(f"tab:corpora-{label}", result.warnings) for label, table in tables.items()]
     write_text(folder / "cross_corpus.tex", "\n\n".join([r"% needs \usepackage{booktabs}", *latex, ""]))

@@ -136,7 +136,8 @@ def significance_marks(
 ) -> dict[str, Mark]:
     """Mark the best model, and those that are not significantly worse or could not be tested against it.
 
-    A model with more seeds than the best is compared with it by the common seeds, by which it may be the better one.
+    Only the best is marked where there are too few speakers for any significant difference. A model with more seeds
+    than the best is compared with it by the common seeds, by which it may be the better one.
     """
     values = {label: entries[label]["value"] for label in models if label in entries}
     values = {label: value for label, value in values.items() if value is not None}
@@ -153,6 +154,7 @@ def significance_marks(
         for pair in tests[of_both].to_dict("records"):
             if pd.isna(pair["p"]):
                 marks[label] = "untested"
-            elif not pair["significant"] or (sign * pair["difference"] > 0) != (pair["model_a"] == best):
-                marks[label] = "same"
+            elif tests["can_reach"].any():
+                better = (sign * pair["difference"] > 0) == (pair["model_a"] == best)
+                marks[label] = "" if pair["significant"] and better else "same"
     return marks

@@ -17,6 +17,7 @@ from korser.data.audio_cache import scan_audio
 from korser.data.load_split import CORPUS_SETTINGS, load_corpus_of
 from korser.metrics.scores import METRICS
 from korser.runs.directory import SEARCH_FILE, RunDirectory, run_folder
+from korser.runs.groups import require_distinct_names
 from korser.runs.heard import Search, find_searches, read_search
 from korser.runs.provenance import verify_provenance
 from korser.runs.records import SearchRecord
@@ -48,6 +49,8 @@ class PlannedRun:
     fold : int or None
     complete : bool
         Whether it is complete already.
+    name : str
+        Name of the model in tables and figures.
     searched : dict
         Settings that a search found for it.
     searched_on : list of str
@@ -59,6 +62,7 @@ class PlannedRun:
     seed: int
     fold: int | None
     complete: bool
+    name: str = ""
     searched: dict[str, Any] = field(default_factory=dict)
     searched_on: list[str] = field(default_factory=list)
 
@@ -103,7 +107,9 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
                 if complete:
                     verify_provenance(hparams, run_dir)
                 job = Job(str(path), overrides, str(run_dir))
-                plan.append(PlannedRun(job, path.stem, seed, fold, complete, best, searched_on))
+                name = settings.names.get(path.stem) or hparams.get("label") or path.stem
+                plan.append(PlannedRun(job, path.stem, seed, fold, complete, name, best, searched_on))
+    require_distinct_names({planned.model: planned.name for planned in plan})
     return plan
 
 

@@ -53,6 +53,7 @@ def ask(
     questions: Sequence[Mapping[str, Any]],
     main: str,
     metric: str,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[pd.DataFrame, list[Answer]]:
     """Answer whether the first model of each pair is better than the second.
 
@@ -65,6 +66,8 @@ def ask(
         ``{"title": str, "pairs": [[a, b], ...]}``.
     main, metric : str
         Task and metric.
+    names : dict of str to str, optional
+        Name of each model that a question calls otherwise, such as by its YAML file.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def ask(
     """
     rows, titles = [], []
     for question in questions:
-        for a, b in _pairs(question):
+        for a, b in ([(names or {}).get(each, each) for each in pair] for pair in _pairs(question)):
             titles.append(question["title"])
             reason = _why_not_compared(a, b, models, excluded)
             if reason is None:

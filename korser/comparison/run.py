@@ -12,7 +12,7 @@ subgroups.csv            by gender, age band, intensity and speaker
 calibration.csv          reliability diagram
 robustness.csv, .md      on degraded audio, if asked for
 cross_corpus.csv, ...    in place of these tables, for a cross-corpus matrix
-comparison.md, .tex      all tables for reading and for a paper
+comparison.md, .tex      all tables for reading and for a paper; -short.tex without intervals, -siunitx.tex aligned
 comparison.json          settings, runs, searched settings, failures, warnings, answers
 =======================  ================================================================================
 
@@ -107,7 +107,8 @@ def _decide_trust(folders: Sequence[str | Path], trust: bool) -> None:
 def _write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> str:
     """Compare the complete runs of a plan and those in ``settings.runs``, and write all files; return them as text."""
     folder = Path(settings.output_folder) / "compare"
-    comparison = compare(_load(settings, plan, failed), metric=settings.metric, questions=settings.questions)
+    runs, names = _load(settings, plan, failed), _names(settings, plan)
+    comparison = compare(runs, metric=settings.metric, questions=settings.questions, names=names)
     comparison.warnings.extend(_failure(plan, failed))
     comparison.write(folder)
     about = {
@@ -127,11 +128,16 @@ def _write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed:
 def _write_matrix(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> str:
     """Write the files of a cross-corpus matrix, as :func:`_write_tables` those of a comparison."""
     folder = Path(settings.output_folder) / "compare"
-    matrix = cross_corpus(_load(settings, plan, failed), metric=settings.metric)
+    matrix = cross_corpus(_load(settings, plan, failed), metric=settings.metric, names=_names(settings, plan))
     matrix.warnings.extend(_failure(plan, failed))
     write_cross_corpus(matrix, folder)
     _write_json(folder / COMPARISON_FILE, _about(settings, plan, failed, matrix))
     return cross_document(matrix).to_text()
+
+
+def _names(settings: CompareSettings, plan: Sequence[PlannedRun]) -> dict[str, str]:
+    """Return the names of models in tables and figures; the YAML files may be newer than the runs."""
+    return {**{planned.model: planned.name for planned in plan}, **settings.names}
 
 
 def _failure(plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> list[Note]:
@@ -189,6 +195,7 @@ def _about(
         "settings": {**settings.model_dump(), "models": [path.name for path in settings.models]},
         "corpus": comparison.corpus,
         "protocol": comparison.protocol,
+        "names": _names(settings, plan),
         "runs": [
             {
                 "model": planned.model,

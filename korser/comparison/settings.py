@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from korser.config.fields import (
+    DisplayName,
     Folder,
     NonNegativeInt,
     Settings,
@@ -60,6 +61,7 @@ class CompareSettings(Settings):
     allow_searched_speakers: bool
     runs: Annotated[list[Text], Field(description="a list of folders ([] for none)")]
     metric: Text | None
+    names: Annotated[dict[str, DisplayName], Field(description="a mapping {model: name} of one-line names")]
     questions: Any
     robustness: Annotated[Any, checked_by(_check_conditions)]
     output_folder: Folder
@@ -79,6 +81,15 @@ class CompareSettings(Settings):
         if metric is not None and metric not in METRICS:
             raise ValueError(f"expected one of {', '.join(METRICS)}{did_you_mean(metric, METRICS)}")
         return metric
+
+    @field_validator("names")
+    @classmethod
+    def _require_models(cls, names: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        known = [path.stem for path in info.data.get("models", [])]
+        for name in names:
+            if known and name not in known and not info.data.get("runs"):
+                raise ValueError(f"'{name}' is not one of the models{did_you_mean(name, known)}")
+        return names
 
     @field_validator("overrides")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -36,7 +37,7 @@ TIME = (
     "Training time is that of the training epochs of a run, without validation and without computing frozen features; "
     "mean over runs, which may have shared the machine. Memory is the maximum over runs."
 )
-ECE = "ECE is the expected calibration error (distance of confidence and accuracy) with its 95 % interval."
+ECE = "ECE is the expected calibration error (distance of confidence and accuracy)"
 TEST = (
     "p is the larger one of a paired permutation test by speaker and of the t test that belongs to the interval, "
     "two-sided."
@@ -47,7 +48,7 @@ EXPLAINED = {
     "jsd": "JSD is the Jensen-Shannon divergence from the raters' votes, 0 to 1: lower is better.",
     "mae": "MAE is the mean absolute error, in the unit of the labels: lower is better.",
 }
-MAC = "A MAC is a multiply-accumulate."
+MAC = "A MAC is a multiply-accumulate; they are counted per second of audio."
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
@@ -100,12 +101,13 @@ def family(comparison: Comparison) -> str:
     return f"Holm's correction is over the {n_tests} comparisons of these questions." if n_tests > 1 else ""
 
 
-def _legend(comparison: Comparison) -> list[str]:
+def _legend(comparison: Comparison, intervals: bool) -> list[str]:
     """Return the notes on the results: intervals, marks and their tests, names of models."""
     n_seeds = comparison.table["n_seeds"]
     means = "Means over seeds" if n_seeds.max() > 1 else "One seed"
-    lines = [f"{means}, with 95 % intervals {interval_over(n_seeds)}."]
-    lines += map(sentence, comparison.interval_notes)
+    lines = [f"{means}."]
+    if intervals:
+        lines = [f"{means}, with 95 % intervals {interval_over(n_seeds)}.", *map(sentence, comparison.interval_notes)]
     tested = {column: tests[tests["p"].notna()] for column, tests in comparison.tests.items()}
     all_tests = pd.concat(tested.values())
     if len(all_tests):
@@ -141,7 +143,7 @@ def _unreachable(comparison: Comparison, tested: dict[str, pd.DataFrame]) -> lis
     names = ", ".join(column_title(*comparison.columns[column]) for column in columns)
     return [
         f"With {_values(tests['n_speakers'])} speakers the smallest possible p is {number(tests['smallest_p'].min())}; "
-        f"after correction over all pairs no difference in {names} could be significant, so * has no meaning there."
+        f"after correction over all pairs no difference in {names} could be significant, so * is not used there."
     ]
 
 
@@ -185,7 +187,7 @@ def _bytes(value: float) -> str:
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
-def results_table(comparison: Comparison, *, counts: bool = True) -> Table:
+def results_table(comparison: Comparison, *, counts: bool = True, intervals: bool = True) -> Table:
     """Return the metrics of every model, with the numbers of seeds and folds if ``counts``."""
     rows = []
     for row in comparison.table.to_dict("records"):
@@ -198,10 +200,15 @@ def results_table(comparison: Comparison, *, counts: bool = True) -> Table:
         rows.append(["raters (no model)", *cells, *(["", ""] if counts else [])])
     titles = [column_title(*of) for of in comparison.columns.values()]
     columns = ["model", *titles, *(["seeds", "folds"] if counts else [])]
-    return Table("Results on the test utterances", columns, rows, notes=_legend(comparison))
+    rows = rows if intervals else [_without_intervals(row) for row in rows]
+    return Table("Results on the test utterances", columns, rows, notes=_legend(comparison, intervals))
 
 
-def costs_table(comparison: Comparison, *, worst_speaker: bool = True) -> Table:
+def _without_intervals(row: list[Any]) -> list[Any]:
+    return [replace(cell, low=None, high=None) if isinstance(cell, TableCell) else cell for cell in row]
+
+
+def costs_table(comparison: Comparison, *, worst_speaker: bool = True, intervals: bool = True) -> Table:
     """Return size, cost and calibration of every model, with its worst speaker if asked for."""
     worst, ece = f"worst_speaker_{comparison.main}_{comparison.metric}", f"{comparison.main}_ece"
     has_ece = ece in comparison.table
@@ -217,13 +224,20 @@ def costs_table(comparison: Comparison, *, worst_speaker: bool = True) -> Table:
             cells.append(metric_cell(row, ece))
         if worst_speaker:
             cells.append(TableCell(row[worst], format=number, detail=_text(row["worst_speaker"])))
+        cells = cells if intervals else _without_intervals(cells)
         rows.append([_model_cell(comparison, row["model"]), *cells])
-    columns = ["model", "parameters", "trained", "MACs per second of audio", "training time", "peak memory"]
+    columns = ["model", "parameters", "trained", "MACs per second", "training time", "peak memory"]
     if has_ece:
         columns.append(column_title(comparison.main, "ece"))
     if worst_speaker:
         columns.append(f"worst speaker ({main_title(comparison)})")
-    notes = [TIME, MAC, *not_counted(comparison.table), *([ECE] if has_ece else []), *footnotes(comparison)]
+    notes = [
+        TIME,
+        MAC,
+        *not_counted(comparison.table),
+        *([f"{ECE}{' with its 95 % interval' if intervals else ''}."] if has_ece else []),
+        *footnotes(comparison),
+    ]
     return Table("Size, cost and calibration" if has_ece else "Size and cost", columns, rows, notes=notes)
 
 

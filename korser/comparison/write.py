@@ -44,26 +44,29 @@ def _answers_document(comparison: Comparison) -> Document:
     return document
 
 
-def latex(comparison: Comparison) -> str:
-    r"""Return two tables, results and costs, for ``\usepackage{booktabs}``.
+def latex(comparison: Comparison, *, intervals: bool = True, siunitx: bool = False) -> str:
+    r"""Return two tables, results and costs, for ``\usepackage{booktabs}``, and ``siunitx`` if wanted.
 
     Names in another script than Latin need XeLaTeX or LuaLaTeX and a font that has it.
     """
-    results, costs = results_table(comparison, counts=False), costs_table(comparison, worst_speaker=False)
-    for table in (results, costs):
+    named = {
+        "tab:comparison": results_table(comparison, counts=False, intervals=intervals),
+        "tab:costs": costs_table(comparison, worst_speaker=False, intervals=intervals),
+    }
+    for table in named.values():
         table.title += f"; {description(comparison)}"
-    lines = [r"% needs \usepackage{booktabs}"]
-    if not "".join(comparison.models).isascii():
+    tables = [f"{table.to_latex(name, comparison.warnings, siunitx=siunitx)}\n" for name, table in named.items()]
+    lines = [rf"% needs \usepackage{{booktabs{',siunitx' if siunitx else ''}}}"]
+    if not "".join(tables).isascii():
         lines.append("% and XeLaTeX or LuaLaTeX with a font for the models' names")
-    warnings = comparison.warnings
-    tables = [results.to_latex("tab:comparison", warnings), "", costs.to_latex("tab:costs", warnings), ""]
     return "\n".join([*lines, *tables])
 
 
 def write_comparison(comparison: Comparison, folder: str | Path) -> None:
-    """Write the CSV files, ``comparison.md``, ``comparison.tex`` and ``answers.md``."""
+    """Write the CSV files, ``comparison.md``, ``answers.md``, and ``comparison.tex`` in three forms."""
     folder = Path(folder)
     comparison.to_csv(folder)
     write_text(folder / "comparison.md", document(comparison).to_markdown())
-    write_text(folder / "comparison.tex", latex(comparison))
+    for name, options in (("", {}), ("-short", {"intervals": False}), ("-siunitx", {"siunitx": True})):
+        write_text(folder / f"comparison{name}.tex", latex(comparison, **options))
     write_text(folder / "answers.md", _answers_document(comparison).to_markdown())

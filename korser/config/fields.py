@@ -27,6 +27,7 @@ from korser.utils.text import did_you_mean, one_line, shorten
 
 __all__ = [
     "Device",
+    "DisplayName",
     "Effect",
     "Factory",
     "FiniteNumber",
@@ -162,6 +163,7 @@ NonNegativeNumber = Annotated[float, Field(ge=0, allow_inf_nan=False, descriptio
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number > 0")]
 Proportion = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
 Text = Annotated[str, Field(min_length=1, description="text")]
+DisplayName = Annotated[str, Field(pattern=r"^\S.*$", max_length=80, description="a name of one line")]
 Folder = Annotated[str, Field(min_length=1, description="the path of a folder")]
 Device = Annotated[str, Field(min_length=1, description="a device such as cuda:1"), AfterValidator(_require_device)]
 Logger = Annotated[Literal["tensorboard", "wandb", "mlflow"], AfterValidator(_require_logger)]

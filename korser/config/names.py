@@ -19,7 +19,7 @@ from korser.utils.text import closest_name, did_you_mean
 
 __all__ = ["FREE_MAPPINGS", "check_overrides", "check_shared_overrides", "find_unknown_names", "find_unknown_overrides"]
 
-FREE_MAPPINGS = ("overrides", "space")  # settings of searches and comparisons whose keys are settings of models
+FREE_MAPPINGS = ("overrides", "space", "names")  # settings of searches and comparisons whose keys are not theirs
 
 
 def check_overrides(path: str | Path, overrides: Mapping[str, Any]) -> None:

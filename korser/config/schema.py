@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, ValidationInfo
 
 from korser.config.fields import (
     Device,
+    DisplayName,
     Effect,
     Factory,
     FiniteNumber,
@@ -215,6 +216,7 @@ class TrainSettings(RunOptions):
     base_file = "base.yaml"
 
     seed: Annotated[NonNegativeInt, Effect.SAME_MODEL]
+    label: Annotated[DisplayName | None, Effect.NONE] = None
     searched_in: Annotated[list[Text], Effect.NONE] = []  # folders of searches; written by the search
     comparison: Annotated[Text | None, Effect.NONE] = None  # its name; written by the comparison
 

@@ -34,7 +34,7 @@ from korser.metrics.scores import TITLES, confidence_bins, recalls, speaker_conf
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
 from korser.utils.table import Table
-from korser.utils.text import sentence
+from korser.utils.text import interval_text, number, sentence
 
 if TYPE_CHECKING:
     from korser.nn.tasks import Task
@@ -342,9 +342,9 @@ def rater_note(task: str, raters: Mapping[str, Any]) -> str:
 
 def _value_and_interval(entry: dict[str, Any], reasons: list[str]) -> tuple[str, str]:
     """Return both as text; the reason for a missing one is numbered and collected."""
-    value = "-" if entry["value"] is None else f"{entry['value']:.3f}"
+    value = number(entry["value"]) or "-"
     if "note" not in entry:
-        return value, f"[{entry['low']:.3f}, {entry['high']:.3f}]"
+        return value, interval_text(entry["low"], entry["high"])
     reason = f"no {'value' if entry['value'] is None else 'interval'}: {entry['note']}"
     if reason not in reasons:
         reasons.append(reason)

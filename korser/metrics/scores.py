@@ -24,6 +24,7 @@ __all__ = [
     "Metric",
     "accuracy",
     "calibration_error",
+    "chance",
     "chance_calibration_error",
     "confidence_bins",
     "confusion_counts",
@@ -317,6 +318,33 @@ METRICS = {name: metric for name, metric in ALL_METRICS.items() if metric.higher
 
 
 TITLES = {name: metric.title for name, metric in ALL_METRICS.items()}
+
+
+def chance(metric: str, counts: np.ndarray) -> float | None:
+    """Return what predictions without the input reach; None if it is not defined for a metric.
+
+    Always one class: 1 / K for UAR with K classes present, and for accuracy the proportion of the most frequent class.
+    Coefficients of agreement and correlation (kappa, CCC, Pearson's r): 0.
+
+    Parameters
+    ----------
+    metric : str
+        A key of :data:`ALL_METRICS`.
+    counts : np.ndarray
+        ``(..., K, K)`` confusion counts, rows are the truth; ignored for coefficients.
+
+    Example
+    -------
+    >>> counts = np.array([[2, 1], [0, 1]])
+    >>> chance("uar", counts), chance("accuracy", counts), chance("qwk", counts), chance("macro_f1", counts)
+    (0.5, 0.75, 0.0, None)
+    """
+    if ALL_METRICS[metric].lowest < 0:
+        return 0.0
+    if metric not in ("uar", "accuracy") or not counts.any():
+        return None
+    truth = counts.reshape(-1, *counts.shape[-2:]).sum((0, 2))
+    return float(1 / (truth > 0).sum() if metric == "uar" else truth.max() / truth.sum())
 
 
 def scores(counts: np.ndarray, metrics: Iterable[str] = ("accuracy", "uar", "macro_f1")) -> dict[str, float]:

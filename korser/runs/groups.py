@@ -13,9 +13,19 @@ from typing import Any
 from korser.config.schema import SAME_MODEL
 from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions
+from korser.utils.errors import UserError
 from korser.utils.notes import Note
 
-__all__ = ["data_folders", "label_runs", "made_by_other_code", "mark_searched", "other_recordings", "studies"]
+__all__ = [
+    "data_folders",
+    "display_names",
+    "label_runs",
+    "made_by_other_code",
+    "mark_searched",
+    "other_recordings",
+    "require_distinct_names",
+    "studies",
+]
 
 PRECISIONS = ("precision", "extraction_precision", "cache_dtype")  # settings
 MAX_NOTES = 3
@@ -103,6 +113,41 @@ def label_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
     for run in runs:
         grouped[labels[run.path] if run.label is None else run.label].append(run)
     return dict(grouped)
+
+
+def display_names(labelled: Mapping[str, list[Run]], names: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the name of every model in tables and figures, by its label.
+
+    Parameters
+    ----------
+    labelled : dict
+        From :func:`label_runs`.
+    names : dict of str to str, optional
+        Names by label, or by the name of the YAML file. Default: the setting ``label`` of the runs, else the label.
+
+    Raises
+    ------
+    UserError
+        If two models have the same name.
+    """
+    names, shown = names or {}, {}
+    for label, own in labelled.items():
+        model = own[0].model
+        name = names.get(model) or next((run.title for run in own if run.title), model)
+        shown[label] = names.get(label) or (name + label.removeprefix(model) if label.startswith(model) else label)
+    require_distinct_names(shown)
+    return shown
+
+
+def require_distinct_names(shown: Mapping[str, str]) -> None:
+    """Refuse the same name for two models, given by label."""
+    first: dict[str, str] = {}
+    for label, name in shown.items():
+        if first.setdefault(name, label) != label:
+            raise UserError(
+                f"{first[name]} and {label} would both be called '{name}' in tables and figures: change 'label' in "
+                "their YAML or 'names' in that of the comparison"
+            )
 
 
 def _differences(described: list[dict[str, str]]) -> list[str]:

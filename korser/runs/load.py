@@ -54,7 +54,7 @@ class Run:
     hparams : str
         Text of ``hparams.yaml``.
     label : str, optional
-        The model's name in tables. By default it is derived from the settings. Runs with the same label are pooled
+        Label of the model. By default it is derived from the settings. Runs with the same label are pooled
         although their settings differ, such as settings that were searched for each fold.
     searched_on : list of str
         Speakers on whom the settings were searched.
@@ -77,6 +77,12 @@ class Run:
     def model(self) -> str:
         """Name of the model: that of its YAML file."""
         return self.info["model"]
+
+    @property
+    def title(self) -> str | None:
+        """Name of the model for tables and figures that its settings state (``label``)."""
+        text = self.settings.get("label")
+        return None if text in ("", "null") else text
 
     @cached_property
     def tasks(self) -> dict[str, Task]:

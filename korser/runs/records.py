@@ -342,4 +342,5 @@ class ComparisonRecord(TypedDict, total=False):
     settings: Required[ComparisonSettings]
     corpus: str
     protocol: str
+    names: dict[str, str]  # of models in tables and figures
     runs: Required[list[PlannedRunRecord]]

@@ -30,6 +30,7 @@ from korser.search.storage import open_study, storage_failures, storage_url
 from korser.search.summary import score_column, summary
 from korser.utils.errors import UserError
 from korser.utils.files import locked
+from korser.utils.text import number
 from korser.workers import Job
 from korser.workers.base import Workers
 from korser.workers.job import JobResult
@@ -221,7 +222,7 @@ class Searcher:
             self.tell(trial, configuration)
         results = self.write()
         if results["best"]:
-            score = f"{TITLES[self.plan.metric]} {results[score_column(results)]:.3f}"
+            score = f"{TITLES[self.plan.metric]} {number(results[score_column(results)])}"
             self.bar.set_postfix_str(f"best {score}: {values_text(results['best'])}")
         self.stop_if_all_are_refused(configuration)
         if configuration.state not in FINAL_STATES:

@@ -13,7 +13,7 @@ from korser.search.configuration import FINAL_STATES, Configuration, values_text
 from korser.search.report import BestVerdict, rank
 from korser.utils.notes import Note, caveats
 from korser.utils.table import Table, TableCell
-from korser.utils.text import number
+from korser.utils.text import interval_text, number, signed
 
 if TYPE_CHECKING:
     from korser.search.plan import SearchPlan
@@ -67,16 +67,16 @@ def verdict_lines(results: Mapping[str, Any]) -> list[str]:
         return ["No trial is complete: see the messages in trials.csv."]
     second, score = results["runner_up"], score_column(results)
     tied = " (the first of those with this score)" if second and not second["difference"] else ""
-    lines = [f"Best: {values_text(results['best'])}, {results['objective']} {results[score]:.3f}{tied}"]
+    lines = [f"Best: {values_text(results['best'])}, {results['objective']} {number(results[score])}{tied}"]
     if second is None:
         return lines
-    line = f"Runner-up: {values_text(second['settings'])}, {second[score]:.3f}; "
-    line += f"difference {second['difference']:+.3f}, "
+    line = f"Runner-up: {values_text(second['settings'])}, {number(second[score])}; "
+    line += f"difference {signed(second['difference'])}, "
     verdict = BestVerdict(second["verdict"])
     if verdict is BestVerdict.UNTESTED:
         line += f"no interval: {second['note']}"
     else:
-        interval = f"[{second['low']:+.3f}, {second['high']:+.3f}]"
+        interval = interval_text(second["low"], second["high"])
         line += f"95 % interval over {second['n_speakers']} validation speakers {interval}: {VERDICT_TEXTS[verdict]}"
     return [
         *lines,

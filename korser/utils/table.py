@@ -41,8 +41,11 @@ _LATEX = {
     ">": r"\textgreater{}",
     "\N{DAGGER}": r"\dag{}",
     "\N{DOUBLE DAGGER}": r"\ddag{}",
+    "\N{MINUS SIGN}": "$-$",
+    "\N{RIGHTWARDS ARROW}": r"$\rightarrow$",
     MISSING: "--",
 }
+_SIUNITX = r"\sisetup{mode=text,reset-text-series=false,text-series-to-math=true,print-zero-integer=false}"
 _HTML = """\
 {% if table.folded %}<details class="fold"><summary>{{ table.title }} <small>({{ table.rows|length }} rows)</small></summary>{% endif %}
 <div class="scroll" tabindex="0" role="region" aria-label="{{ table.title }}">
@@ -155,7 +158,7 @@ class Table:
     rows : sequence of sequence
         Cells; what is not a :class:`TableCell` becomes one. The first cell of a row names it.
     notes : sequence of str
-        Sentences below the table; in LaTeX part of the caption.
+        Sentences below the table.
     numeric : bool
         False for tables of words, which are aligned to the left.
     folded : bool
@@ -217,33 +220,43 @@ class Table:
             lines += ["", " ".join(map(escape_markdown, self.notes))]
         return "\n".join(lines)
 
-    def to_latex(self, label: str, warnings: Iterable[object] = ()) -> str:
-        r"""Return a ``table*`` environment for ``\usepackage{booktabs}``.
+    def to_latex(self, label: str, warnings: Iterable[object] = (), *, siunitx: bool = False) -> str:
+        r"""Return a ``table*`` environment for ``\usepackage{booktabs}``, with the title as its caption.
 
         Parameters
         ----------
         label : str
             For ``\ref``.
         warnings : iterable of Note or str
-            Set in bold at the start of the caption, which continues with the title and the notes.
+            Set in bold at the start of the note below the table, which continues with :attr:`notes`.
+        siunitx : bool
+            Whether to align numbers by their points (``S`` columns of siunitx 3), with intervals in columns of their
+            own.
         """
-        bold = "".join(rf"\textbf{{{_escape_latex(warning)}.}} " for warning in warnings)
-        caption = bold + _escape_latex(" ".join([f"{self.title}.", *self.notes]))
+        bold = [rf"\textbf{{{_escape_latex(warning)}.}}" for warning in warnings]
+        note = " ".join([*bold, *map(_escape_latex, self.notes)])
+        (_, cells), *others = self._columns()
+        columns = [("l", _escape_latex(self.columns[0]), [_latex_value(cell) for cell in cells])]
+        columns += [_latex_column(title, cells, siunitx) for title, cells in others]
+        alignments, titles, contents = zip(*columns)
         return "\n".join(
             [
                 r"\begin{table*}[t]",
                 r"\centering",
-                rf"\caption{{{caption}}}",
+                r"\setlength{\belowcaptionskip}{4pt}",
+                rf"\caption{{{_escape_latex(self.title)}.}}",
                 rf"\label{{{label}}}",
                 r"\small",
-                r"\setlength{\tabcolsep}{4pt}",
-                rf"\begin{{tabular}}{{@{{}}l{'c' * (len(self.columns) - 1)}@{{}}}}",
+                r"\setlength{\tabcolsep}{3pt}",
+                *([_SIUNITX] if siunitx else []),
+                rf"\begin{{tabular}}{{@{{}}{''.join(alignments)}@{{}}}}",
                 r"\toprule",
-                " & ".join(map(_escape_latex, self.columns)) + r" \\",
+                " & ".join(titles) + r" \\",
                 r"\midrule",
-                *(" & ".join(map(_latex_cell, row)) + r" \\" for row in self.rows),
+                *(" & ".join(row) + r" \\" for row in zip(*contents)),
                 r"\bottomrule",
                 r"\end{tabular}",
+                *([r"\par\smallskip", rf"\parbox{{\linewidth}}{{\footnotesize {note}}}"] if note else []),
                 r"\end{table*}",
             ]
         )
@@ -268,14 +281,43 @@ def _words(cell: TableCell, *, bold: str, escape: Callable[[str], str]) -> str:
     return " ".join(filter(None, [value + escape(cell.symbols), cell.interval, detail]))
 
 
-def _latex_cell(cell: TableCell) -> str:
-    value = _escape_latex(cell.text)
+def _latex_column(title: str, cells: Sequence[TableCell], siunitx: bool) -> tuple[str, str, list[str]]:
+    """Return alignment, title and cells of a column; intervals in ``S`` columns become a second column."""
+    title, marks = _escape_latex(title), [_latex_mark(cell) for cell in cells]
+    widest = max(marks, key=len, default="")
+    between = [rf"{{\scriptsize {_minus(cell.interval)}}}" if cell.interval else "" for cell in cells]
+    parts = [re.fullmatch(r"([-+]?)(\d*)\.?(\d*)", cell.text) for cell in cells]
+    if siunitx and all(parts) and any(cell.text for cell in cells):
+        sign, whole, decimals = (max((part[i] for part in parts), key=len) for i in (1, 2, 3))
+        post = f",table-space-text-post={widest}" if widest else ""
+        alignment = f"S[table-format={sign and '+'}{len(whole)}.{len(decimals)}{post}]"
+        values = [(r"\bfseries " if c.mark == "best" else "") + c.text + mark for c, mark in zip(cells, marks)]
+        if not any(between):
+            return alignment, f"{{{title}}}", values
+        both = [f"{value} & {interval}" for value, interval in zip(values, between)]
+        return alignment + r"@{\,}l", rf"\multicolumn{{2}}{{c}}{{{title}}}", both
+    values = []
+    for cell, mark, interval in zip(cells, marks, between):
+        room = rf"\hphantom{{{widest}}}" if widest and cell.text and not mark else ""  # numbers stay aligned
+        values.append(r"\,".join(filter(None, [_latex_value(cell) + room, interval])))
+    return "c", title, values
+
+
+def _latex_mark(cell: TableCell) -> str:
+    symbol = _SYMBOLS.get(cell.mark)
+    return (rf"\textsuperscript{{{symbol}}}" if symbol else "") + _escape_latex(cell.symbols)
+
+
+def _latex_value(cell: TableCell) -> str:
+    value = _minus(_escape_latex(cell.text))
     if cell.mark == "best" and value:
         value = rf"\textbf{{{value}}}"
-    elif cell.mark in _SYMBOLS:
-        value += rf"\rlap{{{_SYMBOLS[cell.mark]}}}"
-    value += _escape_latex(cell.symbols)
-    return f"{value} {{\\scriptsize {cell.interval}}}" if cell.interval else value
+    return value + _latex_mark(cell)
+
+
+def _minus(text: str) -> str:
+    """Return text with minus signs in place of the hyphens before numbers."""
+    return re.sub(r"(?<![\w.])-(?=\.?\d)", "$-$", text)
 
 
 def escape_markdown(text: object) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 __all__ = [
     "closest_name",
     "did_you_mean",
+    "drop_zero",
     "first_line",
     "interval_text",
     "is_missing",
@@ -101,7 +102,18 @@ def number(value: float | None, *, sign: bool = False) -> str:
     if is_missing(value):
         return ""
     text = f"{value:{'+' if sign else ''}.3f}"
-    return ".000" if float(text) == 0 else re.sub(r"^([-+]?)0\.", r"\1.", text)
+    return ".000" if float(text) == 0 else drop_zero(text)
+
+
+def drop_zero(text: str) -> str:
+    """Return a number as text without the zero in front of its point.
+
+    Example
+    -------
+    >>> drop_zero("0.25"), drop_zero("-0.5"), drop_zero("10.5")
+    ('.25', '-.5', '10.5')
+    """
+    return re.sub(r"^([-+\u2212]?)0\.", r"\1.", text)
 
 
 def signed(value: float | None) -> str:

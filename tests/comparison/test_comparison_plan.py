@@ -1,6 +1,7 @@
 """Which runs a comparison needs, and settings that were searched."""
 
 import pytest
+from conftest import HPARAMS
 from made_comparison import InProcessWorkers, settings_of, write_search
 
 from korser import UserError, load_hparams
@@ -32,6 +33,16 @@ class TestPlan:
         backwards = dict(reversed(comparison_overrides.items()))
         assert make_plan(settings_of(comparison_overrides)) == make_plan(settings_of(backwards))
 
+    def test_names_do_not_change_runs(self, comparison_overrides, tmp_path):
+        plan = make_plan(settings_of(comparison_overrides))
+        named = make_plan(settings_of(comparison_overrides, names="{mel_stl: 'Mel → x'}"))
+        assert {p.name for p in plan} == {"mel_stl"} and {p.name for p in named} == {"Mel → x"}
+        assert [p.job for p in named] == [p.job for p in plan]
+        (tmp_path / "mel_stl.yaml").write_text(f"base: {HPARAMS / 'mel_stl.yaml'}\nlabel: Mel of its file\n")
+        labelled = make_plan(settings_of(comparison_overrides, models=f"[{tmp_path / 'mel_stl.yaml'}]"))
+        assert {p.name for p in labelled} == {"Mel of its file"}
+        assert [p.job.run_dir for p in labelled] == [p.job.run_dir for p in plan]
+
     def test_the_base_split_is_kept_without_folds(self, comparison_overrides):
         del comparison_overrides["overrides.split.folds"]
         plan = make_plan(settings_of(comparison_overrides, folds="null"))
@@ -47,6 +58,10 @@ class TestPlan:
             ({"overrides.corpus": "ravdes"}, "unknown corpus 'ravdes'"),
             ({"overrides.data_folder": "nowhere"}, "nowhere"),
             ({"search": "nowhere"}, "search=nowhere: folder not found"),
+            (
+                {"models": "[mel_stl.yaml, mel_mtl.yaml]", "names": "{mel_mtl: mel_stl}"},
+                "would both be called 'mel_stl'",
+            ),
             ({"metric": "qwk"}, "main task of mel_stl, emotion, is of kind classes"),
         ],
     )

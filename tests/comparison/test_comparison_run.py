@@ -50,6 +50,8 @@ def test_all_files_are_written(made):
         "comparison.json",
         "comparison.md",
         "comparison.tex",
+        "comparison-short.tex",
+        "comparison-siunitx.tex",
         "robustness.md",
     }
     table = read_csv(made["folder"] / "compare" / "models.csv")

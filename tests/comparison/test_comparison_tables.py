@@ -2,8 +2,11 @@
 
 import json
 import re
+import shutil
+import subprocess
 
 import pandas as pd
+import pytest
 from made_runs import utterances, write_run
 
 from korser.comparison.compare import compare
@@ -37,6 +40,8 @@ def test_csv_opens_in_excel_with_hangul(tmp_path):
         "answers.md",
         "comparison.md",
         "comparison.tex",
+        "comparison-short.tex",
+        "comparison-siunitx.tex",
     }
     assert all((tmp_path / "out" / name).read_bytes().startswith(b"\xef\xbb\xbf") for name in names)
     models = pd.read_csv(tmp_path / "out" / "models.csv", encoding="utf-8-sig")
@@ -67,6 +72,9 @@ def test_latex_is_well_formed(comparison):
     assert (
         sorted(opened) == sorted(re.findall(r"\\end\{([a-z*]+)\}", text)) == ["table*", "table*", "tabular", "tabular"]
     )
+    assert text.count("\\caption") == text.count("\\parbox") == 2
+    for caption in re.findall(r"\\caption\{(.*)\}", text):
+        assert len(caption) < 140  # two lines
     for tabular in re.findall(r"\\begin\{tabular\}\{@\{\}(l[c]*)@\{\}\}(.*?)\\end\{tabular\}", text, re.S):
         columns, content = tabular
         rows = [line for line in content.splitlines() if line.endswith("\\\\")]
@@ -75,6 +83,57 @@ def test_latex_is_well_formed(comparison):
     assert not re.search(r"(?<!\\)[_#]", re.sub(r"\\label\{[^}]*\}", "", body))
     assert text.count("\\textbf{.") == len(comparison.columns) and "wav2vec\\_leaf\\_mtl" in text
     assert text.isascii()
+
+
+NAMES = {"leaf_stl": "LEAF → 50 %", "leaf_mtl": "LEAF & more", "wav2vec_leaf_stl": "wav2vec <b>", "x": "no such model"}
+
+
+@pytest.fixture(scope="module")
+def named(four_models):
+    return compare(four_models, names=NAMES)
+
+
+def test_names_are_shown_in_every_table_and_answer(named, comparison, tmp_path):
+    named.write(tmp_path)
+    shown = [NAMES.get(label, label) for label in comparison.models]
+    for file in ("comparison.md", "answers.md", "models.csv", "pairs.csv", "subgroups.csv"):
+        text = (tmp_path / file).read_text(encoding="utf-8")
+        for label in ("leaf_stl", "leaf_mtl", "wav2vec_leaf_stl"):
+            assert not re.search(rf"\b{label}\b", text.replace("\\_", "_")), (file, label)
+    assert list(named.models) == shown and [named.labels[name] for name in shown] == list(comparison.models)
+    answer = named.answers[0]
+    assert answer.pair == "wav2vec <b> vs LEAF → 50 %" and answer.result == comparison.answers[0].result
+    pairs = [["leaf_mtl", "leaf_stl"], ["LEAF & more", "leaf_stl"]]  # a question may use either
+    asked = compare(
+        named.models["LEAF & more"].runs + named.models["LEAF → 50 %"].runs,
+        questions=[{"title": "Q?", "pairs": pairs}],
+        names=NAMES,
+    ).answers
+    assert [each.pair for each in asked] == ["LEAF & more vs LEAF → 50 %"] * 2
+    assert "LEAF $\\rightarrow$ 50 \\%" in named.to_latex() and named.to_latex().isascii()
+
+
+def test_the_short_latex_table_has_no_intervals(named):
+    text = named.to_latex(intervals=False)
+    assert "[" not in text.replace("table*}[t]", "") and "interval " not in text.replace("belongs to the interval", "")
+    assert text.count("\\textbf{.") == len(named.columns) and "Bold (best)" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")
+def test_latex_compiles_without_errors_and_overfull_lines(named, tmp_path):
+    named.write(tmp_path)
+    files = ["comparison.tex", "comparison-short.tex", "comparison-siunitx.tex"]
+    packages = "\\usepackage[margin=0.75in]{geometry}\\usepackage{booktabs,siunitx}"
+    inputs = "".join(f"\\input{{{file}}}" for file in files)
+    page = f"\\documentclass[twocolumn]{{article}}{packages}\\begin{{document}}{inputs}\\end{{document}}"
+    (tmp_path / "page.tex").write_text(page)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    missing = re.search(r"File `.*' not found", done.stdout)
+    if missing:
+        pytest.skip(missing.group())
+    assert done.returncode == 0 and "Overfull" not in done.stdout, done.stdout[-2000:]
 
 
 def test_operations_that_are_not_counted_are_no_zero(tmp_path):

@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 from korser import Task, UserError
 from korser.metrics.evaluate import evaluate_predictions, summary_table
 from korser.utils.notes import Note
+from korser.utils.text import interval_text, number
 
 EMOTION = Task("emotion", classes=("joy", "sadness", "neutral", "anger"))
 INTENSITY = Task("intensity", kind="ordinal", classes=("0", "1", "2", "3"))
@@ -191,8 +192,7 @@ def test_summary_has_corpus_protocol_and_warnings():
     plain = summary_table(metrics, title="mel_stl, test", corpus="ravdess", protocol="holdout")
     accuracy = metrics["emotion"]["accuracy"]
     row = next(line for line in plain.splitlines() if line.startswith("emotion    accuracy"))
-    interval = f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
-    assert row.split()[2] == f"{accuracy['value']:.3f}" and interval in row
+    assert row.split()[2] == number(accuracy["value"]) and interval_text(accuracy["low"], accuracy["high"]) in row
     assert row.split()[-2:] == ["240", "6"]
     assert "mel_stl, test" in plain and "corpus ravdess, protocol holdout" in plain
     assert "SYNTHETIC" not in plain and "!!!" not in plain

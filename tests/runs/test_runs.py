@@ -9,7 +9,7 @@ from made_runs import utterances, write_run
 
 from korser.comparison.compare import compare
 from korser.runs.directory import headline
-from korser.runs.groups import label_runs, made_by_other_code, studies
+from korser.runs.groups import display_names, label_runs, made_by_other_code, studies
 from korser.runs.load import load_runs
 from korser.runs.pool import pool_runs, require_same_utterances
 from korser.utils.errors import UserError
@@ -145,6 +145,20 @@ def test_what_differs_beside_seed_and_fold_is_in_the_name(tmp_path):
     for run in runs:
         run.label = f"my {run.model}"
     assert {label: len(own) for label, own in label_runs(runs).items()} == {"my mel_stl": 3, "my leaf_stl": 1}
+
+
+def test_names_for_display(tmp_path):
+    for model, lr in (("mel_stl", 0.001), ("mel_stl", 0.01), ("leaf_stl", 0.001), ("x_stl", 0.001)):
+        run = write_run(tmp_path, model, lr=lr)
+        if model == "x_stl":
+            (run / "hparams.yaml").write_text((run / "hparams.yaml").read_text() + "label: X of its file\n")
+    labelled = label_runs(load_runs(tmp_path))
+    assert sorted(display_names(labelled).values()) == ["X of its file", *sorted(labelled)[:-1]]
+    names = {"mel_stl": "Mel", "mel_stl (lr 0.01)": "Mel, fast", "leaf_stl": "LEAF", "gone": "?"}
+    shown = {"mel_stl (lr 0.001)": "Mel (lr 0.001)", "mel_stl (lr 0.01)": "Mel, fast", "leaf_stl": "LEAF"}
+    assert display_names(labelled, names) == {**shown, "x_stl": "X of its file"}
+    with pytest.raises(UserError, match="leaf_stl and x_stl would both be called 'X of its file'"):
+        display_names(labelled, {"leaf_stl": "X of its file"})
 
 
 def test_other_code_makes_another_model(tmp_path):

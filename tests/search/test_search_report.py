@@ -74,8 +74,8 @@ def test_the_difference_is_paired_over_speakers(options):
 @pytest.mark.parametrize(
     "low, high, verdict, expected",
     [
-        (0.01, 0.2, "better", "[+0.010, +0.200]: more than noise"),
-        (-0.1, 0.2, "inconclusive", "[-0.100, +0.200]: within noise"),
+        (0.01, 0.2, "better", "[.010, .200]: more than noise"),
+        (-0.1, 0.2, "inconclusive", "[-.100, .200]: within noise"),
         (None, None, "untested", "no interval: one speaker"),
     ],
 )
@@ -90,4 +90,4 @@ def test_verdict_lines(low, high, verdict, expected):
         "n_complete": 9,
     }
     text = "\n".join(verdict_lines({**results, "runner_up": second}))
-    assert expected in text and "best of 9" in text and "+0.100" in text
+    assert expected in text and "best of 9" in text and "+.100" in text

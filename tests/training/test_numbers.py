@@ -17,6 +17,7 @@ from korser.reporting.figures.style import NothingToDraw, Style
 from korser.runs.directory import RunDirectory
 from korser.runs.load import load_runs
 from korser.training.tasks import labelled_tasks
+from korser.utils.text import number as as_text
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_tables_and_figures_have_ccc(run_dir):
     assert list(drawn) == ["scatter-arousal", "results-arousal", "results-gender", "confusion-gender-my_ratings"]
     (panel,) = drawn["scatter-arousal"].figure.axes
     ccc = group.comparison.table["arousal_ccc"].iloc[0]
-    assert panel.texts[0].get_text().startswith(f"CCC {ccc:.3f}\nMAE")
+    assert panel.texts[0].get_text().startswith(f"CCC {as_text(ccc)}\nMAE")
     assert len(panel.collections[0].get_offsets()) == group.models["my_ratings"].counts("arousal")[0, :, 0].sum()
     with pytest.raises(NothingToDraw, match="arousal is no task of classes"):
         next(calibration.draw(group, Style()))

@@ -50,10 +50,29 @@ def test_markdown(table):
 
 
 def test_latex(table):
-    lines = table.to_latex("tab:x", [Note("random_split", "RANDOM SPLIT: 5 %")]).splitlines()
-    assert r"\textbf{RANDOM SPLIT: 5 \%.} Results \& more. A\_note \textless{}of\textgreater{} 5 \%." in lines[2]
-    assert r"mel\_\textless{}b\textgreater{}\dag{} & \textbf{.500} {\scriptsize [.400, .600]} & 3 &" in lines[10]
-    assert lines[11].startswith(r"leaf|a & .400\rlap{*} &  & ")
+    text = table.to_latex("tab:x", [Note("random_split", "RANDOM SPLIT: 5 %")])
+    assert r"\caption{Results \& more.}" in text
+    note = r"\textbf{RANDOM SPLIT: 5 \%.} A\_note \textless{}of\textgreater{} 5 \%."
+    assert text.index(r"\end{tabular}") < text.index(rf"\parbox{{\linewidth}}{{\footnotesize {note}}}")
+    first, second = [line for line in text.splitlines() if line.endswith(r" \\")][1:]
+    star = r"\textsuperscript{*}"  # as wide in every row, and in front of the interval
+    value = rf"\textbf{{.500}}\hphantom{{{star}}}\,{{\scriptsize [.400, .600]}}"
+    assert first == rf"mel\_\textless{{}}b\textgreater{{}}\dag{{}} & {value} & 3 & \textless{{}} .001 \\"
+    assert second == rf"leaf|a & .400{star} &  &  \\"
+
+
+def test_latex_with_columns_of_siunitx():
+    cells = difference_cell(-0.25, -0.4, -0.1, mark="same"), difference_cell(0.5, 0.4, 0.6, mark="best")
+    rows = [["a", cells[0], 12, "< .001"], ["b", cells[1], 3, ".5"]]
+    table = Table("T", ["model \u2192 x", "difference", "n", "p"], rows)
+    text = table.to_latex("tab:x", siunitx=True)
+    star = r"\textsuperscript{*}"
+    assert rf"{{@{{}}lS[table-format=+0.3,table-space-text-post={star}]@{{\,}}lS[table-format=2.0]c@{{}}}}" in text
+    assert r"model $\rightarrow$ x & \multicolumn{2}{c}{difference} & {n} & p \\" in text
+    assert rf"a & -.250{star} & {{\scriptsize [$-$.400, $-$.100]}} & 12 & \textless{{}} .001 \\" in text
+    assert r"b & \bfseries +.500 & {\scriptsize [.400, .600]} & 3 & .5 \\" in text
+    assert "parbox" not in text  # no notes
+    assert r"a & $-$.250" in table.to_latex("tab:x")
 
 
 def test_html_escapes_everything_and_sorts_by_values(table):

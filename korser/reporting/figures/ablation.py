@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from korser.comparison import tables
 from korser.reporting.figures.group import ComparisonGroup, Drawing
 from korser.reporting.figures.style import SMALL_SIZE, NothingToDraw, Style, error_bar, new_figure, wrap
+from korser.utils.text import p_value, signed
 
 
 def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
@@ -50,9 +51,9 @@ def _draw_pair(ax: Axes, i: int, row: dict, marker: str) -> None:
     bar = error_bar(row["difference"], row["low"], row["high"])
     marks = {"color": "black", "marker": marker, "mfc": fill, "capsize": 2, "ms": 4}
     ax.errorbar(row["difference"], i, xerr=bar, lw=0.9, ls="", **marks)
-    text = f"{row['difference']:+.3f}".replace("-", "\u2212")
+    text = signed(row["difference"]).replace("-", "\u2212")
     if not pd.isna(row["p_holm"]):
-        text += f", p = {row['p_holm']:.3f}" if row["p_holm"] >= 0.0005 else ", p < .001"
+        text += f", {p_value(row['p_holm'], 'p')}"
     ax.annotate(text, (1.02, i), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL_SIZE)
 
 

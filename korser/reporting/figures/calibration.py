@@ -8,6 +8,7 @@ import numpy as np
 
 from korser.reporting.figures.group import ComparisonGroup, Drawing
 from korser.reporting.figures.style import SMALL_SIZE, NothingToDraw, Style, grid, label_outer, wrap
+from korser.utils.text import number
 
 
 def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
@@ -16,7 +17,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
     if table.empty:
         raise NothingToDraw(f"{group.main} is no task of classes")
     results = group.comparison.table.set_index("model")
-    figure, axes = grid(style, len(group.models), wanted=1.03, height=1.3, sharex=True, sharey=True)
+    figure, axes = grid(style, len(group.models), wanted=1.03, height=1.3, sharex=True, sharey=True, square=True)
     for ax, label in zip(axes, group.models):
         bins = table[(table["model"] == label) & (table["count"] > 0)]
         fill = group.model_style(label).fill
@@ -28,7 +29,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
         box = {"fc": "white", "ec": "none", "pad": 0.8, "alpha": 0.85}
         if ece is not None and np.isfinite(ece):
             where = {"transform": ax.transAxes, "va": "top", "zorder": 4}
-            ax.text(0.05, 0.95, f"ECE {ece:.3f}", fontsize=SMALL_SIZE, bbox=box, **where)
+            ax.text(0.05, 0.95, f"ECE {number(ece)}", fontsize=SMALL_SIZE, bbox=box, **where)
         ax.set_title(wrap(label, 19), fontsize=SMALL_SIZE + 0.5)
         ax.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         ax.set_xticklabels(["0", ".5", "1"])

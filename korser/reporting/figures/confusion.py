@@ -1,41 +1,72 @@
-"""Confusion matrix of every task and model, pooled over folds and seeds."""
+"""Confusion matrices of every task, pooled over folds and seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from korser.reporting.figures.group import ComparisonGroup, Drawing
-from korser.reporting.figures.style import SMALL_SIZE, Style, heat_map, new_figure, wrap
+from korser.reporting.figures.style import SMALL_SIZE, TEXT_SIZE, Style, grid, heat_map, wrap
 from korser.utils.text import plural
+
+SMALLEST = 4.5  # points: text of cells
 
 
 def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
-    """Draw one figure per task and model: percentages of the true class, with the counts below."""
-    for label, model in group.models.items():
-        for task, about in model.tasks.items():
-            counts = model.counts(task).sum((0, 1)) if about.classes else np.zeros(1)
-            if not counts.any():
-                continue
-            tested = plural(int(counts.sum()) // len(model.seeds), "labelled test utterance")
+    """Draw the matrices of all models side by side, for each task, and each of the main task with counts."""
+    for task in dict.fromkeys(task for model in group.models.values() for task in model.tasks):
+        having = {label: model for label, model in group.models.items() if task in model.tasks}
+        classes = next(iter(having.values())).tasks[task].classes
+        counts = {label: model.counts(task).sum((0, 1)) for label, model in having.items()} if classes else {}
+        counts = {label: matrix for label, matrix in counts.items() if matrix.any()}
+        if len(counts) > 1:
+            caption = (
+                f"Confusion matrices of the task {task}: percentage of each true class, pooled over seeds and folds "
+                f"({group.runs_of_all})."
+            )
+            figure = _draw(counts, classes, style)
+            yield Drawing(f"confusion-{task}", f"Confusion matrices: {task}", caption, figure, tuple(counts))
+        for label, matrix in counts.items() if task == group.main or len(counts) == 1 else ():
+            tested = plural(int(matrix.sum()) // len(having[label].seeds), "labelled test utterance")
             caption = (
                 f"Confusion matrix of {label}, task {task}: percentage of each true class, with the number of "
                 f"predictions below, pooled over {group.runs_of(label)} ({tested})."
             )
-            figure = _draw(counts, about.classes, label, task, style)
+            figure = _draw({label: matrix}, classes, style)
             yield Drawing(f"confusion-{task}-{label}", f"{label}: {task}", caption, figure, (label,))
 
 
-def _draw(counts: np.ndarray, classes: Sequence[str], label: str, task: str, style: Style) -> Figure:
+def _draw(counts: Mapping[str, np.ndarray], classes: Sequence[str], style: Style) -> Figure:
+    single, names = len(counts) == 1, [wrap(name, 12) for name in classes]
+    longest = max(len(line) for name in names for line in name.split("\n")) * 0.65 * SMALL_SIZE / 72  # inches
+    room = style.width - longest - 0.3
+    most = 1 if single else max(1, int(room / max(0.9, 0.14 * len(classes) + 0.12)))
+    columns = math.ceil(len(counts) / math.ceil(len(counts) / most))
+    side = min(0.42 * len(classes), room / columns - 0.1)  # a small matrix does not fill the page
+    turned = longest > side / len(classes)
+    titles = [wrap(label, max(12, int(side * 72 / (0.58 * TEXT_SIZE)))) for label in counts]
+    height = side + 0.13 * (1 + max(title.count("\n") + 1 for title in titles))
+    below = 0.3 + (0.75 * longest if turned else 0.1)
+    figure, axes = grid(style, len(counts), wanted=style.width / columns, height=height, extra=below, square=True)
+    for ax, title, matrix in zip(axes, titles, counts.values()):
+        _draw_matrix(ax, matrix, names, side / len(classes), with_counts=single)
+        place = ax.get_subplotspec()
+        first, last = place.is_first_col(), place.is_last_row()
+        ax.set(title=title, xlabel="predicted" if last else "", ylabel="true" if first else "")
+        ax.tick_params(labelleft=first, labelbottom=last, labelrotation=0)
+        for tick in ax.get_xticklabels() if turned else ():
+            tick.set(rotation=45, ha="right", rotation_mode="anchor")
+    return figure
+
+
+def _draw_matrix(ax: Axes, counts: np.ndarray, names: Sequence[str], cell: float, *, with_counts: bool) -> None:
     percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(style.width, 0.42 * len(classes) + 1.1)  # a small matrix does not fill a wide column
-    figure = new_figure(style, max(1.7, side * 0.86))
-    ax = figure.subplots()
-    names = [wrap(name, 12) for name in classes]
-    size = min(SMALL_SIZE + 1, 72 * 0.72 * side / len(classes) / 4.2)
-    text = [[f"{p:.0f}\n({n})" for p, n in zip(*row)] for row in zip(percent, counts)]
+    text = [[f"{p:.0f}\n({n})" if with_counts else f"{p:.0f}" for p, n in zip(*row)] for row in zip(percent, counts)]
+    size = min(SMALL_SIZE + 1, max(SMALLEST, 72 * cell / (4.2 if with_counts else 2.2)))
     heat_map(
         ax,
         percent,
@@ -49,11 +80,3 @@ def _draw(counts: np.ndarray, classes: Sequence[str], label: str, task: str, sty
         xticklabels=names,
         yticklabels=names,
     )
-    ax.set(xlabel="predicted", ylabel="true")
-    ax.set_title(wrap(f"{label}: {task}", 40))
-    longest = max(len(line) for name in names for line in name.split("\n"))
-    crowded = longest * 0.65 * SMALL_SIZE > 0.72 * side * 72 / len(classes)  # wider than a cell, points
-    ax.tick_params(axis="x", rotation=45 if crowded else 0)
-    for tick in ax.get_xticklabels():
-        tick.set(ha="right" if crowded else "center", rotation_mode="anchor" if crowded else "default")
-    return figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from korser.reporting.figures import (
     subgroups,
 )
 from korser.reporting.figures.cross_corpus import draw_cross_corpus
-from korser.reporting.figures.group import ComparisonGroup, Drawing, gather, recorded_metric
+from korser.reporting.figures.group import ComparisonGroup, Drawing, gather, recorded_choices
 from korser.reporting.figures.style import NothingToDraw, Style, finish, save_figure, with_hangul
 from korser.runs.directory import COMPARISON_FILE
 from korser.runs.groups import mark_searched
@@ -140,6 +140,7 @@ def _draw_group(group: ComparisonGroup, out: Path, style: Style, prefix: str, wh
         name = where + module.__name__.rpartition(".")[2]
         with style.context(), _log_missing(name):
             for drawing in module.draw(group, style):
+                drawing.name = _file_name(drawing, group.comparison.labels)
                 figures.append(save_drawing(drawing, out, group.notes(drawing.models), style, prefix, where))
     return figures
 
@@ -149,13 +150,21 @@ def _draw_matrices(
 ) -> list[Figure]:
     figures, groups = [], cross_corpus_groups(runs)
     for number, own in enumerate(groups.values(), 1):
-        matrix = cross_corpus(own, metric=metric or recorded_metric("cross-corpus matrix", own, made))
+        recorded = recorded_choices("cross-corpus matrix", own, made)
+        matrix = cross_corpus(own, metric=metric or recorded["metric"], names=recorded["names"])
         style = with_hangul(style, [*matrix.models, *matrix.corpora, *matrix.table["classes"]])
         prefix = f"{number}-" if len(groups) > 1 else ""
         with style.context():
             for drawing in draw_cross_corpus(matrix, style):
+                drawing.name = _file_name(drawing, matrix.labels)
                 figures.append(save_drawing(drawing, out, matrix.warnings, style, prefix))
     return figures
+
+
+def _file_name(drawing: Drawing, labels: Mapping[str, str]) -> str:
+    """Return the name of a drawing, with the label of the model that it ends with: files do not depend on ``names``."""
+    shown = next((name for name in drawing.models if drawing.name.endswith(name)), "")
+    return drawing.name.removesuffix(shown) + labels.get(shown, "")
 
 
 def _draw_searches(searches: list[tuple[dict, pd.DataFrame]], out: Path, style: Style) -> list[Figure]:

@@ -14,12 +14,14 @@ from sklearn.manifold import TSNE
 
 from korser.corpora import LABELS
 from korser.reporting.figures.group import ComparisonGroup, Drawing
-from korser.reporting.figures.style import NothingToDraw, Style, grid, model_style, wrap
+from korser.reporting.figures.style import SMALL_SIZE, NothingToDraw, Style, grid, model_style, wrap
 from korser.runs.load import Run
 from korser.utils.errors import UserError
 
 MIN_TSNE_UTTERANCES = 30  # below it the neighbourhoods of t-SNE mean little
 MAX_POINTS = 1000
+PANEL = 1.15  # inches: three panels in a column of a paper
+MAX_NAME = 14  # characters in a line
 SEED = 0
 
 
@@ -94,21 +96,28 @@ def _draw(
     label: str,
     style: Style,
 ) -> Figure:
-    figure, axes = grid(style, len(attributes), wanted=2.2, height=1.9, extra=0.2)
-    wide = style.width / axes[0].get_subplotspec().get_gridspec().ncols > 2.6
+    names = {a: list(classes.get(a) or sorted(table[a].dropna().unique())) for a in attributes}
+    width = style.width / min(len(attributes), max(1, int(style.width / PANEL)))
+    columns = {a: max(1, int(width * 72 / (12 + 0.55 * SMALL_SIZE * _longest(names[a])))) for a in attributes}
+    rows = max(math.ceil(len(names[a]) / columns[a]) for a in attributes)
+    figure, axes = grid(style, len(attributes), wanted=PANEL, height=1.2 + rows * 1.4 * SMALL_SIZE / 72, extra=0.2)
     for ax, attribute in zip(axes, attributes):
-        names = classes.get(attribute) or sorted(table[attribute].dropna().unique())
-        _draw_panel(ax, points, table[attribute], names, columns=4 if wide else 3)
+        _draw_panel(ax, points, table[attribute], names[attribute], columns[attribute])
         ax.set_title(attribute)
     figure.suptitle(wrap(label, int(style.width * 14)))
     return figure
 
 
+def _longest(names: Sequence[str]) -> int:
+    return max(len(line) for name in names for line in wrap(name, MAX_NAME).split("\n"))
+
+
 def _draw_panel(ax: Axes, points: np.ndarray, values: pd.Series, names: Sequence[str], columns: int) -> None:
     for i, name in enumerate(names):
         own, marks = points[(values == name).to_numpy()], model_style(i)
-        appearance = {"marker": marks.marker, "color": marks.colour, "alpha": 0.8, "lw": 0.2, "ec": "white"}
-        ax.scatter(*own.T, s=9, label=wrap(name, 14), **appearance)
+        edge = {"lw": 0.25, "ec": "0.25"}  # for light colours
+        appearance = {"marker": marks.marker, "color": marks.colour, "alpha": 0.8, **edge}
+        ax.scatter(*own.T, s=9, label=wrap(name, MAX_NAME), **appearance)
     ax.set(xticks=[], yticks=[])
     ax.legend(
         loc="upper center",

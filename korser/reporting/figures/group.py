@@ -6,13 +6,13 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from korser.comparison.compare import compare
 from korser.comparison.warnings import warnings_about
-from korser.metrics.scores import TITLES
+from korser.metrics.scores import TITLES, chance
 from korser.reporting.figures.style import ModelStyle, model_style
 from korser.runs.groups import studies
 from korser.utils.text import plural
@@ -28,8 +28,9 @@ __all__ = [
     "ComparisonGroup",
     "Drawing",
     "ParameterValues",
+    "chance_note",
     "gather",
-    "recorded_metric",
+    "recorded_choices",
 ]
 
 logger = logging.getLogger(__name__)
@@ -134,10 +135,15 @@ class ComparisonGroup:
                 }
         return found
 
+    def chance(self, task: str, metric: str) -> float | None:
+        """Return the chance level of a metric on the test utterances, see :func:`korser.metrics.scores.chance`."""
+        return chance(metric, next(model.counts(task) for model in self.models.values() if task in model.tasks))
+
     def runs_of(self, label: str) -> str:
         """Return ``3 seeds, 6 folds``, for a caption."""
         model = self.models[label]
-        return f"{plural(len(model.seeds), 'seed')}, {plural(len(model.folds), 'fold')}"
+        folds = [plural(len(model.folds), "fold")] if model.folds != [None] else []
+        return ", ".join([plural(len(model.seeds), "seed"), *folds])
 
     @property
     def runs_of_all(self) -> str:
@@ -161,6 +167,13 @@ class ComparisonGroup:
         return [str(note) for note in warnings_about(models)] + searched + excluded
 
 
+def chance_note(group: ComparisonGroup, task: str, *metrics: str) -> str:
+    """Return what the dotted lines of a caption are; empty if none of the metrics has a chance level."""
+    known = [metric for metric in metrics if group.chance(task, metric) is not None]
+    how = " (of accuracy: always the most frequent class)" if "accuracy" in known else ""
+    return f" Dotted: chance level{how}." if known else ""
+
+
 def _read_parameters(run: Run) -> Iterator[tuple[tuple[str, str], str, list, list]]:
     for frontend in run.directory.interpretable_parameters():
         for quantity, values in frontend["quantities"].items():
@@ -182,19 +195,27 @@ def gather(runs: Sequence[Run], metric: str | None = None, made: Sequence[dict] 
     tested = [run for run in runs if run.directory.has_predictions()]
     groups = studies(tested)
     questions = made[0]["settings"]["questions"] if len(made) == len(groups) == 1 else None
-    return [
-        ComparisonGroup(name, compare(own, metric=metric or recorded_metric(name, own, made), questions=questions))
-        for name, own in groups.items()
-    ]
+    found = []
+    for name, own in groups.items():
+        recorded = recorded_choices(name, own, made)
+        order = {model: i for i, model in enumerate(recorded["names"])}  # that of the comparison
+        own.sort(key=lambda run: order.get(run.model, len(order)))
+        choices = {**recorded, "metric": metric or recorded["metric"], "questions": questions}
+        found.append(ComparisonGroup(name, compare(own, **choices)))
+    return found
 
 
-def recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str | None:
-    """Return the metric by which a group was compared; None if by its main task's, or (with a warning) several."""
-    names = {run.path.name for run in runs}
+def recorded_choices(name: str, runs: Sequence[Run], made: Sequence[dict]) -> dict[str, Any]:
+    """Return ``metric`` and ``names`` of the comparisons that a group of runs comes from.
+
+    The metric is None if it is that of the main task, or (with a warning) if there are several.
+    """
+    folders = {run.path.name for run in runs}
     group = (runs[0].info["corpus"], runs[0].protocol)
-    own = [each for each in made if names & {entry["run"] for entry in each["runs"]}]
+    own = [each for each in made if folders & {entry["run"] for entry in each["runs"]}]
     if not own:  # the compared runs may be in another folder
         own = [each for each in made if (each.get("corpus"), each.get("protocol")) == group]
+    names = {label: name for each in own for label, name in each.get("names", {}).items()}
     metrics = sorted({metric for each in own if (metric := each["settings"].get("metric"))})
     if len(metrics) > 1:
         logger.warning(
@@ -202,4 +223,4 @@ def recorded_metric(name: str, runs: Sequence[Run], made: Sequence[dict]) -> str
             name,
             ", ".join(metrics),
         )
-    return metrics[0] if len(metrics) == 1 else None
+    return {"metric": metrics[0] if len(metrics) == 1 else None, "names": names}

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from korser.comparison import tables
 from korser.metrics.scores import ALL_METRICS, TITLES
-from korser.reporting.figures.group import ComparisonGroup, Drawing
+from korser.reporting.figures.group import ComparisonGroup, Drawing, chance_note
 from korser.reporting.figures.style import TEXT_SIZE, Style, error_bar, grid, new_figure, wrap
 
 
@@ -25,16 +26,13 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
     for task, columns in by_task.items():
         labels = [label for label, model in group.models.items() if task in model.tasks]
         table = group.comparison.table.set_index("model").loc[labels]
-        chance = {"qwk": 0, "ccc": 0, "pearson": 0}
-        if group.models[labels[0]].tasks[task].classes:
-            chance["uar"] = 1 / len(group.models[labels[0]].tasks[task].classes)
+        seeds = " Circles: single seeds." if table["n_seeds"].max() > 1 else ""
         caption = (
             f"Test results of the task {task}: mean over seeds with 95 % confidence interval "
-            f"{tables.interval_over(table['n_seeds'])}; one point per seed ({group.runs_of_all})."
+            f"{tables.interval_over(table['n_seeds'])} ({group.runs_of_all}).{seeds}"
         )
-        if any(metric in chance for _, metric in columns):
-            caption += " Dotted: chance level."
-        figure = _draw(group, style, task, columns, table, chance)
+        figure = _draw(group, style, task, columns, table)
+        caption += chance_note(group, task, *(metric for _, metric in columns))
         yield Drawing(f"results-{task}", f"Results: {task}", caption, figure)
 
 
@@ -44,7 +42,6 @@ def _draw(
     task: str,
     columns: list[tuple[str, str]],
     table: pd.DataFrame,
-    chance: dict[str, float],
 ) -> Figure:
     height = 0.27 * len(table) + 0.55
     if len(columns) == 1:
@@ -53,28 +50,30 @@ def _draw(
     else:
         figure, axes = grid(style, len(columns), wanted=style.width / len(columns), height=height, sharey=True)
     for ax, (column, metric) in zip(axes, columns):
+        entries = table[[f"{column}{end}" for end in ("", "_low", "_high")]].to_numpy(float)
+        per_seed = [ALL_METRICS[metric](group.models[label].counts(task).sum(1)) for label in table.index]
         for i, label in enumerate(table.index):
-            entry = [float(table[f"{column}{end}"].astype(float).iloc[i]) for end in ("", "_low", "_high")]
-            per_seed = ALL_METRICS[metric](group.models[label].counts(task).sum(1))
-            _draw_bar(ax, i, group, label, entry, per_seed)
-        if metric in chance:
-            ax.axvline(chance[metric], color="black", ls=":", lw=0.8, zorder=3)
+            _draw_bar(ax, i, group, label, entries[i], per_seed[i])
+        chance = group.chance(task, metric)
+        if chance is not None:
+            ax.axvline(chance, color="black", ls=":", lw=0.8, zorder=3)
         ax.set_xlabel(f"{task} {TITLES[metric]}")
         ax.set_yticks(range(len(table)), [wrap(label, 24) for label in table.index], fontsize=TEXT_SIZE - 1)
         ax.set_ylim(len(table) - 0.5, -0.5)
-        lowest, highest = ALL_METRICS[metric].lowest, ALL_METRICS[metric].highest
-        if lowest < 0:
-            lowest = 1.05 * np.nanmin(table[[column, f"{column}_low"]].astype(float).to_numpy(), initial=0)
-        ax.set_xlim(lowest, highest if np.isfinite(highest) else None)
+        shown = [*entries.ravel(), *np.concatenate(per_seed), chance or 0]
+        ax.set_xlim(1.05 * np.nanmin(shown, initial=0), 1.05 * np.nanmax(shown, initial=0))
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.label_outer()
     return figure
 
 
 def _draw_bar(ax: Axes, i: int, group: ComparisonGroup, label: str, entry: list[float], per_seed: np.ndarray) -> None:
+    """Draw a bar from 0, and beside each other its interval and the seeds."""
     model, (value, low, high) = group.model_style(label), entry
+    several = len(per_seed) > 1
     ax.barh(i, value, height=0.72, color=model.fill, hatch=model.hatch, edgecolor="black", lw=0.5)
     bar = error_bar(value, low, high)
     if bar:
-        ax.errorbar(value, i, xerr=bar, color="black", capsize=2, lw=0.8, zorder=4)
-    shift = np.linspace(-0.2, 0.2, len(per_seed)) if len(per_seed) > 1 else np.zeros(1)
-    ax.scatter(per_seed, i + shift, s=9, color="white", edgecolor="black", lw=0.6, zorder=5)
+        ax.errorbar(value, i - 0.14 * several, xerr=bar, color="black", capsize=2, lw=0.8, zorder=4)
+    if several:
+        ax.scatter(per_seed, [i + 0.19] * len(per_seed), s=7, color="white", edgecolor="black", lw=0.6, zorder=5)

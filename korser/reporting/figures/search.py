@@ -18,6 +18,7 @@ from korser.runs.records import SEARCH_RESULTS, SearchRecord
 from korser.search.summary import score_column, score_title
 from korser.utils.errors import UserError
 from korser.utils.files import find_below, read_csv, read_json
+from korser.utils.text import number
 
 MAX_HEAT_MAP_VALUES = 12  # on each axis; beyond it, as in a random search, points are drawn instead
 
@@ -106,8 +107,7 @@ def _draw_heat_map(ax: Axes, trials: pd.DataFrame, x: str, y: str, best: dict) -
         table,
         vmin=low,
         vmax=max(high, low + 1e-6),
-        annot=max(table.shape) <= 5,
-        fmt=".2f",
+        annot=table.map(number) if max(table.shape) <= 5 else False,
         annot_kws={"fontsize": SMALL_SIZE},
         xticklabels=columns,
         yticklabels=rows,

@@ -13,7 +13,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,11 @@ import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from korser.utils.errors import UserError
 from korser.utils.files import atomic
-from korser.utils.text import did_you_mean
+from korser.utils.text import did_you_mean, drop_zero
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,8 +107,10 @@ class Style:
         ``ieee``, ``interspeech`` or ``springer``.
     columns : int
         Number of columns of the page that a figure spans, 1 or 2.
+    serif : bool
+        Whether to set text in a Times-like font, as the text of most papers, instead of a sans-serif one.
     fonts : tuple of str
-        Font families in order of preference.
+        Font families for characters that this font lacks.
 
     Raises
     ------
@@ -117,7 +120,8 @@ class Style:
 
     venue: str = "ieee"
     columns: int = 1
-    fonts: tuple[str, ...] = field(default=("DejaVu Sans",), compare=False)
+    serif: bool = False
+    fonts: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.venue, str) or self.venue not in VENUE_WIDTHS:
@@ -136,7 +140,8 @@ class Style:
         return matplotlib.rc_context(
             {
                 **sns.axes_style("ticks"),
-                "font.family": list(self.fonts),
+                "font.family": ["STIXGeneral" if self.serif else "DejaVu Sans", *self.fonts],  # matplotlib's own
+                "mathtext.fontset": "stix" if self.serif else "dejavusans",  # exponents of logarithmic axes
                 "font.size": TEXT_SIZE,
                 "axes.titlesize": TEXT_SIZE,
                 "axes.labelsize": TEXT_SIZE,
@@ -157,6 +162,7 @@ class Style:
                 "lines.markersize": 3.5,
                 "hatch.linewidth": 0.4,
                 "axes.unicode_minus": True,
+                "axes.formatter.useoffset": False,
                 "pdf.fonttype": 42,  # TrueType; publishers refuse Type 3
                 "ps.fonttype": 42,
                 "svg.fonttype": "none",
@@ -181,9 +187,19 @@ def model_style(index: int) -> ModelStyle:
     )
 
 
-def new_figure(style: Style, height: float) -> Figure:
-    """Return an empty figure with the venue's width and a height in inches, in constrained layout."""
-    figure = Figure(figsize=(style.width, height), layout="constrained")
+class _Decimals(ScalarFormatter):
+    """Write numbers at an axis as :func:`korser.utils.text.number` does in tables, ``.5``."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return "0" if x == 0 else drop_zero(super().__call__(x, pos))
+
+
+def new_figure(style: Style, height: float, *, square: bool = False) -> Figure:
+    """Return an empty figure with the venue's width and a height in inches, in constrained layout.
+
+    ``square`` is for panels of equal scales, which are centred without room between them.
+    """
+    figure = Figure(figsize=(style.width, height), layout="compressed" if square else "constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.05)  # inches
     FigureCanvasAgg(figure)  # the extent of text can be measured
     return figure
@@ -198,6 +214,7 @@ def grid(
     extra: float = 0.0,
     sharex: bool = False,
     sharey: bool = False,
+    square: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with ``n`` panels in rows.
 
@@ -213,6 +230,8 @@ def grid(
         Additional height in inches, for a title.
     sharex, sharey : bool
         Whether the panels share an axis.
+    square : bool
+        See :func:`new_figure`.
 
     Returns
     -------
@@ -222,7 +241,7 @@ def grid(
     most = max(1, int(style.width / wanted + 1e-6))
     rows = math.ceil(n / most)
     columns = math.ceil(n / rows)
-    figure = new_figure(style, rows * height + extra)
+    figure = new_figure(style, rows * height + extra, square=square)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel()
     for ax in axes[n:]:
         ax.remove()
@@ -289,7 +308,13 @@ def wrap(text: object, width: int) -> str:
 
 
 def finish(figure: Figure, notes: str, style: Style) -> None:
-    """Write notes below a figure, increase its height by them and by its legends, and lay it out."""
+    """Write notes below a figure, increase its height by them and by its legends, and lay it out.
+
+    Numbers at linear axes become those of :func:`korser.utils.text.number`.
+    """
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        if type(axis.get_major_formatter()) is ScalarFormatter:
+            axis.set_major_formatter(_Decimals())
     lines = textwrap.wrap(notes, int(style.width * 72 / (SMALL_SIZE * 0.58)))
     note = len(lines) * SMALL_SIZE * 1.25 / 72 + (0.05 if lines else 0)  # inches
     legend = sum(legend.get_window_extent().height / figure.dpi for legend in figure.legends)
@@ -326,4 +351,4 @@ def with_hangul(style: Style, texts: Iterable[str]) -> Style:
         logger.warning("no Hangul font is installed, so labels show boxes: install one (apt-get install fonts-nanum)")
         logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
         return style
-    return Style(style.venue, style.columns, (*style.fonts, fonts[0]))
+    return replace(style, fonts=(*style.fonts, fonts[0]))

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from korser.comparison import tables
 from korser.comparison.subgroups import missing_classes_note
-from korser.reporting.figures.group import ComparisonGroup, Drawing
+from korser.reporting.figures.group import ComparisonGroup, Drawing, chance_note
 from korser.reporting.figures.style import (
     SMALL_SIZE,
     NothingToDraw,
@@ -37,6 +37,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
             f"{group.metric_title} by group of test utterances, with 95 % confidence interval "
             f"{tables.interval_over(table['n_seeds'])} ({group.runs_of_all})."
         )
+        caption += chance_note(group, group.main, group.metric) if _has_chance(group, groups) else ""
         caption = " ".join([caption, *missing_classes_note(groups, group.metric)])
         yield Drawing("subgroups", "Results by group", caption, _draw_groups(group, style, groups))
     if len(speakers):
@@ -48,16 +49,26 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
         yield Drawing("speakers", "Results by speaker", caption, _draw_speakers(group, style, speakers))
 
 
+def _has_chance(group: ComparisonGroup, table: pd.DataFrame) -> bool:
+    """Return whether the chance level of all utterances is that of every group."""
+    same = group.metric != "accuracy" and not (table["missing_classes"] != "").any()
+    return same and group.chance(group.main, group.metric) is not None
+
+
 def _draw_groups(group: ComparisonGroup, style: Style, table: pd.DataFrame) -> Figure:
     attributes = list(dict.fromkeys(table["attribute"]))
     figure, axes = grid(style, len(attributes), wanted=2.3, height=1.55, sharey=True)
+    values = table[[group.metric, f"{group.metric}_low", f"{group.metric}_high"]].to_numpy(float)
+    limits = 1.05 * np.nanmin(values, initial=0), 1.05 * np.nanmax(values, initial=0)
     for ax, attribute in zip(axes, attributes):
         own = table[table["attribute"] == attribute]
         names = list(dict.fromkeys(own["group"]))
         _draw_bars(ax, group, own, names)
         ax.set_xticks(range(len(names)), [wrap(name, 12) for name in names])
         ax.set_title(attribute)
-        ax.set(ylim=(0, 1), ylabel=group.metric_name)
+        if _has_chance(group, table):
+            ax.axhline(group.chance(group.main, group.metric), color="black", ls=":", lw=0.8, zorder=3)
+        ax.set(ylim=limits, ylabel=group.metric_name)
         ax.label_outer()
         ax.tick_params(labelbottom=True)
     styles = [group.model_style(label) for label in group.models]

@@ -8,6 +8,7 @@ from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from figures_made_up import EMOTIONS, write_run, write_search, write_study
 from PIL import Image
@@ -22,6 +23,7 @@ from korser.runs.load import load_runs
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, write_csv, write_json
 from korser.utils.notes import Note
+from korser.utils.text import number
 
 MODELS = ["leaf_stl", "leaf_mtl", "wav2vec_stl", "wav2vec_leaf_mtl"]
 LONG = ["wav2vec2_xlsr_300m_layer_mix_leaf_attentive_pooling_mtl", "mel_stl"]
@@ -124,7 +126,6 @@ def test_long_names_notes_and_many_classes_are_readable(tmp_path, style, models,
 
 def test_everything_is_drawn(four_models):
     _, drawn = four_models
-    mtl = [name for name in MODELS if "mtl" in name]
     assert set(drawn) == {
         *(
             "losses",
@@ -138,7 +139,7 @@ def test_everything_is_drawn(four_models):
         ),
         *("speakers", "calibration", "robustness", "search-leaf_mtl"),
         *(f"confusion-emotion-{name}" for name in MODELS),
-        *(f"confusion-{task}-{name}" for task in ("gender", "intensity") for name in mtl),
+        *(f"confusion-{task}" for task in ("emotion", "gender", "intensity")),
         *(f"parameters-leaf-{name}" for name in MODELS if "leaf" in name),
         *(f"embeddings-{name}" for name in MODELS),
     }
@@ -247,8 +248,81 @@ def test_results_bars_are_the_metrics_with_one_point_per_seed(four_models):
         assert len(points) == len(MODELS)  # two seeds each
         np.testing.assert_allclose([p[:, 0].mean() for p in points], bars)
         assert ax.get_xlabel() == f"emotion {'UAR' if metric == 'uar' else 'accuracy'}"
+        intervals = [bars[0].get_segments()[0][0, 1] for _, _, bars in ax.containers[1::2]]
+        for i, (interval, own) in enumerate(zip(intervals, points)):  # beside the interval
+            assert interval < i - 0.1 and (own[:, 1] > i + 0.1).all()
     names = [label.get_text().replace("\n", "") for label in drawn["results-emotion"].figure.axes[0].get_yticklabels()]
     assert names == list(group.models)
+
+
+def test_chance_levels_are_drawn_where_the_caption_names_them(tmp_path):
+    for seed in (1, 2):
+        run = write_run(tmp_path, "mel_mtl", seed=seed)
+        for path in (run / "test.csv", *(run / "robustness").glob("*.csv")):
+            table = read_csv(path, ["intensity"])
+            write_csv(path, table[(table["emotion"] != "joy") | (table["intensity"] == "1")])  # half of joy
+    group, drawn = drawings(tmp_path, kinds=[figures.results, figures.subgroups, figures.robustness])
+    accuracy, uar = (ax.lines[-1].get_xdata()[0] for ax in drawn["results-emotion"].figure.axes)
+    np.testing.assert_allclose([accuracy, uar], [2 / 7, 1 / 4])
+    assert "Dotted: chance level (of accuracy: always the most frequent class)." in drawn["results-emotion"].caption
+    (kappa,) = drawn["results-intensity"].figure.axes
+    assert kappa.lines[-1].get_xdata()[0] == 0 and drawn["results-intensity"].caption.endswith(" Dotted: chance level.")
+    dotted = [line for ax in drawn["robustness"].figure.axes for line in ax.lines if line.get_linestyle() == ":"]
+    assert [line.get_ydata()[0] for line in dotted] == [0.25, 0.25] and "Dotted" in drawn["robustness"].caption
+    assert "Dotted" not in drawn["subgroups"].caption  # joy is missing in a group, which has another level
+    (group,) = gather(load_runs(tmp_path), "macro_f1")
+    drawing, *_ = figures.robustness.draw(group, Style())
+    assert "Dotted" not in drawing.caption
+
+
+def test_axes_follow_the_data_and_write_numbers_as_tables_do(four_models):
+    group, drawn = four_models
+    table = group.comparison.table
+    for ax, metric in zip(drawn["results-emotion"].figure.axes, ("accuracy", "uar")):
+        highest = table[f"emotion_{metric}_high"].astype(float).max()
+        low, high = ax.get_xlim()
+        assert low == 0 and highest < high < 1.3 * highest
+    for name, drawing in drawn.items():
+        for ax in drawing.figure.axes if not name.startswith("search") else ():  # settings are as they are written
+            texts = [*ax.get_xticklabels(), *ax.get_yticklabels(), *ax.texts]
+            assert not [text.get_text() for text in texts if re.match(r"[-+\u2212]?0\.\d", text.get_text())]
+
+
+def test_models_of_the_same_size_stand_side_by_side():
+    moved = figures.cost._side_by_side(pd.Series([3e6, 3e6, 1e5, 3.05e6]))
+    assert np.diff(sorted(moved[[0, 1, 3]])).min() > 1e5 and moved[0] < moved[1] < moved[3]
+    np.testing.assert_allclose(moved[2], 1e5)
+
+
+def test_one_panel_of_robustness_has_no_title_and_clean_audio_has_an_interval(tmp_path):
+    run = write_run(tmp_path, "mel_stl")
+    path = run / "robustness" / "conditions.json"
+    write_json(path, [entry for entry in json.loads(path.read_text()) if entry["name"] == "telephone"])
+    group, drawn = drawings(tmp_path, kinds=[figures.robustness])
+    (ax,) = drawn["robustness"].figure.axes
+    assert ax.get_title() == "" and [t.get_text() for t in ax.get_xticklabels()] == ["clean", "telephone"]
+    clean = ax.containers[0].lines[2][0].get_segments()[0][:, 1]
+    np.testing.assert_allclose(clean, group.comparison.table[["emotion_uar_low", "emotion_uar_high"]].to_numpy()[0])
+
+
+def test_names_are_shown_in_figures_whose_files_keep_the_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "FIGURES", (figures.confusion, figures.losses))
+    for model in ("leaf_stl", "mel_stl"):
+        run = write_run(tmp_path / "runs", model)
+    settings = {"settings": {"metric": None, "questions": None}, "runs": [{"run": run.name}]}
+    names = {"mel_stl": "Mel (single-task)", "leaf_stl": "LEAF \u2192 x"}
+    runs = [{"run": run.name, "searched_on_tested_speakers": [], "failed": None}]
+    write_json(tmp_path / "runs" / "comparison.json", {**settings, "runs": runs, "names": names})
+    made = draw_all(tmp_path / "runs", tmp_path / "out")
+    assert [f.name for f in made] == [
+        "confusion-emotion",
+        "confusion-emotion-mel_stl",
+        "confusion-emotion-leaf_stl",
+        "losses",
+    ]
+    assert made[1].title == "Mel (single-task): emotion" and "of LEAF \u2192 x," in made[2].caption
+    (group,) = gather(load_runs(tmp_path), made=[{**settings, "runs": runs, "names": names}])
+    assert list(group.models) == list(names.values())  # in the order of the comparison
 
 
 def test_ablation_shows_the_planned_differences(four_models):
@@ -273,12 +347,27 @@ def test_ablation_says_why_an_interval_without_0_is_not_significant(four_models,
 
 def test_confusion_matrix_shows_percentages_and_counts(four_models):
     group, drawn = four_models
-    counts = group.models["leaf_mtl"].counts("intensity").sum((0, 1))
-    (ax,) = drawn["confusion-intensity-leaf_mtl"].figure.axes
+    counts = group.models["leaf_mtl"].counts("emotion").sum((0, 1))
+    (ax,) = drawn["confusion-emotion-leaf_mtl"].figure.axes
     np.testing.assert_allclose(ax.collections[0].get_array(), 100 * counts / counts.sum(1, keepdims=True))
     texts = [text.get_text() for text in ax.texts]
     assert texts == [f"{100 * c / row.sum():.0f}\n({c})" for row in counts for c in row]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
+    assert abs(ax.get_tightbbox().x0 + ax.get_tightbbox().x1 - ax.figure.bbox.width) < 0.05 * ax.figure.bbox.width
+
+
+def test_confusion_matrices_of_all_models_are_one_figure(four_models):
+    group, drawn = four_models
+    mtl = {label: model for label, model in group.models.items() if "mtl" in label}
+    axes = drawn["confusion-intensity"].figure.axes
+    assert [ax.get_title().replace("\n", "") for ax in axes] == list(mtl)
+    for ax, model in zip(axes, mtl.values()):
+        counts = model.counts("intensity").sum((0, 1))
+        percent = 100 * counts / counts.sum(1, keepdims=True)
+        np.testing.assert_allclose(ax.collections[0].get_array(), percent)
+        assert [text.get_text() for text in ax.texts] == [f"{p:.0f}" for p in percent.ravel()]
+    shown = [[t.get_text() for t in ax.get_yticklabels() if t.get_visible()] for ax in axes]
+    assert shown == [["1", "2"], []] and [ax.get_ylabel() for ax in axes] == ["true", ""]
 
 
 def test_search_shows_the_maximum_over_other_settings_and_frames_the_best(tmp_path):
@@ -329,7 +418,8 @@ def test_layers_cost_subgroups_and_robustness_show_the_tables(four_models):
     for ax, name in zip(drawn["cost"].figure.axes, ("parameters", "macs_per_second")):
         marks = {c.get_label(): c.lines[0].get_xydata()[0] for c in ax.containers}
         for label in MODELS:
-            np.testing.assert_allclose(marks[label], [table[name][label], table["emotion_uar"][label]])
+            np.testing.assert_allclose(marks[label][1], table["emotion_uar"][label])
+            assert abs(np.log10(marks[label][0] / table[name][label])) < 0.05  # moved by less than its marker
         assert ax.get_xscale() == "log"
 
     gender = drawn["subgroups"].figure.axes[0]
@@ -358,7 +448,7 @@ def test_reliability_diagram_bars_are_accuracies(four_models):
     own = group.comparison.calibration[first].query("count > 0")
     np.testing.assert_allclose([p.get_height() for p in ax.patches], own["accuracy"])
     ece = group.comparison.table["emotion_ece"].iloc[0]
-    assert ax.texts[0].get_text() == f"ECE {ece:.3f}"
+    assert ax.texts[0].get_text() == f"ECE {number(ece)}"
 
 
 def test_embeddings_show_each_utterance_in_each_panel(four_models):
@@ -367,6 +457,7 @@ def test_embeddings_show_each_utterance_in_each_panel(four_models):
     assert [ax.get_title() for ax in axes] == ["emotion", "gender", "intensity"]
     n = len(group.models["leaf_stl"].runs[0].predictions())
     assert [sum(len(c.get_offsets()) for c in ax.collections) for ax in axes] == [n] * 3
+    assert axes[0].figure.get_figheight() < 2.5 and len({ax.get_position().y0 for ax in axes}) == 1  # one row
 
 
 def fonts_of(pdf):

@@ -1,17 +1,19 @@
 """Colours that are distinguishable in grey and by colour-blind readers, widths, options of the recipe."""
 
 import importlib.util
+import re
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
 from figures_made_up import write_run
 from matplotlib.colors import to_rgb
 
 import korser.reporting.figures.draw as figures
-from korser.reporting.figures.style import COLOURS, Style, model_style, wrap
+from korser.reporting.figures.style import COLOURS, Style, model_style, new_figure, save_figure, wrap
 from korser.utils.errors import UserError
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, for linear RGB.
@@ -125,6 +127,17 @@ def test_recipe_refuses_wrong_options(plot, tmp_path, option, said):
     write_run(tmp_path / "runs", "mel_stl")
     with pytest.raises(UserError, match=said):
         plot.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), option])
+
+
+def test_a_serif_font_is_that_of_the_whole_figure(tmp_path):
+    style = Style(serif=True, fonts=("NanumGothic",))
+    with style.context():
+        assert matplotlib.rcParams["font.family"] == ["STIXGeneral", "NanumGothic"]
+        figure = new_figure(style, 1.0)
+        figure.subplots().set(xscale="log", xlabel="\u2212.5 \u2192", xlim=(1, 1e6))
+        save_figure(figure, tmp_path, "serif")
+    fonts = re.findall(rb"/BaseFont /[A-Z]+\+(\w+)", (tmp_path / "serif.pdf").read_bytes())
+    assert fonts and all(name.startswith(b"STIX") for name in fonts)
 
 
 def test_springer_has_one_column():
