@@ -92,7 +92,7 @@ def merge_layers(path: str | Path, overrides: Mapping[str, Any] | None) -> Layer
         if not isinstance(value, str):
             folders += [folder for folder in folders_of(get_value(root, name)) if folder not in folders]
     _expand_home(root)
-    _keep_braces(root)
+    _keep_quotes_and_braces(root)
     return Layers(path, dict(overrides or {}), files, folders, root, without_overrides, errors)
 
 
@@ -131,18 +131,21 @@ def _expand_home(root: yaml.MappingNode) -> None:
             node.value = os.path.expanduser(node.value)
 
 
-def _keep_braces(root: yaml.MappingNode) -> None:
-    """Write in block style what holds a list of objects with a single argument.
+def _keep_quotes_and_braces(root: yaml.MappingNode) -> None:
+    """Write in block style what holds a list of objects with a single argument, or text with ``?`` or ``:``.
 
     ruamel, which resolves references, drops the braces of a mapping of one pair in ``[!new:my.Class {a: 1}]``, and
-    HyperPyYAML then builds the object without arguments.
+    HyperPyYAML then builds the object without arguments. It also drops the quotes of ``["Why?", b]``, which PyYAML
+    then cannot read.
     """
     single = {key.value for key, value in root.value if _has_one_argument(value)}
 
     def visit(node: yaml.Node) -> bool:
         children = []
+        if isinstance(node, yaml.ScalarNode):
+            return node.style is not None and bool({"?", ":"}.intersection(node.value))
         if isinstance(node, yaml.MappingNode):
-            children = [value for _, value in node.value]
+            children = [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             children = node.value
         found = [visit(child) for child in children]  # a list: all children are visited

@@ -1,5 +1,7 @@
 """A settings file over its bases."""
 
+import json
+
 import pytest
 from conftest import BASE_YAML
 
@@ -99,3 +101,29 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(yaml_folder, monkey
     assert hparams["folders"] == [f"{yaml_folder}/a", f"{yaml_folder}/b"]
     assert (hparams["output_folder"], hparams["label_map"]) == (f"{yaml_folder}/out", {"a": f"{yaml_folder}/c"})
     assert hparams["nothing"] is None and hparams["note"] == "~ 3 dB"
+
+
+def test_text_with_signs_of_yaml_stays_as_it_is(yaml_folder):
+    texts = [
+        "why?",
+        "?",
+        "a?b",
+        "? a",
+        "a: b",
+        ":a",
+        ": z",
+        "{a}",
+        "[",
+        "a, b",
+        "#c",
+        "- d",
+        "!e",
+        "null",
+        "é%",
+        "'q'",
+        '"',
+    ]
+    written = ", ".join(f"{json.dumps(text)}: [{json.dumps(text)}, b]" for text in texts)
+    (yaml_folder / "model.yaml").write_text(f"base: base.yaml\nother: {{{written}}}\n")
+    assert load_hparams(yaml_folder / "model.yaml")["other"] == {text: [text, "b"] for text in texts}
+    assert load_hparams(yaml_folder / "model.yaml", {"other": f"[{json.dumps('why?')}, b]"})["other"] == ["why?", "b"]
