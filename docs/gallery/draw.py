@@ -14,7 +14,7 @@ import soundfile
 from PIL import Image
 
 from korser import SAMPLE_RATE, cli
-from korser.corpora import load_corpus
+from korser.corpora import LABELS, load_corpus
 from korser.corpora.synthetic.mini import STRENGTHS
 from korser.runs.directory import RunDirectory
 
@@ -64,15 +64,16 @@ def train() -> None:
     korser("compare", "quick_compare.yaml", models=MODELS, **settings, **overrides(n_epochs=6))
     korser("probe", "probe.yaml", corpus_options=SIZE, **{"split.test": 8, "noprogressbar": "true"})
 
-    cross = {"corpus": "{a: mini, b: mini}", "data_folder": "{a: data/mini, b: data/mini}", "label_map": "{}"}
-    cross["corpus_options"] = f"{{a: {{n_speakers: 8, n_utterances: 192}}, b: {SIZE}}}"
+    table = load_corpus("mini", "data/mini", corpus_options=SIZE).data[["id", "path", "speaker", *LABELS]]
+    for gender, part in table.groupby("gender"):
+        part[["id", "path", "speaker", "emotion"]].to_csv(f"{gender}.csv", index=False)
+    cross = {"corpus": "{women: csv, men: csv}", "data_folder": "{women: female.csv, men: male.csv}", "label_map": "{}"}
     settings = {"models": "[mel_stl.yaml]", "seeds": "[1]", "folds": 3, "output_folder": "cross"}
     cross = {f"overrides.{name}": value for name, value in cross.items()}
     korser("compare", "cross_corpus.yaml", **settings, **cross, **{"overrides.n_epochs": 3})
 
-    table = load_corpus("mini", "data/mini", corpus_options=SIZE).data[["id", "path", "speaker", "intensity"]]
-    table = table.assign(strength=table.pop("intensity").map(STRENGTHS))  # of the departure from neutral speech
-    table.to_csv("strength.csv", index=False)
+    table["strength"] = table["intensity"].map(STRENGTHS)  # of the departure from neutral speech
+    table[["id", "path", "speaker", "strength"]].to_csv("strength.csv", index=False)
     settings = SHARED | {"corpus": "csv", "data_folder": "strength.csv", "corpus_options": "{}"}
     settings |= {"tasks": "[!new:korser.Task {name: strength, kind: number}]", "output_folder": "numbers"}
     korser("train", "mel_stl.yaml", n_epochs=8, **settings)
