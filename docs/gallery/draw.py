@@ -19,7 +19,7 @@ from korser.corpora.synthetic.mini import STRENGTHS
 from korser.runs.directory import RunDirectory
 
 HERE = Path(__file__).resolve().parent
-COLOURS = 32  # of a picture: a quarter of the size, and no visible difference
+COLOURS = 32  # of a picture: a quarter of the size
 SIZE = {"n_speakers": 24, "n_utterances": 576}
 SHARED = {"corpus_options": SIZE, "split.valid": 4, "split.test": 8, "noprogressbar": "true"}
 MODELS = "[mel_mtl.yaml, leaf_mtl.yaml, wav2vec_mtl.yaml, wav2vec_leaf_mtl.yaml]"
