@@ -45,7 +45,7 @@ from korser.inference.predict import TrainedModel
 from korser.runs.directory import RunDirectory
 from korser.runs.trust import signature
 from korser.utils.errors import UserError
-from korser.utils.files import write_csv, write_json, write_text
+from korser.utils.files import atomic, write_csv, write_json, write_text
 from korser.utils.huggingface import quiet_huggingface
 from korser.utils.text import one_line
 
@@ -134,7 +134,8 @@ def export_folder(
         made.mkdir()
         _write_run(trained, made, included)
         weights = {k: v.contiguous() for k, v in trained.model.trained_state(frozen=included).items()}
-        safetensors.torch.save_file(weights, made / "model.safetensors", metadata={"format": "pt"})
+        with atomic(made / "model.safetensors") as file:
+            safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
         difference = _write_graph(trained, made) if included else None
         with_graph = difference is not None
         write_json(made / "config.json", _config(trained, with_graph))

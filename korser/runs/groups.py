@@ -6,6 +6,7 @@ and classes in common; nothing is pooled or compared across such groups.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = [
 
 PRECISIONS = ("precision", "extraction_precision", "cache_dtype")  # settings
 MAX_NOTES = 3
+CLASS = re.compile(r"^(?:[^\W\d]\w*\.)+([A-Z]\w*)$")  # the import path of a class
 
 
 def mark_searched(runs: Iterable[Run], comparisons: Iterable[Mapping[str, Any]]) -> None:
@@ -157,7 +159,17 @@ def _differences(described: list[dict[str, str]]) -> list[str]:
         values = tuple(each.get(key, "none") for each in described)
         if len(set(values)) > 1:
             columns.setdefault(values, key)
-    return [", ".join(f"{key} {values[i]}" for values, key in columns.items()) for i in range(len(described))]
+    columns = {key: values for values, key in columns.items()}
+    parts = {  # without the arguments of parts that differ themselves, and without the modules of classes
+        key: tuple(CLASS.sub(r"\1", value) for value in values)
+        for key, values in columns.items()
+        if not any(key.startswith(f"{other}.") for other in columns)
+    }
+    full, short = (
+        [", ".join(f"{key} {values[i]}" for key, values in shown.items()) for i in range(len(described))]
+        for shown in (columns, parts)
+    )
+    return short if len(set(short)) == len(set(full)) else full
 
 
 def _sources(run: Run) -> dict[str, str]:

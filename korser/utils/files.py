@@ -103,8 +103,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         # exclusive: a link that someone planted under this name is not followed
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = temporary.stat().st_mode
         try:
             yield temporary
+            os.chmod(temporary, mode)  # safetensors replaces the file by one that others cannot read
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

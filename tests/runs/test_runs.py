@@ -161,6 +161,21 @@ def test_names_for_display(tmp_path):
         display_names(labelled, {"leaf_stl": "X of its file"})
 
 
+def test_a_part_is_named_by_its_class_and_its_arguments_only_where_they_tell_models_apart(tmp_path):
+    frontends = ("my.Bands {n: 8}", "korser.Mel {n_mels: 4}", "korser.Mel {n_mels: 8}")
+    for seed, frontend in enumerate(frontends):
+        path = write_run(tmp_path / str(seed), "mel_stl", seed=seed)
+        with open(path / "hparams.yaml", "a", encoding="utf-8") as file:
+            file.write(f"frontend: !new:{frontend}\n")
+    runs = load_runs(tmp_path)
+    assert list(label_runs(runs[:2])) == ["mel_stl (frontend Bands)", "mel_stl (frontend Mel)"]
+    assert list(label_runs(runs)) == [
+        "mel_stl (frontend my.Bands, frontend.n 8, frontend.n_mels none)",
+        "mel_stl (frontend korser.Mel, frontend.n none, frontend.n_mels 4)",
+        "mel_stl (frontend korser.Mel, frontend.n none, frontend.n_mels 8)",
+    ]
+
+
 def test_other_code_makes_another_model(tmp_path):
     write_run(tmp_path / "a", "mel_stl")
     write_run(tmp_path / "b", "mel_stl", seed=2, code={"korser.plugins.frontends.made.Made": "fedcba"})

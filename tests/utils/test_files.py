@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 
 from korser.utils.errors import UserError
 from korser.utils.files import atomic, read_csv, read_json, read_npy, read_text, write_csv, write_text
@@ -150,6 +151,8 @@ def test_names_of_temporary_files_are_random_and_their_mode_is_the_usual(tmp_pat
             names.append(temporary.name)
             temporary.write_text("a")
     assert names[0] != names[1] and str(os.getpid()) not in names[0].split(".")
+    with atomic(tmp_path / "b") as temporary:
+        safetensors.numpy.save_file({"a": np.zeros(1)}, temporary)  # readable by the owner only
     (tmp_path / "usual").write_text("a")
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "usual"]
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("a", "b", "usual"), modes["usual"])
