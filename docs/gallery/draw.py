@@ -16,6 +16,9 @@ from PIL import Image
 from korser import SAMPLE_RATE, cli
 from korser.corpora import LABELS, load_corpus
 from korser.corpora.synthetic.mini import STRENGTHS
+from korser.demo.analysis import analyse, read
+from korser.inference.load import load_trained_model
+from korser.inference.recordings import Division
 from korser.runs.directory import RunDirectory
 
 HERE = Path(__file__).resolve().parent
@@ -42,6 +45,10 @@ PICTURES = {  # module of the figure, with a suffix where it draws several: its 
     "probe": "figures/probe*.png",
     "cross_corpus": "figures-cross/cross-corpus-*.png",
     "recording": "predicted/recording.png",
+    "features": "features.png",
+    "explained": "explained/*.png",
+    "explanations": "figures/explanations.png",
+    "explanations-filters": "figures/filters-leaf_mtl.png",
 }
 
 
@@ -81,6 +88,7 @@ def train() -> None:
 
 def draw() -> None:
     """Draw the figures, and predictions along utterances of a test speaker as one recording."""
+    korser("explain", "results", per_class=3)
     korser("plot", "results", out="figures", audio="false")
     korser("plot", "numbers", out="figures-numbers", audio="false")
     korser("plot", "cross", out="figures-cross", audio="false")
@@ -90,6 +98,9 @@ def draw() -> None:
     pause = np.zeros(SAMPLE_RATE // 2)
     soundfile.write("recording.wav", np.concatenate([part for x in spoken for part in (x, pause)]), SAMPLE_RATE)
     korser("predict", str(run), "recording.wav", window=1.5, hop=0.5, out="predicted")
+    korser("explain", str(run), tested["path"].iloc[0], out="explained")
+    path, model = tested["path"].iloc[0], load_trained_model(run)
+    analyse(model, path, read(path, {"": model}), Division(1, 0.5)).features.savefig("features.png", dpi=200)
 
 
 def copy() -> None:

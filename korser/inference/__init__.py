@@ -1,5 +1,5 @@
-"""Trained models on new audio: predict files, evaluate another corpus, measure robustness to degradations."""
+"""Trained models on new audio: predict and explain files, evaluate another corpus, measure robustness."""
 
 import korser.utils.frames  # noqa: F401
 
-__all__ = ["evaluate", "predict", "robustness"]
+__all__ = ["evaluate", "explain", "load", "predict", "recordings", "robustness"]
