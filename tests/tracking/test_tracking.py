@@ -303,15 +303,6 @@ def test_a_run_is_sent_to_wandb_and_tensorboard(tmp_path, call):
     assert call("log", path, "--to=tensorboard", "--files") == (2, "", fault)
 
 
-def test_the_log_of_another_version_has_times(tmp_path, client, call):
-    path = made_run(tmp_path)
-    write_csv(path / "log.csv", read_csv(path / "log.csv").drop(columns="time"))
-    os.utime(path / "log.csv", (STARTED, STARTED))
-    assert call("log", path, "--to=mlflow", "--project=older")[0] == 0
-    (found,) = runs_of(client, "older")
-    assert [time - STARTED for _, time, _ in history(client, found, "lr")] == [-20, -10, 0]
-
-
 def test_what_cannot_be_sent_is_one_line(tmp_path, monkeypatch, call):
     pytest.importorskip("mlflow")
     path = made_run(tmp_path)
