@@ -31,7 +31,7 @@ PICTURES = {  # module of the figure, with a suffix where it draws several: its 
     "losses": "figures/losses.png",
     "results": "figures/results-emotion.png",
     "ablation": "figures/ablation.png",
-    "confusion": "figures/confusion-emotion*.png",
+    "confusion": "figures/confusion-emotion.png",
     "scatter": "figures-numbers/scatter-*.png",
     "parameters": "figures/parameters-*leaf_mtl.png",
     "layers": "figures/layers.png",
@@ -99,7 +99,7 @@ def draw() -> None:
     soundfile.write("recording.wav", np.concatenate([part for x in spoken for part in (x, pause)]), SAMPLE_RATE)
     korser("predict", str(run), "recording.wav", window=1.5, hop=0.5, out="predicted")
     korser("explain", str(run), tested["path"].iloc[0], out="explained")
-    path, model = tested["path"].iloc[0], load_trained_model(run)
+    path, model = tested["path"].iloc[0], load_trained_model(sorted(Path("results").glob("leaf_mtl-*"))[0])
     analyse(model, path, read(path, {"": model}), Division(1, 0.5)).features.savefig("features.png", dpi=200)
 
 

@@ -63,13 +63,13 @@ def _tests_table(result: CrossCorpus, compared: str) -> Table:
     for row in tests.to_dict("records"):
         pair = f"{row['model_a']} \N{MINUS SIGN} {row['model_b']}"
         where = [pair, row["train"], row["test"]] if of_models else [row["model"], row["test"], pair]
-        mark = "best" if row["significant"] else ""
+        mark = "significant" if row["significant"] else ""
         difference = difference_cell(row["difference"], row["low"], row["high"], mark=mark)
         rows.append([*where, difference, p_cell(row["p"]), p_cell(row["p_holm"]), row["n_speakers"], row["n_seeds"]])
         for note in filter(pd.notna, (row["note"], row["reason"])):
             noted.setdefault(str(note), []).append(f"{pair} on {row['test']}")
     family = "all rows" if of_models else "the pairs of a model and tested corpus"
-    notes = [f"{TEST} p (Holm) is corrected over {family}. Bold (best): significant, p (Holm) at most .05."]
+    notes = [f"{TEST} p (Holm) is corrected over {family}. Bold (significant): p (Holm) at most .05."]
     for note, pairs in noted.items():
         notes.append(f"{'All pairs' if len(pairs) == len(rows) else '; '.join(pairs)}: {note}.")
     where = ["models", "trained on", "tested on"] if of_models else ["model", "tested on", "trained on"]

@@ -252,7 +252,7 @@ def pairs_table(comparison: Comparison) -> Table:
     """Return the differences of all pairs of models."""
     rows, noted = [], {}
     for pair in comparison.pairs.to_dict("records"):
-        mark = "best" if pair["significant"] else ""
+        mark = "significant" if pair["significant"] else ""
         how = "exact" if pair["exact"] else "random swaps"
         rows.append(
             [
@@ -270,7 +270,7 @@ def pairs_table(comparison: Comparison) -> Table:
     columns = ["pair", f"difference in {main_title(comparison)}", "p", "p (Holm)", "test", "speakers", "seeds"]
     notes = [
         f"{TEST} p (Holm) is corrected over all pairs of this table, that of the answers over their pairs. "
-        "Bold (best): significant, p (Holm) at most .05."
+        "Bold (significant): p (Holm) at most .05."
     ]
     for note, pairs in noted.items():
         notes.append(f"{'All pairs' if len(pairs) == len(rows) else '; '.join(pairs)}: {note}.")

@@ -29,9 +29,10 @@ __all__ = [
     "p_cell",
 ]
 
-Mark = Literal["", "best", "same", "untested", "worst"]
+Mark = Literal["", "best", "significant", "same", "untested", "worst"]
 MISSING = "\N{EN DASH}"
-_SYMBOLS = {"same": "*", "untested": "?"}  # behind a value; "best" is bold
+_SYMBOLS = {"same": "*", "untested": "?"}  # behind a value
+_BOLD = ("best", "significant")
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -90,7 +91,8 @@ class TableCell:
     format : callable
         Turns the value into text.
     mark : str
-        ``best`` (bold), ``same`` (``*``), ``untested`` (``?``) or ``worst`` (red, in HTML only).
+        ``best`` or ``significant`` (bold; the word in text), ``same`` (``*``), ``untested`` (``?``) or ``worst`` (red,
+        in HTML only).
     detail : str
         Secondary text: small type in HTML, in brackets in text and Markdown, left out of LaTeX.
     symbols : str
@@ -204,7 +206,7 @@ class Table:
         """Return aligned plain text with the notes below."""
         columns = []
         for title, cells in self._columns():
-            words = [title, *(_words(cell, bold="{} (best)", escape=str) for cell in cells)]
+            words = [title, *(_words(cell, bold="{0} ({1})", escape=str) for cell in cells)]
             width = max(map(len, words))
             right = bool(cells) and all(cell.sort_value is not None and not cell.interval for cell in cells)
             aligned = [word.rjust(width) if right else word.ljust(width) for word in words]
@@ -275,8 +277,8 @@ class Table:
 def _words(cell: TableCell, *, bold: str, escape: Callable[[str], str]) -> str:
     """Return a cell in one line, for text and Markdown."""
     value = escape(" ".join(cell.text.split()) + _SYMBOLS.get(cell.mark, ""))
-    if cell.mark == "best" and value:
-        value = bold.format(value)
+    if cell.mark in _BOLD and value:
+        value = bold.format(value, cell.mark)
     detail = f"({escape(cell.detail)})" if cell.detail else ""
     return " ".join(filter(None, [value + escape(cell.symbols), cell.interval, detail]))
 
@@ -291,7 +293,7 @@ def _latex_column(title: str, cells: Sequence[TableCell], siunitx: bool) -> tupl
         sign, whole, decimals = (max((part[i] for part in parts), key=len) for i in (1, 2, 3))
         post = f",table-space-text-post={widest}" if widest else ""
         alignment = f"S[table-format={sign and '+'}{len(whole)}.{len(decimals)}{post}]"
-        values = [(r"\bfseries " if c.mark == "best" else "") + c.text + mark for c, mark in zip(cells, marks)]
+        values = [(r"\bfseries " if c.mark in _BOLD else "") + c.text + mark for c, mark in zip(cells, marks)]
         if not any(between):
             return alignment, f"{{{title}}}", values
         both = [f"{value} & {interval}" for value, interval in zip(values, between)]
@@ -310,7 +312,7 @@ def _latex_mark(cell: TableCell) -> str:
 
 def _latex_value(cell: TableCell) -> str:
     value = _minus(_escape_latex(cell.text))
-    if cell.mark == "best" and value:
+    if cell.mark in _BOLD and value:
         value = rf"\textbf{{{value}}}"
     return value + _latex_mark(cell)
 

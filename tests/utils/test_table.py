@@ -33,6 +33,12 @@ def test_text(table):
     ]
 
 
+def test_a_significant_difference_is_not_called_the_best():
+    table = Table("", ["pair", "difference"], [["a - b", difference_cell(-0.25, -0.4, -0.1, mark="significant")]])
+    assert "-.250 (significant) [-.400, -.100]" in table.to_text() and "**-.250**" in table.to_markdown()
+    assert r"\textbf{$-$.250}" in table.to_latex("x") and 'class="significant"' in table.to_html()
+
+
 def test_numbers_are_aligned_to_the_right_in_text():
     text = Table("", ["model", "n"], [["a", 5], ["b", 1234]]).to_text()
     assert text.splitlines() == ["model     n", "-----  ----", "a         5", "b      1234"]
