@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -43,7 +44,9 @@ class Tab:
     def _receive(self, seconds=60):
         while b"\0" not in self.buffer:
             assert select.select([self.read], [], [], seconds)[0], "Chromium does not answer"
-            self.buffer += os.read(self.read, 2**20)
+            read = os.read(self.read, 2**20)
+            assert read, "Chromium has ended"
+            self.buffer += read
         message, _, self.buffer = self.buffer.partition(b"\0")
         return json.loads(message)
 
@@ -79,6 +82,13 @@ class Tab:
         return found + [entry for entry in logged if entry["level"] == "error"]
 
 
+def _above_the_fourth(descriptor):
+    """Move a file descriptor, since Chromium expects its pipes at 3 and 4, which the others must not have."""
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD, 10)
+    os.close(descriptor)
+    return moved
+
+
 @contextlib.contextmanager
 def open_tab():
     """Start Chromium and yield a :class:`Tab`."""
@@ -87,6 +97,7 @@ def open_tab():
         reason = "no Chromium: apt-get install chromium"
         pytest.fail(reason) if os.environ.get("KORSER_CI") else pytest.skip(reason)
     (commands, write), (read, answers) = os.pipe(), os.pipe()
+    commands, answers = (_above_the_fourth(end) for end in (commands, answers))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         shell = f'exec "$@" 3<&{commands} 4>&{answers} 2> /dev/null'
         command = ["bash", "-c", shell, "bash", browser, *FLAGS, f"--user-data-dir={profile}"]
