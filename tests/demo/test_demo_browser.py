@@ -1,5 +1,6 @@
 """The page in a browser: upload, microphone, errors, no request to another machine; and how the server ends."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,13 +19,13 @@ LABELS = "[...document.querySelectorAll('.run [data-testid=\"label-output-value\
 
 
 @pytest.fixture
-def address(tiny, tmp_path, monkeypatch):
+def address(tiny, tmp_path):
     """The address of a page with two runs; it ends without leaving a file."""
     runs = [run({**tiny, "n_epochs": "1"}, model=model) for model in ("mel_mtl", "leaf_mtl")]
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}  # not for Chromium: too long for a socket
     command = [sys.executable, "-m", "korser.cli", "demo", *runs, "--port=0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
         line = process.stdout.readline()
         assert line.startswith("http://127.0.0.1:"), line + process.stdout.read()
