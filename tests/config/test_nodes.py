@@ -1,6 +1,5 @@
 """Settings files that would take forever, or all memory, are refused quickly."""
 
-
 import pytest
 
 from korser.config.nodes import compose, plain_value, value_node
