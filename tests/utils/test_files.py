@@ -3,7 +3,6 @@
 import io
 import os
 import stat
-import time
 
 import numpy as np
 import pandas as pd
@@ -53,14 +52,12 @@ HARMFUL = {
 
 
 @pytest.mark.parametrize("read, make, expected", HARMFUL.values(), ids=HARMFUL)
-def test_harmful_files_are_one_line_within_a_second(tmp_path, monkeypatch, read, make, expected):
+def test_harmful_files_are_one_line(tmp_path, monkeypatch, read, make, expected):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "file.npy"
     make(path)
-    start = time.process_time()
     with pytest.raises(UserError, match=expected) as error:
         read(path)
-    assert time.process_time() - start < 1
     assert str(path) in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "made_by_pickle").exists()
 
