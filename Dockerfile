@@ -1,6 +1,6 @@
 # docker build --tag korser .                                  for CPUs
 # docker build --tag korser:cuda --build-arg DEVICE=cuda .     for NVIDIA GPUs
-# docker run --rm --volume "$PWD:/work" korser train mel_stl.yaml        (docs/install.md)
+# docker run --rm --volume "$PWD:/workspace" korser train mel_stl.yaml        (docs/install.md)
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim AS wheel
 WORKDIR /source
@@ -40,13 +40,14 @@ print(*project['dependencies'], *sum(extras, []), sep='\n')" > /tmp/requirements
 
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps /wheels/*.whl
 
-# Data, results and cache, with checkpoints of Hugging Face and the key of signatures, are below /work, which any user
-# (docker run --user) may write to.
-RUN useradd --uid 1000 --home-dir /work --no-create-home korser \
-    && install --directory --owner=korser --mode=777 /work
-ENV HF_HOME=/work/cache/huggingface XDG_STATE_HOME=/work/cache/state MPLCONFIGDIR=/tmp/matplotlib LOGNAME=korser
+# Data, results and cache, with checkpoints of Hugging Face and the key of signatures, are below /workspace, which any
+# user (docker run --user) may write to.
+RUN useradd --uid 1000 --home-dir /workspace --no-create-home korser \
+    && install --directory --owner=korser --mode=777 /workspace
+ENV HF_HOME=/workspace/cache/huggingface XDG_STATE_HOME=/workspace/cache/state \
+    MPLCONFIGDIR=/workspace/cache/matplotlib LOGNAME=korser
 USER 1000
-WORKDIR /work
-VOLUME /work
+WORKDIR /workspace
+VOLUME /workspace
 ENTRYPOINT ["korser"]
 CMD ["--help"]

@@ -177,10 +177,9 @@ def explain(
         raise UserError(f"a recording: {error}")
     x = waveform.float().to(trained.device)
     advice = f"{len(x) / SAMPLE_RATE:.0f} s of a recording are computed at once: cut out a part"
-    with memory_advice(advice), trained.errors_named(), torch.backends.cudnn.flags(enabled=False):
-        return _Explained(
-            trained, asked, label, x, steps
-        ).explanation()  # cudnn has no gradient of an LSTM in eval mode
+    without_cudnn = torch.backends.cudnn.flags(enabled=False)  # which has no gradient of an LSTM in eval mode
+    with memory_advice(advice), trained.errors_named(), without_cudnn:
+        return _Explained(trained, asked, label, x, steps).explanation()
 
 
 def integrated_gradients(

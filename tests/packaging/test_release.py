@@ -69,7 +69,7 @@ def test_the_image_has_what_the_wheel_is_built_from_and_nothing_else(project):
 def test_the_image_is_not_run_as_root_and_keeps_what_it_writes_in_a_volume():
     values = dict(line.split(maxsplit=1) for line in DOCKERFILE.splitlines() if line and line[0] not in "# ")
     assert values["USER"].isdecimal() and int(values["USER"]) > 0
-    assert values["WORKDIR"] == values["VOLUME"] == "/work"
+    assert values["WORKDIR"] == values["VOLUME"] == "/workspace"
     assert json.loads(values["ENTRYPOINT"]) == ["korser"]
 
 
