@@ -7,12 +7,13 @@ runs inside ``main``, once its arguments are parsed: help and mistakes are answe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import korser
@@ -33,7 +34,7 @@ __all__ = [
     "Parser",
     "add_worker_options",
     "check_torchrun",
-    "init_distributed",
+    "distributed",
     "is_main_process",
     "main",
     "mapping",
@@ -207,11 +208,21 @@ def check_torchrun() -> None:
             raise UserError(f"environment variable RANK={rank}: expected an integer < WORLD_SIZE={size}; {advice}")
 
 
-def init_distributed(hparams: HParams) -> None:
-    """Join the processes that torchrun started, if it did."""
-    from speechbrain.utils import distributed
+@contextlib.contextmanager
+def distributed(hparams: HParams) -> Iterator[None]:
+    """Join the processes that torchrun started, if it did, and leave them together at the end.
 
-    distributed.ddp_init_group(hparams)
+    Without :func:`torch.distributed.destroy_process_group`, threads of the process group may still run when a process
+    exits, which aborts it.
+    """
+    from speechbrain.utils.distributed import ddp_barrier, ddp_init_group
+    from torch.distributed import destroy_process_group, is_initialized
+
+    ddp_init_group(hparams)
+    yield
+    if is_initialized():
+        ddp_barrier()
+        destroy_process_group()
 
 
 def is_main_process() -> bool:

@@ -19,9 +19,9 @@ def main(arguments: list[str]) -> None:
     from korser.pretraining import load_settings, pretrain, pretrain_folder
 
     settings = load_settings(path, overrides)
-    cli.init_distributed(settings)
-    run_dir = pretrain_folder(settings)
-    pretrain(settings, run_dir)
+    with cli.distributed(settings):
+        run_dir = pretrain_folder(settings)
+        pretrain(settings, run_dir)
     if cli.is_main_process():
         print(f"The checkpoint is {run_dir / 'checkpoint'}")
 

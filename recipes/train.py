@@ -22,9 +22,9 @@ def main(arguments: list[str]) -> None:
     directory = find_complete_run(path, overrides)
     if directory is None:
         hparams = korser.load_hparams(path, overrides)
-        cli.init_distributed(hparams)
-        directory = RunDirectory(run_folder(hparams))
-        korser.train(hparams, directory.path)
+        with cli.distributed(hparams):
+            directory = RunDirectory(run_folder(hparams))
+            korser.train(hparams, directory.path)
     if cli.is_main_process():
         from korser.metrics.evaluate import summary_table
 
