@@ -1,10 +1,11 @@
-"""Linear classifiers of standardised features.
+"""Linear classifiers and regressions of standardised features.
 
-Shape legend: ``N`` and ``M`` utterances, ``D`` features, ``K`` classes.
+Shape legend: ``N`` and ``M`` utterances, ``D`` features, ``K`` classes, or 1 for a number.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import LinearSVC, LinearSVR
 
 __all__ = [
     "Fit",
-    "LinearClassifier",
+    "LinearModel",
     "fit_linear",
     "fit_logistic",
+    "fit_ridge",
     "fit_svm",
+    "fit_svr",
     "fit_temperature",
     "standardised_scores",
 ]
@@ -29,12 +32,12 @@ __all__ = [
 NEVER = -1e6  # score of a class that does not occur in training
 TEMPERATURES = (1e-3, 1e3)
 
-# (x (N, D), y (N,), strengths of the penalty) -> (classes (k,), weights (k, D), biases (k,)) for each strength
-Fit = Callable[[np.ndarray, np.ndarray, Sequence[float]], list[tuple[np.ndarray, np.ndarray, np.ndarray]]]
+# (x (N, D), y (N,), strengths of the penalty) -> (weights (K, D), biases (K,)) for each strength
+Fit = Callable[[np.ndarray, np.ndarray, Sequence[float]], list[tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclass(frozen=True)
-class LinearClassifier:
+class LinearModel:
     """Scores of standardised features: ``weight ((x - mean) / scale) + bias``.
 
     Parameters
@@ -62,39 +65,80 @@ def fit_logistic(
     y: np.ndarray,
     strengths: Sequence[float],
     *,
+    n_classes: int,
     tol: float = 1e-4,
     class_weight: Mapping[int, float] | None = None,
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fit scikit-learn's multinomial logistic regression; ``tol`` is the largest gradient at which a fit ends."""
-    options = {"tol": tol, "max_iter": 2000, "class_weight": class_weight}
     with warnings.catch_warnings():
         # under a strong penalty the line search may end by rounding before the gradient falls below tol
         warnings.filterwarnings("ignore", r"lbfgs failed to converge after \d+ iteration\(s\) \(status=2\)")
-        return [_parts(LogisticRegression(C=strength, **options).fit(x, y)) for strength in strengths]
+        model = functools.partial(LogisticRegression, tol=tol, max_iter=2000)
+        return _classify(model, x, y, strengths, n_classes, class_weight)
 
 
 def fit_svm(
-    x: np.ndarray, y: np.ndarray, strengths: Sequence[float], *, class_weight: Mapping[int, float] | None = None
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    x: np.ndarray,
+    y: np.ndarray,
+    strengths: Sequence[float],
+    *,
+    n_classes: int,
+    class_weight: Mapping[int, float] | None = None,
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fit scikit-learn's linear support vector machine: squared hinge loss, one class against the rest.
 
     The primal problem is solved, in which nothing is random.
     """
-    options = {"dual": False, "class_weight": class_weight}
-    return [_parts(LinearSVC(C=strength, **options).fit(x, y)) for strength in strengths]
+    return _classify(functools.partial(LinearSVC, dual=False), x, y, strengths, n_classes, class_weight)
 
 
-def _parts(model: LogisticRegression | LinearSVC) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    weight, bias = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # one function, which is positive for the second class
-        weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
-    return model.classes_, weight, bias
+def _classify(
+    model: Callable[..., LogisticRegression | LinearSVC],
+    x: np.ndarray,
+    y: np.ndarray,
+    strengths: Sequence[float],
+    n_classes: int,
+    class_weight: Mapping[int, float] | None,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Fit for each strength; a class without an utterance, as in a fold that lacks it, is never predicted."""
+    occurring = np.unique(y)
+    class_weight = class_weight and {k: weight for k, weight in class_weight.items() if k in occurring}
+    fitted = []
+    for strength in strengths:
+        weight, bias = np.zeros((n_classes, x.shape[1])), np.full(n_classes, NEVER)
+        if len(occurring) == 1:
+            bias[occurring] = 0
+        else:
+            found = model(C=strength, class_weight=class_weight).fit(x, y)
+            if len(occurring) == 2:  # one function, which is positive for the second class
+                weight[occurring] = np.concatenate([-found.coef_, found.coef_]) / 2
+                bias[occurring] = np.concatenate([-found.intercept_, found.intercept_]) / 2
+            else:
+                weight[occurring], bias[occurring] = found.coef_, found.intercept_
+        fitted.append((weight, bias))
+    return fitted
 
 
-def fit_linear(
-    x: np.ndarray, y: np.ndarray, strengths: Sequence[float], fit: Fit, n_classes: int
-) -> list[LinearClassifier]:
-    """Standardise features and fit a classifier for each strength of the penalty.
+def fit_ridge(x: np.ndarray, y: np.ndarray, strengths: Sequence[float]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Fit scikit-learn's ridge regression to numbers, with ``alpha = 1 / (2 C)``: a squared error is weighted by C."""
+    return [_regression(Ridge(alpha=1 / (2 * strength)).fit(x, y)) for strength in strengths]
+
+
+def fit_svr(x: np.ndarray, y: np.ndarray, strengths: Sequence[float]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Fit scikit-learn's linear support vector regression to numbers: squared loss beyond an error of .1.
+
+    The primal problem is solved, in which nothing is random. Give it standardised numbers.
+    """
+    options = {"loss": "squared_epsilon_insensitive", "epsilon": 0.1, "dual": False}
+    return [_regression(LinearSVR(C=strength, **options).fit(x, y)) for strength in strengths]
+
+
+def _regression(model: Ridge | LinearSVR) -> tuple[np.ndarray, np.ndarray]:
+    return model.coef_.reshape(1, -1), np.reshape(model.intercept_, 1)
+
+
+def fit_linear(x: np.ndarray, y: np.ndarray, strengths: Sequence[float], fit: Fit) -> list[LinearModel]:
+    """Standardise features and fit a model for each strength of the penalty.
 
     If there are more features than utterances, they are rotated to the principal axes of the utterances. This only
     saves time: the penalty is the same in every direction, so that the weights are in that space.
@@ -104,28 +148,20 @@ def fit_linear(
     x : np.ndarray
         ``(N, D)``.
     y : np.ndarray
-        ``(N,)`` class indices.
+        ``(N,)`` class indices or numbers.
     strengths : list of float
         Values of scikit-learn's ``C``.
     fit : callable
-        :func:`fit_logistic` or :func:`fit_svm`.
-    n_classes : int
-        ``K``; a class without an utterance is never predicted.
+        :func:`fit_logistic` or :func:`fit_svm` with a number of classes; :func:`fit_ridge` or :func:`fit_svr`.
     """
     scaler = StandardScaler().fit(x.astype(np.float64))
-    classes, constant = np.unique(y), np.zeros((n_classes, x.shape[1]))
-    if len(classes) == 1:  # a fold may lack the classes of some speakers
-        bias = np.where(np.arange(n_classes) == classes[0], 0, NEVER)
-        return [LinearClassifier(scaler.mean_, scaler.scale_, constant, bias) for _ in strengths]
     x = scaler.transform(x.astype(np.float64))
     directions = _principal_directions(x) if x.shape[1] > len(x) else None
-    fitted = []
-    for found, weight, bias in fit(x if directions is None else x @ directions, y, strengths):
-        all_weights, all_biases = constant.copy(), np.full(n_classes, NEVER)
-        all_weights[found] = weight if directions is None else weight @ directions.T
-        all_biases[found] = bias
-        fitted.append(LinearClassifier(scaler.mean_, scaler.scale_, all_weights, all_biases))
-    return fitted
+    fitted = fit(x if directions is None else x @ directions, y, strengths)
+    return [
+        LinearModel(scaler.mean_, scaler.scale_, weight if directions is None else weight @ directions.T, bias)
+        for weight, bias in fitted
+    ]
 
 
 def _principal_directions(x: np.ndarray) -> np.ndarray:
@@ -136,10 +172,10 @@ def _principal_directions(x: np.ndarray) -> np.ndarray:
 
 
 def standardised_scores(
-    x: np.ndarray, y: np.ndarray, x_new: np.ndarray, strengths: Sequence[float], fit: Fit, n_classes: int
+    x: np.ndarray, y: np.ndarray, x_new: np.ndarray, strengths: Sequence[float], fit: Fit
 ) -> list[np.ndarray]:
     """Fit to ``(N, D)`` and return the scores ``(M, K)`` of ``x_new`` for each strength; see :func:`fit_linear`."""
-    return [classifier.scores(x_new) for classifier in fit_linear(x, y, strengths, fit, n_classes)]
+    return [model.scores(x_new) for model in fit_linear(x, y, strengths, fit)]
 
 
 def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:

@@ -1,6 +1,6 @@
-"""Choose settings of a classifier by cross-validation over groups of training utterances.
+"""Choose settings of a linear model by cross-validation over groups of training utterances.
 
-Shape legend: ``N`` utterances, ``D`` features, ``K`` classes.
+Shape legend: ``N`` utterances, ``D`` features, ``K`` classes, or 1 for a number.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from korser.classical.linear import Fit, standardised_scores
 from korser.frontend.base import Frontend
+from korser.metrics.moments import ccc, speaker_moments
 from korser.metrics.scores import confusion_counts, uar
 
-__all__ = ["Rows", "inner_folds_of", "layer_names", "out_of_fold_scores", "out_of_fold_uar"]
+__all__ = ["Rows", "inner_folds_of", "layer_names", "out_of_fold_ccc", "out_of_fold_scores", "out_of_fold_uar"]
 
 Rows = tuple[np.ndarray, np.ndarray]
 
@@ -34,7 +35,7 @@ def inner_folds_of(y: np.ndarray, groups: Sequence[np.ndarray], n_folds: int) ->
     Parameters
     ----------
     y : np.ndarray
-        ``(N,)`` class indices, which the folds balance.
+        ``(N,)`` class indices, which the folds balance; numbers are not balanced.
     groups : list of np.ndarray
         ``(N,)`` each.
     n_folds : int
@@ -43,7 +44,8 @@ def inner_folds_of(y: np.ndarray, groups: Sequence[np.ndarray], n_folds: int) ->
     folds = []
     for group in groups:
         n = min(n_folds, len(np.unique(group)))
-        strata = y if np.bincount(y).max() >= n else np.zeros_like(y)
+        balanced = y.dtype.kind in "iu" and np.bincount(y).max() >= n
+        strata = y if balanced else np.zeros(len(y), dtype=int)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # classes rarer than folds
             splitter = StratifiedGroupKFold(n, shuffle=True, random_state=0)
@@ -58,23 +60,23 @@ def inner_folds_of(y: np.ndarray, groups: Sequence[np.ndarray], n_folds: int) ->
 
 
 def out_of_fold_scores(
-    x: np.ndarray, y: np.ndarray, folds: Sequence[Rows], strengths: Sequence[float], fit: Fit, n_classes: int
+    x: np.ndarray, y: np.ndarray, folds: Sequence[Rows], strengths: Sequence[float], fit: Fit, n_outputs: int
 ) -> np.ndarray:
-    """Return the scores of each utterance by the classifier of the inner fold that was fitted without it.
+    """Return the scores of each utterance by the model of the inner fold that was fitted without it.
 
     Parameters
     ----------
     x : np.ndarray
         ``(N, D)``.
     y : np.ndarray
-        ``(N,)`` class indices.
+        ``(N,)`` class indices or numbers.
     folds : list of (np.ndarray, np.ndarray)
         From :func:`inner_folds_of`.
     strengths : list of float
         ``S`` strengths of the penalty.
     fit : callable
         See :func:`korser.classical.linear.fit_linear`.
-    n_classes : int
+    n_outputs : int
         ``K``.
 
     Returns
@@ -82,9 +84,9 @@ def out_of_fold_scores(
     np.ndarray
         ``(S, N, K)``, NaN for an utterance that is in no test fold.
     """
-    scores = np.full((len(strengths), len(y), n_classes), np.nan)
+    scores = np.full((len(strengths), len(y), n_outputs), np.nan)
     for train, test in folds:
-        scores[:, test] = standardised_scores(x[train], y[train], x[test], strengths, fit, n_classes)
+        scores[:, test] = standardised_scores(x[train], y[train], x[test], strengths, fit)
     return scores
 
 
@@ -93,3 +95,10 @@ def out_of_fold_uar(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
     tested = np.isfinite(scores).all((0, 2))
     counts = [confusion_counts(y[tested], score.argmax(-1), scores.shape[-1]) for score in scores[:, tested]]
     return uar(np.stack(counts))
+
+
+def out_of_fold_ccc(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the CCC ``(S,)`` of :func:`out_of_fold_scores`, over the utterances of all test folds together."""
+    tested = np.isfinite(scores).all((0, 2))
+    together = np.zeros(tested.sum(), dtype=int)
+    return ccc(np.concatenate([speaker_moments(y[tested], score[:, 0], together, 0.0) for score in scores[:, tested]]))

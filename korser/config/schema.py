@@ -149,12 +149,6 @@ def is_fitted(head: Any) -> bool:
 def _require_fit(head: Any, info: ValidationInfo) -> Any:
     if not is_fitted(head):
         return head
-    others = [task for task in info.data.get("tasks", ()) if task.kind in ("number", "distribution")]
-    if others:
-        raise complete_error(
-            f"head: {import_path(head)} classifies, but {others[0].name} is a {others[0].kind}: remove it from "
-            "'tasks', or use a head that is trained, as in base.yaml"
-        )
     for key in "frontend", "backbone":
         part = info.data.get(key)
         names = [name for name, p in part.named_parameters() if p.requires_grad] if part is not None else []

@@ -64,7 +64,7 @@ def probe(
     >>> choices[0]["layer"], float((predictions["chosen"][60:] == y[60:]).mean()) > 0.9
     ('1', True)
     """
-    strengths, inner_fit = sorted(C), functools.partial(fit_logistic, tol=INNER_TOLERANCE)
+    strengths = sorted(C)
     candidates = [name for name in layers if name != ALL]
     predictions = {name: np.full(len(y), -1) for name in (*layers, CHOSEN)}
     choices = []
@@ -72,6 +72,7 @@ def probe(
         train = train[y[train] >= 0]
         folds = inner_folds_of(y[train], [group[train] for group in groups], inner_folds)
         k, choice = y[train].max() + 1, {"layer": None, "C": {}, "uar": {}}
+        inner_fit = functools.partial(fit_logistic, n_classes=k, tol=INNER_TOLERANCE)
         for name, x in layers.items():
             scores = out_of_fold_uar(out_of_fold_scores(x[train], y[train], folds, strengths, inner_fit, k), y[train])
             best = int(np.argmax(scores))
@@ -106,5 +107,6 @@ def fit_predict(
     list of np.ndarray
         ``(M,)`` class indices each.
     """
-    scores = standardised_scores(x, y, x_new, strengths, functools.partial(fit_logistic, tol=tol), y.max() + 1)
+    fit = functools.partial(fit_logistic, n_classes=y.max() + 1, tol=tol)
+    scores = standardised_scores(x, y, x_new, strengths, fit)
     return [score.argmax(-1) for score in scores]

@@ -114,7 +114,7 @@ def _evaluate(
     of_task = {task.name: task.strategy.predictions(logits[task.name]).cpu().numpy() for task in tasks}
     fitted_rows = manifest["split"].isin(["train", "valid"]).to_numpy()
     for name, p in of_task.items():
-        held_out = fitted[name].probabilities
+        held_out = fitted[name].predictions
         p[fitted_rows] = np.where(np.isfinite(held_out), held_out, p[fitted_rows])
     probabilities = {id_: {name: p[i] for name, p in of_task.items()} for i, id_ in enumerate(manifest["id"])}
     predictions, metrics = {}, {}

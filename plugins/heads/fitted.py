@@ -1,4 +1,4 @@
-"""Heads of linear classifiers that are fitted to the embeddings of a frozen frontend: the classical baselines."""
+"""Heads of linear models that are fitted to the embeddings of a frozen frontend: the classical baselines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from korser.classical.head import FittedHead
-from korser.classical.linear import fit_logistic, fit_svm
+from korser.classical.linear import fit_logistic, fit_ridge, fit_svm, fit_svr
 
 __all__ = ["LinearSVM", "LogisticRegression"]
 
@@ -15,7 +15,8 @@ __all__ = ["LinearSVM", "LogisticRegression"]
 class LinearSVM(FittedHead):
     """A linear support vector machine per task, see :class:`korser.classical.head.FittedHead`.
 
-    Squared hinge loss, one class against the rest (scikit-learn's ``LinearSVC``).
+    Classes: squared hinge loss, one class against the rest (scikit-learn's ``LinearSVC``). Numbers: squared
+    epsilon-insensitive loss (``LinearSVR``).
 
     Examples
     --------
@@ -31,17 +32,44 @@ class LinearSVM(FittedHead):
     """
 
     def fit_classifier(
-        self, x: np.ndarray, y: np.ndarray, strengths: Sequence[float], class_weight: Mapping[int, float] | None
-    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        strengths: Sequence[float],
+        *,
+        n_classes: int,
+        class_weight: Mapping[int, float] | None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """See :func:`korser.classical.linear.fit_svm`."""
-        return fit_svm(x, y, strengths, class_weight=class_weight)
+        return fit_svm(x, y, strengths, n_classes=n_classes, class_weight=class_weight)
+
+    def fit_regression(
+        self, x: np.ndarray, y: np.ndarray, strengths: Sequence[float]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See :func:`korser.classical.linear.fit_svr`."""
+        return fit_svr(x, y, strengths)
 
 
 class LogisticRegression(FittedHead):
-    """A multinomial logistic regression per task, see :class:`korser.classical.head.FittedHead`: a linear probe."""
+    """A linear probe per task, see :class:`korser.classical.head.FittedHead`.
+
+    A multinomial logistic regression of classes, a ridge regression of numbers.
+    """
 
     def fit_classifier(
-        self, x: np.ndarray, y: np.ndarray, strengths: Sequence[float], class_weight: Mapping[int, float] | None
-    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        strengths: Sequence[float],
+        *,
+        n_classes: int,
+        class_weight: Mapping[int, float] | None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """See :func:`korser.classical.linear.fit_logistic`."""
-        return fit_logistic(x, y, strengths, class_weight=class_weight)
+        return fit_logistic(x, y, strengths, n_classes=n_classes, class_weight=class_weight)
+
+    def fit_regression(
+        self, x: np.ndarray, y: np.ndarray, strengths: Sequence[float]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See :func:`korser.classical.linear.fit_ridge`."""
+        return fit_ridge(x, y, strengths)

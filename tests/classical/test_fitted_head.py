@@ -35,7 +35,25 @@ def test_the_layer_is_chosen_for_each_task(head):
     assert (logits["emotion"].argmax(1).numpy() == labels["emotion"]).mean() > 0.9
     assert logits["emotion"].dtype == torch.float32 and logits["gender"].shape == (72, 2)
     assert not head.emotion_weight[:, :4].any() and not head.emotion_weight[:, 8:].any()
-    np.testing.assert_allclose(tasks["emotion"].probabilities.sum(1), 1)
+    np.testing.assert_allclose(tasks["emotion"].predictions.sum(1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", [LinearSVM, LogisticRegression])
+def test_numbers_are_fitted_by_regression(head):
+    x, _, speakers = made_up()
+    age = Task("age", kind="number", scaling=(40.0, 10.0))
+    y = x[:, 5].astype(float) + 0.1 * np.random.default_rng(1).normal(size=72)  # a feature of the second layer
+    y = (y - y.mean()) / y.std()
+    y[::9] = np.nan
+    head = head(in_features=12, tasks=[age], C=[1e-6, 0.1], inner_folds=3)
+    fitted = head.fit(x, {"age": y}, [speakers], ["0", "1", "2"])["age"]
+    assert (fitted.choice["layer"], fitted.choice["C"]) == ("1", 0.1) and fitted.choice["inner_ccc"] > 0.9
+    labelled = ~np.isnan(y)
+    assert (np.isnan(fitted.predictions[:, 0]) == ~labelled).all()
+    np.testing.assert_allclose(fitted.predictions[labelled, 0], 40 + 10 * y[labelled], atol=8)
+    outputs = head(torch.from_numpy(x))["age"]
+    assert outputs.shape == (72, 1)
+    np.testing.assert_allclose(outputs.detach()[labelled, 0], y[labelled], atol=0.5)
 
 
 def test_its_state_is_all_of_it():
@@ -54,7 +72,7 @@ def test_unlabelled_utterances_are_not_fitted_to():
     task = heads[0].fit(x, masked, [speakers])["emotion"]
     heads[1].fit(x[rows], {"emotion": labels["emotion"][rows]}, [speakers[rows]])
     assert heads[0].emotion_weight.equal(heads[1].emotion_weight)
-    assert (np.isnan(task.probabilities[:, 0]) == ~rows).all()
+    assert (np.isnan(task.predictions[:, 0]) == ~rows).all()
 
 
 def test_one_speaker_is_divided_by_utterances():
@@ -76,4 +94,6 @@ def test_a_head_without_a_classifier_is_named():
 
     head = Own(in_features=2, tasks=[Task("emotion", classes=("a", "b"))])
     with pytest.raises(NotImplementedError, match="^Own does not define fit_classifier$"):
-        head.fit_classifier(np.zeros((2, 2)), np.array([0, 1]), [1.0], None)
+        head.fit_classifier(np.zeros((2, 2)), np.array([0, 1]), [1.0], n_classes=2, class_weight=None)
+    with pytest.raises(UserError, match="^head: Own classifies, but age is a number: define fit_regression"):
+        Own(in_features=2, tasks=[Task("age", kind="number")])

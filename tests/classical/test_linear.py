@@ -1,13 +1,15 @@
-"""Linear classifiers are scikit-learn's, also with more features than utterances and with two classes."""
+"""Linear models are scikit-learn's, also with more features than utterances and with two classes."""
+
+import functools
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import LinearSVC, LinearSVR
 
-from korser.classical.linear import fit_linear, fit_logistic, fit_svm, fit_temperature
+from korser.classical.linear import fit_linear, fit_logistic, fit_ridge, fit_svm, fit_svr, fit_temperature
 
 
 @pytest.mark.parametrize("n_features", [6, 90])  # fewer and more than utterances
@@ -20,12 +22,25 @@ def test_scores_are_those_of_scikit_learn(fit, model, n_features, n_classes):
     y = np.tile(np.arange(n_classes), 20)
     x = 100 + rng.normal(size=(len(y), n_features)) * np.arange(1, n_features + 1)
     x_new = 100 + rng.normal(size=(15, n_features))
-    [classifier] = fit_linear(x, y, [0.1], fit, n_classes)
+    [classifier] = fit_linear(x, y, [0.1], functools.partial(fit, n_classes=n_classes))
     expected = make_pipeline(StandardScaler(), model).fit(x, y).decision_function(x_new)
     scores = classifier.scores(x_new)
     if n_classes == 2:
         scores = scores[:, 1] - scores[:, 0]
     np.testing.assert_allclose(scores, expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("n_features", [6, 90])
+def test_numbers_are_those_of_scikit_learn(n_features):
+    rng = np.random.default_rng(0)
+    x = 100 + rng.normal(size=(40, n_features)) * np.arange(1, n_features + 1)
+    y = (x[:, 0] - 100) + 0.3 * rng.normal(size=40)
+    x_new = 100 + rng.normal(size=(15, n_features))
+    svr = LinearSVR(C=0.1, epsilon=0.1, loss="squared_epsilon_insensitive", dual=False)
+    for fit, model in (fit_ridge, Ridge(alpha=5)), (fit_svr, svr):
+        [linear] = fit_linear(x, y, [0.1], fit)
+        expected = make_pipeline(StandardScaler(), model).fit(x, y).predict(x_new)
+        np.testing.assert_allclose(linear.scores(x_new)[:, 0], expected, atol=5e-3)
 
 
 def test_classes_can_be_weighted():
@@ -34,7 +49,7 @@ def test_classes_can_be_weighted():
     x = rng.normal(size=(55, 2)) + y[:, None]
     found = []
     for weight in (None, {0: 0.5, 1: 5.0}):
-        [classifier] = fit_linear(x, y, [1.0], lambda *a, w=weight: fit_svm(*a, class_weight=w), 2)
+        [classifier] = fit_linear(x, y, [1.0], functools.partial(fit_svm, n_classes=2, class_weight=weight))
         found.append((classifier.scores(x).argmax(1) == 1).sum())
     assert found[1] > found[0]
 

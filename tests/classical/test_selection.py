@@ -1,5 +1,7 @@
 """Inner folds share no group, and scores are those of a classifier that was fitted without the utterance."""
 
+import functools
+
 import numpy as np
 import pytest
 from sklearn.pipeline import make_pipeline
@@ -28,7 +30,7 @@ def test_out_of_fold_scores_are_those_of_scikit_learn():
     y, speakers = np.tile([0, 1, 2], 20), np.repeat(np.arange(6), 10)
     x = rng.normal(size=(60, 5)) + y[:, None]
     folds = inner_folds_of(y, [speakers], 3)
-    scores = out_of_fold_scores(x, y, folds, [0.01, 0.1], fit_svm, 4)[1]
+    scores = out_of_fold_scores(x, y, folds, [0.01, 0.1], functools.partial(fit_svm, n_classes=4), 4)[1]
     assert scores.shape == (60, 4) and (scores[:, 3] < -1e5).all(), "a class without utterances is never predicted"
     for train, test in folds:
         model = make_pipeline(StandardScaler(), LinearSVC(C=0.1, dual=False)).fit(x[train], y[train])

@@ -42,6 +42,13 @@ def run_dir(tmp_path_factory):
     (folder / "my_votes.yaml").write_text(YAML)
     overrides = {"corpus": "csv", "data_folder": str(folder), "output_folder": str(folder / "results")}
     overrides |= {"cache_folder": str(folder / "cache"), "batch_size": "16", "n_epochs": "1", "noprogressbar": "true"}
+    (folder / "my_svm.yaml").write_text(
+        "base: my_votes.yaml\nfrontend: !new:korser.plugins.frontends.mel.Mel {n_mels: 20}\n"
+        "backbone: !new:korser.plugins.backbones.statistics.Statistics\n"
+        "    in_channels: !ref <frontend.output_size>\n    frame_rate: !ref <frontend.frame_rate>\n"
+        "head: !name:korser.plugins.heads.fitted.LogisticRegression {}\n"
+    )
+    run(overrides, folder / "my_svm", folder / "svm")
     return run(overrides, folder / "my_votes")
 
 
@@ -55,6 +62,16 @@ def test_everything_follows_from_the_run_directory(run_dir):
     assert again["jsd"]["value"] == pytest.approx(metrics["jsd"]["value"]) and again["raters"] == metrics["raters"]
     log = pd.read_csv(run_dir / "log.csv")
     assert log["train_emotion_loss"].between(0.1, 2).all() and log["valid_emotion_uar"].between(0, 1).all()
+
+
+def test_a_fitted_head_takes_the_consensus(run_dir):
+    metrics = json.loads((run_dir.parent.parent / "svm/metrics.json").read_text())
+    result = metrics["test"]["emotion"]
+    assert (
+        result["uar"]["value"] > 0.8
+        and result["jsd"]["n"] > result["n"]
+        and metrics["fitted"]["emotion"]["inner_uar"] > 0.8
+    )
 
 
 def test_raters_are_a_row_of_the_comparison(run_dir, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import safetensors.torch
-from conftest import HPARAMS, tiny_overrides
+from conftest import tiny_overrides
 from helpers import RUN_FILES, run
 
 from korser import UserError, load_hparams
@@ -58,13 +58,6 @@ def test_validation_predictions_are_those_of_an_inner_fold(reference):
     predicted = load_trained_model(run_dir).predict_files(rows["path"].tolist())
     columns = [column for column in predicted if "_prob_" in column]
     assert np.abs(predicted[columns].to_numpy() - probabilities(run_dir, "valid")).max() > 0.01
-
-
-def test_a_number_is_refused_before_any_work(reference):
-    tasks = "[!ref <emotion>, !new:korser.Task {name: age, kind: number}]"
-    hparams = load_hparams(HPARAMS / "egemaps_svm_mtl.yaml", {**reference[0], "tasks": tasks})
-    with pytest.raises(UserError, match="LinearSVM classifies, but age is a number: remove it from 'tasks'"):
-        check_settings(hparams)
 
 
 def test_every_seed_gives_the_same_predictions(reference):

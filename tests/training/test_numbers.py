@@ -67,6 +67,21 @@ def test_predictions_are_in_the_unit_of_the_ratings(run_dir, call):
     assert code == 0 and f"arousal    {number:.3f}" in printed and "gender     " in printed
 
 
+def test_a_fitted_head_learns_a_rating(rated, overrides):
+    (rated / "my_svr.yaml").write_text(
+        "base: my_ratings.yaml\nfrontend: !new:korser.plugins.frontends.mel.Mel {n_mels: 20}\n"
+        "backbone: !new:korser.plugins.backbones.statistics.Statistics\n"
+        "    in_channels: !ref <frontend.output_size>\n    frame_rate: !ref <frontend.frame_rate>\n"
+        "head: !name:korser.plugins.heads.fitted.LinearSVM {}\n"
+    )
+    run_dir = run(overrides, rated / "my_svr")
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["test"]["arousal"]["ccc"]["value"] > 0.7 and metrics["fitted"]["arousal"]["inner_ccc"] > 0.7
+    test = pd.read_csv(run_dir / "test.csv")
+    predicted = load_trained_model(run_dir).predict_files(test["path"].tolist())
+    assert predicted["arousal_pred"].to_numpy() == pytest.approx(test["arousal_pred"].to_numpy(), abs=1e-3)
+
+
 def test_tables_and_figures_have_ccc(run_dir):
     (group,) = gather(load_runs(run_dir))
     assert group.comparison.metric == "ccc"
