@@ -23,7 +23,11 @@ __all__ = [
     "TrackingRecord",
 ]
 
-LOOSE = ConfigDict(strict=True, extra="allow")
+
+class Record(TypedDict):
+    """A JSON object that may have more keys."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow")
 
 
 class NoteRecord(TypedDict):
@@ -51,10 +55,8 @@ class TaskRecord(TypedDict):
     consensus: NotRequired[str | None]
 
 
-class StageRecord(TypedDict, total=False):
+class StageRecord(Record, total=False):
     """A frontend with weights of its own."""
-
-    __pydantic_config__ = LOOSE
 
     stage: str
     source: Required[str | None]
@@ -68,20 +70,16 @@ class FrozenStageRecord(StageRecord):
     weights: Required[str]
 
 
-class CheckpointRecord(TypedDict):
+class CheckpointRecord(Record):
     """A checkpoint of an encoder."""
-
-    __pydantic_config__ = LOOSE
 
     name: str
     revision: str | None
     version: str | None
 
 
-class Environment(TypedDict, total=False):
+class Environment(Record, total=False):
     """Machine and libraries."""
-
-    __pydantic_config__ = LOOSE
 
     python: str
     platform: str
@@ -92,10 +90,8 @@ class Environment(TypedDict, total=False):
     korser_source: str
 
 
-class CorpusRecord(TypedDict):
+class CorpusRecord(Record):
     """One of several corpora of a run: utterances in each split, and a digest of the recordings."""
-
-    __pydantic_config__ = LOOSE
 
     train: int
     valid: int
@@ -103,10 +99,8 @@ class CorpusRecord(TypedDict):
     recordings: str
 
 
-class RunInfo(TypedDict, total=False):
+class RunInfo(Record, total=False):
     """``run.json``."""
-
-    __pydantic_config__ = LOOSE
 
     model: str
     yaml_folders: list[str]
@@ -137,10 +131,8 @@ class RunInfo(TypedDict, total=False):
 
 
 # -- metrics.json, cost.json and others --------------------------------------------------------------------------------
-class Entry(TypedDict, total=False):
+class Entry(Record, total=False):
     """A metric, or the recall of a class."""
-
-    __pydantic_config__ = LOOSE
 
     value: Required[float | None]
     low: Required[float | None]
@@ -150,42 +142,35 @@ class Entry(TypedDict, total=False):
     n_speakers: int
 
 
-class RatersRecord(TypedDict, total=False):
-    """Metrics of each rater against the consensus of the others."""
+class Scores(Record, total=False):
+    """Metrics of a task."""
 
-    __pydantic_config__ = LOOSE
+    accuracy: Entry
+    uar: Entry
+    macro_f1: Entry
+    qwk: Entry
+    mae_levels: Entry
+    ccc: Entry
+    pearson: Entry
+    mae: Entry
+
+
+class RatersRecord(Scores, total=False):
+    """Metrics of each rater against the consensus of the others."""
 
     consensus: str
     n_raters: int
     n: int
     n_votes: int
-    accuracy: Entry
-    uar: Entry
-    macro_f1: Entry
-    qwk: Entry
-    mae_levels: Entry
-    ccc: Entry
-    pearson: Entry
-    mae: Entry
 
 
-class TaskMetrics(TypedDict, total=False):
+class TaskMetrics(Scores, total=False):
     """What :func:`korser.metrics.evaluate.evaluate_predictions` returns for a task."""
-
-    __pydantic_config__ = LOOSE
 
     n: Required[int]
     n_speakers: Required[int]
     classes: list[str]
     confusion: list[list[int]]
-    accuracy: Entry
-    uar: Entry
-    macro_f1: Entry
-    qwk: Entry
-    mae_levels: Entry
-    ccc: Entry
-    pearson: Entry
-    mae: Entry
     ece: Entry
     recall: dict[str, Entry]
     jsd: Entry
@@ -194,10 +179,8 @@ class TaskMetrics(TypedDict, total=False):
     cautions: list[NoteRecord]
 
 
-class Metrics(TypedDict, total=False):
+class Metrics(Record, total=False):
     """``metrics.json``."""
-
-    __pydantic_config__ = LOOSE
 
     valid: dict[str, TaskMetrics]
     test: dict[str, TaskMetrics]
@@ -205,10 +188,8 @@ class Metrics(TypedDict, total=False):
     warnings: list[NoteRecord]
 
 
-class Cost(TypedDict, total=False):
+class Cost(Record, total=False):
     """``cost.json``."""
-
-    __pydantic_config__ = LOOSE
 
     parameters: int
     trainable_parameters: int
@@ -220,29 +201,23 @@ class Cost(TypedDict, total=False):
     macs_not_counted: list[str]
 
 
-class Quantity(TypedDict):
+class Quantity(Record):
     """A quantity of a frontend before and after training."""
-
-    __pydantic_config__ = LOOSE
 
     unit: str
     initial: list[float]
     trained: list[float]
 
 
-class StageParameters(TypedDict):
+class StageParameters(Record):
     """An entry of ``interpretable_parameters.json``."""
-
-    __pydantic_config__ = LOOSE
 
     stage: str
     quantities: dict[str, Quantity]
 
 
-class ConditionRecord(TypedDict):
+class ConditionRecord(Record):
     """An entry of ``robustness/conditions.json``."""
-
-    __pydantic_config__ = LOOSE
 
     name: str
     kind: str
@@ -251,19 +226,15 @@ class ConditionRecord(TypedDict):
     made_from: str
 
 
-class TrackingRecord(TypedDict):
+class TrackingRecord(Record):
     """``tracking.json``."""
-
-    __pydantic_config__ = LOOSE
 
     id: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 
 # -- search.json and comparison.json -----------------------------------------------------------------------------------
-class RunnerUp(TypedDict):
+class RunnerUp(Record):
     """The second best trial of a search."""
-
-    __pydantic_config__ = LOOSE
 
     settings: dict[str, Any]
     valid_uar: NotRequired[float]
@@ -276,19 +247,15 @@ class RunnerUp(TypedDict):
     note: str
 
 
-class SearchedData(TypedDict):
+class SearchedData(Record):
     """The data of a search."""
-
-    __pydantic_config__ = LOOSE
 
     data_folder: str | dict[str, str]
     split: NotRequired[dict[str, Any]]
 
 
-class SearchRecord(TypedDict, total=False):
+class SearchRecord(Record, total=False):
     """``search.json``."""
-
-    __pydantic_config__ = LOOSE
 
     model: str
     corpus: str
@@ -315,29 +282,23 @@ SEARCH_RESULTS = tuple(  # what every search writes
 )
 
 
-class PlannedRunRecord(TypedDict):
+class PlannedRunRecord(Record):
     """A run of a comparison."""
-
-    __pydantic_config__ = LOOSE
 
     run: str
     failed: str | None
     searched_on_tested_speakers: list[str]
 
 
-class ComparisonSettings(TypedDict, total=False):
+class ComparisonSettings(Record, total=False):
     """The settings of a comparison that its readers use."""
-
-    __pydantic_config__ = LOOSE
 
     metric: str | None
     questions: Required[list[Any] | None]
 
 
-class ComparisonRecord(TypedDict, total=False):
+class ComparisonRecord(Record, total=False):
     """``comparison.json``."""
-
-    __pydantic_config__ = LOOSE
 
     settings: Required[ComparisonSettings]
     corpus: str
