@@ -1,4 +1,10 @@
-"""Load the YAML file of a model: layers merged, names checked, objects built by HyperPyYAML."""
+"""Load the YAML file of a model: layers merged, names checked, objects built by HyperPyYAML.
+
+:func:`load_hparams` merges the file, its bases and the overrides (:mod:`korser.config.layers`), and collects what is
+wrong with names and values, all of it in one error. :func:`build` leaves out what is not used, then resolves the
+references and calls HyperPyYAML. The other two loaders skip a part of that: :func:`resolve_hparams` builds only some
+keys, and :func:`load_resolved` reads the text that a run recorded, which may be somebody else's.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +35,7 @@ from korser.utils.fingerprint import digest
 from korser.utils.text import one_line
 from korser.utils.user_code import FAILURES, short_path
 
-__all__ = ["HParams", "build", "find_foreign_names", "load_hparams", "load_resolved", "resolve_hparams", "run_name"]
+__all__ = ["HParams", "build", "find_foreign_names", "load_hparams", "load_resolved", "resolve_hparams"]
 
 
 class HParams(Mapping[str, Any]):
@@ -175,52 +181,6 @@ class HParams(Mapping[str, Any]):
         return digest(yaml.serialize(root))
 
 
-def run_name(path: str | Path, overrides: Mapping[str, Any] | None = None) -> str:
-    """Return the name of a run's folder, as :attr:`HParams.run_name`, without building objects.
-
-    Parameters
-    ----------
-    path, overrides
-        See :func:`load_hparams`.
-
-    Returns
-    -------
-    str
-        The model's name and the digest of the settings.
-    """
-    return resolve_hparams(path, overrides).run_name
-
-
-def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, keys: Iterable[str] = ()) -> HParams:
-    """Resolve the settings and build only the objects of some keys: fast, and no weights are loaded.
-
-    Parameters
-    ----------
-    path, overrides
-        See :func:`load_hparams`. Names are not checked.
-    keys : iterable of str
-        Top-level keys to build.
-
-    Returns
-    -------
-    HParams
-        With these keys only; ``text`` and ``digest`` are those of all settings.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read or a key cannot be set.
-    """
-    layers = merge_layers(path, overrides)
-    raise_faults(layers.errors)
-    remove_unused(layers.root)
-    text = _resolve(layers.text, layers.path)
-    part = compose(text, layers.path)
-    part.value = [(key, value) for key, value in part.value if key.value in keys]
-    values = load_hyperpyyaml(yaml.serialize(part, allow_unicode=True)) if part.value else {}
-    return HParams(values, name=layers.path.stem, folders=layers.folders, text=text)
-
-
 def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, **more: Any) -> HParams:
     """Load the YAML file of a model over its base, with overrides over both.
 
@@ -262,19 +222,34 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, *
     return hparams
 
 
-def _joined(overrides: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Join overrides and keywords; what is no mapping is left for :func:`merge_layers` to refuse."""
-    return {**overrides, **more} if isinstance(overrides, Mapping) else overrides or more
+def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, keys: Iterable[str] = ()) -> HParams:
+    """Resolve the settings and build only the objects of some keys: fast, and no weights are loaded.
 
+    Parameters
+    ----------
+    path, overrides
+        See :func:`load_hparams`. Names are not checked.
+    keys : iterable of str
+        Top-level keys to build.
 
-def _require_equal(key: str, given: Any, built: Any) -> None:
-    """Refuse an object that is another than what its class and arguments, which are all that is recorded, build."""
-    changed = find_change(state_of(given, key), state_of(built, key)) if has_state(given) else None
-    if changed is not None:
-        raise UserError(
-            f"{changed} was changed after {type(given).__name__} was built, and only its class and arguments are "
-            "recorded: give it as it was built, with an argument for what differs"
-        )
+    Returns
+    -------
+    HParams
+        With these keys only; ``text`` and ``digest`` are those of all settings.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read or a key cannot be set.
+    """
+    layers = merge_layers(path, overrides)
+    raise_faults(layers.errors)
+    remove_unused(layers.root)
+    text = _resolve(layers.text, layers.path)
+    part = compose(text, layers.path)
+    part.value = [(key, value) for key, value in part.value if key.value in keys]
+    values = load_hyperpyyaml(yaml.serialize(part, allow_unicode=True)) if part.value else {}
+    return HParams(values, name=layers.path.stem, folders=layers.folders, text=text)
 
 
 def find_foreign_names(text: str, source: Path | str) -> list[str]:
@@ -320,13 +295,6 @@ def build(layers: Layers, errors: list[str]) -> HParams:
     return _load(layers.text, name=layers.path.stem, folders=layers.folders, source=layers.path, layers=layers)
 
 
-def _resolve(text: str, source: Path | str) -> str:
-    try:
-        return resolve_references(io.StringIO(text)).getvalue()
-    except Exception as error:  # whatever ruamel or a reference's arithmetic raises
-        raise UserError(f"{source}: {explain_failure(error)}") from error
-
-
 def _load(
     text: str,
     *,
@@ -352,6 +320,28 @@ def _load(
         raise UserError(f"{source}: {explain_failure(error)}{where}") from error
     refuse_namesakes(folders)  # among the modules that were imported only now
     return HParams(values, name=name, folders=folders, text=resolved, layers=layers, restricted=restricted)
+
+
+def _resolve(text: str, source: Path | str) -> str:
+    try:
+        return resolve_references(io.StringIO(text)).getvalue()
+    except Exception as error:  # whatever ruamel or a reference's arithmetic raises
+        raise UserError(f"{source}: {explain_failure(error)}") from error
+
+
+def _joined(overrides: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Join overrides and keywords; what is no mapping is left for :func:`merge_layers` to refuse."""
+    return {**overrides, **more} if isinstance(overrides, Mapping) else overrides or more
+
+
+def _require_equal(key: str, given: Any, built: Any) -> None:
+    """Refuse an object that is another than what its class and arguments, which are all that is recorded, build."""
+    changed = find_change(state_of(given, key), state_of(built, key)) if has_state(given) else None
+    if changed is not None:
+        raise UserError(
+            f"{changed} was changed after {type(given).__name__} was built, and only its class and arguments are "
+            "recorded: give it as it was built, with an argument for what differs"
+        )
 
 
 def _find_failing_key(resolved: str, source: Path | str, loader: type[ruamel.yaml.Loader]) -> str | None:

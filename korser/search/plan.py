@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from korser.config.hparams import HParams, load_hparams, run_name
+from korser.config.hparams import HParams, load_hparams, resolve_hparams
 from korser.config.schema import check_settings
 from korser.config.usage import keep_used
 from korser.data.load_split import load_split
@@ -98,7 +98,7 @@ class SearchPlan:
 
     def run_name(self, values: Mapping[str, Any]) -> str:
         """Return the name of the run with some values of the searched settings."""
-        return run_name(self.yaml, {**self.fixed, **values})
+        return resolve_hparams(self.yaml, {**self.fixed, **values}).run_name
 
     def grid(self) -> dict[str, dict[str, Any]]:
         """Return the values of every configuration of the grid by run; configurations that are one run occur once."""

@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import HPARAMS
 
-from korser.config.hparams import load_hparams, load_resolved, resolve_hparams, run_name
+from korser.config.hparams import load_hparams, load_resolved, resolve_hparams
 from korser.utils.errors import UserError
 
 
@@ -48,7 +48,7 @@ def test_the_digest_identifies_the_settings_that_have_an_effect(yaml_folder):
 def test_a_run_is_named_without_building_objects(yaml_folder):
     overrides = {"width": 7, "layer.bias": False, "debug": True}
     hparams = load_hparams(yaml_folder / "model.yaml", overrides)
-    assert run_name(yaml_folder / "model.yaml", overrides) == f"model-{hparams.digest()}"
+    assert resolve_hparams(yaml_folder / "model.yaml", overrides).run_name == f"model-{hparams.digest()}"
     resolved = resolve_hparams(yaml_folder / "model.yaml", overrides, keys=["weights"])
     assert (resolved.text, resolved.folders) == (hparams.text, hparams.folders)
     assert dict(resolved) == {"weights": {"emotion": 1.0, "gender": 0.5}}
@@ -57,12 +57,12 @@ def test_a_run_is_named_without_building_objects(yaml_folder):
 def test_a_run_is_named_without_importing_torch(yaml_folder):
     code = f"""
 import sys
-from korser.config.hparams import run_name
-print(run_name({str(yaml_folder / "model.yaml")!r}, {{"layer.bias": "false", "debug": True}}))
+from korser.config.hparams import resolve_hparams
+print(resolve_hparams({str(yaml_folder / "model.yaml")!r}, {{"layer.bias": "false", "debug": True}}).run_name)
 print([name for name in ("torch", "speechbrain", "transformers") if name in sys.modules])
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
-    assert found[0] == run_name(yaml_folder / "model.yaml", {"layer.bias": "false", "debug": True})
+    assert found[0] == resolve_hparams(yaml_folder / "model.yaml", {"layer.bias": "false", "debug": True}).run_name
     assert found[1] == "[]"
 
 
@@ -182,7 +182,7 @@ def test_a_file_is_found_by_its_name_and_settings_are_keywords_too(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     hparams = load_hparams("mel_stl.yaml", {"frontend.n_mels": 64}, n_epochs=1, lr=1e-2)
     same = load_hparams(HPARAMS / "mel_stl.yaml", {"frontend.n_mels": 64, "n_epochs": 1, "lr": 1e-2})
-    assert hparams.run_name == same.run_name == run_name("mel_stl.yaml", {**hparams._layers.overrides})
+    assert hparams.run_name == same.run_name == resolve_hparams("mel_stl.yaml", {**hparams._layers.overrides}).run_name
     assert repr(hparams) == f"HParams('mel_stl.yaml', run {hparams.run_name})"
 
 

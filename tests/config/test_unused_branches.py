@@ -7,7 +7,7 @@ from conftest import HPARAMS
 
 from korser import UserError, load_hparams
 from korser.config.branches import unused_branches
-from korser.config.hparams import load_resolved, run_name
+from korser.config.hparams import load_resolved, resolve_hparams
 from korser.config.layers import merge_layers
 from korser.config.names import check_shared_overrides
 from korser.config.usage import keep_used
@@ -41,10 +41,10 @@ def test_a_setting_of_the_unused_backbone_is_not_in_the_name_of_a_run(tmp_path):
     for dropout in 0.1, 0.3:
         plain.write_text(f"base: mel_stl.yaml\n{STATES}: {dropout}\n")
         (tmp_path / "mine.yaml").write_text("base: shared.yaml\n")
-        names.append(run_name(tmp_path / "mine.yaml"))
+        names.append(resolve_hparams(tmp_path / "mine.yaml").run_name)
         loaded = load_hparams(tmp_path / "mine.yaml")
         assert loaded.run_name == names[-1] and "states:" not in loaded.text
-    assert names[0] == names[1] != run_name(tmp_path / "mine.yaml", {BANDS: 0.3})
+    assert names[0] == names[1] != resolve_hparams(tmp_path / "mine.yaml", {BANDS: 0.3}).run_name
 
 
 def test_settings_that_models_share_reach_those_that_use_them():

@@ -10,7 +10,7 @@ import pytest
 from conftest import HPARAMS
 
 from korser import load_hparams, train
-from korser.config.hparams import run_name
+from korser.config.hparams import resolve_hparams
 from korser.plugins.frontends.encoder import PretrainedEncoder
 from korser.plugins.frontends.encoder.checkpoint import NANO_FOLDER
 from korser.runs.complete import find_complete_run
@@ -55,7 +55,7 @@ def project(tmp_path, tiny, monkeypatch):
         (tmp_path / "frontend_of_mine.py").write_text(code)
         monkeypatch.delitem(sys.modules, "frontend_of_mine", raising=False)
         importlib.invalidate_caches()
-        name = run_name(tmp_path / "mine.yaml", settings)
+        name = resolve_hparams(tmp_path / "mine.yaml", settings).run_name
         assert "frontend_of_mine" not in sys.modules, "the name is known without importing the plugin"
         found = find_complete_run(tmp_path / "mine.yaml", settings)
         assert "frontend_of_mine" not in sys.modules and (found is None or found.name == name)

@@ -8,7 +8,7 @@ from conftest import HPARAMS
 from made_up_search import FakeWorkers, folder_of, search_options, settings_of
 
 from korser import UserError, load_hparams
-from korser.config.hparams import run_name
+from korser.config.hparams import resolve_hparams
 from korser.runs.directory import run_folder
 from korser.search import search
 from korser.search.plan import make_plan
@@ -33,7 +33,7 @@ def test_the_run_folder_is_that_of_its_settings(options, without_check):
     plan = plan_of(options)
     overrides = {**plan.fixed, "lr": 1e-5, "opt_class": "!name:torch.optim.SGD {momentum: 0.9}"}
     name = run_folder(load_hparams(HPARAMS / "mel_mtl.yaml", overrides)).name
-    assert run_name(HPARAMS / "mel_mtl.yaml", overrides) == name
+    assert resolve_hparams(HPARAMS / "mel_mtl.yaml", overrides).run_name == name
     assert plan.fixed["evaluate_test"] is False
 
 

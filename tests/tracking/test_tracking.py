@@ -14,7 +14,7 @@ from helpers import Killed, assert_same_run, kill_at, run
 from made_runs import write_run
 
 from korser import UserError
-from korser.config.hparams import resolve_hparams, run_name
+from korser.config.hparams import resolve_hparams
 from korser.runs.directory import RunDirectory
 from korser.runs.groups import label_runs
 from korser.runs.load import load_runs
@@ -127,7 +127,7 @@ def read_wandb(folder):
 def test_a_killed_training_continues_the_run_in_mlflow(untracked, tmp_path, client, monkeypatch, call):
     overrides, run_dir = untracked
     tracked = {**overrides, "logger": "mlflow", "comparison": "my_compare"}
-    assert run_name(HPARAMS / "mel_mtl.yaml", tracked) == run_dir.name
+    assert resolve_hparams(HPARAMS / "mel_mtl.yaml", tracked).run_name == run_dir.name
     folder = tmp_path / run_dir.name
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(LiveLogger, "finish", lambda *args, **options: None)  # as a kill

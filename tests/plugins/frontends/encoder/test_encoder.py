@@ -14,7 +14,7 @@ import transformers
 from conftest import HPARAMS
 from helpers import run
 
-from korser.config.hparams import run_name
+from korser.config.hparams import resolve_hparams
 from korser.data.fingerprint import weights_digest
 from korser.frontend.base import Chain
 from korser.inference.load import load_trained_model
@@ -514,15 +514,15 @@ def test_a_changed_checkpoint_is_noticed(tiny, tmp_path, freeze):
     overrides = {**tiny, "n_epochs": "1", "wav2vec_source": str(source), "encoder.freeze": freeze}
     run_dir = run(overrides, model="wav2vec_stl")
     yaml = HPARAMS / "wav2vec_stl.yaml"
-    assert run_name(yaml, overrides) == run_dir.name
+    assert resolve_hparams(yaml, overrides).run_name == run_dir.name
     preprocessor, weights = source / "preprocessor_config.json", source / "model.safetensors"
     said = preprocessor.read_text()
     preprocessor.write_text(said.replace('"do_normalize": true', '"do_normalize": false'))
-    assert run_name(yaml, overrides) != run_dir.name, "a new run"
+    assert resolve_hparams(yaml, overrides).run_name != run_dir.name, "a new run"
     with pytest.raises(UserError, match="preprocessor_config.json of .* has changed since"):
         load_trained_model(run_dir)
     preprocessor.write_text(said)
     load_trained_model(run_dir)
     tensors = safetensors.torch.load_file(weights)
     safetensors.torch.save_file({k: v * 1.01 for k, v in tensors.items()}, weights, metadata={"format": "pt"})
-    assert run_name(yaml, overrides) != run_dir.name, "a new run"
+    assert resolve_hparams(yaml, overrides).run_name != run_dir.name, "a new run"
