@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
     from korser.runs.complete import find_complete_run
     from korser.runs.directory import RunDirectory, headline, run_folder
 
-    directory = find_complete_run(path, overrides)
+    directory = find_complete_run(path, overrides)  # by names and digests alone: results are shown again at once
     if directory is None:
         hparams = korser.load_hparams(path, overrides)
         with cli.distributed(hparams):

@@ -1,4 +1,16 @@
-"""One run: from settings to a complete run directory."""
+"""One run: from settings to a complete run directory.
+
+:func:`train` locks the directory of the run and returns at once if the run is complete. Otherwise, in this order:
+
+1. Frontend and backbone are checked on two utterances (:mod:`korser.testing`).
+2. The main process checks the data and writes manifest and ``run.json``, and every process reads them
+   (:mod:`korser.training.prepare`).
+3. The model is built for the tasks of the corpus (:mod:`korser.training.build`), and its head is checked.
+4. Training steps, a prediction and the end of an epoch are tried on copies (:mod:`korser.training.rehearsal`), then
+   :class:`korser.training.brain.EmotionBrain` trains; or a classical head is fitted (:mod:`korser.training.fitting`).
+5. The best epoch is evaluated and everything is written (:mod:`korser.training.results`), ``metrics.json`` last: it
+   makes the run complete.
+"""
 
 from __future__ import annotations
 
