@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -121,13 +122,10 @@ def width_for(parameters: int, build: Callable[..., nn.Module]) -> int:
             f"backbone.parameters={parameters}: {name} has {smallest} trained parameters at width {step}, the "
             "smallest: expected at least as many"
         )
-    low, high = 1, 2
+    high = 2
     while high * step <= LARGEST and count(high) <= parameters:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) <= parameters else (low, middle)
-    return low * step
+        high *= 2
+    return (bisect_right(range(high), parameters, lo=high // 2, key=count) - 1) * step
 
 
 def count_trained(module: nn.Module) -> int:

@@ -9,15 +9,14 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-import yaml
 
 from korser.config.shipped import SHIPPED
 from korser.metrics.counts import table_statistics
 from korser.metrics.estimates import difference
 from korser.runs.directory import SEARCH_FILE, RunDirectory
 from korser.search.configuration import Configuration
+from korser.search.space import yaml_text
 from korser.utils.files import write_csv, write_json, write_text
 
 if TYPE_CHECKING:
@@ -135,19 +134,11 @@ def best_yaml(plan: SearchPlan, results: dict[str, Any]) -> str:
         "# results on speakers of these searches are marked",
         f"searched_in: {json.dumps([*plan.searched_in, str(plan.folder.resolve())], ensure_ascii=False)}",
         "# the same for all trials",
-        *(f"{name}: {_yaml_text(value)}" for name, value in shared.items()),
+        *(f"{name}: {yaml_text(value)}" for name, value in shared.items()),
         "# searched",
-        *(f"{name}: {_yaml_text(value)}" for name, value in best.items()),
+        *(f"{name}: {yaml_text(value)}" for name, value in best.items()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _yaml_text(value: Any) -> str:
-    """Return a value as an override states it: text is YAML already."""
-    if isinstance(value, str):
-        return value
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=np.inf)
-    return text.removesuffix("...\n").strip()
 
 
 def _compare_best_two(plan: SearchPlan, ranked: Sequence[Configuration]) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from korser.nn.tasks import Task
 from korser.utils.errors import UserError
 from korser.utils.text import one_line
 
-__all__ = ["SearchDimension", "grid_configurations", "has_effect", "read_dimension"]
+__all__ = ["SearchDimension", "grid_configurations", "has_effect", "read_dimension", "yaml_text"]
 
 # Settings that decide which utterances are validated on, and for which labels: results would not be comparable.
 DATA_SETTINGS = (*CORPUS_SETTINGS, "split", "tasks", "evaluate_test")
@@ -113,7 +113,7 @@ def read_dimension(name: str, values: list | dict) -> SearchDimension:
 def _read_list(name: str, values: Sequence) -> list:
     """Return distinct values; lists and mappings as YAML text, which Optuna can store."""
     plain = (bool, int, float, str, type(None))
-    values = [value if isinstance(value, plain) else _yaml_text(value) for value in values]
+    values = [value if isinstance(value, plain) else yaml_text(value) for value in values]
     if any(isinstance(value, float) and not math.isfinite(value) for value in values):
         raise UserError(f"space.{name} has a value that is not finite")
     texts = [value for value in values if isinstance(value, str)]
@@ -122,8 +122,12 @@ def _read_list(name: str, values: Sequence) -> list:
     return list({(type(value), value): value for value in values}.values())
 
 
-def _yaml_text(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf).strip()
+def yaml_text(value: Any) -> str:
+    """Return a value as an override states it: text is YAML already."""
+    if isinstance(value, str):
+        return value
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.removesuffix("...\n").strip()
 
 
 def _read_range(name: str, values: Mapping[str, Any]) -> BaseDistribution:

@@ -45,10 +45,7 @@ def read_text(file: Path, encoding: str | None = None, option: str = "") -> str:
     UserError
         If the file is in none of these.
     """
-    try:
-        data = read_bytes(file, LARGEST["table"])
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    data = _read(file)
     if encoding is not None:
         return _decode_as(file, data, encoding)
     for mark, stated in BYTE_ORDER_MARKS.items():
@@ -77,11 +74,7 @@ def read_korean(file: Path) -> str:
     UserError
         If the file cannot be read, or is in neither.
     """
-    try:
-        data = read_bytes(file, LARGEST["table"])
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-    texts = []
+    data, texts = _read(file), []
     for encoding in ("utf-8-sig", "cp949"):
         with contextlib.suppress(UnicodeDecodeError):
             texts.append(data.decode(encoding))
@@ -89,6 +82,13 @@ def read_korean(file: Path) -> str:
         raise UserError(f"{file} is in neither UTF-8 nor CP949: copy it again, or save it as UTF-8")
     # two syllables of CP949 can be two Latin letters of UTF-8
     return _universal_newlines(next((text for text in texts if text.isascii() or HANGUL.search(text)), texts[0]))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return read_bytes(file, LARGEST["table"])
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
 
 
 def _decode_stated(file: Path, data: bytes, encoding: str) -> str:
