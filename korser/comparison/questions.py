@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,12 +11,15 @@ import pandas as pd
 from korser.comparison.estimates import correct, pair_difference, uncompared_pair
 from korser.comparison.subgroups import groups_of
 from korser.comparison.verdict import Answer, Verdict
+from korser.config.fields import show
 from korser.metrics.scores import METRICS, TITLES
 from korser.runs.pool import ModelPredictions
 from korser.utils.errors import UserError
-from korser.utils.text import interval_text, p_value, plural, sentence, signed
+from korser.utils.text import did_you_mean, interval_text, p_value, plural, sentence, signed
 
-__all__ = ["ask", "default_questions"]
+__all__ = ["QUESTION", "ask", "check_question", "default_questions"]
+
+QUESTION = "{title: ..., pairs: [[a, b], ...]}"
 
 
 def default_questions(labels: Iterable[str]) -> list[dict[str, Any]]:
@@ -77,7 +80,11 @@ def ask(
     """
     rows, titles = [], []
     for question in questions:
-        for a, b in ([(names or {}).get(each, each) for each in pair] for pair in _pairs(question)):
+        try:
+            check_question(question)
+        except ValueError as error:
+            raise UserError(f"questions: {error}") from None
+        for a, b in ([(names or {}).get(each, each) for each in pair] for pair in question["pairs"]):
             titles.append(question["title"])
             reason = _why_not_compared(a, b, models, excluded)
             if reason is None:
@@ -92,13 +99,17 @@ def ask(
     return planned, [_answer(row, f"{main} {TITLES[metric]}") for row in planned.to_dict("records")]
 
 
-def _pairs(question: Any) -> list[Sequence[str]]:
-    if not isinstance(question, Mapping) or set(question) != {"title", "pairs"}:
-        raise UserError(f"questions: got {question!r}, expected {{title: ..., pairs: [[a, b], ...]}}")
+def check_question(question: Any, names: Collection[str] = ()) -> None:
+    """Raise a ValueError if it is no question, or about other models than ``names``, if there are any."""
+    is_mapping = isinstance(question, Mapping) and set(question) == {"title", "pairs"}
+    if not is_mapping or not isinstance(question["pairs"], (list, tuple)):
+        raise ValueError(f"expected {QUESTION}, got {show(question)}")
     for pair in question["pairs"]:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise UserError(f"questions: got {pair!r}, expected a pair of models [a, b]")
-    return question["pairs"]
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+            raise ValueError(f"expected a pair of models [a, b], got {show(pair)}")
+        for name in pair:
+            if names and name not in names:
+                raise ValueError(f"'{name}' is not one of the models{did_you_mean(name, names)}")
 
 
 def _why_not_compared(a: str, b: str, models: Mapping, excluded: Mapping[str, str]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from korser.comparison.questions import QUESTION, check_question
 from korser.config.fields import (
     DisplayName,
     Folder,
@@ -18,7 +19,6 @@ from korser.config.fields import (
     checked_by,
     complete_error,
     require_unique,
-    show,
 )
 from korser.config.recipes import find_models, load_shared_recipe, require_plain
 from korser.config.shipped import SHIPPED  # noqa: F401  for the example
@@ -36,7 +36,6 @@ SET_BY_COMPARISON = {  # settings of the models that a comparison sets itself, a
 }
 FOLD = ("split.protocol", "split.n_folds", "split.fold")  # what folds sets
 CORPORA = (*FOLD, "split.corpora", "split.test_corpora")  # what cross_corpus sets
-QUESTION = "{title: ..., pairs: [[a, b], ...]}"
 
 Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 
@@ -120,20 +119,8 @@ class CompareSettings(Settings):
             raise ValueError(f"expected null or a list of {QUESTION}")
         names = [] if info.data.get("runs") else [path.stem for path in info.data.get("models", [])]
         for question in questions:
-            _check_question(question, names)
+            check_question(question, names)
         return questions
-
-
-def _check_question(question: Any, names: list[str]) -> None:
-    """Check one question; models must be among ``names`` if there are any."""
-    if not isinstance(question, dict) or set(question) != {"title", "pairs"} or not isinstance(question["pairs"], list):
-        raise ValueError(f"expected {QUESTION}, got {show(question)}")
-    for pair in question["pairs"]:
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-            raise ValueError(f"expected a pair of models [a, b], got {show(pair)}")
-        for name in pair:
-            if names and name not in names:
-                raise ValueError(f"'{name}' is not one of the models{did_you_mean(name, names)}")
 
 
 def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> CompareSettings:
