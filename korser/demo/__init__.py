@@ -1,3 +1,1 @@
 """A local page that predicts recordings by trained models, side by side."""
-
-__all__ = ["analysis", "page"]

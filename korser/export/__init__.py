@@ -1,5 +1,3 @@
 """Trained models for use without korser: an ONNX graph, and a folder that transformers loads."""
 
 import korser.utils.frames  # noqa: F401
-
-__all__ = ["card", "folder", "graph"]

@@ -1,5 +1,3 @@
 """Trained models on new audio: predict and explain files, evaluate another corpus, measure robustness."""
 
 import korser.utils.frames  # noqa: F401
-
-__all__ = ["evaluate", "explain", "load", "predict", "recordings", "robustness"]

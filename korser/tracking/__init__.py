@@ -1,5 +1,3 @@
 """Runs in TensorBoard, Weights & Biases and MLflow: while they are trained, or later from their directories."""
 
 import korser.utils.frames  # noqa: F401
-
-__all__ = ["live", "loggers", "record", "send"]

@@ -1,17 +1,3 @@
 """Training one model: :func:`korser.training.train.train` is the recipe, its steps are the other modules."""
 
 import korser.utils.frames  # noqa: F401
-
-__all__ = [
-    "brain",
-    "build",
-    "checkpoints",
-    "cuda_graphs",
-    "datasets",
-    "logged_brain",
-    "optimizers",
-    "prepare",
-    "results",
-    "tasks",
-    "train",
-]
