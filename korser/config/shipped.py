@@ -18,10 +18,6 @@ SHIPPED = Path(importlib.util.find_spec("korser.hparams").origin).parent
 def find_settings_file(path: Any) -> Path:
     """Return a settings file as given, or the one of that name that korser ships with.
 
-    Parameters
-    ----------
-    path : str or Path
-
     Raises
     ------
     UserError

@@ -61,12 +61,7 @@ CORE = (TEXT, *(f"tag:yaml.org,2002:{name}" for name in "bool float int map merg
 
 
 def find_foreign(root: Any) -> list[str]:
-    """Return the import paths and tags in a YAML tree that need trust.
-
-    Parameters
-    ----------
-    root : yaml.Node or ruamel.yaml.Node
-    """
+    """Return the import paths and tags in a YAML tree that need trust."""
     plugins = tuple(point.value.partition(":")[0] for point in entry_points(group=ENTRY_POINTS))
     foreign = [_foreign_part(node, plugins) for node in _all_nodes(root)]
     return list(dict.fromkeys(filter(None, foreign)))

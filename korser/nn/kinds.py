@@ -34,10 +34,6 @@ __all__ = ["STRATEGIES", "Classes", "Distribution", "Kind", "Number", "Ordinal"]
 class Kind(ABC):
     """What follows from the kind of a task.
 
-    Parameters
-    ----------
-    task : korser.Task
-
     Attributes
     ----------
     missing : int or float
