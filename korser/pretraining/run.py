@@ -86,7 +86,8 @@ def pretrain(hparams: HParams, run_dir: str | Path) -> dict[str, float]:
 
 
 def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
-    transformer, preprocessor = _build(hparams)
+    seed_everything(hparams["seed"])
+    transformer, preprocessor = build_model(*(hparams[k] for k in ("source", "architecture", "config", "revision")))
     model = PretrainingModel(
         transformer, Reconstruction(transformer.config) if hparams["reconstruction_weight"] else None
     )
@@ -172,11 +173,6 @@ class Output:
             card=card,
             recordings=self.recordings,
         )
-
-
-def _build(hparams: HParams) -> tuple[Wav2Vec2ForPreTraining, Wav2Vec2FeatureExtractor]:
-    seed_everything(hparams["seed"])
-    return build_model(hparams["source"], hparams["architecture"], hparams["config"], hparams["revision"])
 
 
 def _check_frames(hparams: HParams, model: PretrainingModel) -> None:
