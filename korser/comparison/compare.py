@@ -62,10 +62,10 @@ class Comparison:
         Label of each name: that of the YAML file, with settings if its runs have different ones. Files are named by
         labels, tables and figures show names.
     table : pandas.DataFrame
-        One row per model. ``model``; ``n_seeds, n_folds, n_speakers, n_utterances``; for each of :attr:`columns`
-        ``<task>_<metric>``, ``..._low``, ``..._high``; of classes ``<main>_ece`` likewise; ``parameters,
-        trainable_parameters, macs_per_second`` (multiply-accumulates per second of audio; empty if some are not
-        counted),
+        One row per model. ``model``; ``n_seeds, n_folds, n_speakers, n_utterances``, of which those with a label of
+        the main task count; for each of :attr:`columns` ``<task>_<metric>``, ``..._low``, ``..._high``; of classes
+        ``<main>_ece`` likewise; ``parameters, trainable_parameters, macs_per_second`` (multiply-accumulates per second
+        of audio; empty if some are not counted),
         ``macs_not_counted`` (classes of whose code they are), ``train_seconds`` (mean of its runs),
         ``peak_memory_bytes``, ``peak_memory_of``, ``device``, empty without ``cost.json``; ``worst_speaker`` and
         ``worst_speaker_<main>_<metric>``; ``note``.
@@ -327,8 +327,8 @@ def _table(
             "model": label,
             "n_seeds": len(model.seeds),
             "n_folds": len(model.folds),
-            "n_speakers": len(model.speakers),
-            "n_utterances": len(model.table),
+            "n_speakers": len(model.speakers_with(main, metric)),
+            "n_utterances": int(model.tasks[main].strategy.present(model.values(main, main)).sum()),
         }
         notes = [model_notes.get(label, "")]
         for column, by_model in entries.items():

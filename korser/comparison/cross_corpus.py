@@ -25,6 +25,7 @@ from korser.comparison.estimates import (
     uncompared_pair,
 )
 from korser.comparison.warnings import searched_models, warnings_about
+from korser.metrics.scores import METRICS
 from korser.runs.groups import data_folders, display_names, label_runs, made_by_other_code
 from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions, pool_runs, require_same_utterances
@@ -128,8 +129,9 @@ def cross_corpus(
     used = next(iter(groups.values()))
     (main, task), corpora = next(iter(used[0].tasks.items())), tuple(used[0].info["corpora"])
     metric = metric or task.strategy.main_metric
-    if metric not in task.strategy.compared:
-        raise UserError(f"metric={metric}: expected one of {', '.join(task.strategy.compared)}")
+    known = [name for name in task.strategy.compared if name in METRICS]
+    if metric not in known:
+        raise UserError(f"metric={metric}: expected one of {', '.join(known)}")
     notes = made_by_other_code(used)
     pooled, cells = {}, {}
     labelled = label_runs(used)

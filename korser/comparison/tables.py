@@ -45,7 +45,7 @@ TEST = (
 EXPLAINED = {
     "qwk": "QWK is the quadratic-weighted kappa.",
     "ccc": "CCC is the concordance correlation coefficient.",
-    "jsd": "JSD is the Jensen-Shannon divergence from the raters' votes, 0 to 1: lower is better.",
+    "jsd": "JSD is the Jensen-Shannon divergence from votes, 0 to 1, on all utterances that have any: lower is better.",
     "mae": "MAE is the mean absolute error, in the unit of the labels: lower is better.",
 }
 MAC = "A MAC is a multiply-accumulate; they are counted per second of audio."
@@ -63,7 +63,7 @@ def main_title(comparison: Comparison) -> str:
 
 
 def description(comparison: Comparison) -> str:
-    """Return corpus, protocol and the amount of test data."""
+    """Return corpus, protocol and the amount of test data with a label of the main task."""
 
     def span(column: str, noun: str) -> str:
         low, high = comparison.table[column].min(), comparison.table[column].max()

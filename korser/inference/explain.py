@@ -60,7 +60,7 @@ SECONDS_AT_ONCE = 20.0  # of audio whose gradient is computed at once
 N_FFT, HOP = 512, 160  # samples
 FRAME_SECONDS = HOP / SAMPLE_RATE
 N_BANDS = 40
-TOLERANCE = 0.1  # log-odds, and share of the difference, by which the sum may differ without a warning
+TOLERANCE = 0.1  # of the unit, or of the difference, by which the sum may differ without a warning
 
 
 def _band_edges() -> np.ndarray:
@@ -103,6 +103,8 @@ class Explanation:
         ``(C,)``: their centres in Hz, if the frontend states them.
     layers : numpy.ndarray or None
         ``(L,)``: attribution to the hidden states of each layer, if the frontend weights layers.
+    unit : float
+        Outputs that differ by less are alike: 1 for log-odds, for a number the standard deviation of training labels.
     """
 
     task: str
@@ -116,6 +118,7 @@ class Explanation:
     frequency_axis: bool
     frequencies: np.ndarray | None
     layers: np.ndarray | None
+    unit: float = 1.0
 
     @property
     def times(self) -> np.ndarray:
@@ -136,7 +139,7 @@ class Explanation:
     @property
     def inaccurate(self) -> bool:
         """Whether the error is so large that more steps are needed."""
-        return self.error > TOLERANCE * max(1.0, abs(self.output - self.baseline))
+        return self.error > TOLERANCE * max(self.unit, abs(self.output - self.baseline))
 
 
 def requested_task(tasks: Sequence[Task], name: str | None, label: str | None, steps: int) -> Task:
@@ -254,6 +257,7 @@ class _Explained:
             frequency_axis=frontend.frequency_axis,
             frequencies=_frequencies(frontend),
             layers=self._layers(),
+            unit=(self.task.scaling or (0.0, 1.0))[1],
         )
 
     def _lengths(self, n: int) -> torch.Tensor:

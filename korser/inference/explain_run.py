@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,6 +20,8 @@ from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest, file_digest, module_digest
 
 __all__ = ["PER_CLASS", "explain_run"]
+
+logger = logging.getLogger(__name__)
 
 PER_CLASS = 10  # utterances
 
@@ -75,6 +78,15 @@ def explain_run(
     for row, path in bar:
         label = None if pd.isna(row.label) else row.label
         found.append(explain(trained, audio.waveform(path, row.digest), trained.tasks[0].name, label, steps))
+    n_inaccurate = sum(each.inaccurate for each in found)
+    if n_inaccurate:
+        logger.warning(
+            "%s: attributions differ from the outputs in %d of %d explanations: increase the steps (--steps=%d)",
+            run.path.name,
+            n_inaccurate,
+            len(found),
+            4 * steps,
+        )
     table = rows[["id", "label", "sampled"]].assign(
         output=[each.output for each in found],
         baseline=[each.baseline for each in found],

@@ -284,7 +284,8 @@ def _predict_segments(
 def without_overlap(start: np.ndarray, end: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """Return begins and ends of intervals that do not overlap: the middle of an overlap divides it.
 
-    Where windows of equal length overlap, each keeps the time that is closest to its middle.
+    Where windows of equal length overlap, each keeps the time that is closest to its middle. An interval inside another
+    one is empty, so that all time of the other keeps a value.
 
     Parameters
     ----------
@@ -296,18 +297,20 @@ def without_overlap(start: np.ndarray, end: np.ndarray, seconds: float) -> tuple
     Returns
     -------
     numpy.ndarray, numpy.ndarray
-        ``(N,)``; an interval inside another one may be empty.
+        ``(N,)``.
 
     Example
     -------
-    >>> without_overlap(np.array([0.0, 1, 2, 6]), np.array([3.0, 4, 5, 7]), 7.0)
-    (array([0., 2., 3., 6.]), array([2., 3., 5., 7.]))
+    >>> without_overlap(np.array([0.0, 1, 2, 2, 6]), np.array([3.0, 4, 5, 3, 7]), 7.0)
+    (array([0., 2., 3., 5., 6.]), array([2., 3., 5., 5., 7.]))
     """
     begin, end = np.array(start, float), np.minimum(np.array(end, float), seconds)
-    overlap = begin[1:] < end[:-1]
-    middle = (begin[1:] + np.minimum(end[:-1], end[1:]))[overlap] / 2
-    begin[1:][overlap] = end[:-1][overlap] = middle
-    begin = np.maximum.accumulate(begin)
-    end = np.maximum(begin, end)
-    end[:-1] = np.minimum(end[:-1], begin[1:])
-    return begin, end
+    if not len(end):
+        return begin, end
+    kept = end >= np.maximum.accumulate(end)
+    first, last = begin[kept], end[kept]
+    overlap = first[1:] < last[:-1]
+    first[1:][overlap] = last[:-1][overlap] = ((first[1:] + last[:-1]) / 2)[overlap]
+    begin[kept], end[kept] = first, last
+    end = end[np.maximum.accumulate(np.where(kept, np.arange(len(end)), 0))]  # of the interval that holds it
+    return np.where(kept, begin, end), end

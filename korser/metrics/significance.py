@@ -103,10 +103,10 @@ def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = 
     2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, ch. 3). The statistic is the difference of the
     metric's mean over seeds; p is two-sided.
 
-    The test is exact up to 40 speakers for accuracy, UAR and MAE, which are sums over speakers (all swaps are counted
-    by sorting the sums of one half of the speakers and searching those of the other; Horowitz and Sahni 1974), and up
-    to 18 for other metrics. With more it draws at random with a fixed seed, and ``p = (b + 1) / (m + 1)`` (Phipson and
-    Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9, 39).
+    The test is exact up to 40 speakers for accuracy, UAR, MAE and JSD, which are sums over speakers (all swaps are
+    counted by sorting the sums of one half of the speakers and searching those of the other; Horowitz and Sahni 1974),
+    and up to 18 for other metrics. With more it draws at random with a fixed seed, and ``p = (b + 1) / (m + 1)``
+    (Phipson and Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9, 39).
 
     Seeds are not swapped: the test is about these trained models, not about other trainings, for which see
     :func:`paired_test`.
@@ -147,7 +147,7 @@ def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = 
         return {"p": None, "exact": True, "smallest": smallest_p(n)}
 
     if function.linear:
-        effects = _speaker_effects(a, b, metric)
+        effects = _speaker_effects(a, b, function, present)
         threshold = abs(observed) - TOLERANCE * max(np.abs(effects).sum(), 1e-300)
         if n <= MAX_EXACT_LINEAR:
             return {"p": _count_all_sign_changes(effects, threshold), "exact": True, "smallest": smallest_p(n)}
@@ -164,16 +164,11 @@ def permutation_test(a: np.ndarray, b: np.ndarray, metric: str, *, draws: int = 
     return {"p": (hits + 1) / (draws + 1), "exact": False, "smallest": max(smallest_p(n), 1 / (draws + 1))}
 
 
-def _speaker_effects(a: np.ndarray, b: np.ndarray, metric: str) -> np.ndarray:
-    """Return how much each speaker adds to the difference of a linear metric, ``(n,)``."""
-    if metric == "mae":
-        return (a - b)[..., 6].mean(0) / a[0, :, 0].sum()
-    right = np.diagonal(a - b, axis1=-2, axis2=-1).mean(0)  # (n, K)
-    truth = a.sum(-1).sum(1).mean(0)  # (K,), the same for every seed
-    if metric == "accuracy":
-        return right.sum(1) / truth.sum()
-    present = truth > 0
-    return (right[:, present] / truth[present]).mean(1)
+def _speaker_effects(a: np.ndarray, b: np.ndarray, function: Metric, present: np.ndarray | None) -> np.ndarray:
+    """Return how much each speaker adds to the difference of a linear metric, ``(n,)``: what its swap changes."""
+    unswapped = a.sum(1)
+    swapped = unswapped - np.moveaxis(a - b, 1, 0)  # (n, S, ...)
+    return (function(unswapped, present) - function(swapped, present)).mean(-1)
 
 
 def _count_all_sign_changes(effects: np.ndarray, threshold: float) -> float:

@@ -47,7 +47,7 @@ def scores_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataFrame:
                 "pretrained": encoder.pretrained,
                 "task": task,
                 "layer": layer,
-                "n_classes": len(splits.classes[task]),
+                "n_classes": table[task].nunique(),  # that are tested, over which UAR is the mean
                 "warnings": "; ".join(map(str, notes)),
             }
             choices = about["chosen"][task]
@@ -64,10 +64,11 @@ def _scores(
     n_folds: int,
 ) -> dict[str, Any]:
     counts = table_statistics(table, Task(task, classes=classes), f"{task}_pred_{layer}")[None]
-    row = {}
+    row, reasons = {}, {}
     for metric in ("uar", "accuracy"):
         entry = estimates.estimate(counts, metric, n_folds=n_folds)
         row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
+        reasons |= {entry.get("note", ""): None} if entry["low"] is None else {}
     layers = [choice["layer"] if layer == CHOSEN else layer for choice in choices]
     return row | {
         "cv_uar": float(np.mean([choice["uar"][name] for choice, name in zip(choices, layers)])),
@@ -75,7 +76,7 @@ def _scores(
         "C": _tally([choice["C"][name] for choice, name in zip(choices, layers)]),
         "n_utterances": int(counts.sum()),
         "n_speakers": counts.shape[1],
-        "note": entry.get("note", "") if entry["low"] is None else "",
+        "note": "; ".join(filter(None, reasons)),
     }
 
 

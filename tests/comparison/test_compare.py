@@ -158,6 +158,7 @@ def test_models_of_numbers_are_compared_by_ccc(tmp_path):
     found = compare(load_runs(tmp_path))
     assert (found.main, found.metric) == ("valence", "ccc") and found.calibration.empty
     assert list(found.columns) == ["valence_ccc", "valence_pearson", "valence_mae", "gender_accuracy"]
+    assert set(found.table["n_utterances"]) == {64} and "8 speakers, 64 utterances" in found.to_text()  # of 72
     better = {"leaf_stl": "", "wav2vec_leaf_stl": "best"}
     assert found.marks["valence_ccc"] == found.marks["valence_mae"] == better  # the lower error is the better one
     pair = found.planned.iloc[0]

@@ -45,6 +45,14 @@ def test_training_corpora_are_compared_on_each_tested_one(matrix):
     assert matrix.table.set_index(["train", "test"])["mark"]["b", "b"] == "best"
 
 
+def test_only_metrics_of_which_more_is_better_compare(tmp_path):
+    write_cells(tmp_path, ["a"], ["b"], tasks=("age",))
+    runs = load_runs(tmp_path)
+    assert cross_corpus(runs).metric == "ccc"
+    with pytest.raises(UserError, match="metric=mae: expected one of ccc, pearson$"):
+        cross_corpus(runs, metric="mae")
+
+
 def test_the_tables(matrix, tmp_path):
     text = matrix_table(matrix, "mel_stl").to_text()
     assert [line.split("  ")[0] for line in text.splitlines()[:6]] == ["trained on", "-" * 10, "a", "b", "c", OTHERS]

@@ -116,8 +116,24 @@ def test_intervals_do_not_overlap():
     begin, end = without_overlap(start, start + 2, 4.2)
     np.testing.assert_allclose(begin, [0, 1.25, 1.75, 2.25, 2.75, 3.25])
     np.testing.assert_allclose(end, [1.25, 1.75, 2.25, 2.75, 3.25, 4.2])
-    begin, end = without_overlap(np.array([0, 1, 1, 2, 5]), np.array([9, 2, 2, 3, 6]), 10.0)
-    assert (np.diff(np.stack([begin, end], 1).ravel()) >= 0).all()
+    begin, end = without_overlap(np.array([0, 1, 1, 2, 5, 9.5]), np.array([9, 2, 2, 3, 6, 11]), 10.0)
+    np.testing.assert_allclose(begin, [0, 9, 9, 9, 9, 9.5])  # those within the first one are empty
+    np.testing.assert_allclose(end, [9, 9, 9, 9, 9, 10])
+
+
+def test_all_time_of_overlapping_intervals_remains():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        start = np.sort(rng.uniform(0, 10, rng.integers(1, 9)).round(1))
+        stop = start + rng.uniform(0.1, 5, len(start)).round(1)
+        begin, end = without_overlap(start, stop, 12.0)
+        assert (np.diff(np.stack([begin, end], 1).ravel()) >= 0).all()
+        middles = np.arange(0.05, 12, 0.1)[:, None]
+        held, left = (((a <= middles) & (middles <= b)).any(1) for a, b in ((start, stop), (begin, end)))
+        assert (held == left).all()
+        some = end > begin
+        assert (begin >= start)[some].all() and (end <= stop)[some].all()
+    assert [len(x) for x in without_overlap(np.zeros(0), np.zeros(0), 1.0)] == [0, 0]
 
 
 def test_files_of_each_recording(tmp_path):

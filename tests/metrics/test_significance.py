@@ -7,8 +7,9 @@ import pytest
 from made_counts import draw_counts, two_models
 
 from korser.metrics import significance
+from korser.metrics.divergences import speaker_divergences
 from korser.metrics.estimates import difference
-from korser.metrics.scores import scores
+from korser.metrics.scores import ALL_METRICS, scores
 from korser.metrics.significance import holm, paired_test, permutation_test, why_not_significant
 
 
@@ -16,8 +17,8 @@ def by_enumeration(a, b, metric):
     """All swaps one by one, with scikit-learn's metrics."""
 
     def statistic(swap):
-        one = np.where(np.array(swap)[:, None, None], b, a).sum(1)
-        other = np.where(np.array(swap)[:, None, None], a, b).sum(1)
+        swapped = np.reshape(swap, (-1, *[1] * (a.ndim - 2)))
+        one, other = np.where(swapped, b, a).sum(1), np.where(swapped, a, b).sum(1)
         return np.mean([scores(x, [metric])[metric] - scores(y, [metric])[metric] for x, y in zip(one, other)])
 
     values = np.abs([statistic(swap) for swap in product([False, True], repeat=a.shape[1])])
@@ -30,6 +31,23 @@ def test_is_exact(metric):
     result = permutation_test(a, b, metric)
     assert result["exact"] and np.isclose(result["p"], by_enumeration(a, b, metric))
     assert result["smallest"] == 2 / 2**7 <= result["p"] < 1
+
+
+@pytest.mark.parametrize("metric", ["jsd", "cross_entropy"])
+def test_distances_from_votes_are_exact(metric):
+    rng = np.random.default_rng(0)
+    votes, speakers = rng.integers(1, 4, (40, 3)), np.repeat(np.arange(8), 5)
+    a, b = (
+        np.stack(
+            [
+                speaker_divergences(votes, np.stack([rng.dirichlet(spread * v) for v in votes]), speakers)
+                for _ in range(2)
+            ]
+        )
+        for spread in (4, 2)
+    )
+    result = permutation_test(a, b, metric)
+    assert result["exact"] and result["p"] < 1 and np.isclose(result["p"], by_enumeration(a, b, metric))
 
 
 def test_ties_count():
@@ -51,7 +69,7 @@ def test_odd_and_few_speakers(n_speakers):
     rng = np.random.default_rng(n_speakers)
     a, n = draw_counts(rng, n_speakers=n_speakers, n_seeds=1)
     b, _ = draw_counts(rng, n=n, n_seeds=1)
-    effects = significance._speaker_effects(a, b, "uar")
+    effects = significance._speaker_effects(a, b, ALL_METRICS["uar"], None)
     sums = np.abs(np.array(list(product([-1, 1], repeat=n_speakers))) @ effects)
     assert np.isclose(permutation_test(a, b, "uar")["p"], (sums >= abs(effects.sum()) - 1e-9).mean())
 

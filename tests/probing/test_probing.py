@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, recall_score
 
 from korser.data.audio import read_audio
 from korser.data.audio_cache import scan_audio
-from korser.probing import classifier, features, load_settings, run_probe
+from korser.probing import classifier, features, load_settings, report, run_probe
 from korser.probing.encoders import ALL, CHOSEN, make_encoders
 from korser.probing.features import pooled_statistics
 from korser.probing.splits import make_splits
@@ -273,6 +273,16 @@ def test_two_test_speakers_have_no_interval_and_a_note(overrides, tmp_path):
     text = run_probe(settings_of(overrides, **{"split.test_speakers": "[s4, s5]"}, sources="[]"))
     assert "No interval: 2 speakers, at least 3 are needed." in text and "[" not in text.replace("\\[", "")
     assert read_csv(tmp_path / "results/probe/csv/probe.csv")["uar_low"].isna().all()
+
+
+def test_a_class_of_one_speaker_is_why_uar_has_no_interval():
+    labels = ["joy", "anger"] * 6 + ["fear"]
+    table = pd.DataFrame({"id": map(str, range(13)), "speaker": [*"aaaabbbbcccc", "a"], "emotion": labels})
+    table["emotion_pred_3"] = ["joy", "anger", "anger"] * 4 + ["fear"]
+    choices = [{"layer": "3", "C": {"3": 1}, "uar": {"3": 0.5}}]
+    row = report._scores(table, "emotion", ("joy", "anger", "fear"), "3", choices, 1)
+    assert row["uar_low"] is None and row["accuracy_low"] is not None
+    assert row["note"].startswith("it depends on a class that only one speaker has")
 
 
 def test_random_weights_are_a_note(overrides):

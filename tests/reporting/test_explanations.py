@@ -1,6 +1,7 @@
 """Explanations in run directories: what is explained, and the figures and pictures drawn from it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,8 @@ from test_report import Page, made_run, made_table
 
 from korser import UserError
 from korser.comparison.compare import compare
-from korser.inference.explain import BAND_EDGES
-from korser.inference.explain_run import _rows
+from korser.inference import explain_run
+from korser.inference.explain import BAND_EDGES, Explanation
 from korser.reporting import confidently_wrong, write_report
 from korser.reporting.figures import NothingToDraw, Style, explanations
 from korser.reporting.figures.group import gather
@@ -102,9 +103,30 @@ def test_which_utterances_are_explained(tmp_path):
     (run,) = load_runs(path)
     model = compare([run]).models["mel_stl"]
     wrong = confidently_wrong(model, "emotion")
-    rows = _rows(run, [*zip(wrong["id"], wrong["predicted"]), ("not tested", "joy")], 3)
+    rows = explain_run._rows(run, [*zip(wrong["id"], wrong["predicted"]), ("not tested", "joy")], 3)
     sample = rows[rows["sampled"] == 1]
     assert (sample.groupby("label").size() == 3).all() and (sample.groupby("label")["speaker"].nunique() == 3).all()
     assert {*wrong["id"]} <= {*rows["id"]} and not rows.duplicated(["id", "label"]).any()
     predicted = run.predictions().set_index("id")["emotion_pred"]
     assert (predicted[rows["id"]].to_numpy() == rows["label"]).all()
+
+
+def test_inaccurate_explanations_of_a_run_are_told(tmp_path, monkeypatch, caplog):
+    path = made_run(tmp_path, "mel_stl", table=utterances(n_speakers=3).assign(duration=0.5), right=0.3)
+    (path / "model.safetensors").write_bytes(b"weights")
+    (run,) = load_runs(path)
+    level = np.zeros((2, F))
+    spectra = iter([level + 0.2 / F, *[level + 0.5 / F] * 100])  # the first one sums to .4, the others to 1
+
+    def explain(trained, waveform, task, label, steps):
+        axes = {"frequency_axis": False, "frequencies": None, "layers": None}
+        return Explanation(task, label, 0.02, 1.0, 0.0, next(spectra), level, np.full((2, 1), 0.5), **axes)
+
+    model = SimpleNamespace(cache_folder=tmp_path, tasks=[run.tasks["emotion"]])
+    audio = SimpleNamespace(waveform=lambda path, digest: None)
+    for name, replaced in {"load_trained_model": model, "AudioStore": audio}.items():
+        monkeypatch.setattr(explain_run, name, lambda *args, replaced=replaced, **options: replaced)
+    monkeypatch.setattr(explain_run, "module_digest", lambda name: "digest")
+    monkeypatch.setattr(explain_run, "explain", explain)
+    assert explain_run.explain_run(run, per_class=1, steps=8, progress=False)
+    assert "attributions differ from the outputs in 1 of 3 explanations: increase the steps (--steps=32)" in caplog.text
