@@ -9,6 +9,7 @@ import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -67,7 +68,7 @@ def fit_logistic(
     *,
     n_classes: int,
     tol: float = 1e-4,
-    class_weight: Mapping[int, float] | None = None,
+    class_weight: Mapping[int, float] | Literal["balanced"] | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fit scikit-learn's multinomial logistic regression; ``tol`` is the largest gradient at which a fit ends."""
     with warnings.catch_warnings():
@@ -98,11 +99,12 @@ def _classify(
     y: np.ndarray,
     strengths: Sequence[float],
     n_classes: int,
-    class_weight: Mapping[int, float] | None,
+    class_weight: Mapping[int, float] | Literal["balanced"] | None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fit for each strength; a class without an utterance, as in a fold that lacks it, is never predicted."""
     occurring = np.unique(y)
-    class_weight = class_weight and {k: weight for k, weight in class_weight.items() if k in occurring}
+    if isinstance(class_weight, Mapping):
+        class_weight = {k: weight for k, weight in class_weight.items() if k in occurring}
     fitted = []
     for strength in strengths:
         weight, bias = np.zeros((n_classes, x.shape[1])), np.full(n_classes, NEVER)

@@ -89,8 +89,7 @@ def floor(data: pd.DataFrame, task: str, classes: Sequence[str]) -> Floor | None
     y = pd.Categorical(data[task], categories=present).codes.astype(int)
     n_folds = min(N_FOLDS, len(np.unique(speakers)))
     folds = inner_folds_of(y, [speakers], n_folds)
-    weights = {k: len(y) / (len(present) * n) for k, n in enumerate(np.bincount(y))}
-    fit = functools.partial(fit_logistic, n_classes=len(present), class_weight=weights)
+    fit = functools.partial(fit_logistic, n_classes=len(present), class_weight="balanced")
 
     def score(predicted: np.ndarray, tested: np.ndarray) -> dict[str, Any]:
         group = pd.factorize(speakers[tested])[0] if known else np.zeros(tested.sum(), dtype=int)

@@ -51,7 +51,7 @@ def scores_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataFrame:
                 "warnings": "; ".join(map(str, notes)),
             }
             choices = about["chosen"][task]
-            rows.append(row | _scores(table, task, splits.classes[task], layer, choices, len(splits.rows)))
+            rows.append(row | _scores(table, task, splits.classes[task], layer, choices, splits.n_folds))
     return pd.DataFrame(rows)
 
 
@@ -100,8 +100,7 @@ def differences_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataF
             for encoder, table, _ in probed
         }
         pairs = [(b, a) for a, b in itertools.combinations(counts, 2)]
-        n_folds = len(splits.rows)
-        tests = [significance.paired_test(counts[a], counts[b], "uar", n_folds=n_folds) for a, b in pairs]
+        tests = [significance.paired_test(counts[a], counts[b], "uar", n_folds=splits.n_folds) for a, b in pairs]
         adjusted = significance.holm([test["p"] for test in tests])
         n_tests = sum(p is not None for p in adjusted)
         for (a, b), test, p in zip(pairs, tests, adjusted):

@@ -40,6 +40,8 @@ class ProbeSplits:
         The utterances, with ``path``, ``digest`` and ``samples``; indexed from 0.
     rows : list of (np.ndarray, np.ndarray)
         Training and test rows of each split; no row is tested twice.
+    n_folds : int
+        Number of folds of speakers; each is in several splits if it is crossed with folds of a second column.
     classes : dict of str to tuple of str
         Classes of each task.
     protocol : str
@@ -53,6 +55,7 @@ class ProbeSplits:
 
     table: pd.DataFrame
     rows: list[tuple[np.ndarray, np.ndarray]]
+    n_folds: int
     classes: dict[str, tuple[str, ...]]
     protocol: str
     corpus: Corpus
@@ -98,7 +101,8 @@ def make_splits(material: Material, tasks: Sequence[str], cache_folder: str) -> 
     notes = split_notes(tables[0].join(data["digest"]), next(iter(classes)), cache_folder, corpus.sorted_tasks)
     for note in notes:
         logger.warning("!!! %s", note)
-    return ProbeSplits(data.reset_index(drop=True), rows, classes, description, corpus, hold_out, notes)
+    n_folds = material.folds or 1
+    return ProbeSplits(data.reset_index(drop=True), rows, n_folds, classes, description, corpus, hold_out, notes)
 
 
 def _tables(data: pd.DataFrame, material: Material, hold_out: str | None) -> list[pd.DataFrame]:

@@ -12,8 +12,11 @@ import transformers
 from conftest import HPARAMS, ROOT
 from sklearn.metrics import accuracy_score, recall_score
 
+from korser import Task
 from korser.data.audio import read_audio
 from korser.data.audio_cache import scan_audio
+from korser.metrics.counts import table_statistics
+from korser.metrics.estimates import estimate
 from korser.probing import classifier, features, load_settings, report, run_probe
 from korser.probing.encoders import ALL, CHOSEN, make_encoders
 from korser.probing.features import pooled_statistics
@@ -165,7 +168,7 @@ def test_folds_of_speakers_and_sentences_are_crossed(overrides, csv_corpus):
     }
     settings = settings_of(overrides, **more)
     splits = make_splits(settings.corpora[0], ["emotion"], settings.cache_folder)
-    assert len(splits.rows) == 9
+    assert len(splits.rows) == 9 and splits.n_folds == 3
     for train, test in splits.rows:
         for column in ("speaker", "sentence"):
             values = splits.table[column]
@@ -173,7 +176,11 @@ def test_folds_of_speakers_and_sentences_are_crossed(overrides, csv_corpus):
     assert sorted(np.concatenate([test for _, test in splits.rows])) == list(range(48))
     assert "sentence held out" in splits.protocol
     run_probe(settings)
-    assert len(read_csv(folder.parent / "results/probe/csv/predictions/log-mel.csv")) == 48
+    predictions = read_csv(folder.parent / "results/probe/csv/predictions/log-mel.csv")
+    assert len(predictions) == 48
+    counts = table_statistics(predictions, Task("emotion", classes=splits.classes["emotion"]), "emotion_pred_chosen")
+    chosen = read_csv(folder.parent / "results/probe/csv/probe.csv").query("layer == 'chosen'").iloc[0]
+    assert chosen["uar_low"] == pytest.approx(estimate(counts[None], "uar", n_folds=3)["low"])
 
 
 def test_a_single_training_value_is_an_error(overrides, csv_corpus):
