@@ -45,6 +45,7 @@ def model_card(trained: TrainedModel, name: str, *, with_graph: bool, included: 
     metrics = run.metrics()
     part = "test" if metrics.get("test") else "validation"
     measured = metrics.get("test") or metrics["valid"]
+    calibration_error = measured[trained.tasks[0].name].get("ece")
     stages = leaves([trained.parts["frontend"]])
     return _template().render(
         name=name,
@@ -62,7 +63,7 @@ def model_card(trained: TrainedModel, name: str, *, with_graph: bool, included: 
         part=part,
         metrics=metrics_table(info["model"], measured),
         encoders=dict(_encoder(str(stage.source)) for stage in stages if stage.source is not None),
-        ece=measured[trained.tasks[0].name].get("ece", {}).get("value"),
+        ece=number(calibration_error["value"]) if calibration_error else None,
         **(_details(compare(load_runs(run.path))) if part == "test" else {}),
     )
 

@@ -20,6 +20,7 @@ from korser import UserError
 from korser.export.folder import export_folder, push
 from korser.export.graph import NotExportable
 from korser.runs.directory import RunDirectory
+from korser.utils.text import number
 
 PIPELINE = """
 import sys
@@ -131,8 +132,9 @@ def test_the_card_states_data_results_and_limits(trained, tmp_path):
     assert r"# my\_model" in card
     for part in ("Article 5(1)(f)", "### Subgroups", "gender female", "### Calibration", "Not measured on degraded"):
         assert part in card
-    uar = trained.directory.metrics()["test"]["emotion"]["uar"]["value"]
-    assert f" {uar:.3f}".replace(" 0.", " .") in card
+    emotion = trained.directory.metrics()["test"]["emotion"]
+    assert f" {number(emotion['uar']['value'])} " in card
+    assert f"calibration error\n{number(emotion['ece']['value'])}." in card
     assert "speaker s" not in card
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from korser.comparison.cross_corpus import CrossCorpus
@@ -33,7 +34,7 @@ def _draw(result: CrossCorpus, model: str, title: str, style: Style) -> Figure:
     heat_map(
         ax,
         values.to_numpy(float),
-        vmin=0,
+        vmin=min(0.0, np.nanmin(values.to_numpy(float), initial=0.0)),  # a CCC may be below 0
         vmax=1,
         annot=text,
         annot_kws={"fontsize": SMALL_SIZE, "linespacing": 1.1},
