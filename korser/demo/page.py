@@ -96,7 +96,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise UserError(
-            f"--host={host} --port={port}: {reason}; choose another port, or --port=0 for any free one"
+            f"--host={host} --port={port}: {reason}; choose another address or port, or --port=0 for any free one"
         ) from error
 
 
@@ -205,4 +205,5 @@ def _paragraphs(lines: Iterable[object], kind: str) -> str:
 
 
 def _paragraph(line: object, kind: str = "") -> str:
-    return f'<p class="{kind}" role="status">{html.escape(str(line))}</p>'
+    role = "alert" if kind == "error" else "status"
+    return f'<p class="{kind}" role="{role}">{html.escape(str(line))}</p>'

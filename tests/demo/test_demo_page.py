@@ -206,7 +206,7 @@ def test_command_line(call, monkeypatch, tmp_path, caplog):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         code, _, error = call("demo", tmp_path, f"--port={port}")
-    assert code == 2 and f"--port={port}: Address already in use; choose another port, or --port=0" in error
+    assert code == 2 and f"--port={port}: Address already in use; choose another address or port, or --port=0" in error
     code, _, error = call("demo", tmp_path, "--port=70000")
     assert code == 2 and "--port=70000: expected an integer >= 0 and < 65536" in error and len(served) == 2
 

@@ -361,6 +361,7 @@ def with_hangul(style: Style, texts: Iterable[str]) -> Style:
         logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         return style
+    logging.getLogger("fontTools.subset").setLevel(logging.ERROR)  # which names the tables that a PDF does not need
     return replace(style, fonts=(*style.fonts, fonts[0]))
 
 
