@@ -45,7 +45,7 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-
 RUN useradd --uid 1000 --home-dir /workspace --no-create-home korser \
     && install --directory --owner=korser --mode=777 /workspace
 ENV HF_HOME=/workspace/cache/huggingface XDG_STATE_HOME=/workspace/cache/state \
-    MPLCONFIGDIR=/workspace/cache/matplotlib LOGNAME=korser
+    MPLCONFIGDIR=/workspace/cache/matplotlib TRITON_CACHE_DIR=/workspace/cache/triton LOGNAME=korser
 USER 1000
 WORKDIR /workspace
 VOLUME /workspace

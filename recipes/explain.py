@@ -51,10 +51,11 @@ def _explain_files(options: argparse.Namespace) -> None:
 
 def _explain_runs(options: argparse.Namespace) -> None:
     from korser.reporting.explanations import explain_runs
+    from korser.utils.text import plural
 
     sizes = {} if options.per_class is None else {"per_class": options.per_class}
     n, new = explain_runs(options.run_dir, steps=options.steps, trust=options.trust, **sizes)
-    print(f"{n} runs are explained ({n - new} were before): draw them by korser plot {options.run_dir}")
+    print(f"{plural(n, 'run')} explained, {n - new} of them before: draw them by korser plot {options.run_dir}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
         "--experiment",
         metavar="NAME",
         help="project of W&B, experiment of MLflow; default: WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME, else of MLflow "
-        "the name of the comparison, else korser",
+        "the name of the comparison or search, else korser",
     )
     parser.add_argument(
         "--files", action="store_true", help="also settings, metrics, predictions of each utterance and figures"

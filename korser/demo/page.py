@@ -14,7 +14,7 @@ import io
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from korser.inference.recordings import Division
 from korser.nn.tasks import Task
 from korser.runs.directory import run_notes
 from korser.utils.errors import UserError
+from korser.utils.signals import cleanup_at_sigterm
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -95,7 +96,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise UserError(
-            f"--host={host} --port={port}: {reason}; choose another port, or --port=0 for any free one"
+            f"--host={host} --port={port}: {reason}; choose another address or port, or --port=0 for any free one"
         ) from error
 
 
@@ -103,31 +104,32 @@ def serve(models: Mapping[str, TrainedModel], listening: socket.socket) -> None:
     """Answer requests until the process is interrupted or terminated."""
     require_gradio()
     uvicorn = importlib.import_module("uvicorn")
-    app = build_app(models)
-    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)  # open pages do not hold it up
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        cleanup_at_sigterm(),
+        tempfile.TemporaryDirectory(prefix="korser-demo-", ignore_cleanup_errors=True) as folder,
+    ):
+        app = build_app(models, folder)
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)  # open pages do not hold it up
+        uvicorn.Server(config).run(sockets=[listening])  # which raises a signal again when it has shut down
 
 
-def build_app(models: Mapping[str, TrainedModel]) -> FastAPI:
-    """Return the web application, which has a folder for recordings until it is shut down.
+def build_app(models: Mapping[str, TrainedModel], folder: str) -> FastAPI:
+    """Return the web application.
 
     Parameters
     ----------
     models : mapping of str to TrainedModel
         By the names that the page shows.
+    folder : str
+        For recordings.
     """
     gradio, fastapi = require_gradio(), importlib.import_module("fastapi")
-    folder = tempfile.TemporaryDirectory(prefix="korser-demo-")
-    os.environ["GRADIO_TEMP_DIR"] = folder.name
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with folder:  # deleted here since SIGTERM ends the process as soon as the server has shut down
-            yield
-
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    # read on import; in that of the system another user may have made a folder of this name
+    importlib.import_module("gradio.routes").DEFAULT_TEMP_DIR = folder
     return gradio.mount_gradio_app(
-        fastapi.FastAPI(lifespan=lifespan),
+        fastapi.FastAPI(),
         _build_page(gradio, models),
         path="/",
         footer_links=[],
@@ -203,4 +205,5 @@ def _paragraphs(lines: Iterable[object], kind: str) -> str:
 
 
 def _paragraph(line: object, kind: str = "") -> str:
-    return f'<p class="{kind}" role="status">{html.escape(str(line))}</p>'
+    role = "alert" if kind == "error" else "status"
+    return f'<p class="{kind}" role="{role}">{html.escape(str(line))}</p>'

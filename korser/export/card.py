@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from korser.runs.directory import run_notes
 from korser.runs.load import load_runs
 from korser.utils.errors import UserError
 from korser.utils.table import Table, TableCell, escape_markdown, metric_cell
-from korser.utils.text import number
+from korser.utils.text import number, plural
 
 __all__ = ["model_card"]
 
@@ -91,7 +92,7 @@ def _splits(manifest: pd.DataFrame) -> list[dict[str, Any]]:
     for split in ("train", "valid", "test"):
         rows = manifest[manifest["split"] == split]
         speakers = rows["speaker"].nunique() if "speaker" in rows else 0
-        known = f"{speakers} speakers" if speakers else "unknown speakers"
+        known = plural(speakers, "speaker") if speakers else "unknown speakers"
         found.append({"name": split, "utterances": len(rows), "speakers": known})
     return found
 
@@ -140,4 +141,5 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters["md"] = escape_markdown
+    environment.filters["string_literal"] = partial(json.dumps, ensure_ascii=False)
     return environment.get_template("README.md")

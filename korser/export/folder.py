@@ -18,12 +18,13 @@ by later versions of onnxruntime, which programs of ``torch.export`` and TorchSc
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,12 @@ def export_graph(trained: TrainedModel, folder: str | Path) -> float:
         See :func:`korser.export.graph.to_onnx` and :func:`korser.export.graph.check_graph`.
     """
     onnx_ir = require("onnx_ir")
-    graph = to_onnx(trained)
-    if sum(value.const_value.nbytes for value in graph.graph.initializers.values()) > LARGEST:
-        raise UserError("--onnx: the weights are larger than the 2 GB of an ONNX file: leave it out")
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / GRAPH
-        onnx_ir.save(graph, file)
-        difference = check_graph(file, trained)
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        shutil.move(file, Path(folder) / GRAPH)
+    with _folder_beside(Path(folder).resolve()) as made:
+        graph = to_onnx(trained)
+        if sum(value.const_value.nbytes for value in graph.graph.initializers.values()) > LARGEST:
+            raise UserError("--onnx: the weights are larger than the 2 GB of an ONNX file: leave it out")
+        onnx_ir.save(graph, made / GRAPH)
+        difference = check_graph(made / GRAPH, trained)
     return difference
 
 
@@ -127,11 +125,8 @@ def export_folder(
         operation that cannot be exported, which is logged.
     """
     check_destination(folder)
-    folder, included = Path(folder), encoder == "include"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        made = Path(temporary) / "made"
-        made.mkdir()
+    folder, included = Path(folder).resolve(), encoder == "include"
+    with _folder_beside(folder) as made:
         _write_run(trained, made, included)
         weights = {k: v.contiguous() for k, v in trained.model.trained_state(frozen=included).items()}
         with atomic(made / "model.safetensors") as file:
@@ -142,10 +137,31 @@ def export_folder(
         write_json(made / "preprocessor_config.json", PREPROCESSOR)
         card = model_card(trained, name or folder.name, with_graph=with_graph, included=included)
         write_text(made / "README.md", card)
-        if folder.exists():
-            folder.rmdir()  # empty
-        made.rename(folder)
     return difference
+
+
+@contextlib.contextmanager
+def _folder_beside(folder: Path) -> Iterator[Path]:
+    """Give a folder to write to, which takes the place of a missing or empty one if all went well."""
+    with _refused(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.")
+    with temporary:
+        made = Path(temporary.name) / "made"
+        made.mkdir()
+        yield made
+        with _refused(folder):
+            if folder.exists():
+                folder.rmdir()  # empty
+            made.rename(folder)
+
+
+@contextlib.contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--out={folder}: {error.strerror}; choose another folder") from error
 
 
 def push(folder: str | Path, repository: str) -> str:

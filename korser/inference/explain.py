@@ -44,6 +44,7 @@ __all__ = [
     "STEPS",
     "Explanation",
     "NotDifferentiable",
+    "NotFinite",
     "band_level",
     "baseline_noises",
     "explain",
@@ -73,6 +74,10 @@ BAND_EDGES = _band_edges()  # (F + 1,) Hz, equally wide on the mel scale
 
 class NotDifferentiable(UserError):
     """A frontend has no gradient by its input."""
+
+
+class NotFinite(UserError):
+    """The attributions of a recording are infinite or no numbers."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +138,16 @@ class Explanation:
     @property
     def error(self) -> float:
         """The largest difference between the sum of attributions and that of the outputs."""
-        parts = [part for part in (self.spectrum, self.features, self.layers) if part is not None]
-        return max(abs(float(part.sum()) - (self.output - self.baseline)) for part in parts)
+        return max(abs(float(part.sum()) - (self.output - self.baseline)) for part in self._parts)
+
+    @property
+    def _parts(self) -> list[np.ndarray]:
+        return [part for part in (self.spectrum, self.features, self.layers) if part is not None]
+
+    @property
+    def finite(self) -> bool:
+        """Whether all attributions are finite numbers."""
+        return all(np.isfinite(part).all() for part in self._parts)
 
     @property
     def inaccurate(self) -> bool:
@@ -173,6 +186,11 @@ def explain(
     """Explain one output for a waveform ``(T,)``; see :meth:`TrainedModel.explain`.
 
     Time is that of ``steps`` predictions and their gradients. Memory does not depend on it.
+
+    Raises
+    ------
+    NotFinite
+        If a gradient is infinite or no number.
     """
     asked = requested_task(trained.tasks, task, label, steps)
     error = length_error(len(waveform) / SAMPLE_RATE, trained)
@@ -182,7 +200,10 @@ def explain(
     advice = f"{len(x) / SAMPLE_RATE:.0f} s of a recording are computed at once: cut out a part"
     without_cudnn = torch.backends.cudnn.flags(enabled=False)  # which has no gradient of an LSTM in eval mode
     with memory_advice(advice), trained.errors_named(), without_cudnn:
-        return _Explained(trained, asked, label, x, steps).explanation()
+        found = _Explained(trained, asked, label, x, steps).explanation()
+    if not found.finite:
+        raise NotFinite("its gradient is not finite, such as that of a square root or a logarithm at 0")
+    return found
 
 
 def integrated_gradients(

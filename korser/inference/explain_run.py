@@ -12,18 +12,20 @@ from tqdm import tqdm
 
 from korser.corpora.segments import sources
 from korser.data.audio_cache import AudioStore
-from korser.inference.explain import BAND_EDGES, STEPS, explain
+from korser.inference.explain import BAND_EDGES, STEPS, NotFinite, explain
 from korser.inference.load import load_trained_model
-from korser.runs.explained import ExplainedRun, made_from, write_explained
+from korser.runs.directory import RunDirectory
+from korser.runs.explained import ExplainedRun, made_from, read_explained, write_explained
 from korser.runs.load import Run
 from korser.utils.errors import UserError
 from korser.utils.fingerprint import digest, file_digest, module_digest
 
 __all__ = ["PER_CLASS", "explain_run"]
 
-logger = logging.getLogger(__name__)
-
 PER_CLASS = 10  # utterances
+N_BANDS = len(BAND_EDGES) - 1
+
+logger = logging.getLogger(__name__)
 
 
 def explain_run(
@@ -37,6 +39,8 @@ def explain_run(
     progress: bool = True,
 ) -> bool:
     """Explain the main task and write ``explanations/`` in the run directory, unless it is up to date.
+
+    Utterances whose attributions are not finite are left out with a warning.
 
     Parameters
     ----------
@@ -62,7 +66,7 @@ def explain_run(
     Raises
     ------
     UserError
-        If audio or weights are missing.
+        If audio or weights are missing, or nothing can be explained.
     """
     rows = _rows(run, chosen, per_class)
     weights = run.directory.weights_file
@@ -70,15 +74,20 @@ def explain_run(
         raise UserError(f"{run.path} has no {weights.name}, which explanations need: train again")
     asked = rows[["id", "label", "sampled"]].astype(str).to_numpy().tolist()
     source = digest([file_digest(weights), module_digest(explain.__module__), asked, steps])
-    if made_from(run.directory) == source or rows.empty:
+    if rows.empty or _is_up_to_date(run.directory, source):
         return False
     trained = load_trained_model(run.path, device or ("cuda" if torch.cuda.is_available() else "cpu"), trust=trust)
-    audio, found = AudioStore(trained.cache_folder), []
+    audio, found = AudioStore(trained.cache_folder), {}
     bar = tqdm(list(zip(rows.itertuples(), sources(rows))), desc=f"explain {run.path.name}", disable=not progress)
     for row, path in bar:
         label = None if pd.isna(row.label) else row.label
-        found.append(explain(trained, audio.waveform(path, row.digest), trained.tasks[0].name, label, steps))
-    n_inaccurate = sum(each.inaccurate for each in found)
+        try:
+            found[row.Index] = explain(trained, audio.waveform(path, row.digest), trained.tasks[0].name, label, steps)
+        except NotFinite as error:
+            logger.warning("%s: utterance %s is left out: %s", run.path, row.id, error)
+    if not found:
+        raise UserError(f"{run.path}: no utterance can be explained")
+    n_inaccurate = sum(each.inaccurate for each in found.values())
     if n_inaccurate:
         logger.warning(
             "%s: attributions differ from the outputs in %d of %d explanations: increase the steps (--steps=%d)",
@@ -87,16 +96,24 @@ def explain_run(
             len(found),
             4 * steps,
         )
-    table = rows[["id", "label", "sampled"]].assign(
+    table, found = rows.loc[list(found), ["id", "label", "sampled"]], list(found.values())
+    table = table.assign(
         output=[each.output for each in found],
         baseline=[each.baseline for each in found],
         frames=[0 if each.spectrum is None else len(each.spectrum) for each in found],
     )
-    empty = np.zeros((0, len(BAND_EDGES) - 1))
+    empty = np.zeros((0, N_BANDS))
     spectra = [empty if each.spectrum is None else each.spectrum for each in found]
     channels = np.stack([each.features.sum(0) for each in found]) if found[0].frequency_axis else None
     write_explained(run.directory, ExplainedRun(trained.tasks[0].name, table, spectra, channels), source)
     return True
+
+
+def _is_up_to_date(directory: RunDirectory, source: str) -> bool:
+    try:
+        return made_from(directory) == source and read_explained(directory, N_BANDS) is not None
+    except UserError:  # damaged
+        return False
 
 
 def _rows(run: Run, chosen: Iterable[tuple[str, str]], per_class: int) -> pd.DataFrame:

@@ -38,7 +38,6 @@ def write_description(description: Description, out: str | Path) -> Path:
         The page, which needs no other file and no network.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     for section in description.sections:
         for name, table in section.tables.items():
             table.to_csv(out / f"{name}.csv")

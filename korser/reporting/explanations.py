@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from korser.data.audio import read_audio
-from korser.inference.explain import BAND_EDGES, STEPS, Explanation, explain, length_error, requested_task
+from korser.inference.explain import BAND_EDGES, STEPS, Explanation, NotFinite, explain, length_error, requested_task
 from korser.inference.explain_run import PER_CLASS, explain_run
 from korser.inference.predict import TrainedModel
 from korser.reporting.figures.explained import draw_explanation
@@ -69,10 +69,16 @@ def write_explanations(
     """
     requested_task(trained.tasks, task, label, steps)
     names = output_names(paths, out, "explain")
+    files = {name: path for path, name in names.items()}
+    pairs = [(path, files.get(name.with_name(f"{name.name}-features"))) for path, name in names.items()]
+    raise_faults([f"{a} and {b} would both write {names[b]}.csv: explain one by one" for a, b in pairs if b])
     seconds = trained.check_files(list(names), progressbar)
     raise_faults([f"{path}: {error}" for path, n in seconds.items() if (error := length_error(n, trained))])
     for path, name in tqdm(names.items(), desc="explain", disable=not progressbar):
-        explanation = explain(trained, read_audio(path), task, label, steps)
+        try:
+            explanation = explain(trained, read_audio(path), task, label, steps)
+        except NotFinite as error:
+            raise UserError(f"{path}: {error}: leave it out") from error
         if explanation.inaccurate:
             logger.warning(
                 "%s: attributions differ by %.2g from the output that they explain: increase the steps (--steps=%d)",
@@ -140,6 +146,7 @@ def explain_runs(
     UserError
         If no run has test predictions; see also :func:`korser.inference.explain_run.explain_run`.
     """
+    folders = [folders] if isinstance(folders, (str, Path)) else folders
     models = [model for group in gather(load_runs(folders)) for model in group.models.values()]
     if not models:
         raise UserError(f"{shorten(folders)}: no run has predictions of the test split (test.csv)")

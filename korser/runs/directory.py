@@ -45,6 +45,7 @@ from korser.utils.notes import Note, caveats, searched_on_tested
 __all__ = [
     "COMPARISON_FILE",
     "SEARCH_FILE",
+    "TRIALS_FOLDER",
     "RunDirectory",
     "condition_split",
     "headline",
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 SEARCH_FILE = "search.json"  # result of a search, in its folder, next to the YAML with the best settings
+TRIALS_FOLDER = "runs"  # run directories of a search, in its folder
 COMPARISON_FILE = "comparison.json"  # settings and runs of a comparison, in its folder
 
 

@@ -16,6 +16,7 @@ from korser.config.usage import keep_used
 from korser.data.load_split import load_split
 from korser.metrics.scores import TITLES
 from korser.nn.tasks import Task
+from korser.runs.directory import TRIALS_FOLDER
 from korser.runs.heard import find_searches
 from korser.search.check import check_values
 from korser.search.settings import SearchSettings
@@ -94,7 +95,7 @@ class SearchPlan:
 
     def run_dir(self, run: str) -> Path:
         """Return the run directory with a name."""
-        return self.folder / "runs" / run
+        return self.folder / TRIALS_FOLDER / run
 
     def run_name(self, values: Mapping[str, Any]) -> str:
         """Return the name of the run with some values of the searched settings."""

@@ -14,7 +14,7 @@ import pandas as pd
 from korser.config.shipped import SHIPPED
 from korser.metrics.counts import table_statistics
 from korser.metrics.estimates import difference
-from korser.runs.directory import SEARCH_FILE, RunDirectory
+from korser.runs.directory import SEARCH_FILE, TRIALS_FOLDER, RunDirectory
 from korser.search.configuration import Configuration
 from korser.search.space import yaml_text
 from korser.utils.files import write_csv, write_json, write_text
@@ -63,7 +63,7 @@ def write_results(plan: SearchPlan, configurations: Sequence[Configuration], *, 
         "overrides": plan.overrides,
         "space": [dimension.name for dimension in plan.dimensions],
         "best": best.values if best else {},
-        "run_dir": f"runs/{best.run}" if best else None,
+        "run_dir": f"{TRIALS_FOLDER}/{best.run}" if best else None,
         **(_result(plan, best) if best else dict.fromkeys([f"valid_{plan.metric}", *RESULT_COLUMNS])),
         "warnings": _warnings(plan, best) if best else [],
         "runner_up": _compare_best_two(plan, ranked),

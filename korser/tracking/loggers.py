@@ -21,6 +21,7 @@ import filelock
 
 from korser.runs.directory import RunDirectory
 from korser.tracking.record import TrackedRun
+from korser.utils.errors import UserError
 
 __all__ = ["RunLogger", "open_logger"]
 
@@ -93,7 +94,7 @@ def open_logger(
         Folder of what is kept on this machine, except for TensorBoard, whose files are in the run directory.
     project : str, optional
         Project of Weights & Biases or experiment of MLflow. By default that of their environment variables, else for
-        MLflow the name of the comparison, else ``korser``.
+        MLflow the name of the comparison or search, else ``korser``.
     started : float, optional
         When the run began, in seconds since 1970; by default now.
     """
@@ -197,6 +198,8 @@ class MLflowLogger(RunLogger):
         self.Metric = Metric
         store = store.absolute()
         own = not mlflow.is_tracking_uri_set()
+        if own and set("?%") & set(str(store)):  # which the URL of a file has for other purposes
+            raise UserError(f"no database can be in {store}, whose name has ? or %: set MLFLOW_TRACKING_URI")
         uri = f"sqlite:///{store}/mlflow.db" if own else mlflow.get_tracking_uri()
         name = project or os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.group or PROJECT
         # other workers may make the same database

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from korser.runs.directory import RunDirectory
+from korser.runs.directory import SEARCH_FILE, TRIALS_FOLDER, RunDirectory
 from korser.runs.load import Run
 from korser.runs.records import TrackingRecord
 from korser.utils.files import read_json, write_json
@@ -33,7 +33,7 @@ class TrackedRun:
     settings : dict
         Every setting by its dotted name; numbers as numbers.
     tags : dict
-        Model, frontend, corpus, protocol, fold, seed and comparison, as far as the run has them.
+        Model, frontend, corpus, protocol, fold, seed, comparison and search, as far as the run has them.
     """
 
     id: str
@@ -48,7 +48,9 @@ class TrackedRun:
 
     @property
     def group(self) -> str | None:
-        """Name of the comparison that made the run."""
+        """Name of the comparison or search that made the run."""
+        if "search" in self.tags:
+            return f"search {self.tags['search']} on {self.tags['corpus']}"
         return self.tags.get("comparison")
 
 
@@ -58,7 +60,7 @@ def describe_run(directory: RunDirectory) -> TrackedRun:
     tags: dict[str, Any] = {"comparison": run.settings.get("comparison")}
     if "tasks" in run.info:  # not a pretraining
         tags |= {"model": run.model, "frontend": _frontend(run.settings), "corpus": run.info["corpus"]}
-        tags |= {"protocol": run.protocol, "fold": run.fold, "seed": run.seed}
+        tags |= {"protocol": run.protocol, "fold": run.fold, "seed": run.seed, "search": _search(directory)}
     if not directory.tracking_file.exists():
         write_json(directory.tracking_file, {"id": secrets.token_hex(8)})
     return TrackedRun(
@@ -67,6 +69,12 @@ def describe_run(directory: RunDirectory) -> TrackedRun:
         {name: _number(text) for name, text in run.settings.items()},
         {name: value for name, value in tags.items() if value is not None},
     )
+
+
+def _search(directory: RunDirectory) -> str | None:
+    """Return the name of the folder of the search that made the run."""
+    runs = directory.path.absolute().parent
+    return runs.parent.name if runs.name == TRIALS_FOLDER and (runs.parent / SEARCH_FILE).exists() else None
 
 
 def _frontend(settings: dict[str, str]) -> str | None:

@@ -75,7 +75,10 @@ def _rows(directory: RunDirectory) -> list[Row]:
     """Return the log; a fitted model has none."""
     if not directory.log_file.exists():
         return []
-    return directory.log().to_dict("records")
+    log = directory.log()
+    if not {"epoch", "time", "seconds"} <= set(log):
+        raise UserError(f"{directory.log_file} is damaged (no column epoch, time or seconds): train again")
+    return log.to_dict("records")
 
 
 def _files(folder: Path) -> list[Path]:

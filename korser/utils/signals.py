@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["end_children", "orderly_exit"]
+__all__ = ["cleanup_at_sigterm", "end_children", "orderly_exit"]
 
 IMPORTING = "<frozen importlib._bootstrap>"  # in the stack of every import
 LINES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -38,6 +38,31 @@ def orderly_exit() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Terminated(SystemExit):
+    """SIGTERM within :func:`cleanup_at_sigterm`."""
+
+
+@contextmanager
+def cleanup_at_sigterm() -> Iterator[None]:
+    """Leave a block by an exception at SIGTERM, so that its temporary files are deleted, and only then handle it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise _Terminated(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end_children() -> None:

@@ -40,6 +40,8 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **dict.fromkeys("\n\r", " "),
     "\N{DAGGER}": r"\dag{}",
     "\N{DOUBLE DAGGER}": r"\ddag{}",
     "\N{MINUS SIGN}": "$-$",
@@ -255,7 +257,7 @@ class Table:
                 r"\toprule",
                 " & ".join(titles) + r" \\",
                 r"\midrule",
-                *(" & ".join(row) + r" \\" for row in zip(*contents)),
+                *(_after_line_end(" & ".join(row)) + r" \\" for row in zip(*contents)),
                 r"\bottomrule",
                 r"\end{tabular}",
                 *([r"\par\smallskip", rf"\parbox{{\linewidth}}{{\footnotesize {note}}}"] if note else []),
@@ -305,6 +307,11 @@ def _latex_column(title: str, cells: Sequence[TableCell], siunitx: bool) -> tupl
     return "c", title, values
 
 
+def _after_line_end(row: str) -> str:
+    r"""Return a row that a line end before it does not take for its argument, as ``\\[2pt]`` and ``\\*``."""
+    return f"{{}}{row}" if row.startswith(("[", "*")) else row
+
+
 def _latex_mark(cell: TableCell) -> str:
     symbol = _SYMBOLS.get(cell.mark)
     return (rf"\textsuperscript{{{symbol}}}" if symbol else "") + _escape_latex(cell.symbols)
@@ -323,8 +330,8 @@ def _minus(text: str) -> str:
 
 
 def escape_markdown(text: object) -> str:
-    """Return text with the characters of Markdown escaped."""
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", str(text))
+    """Return text in one line with the characters of Markdown escaped."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(str(text).splitlines()))
 
 
 def _escape_latex(text: object) -> str:

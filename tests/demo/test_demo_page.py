@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 
 import numpy as np
@@ -82,7 +83,7 @@ def ask(environment):
 
     def answer(models, path, window=2, hop=0.5):
         if not clients:
-            clients.append(TestClient(page.build_app(models)))
+            clients.append(TestClient(page.build_app(models, str(environment))))
             clients[0].__enter__()
         (client,) = clients
         file = None
@@ -98,7 +99,7 @@ def ask(environment):
 
     yield answer
     clients[0].__exit__(None, None, None)
-    assert list(environment.iterdir()) == []  # uploads are deleted
+    assert not (environment / "gradio").exists()  # where gradio would write otherwise
 
 
 def noise(path, seconds, level=0.1):
@@ -168,14 +169,28 @@ def test_a_run_and_an_exported_folder_side_by_side(tiny, tiny_corpus, ask, tmp_p
 
 
 def test_the_page_names_runs_and_their_warnings(stub, environment):
-    with TestClient(page.build_app({"<my run>": stub})) as client:
+    with TestClient(page.build_app({"<my run>": stub}, str(environment))) as client:
         text = json.dumps(client.get("/config").json(), ensure_ascii=False)
         assert "<h2>&lt;my run&gt;</h2>" in text and "CHANGED &lt;CODE&gt;" in text and "SYNTHETIC speech" in text
         assert "arousal (a number)" in text and "vote (share of raters)" in text
         assert "fonts.googleapis" not in client.get("/theme.css").text
         assert client.get("/gradio_api/app_id").status_code == 200
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
-    assert list(environment.iterdir()) == []
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_signal_before_the_server_is_up_leaves_no_folder(stub, environment, monkeypatch, early):
+    def end(*args, **options):
+        assert len(list(environment.iterdir())) == 1
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(page, "_build_page", end) if early else monkeypatch.setattr("uvicorn.Server.run", end)
+    said = []
+    before = signal.signal(signal.SIGTERM, lambda *_: said.append(list(environment.iterdir())))
+    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(SystemExit) as stop:
+        page.serve({"stub": stub}, listening)
+    signal.signal(signal.SIGTERM, before)
+    assert stop.value.code == 128 + signal.SIGTERM and said == [[]]
 
 
 def test_command_line(call, monkeypatch, tmp_path, caplog):
@@ -191,7 +206,7 @@ def test_command_line(call, monkeypatch, tmp_path, caplog):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         code, _, error = call("demo", tmp_path, f"--port={port}")
-    assert code == 2 and f"--port={port}: Address already in use; choose another port, or --port=0" in error
+    assert code == 2 and f"--port={port}: Address already in use; choose another address or port, or --port=0" in error
     code, _, error = call("demo", tmp_path, "--port=70000")
     assert code == 2 and "--port=70000: expected an integer >= 0 and < 65536" in error and len(served) == 2
 

@@ -121,6 +121,8 @@ def test_the_command_writes_the_page(folder, description, call, tmp_path):
     arguments = ["--corpus=csv", f"--data_folder={folder}", f"--cache_folder={folder.parent / 'cache'}"]
     code, out, err = call("describe", *arguments, f"--out={tmp_path}")
     assert code == 0 and "!!! SAMPLING RATE: " in out and "duration, loudness and silence" in out, err
+    code, _, err = call("describe", *arguments, f"--out={tmp_path / 'description.html'}")
+    assert code == 2 and "description.html/" in err and "free some space or choose another folder" in err
     page = (tmp_path / "description.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 2 and "://" not in page
     for section in description.sections:

@@ -1,6 +1,7 @@
 """The exported folder: what is in it, who loads it, and the upload."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from helpers import WAV_AUGMENT, run
 
 import korser
 from korser import UserError
-from korser.export.folder import export_folder, push
+from korser.export.folder import export_folder, export_graph, push
 from korser.export.graph import NotExportable
 from korser.runs.directory import RunDirectory
 from korser.utils.text import number
@@ -125,11 +126,12 @@ def test_labels_are_as_transformers_reads_them(trained, tmp_path, no_graph):
 
 
 def test_the_card_states_data_results_and_limits(trained, tmp_path):
-    export_folder(trained, tmp_path / "my_model", encoder="reference")
+    export_folder(trained, tmp_path / "my_model", encoder="reference", name='my_"model"')
     text = (tmp_path / "my_model" / "README.md").read_text()
+    assert 'korser.load("my_\\"model\\"")' in text
     front, card = text.removeprefix("---\n").split("---\n", 1)
     assert yaml.safe_load(front)["pipeline_tag"] == "audio-classification"
-    assert r"# my\_model" in card
+    assert r"# my\_" in card and re.search("valid: [0-9]+ utterances, 1 speaker\n", card)
     for part in ("Article 5(1)(f)", "### Subgroups", "gender female", "### Calibration", "Not measured on degraded"):
         assert part in card
     emotion = trained.directory.metrics()["test"]["emotion"]
@@ -148,6 +150,13 @@ def test_an_existing_folder_is_not_overwritten(whisper_run, tmp_path, call):
     assert (code, err) == (2, "error: --push: 'name': expected USER/NAME, such as jo/wav2vec-leaf-emotion\n")
     assert call("export", whisper_run, "--out", tmp_path / "out", "--onnx", "--push", "a/b")[0] == 2
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_cannot_be_made(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    for export in export_folder, export_graph:
+        with pytest.raises(UserError, match=r"^--out=.*file/made: .*; choose another folder$"):
+            export(trained, tmp_path / "file" / "made")
 
 
 def test_push_uploads_the_folder(tmp_path, monkeypatch):

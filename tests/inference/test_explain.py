@@ -13,7 +13,7 @@ from torch import nn
 from korser import Chain, Frontend, Parallel, Task, UserError
 from korser.data.frozen_prefix import FrozenPrefix
 from korser.inference import explain as module
-from korser.inference.explain import BAND_EDGES, baseline_noises, explain, integrated_gradients
+from korser.inference.explain import BAND_EDGES, NotFinite, baseline_noises, explain, integrated_gradients
 from korser.inference.predict import TrainedModel
 from korser.nn.model import SpeechEmotionModel
 from korser.plugins.backbones.convnet import ConvNet
@@ -21,6 +21,7 @@ from korser.plugins.frontends.encoder import LayerMix, PretrainedEncoder
 from korser.plugins.frontends.leaf import Leaf
 from korser.plugins.frontends.mel import Mel
 from korser.plugins.heads.linear import LinearHeads
+from korser.reporting.explanations import write_explanations
 from korser.runs.directory import RunDirectory
 
 EMOTION = Task("emotion", classes=("joy", "anger", "neutral"))
@@ -209,6 +210,29 @@ def test_a_frontend_without_gradient_is_explained_by_its_features(tmp_path):
 def test_silent_and_short_recordings(tmp_path, n):
     found = explain(trained(tmp_path, Mel()), torch.zeros(int(n)), steps=4)
     assert not found.spectrum.any() and found.output == found.baseline and (found.level < -99).all()
+
+
+class Root(Undifferentiable):
+    """The square root of energies, whose gradient at 0 is infinite."""
+
+    def forward(self, x, lengths):
+        frames = x[:, : x.shape[1] // 160 * 160].unflatten(1, (-1, 160))
+        return frames.square().mean(2).sqrt()[..., None], self.output_lengths(lengths)
+
+
+def test_infinite_gradients_are_refused(tmp_path):
+    model = trained(tmp_path, Root())
+    assert explain(model, speech(), steps=4).finite
+    with pytest.raises(NotFinite, match="its gradient is not finite"):
+        explain(model, torch.zeros(8000), steps=4)
+    files = []
+    for name in ("a", "a-features"):
+        files.append(tmp_path / f"{name}.wav")
+        soundfile.write(files[-1], torch.zeros(8000), RATE)
+    with pytest.raises(UserError, match=r"a.wav: its gradient is not finite.*: leave it out"):
+        list(write_explanations(model, files[:1], tmp_path / "out"))
+    with pytest.raises(UserError, match=r"a.wav and .*a-features.wav would both write .*a-features.csv"):
+        list(write_explanations(model, files, tmp_path / "out"))
 
 
 def test_rounded_features_have_exact_gradients():

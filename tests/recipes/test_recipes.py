@@ -161,9 +161,12 @@ def test_explain_recordings_and_runs(call, trained, data, tmp_path):
     change = record["output"] - record["baseline"]
     assert table.drop(columns="time").to_numpy().sum() == pytest.approx(change, abs=record["error"] + 1e-4)
     code, said, _ = call("explain", trained, "--per_class=1", "--steps=4")
-    assert code == 0 and "1 runs are explained (0 were before)" in said
+    assert code == 0 and "1 run explained, 0 of them before" in said
     code, said, _ = call("explain", Path(trained).parent, "--per_class=1", "--steps=4")
-    assert code == 0 and "1 runs are explained (1 were before)" in said
+    assert code == 0 and "1 run explained, 1 of them before" in said
+    (Path(trained) / "explanations" / "spectrum.npy").unlink()
+    code, said, _ = call("explain", trained, "--per_class=1", "--steps=4")
+    assert code == 0 and "1 run explained, 0 of them before" in said
     assert (read_csv(Path(trained) / "explanations" / "utterances.csv")["frames"] > 20).all()
 
 

@@ -1,6 +1,7 @@
 """Explanations in run directories: what is explained, and the figures and pictures drawn from it."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +13,15 @@ from test_report import Page, made_run, made_table
 from korser import UserError
 from korser.comparison.compare import compare
 from korser.inference import explain_run
-from korser.inference.explain import BAND_EDGES, Explanation
+from korser.inference.explain import BAND_EDGES, Explanation, NotFinite
 from korser.reporting import confidently_wrong, write_report
+from korser.reporting.explanations import explain_runs
 from korser.reporting.figures import NothingToDraw, Style, explanations
 from korser.reporting.figures.group import gather
 from korser.runs.directory import RunDirectory
 from korser.runs.explained import ExplainedRun, made_from, read_explained, write_explained
 from korser.runs.load import load_runs
+from korser.utils.files import write_csv
 
 F = len(BAND_EDGES) - 1
 
@@ -130,3 +133,37 @@ def test_inaccurate_explanations_of_a_run_are_told(tmp_path, monkeypatch, caplog
     monkeypatch.setattr(explain_run, "explain", explain)
     assert explain_run.explain_run(run, per_class=1, steps=8, progress=False)
     assert "attributions differ from the outputs in 1 of 3 explanations: increase the steps (--steps=32)" in caplog.text
+
+
+def test_runs_without_test_predictions_are_named(tmp_path):
+    (made_run(tmp_path, "mel_stl") / "test.csv").unlink()
+    for folders in str(tmp_path), tmp_path, [tmp_path]:
+        with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}: no run has predictions of the test split"):
+            explain_runs(folders)
+
+
+def test_utterances_with_infinite_gradients_are_left_out(tmp_path, monkeypatch, caplog):
+    path = made_run(tmp_path, "mel_stl", table=utterances(n_speakers=2).assign(duration=0.5))
+    (path / "model.safetensors").write_bytes(b"")
+    (run,) = load_runs(path)
+    predictions = run.predictions()
+    manifest = predictions[["id", "path", "speaker"]].assign(digest="0", split="test")
+    write_csv(path / "manifest.csv", manifest)
+    ids = iter(range(1000))
+
+    def explained(*_):
+        if next(ids) == 0:
+            raise NotFinite("its gradient is not finite")
+        spectrum = np.ones((3, F))
+        return SimpleNamespace(
+            output=1.0, baseline=0.0, spectrum=spectrum, features=spectrum, frequency_axis=False, inaccurate=False
+        )
+
+    model = SimpleNamespace(cache_folder=tmp_path / "cache", tasks=list(run.tasks.values()))
+    monkeypatch.setattr("korser.inference.explain_run.load_trained_model", lambda *args, **options: model)
+    audio = SimpleNamespace(waveform=lambda *_: None)
+    monkeypatch.setattr("korser.inference.explain_run.AudioStore", lambda folder: audio)
+    monkeypatch.setattr("korser.inference.explain_run.explain", explained)
+    assert explain_run.explain_run(run, progress=False) and not explain_run.explain_run(run, progress=False)
+    table = read_explained(run.directory, F).table
+    assert len(table) == len(predictions) - 1 and "is left out: its gradient is not finite" in caplog.text

@@ -313,6 +313,34 @@ def test_what_cannot_be_sent_is_one_line(tmp_path, monkeypatch, call):
     assert "tracking.json is damaged" in call("log", path, "--to=mlflow")[2]
 
 
+def test_trials_of_a_search_are_one_experiment(tmp_path, client, call):
+    pytest.importorskip("wandb")
+    folder = tmp_path / "search" / "mel_stl"
+    for lr in 0.001, 0.01:
+        path = made_run(folder / "runs", lr=lr)
+    (folder / "search.json").write_text("{}")
+    assert call("log", tmp_path, "--to=mlflow")[0] == call("log", path, "--to=wandb")[0] == 0
+    found = runs_of(client, "search mel_stl on made")
+    assert len(found) == 2 and all(each.data.tags["search"] == "mel_stl" for each in found)
+    about = read_wandb(path.parent)[2]["run"]
+    assert about.run_group == "search mel_stl on made" and "search: mel_stl" in about.tags
+
+
+def test_a_folder_that_no_database_can_be_in(tmp_path, call):
+    pytest.importorskip("mlflow")
+    for name in "50%20", "why?":
+        path = made_run(tmp_path / name)
+        code, _, err = call("log", path, "--to=mlflow")
+        assert code == 2 and "whose name has ? or %: set MLFLOW_TRACKING_URI" in err
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_log_without_times_is_damaged(tmp_path, call):
+    path = made_run(tmp_path)
+    write_csv(path / "log.csv", read_csv(path / "log.csv").drop(columns="time"))
+    assert "log.csv is damaged (no column epoch, time or seconds)" in call("log", path, "--to=tensorboard")[2]
+
+
 def test_the_store_is_beside_the_runs(tmp_path, monkeypatch, call):
     monkeypatch.setattr("korser.config.fields.require_logger", lambda name: None)
     opened = []

@@ -64,7 +64,7 @@ def test_latex(table):
     star = r"\textsuperscript{*}"  # as wide in every row, and in front of the interval
     value = rf"\textbf{{.500}}\hphantom{{{star}}}\,{{\scriptsize [.400, .600]}}"
     assert first == rf"mel\_\textless{{}}b\textgreater{{}}\dag{{}} & {value} & 3 & \textless{{}} .001 \\"
-    assert second == rf"leaf|a & .400{star} &  &  \\"
+    assert second == rf"leaf\textbar{{}}a & .400{star} &  &  \\"
 
 
 def test_latex_with_columns_of_siunitx():
@@ -124,3 +124,11 @@ def test_a_document_is_written_as_text_and_as_markdown(table):
     document.table(table)
     assert document.to_text() == f"mel_stl\n-------\n\n!!! A <b>\n\n- x_y\n\n{table.to_text()}\n"
     assert document.to_markdown() == f"# mel\\_stl\n\n**!!! A \\<b\\>**\n\n- x\\_y\n\n{table.to_markdown()}\n"
+
+
+def test_a_name_with_line_breaks_stays_in_its_line():
+    table = Table("two\n\nlines", ["a\nb"], [[TableCell("c\r\n\nd")]], notes=["e\nf"])
+    assert table.to_markdown().splitlines() == ["| a b |", "| --- |", "| c d |", "", "e f"]
+    text = table.to_latex("tab:x")
+    assert Table("", ["a"], [["[1pt]"], ["*"]]).to_latex("").count("\n{}") == 2
+    assert "two  lines" in text and "\n\n" not in text and "c   d" in text

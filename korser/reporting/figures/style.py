@@ -11,9 +11,11 @@ import logging
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogFormatterMathtext, ScalarFormatter
 
 from korser.utils.errors import UserError
 from korser.utils.files import atomic
@@ -62,6 +64,7 @@ COLOUR_MAP = "Blues"  # one hue, from light to dark: the same order in grey
 DPI = 300
 TEXT_SIZE = 7  # points
 SMALL_SIZE = 6
+MOST_TICKS = 100  # of a logarithmic axis
 HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 HANGUL_FONTS = (  # with TrueType outlines first, which every PDF reader supports
     "NanumGothic",
@@ -142,6 +145,7 @@ class Style:
                 **sns.axes_style("ticks"),
                 "font.family": ["STIXGeneral" if self.serif else "DejaVu Sans", *self.fonts],  # matplotlib's own
                 "mathtext.fontset": "stix" if self.serif else "dejavusans",  # exponents of logarithmic axes
+                "text.parse_math": False,  # names may contain $
                 "font.size": TEXT_SIZE,
                 "axes.titlesize": TEXT_SIZE,
                 "axes.labelsize": TEXT_SIZE,
@@ -315,6 +319,9 @@ def finish(figure: Figure, notes: str, style: Style) -> None:
     for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
         if type(axis.get_major_formatter()) is ScalarFormatter:
             axis.set_major_formatter(_Decimals())
+        elif isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            for tick in (*axis.get_major_ticks(MOST_TICKS), *axis.get_minor_ticks(MOST_TICKS)):
+                tick.label1.set_parse_math(True)
     lines = textwrap.wrap(notes, int(style.width * 72 / (SMALL_SIZE * 0.58)))
     note = len(lines) * SMALL_SIZE * 1.25 / 72 + (0.05 if lines else 0)  # inches
     legend = sum(legend.get_window_extent().height / figure.dpi for legend in figure.legends)
@@ -345,10 +352,29 @@ def with_hangul(style: Style, texts: Iterable[str]) -> Style:
     """
     if not any(HANGUL.search(str(text)) for text in texts):
         return style
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    fonts = [name for name in HANGUL_FONTS if name in installed]
+    fonts = _installed(HANGUL_FONTS)
+    if not fonts:
+        _list_new_fonts()
+        fonts = _installed(HANGUL_FONTS)
     if not fonts:
         logger.warning("no Hangul font is installed, so labels show boxes: install one (apt-get install fonts-nanum)")
         logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         return style
+    logging.getLogger("fontTools.subset").setLevel(logging.ERROR)  # which names the tables that a PDF does not need
     return replace(style, fonts=(*style.fonts, fonts[0]))
+
+
+def _installed(names: Iterable[str]) -> list[str]:
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in names if name in known]
+
+
+@cache
+def _list_new_fonts() -> None:
+    """Add fonts that were installed after matplotlib made its list, which it keeps in a cache."""
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in font_manager.findSystemFonts():
+        if path not in known:
+            with suppress(Exception):  # whatever a damaged font raises
+                font_manager.fontManager.addfont(path)

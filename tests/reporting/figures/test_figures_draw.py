@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import warnings
 import zlib
 from itertools import combinations
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from korser.comparison.tables import interval_over
 from korser.reporting.figures import NothingToDraw, Style, draw_all, layers
 from korser.reporting.figures.group import gather
 from korser.reporting.figures.search import draw_search, find_searches
-from korser.reporting.figures.style import DPI, HANGUL_FONTS, finish, with_hangul
+from korser.reporting.figures.style import DPI, finish, with_hangul
 from korser.runs.load import load_runs
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, write_csv, write_json
@@ -506,9 +507,7 @@ def test_notes_are_in_the_figure(tmp_path):
 
 
 def test_hangul_labels_use_a_font_with_hangul(tmp_path):
-    from matplotlib import font_manager
-
-    if not {font.name for font in font_manager.fontManager.ttflist} & set(HANGUL_FONTS):
+    if not with_hangul(Style(), ["기쁨"]).fonts:
         pytest.skip("no font with Hangul is installed (apt-get install fonts-nanum)")
     write_run(tmp_path / "runs", "mel_stl", classes=["기쁨", "슬픔", "중립", "분노"])
     with pytest.MonkeyPatch.context() as patch, logging_of("matplotlib.font_manager") as said:
@@ -538,12 +537,13 @@ class logging_of(logging.Handler):
         self.logger.removeHandler(self)
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
 def test_without_a_hangul_font_one_warning_names_a_package(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("korser.reporting.figures.style.HANGUL_FONTS", ("no such font",))
     monkeypatch.setattr(figures, "FIGURES", (figures.results, figures.confusion))
     write_run(tmp_path / "runs", "mel_stl", classes=["기쁨", "슬픔"])
-    assert draw_all(tmp_path / "runs", tmp_path / "out")
+    with warnings.catch_warnings(record=True) as shown:
+        assert draw_all(tmp_path / "runs", tmp_path / "out")
+    assert not [warning for warning in shown if "Glyph" in str(warning.message)]
     lines = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert len([line for line in lines if "fonts-nanum" in line]) == 1
 

@@ -10,10 +10,12 @@ import matplotlib
 import numpy as np
 import pytest
 from figures_made_up import write_run
+from matplotlib import font_manager
 from matplotlib.colors import to_rgb
 
 import korser.reporting.figures.draw as figures
-from korser.reporting.figures.style import COLOURS, Style, model_style, new_figure, save_figure, wrap
+from korser.reporting.figures import style as module
+from korser.reporting.figures.style import COLOURS, Style, finish, model_style, new_figure, save_figure, wrap
 from korser.utils.errors import UserError
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, for linear RGB.
@@ -143,3 +145,28 @@ def test_a_serif_font_is_that_of_the_whole_figure(tmp_path):
 def test_springer_has_one_column():
     with pytest.raises(UserError, match="columns=2: expected 1 for the venue springer"):
         Style("springer", 2)
+
+
+def test_a_dollar_in_a_name_is_a_dollar_and_logarithmic_ticks_have_exponents(tmp_path):
+    style, name = Style(), "$1 \\frac a $2 {x}_y"  # no mathematics
+    with style.context():
+        figure = new_figure(style, 2)
+        ax = figure.subplots()
+        ax.plot([1e-4, 1], [0, 1], label=name)
+        ax.set(xscale="log", title=name, xlabel=name)
+        finish(figure, name, style)
+    save_figure(figure, tmp_path, "figure")
+    assert not ax.title.get_parse_math() and not ax.xaxis.label.get_parse_math()
+    shown = [label for label in ax.get_xticklabels() if label.get_text()]
+    assert shown and all(label.get_parse_math() for label in shown)
+
+
+def test_fonts_that_matplotlib_has_not_listed_are_found(monkeypatch):
+    fonts = font_manager.fontManager.ttflist
+    listed = [font for font in fonts if font.name not in module.HANGUL_FONTS]
+    if "NanumGothic" not in [Path(path).stem for path in font_manager.findSystemFonts()]:
+        pytest.skip("NanumGothic is not installed (apt-get install fonts-nanum)")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", listed)
+    monkeypatch.setattr(module, "_list_new_fonts", module._list_new_fonts.__wrapped__)
+    assert module.with_hangul(Style(), ["joy"]).fonts == ()
+    assert module.with_hangul(Style(), ["기쁨"]).fonts == ("NanumGothic",)
