@@ -15,7 +15,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from korser.config.arguments import find_invalid_arguments
-from korser.config.imports import explain_failure, make_importable, refuse_namesakes
+from korser.config.imports import explain_failure, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
 from korser.config.names import find_unknown_names, find_unknown_overrides
 from korser.config.nodes import compose, get_value
@@ -26,6 +26,7 @@ from korser.config.trust import RestrictedLoader, find_foreign
 from korser.config.usage import find_unused, remove_unused
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.fingerprint import digest
+from korser.utils.importable import make_importable
 from korser.utils.text import one_line
 from korser.utils.user_code import FAILURES, short_path
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 import pydoc
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,9 @@ __all__ = [
     "accepted_arguments",
     "explain_failure",
     "locate",
-    "make_importable",
-    "without_importable_folders",
     "refuse_namesakes",
     "refuse_unimportable",
 ]
-
-
-_importable: list[str] = []  # folders that make_importable has added to sys.path
-
-
-def make_importable(folder: Path | str) -> None:
-    """Let modules next to a YAML file be imported; appended, so that they cannot shadow what is installed."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-        _importable.append(str(folder))
-
-
-@contextlib.contextmanager
-def without_importable_folders() -> Iterator[None]:
-    """Start a process without the folders of :func:`make_importable`, which it adds itself when it reads settings.
-
-    A folder ``korser`` in one of them, such as a clone, would hide a package installed with ``pip install -e``.
-    """
-    before = list(sys.path)
-    sys.path[:] = [folder for folder in before if folder not in _importable]
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 def locate(target: str, folders: Iterable[str]) -> Any:

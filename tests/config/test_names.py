@@ -62,11 +62,20 @@ def test_a_wrong_reference_is_found_before_anything_is_imported(tmp_path):
         check_overrides(tmp_path / "model.yaml", {})
 
 
-def test_a_file_of_the_current_folder_is_not_beside_a_shipped_file(tmp_path, monkeypatch):
-    (tmp_path / "here_only.py").write_text("class Part: pass\n")
+def test_the_command_line_names_modules_of_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "here_only.py").write_text("import torch\nclass Part(torch.nn.Identity): output_size = 3\n")
+    (tmp_path / "colorsys.py").write_text("class Part: pass\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "model.yaml").write_text("base: mel_stl.yaml\nbackbone: !new:here_only.Part\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
     with pytest.raises(UserError, match=r"here_only.py of the current folder is found by a YAML file beside it, or"):
-        load_hparams("mel_stl.yaml", {"frontend": "!new:here_only.Part"})
+        load_hparams("elsewhere/model.yaml")
+    hparams = load_hparams("mel_stl.yaml", {"backbone": "!new:here_only.Part"})
+    assert hparams["backbone"].output_size == 3 and hparams.folders == [str(tmp_path)]
+    assert load_hparams("mel_stl.yaml", {"backbone": "!new:torch.nn.Identity", "lr": 1}).folders == []
+    with pytest.raises(UserError, match="colorsys has no 'Part'"):
+        load_hparams("mel_stl.yaml", {"backbone": "!new:colorsys.Part"})
 
 
 def test_lazy_modules_are_not_imported_by_a_file_of_their_name(yaml_folder, monkeypatch):
