@@ -372,9 +372,11 @@ def _find_failing_key(resolved: str, source: Path | str, loader: type[ruamel.yam
 
 
 def _shown(text: str, key: str) -> str:
-    """Return a key and its value as written, in one line."""
-    value = yaml.serialize(get_value(compose(text, key), key), allow_unicode=True, width=math.inf)
-    return textwrap.shorten(f"{key}: {value}", 200, placeholder=" ...")
+    """Return a key and its value as written, in one line, and what else to write if it is to be called later."""
+    node = get_value(compose(text, key), key)
+    value = yaml.serialize(node, allow_unicode=True, width=math.inf).strip().removesuffix(" ''")
+    called = key in ("split", "head", "opt_class", "lr_scheduler") and node.tag.startswith("!new:")
+    return textwrap.shorten(f"{key}: {value}", 200, placeholder=" ...") + ("; write !name: for !new:" if called else "")
 
 
 def _refuse_invalid_frontend(resolved: str, source: Path | str, loader: type[ruamel.yaml.Loader]) -> None:
