@@ -48,7 +48,7 @@ def errors_of(hparams, **changes):
         (
             "tasks",
             [Task("gender"), Task("emotion"), Task("gender")],
-            "expected each task once, got gender, emotion, gend",
+            "expected each task once, got gender, emotion, ",
         ),
         ("device", "gpu0", "device=gpu0: cannot use this device: "),
         ("device", "meta", "device=meta: expected cpu, cuda, cuda:N or mps, as far as this machine has them"),

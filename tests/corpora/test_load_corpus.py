@@ -190,7 +190,7 @@ def test_a_missing_column_of_an_adapter(tmp_path, monkeypatch, column):
 
 WRONG_ADAPTERS = {
     ("TASKS =", "TASK ="): r"own_corpus.py has no TASKS: an adapter defines prepare\(data_folder\) and TASKS =",
-    ("def prepare", "def prepair"): "own_corpus.py has no prepare: an adapter defines",
+    ("def prepare", "def preparing"): "own_corpus.py has no prepare: an adapter defines",
     ("TASKS = {", "TASKS = ['emotion']\nOTHER = {"): "TASKS=.*: expected the classes of each task in their order",
     ('("joy", "anger", "calm"), "', '{"joy", "anger", "calm"}, "'): "TASKS=.*: expected the classes of each task in",
     ('("female", "male")}', '"male"}'): "TASKS=.*: expected the classes of each task in their order",
