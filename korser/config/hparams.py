@@ -21,7 +21,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from korser.config.arguments import find_invalid_arguments
-from korser.config.imports import explain_failure, make_importable, refuse_namesakes
+from korser.config.imports import explain_failure, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
 from korser.config.names import find_unknown_names, find_unknown_overrides
 from korser.config.nodes import compose, get_value
@@ -32,6 +32,7 @@ from korser.config.trust import RestrictedLoader, find_foreign
 from korser.config.usage import find_unused, remove_unused
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.fingerprint import digest
+from korser.utils.importable import make_importable
 from korser.utils.text import one_line
 from korser.utils.user_code import FAILURES, short_path
 
@@ -361,9 +362,11 @@ def _find_failing_key(resolved: str, source: Path | str, loader: type[ruamel.yam
 
 
 def _shown(text: str, key: str) -> str:
-    """Return a key and its value as written, in one line."""
-    value = yaml.serialize(get_value(compose(text, key), key), allow_unicode=True, width=math.inf)
-    return textwrap.shorten(f"{key}: {value}", 200, placeholder=" ...")
+    """Return a key and its value as written, in one line, and what else to write if it is to be called later."""
+    node = get_value(compose(text, key), key)
+    value = yaml.serialize(node, allow_unicode=True, width=math.inf).strip().removesuffix(" ''")
+    called = key in ("split", "head", "opt_class", "lr_scheduler") and node.tag.startswith("!new:")
+    return textwrap.shorten(f"{key}: {value}", 200, placeholder=" ...") + ("; write !name: for !new:" if called else "")
 
 
 def _refuse_invalid_frontend(resolved: str, source: Path | str, loader: type[ruamel.yaml.Loader]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 import pydoc
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,9 @@ __all__ = [
     "accepted_arguments",
     "explain_failure",
     "locate",
-    "make_importable",
-    "without_importable_folders",
     "refuse_namesakes",
     "refuse_unimportable",
 ]
-
-
-_importable: list[str] = []  # folders that make_importable has added to sys.path
-
-
-def make_importable(folder: Path | str) -> None:
-    """Let modules next to a YAML file be imported; appended, so that they cannot shadow what is installed."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-        _importable.append(str(folder))
-
-
-@contextlib.contextmanager
-def without_importable_folders() -> Iterator[None]:
-    """Start a process without the folders of :func:`make_importable`, which it adds itself when it reads settings.
-
-    A folder ``korser`` in one of them, such as a clone, would hide a package installed with ``pip install -e``.
-    """
-    before = list(sys.path)
-    sys.path[:] = [folder for folder in before if folder not in _importable]
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 def locate(target: str, folders: Iterable[str]) -> Any:
@@ -67,6 +40,10 @@ def locate(target: str, folders: Iterable[str]) -> Any:
         If there is nothing of that name, or its module cannot be imported.
     """
     refuse_unimportable(target, f"cannot import {target}")
+    if "/" in target or "\\" in target or "" in target.split("."):
+        raise UserError(f"cannot import {target}: write FILE.NAME with dots, where FILE.py is beside the YAML file")
+    if "(" in target:
+        raise UserError(f"cannot import {target}: write arguments below it or as {{name: value}}")
     module, _, name = target.rpartition(".")
     try:
         found = pydoc.locate(target)
@@ -75,16 +52,18 @@ def locate(target: str, folders: Iterable[str]) -> Any:
         raise UserError(f"cannot import {target}: {describe_error(error.value)}") from error
     except ImportError as error:
         _refuse_hidden(target, error.name or module, folders)
+        _refuse_suffix(target)
         searched = " and in ".join([*folders, "what is installed"])
         raise UserError(
-            f"cannot import {target}: there is no module '{error.name}' (searched in {searched}); if it was moved, "
-            "add its folder to PYTHONPATH"
+            f"cannot import {target}: there is no module '{error.name}' (searched in {searched}); "
+            f"{_where_else(error.name)}"
         ) from error
     if found is not None:
         return found
     if not module:
         raise UserError(f"cannot import {target}: its module is missing: write FILE.{name}, where FILE.py defines it")
     _refuse_hidden(target, module, folders)
+    _refuse_suffix(target)
     raise UserError(f"cannot import {target}: {module} has no '{name}'{closest_name(name, members)}")
 
 
@@ -113,9 +92,9 @@ def refuse_namesakes(folders: Iterable[str]) -> None:
     for folder in filter(Path.is_dir, map(Path, folders)):  # recorded folders may have been moved
         local = {path.stem for path in folder.iterdir()} - {"__main__"}
         for name, module in list(sys.modules.items()):
-            if name.partition(".")[0] not in local:  # others are not touched: SpeechBrain has lazy modules
+            if name.partition(".")[0] not in local:
                 continue
-            imported = getattr(module, "__file__", None)
+            imported = getattr(module, "__dict__", {}).get("__file__")  # getattr would import a lazy module
             if not imported or not is_user_code(imported):
                 continue
             path = folder.joinpath(*name.split("."))
@@ -148,6 +127,21 @@ def _missing_init_arguments(error: BaseException) -> str | None:
     if not (isinstance(error, AttributeError) and isinstance(module, nn.Module)) or "_parameters" in vars(module):
         return None
     return "output_size=..., frame_rate=..." if isinstance(module, Frontend) else ""
+
+
+def _refuse_suffix(target: str) -> None:
+    """Refuse the name of a file in place of that of its module."""
+    module, suffix, name = f"{target}.".rpartition(".py.")
+    if suffix:
+        raise UserError(f"cannot import {target}: leave out .py: write {module}.{name.rstrip('.') or 'NAME'}")
+
+
+def _where_else(module: str | None) -> str:
+    """Say how a module is found that is not beside the settings file."""
+    file = f"{(module or '').partition('.')[0]}.py"
+    if Path(file).is_file():
+        return f"{file} of the current folder is found by a YAML file beside it, or with PYTHONPATH=."
+    return "if it was moved, add its folder to PYTHONPATH"
 
 
 def _refuse_hidden(target: str, module: str, folders: Iterable[str]) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
-from korser.config.imports import make_importable
 from korser.config.nodes import Dumper, compose, get_value, keys_of, nodes, references, set_value, target_of
 from korser.config.objects import folders_of
 from korser.config.overrides import override, override_node
 from korser.config.shipped import SHIPPED, find_settings_file
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import read_text
+from korser.utils.importable import import_from_here, make_importable
 from korser.utils.text import closest_name
 
 __all__ = ["Layers", "merge_layers"]
@@ -89,8 +89,13 @@ def merge_layers(path: str | Path, overrides: Mapping[str, Any] | None) -> Layer
     without_overrides = copy.deepcopy(root)
     for name, value in (overrides or {}).items():
         errors += override(root, name, value)
-        if not isinstance(value, str):
-            folders += [folder for folder in folders_of(get_value(root, name)) if folder not in folders]
+        node = get_value(root, name)
+        if isinstance(value, str):
+            targets = [target for part in nodes(node) if (target := target_of(part))] if node is not None else []
+            named = [folder for target in targets if (folder := import_from_here(target))]
+        else:
+            named = folders_of(node)
+        folders += [folder for folder in dict.fromkeys(named) if folder not in folders]
     _expand_home(root)
     _keep_quotes_and_braces(root)
     return Layers(path, dict(overrides or {}), files, folders, root, without_overrides, errors)

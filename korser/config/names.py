@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from korser.utils.text import closest_name, did_you_mean
 
 __all__ = ["FREE_MAPPINGS", "check_overrides", "check_shared_overrides", "find_unknown_names", "find_unknown_overrides"]
 
+KNOWN_TAGS = (
+    *("!new:", "!name:", "!apply:", "!applyref:", "!module:", "!include:"),
+    *("!ref", "!copy", "!tuple", "!PLACEHOLDER"),
+)
+TAG_NAMES = [tag.rstrip(":") for tag in KNOWN_TAGS]
 FREE_MAPPINGS = ("overrides", "space", "names")  # settings of searches and comparisons whose keys are not theirs
 
 
@@ -35,6 +41,7 @@ def check_overrides(path: str | Path, overrides: Mapping[str, Any]) -> None:
     layers = merge_layers(path, own)
     if "frontend" in keys_of(layers.root):
         errors = layers.errors + find_unknown_overrides(layers, own, TrainSettings)
+        errors += [f"{layers.path}: {error}" for error in _find_unknown_tags(layers.root)]
         errors += find_unused(layers, own) + find_invalid_values(layers)
     else:
         errors = layers.errors + find_unknown_overrides(layers, own, RunOptions)
@@ -81,35 +88,66 @@ def find_unknown_names(root: yaml.MappingNode, source: Path | str, folders: Iter
         If a module next to the file has the name of another one that is already imported.
     """
     refuse_namesakes(folders)
-    keys = keys_of(root)
-    errors, visited = [], set()
+    errors = _find_unknown_tags(root)
+    for where, node in _nodes_below(root):
+        if target_of(node):
+            errors += _find_unknown_arguments(node, where, folders)
+    return [f"{source}: {error}" for error in errors]
 
-    def visit(node: yaml.Node, where: str) -> None:
-        if id(node) in visited:  # a YAML alias
-            return
-        visited.add(id(node))
+
+def _find_unknown_tags(root: yaml.MappingNode) -> list[str]:
+    """Find references to keys that do not exist, and tags that HyperPyYAML does not know or reads otherwise."""
+    keys, errors = keys_of(root), []
+    for where, node in _nodes_below(root):
+        target, text = target_of(node), node.value if isinstance(node, yaml.ScalarNode) else ""
         for name in references(node):
             if name not in keys:
                 errors.append(f"'{where}' refers to <{name}>, which is not a key{closest_name(name, keys)}")
-        if target_of(node) is not None:
-            errors.extend(_find_unknown_arguments(node, where, folders))
+        if node.tag == "!ref" and text in keys:
+            errors.append(f"'{where}' is the text '{text}': write !ref <{text}>")
+        elif target == "" or (target and text):
+            errors.append(
+                f"'{where}': the text '{text}' after {node.tag} has no effect: write the import path without blanks, "
+                "and arguments below it or as {name: value}"
+            )
+        elif node.tag.startswith("!") and len(node.tag) > 1 and not node.tag.startswith(KNOWN_TAGS):
+            errors.append(
+                f"'{where}': unknown tag {node.tag}{did_you_mean(node.tag.partition(':')[0], TAG_NAMES, 0.5)}"
+            )
+    return errors
+
+
+def _nodes_below(root: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
+    """Yield each node with the names of its keys, depth first; one with aliases once."""
+    visited = set()
+
+    def visit(node: yaml.Node, where: str) -> Iterator[tuple[str, yaml.Node]]:
+        if id(node) in visited:
+            return
+        visited.add(id(node))
+        yield where, node
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
-                visit(value, f"{where}.{key.value}" if where else key.value)
+                yield from visit(value, f"{where}.{key.value}" if where else key.value)
         elif isinstance(node, yaml.SequenceNode):
             for i, value in enumerate(node.value):
-                visit(value, f"{where}[{i}]")
+                yield from visit(value, f"{where}[{i}]")
 
-    visit(root, "")
-    return [f"{source}: {error}" for error in errors]
+    return visit(root, "")
 
 
 def _find_unknown_arguments(node: yaml.Node, where: str, folders: Iterable[str]) -> list[str]:
     target = target_of(node)
     try:
-        accepted = accepted_arguments(locate(target, folders))
+        found = locate(target, folders)
     except UserError as error:
         return [f"'{where}': {error}"]
+    if inspect.ismodule(found):
+        own = {name: value for name, value in vars(found).items() if getattr(value, "__module__", None) == target}
+        classes = [name for name, value in own.items() if inspect.isclass(value)]
+        which = classes[0] if len(classes) == 1 else "NAME"
+        return [f"'{where}': {target} is a module, not what it defines: write {node.tag}.{which}"]
+    accepted = accepted_arguments(found)
     if accepted is None:
         return []
     return [

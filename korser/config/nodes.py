@@ -68,8 +68,19 @@ def _parse(text: str, source: Path | str) -> yaml.Node | None:
     try:
         return _BoundedLoader(text).get_single_node()
     except yaml.YAMLError as error:
-        reason = one_line(error).replace('in "<unicode string>", line', "in line")
-        raise UserError(f"{source} is not valid YAML: {reason}") from error
+        reason = one_line(error).replace('in "<unicode string>", line', "in line").replace(" ^", "")
+        raise UserError(f"{source} is not valid YAML: {reason}{_remedy(reason)}") from error
+
+
+def _remedy(reason: str) -> str:
+    """Say what to change, for the frequent mistakes of those who are new to YAML."""
+    remedies = {
+        "'\\t' that cannot start": "indent and separate by spaces, not tabs",
+        "scanning a tag": "an import path has ASCII letters, digits, '_', '-' and '.' only: rename the file",
+        "could not find expected ':'": "write 'key: value', with a blank after the colon",
+        "expected <block end>": "indent all keys of a block alike",
+    }
+    return next((f": {remedy}" for part, remedy in remedies.items() if part in reason), "")
 
 
 class _BoundedLoader(yaml.SafeLoader):

@@ -200,6 +200,9 @@ def _require_tasks(tasks: list) -> list:
 
     if not tasks or not all(isinstance(task, Task) for task in tasks):
         raise ValueError("expected a list of korser.Task objects, such as [!ref <emotion>, !ref <gender>]")
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each task once, got {', '.join(names)}")
     return tasks
 
 

@@ -110,15 +110,22 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
         elif top in known:
             errors.append(f"{path}: {describe_unused(key, path.stem)}")
         else:
-            errors.append(
-                f"{path}: nothing uses '{key}'{closest_name(key, known)}: name it in a !ref, or begin it with '_' if "
-                "your own code reads it"
-            )
+            errors.append(f"{path}: nothing uses '{key}'{closest_name(key, known)}: {_how_to_use(key)}")
     return errors
 
 
 def _is_in(key: str, branch: UnusedBranch) -> bool:
     return f"{key}.".startswith(f"{branch.key}.")
+
+
+def _how_to_use(key: str) -> str:
+    """Say how a key gets an effect."""
+    if key != key.strip():
+        return "it begins or ends with other blanks than spaces, such as no-break spaces: replace them by spaces"
+    return (
+        "name it in a !ref, indent it if it is an argument of the key above it, or begin it with '_' if your own code "
+        "reads it"
+    )
 
 
 def describe_unused(key: str, models: str) -> str:

@@ -1,8 +1,8 @@
 """Speech corpora: one module per corpus turns a folder into one table.
 
-**Adding a corpus.** Write one module with a function ``prepare`` and the classes. It can be anywhere on the Python path
-(``corpus: my_package.my_corpus``); in this package it is found by its name (``corpus: ravdess``). ``emodb.py`` is a
-complete example of 60 lines; :mod:`korser.corpora.table` has helpers.
+**Adding a corpus.** Write one module with a function ``prepare`` and the classes. It can be in the current folder,
+beside the YAML file or anywhere on the Python path (``corpus: my_package.my_corpus``); in this package it is found by
+its name (``corpus: ravdess``). ``emodb.py`` is a complete example of 60 lines; :mod:`korser.corpora.table` has helpers.
 
 1. The docstring states *Source* (paper, address), *Licence*, *Layout* of the folder, and *Labels*: classes, missing
    labels, known errors of the corpus.
@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ from korser.corpora.table import LABELS, apply_label_map, check_labels, in_order
 from korser.corpora.union import adapters_by_name, load_parts, unite
 from korser.corpora.voting import OPTIONS, Voting
 from korser.utils.errors import UserError, raise_faults
+from korser.utils.importable import import_from_here
 from korser.utils.text import did_you_mean
 from korser.utils.user_code import FAILURES, describe_error, user_code_location
 
@@ -210,18 +212,29 @@ def prepare_table(
         If the corpus or an option is unknown, the folder does not contain the corpus, or an adapter of the user fails.
     """
     module = find_adapter(str(corpus))
-    parameters = list(inspect.signature(module.prepare).parameters.values())[1:]
+    folder, *parameters = inspect.signature(module.prepare).parameters.values() or [None]
+    if folder is None or folder.kind is folder.KEYWORD_ONLY:
+        raise UserError(f"corpus '{corpus}': prepare() takes no argument: write def prepare(data_folder)")
     accepted = [p.name for p in parameters]
     for option in corpus_options or {}:
         if option not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):
             hint = did_you_mean(option, [*accepted, *OPTIONS])
             raise UserError(f"corpus_options: corpus '{corpus}' has no option '{option}'{hint}")
     try:
-        return module, module.prepare(data_folder, **(corpus_options or {}))
+        data = module.prepare(data_folder, **(corpus_options or {}))
     except FAILURES as error:
         if isinstance(error, UserError) or not user_code_location(error):
             raise
         raise UserError(f"corpus '{corpus}': {describe_error(error)}") from error
+    if not isinstance(data, pd.DataFrame):
+        returned = f"prepare() returned a {type(data).__name__}"
+        raise UserError(f"corpus '{corpus}': {returned}, expected a table: return pd.DataFrame(rows)")
+    if not len(data) and not data.attrs.get("faults"):
+        raise UserError(f"corpus '{corpus}': prepare() found no utterance in {data_folder}: is it the right folder?")
+    return module, data
+
+
+ADAPTER = "an adapter defines prepare(data_folder) and TASKS = {task: (class, ...)}"
 
 
 def _modules() -> dict[str, str]:
@@ -237,19 +250,32 @@ def _modules() -> dict[str, str]:
 def find_adapter(corpus: str) -> ModuleType:
     """Return the module of a corpus, by its name in this package or its import path; raise a UserError if unknown."""
     path = _modules().get(corpus, corpus)
-    known = did_you_mean(corpus, corpus_names())
-    fix = f"use a name that korser corpora lists{known}, or the import path of another adapter"
+    known = did_you_mean(corpus, [*corpus_names(), *(file.stem for file in Path().glob("*.py"))])
+    fix = (
+        f"use a name that korser corpora lists{known}, or my_corpus for an adapter my_corpus.py in the current folder "
+        "or beside the YAML file"
+    )
+    if corpus.endswith(".py"):
+        raise UserError(f"corpus '{corpus}': leave out .py: write {corpus.removesuffix('.py')}")
+    import_from_here(path)
     try:
         module = importlib.import_module(path)
-    except SystemExit as error:
-        raise UserError(f"corpus '{corpus}': {describe_error(error)}") from error
-    except (ModuleNotFoundError, ValueError, TypeError) as error:
+    except FAILURES as error:
         missing = getattr(error, "name", None) or path
-        if not (path == missing or path.startswith(f"{missing}.")):
-            raise  # the module exists, but one that it imports does not
+        found = user_code_location(error) or not isinstance(error, (ModuleNotFoundError, ValueError, TypeError))
+        if found or not (path == missing or path.startswith(f"{missing}.")):  # but it, or what it imports, fails
+            raise UserError(f"corpus '{corpus}': {describe_error(error)}") from error
         raise UserError(f"unknown corpus '{corpus}': {fix}") from error
-    if not (hasattr(module, "prepare") and hasattr(module, "TASKS")):
-        raise UserError(f"corpus '{corpus}': module {module.__name__} has no prepare() and TASKS: {fix}")
+    absent = [name for name in ("prepare", "TASKS") if not hasattr(module, name)]
+    if absent:
+        remedy = ADAPTER if len(absent) == 1 else fix
+        raise UserError(f"corpus '{corpus}': {module.__file__} has no {' and no '.join(absent)}: {remedy}")
+    tasks = module.TASKS
+    if not isinstance(tasks, Mapping) or not all(isinstance(labels, (tuple, list)) for labels in tasks.values()):
+        raise UserError(  # a set has another order in every process
+            f"corpus '{corpus}': {module.__file__}: TASKS={tasks}: expected the classes of each task in their "
+            "order, {'gender': ('female', 'male')}"
+        )
     return module
 
 
@@ -263,6 +289,12 @@ def _check_columns(data: pd.DataFrame, corpus: str, tasks: Mapping[str, Any]) ->
         values = data[column].astype(object)
         values = values.where(values.notna(), None) if column in ("id", "path") else map(identify, values)
         data[column] = pd.Series(list(values), index=data.index, dtype=object)
+    relative = [str(path) for path in data["path"] if path is not None and not os.path.isabs(path)]
+    missing = next((path for path in relative if not os.path.exists(path)), None)
+    if missing is not None:
+        raise UserError(f"corpus '{corpus}': there is no file {missing}: prepare() has to return absolute paths")
+    if relative:
+        data["path"] = data["path"].map(os.path.abspath, na_action="ignore").astype(object)
 
 
 def _require_unique_ids(data: pd.DataFrame, corpus: str) -> None:

@@ -58,7 +58,7 @@ def require_frontend(frontend: Any) -> None:
         The value of the setting ``frontend``.
     """
     if isinstance(frontend, str):
-        fix = "remove the quotes" if frontend.startswith("!") else f"write !new:{frontend}"
+        fix = "remove the quotes" if frontend.startswith("!") else f"write !new:{frontend.removeprefix('new:')}"
         raise UserError(f"frontend is the text '{frontend}', expected a korser.Frontend: {fix}")
     if isinstance(frontend, (type, functools.partial)):
         path = import_path(frontend)

@@ -291,6 +291,8 @@ def _check_stage(
         checks.append(gradients.gradients_pass_through)
     try:
         check_sizes(stage)  # on which the inputs depend
+        lengths = torch.tensor([stage.min_length])
+        shapes.check_lengths("output_lengths", stage.output_lengths(lengths.clone()), lengths)
         given = inputs()
         for check in checks:
             check(Candidate(functools.partial(_copy, stage), given))

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 
 from korser.testing.inputs import signal
-from korser.testing.running import Candidate, assert_finite, backward_pass, require, run, stages_of, train_step
+from korser.testing.running import (
+    Candidate,
+    assert_finite,
+    backward_pass,
+    no_gradient,
+    require,
+    run,
+    stages_of,
+    train_step,
+)
 from korser.utils.text import shorten
 
 LATER_STEPS = 2  # one for each of two nested factors that start at zero
@@ -32,11 +41,7 @@ def gradients_reach_every_parameter(candidate: Candidate) -> None:
     """Check that every trainable parameter has a finite gradient."""
     gradients = _gradients(candidate)
     missing = [name for name, gradient in gradients.items() if gradient is None]
-    require(
-        not missing,
-        f"no gradient reaches {shorten(missing)} ({len(missing)} of {len(gradients)}): remove detach(), numpy() or "
-        "no_grad() behind it, or freeze it with requires_grad_(False)",
-    )
+    require(not missing, no_gradient(missing))
     for name, gradient in gradients.items():
         assert_finite(gradient, f"gradients of {name}")
 

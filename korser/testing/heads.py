@@ -21,6 +21,7 @@ from korser.testing.running import (
     assert_finite,
     changed_entries,
     copy_module,
+    no_gradient,
     relative_error,
     require,
     snapshot,
@@ -185,7 +186,7 @@ def gradients_reach_every_parameter(candidate: HeadCandidate) -> None:
     embedding.requires_grad_()
     candidate.loss(head, candidate.logits(head, embedding), labels).backward()
     missing = [name for name, p in head.named_parameters() if p.requires_grad and p.grad is None]
-    require(not missing, f"no gradient reaches {shorten(missing)}: remove detach(), numpy() or no_grad() behind it")
+    require(not missing, no_gradient(missing))
     require(embedding.grad is not None, "no gradient reaches the embedding: remove detach(), numpy() or no_grad()")
     _assert_finite_gradients(head)
 

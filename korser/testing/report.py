@@ -50,8 +50,9 @@ def print_checks(path: str | Path, overrides: Mapping[str, Any] | None = None) -
         return hparams
 
     n_failed = 0
-    with warnings_disabled(), _quiet_transformers():  # each frontend would repeat them
-        for name, checks in _parts(load()):
+    hparams = load()
+    with warnings_disabled(), _quiet_transformers():  # each frontend that is built anew would repeat them
+        for name, checks in _parts(hparams):
             print(f"{name} of {path}")
             n_failed += _print_part(list(checks(load)))
     return n_failed

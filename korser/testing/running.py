@@ -6,18 +6,20 @@ import copy
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from korser.frontend.base import Frontend
 from korser.frontend.tree import stages_of
 from korser.frontend.validation import ContractError
 from korser.testing.inputs import Batch, mixed_batch
+from korser.utils.text import shorten
 
 __all__ = [
     "Candidate",
@@ -26,12 +28,14 @@ __all__ = [
     "changed_entries",
     "copy_module",
     "evaluate",
+    "no_gradient",
     "relative_error",
     "require",
     "run",
     "snapshot",
     "stages_of",
     "state_names",
+    "switch_dropout_off",
     "train_step",
     "unregistered",
 ]
@@ -71,6 +75,14 @@ class Candidate:
     def batch(self, stage: Frontend) -> Batch:
         """Return the batch for checks that need one."""
         return self.inputs or mixed_batch(stage)
+
+
+def no_gradient(names: Sequence[str]) -> str:
+    """Return the reason for parameters that no gradient reaches."""
+    return (
+        f"no gradient reaches {shorten(names)}: use each parameter, or freeze it with requires_grad_(False), and "
+        "remove detach(), numpy() or no_grad() behind it"
+    )
 
 
 def require(condition: Any, reason: str) -> None:
@@ -181,6 +193,16 @@ def copy_module(module: nn.Module, shared: Iterable[torch.Tensor] = ()) -> nn.Mo
     if any(refers(value) for part in module.modules() for value in vars(part).values()):
         raise TypeError("a function refers to a part of it")
     return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
+
+
+def switch_dropout_off(module: nn.Module) -> None:
+    """Switch dropout off, whose draws depend on the shape, also that of attention and of recurrent layers."""
+    for part in module.modules():
+        if isinstance(part, _DropoutNd):
+            part.eval()
+        for name, value in list(vars(part).items()):
+            if "drop" in name and isinstance(value, float):  # a probability, as in nn.MultiheadAttention and nn.LSTM
+                setattr(part, name, 0.0)
 
 
 def state_names(module: nn.Module) -> list[str]:

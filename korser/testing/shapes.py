@@ -195,6 +195,9 @@ def _check_output(
         features.dtype == x.dtype,
         f"forward returns {features.dtype} for an input of {x.dtype}: return features.to(x.dtype)",
     )
+    if not features.isfinite().all():
+        reason = explain_too_short(stage, x, lengths)
+        require(reason is None, reason)
     assert_finite(features, "features")
 
 
@@ -210,7 +213,7 @@ def explain_too_short(frontend: Frontend, x: torch.Tensor, lengths: torch.Tensor
         if shortest > stage.min_length:
             return (
                 f"{type(stage).__name__} fails on inputs of {stage.min_length} {unit(stage)}, its min_length: set "
-                f"min_length={shortest} in super().__init__"
+                f"min_length={shortest} in super().__init__ (less gives an error, NaN or no frame)"
             )
         x, lengths = evaluate(stage, x, lengths)
     return None
@@ -218,13 +221,17 @@ def explain_too_short(frontend: Frontend, x: torch.Tensor, lengths: torch.Tensor
 
 @torch.no_grad()
 def _find_shortest(stage: Frontend, x: torch.Tensor) -> int:
-    """Return the shortest input from ``min_length`` on that gives a frame; ``min_length`` if ``x`` is too short."""
+    """Return the shortest input from ``min_length`` on that gives frames that are finite.
+
+    ``min_length`` if ``x`` is too short.
+    """
 
     def accepts(n: int) -> bool:
         lengths = torch.tensor([n])
         try:
             features, out = run(stage, x[:, :n].clone(), lengths.clone())
-            return min(features.shape[1], out.item(), stage.output_lengths(lengths).item()) >= 1
+            frames = min(features.shape[1], out.item(), stage.output_lengths(lengths).item())
+            return frames >= 1 and bool(features.isfinite().all())
         except Exception:
             return False
 

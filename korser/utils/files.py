@@ -189,7 +189,7 @@ def read_text(path: str | Path, fix: str = "") -> str:
     try:
         return read_bytes(path, LARGEST["settings"]).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or f"it is not UTF-8 ({error}): save it as UTF-8"
         raise UserError(f"cannot read {path}: {reason}{f'; {fix}' if fix else ''}") from error
 
 

@@ -48,10 +48,12 @@ def set_arithmetic() -> None:
     """Select deterministic algorithms and full fp32 precision; every entry point that computes calls this.
 
     With the 10 bits of TF32, LEAF differs from its definition by up to 3e-4, and predictions on a GPU from those on a
-    CPU.
+    CPU. The fast path of :class:`torch.nn.TransformerEncoder` in eval mode fails under autocast on a CPU, and cuts
+    frames off that are padding in the whole batch.
     """
     import speechbrain  # noqa: F401  which enables TF32 when it is imported, so it must not be imported later
 
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.mha.set_fastpath_enabled(False)

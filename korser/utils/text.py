@@ -42,8 +42,11 @@ MAX_LISTED = 30  # names in a message
 
 def closest_name(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest known name, ``""`` if none has a ratio of difflib >= cutoff."""
-    match = difflib.get_close_matches(str(name), known, n=1, cutoff=cutoff)
-    return f" (did you mean '{match[0]}'?)" if match else ""
+    folded = {}
+    for each in known:
+        folded.setdefault(each.casefold(), each)
+    match = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=cutoff)
+    return f" (did you mean '{folded[match[0]]}'?)" if match else ""
 
 
 def shorten(names: Iterable[object], n: int = 3) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -72,11 +73,15 @@ def is_user_code(file: str | Path) -> bool:
 
 
 def _place_of(part: Any) -> str:
-    """Return file and line of a module's ``forward``, and its class; nothing for None."""
+    """Return file and line of a module's ``forward``, or of its class, and its name; nothing for None."""
     if part is None:
         return ""
-    code = getattr(inspect.unwrap(type(part).forward), "__code__", None)
     name = type(part).__name__
+    code = getattr(inspect.unwrap(type(part).forward), "__code__", None)
+    with contextlib.suppress(OSError, TypeError):  # no source
+        file = inspect.getsourcefile(type(part))
+        if is_user_code(file) and not (code and is_user_code(code.co_filename)):  # inherited from korser or a library
+            return f"{short_path(file)}:{inspect.findsource(type(part))[1] + 1}, {name}"
     return f"{short_path(code.co_filename)}:{code.co_firstlineno}, {name}" if code else name
 
 

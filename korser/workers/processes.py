@@ -21,8 +21,8 @@ from multiprocessing.connection import Connection, wait
 import joblib
 import torch
 
-from korser.config.imports import without_importable_folders
 from korser.utils.errors import UserError
+from korser.utils.importable import without_importable_folders
 from korser.utils.signals import end_children
 from korser.workers.base import Workers, describe_exit
 from korser.workers.job import EpochCallback, Job, JobResult, perform

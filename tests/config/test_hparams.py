@@ -229,6 +229,7 @@ def test_a_setting_without_effect_is_refused_or_if_a_base_states_it_ignored(tmp_
         ),
         ({"epoch_counter.limit": "text"}, "invalid literal .*in epoch_counter: .*limit: text"),
         ({"seed": "9" * 30}, "seed=9+: expected an integer >= 0 and < 2"),
+        ({"opt_class": "!new:torch.optim.SGD"}, r"in opt_class: !new:torch.optim.SGD; write !name: for !new:\)$"),
     ],
     ids=str,
 )

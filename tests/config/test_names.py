@@ -1,5 +1,8 @@
 """Names of keys, references, modules and arguments."""
 
+import sys
+import types
+
 import pytest
 from conftest import HPARAMS
 
@@ -30,6 +33,18 @@ from korser.utils.errors import UserError
             "layer: !new:nowhere.Linear\n",
             "there is no module 'nowhere' (searched in {folder} and in what is",
         ),
+        ("layer: !new:torch.nn.LINEAR {}\n", "torch.nn has no 'LINEAR' (did you mean 'Linear'?)"),
+        ("layer: !new:./torch.nn.Linear {}\n", "cannot import ./torch.nn.Linear: write FILE.NAME with dots"),
+        ("layer: !new:torch.nn.Linear(2,3)\n", "write arguments below it or as {name: value}"),
+        ("layer: !new:torch/nn.Linear {}\n", "cannot import torch/nn.Linear: write FILE.NAME with dots"),
+        ("layer: !new:colorsys.py.Part {}\n", "leave out .py: write colorsys.Part"),
+        ("layer: !new:colorsys.py\n", "leave out .py: write colorsys.NAME"),
+        ("layer: !new:torch.nn\n", "'layer': torch.nn is a module, not what it defines: write !new:torch.nn.NAME"),
+        ("layer: !new:torch.nn.Linear 3\n", "the text '3' after !new:torch.nn.Linear has no effect: write"),
+        ("layer: !new: torch.nn.Linear\n", "the text 'torch.nn.Linear' after !new: has no effect: write the import"),
+        ("layer: !New:torch.nn.Linear {}\n", "'layer': unknown tag !New:torch.nn.Linear (did you mean '!new'?)"),
+        ("width: !ref seed\n", "'width' is the text 'seed': write !ref <seed>"),
+        ("\u00a0width: 4\n", "replace them by spaces"),
     ],
 )
 def test_an_unknown_name(yaml_folder, text, message):
@@ -39,6 +54,38 @@ def test_an_unknown_name(yaml_folder, text, message):
     assert str(error.value).startswith(f"{yaml_folder / 'model.yaml'}: ")
     assert message.replace("{folder}", str(yaml_folder)) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_wrong_reference_is_found_before_anything_is_imported(tmp_path):
+    (tmp_path / "model.yaml").write_text("base: mel_stl.yaml\nmine: !new:nowhere.Mel\nfrontend: !ref <mien>\n")
+    with pytest.raises(UserError, match=r"'frontend' refers to <mien>, which is not a key \(did you mean 'mine'\?\)"):
+        check_overrides(tmp_path / "model.yaml", {})
+
+
+def test_the_command_line_names_modules_of_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "here_only.py").write_text("import torch\nclass Part(torch.nn.Identity): output_size = 3\n")
+    (tmp_path / "colorsys.py").write_text("class Part: pass\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "model.yaml").write_text("base: mel_stl.yaml\nbackbone: !new:here_only.Part\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    with pytest.raises(UserError, match=r"here_only.py of the current folder is found by a YAML file beside it, or"):
+        load_hparams("elsewhere/model.yaml")
+    hparams = load_hparams("mel_stl.yaml", {"backbone": "!new:here_only.Part"})
+    assert hparams["backbone"].output_size == 3 and hparams.folders == [str(tmp_path)]
+    assert load_hparams("mel_stl.yaml", {"backbone": "!new:torch.nn.Identity", "lr": 1}).folders == []
+    with pytest.raises(UserError, match="colorsys has no 'Part'"):
+        load_hparams("mel_stl.yaml", {"backbone": "!new:colorsys.Part"})
+
+
+def test_lazy_modules_are_not_imported_by_a_file_of_their_name(yaml_folder, monkeypatch):
+    class Lazy(types.ModuleType):
+        def __getattr__(self, name):
+            raise ImportError(name)
+
+    monkeypatch.setitem(sys.modules, "lazy_part", Lazy("lazy_part"))
+    (yaml_folder / "lazy_part.yaml").write_text("base: base.yaml\n")
+    load_hparams(yaml_folder / "lazy_part.yaml")
 
 
 def test_all_wrong_names_are_reported_together(yaml_folder):

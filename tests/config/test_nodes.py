@@ -1,5 +1,7 @@
 """Settings files that would take forever, or all memory, are refused quickly."""
 
+import re
+
 import pytest
 
 from korser.config.nodes import compose, plain_value, value_node
@@ -21,6 +23,22 @@ HARMFUL = {
     "wide": ("a: [" + "1," * 200_000 + "]", "20000 values"),
     "control characters": ("a: \0", "unacceptable character"),
 }
+
+
+MISTAKES = {
+    "a: !new:b.C\n\td: 1": "indent and separate by spaces, not tabs",
+    "a:\t1": "indent and separate by spaces, not tabs",
+    "a: !new:b.C\n    d: 1\n   e: 1": "indent all keys of a block alike",
+    "a: 1\nb !new:c.D\n": "write 'key: value', with a blank after the colon",
+    "a: 1\nb:!new:c.D\n": "write 'key: value', with a blank after the colon",
+    "a: !new:로그.Log": "an import path has ASCII letters, digits, '_', '-' and '.' only: rename",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_frequent_mistakes_are_told_what_to_change(text):
+    with pytest.raises(UserError, match=r"^x.yaml is not valid YAML: .* in line \d.*: " + re.escape(MISTAKES[text])):
+        compose(text, "x.yaml")
 
 
 @pytest.mark.parametrize("text, expected", HARMFUL.values(), ids=HARMFUL)

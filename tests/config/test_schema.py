@@ -7,6 +7,7 @@ import speechbrain as sb
 from conftest import HPARAMS
 from speechbrain.utils.epoch_loop import EpochCounter
 
+from korser import Task
 from korser.config.fields import check
 from korser.config.hparams import load_hparams
 from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, RunOptions, TrainSettings, check_settings
@@ -44,6 +45,11 @@ def errors_of(hparams, **changes):
         ("head", None, "head=null: expected an object (!new:my.Class) or a function"),
         ("split", {"protocol": "speaker_kfold"}, "write 'split.protocol: speaker_kfold'"),
         ("tasks", ["emotion"], "tasks=[emotion]: expected a list of korser.Task objects"),
+        (
+            "tasks",
+            [Task("gender"), Task("emotion"), Task("gender")],
+            "expected each task once, got gender, emotion, ",
+        ),
         ("device", "gpu0", "device=gpu0: cannot use this device: "),
         ("device", "meta", "device=meta: expected cpu, cuda, cuda:N or mps, as far as this machine has them"),
         ("ckpt_interval_steps", 3, "ckpt_interval_steps=3: expected 0, since ckpt_interval_minutes is set"),

@@ -58,6 +58,19 @@ def test_a_corpus_outside_korser(own):
         corpus.name = "frozen"
 
 
+def test_an_adapter_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "corpus_of_here.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    for name, said in {
+        "corpus_of_heer": r"did you mean 'corpus_of_here'\?",
+        "corpus_of_here.py": "leave out .py: write corpus_of_here",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            load_corpus(name, None)
+    assert load_corpus("corpus_of_here", None).name == "corpus_of_here"
+
+
 def test_label_map_renames_merges_and_drops(own):
     label_map = {"emotion": {"calm": "neutral", "joy": None, "anger": "neutral"}, "gender": {"male": "m"}}
     corpus = load_corpus(own, None, label_map=label_map)
@@ -103,10 +116,21 @@ def test_unknown_corpus(name):
         load_corpus(name, None)
 
 
-def test_an_adapter_that_fails_to_import_raises_its_own_error(tmp_path, monkeypatch):
-    (tmp_path / "broken_corpus.py").write_text("import surely_not_installed")
+@pytest.mark.parametrize(
+    "code, said",
+    [
+        (
+            "import surely_not_installed",
+            "broken_corpus.py:1, in <module>: ModuleNotFoundError: No module named 'surely",
+        ),
+        ("TASKS = {", "broken_corpus.py:1: SyntaxError: "),
+        ("int('a')", "broken_corpus.py:1, in <module>: ValueError: "),
+    ],
+)
+def test_an_adapter_that_fails_to_import_is_named_with_the_line(tmp_path, monkeypatch, code, said):
+    (tmp_path / "broken_corpus.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
+    with pytest.raises(UserError, match=f"^corpus 'broken_corpus': .*{said}"):
         load_corpus("broken_corpus", None)
 
 
@@ -162,6 +186,39 @@ def test_a_missing_column_of_an_adapter(tmp_path, monkeypatch, column):
     monkeypatch.delitem(sys.modules, "short_corpus", raising=False)
     with pytest.raises(UserError, match=f"'short_corpus'.*no column '{column}'"):
         load_corpus("short_corpus", None)
+
+
+WRONG_ADAPTERS = {
+    ("TASKS =", "TASK ="): r"own_corpus.py has no TASKS: an adapter defines prepare\(data_folder\) and TASKS =",
+    ("def prepare", "def preparing"): "own_corpus.py has no prepare: an adapter defines",
+    ("TASKS = {", "TASKS = ['emotion']\nOTHER = {"): "TASKS=.*: expected the classes of each task in their order",
+    ('("joy", "anger", "calm"), "', '{"joy", "anger", "calm"}, "'): "TASKS=.*: expected the classes of each task in",
+    ('("female", "male")}', '"male"}'): "TASKS=.*: expected the classes of each task in their order",
+    ("def prepare(data_folder, labels", "def prepare(*, labels"): r"prepare\(\) takes no argument: write def prepare\(",
+    ("return pd.DataFrame(", "return ("): r"prepare\(\) returned a dict, expected a table: return pd.DataFrame\(rows\)",
+    (
+        'labels=("joy", "anger", "calm", None)',
+        "labels=()",
+    ): r"prepare\(\) found no utterance in nowhere: is it the right",
+    ('f"/data/', 'f"data/'): r"there is no file data/0.wav: prepare\(\) has to return absolute paths",
+}
+
+
+@pytest.mark.parametrize("replaced", WRONG_ADAPTERS)
+def test_an_adapter_that_is_not_as_expected(own, tmp_path, replaced):
+    assert replaced[0] in OWN
+    (tmp_path / "own_corpus.py").write_text(OWN.replace(*replaced))
+    with pytest.raises(UserError, match="^corpus 'own_corpus': .*" + WRONG_ADAPTERS[replaced]) as error:
+        load_corpus(own, "nowhere")
+    assert "\n" not in str(error.value)
+
+
+def test_relative_paths_are_those_of_the_current_folder(own, tmp_path, monkeypatch):
+    (tmp_path / "own_corpus.py").write_text(OWN.replace('f"/data/', 'f"'))
+    monkeypatch.chdir(tmp_path)
+    for i in range(4):
+        (tmp_path / f"{i}.wav").touch()
+    assert load_corpus(own, ".").data["path"].tolist() == [str(tmp_path / f"{i}.wav") for i in range(4)]
 
 
 def test_stated_classes_are_not_sorted(own):

@@ -49,7 +49,7 @@ def test_example(page, tiny, tiny_corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for path in tmp_path.glob("*.py"):
         monkeypatch.delitem(sys.modules, path.stem, raising=False)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])  # the command has no current folder
     shutil.copytree(tiny_corpus, tmp_path / "data")
     settings = {key: value for key, value in tiny.items() if key not in ("corpus", "data_folder")}
     commands = read_commands(section)
@@ -62,6 +62,9 @@ def test_example(page, tiny, tiny_corpus, tmp_path, monkeypatch, capsys):
                 {} if own_data else {"corpus": "csv"}
             )
             arguments = [arguments[0], *(f"--{key}={value}" for key, value in given.items())]
+        if command == "describe":
+            folder = f"--data_folder={tmp_path / 'data'}"
+            arguments = [folder if word.startswith("--data_folder=") else word for word in arguments]
         assert cli.main([command, *arguments]) in (None, 0)
     output = capsys.readouterr().out
     assert "recall joy" in output and "FAIL" not in output

@@ -10,6 +10,7 @@ from torch import nn
 
 import korser
 from korser import UserError, masked_mean_std
+from korser.frontend.lengths import length_mask
 from korser.plugins.backbones.blstm import BLSTM
 from korser.plugins.backbones.convnet import ConvNet
 from korser.plugins.backbones.ecapa import Ecapa
@@ -59,6 +60,31 @@ class Good(nn.Module):
         return torch.cat(masked_mean_std(self.frames(x, lengths), lengths), 1)
 
 
+class Attention(Good):
+    """A transformer as it is written with torch, whose attention draws its dropout by the shape."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+
+    def frames(self, x, lengths):
+        x = super().frames(korser.mask_padding(x, lengths), lengths)
+        return self.encoder(x, src_key_padding_mask=torch.arange(x.shape[1])[None] >= lengths[:, None])
+
+
+class Recurrent(Good):
+    """Layers of which dropout is an argument."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 4, num_layers=2, dropout=0.5, batch_first=True)
+
+    def frames(self, x, lengths):
+        x = super().frames(korser.mask_padding(x, lengths), lengths)
+        return nn.functional.dropout(self.rnn(x)[0], 0.1, self.training)
+
+
 class MeanOverPadding(Good):
     def forward(self, x, lengths):
         return super().forward(x, torch.full_like(lengths, x.shape[1]))
@@ -71,6 +97,21 @@ class NormOverPadding(Good):
 
     def frames(self, x, lengths):
         return self.norm(super().frames(x, lengths).mT).mT
+
+
+class NormAfterAttention(Attention):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def frames(self, x, lengths):
+        return self.norm(super().frames(x, lengths).mT).mT
+
+
+class MultipliedByMask(Good):
+    def forward(self, x, lengths):
+        y = length_mask(lengths, x.shape[1])[..., None] * self.linear(x).tanh()
+        return (y.sum(1) / lengths[:, None]).repeat(1, 2)
 
 
 class NormOfEmbeddings(Good):
@@ -134,6 +175,11 @@ BROKEN = {
         "training_ignores_the_padding",
         "is it backbone.norm (BatchNorm1d)? Use korser.plugins.backbones.masked",
     ),
+    NormAfterAttention: ("training_ignores_the_padding", "is it backbone.norm (BatchNorm1d)? Use korser"),
+    MultipliedByMask: (
+        "nan_in_the_padding_ignored",
+        "set the padding to zero first, x = korser.mask_padding(",
+    ),
     NormOfEmbeddings: ("trains_on_a_batch_of_one", "a batch of one utterance fails, since batch normalisation has a"),
     RelativeToTheLoudest: ("same_beside_a_louder_utterance", "depends on the level of another one 60 dB away from it"),
     Random: ("deterministic_in_eval", "forward draws random numbers in eval mode"),
@@ -153,6 +199,11 @@ BROKEN = {
 def test_broken_backbones_fail_by_name_and_reason(broken):
     name, reason = BROKEN[broken]
     assert reason in failed(broken)[name]
+
+
+@pytest.mark.parametrize("backbone", [Attention, Recurrent])
+def test_dropout_inside_a_layer_is_not_taken_for_padding(backbone):
+    assert failed(backbone) == {}
 
 
 def test_a_good_backbone_passes():

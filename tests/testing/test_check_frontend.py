@@ -14,7 +14,7 @@ from korser import cli
 from korser.frontend.base import Chain, Frontend
 from korser.frontend.lengths import length_mask, mask_padding, masked_mean_std
 from korser.plugins.backbones.masked import MaskedBatchNorm
-from korser.testing import Check, check_frontend
+from korser.testing import Check, check_frontend, report
 from korser.testing.running import Candidate
 
 ROOT = Path(__file__).parents[2]
@@ -642,7 +642,7 @@ BROKEN = [  # (frontend, check that fails, part of the reason)
         "gradients_finite_on_silence",
         "1280 of 1280 gradients of linear.weight are NaN or infinite",
     ),
-    (Unused, "gradients_reach_every_parameter", "no gradient reaches spare.weight, spare.bias (2 of 4)"),
+    (Unused, "gradients_reach_every_parameter", "no gradient reaches spare.weight, spare.bias: use"),
     (Vanishing, "gradients_not_zero", "the gradient is exactly zero for scale (1 of 3)"),
     (
         lambda: StopsGradient(Good()),
@@ -652,7 +652,7 @@ BROKEN = [  # (frontend, check that fails, part of the reason)
     (
         lambda: Chain(Good(), StopsGradient(Good())),
         "gradients_reach_every_parameter",
-        "no gradient reaches stages.0.linear.weight, stages.0.linear.bias (2 of 4)",
+        "no gradient reaches stages.0.linear.weight, stages.0.linear.bias: use",
     ),
     (
         FrozenYetTrained,
@@ -870,6 +870,16 @@ def test_command_disables_progress_bars(command, monkeypatch):
     logging.enable_progress_bar()
     assert command("good.yaml")[0] == 0
     assert seen == [False] and logging.is_progress_bar_enabled()
+
+
+def test_command_looks_for_progress_bars_after_the_file_is_loaded(command, monkeypatch):
+    order = []
+    for name in "load_hparams", "_quiet_transformers":
+        called = getattr(report, name)
+        monkeypatch.setattr(report, name, lambda *given, n=name, f=called: order.append(n) or f(*given))
+    monkeypatch.setattr(report, "_parts", lambda hparams: [])
+    assert command("good.yaml")[0] == 0
+    assert order == ["load_hparams", "_quiet_transformers"]  # whose frontend may import transformers
 
 
 @pytest.mark.parametrize("arguments", [(), ("missing.yaml",), ("none.yaml",), ("good.yaml", "--chanels=4")])

@@ -3,6 +3,7 @@
 import importlib.util
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ BROKEN = {  # (what is replaced, by what): what is said
     ("frame_rate=100", "frame_rate='100'"): "frame_rate='100': expected a number",
     ("output_size=n_filters", "output_size=5"): "forward returns 8 channels, but output_size=5",
     (LOG, "y = y.double()"): "forward returns torch.float64 for an input of torch.float32",
+    ("return lengths // 160 + 1", "return int(lengths.max()) // 160 + 1"): "output_lengths returns lengths as int",
     (LOG, "y = y / 0"): "features are NaN or infinite",
     (LOG, "y = y / y.sum(1, keepdim=True)"): "differ alone and in a batch padded to the longest",
     ("mask_padding(x, lengths)[:, None]", "x[:, None]"): "differ alone and in a batch padded with loud noise",
@@ -151,6 +153,21 @@ def test_the_min_length_that_will_do_is_said(conv):
     frontend = conv("padding=200", "padding=0", "lengths // 160 + 1", "(lengths - 400) // 160 + 1")()
     with pytest.raises(UserError, match="Conv fails on inputs of 1 samples, its min_length: set min_length=400 in"):
         quick_check(frontend)
+
+
+def test_the_min_length_for_which_nothing_is_nan_is_said(conv):
+    frontend = conv(LOG, "y = y.abs() + 0 * y[0].std(0)")()
+    with pytest.raises(UserError, match="Conv fails on inputs of 1 samples, its min_length: set min_length=160 in"):
+        quick_check(frontend)
+
+
+def test_the_class_is_named_if_a_base_class_defines_forward(conv):
+    class Alone(korser.OneAtATime):
+        def one(self, x):
+            return x[::160, None]
+
+    with pytest.raises(UserError, match=rf"{Path(__file__).name}:\d+, Alone: .* as measured it is: return"):
+        quick_check(Alone(output_size=1, frame_rate=100))
 
 
 class Mix(Frontend):

@@ -16,10 +16,10 @@ from conftest import HPARAMS, ROOT
 from helpers import assert_same_run, run
 
 from korser import UserError, load_hparams
-from korser.config.imports import make_importable
 from korser.runs.directory import RunDirectory, run_folder
 from korser.training.brain import Pruned
 from korser.utils.files import locked, read_csv
+from korser.utils.importable import make_importable
 from korser.workers import Job, open_workers, processes, run_jobs
 from korser.workers.job import perform, train_job
 
