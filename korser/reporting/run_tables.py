@@ -12,7 +12,6 @@ import yaml
 
 from korser.comparison.compare import Comparison
 from korser.comparison.tables import main_title
-from korser.config.nodes import compose
 from korser.config.schema import SAME_MODEL
 from korser.runs.load import Run
 from korser.utils.table import Table, TableCell, metric_cell
@@ -49,18 +48,18 @@ def settings_tables(comparison: Comparison) -> list[Table]:
 
 def _settings(run: Run) -> dict[str, str]:
     """Return the settings that belong to the model, its frozen frontends and its split."""
-    settings = {k: v for k, v in _readable_settings(run.hparams).items() if k.split(".")[0] not in SAME_MODEL}
+    settings = {k: v for k, v in _readable_settings(run.tree).items() if k.split(".")[0] not in SAME_MODEL}
     for stage in run.info["frozen"]:
         settings[f"frozen {stage['stage']}"] = f"{stage['source'] or 'no checkpoint'} ({stage['weights']})"
     return {**settings, **run.split}
 
 
-def _readable_settings(text: str) -> dict[str, str]:
+def _readable_settings(tree: yaml.MappingNode) -> dict[str, str]:
     r"""Return every setting by its dotted name; an object with several references is written once.
 
     Example
     -------
-    >>> _readable_settings("mel: &a !new:my.Mel {n_mels: 64}\nnet: !new:my.Net {input: *a}")
+    >>> _readable_settings(yaml.compose("mel: &a !new:my.Mel {n_mels: 64}\nnet: !new:my.Net {input: *a}"))
     {'mel': 'my.Mel', 'mel.n_mels': '64', 'net': 'my.Net', 'net.input': 'mel'}
     """
     flat: dict[str, str] = {}
@@ -86,7 +85,7 @@ def _readable_settings(text: str) -> dict[str, str]:
         for key, value in items:
             walk(value, f"{name}.{key}".lstrip("."))
 
-    walk(compose(text, "hparams.yaml"), "")
+    walk(tree, "")
     return flat
 
 

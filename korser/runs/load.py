@@ -95,9 +95,14 @@ class Run:
         return [*LABELS, *(name for task in self.tasks.values() for name in task.columns)]
 
     @cached_property
+    def tree(self) -> yaml.MappingNode:
+        """Parsed ``hparams.yaml``."""
+        return compose(self.hparams, self.directory.settings_file)
+
+    @cached_property
     def settings(self) -> dict[str, str]:
         """Every setting by its dotted name, as text."""
-        return _flatten(compose(self.hparams, self.directory.settings_file))
+        return _flatten(self.tree)
 
     @property
     def seed(self) -> int:
@@ -137,7 +142,7 @@ class Run:
     @cached_property
     def _data_folders(self) -> dict[str, Path]:
         """Folder of each of several corpora by its name; that of a single one by an empty name."""
-        node = get_value(compose(self.hparams, self.directory.settings_file), "data_folder")
+        node = get_value(self.tree, "data_folder")
         names = {"": node.value if isinstance(node, yaml.ScalarNode) else ""}
         if isinstance(node, yaml.MappingNode):
             names |= {k.value: v.value for k, v in node.value if isinstance(v, yaml.ScalarNode)}
