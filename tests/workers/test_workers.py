@@ -252,6 +252,7 @@ def test_a_job_that_always_kills_its_worker_fails(two, tmp_path):
     assert attempts(results[0].job) == 3
 
 
+@pytest.mark.slow
 def test_an_idle_worker_that_died_is_replaced(two, tmp_path):
     run_jobs([job_for(nothing, tmp_path, f"run{i}") for i in range(2)], two)
     for worker in filter(None, two._workers):
