@@ -210,7 +210,7 @@ def check_torchrun() -> None:
 
 @contextlib.contextmanager
 def distributed(hparams: HParams) -> Iterator[None]:
-    """Join the processes that torchrun started, if it did, and leave them together at the end.
+    """Initialise the process group if torchrun started this process, and destroy it at the end.
 
     Without :func:`torch.distributed.destroy_process_group`, threads of the process group may still run when a process
     exits, which aborts it.

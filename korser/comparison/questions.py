@@ -100,7 +100,7 @@ def ask(
 
 
 def check_question(question: Any, names: Collection[str] = ()) -> None:
-    """Raise a ValueError if it is no question, or about other models than ``names``, if there are any."""
+    """Raise a ValueError if a question is invalid or names a model that is not in ``names`` (if any)."""
     is_mapping = isinstance(question, Mapping) and set(question) == {"title", "pairs"}
     if not is_mapping or not isinstance(question["pairs"], (list, tuple)):
         raise ValueError(f"expected {QUESTION}, got {show(question)}")

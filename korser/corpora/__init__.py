@@ -292,7 +292,7 @@ def _check_columns(data: pd.DataFrame, corpus: str, tasks: Mapping[str, Any]) ->
     relative = [str(path) for path in data["path"] if path is not None and not os.path.isabs(path)]
     missing = next((path for path in relative if not os.path.exists(path)), None)
     if missing is not None:
-        raise UserError(f"corpus '{corpus}': there is no file {missing}: prepare() has to return absolute paths")
+        raise UserError(f"corpus '{corpus}': there is no file {missing}: expected absolute paths from prepare()")
     if relative:
         data["path"] = data["path"].map(os.path.abspath, na_action="ignore").astype(object)
 

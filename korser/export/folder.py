@@ -142,7 +142,7 @@ def export_folder(
 
 @contextlib.contextmanager
 def _folder_beside(folder: Path) -> Iterator[Path]:
-    """Give a folder to write to, which takes the place of a missing or empty one if all went well."""
+    """Yield a temporary folder, which replaces a missing or empty one unless an error occurs."""
     with _refused(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.")

@@ -77,7 +77,7 @@ class NotDifferentiable(UserError):
 
 
 class NotFinite(UserError):
-    """The attributions of a recording are infinite or no numbers."""
+    """The attributions of a recording are infinite or NaN."""
 
 
 @dataclass(frozen=True)

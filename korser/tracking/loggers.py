@@ -199,7 +199,7 @@ class MLflowLogger(RunLogger):
         store = store.absolute()
         own = not mlflow.is_tracking_uri_set()
         if own and set("?%") & set(str(store)):  # which the URL of a file has for other purposes
-            raise UserError(f"no database can be in {store}, whose name has ? or %: set MLFLOW_TRACKING_URI")
+            raise UserError(f"cannot create a database in {store}: its path contains ? or %: set MLFLOW_TRACKING_URI")
         uri = f"sqlite:///{store}/mlflow.db" if own else mlflow.get_tracking_uri()
         name = project or os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.group or PROJECT
         # other workers may make the same database

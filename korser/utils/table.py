@@ -308,7 +308,7 @@ def _latex_column(title: str, cells: Sequence[TableCell], siunitx: bool) -> tupl
 
 
 def _after_line_end(row: str) -> str:
-    r"""Return a row that a line end before it does not take for its argument, as ``\\[2pt]`` and ``\\*``."""
+    r"""Protect a row that begins with ``[`` or ``*``, which LaTeX would read as an argument of the ``\\`` before it."""
     return f"{{}}{row}" if row.startswith(("[", "*")) else row
 
 

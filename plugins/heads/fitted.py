@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-
 from korser.classical.head import FittedHead
 from korser.classical.linear import fit_logistic, fit_ridge, fit_svm, fit_svr
 
@@ -20,6 +16,7 @@ class LinearSVM(FittedHead):
 
     Examples
     --------
+    >>> import numpy as np
     >>> import torch
     >>> from korser import Task
     >>> rng = np.random.default_rng(0)
@@ -31,23 +28,8 @@ class LinearSVM(FittedHead):
     tensor([0, 1])
     """
 
-    def fit_classifier(
-        self,
-        x: np.ndarray,
-        y: np.ndarray,
-        strengths: Sequence[float],
-        *,
-        n_classes: int,
-        class_weight: Mapping[int, float] | None,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """See :func:`korser.classical.linear.fit_svm`."""
-        return fit_svm(x, y, strengths, n_classes=n_classes, class_weight=class_weight)
-
-    def fit_regression(
-        self, x: np.ndarray, y: np.ndarray, strengths: Sequence[float]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """See :func:`korser.classical.linear.fit_svr`."""
-        return fit_svr(x, y, strengths)
+    fit_classifier = staticmethod(fit_svm)
+    fit_regression = staticmethod(fit_svr)
 
 
 class LogisticRegression(FittedHead):
@@ -56,20 +38,5 @@ class LogisticRegression(FittedHead):
     A multinomial logistic regression of classes, a ridge regression of numbers.
     """
 
-    def fit_classifier(
-        self,
-        x: np.ndarray,
-        y: np.ndarray,
-        strengths: Sequence[float],
-        *,
-        n_classes: int,
-        class_weight: Mapping[int, float] | None,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """See :func:`korser.classical.linear.fit_logistic`."""
-        return fit_logistic(x, y, strengths, n_classes=n_classes, class_weight=class_weight)
-
-    def fit_regression(
-        self, x: np.ndarray, y: np.ndarray, strengths: Sequence[float]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """See :func:`korser.classical.linear.fit_ridge`."""
-        return fit_ridge(x, y, strengths)
+    fit_classifier = staticmethod(fit_logistic)
+    fit_regression = staticmethod(fit_ridge)

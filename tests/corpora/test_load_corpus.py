@@ -200,7 +200,7 @@ WRONG_ADAPTERS = {
         'labels=("joy", "anger", "calm", None)',
         "labels=()",
     ): r"prepare\(\) found no utterance in nowhere: is it the right",
-    ('f"/data/', 'f"data/'): r"there is no file data/0.wav: prepare\(\) has to return absolute paths",
+    ('f"/data/', 'f"data/'): r"there is no file data/0.wav: expected absolute paths from prepare\(\)",
 }
 
 

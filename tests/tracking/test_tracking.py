@@ -331,7 +331,7 @@ def test_a_folder_that_no_database_can_be_in(tmp_path, call):
     for name in "50%20", "why?":
         path = made_run(tmp_path / name)
         code, _, err = call("log", path, "--to=mlflow")
-        assert code == 2 and "whose name has ? or %: set MLFLOW_TRACKING_URI" in err
+        assert code == 2 and "its path contains ? or %: set MLFLOW_TRACKING_URI" in err
         assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
