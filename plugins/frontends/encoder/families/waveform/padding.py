@@ -9,8 +9,8 @@ transformers masks the attention, but not these modules, whose output on valid f
 - the conformer's depthwise convolution reads the padding behind its gate (``GLU``).
 
 The class of each instance is replaced (``module.__class__ = ...``), so that parameters and state-dict keys are kept.
-That of the positional convolution is, too, since oneDNN computes grouped convolutions of few channels wrongly in bf16
-on some CPUs: 12 channels per group, as in korser's ``nano``, give a relative error of 1.2 with AMX (torch 2.14).
+Those of the positional convolutions are, too, since oneDNN computes some grouped convolutions wrongly in bf16 on CPUs
+with AMX: 8 or 12 channels per group (korser's ``nano`` has 12) give a relative error of 1.2 (torch 2.14).
 """
 
 from __future__ import annotations
@@ -73,26 +73,29 @@ class LengthAwarePositionalConv(Data2VecAudioPositionalConvLayer):
 
 
 class FullPrecision:
-    """Mixin of a module that is computed in float32 on a CPU, also under autocast."""
+    """Mixin of a convolution that is computed in at least float32 on a CPU, also in bfloat16 and under autocast."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """See the class that it is mixed into."""
+        """Convolve ``(B, C, T)``."""
         if x.device.type != "cpu":
             return super().forward(x)
+        dtype = torch.promote_types(self.bias.dtype, torch.float32)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.to(next(self.parameters()).dtype))
+            y = self._conv_forward(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+        return y.to(self.bias.dtype)
 
 
 @functools.cache
-def in_full_precision(kind: type[nn.Module]) -> type[nn.Module]:
-    """Return a subclass that is computed in float32 on a CPU, with the same name."""
+def in_full_precision(kind: type[nn.Conv1d]) -> type[nn.Conv1d]:
+    """Return a subclass that is computed in at least float32 on a CPU, with the same name."""
     return type(kind.__name__, (FullPrecision, kind), {})
 
 
 def make_length_aware(model: nn.Module) -> None:
     """Replace the class of every module of ``model`` that leaks padding by its length-aware version."""
-    embed = model.encoder.pos_conv_embed
-    embed.__class__ = in_full_precision(type(embed))
+    for module in model.encoder.pos_conv_embed.modules():
+        if isinstance(module, nn.Conv1d):
+            module.__class__ = in_full_precision(type(module))
     first_norm = getattr(model.feature_extractor.conv_layers[0], "layer_norm", None)
     if isinstance(first_norm, nn.GroupNorm):
         first_norm.__class__ = LengthAwareGroupNorm
