@@ -195,5 +195,6 @@ class PCEN(nn.Module):
             power = 1 / values["root"][:, None]
             mean = linear_recursion(smooth[:, None] * x, 1 - smooth, x[..., 0])
             gain = torch.exp(-alpha * torch.log(self.floor + mean))
-            y = torch.exp(power * torch.log(x * gain + delta)) - delta**power  # `**` would cost twice as much
+            # equation 5 without the rounding error of a difference of two almost equal numbers where x is small
+            y = delta**power * torch.expm1(power * torch.log1p(x * gain / delta))
             return y.transpose(1, 2).to(self.alpha.dtype)

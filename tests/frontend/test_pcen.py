@@ -129,6 +129,11 @@ def test_float32_inside_bf16_autocast():
     assert torch.equal(y, pcen(x))
 
 
+def test_float32_is_accurate_for_quiet_frames():
+    x, pcen = energies(2, 50, 3) ** 8, PCEN(n_channels=3)
+    torch.testing.assert_close(pcen(x), pcen.double()(x.double()).float(), rtol=1e-5, atol=0)
+
+
 def test_not_trainable():
     assert not any(p.requires_grad for p in PCEN(n_channels=2, trainable=False).parameters())
 

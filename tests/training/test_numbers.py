@@ -58,7 +58,7 @@ def test_a_rating_is_learnt(run_dir):
 def test_predictions_are_in_the_unit_of_the_ratings(run_dir, call):
     test = pd.read_csv(run_dir / "test.csv")
     assert not [column for column in test if column.startswith("arousal_prob")]
-    assert test["arousal_pred"].between(0, 6).all() and test["arousal"].isna().any()
+    assert test["arousal_pred"].between(-1, 7).all() and test["arousal"].isna().any()
     path = test["path"].iloc[0]
     predicted = load_trained_model(run_dir).predict_files([path])
     number = predicted["arousal_pred"].iloc[0]
