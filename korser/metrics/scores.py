@@ -112,7 +112,7 @@ def confidence_bins(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
 # -- metrics ----------------------------------------------------------------------------------------------------------
 def present_classes(counts: np.ndarray) -> np.ndarray:
     """Return which classes have a true utterance in any of the matrices, ``(K,)`` bool."""
-    return counts.sum(-1).reshape(-1, counts.shape[-1]).any(0)
+    return _any_row(counts.sum(-1) > 0)
 
 
 def accuracy(counts: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
@@ -135,13 +135,24 @@ def uar(counts: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
     present : np.ndarray, optional
         ``(K,)`` bool. Default: :func:`present_classes`. The result is NaN where one of them has no true utterance.
     """
-    return _mean_over_classes(recalls(counts), counts, present)
+    return _mean_over_classes(recalls(counts), present_classes(counts) if present is None else present)
 
 
 def macro_f1(counts: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
     """Return the mean F1 over the classes ``present``, see :func:`uar`."""
-    f1 = _divide(2 * _diagonal(counts), counts.sum(-1) + counts.sum(-2))
-    return _mean_over_classes(np.where(counts.sum(-1) > 0, f1, np.nan), counts, present)
+    return _macro_f1_of_totals(_class_totals(counts), present)
+
+
+def _class_totals(counts: np.ndarray) -> np.ndarray:
+    """Return how many utterances of each class are recognised, exist and are predicted, ``(..., 3, K)``."""
+    return np.stack([_diagonal(counts), counts.sum(-1), counts.sum(-2)], -2)
+
+
+def _macro_f1_of_totals(totals: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    """Return :func:`macro_f1` of :func:`_class_totals`."""
+    right, true, predicted = np.moveaxis(totals, -2, 0)
+    f1 = _divide(2 * right, np.where(true > 0, true + predicted, 0))
+    return _mean_over_classes(f1, _any_row(true > 0) if present is None else present)
 
 
 def qwk(counts: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
@@ -149,15 +160,25 @@ def qwk(counts: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
 
     One minus the mean squared distance in levels divided by that of chance agreement.
     """
-    n = counts.sum((-2, -1))[..., None, None]
-    by_chance = counts.sum(-2)[..., :, None] * counts.sum(-1)[..., None, :] / np.maximum(n, 1)
-    squared = np.square(_distance(counts))
-    return 1 - _divide(_sum_cells(squared * counts), _sum_cells(squared * by_chance))
+    return _qwk_of_totals(_distance_totals(counts))
+
+
+def _distance_totals(counts: np.ndarray) -> np.ndarray:
+    """Return the squared distances to each predicted level, and its true and predicted utterances, ``(..., 3, K)``."""
+    squared = np.square(_distance(counts.shape[-1]))
+    return np.stack([(squared * counts).sum(-2), counts.sum(-1), counts.sum(-2)], -2)
+
+
+def _qwk_of_totals(totals: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    """Return :func:`qwk` of :func:`_distance_totals`."""
+    squared, true, predicted = np.moveaxis(totals, -2, 0)
+    by_chance = (true @ np.square(_distance(totals.shape[-1])) * predicted).sum(-1)
+    return 1 - _divide(squared.sum(-1), by_chance / np.maximum(true.sum(-1), 1))
 
 
 def mean_absolute_error(counts: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
     """Return the mean absolute error in levels; ``present`` is ignored."""
-    return _divide(_sum_cells(_distance(counts) * counts), counts.sum((-2, -1)))
+    return _divide((_distance(counts.shape[-1]) * counts).sum((-2, -1)), counts.sum((-2, -1)))
 
 
 def calibration_error(bins: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
@@ -200,17 +221,17 @@ def _diagonal(counts: np.ndarray) -> np.ndarray:
     return np.diagonal(counts, axis1=-2, axis2=-1)
 
 
-def _distance(counts: np.ndarray) -> np.ndarray:
-    level = np.arange(counts.shape[-1])
+def _distance(n_levels: int) -> np.ndarray:
+    level = np.arange(n_levels)
     return np.abs(level[:, None] - level)
 
 
-def _sum_cells(cells: np.ndarray) -> np.ndarray:
-    return cells.reshape(*cells.shape[:-2], -1).sum(-1)
+def _any_row(of_class: np.ndarray) -> np.ndarray:
+    """Return for which classes any of ``(..., K)`` is true, ``(K,)``."""
+    return of_class.reshape(-1, of_class.shape[-1]).any(0)
 
 
-def _mean_over_classes(values: np.ndarray, counts: np.ndarray, present: np.ndarray | None) -> np.ndarray:
-    present = present_classes(counts) if present is None else present
+def _mean_over_classes(values: np.ndarray, present: np.ndarray) -> np.ndarray:
     return _divide(values[..., present].sum(-1), present.sum())
 
 
@@ -252,9 +273,12 @@ class Metric:
     name, title : str
         In files, and for readers.
     function : callable
-        ``function(statistics, present) -> values``.
+        ``function(reduced, present) -> values``.
     statistics : Statistics
         What it is computed from.
+    reduce : callable
+        From the statistics to what ``function`` takes: less of them that adds up over speakers as well, where a metric
+        does not need all. The permutation test evaluates ``function`` many times.
     wilson : bool
         See :func:`korser.metrics.intervals.interval_from_variance`.
     by_class : bool
@@ -270,6 +294,7 @@ class Metric:
     title: str
     function: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
     statistics: Statistics = CONFUSIONS
+    reduce: Callable[[np.ndarray], np.ndarray] = np.asarray
     wilson: bool = False
     by_class: bool = False
     linear: bool = False
@@ -279,7 +304,7 @@ class Metric:
 
     def __call__(self, statistics: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
         """Compute the metric, averaged over the classes ``present`` if it is a mean over classes."""
-        return self.function(statistics, present)
+        return self.function(self.reduce(statistics), present)
 
     def bounds(self, n_classes: int) -> tuple[float, float]:
         """Return the range of the metric."""
@@ -295,8 +320,8 @@ ALL_METRICS = {
     for metric in (
         Metric("accuracy", "accuracy", accuracy, wilson=True, linear=True),
         Metric("uar", "UAR", uar, wilson=True, by_class=True, linear=True),
-        Metric("macro_f1", "macro-F1", macro_f1, wilson=True, by_class=True),
-        Metric("qwk", "QWK", qwk, wilson=True, lowest=-1.0),
+        Metric("macro_f1", "macro-F1", _macro_f1_of_totals, reduce=_class_totals, wilson=True, by_class=True),
+        Metric("qwk", "QWK", _qwk_of_totals, reduce=_distance_totals, wilson=True, lowest=-1.0),
         Metric("mae_levels", "MAE (levels)", mean_absolute_error, wilson=True, highest=None, higher_is_better=False),
         Metric("ece", "ECE", calibration_error, CONFIDENCES, higher_is_better=False),
         Metric("ccc", "CCC", ccc, MOMENTS, wilson=True, lowest=-1.0),

@@ -198,14 +198,14 @@ def _swapped_difference(
     a: np.ndarray, b: np.ndarray, function: Metric, present: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from ``(m, n)`` swaps to ``(m,)`` differences of the metric."""
+    a, b = function.reduce(a), function.reduce(b)
     n_seeds, n, *shape = a.shape
     change = np.moveaxis(b - a, 1, 0).reshape(n, -1).astype(float)
     unswapped, both = a.sum(1).reshape(-1), (a + b).sum(1)
 
     def difference(swaps: np.ndarray) -> np.ndarray:
-        counts = swaps.astype(float) @ change + unswapped
-        counts = counts.reshape(len(swaps), n_seeds, *shape)
-        return (function(counts, present) - function(both - counts, present)).mean(1)
+        reduced = (swaps.astype(float) @ change + unswapped).reshape(len(swaps), n_seeds, *shape)
+        return (function.function(reduced, present) - function.function(both - reduced, present)).mean(1)
 
     return difference
 
