@@ -26,6 +26,7 @@ __all__ = [
     "pair_difference",
     "raters_of",
     "reason_of",
+    "seed_variance_of",
     "significance_marks",
     "uncompared_pair",
 ]
@@ -90,13 +91,26 @@ def uncompared_pair(a: str, b: str, note: str) -> dict[str, Any]:
     return {**dict.fromkeys(PAIR_COLUMNS), "model_a": a, "model_b": b, "smallest_p": 1.0, "note": note}
 
 
-def pair_difference(a: ModelPredictions, b: ModelPredictions, task: str, metric: str) -> dict[str, Any]:
+def seed_variance_of(models: Models, task: str, metric: str) -> estimates.SeedVariance | None:
+    """Return the variance of a metric between seeds, pooled over the models that have the task."""
+    having = [model.statistics(task, metric) for model in models.values() if task in model.tasks]
+    return estimates.pooled_seed_variance(having, metric)
+
+
+def pair_difference(
+    a: ModelPredictions,
+    b: ModelPredictions,
+    task: str,
+    metric: str,
+    seed_variance: estimates.SeedVariance | None = None,
+) -> dict[str, Any]:
     """Return the difference of two models with interval and test, over the seeds that both have."""
     seeds = sorted(set(a.seeds) & set(b.seeds))
     if not seeds:
         return {**uncompared_pair(a.label, b.label, "they have no seed in common"), "n_seeds": 0}
     counts_a, counts_b = (model.statistics(task, metric, seeds=seeds) for model in (a, b))
-    test = significance.paired_test(counts_a, counts_b, metric, n_folds=max(len(a.folds), len(b.folds)))
+    options = {"n_folds": max(len(a.folds), len(b.folds)), "seed_variance": seed_variance}
+    test = significance.paired_test(counts_a, counts_b, metric, **options)
     row = uncompared_pair(a.label, b.label, UNKNOWN_SPEAKERS)
     row |= {"difference": test["value"], "n_seeds": len(seeds), "n_speakers": len(a.speakers)}
     if not a.speakers:
@@ -128,7 +142,8 @@ def correct(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def all_pairs(models: Models, task: str, metric: str) -> pd.DataFrame:
     """Return the differences of all pairs of models that have the task."""
     having = [model for model in models.values() if task in model.tasks]
-    return correct([pair_difference(a, b, task, metric) for a, b in combinations(having, 2)])
+    variance = seed_variance_of(models, task, metric)
+    return correct([pair_difference(a, b, task, metric, variance) for a, b in combinations(having, 2)])
 
 
 def significance_marks(

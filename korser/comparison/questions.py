@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from korser.comparison.estimates import correct, pair_difference, uncompared_pair
+from korser.comparison.estimates import correct, pair_difference, seed_variance_of, uncompared_pair
 from korser.comparison.subgroups import groups_of
 from korser.comparison.verdict import Answer, Verdict
 from korser.config.fields import show
@@ -78,6 +78,7 @@ def ask(
         See :attr:`korser.comparison.compare.Comparison.planned`.
     answers : list of Answer
     """
+    variance = seed_variance_of({label: models[label] for label in models if label not in excluded}, main, metric)
     rows, titles = [], []
     for question in questions:
         try:
@@ -88,7 +89,7 @@ def ask(
             titles.append(question["title"])
             reason = _why_not_compared(a, b, models, excluded)
             if reason is None:
-                rows.append(pair_difference(models[a], models[b], main, metric))
+                rows.append(pair_difference(models[a], models[b], main, metric, variance))
             else:
                 rows.append(uncompared_pair(a, b, reason))
     planned = correct(rows)
@@ -172,8 +173,7 @@ def _cautions(row: Mapping[str, Any]) -> list[str]:
     """Return sentences on what the result does not show."""
     if pd.isna(row["p"]):
         return []
-    found = ["One seed: the variation between trainings is unknown."] if row["n_seeds"] == 1 else []
-    return found + ([sentence(row["reason"])] if row["reason"] else [])
+    return [sentence(text) for text in (row["note"], row["reason"]) if text]
 
 
 def _where_lower(row: Mapping[str, Any]) -> list[str]:

@@ -42,6 +42,9 @@ TEST = (
     "p is the larger one of a paired permutation test by speaker and of the t test that belongs to the interval, "
     "two-sided."
 )
+SEED_VARIANCE = (
+    "The variance between seeds of a difference is that of the two models or that of all of them, whichever is larger."
+)
 EXPLAINED = {
     "qwk": "QWK is the quadratic-weighted kappa.",
     "ccc": "CCC is the concordance correlation coefficient.",
@@ -129,6 +132,8 @@ def _marks_legend(comparison: Comparison, tests: pd.DataFrame) -> list[str]:
         f"predictions of two models ({exact}, {speakers} speakers, common seeds: {seeds}). Significant: p at most .05 "
         "after Holm's correction over all pairs of a column."
     ]
+    if tests["n_seeds"].max() > 1:
+        lines.append(SEED_VARIANCE)
     if any("untested" in marks.values() for marks in comparison.marks.values()):
         lines.append("?: could not be tested against the best.")
     return lines

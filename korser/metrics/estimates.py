@@ -9,7 +9,8 @@ pooled.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -17,10 +18,18 @@ from scipy import stats
 from korser.metrics.intervals import effective_speakers, interval_from_variance, jackknife_variance, why_no_interval
 from korser.metrics.scores import ALL_METRICS, chance_calibration_error
 
-__all__ = ["ALPHA", "difference", "estimate", "interval", "per_speaker"]
+__all__ = ["ALPHA", "SeedVariance", "difference", "estimate", "interval", "per_speaker", "pooled_seed_variance"]
 
 ALPHA = 0.05  # level of significance; intervals are of 95 %
 ONE_SEED = "one seed: the interval is over speakers only"
+VARIANCE_OF_OTHERS = "one seed: the variance between seeds is that of the other models"
+
+
+class SeedVariance(NamedTuple):
+    """The variance of a metric between seeds, and its degrees of freedom."""
+
+    value: float
+    df: int
 
 
 def interval(
@@ -29,6 +38,7 @@ def interval(
     *,
     weights: np.ndarray | None = None,
     n_folds: int = 1,
+    seed_variance: SeedVariance | None = None,
     bounds: tuple[float, float] | None = None,
     wilson: bool = False,
 ) -> dict[str, Any]:
@@ -41,9 +51,10 @@ def interval(
         f = (V + W)^2 / (V^2 / (m - 1) + W^2 / (S - 1))
 
     ``m`` is the effective number of speakers (:func:`korser.metrics.intervals.effective_speakers`). With one seed ``W``
-    is 0 and the interval is over speakers. The training sets of pooled folds overlap, so that their errors are
-    correlated: ``V`` is multiplied by one plus the ratio of test to training data, ``1 / (folds - 1)`` (the correction
-    of Nadeau and Bengio 2003, Machine Learning 52, 239, for one test set, which the pooled folds are together).
+    is 0 and the interval is over speakers, unless the variance between seeds is known of other models. The training
+    sets of pooled folds overlap, so that their errors are correlated: ``V`` is multiplied by one plus the ratio of test
+    to training data, ``1 / (folds - 1)`` (the correction of Nadeau and Bengio 2003, Machine Learning 52, 239, for one
+    test set, which the pooled folds are together).
     Coverage in simulations: ``docs/statistics.md``.
 
     Parameters
@@ -56,6 +67,8 @@ def interval(
         ``(n,)``, how much each speaker contributes to ``V``; default: all equally.
     n_folds : int
         Number of pooled folds.
+    seed_variance : SeedVariance, optional
+        Known of other models; it is used instead of the variance of ``per_seed`` if it is larger.
     bounds : tuple of float, optional
         Range of the statistic.
     wilson : bool
@@ -66,7 +79,7 @@ def interval(
     dict
         ``value``, ``low``, ``high``, ``se`` (standard error), ``df``, ``n_speakers``, ``n_seeds``. Without a value or
         an interval these are None and ``note`` states the reason (:func:`korser.metrics.intervals.why_no_interval`); it
-        also states that the interval is over speakers only if there is one seed.
+        also states what the interval is over if there is one seed.
 
     Example
     -------
@@ -87,11 +100,14 @@ def interval(
     if reason is not None:
         return {**entry, "note": reason}
     if n_seeds == 1:
-        entry["note"] = ONE_SEED
+        entry["note"] = ONE_SEED if seed_variance is None else VARIANCE_OF_OTHERS
     v = jackknife_variance(means) * (n_folds / (n_folds - 1) if n_folds > 1 else 1)
-    w = per_seed.var(ddof=1) / n_seeds if n_seeds > 1 else 0.0
+    between = [SeedVariance(per_seed.var(ddof=1), n_seeds - 1) if n_seeds > 1 else SeedVariance(0.0, 1)]
+    between += [] if seed_variance is None else [seed_variance]
+    variance, w_freedom = max(between)
+    w = variance / n_seeds
     v_freedom = max(1.0, (n if weights is None else effective_speakers(weights)) - 1)
-    freedom = (v + w) ** 2 / (v**2 / v_freedom + w**2 / max(1, n_seeds - 1))
+    freedom = (v + w) ** 2 / (v**2 / v_freedom + w**2 / w_freedom)
     quantile = stats.t.ppf(1 - ALPHA / 2, freedom)
     low, high = interval_from_variance(value, v + w, quantile, bounds=bounds, wilson=wilson)
     return entry | {"low": float(low), "high": float(high), "se": float(np.sqrt(v + w)), "df": float(freedom)}
@@ -129,8 +145,35 @@ def estimate(counts: np.ndarray, metric: str, *, n_folds: int = 1, total: np.nda
     return entry
 
 
-def difference(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1) -> dict[str, Any]:
+def pooled_seed_variance(models: Iterable[np.ndarray], metric: str) -> SeedVariance | None:
+    """Return the variance of a metric between the seeds of a model, pooled over models.
+
+    Models whose seeds all give the same value, such as fitted classifiers, are left out.
+
+    Parameters
+    ----------
+    models : iterable of np.ndarray
+        ``(S, n, K, K)`` each, see :func:`estimate`.
+    metric : str
+
+    Returns
+    -------
+    SeedVariance or None
+        None if no model has several seeds that differ.
+    """
+    found = [ALL_METRICS[metric](counts.sum(1)) for counts in models]
+    found = [values for values in found if len(values) > 1 and values.var() > 0]  # NaN is left out, too
+    freedom = sum(len(values) - 1 for values in found)
+    return SeedVariance(sum(values.var() * len(values) for values in found) / freedom, freedom) if found else None
+
+
+def difference(
+    a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1, seed_variance: SeedVariance | None = None
+) -> dict[str, Any]:
     """Return how much larger a metric is for model ``a`` than for ``b``, with its paired interval.
+
+    Two or three seeds often underestimate their variance, and among many pairs there are some in which they do. So the
+    variance of all compared models counts if it is larger than that of the pair.
 
     Parameters
     ----------
@@ -139,6 +182,9 @@ def difference(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1) -
     metric : str
     n_folds : int
         See :func:`interval`.
+    seed_variance : SeedVariance, optional
+        That of one model, from :func:`pooled_seed_variance`; it counts for each of the two whose seeds differ or that
+        has only one.
 
     Returns
     -------
@@ -149,9 +195,12 @@ def difference(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1) -
     """
     value_a, left_a = _with_left_out(a, metric, a.sum(1))
     value_b, left_b = _with_left_out(b, metric, b.sum(1))
+    if seed_variance is not None:
+        varying = sum(len(values) == 1 or values.var() > 0 for values in (value_a, value_b))
+        seed_variance = seed_variance._replace(value=varying * seed_variance.value)
     low, high = ALL_METRICS[metric].bounds(a.shape[-1])
     options = {"weights": _weights(a, metric), "n_folds": n_folds, "bounds": (low - high, high - low)}
-    entry = interval(value_a - value_b, left_a - left_b, **options)
+    entry = interval(value_a - value_b, left_a - left_b, seed_variance=seed_variance, **options)
     entry["p"] = 1.0 if entry["value"] == 0 else None
     if entry["se"] is not None:
         entry["p"] = float(2 * stats.t.sf(abs(entry["value"]) / entry["se"], entry["df"]))

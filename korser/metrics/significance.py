@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from korser.metrics.estimates import ALPHA, difference
+from korser.metrics.estimates import ALPHA, SeedVariance, difference
 from korser.metrics.scores import ALL_METRICS, Metric
 from korser.utils.notes import Note
 from korser.utils.text import number, plural
@@ -39,7 +39,15 @@ def smallest_p(n_speakers: int) -> float:
     return min(1.0, 2.0 ** (1 - n_speakers))
 
 
-def paired_test(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1, draws: int = DRAWS) -> dict[str, Any]:
+def paired_test(
+    a: np.ndarray,
+    b: np.ndarray,
+    metric: str,
+    *,
+    n_folds: int = 1,
+    seed_variance: SeedVariance | None = None,
+    draws: int = DRAWS,
+) -> dict[str, Any]:
     """Return how much larger a metric is for model ``a``, with its interval and its test.
 
     p is the larger one of two: of the permutation test, which is exact for these trained models, and of the t statistic
@@ -50,8 +58,8 @@ def paired_test(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1, 
     ----------
     a, b, metric, draws
         See :func:`permutation_test`.
-    n_folds : int
-        See :func:`korser.metrics.estimates.interval`.
+    n_folds, seed_variance
+        See :func:`korser.metrics.estimates.difference`.
 
     Returns
     -------
@@ -59,7 +67,7 @@ def paired_test(a: np.ndarray, b: np.ndarray, metric: str, *, n_folds: int = 1, 
         As :func:`korser.metrics.estimates.difference`, with ``exact`` and ``smallest_p`` of the permutation test. ``p``
         is None without an interval: then nothing is known of other speakers and seeds.
     """
-    entry = difference(a, b, metric, n_folds=n_folds)
+    entry = difference(a, b, metric, n_folds=n_folds, seed_variance=seed_variance)
     test = permutation_test(a, b, metric, draws=draws)
     p = None if entry["p"] is None or test["p"] is None else max(entry["p"], test["p"])
     return {**entry, "p": p, "exact": test["exact"], "smallest_p": test["smallest"]}

@@ -58,7 +58,7 @@ def test_too_few_speakers_are_reported(tmp_path):
     assert comparison.planned["verdict"].tolist() == [Verdict.INCONCLUSIVE]
     details = comparison.answers[0].details
     assert "With 4 speakers the smallest possible p is .125: no difference could be significant." in details
-    assert "One seed: the variation between trainings is unknown." in details
+    assert "One seed: the interval is over speakers only." in details
     assert "no difference in emotion accuracy, emotion UAR, emotion macro-F1 could be" in comparison.to_markdown()
     assert "\\* is not used there" in comparison.to_markdown()
     assert {mark for marks in comparison.marks.values() for mark in marks.values()} == {"best", ""}

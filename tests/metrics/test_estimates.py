@@ -8,7 +8,7 @@ from made_counts import draw_counts, interval_of, two_models
 from scipy import stats
 from scipy.special import expit
 
-from korser.metrics.estimates import difference, estimate, interval, per_speaker
+from korser.metrics.estimates import SeedVariance, difference, estimate, interval, per_speaker, pooled_seed_variance
 from korser.metrics.scores import METRICS, calibration_error, chance_calibration_error, confidence_bins, scores
 
 
@@ -72,6 +72,29 @@ def test_equal_seeds_change_nothing():
     counts, _ = draw_counts(np.random.default_rng(0), n_seeds=1)
     one, three = estimate(counts, "uar"), estimate(counts.repeat(3, 0), "uar")
     assert np.allclose([one["value"], one["low"], one["high"]], [three["value"], three["low"], three["high"]])
+
+
+def test_the_larger_variance_between_seeds_counts():
+    (a, b), others = two_models(), draw_counts(np.random.default_rng(1), n_seeds=3, n_speakers=7)[0]
+    deterministic = a[:1].repeat(2, 0)
+    between = [[scores(seed.sum(0))["uar"] for seed in model] for model in (a, b, others)]
+    pooled = pooled_seed_variance([a, b, others, deterministic, a[:1]], "uar")
+    assert pooled == pytest.approx((sum(np.var(values, ddof=1) * (len(values) - 1) for values in between) / 4, 4))
+    assert pooled_seed_variance([deterministic, a[:1]], "uar") is None
+
+    def variance(one, other, known=None):
+        return difference(one, other, "uar", seed_variance=known)["se"] ** 2
+
+    of_speakers = variance(a, b) - np.subtract(*between[:2]).var(ddof=1) / 2
+    large = SeedVariance(1.0, 4)
+    assert variance(a, b, SeedVariance(0.0, 4)) == variance(a, b)
+    assert variance(a, b, large) == pytest.approx(of_speakers + 2 / 2)
+    assert variance(deterministic, b, large) - variance(deterministic, b[:1].repeat(2, 0)) == pytest.approx(
+        1 / 2, rel=0.1
+    )
+    one_seed = difference(a[:1], b[:1], "uar", seed_variance=large)
+    assert one_seed["se"] ** 2 == pytest.approx(variance(a[:1], b[:1]) + 2)
+    assert "that of the other models" in one_seed["note"]
 
 
 def test_difference_is_paired():
