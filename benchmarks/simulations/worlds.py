@@ -48,7 +48,7 @@ class Recognition:
 
         cells = effect(self.speaker, 1, 1, n_speakers, 1) + effect(self.own, n_models, 1, n_speakers, 1)
         cells = cells + effect(self.speaker_class, n_models, 1, n_speakers, k) + np.array(self.ease)
-        cells = cells + np.reshape(self.seed, (-1, 1, 1, 1)) * rng.normal(size=(n_models, n_seeds, 1, 1))
+        cells = cells + np.reshape(self.seed, (-1, 1, 1, 1)) * effect(np.any(self.seed), n_models, n_seeds, 1, 1)
         cells = cells + effect(self.seed_speaker, n_models, n_seeds, n_speakers, 1)
         p = expit(cells[..., speaker, truth] + effect(self.utterance, len(truth)))
         predicted = np.where(rng.random(p.shape) < p, truth, (truth + 1) % k)

@@ -22,7 +22,7 @@ def test_equal_models_are_rarely_called_different():
     from family_wise_error import family_wise_error
 
     *_, all_pairs, own_seeds_alone, permutation_alone = family_wise_error(
-        studies=50, n_speakers=18, n_seeds=2, sd=0.031, unequal=True
+        studies=50, n_speakers=18, n_seeds=2, sd=0.031
     )
     assert all_pairs <= 0.06 < own_seeds_alone < permutation_alone
 
