@@ -24,7 +24,7 @@ __all__ = ["holm", "paired_test", "permutation_test", "smallest_p", "why_not_sig
 DRAWS = 100_000  # of the Monte Carlo test
 MAX_EXACT_LINEAR = 40  # speakers up to which all 2^n swaps are counted; 2^(n / 2) sums are kept
 MAX_EXACT_GENERAL = 18  # the same if each swap has to be evaluated
-CHUNK = 4096  # swaps evaluated at a time
+CHUNK = 1024  # swaps evaluated at a time, whose arrays fit into the cache of a core
 TOLERANCE = 1e-9  # of the statistic's range: swaps that give the same value except for rounding count as ties
 
 
