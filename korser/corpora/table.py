@@ -17,6 +17,7 @@ import pandas as pd
 from korser.corpora.cells import identify, may_mean_unknown, means_unknown
 from korser.corpora.segments import sources
 from korser.utils.errors import UserError
+from korser.utils.files import walk_files
 from korser.utils.notes import Note
 from korser.utils.text import did_you_mean, plural, shorten
 
@@ -91,7 +92,7 @@ def find_files(
     if with_folders:
         pattern = re.compile(rf"(?:.*/)?(?:{pattern.pattern})", pattern.flags)
     found, others = [], []
-    for root, _, names in os.walk(folder, followlinks=True):
+    for root, names in walk_files(folder):
         for name in names:
             match = pattern.fullmatch(_nfc(f"{root}/{name}" if with_folders else name))
             (found if match else others).append((Path(root) / name, match))

@@ -22,6 +22,7 @@ from korser.corpora.segments import Segment
 from korser.data.decoder import FULL_SCALE, Decoder, open_recording
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.files import walk_files
 from korser.utils.fingerprint import digest
 from korser.utils.notes import Note
 
@@ -267,13 +268,12 @@ def read_samples(path: str | Path) -> tuple[np.ndarray, int]:
 
 def list_audio(folder: str | Path) -> list[str]:
     """Return the audio files in a folder and below, sorted; hidden files and folders are skipped."""
-    paths = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS:
-                paths.append(os.path.join(parent, name))
-    return paths
+    return [
+        os.path.join(parent, name)
+        for parent, names in walk_files(folder)
+        for name in names
+        if os.path.splitext(name)[1].lower() in ENDINGS
+    ]
 
 
 def _examine(samples: np.ndarray, mono: np.ndarray, audio: torch.Tensor) -> Iterator[Note]:
