@@ -280,12 +280,14 @@ def _examine(samples: np.ndarray, mono: np.ndarray, audio: torch.Tensor) -> Iter
     """Yield what is suspicious of ``(T, channels)`` samples, their mean and what became of it at 16 kHz."""
     power = float(np.square(samples).mean())
     kept = float(np.square(mono).mean()) / power if power else 1.0
-    peak, seconds = float(audio.abs().max()), len(audio) / SAMPLE_RATE
+    low, high, seconds = float(mono.min()), float(mono.max()), len(audio) / SAMPLE_RATE
+    peak, offset = (high - low) / 2, (high + low) / 2
     if kept < MIN_KEPT_POWER / samples.shape[1]:
         text = f"{100 * (1 - kept):.1f} % of the power is lost where channels are averaged: export one channel"
         yield Note("opposite_phase", text)
     elif peak < SILENCE_PEAK:
-        yield Note("silent", f"the largest sample is {peak:.1g}")
+        about = f", around {offset:.2g}" if abs(offset) >= SILENCE_PEAK else ""
+        yield Note("silent", f"the largest sample is {peak:.1g}{about}")
     if seconds < SHORT_SECONDS:
         yield Note("short", f"{seconds:.3f} s")
 
