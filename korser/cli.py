@@ -104,7 +104,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str]) -> argparse.Namespace:
         """Parse a command line; unknown options are errors that name the nearest known one."""
         known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        names = [argument.partition("=")[0] for argument in args]
+        end = args.index("--") if "--" in args else len(args)  # behind it are names of files
+        names = [argument.partition("=")[0] for argument in args[:end]]
         for name in names:
             if name.startswith("--") and name not in known and not {"-h", "--help"} & set(names):
                 raise UserError(f"unknown option {name}{did_you_mean(name, known)}")
@@ -241,6 +242,8 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
         By default those of this process.
     """
     _log_to_terminal()
+    with contextlib.suppress(AttributeError):  # of a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that the terminal's encoding does not have
     os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook's value may name what is not installed here
     try:
         with orderly_exit():

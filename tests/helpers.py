@@ -13,6 +13,7 @@ import transformers
 from conftest import HPARAMS, ROOT
 
 from korser import load_hparams, train
+from korser.config.usage import keep_used
 from korser.runs.directory import run_folder
 from korser.testing import check_frontend
 from korser.utils.files import read_csv
@@ -111,7 +112,8 @@ def write_rated_corpus(folder, n_speakers=8, per_speaker=16):
 
 
 def run(overrides, model="mel_mtl", run_dir=None):
-    hparams = load_hparams(HPARAMS / f"{model}.yaml", overrides)
+    path = HPARAMS / f"{model}.yaml"
+    hparams = load_hparams(path, keep_used(path, overrides))
     run_dir = Path(run_dir or run_folder(hparams))
     train(hparams, run_dir)
     return run_dir

@@ -90,6 +90,21 @@ def test_output_that_cannot_be_written():
     assert done.returncode == 2 and done.stderr == "error: cannot write the output: No space left on device\n"
 
 
+def test_names_that_the_terminal_cannot_show_are_printed():
+    code = "from korser import cli; cli.run(lambda arguments: print('기쁨.wav \\udcb1.wav'), [])"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "\\uae30\\uc068.wav \\udcb1.wav\n"
+
+
+def test_files_behind_two_dashes_may_begin_with_a_dash():
+    parser = cli.Parser("predict", "")
+    parser.add_argument("files", nargs="+")
+    assert parser.parse_args(["--", "-a.wav", "--b.wav"]).files == ["-a.wav", "--b.wav"]
+    with pytest.raises(korser.UserError, match="unknown option --jsn"):
+        parser.parse_args(["--jsn", "--", "-a.wav"])
+
+
 SCRIPT = """
 import sys
 from korser import cli

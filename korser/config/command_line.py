@@ -68,13 +68,14 @@ def parse_arguments(arguments: list[str]) -> tuple[Path, dict[str, Any]]:
     Raises
     ------
     UserError
-        If an argument is neither of these.
+        If an argument is neither of these, or replaces an earlier one.
 
     Examples
     --------
     >>> parse_arguments(["mel_stl.yaml", "--noprogressbar", "--grad_accumulation_factor=2", "--lr", "0.01"])
     (PosixPath('mel_stl.yaml'), {'noprogressbar': True, 'grad_accumulation_factor': 2, 'lr': '0.01'})
     """
+    _refuse_repeated([a[2:].partition("=")[0] for a in arguments if a.startswith("--")])
     flags = [argument for argument in arguments if _is_flag_with_value(argument)]
     try:
         path, options, settings = _RunOptions.from_command_line_args([a for a in arguments if a not in flags])
@@ -84,6 +85,16 @@ def parse_arguments(arguments: list[str]) -> tuple[Path, dict[str, Any]]:
     if options.debug and not options.debug_persistently:
         overrides["output_folder"] = str(_debug_folder())
     return Path(path), {**overrides, **parse_overrides([*settings, *flags])}
+
+
+def _refuse_repeated(names: list[str]) -> None:
+    """Refuse settings that a later one replaces: the same one, or what contains it."""
+    for i, name in enumerate(names):
+        for later in names[i + 1 :]:
+            if later == name:
+                raise UserError(f"--{name} is given twice: remove one of them")
+            if name.startswith(f"{later}."):
+                raise UserError(f"--{name} is replaced by --{later}, which follows it: give --{later} first")
 
 
 def _debug_folder() -> Path:

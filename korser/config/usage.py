@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from korser.config.branches import UnusedBranch, unused_branches
+from korser.config.conditions import switched_off
 from korser.config.fields import Effect, keys_with
 from korser.config.layers import Layers, merge_layers
 from korser.config.nodes import keys_of, nodes, references
@@ -74,7 +75,7 @@ def keep_used(path: str | Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     Names that do not exist are kept, for :func:`korser.config.hparams.load_hparams` to report.
     """
     layers = merge_layers(path, overrides)
-    unused = set(keys_of(layers.without_overrides)) - used_keys(layers.root)
+    unused = set(keys_of(layers.without_overrides)) - used_keys(layers.root) | switched_off(layers.root).keys()
     branches = unused_branches(layers.root)
     return {
         key: value
@@ -99,6 +100,10 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
         why = f"has no effect on {path.stem}, {branch.reason}: remove it"
         errors += [f"'{key}' {why}" for key in overrides or {} if _is_in(key, branch)]
         errors += [f"{path}: '{key}' {why}" for key in keys_of(upper) if _is_in(key, branch)]
+    off = switched_off(layers.root)
+    errors += [_describe_off(key, off, path) for key in overrides or {} if key.partition(".")[0] in off]
+    off = switched_off(layers.without_overrides, upper)
+    errors += [f"{path}: {_describe_off(key, off, path)}" for key in keys_of(upper) if key.partition(".")[0] in off]
     used |= used_keys(layers.without_overrides, read)
     known = [*written, *TrainSettings.model_fields, "description"]
     for key in [] if path == SHIPPED / TrainSettings.base_file else keys_of(upper):
@@ -112,6 +117,10 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
         else:
             errors.append(f"{path}: nothing uses '{key}'{closest_name(key, known)}: {_how_to_use(key)}")
     return errors
+
+
+def _describe_off(key: str, off: Mapping[str, str], path: Path) -> str:
+    return f"'{key}' has no effect on {path.stem}, {off[key.partition('.')[0]]}: remove it"
 
 
 def _is_in(key: str, branch: UnusedBranch) -> bool:

@@ -11,7 +11,6 @@ to be written to files first.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from korser.corpora.readers import (
 from korser.corpora.table import LABELS
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
+from korser.utils.files import walk_files
 
 TASKS = dict.fromkeys(LABELS, ())
 IDENTIFIED_BY_FOLDER = True
@@ -49,8 +49,7 @@ def prepare(
     """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
     folder = find_manifest(data_folder, LAYOUT)
     folder = folder if folder.is_dir() else folder.parent
-    files = [Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in sorted(names)]
-    files = sorted(file for file in files if not file.name.startswith("."))
+    files = sorted(Path(root, name) for root, names in walk_files(folder) for name in names)
     metadata = [file for file in files if file.name in METADATA]
     if len({file.suffix for file in metadata}) > 1:
         found = ", ".join(sorted({file.name for file in metadata}))

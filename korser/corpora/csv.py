@@ -39,8 +39,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -57,6 +58,7 @@ TASKS = dict.fromkeys(LABELS, ())  # as far as the CSV has them, with the classe
 IDENTIFIED_BY_FOLDER = True
 LAYOUT = "a CSV manifest or a folder with manifest.csv"
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+FILE_ENDING = re.compile(r"\.\w{2,5}")
 OTHER_FORMATS = {  # by suffix, the adapters that read files which are not CSV
     ".parquet": "parquet",
     ".json": "speechbrain or lhotse",
@@ -108,12 +110,18 @@ def read_csv_cells(file: Path, encoding: str | None = None, *, blanks: bool = Tr
         separator, text = stated[1], text[stated.end() :]  # Excel does not count this line
     else:
         separator = _detect_separator(text)
-    header, *records = _parse(file, text, separator, blanks)
+    (header, _), *records = _parse(file, text, separator, blanks)
     header = [_clean(name) or "" for name in header]
     if not any(header):
         raise UserError(f"{file} is not a CSV table: the first line is empty")
     rows, numbers, faults = [], [], []
-    for number, cells in enumerate(records, 2):
+    for number, (cells, lines) in enumerate(records, 2):
+        if len(lines) > 1 and _joins_rows(cells, lines, separator, blanks):
+            faults.append(
+                f"{file} row {number}: a quotation mark joins {len(lines)} lines to one row: remove it, or double it "
+                "and put the cell in quotation marks"
+            )
+            continue
         cells = [_clean(cell) for cell in cells]
         if not any(cells):  # spreadsheets leave empty rows, and add or drop empty cells at the end of others
             continue
@@ -143,14 +151,39 @@ def _detect_separator(text: str) -> str:
     return max(SEPARATORS, key=header.count)
 
 
-def _parse(file: Path, text: str, separator: str, blanks: bool) -> list[list[str]]:
+def _parse(file: Path, text: str, separator: str, blanks: bool) -> list[tuple[list[str], list[str]]]:
+    """Return the cells and the lines of each row."""
+    lines = io.StringIO(f"{text}\nend").readlines()
     limit = csv.field_size_limit(len(text) + len("\nend"))  # an unclosed quotation reaches to the end
+    reader, records, begin = csv.reader(lines, delimiter=separator, skipinitialspace=not blanks), [], 0
     try:
-        *records, end = csv.reader(io.StringIO(f"{text}\nend"), delimiter=separator, skipinitialspace=not blanks)
+        for cells in reader:
+            records.append((cells, lines[begin : reader.line_num]))
+            begin = reader.line_num
     except csv.Error as error:
         raise UserError(f"{file} is not a CSV table: {error}") from error
     finally:
         csv.field_size_limit(limit)
-    if end != ["end"]:
+    if records.pop()[0] != ["end"]:
         raise UserError(f"{file} row {len(records) + 1}: a quotation mark is never closed: close or remove it")
     return records
+
+
+def _joins_rows(cells: list[str], lines: list[str], separator: str, blanks: bool) -> bool:
+    """Return whether several lines are one row only because a single quotation mark is closed in a later row.
+
+    Text follows the mark that closes the cell, or a later line has as many cells as the row, one of which ends like a
+    cell of the row, as the names of audio files do.
+    """
+    try:
+        list(csv.reader(lines, delimiter=separator, skipinitialspace=not blanks, strict=True))
+    except csv.Error:
+        return True
+    rows = [line.split(separator) for line in lines[1:]]
+    return any(len(row) == len(cells) and _endings(row) & _endings(cells) for row in rows)
+
+
+def _endings(cells: Iterable[str]) -> set[str]:
+    """Return the endings of cells that may be names of files."""
+    endings = (os.path.splitext(cell.strip(' "\n'))[1] for cell in cells)
+    return {ending for ending in endings if FILE_ENDING.fullmatch(ending)}

@@ -27,7 +27,8 @@ EXPECTED = {
 }
 MOST_CHANNELS = 1024  # of libsndfile
 SHOWN_ROWS = 5
-NO_LENGTH = ("MP3",)  # formats whose header may state none, so that libsndfile estimates it
+NO_LENGTH = ("MP3", "OGG")  # may state none, which libsndfile estimates, or consist of several streams
+SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 MOST_SECONDS = 1e6  # libsndfile states more if it knows no length
 
 
@@ -168,7 +169,11 @@ def _header(path: str) -> tuple[float, float]:
     if info is None:
         return math.inf, math.inf
     known = 0 < info.duration < MOST_SECONDS and info.format not in NO_LENGTH
-    return info.duration if known else math.inf, info.channels
+    seconds = info.duration if known else math.inf
+    if info.subtype in SAMPLE_BYTES and info.format != "FLAC":
+        size = os.path.getsize(path) / (SAMPLE_BYTES[info.subtype] * info.channels * info.samplerate)
+        seconds = size if size > seconds + TOLERANCE else seconds  # all samples are read, whatever length is stated
+    return seconds, info.channels
 
 
 def _text(seconds: float) -> str:

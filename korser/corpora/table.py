@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import os
 import re
@@ -17,8 +16,9 @@ import pandas as pd
 from korser.corpora.cells import identify, may_mean_unknown, means_unknown
 from korser.corpora.segments import sources
 from korser.utils.errors import UserError
+from korser.utils.files import walk_files
 from korser.utils.notes import Note
-from korser.utils.text import did_you_mean, plural, shorten
+from korser.utils.text import did_you_mean, plural, shorten, yaml_text
 
 __all__ = [
     "LABELS",
@@ -42,6 +42,7 @@ PERSON_WORDS = ("s", "spk", "spkr", "speaker", "actor", "actress", "subject", "s
 LABELS = ("emotion", "gender", "intensity")  # label columns that every part of korser knows
 SIMILAR = 0.8  # least difflib ratio of a label and its misspelling: happiness must not suggest sadness
 ABBREVIATIONS = {"f": "female", "m": "male", "woman": "female", "man": "male", "여": "여자", "남": "남자"}
+QUOTE = "YAML reads 01, yes, on and 1:30 as numbers and truth values: put such labels in quotation marks"
 RARER = 5  # a label so many times rarer than one of almost the same name may be a typo
 
 
@@ -91,7 +92,7 @@ def find_files(
     if with_folders:
         pattern = re.compile(rf"(?:.*/)?(?:{pattern.pattern})", pattern.flags)
     found, others = [], []
-    for root, _, names in os.walk(folder, followlinks=True):
+    for root, names in walk_files(folder):
         for name in names:
             match = pattern.fullmatch(_nfc(f"{root}/{name}" if with_folders else name))
             (found if match else others).append((Path(root) / name, match))
@@ -204,12 +205,18 @@ def apply_label_map(
         for old, new in renames.items():
             if isinstance(new, (dict, list)):
                 raise UserError(f"label_map.{task}.{old}={new!r}: expected the name of a class, or null to drop it")
+        keys = {identify(old): old for old in renames}
+        for old in renames:
+            same = keys[identify(old)]
+            if same is not old:
+                raise UserError(f"label_map.{task}: '{old}' and '{same}' are the same label: state it once")
         renames = {identify(old): identify(new) for old, new in renames.items()}
         columns = [task, *(raters or {}).get(task, ())]
         known = dict.fromkeys([*classes[task], *(label for name in columns for label in data[name].dropna().unique())])
         for old in renames:
             if old not in known:
-                raise UserError(f"label_map.{task}: there is no label '{old}'{did_you_mean(old, known, SIMILAR)}")
+                hint = f"; {QUOTE}" if not isinstance(keys[old], str) else ""
+                raise UserError(f"label_map.{task}: there is no label '{old}'{did_you_mean(old, known, SIMILAR)}{hint}")
         for name in columns:
             data[name] = pd.Series([renames.get(label, label) for label in data[name]], index=data.index, dtype=object)
         renamed = [renames.get(c, c) for c in classes[task]] + list(renames.values())
@@ -240,8 +247,8 @@ def check_labels(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], locat
         for label, rows in unknown.groupby(task, sort=False):
             faults.append(
                 f"{locate(*rows['id'].iloc[:1])}: unknown {task} label '{label}' in {len(rows)} of {len(data)} "
-                f"utterances{did_you_mean(label, known, SIMILAR)}: rename it by label_map={{{task}: {{{label}: ...}}}}"
-                ", or drop it with null"
+                f"utterances{did_you_mean(label, known, SIMILAR)}: rename it by "
+                f"label_map={{{task}: {{{yaml_text(label)}: ...}}}}, or drop it with null"
             )
         for path, rows in copies:
             rows = rows[rows[task].notna()].drop_duplicates(task)
@@ -292,7 +299,7 @@ def _warn_of_doubtful(counts: pd.Series, task: str) -> None:
                 name,
                 plural(counts[name], "utterance"),
                 task,
-                name,
+                yaml_text(name),
             )
 
 
@@ -310,8 +317,8 @@ def _warn_of_rare_neighbours(data: pd.DataFrame, task: str, counts: pd.Series, l
                 near[0],
                 plural(counts[near[0]], "utterance"),
                 task,
-                label,
-                near[0],
+                yaml_text(label),
+                yaml_text(near[0]),
             )
 
 
@@ -330,7 +337,7 @@ def similar_labels(data: pd.DataFrame, tasks: Iterable[str]) -> Note | None:
         counts = data[task].value_counts()
         labels = sorted(counts.index, key=lambda label: (-counts[label], label != label.lower(), label))
         groups = _similar(labels, _plain_label)
-        renames = [f"{_as_key(label)}: {first}" for first, *others in groups for label in others]
+        renames = [f"{yaml_text(label)}: {yaml_text(first)}" for first, *others in groups for label in others]
         if renames:
             found[task] = f"{task}: {{{', '.join(renames)}}}"
     if not found:
@@ -383,11 +390,6 @@ def _plain_label(name: str) -> str:
     text = re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"(?<=\d),(?=\d)", ".", text))
     text = re.sub(r"(\.\d*?)0+(?!\d)", r"\1", text).removesuffix(".")
     return ABBREVIATIONS.get(text, text)
-
-
-def _as_key(label: str) -> str:
-    """Return a label as a key of YAML in one line: with quotation marks if it has a comma."""
-    return json.dumps(label, ensure_ascii=False) if "," in label else label
 
 
 def _name_parts(name: str) -> list[str]:

@@ -27,7 +27,7 @@ from korser.corpora.cells import identify
 from korser.corpora.table import SIMILAR, in_order
 from korser.metrics.raters import CLASS_RULES, NUMBER_RULES, agreed, average, is_class_rule
 from korser.utils.errors import UserError
-from korser.utils.text import did_you_mean, is_missing, plural
+from korser.utils.text import did_you_mean, is_missing, plural, yaml_text
 
 __all__ = ["OPTIONS", "Voting"]
 
@@ -159,7 +159,7 @@ class Voting:
                 faults.append(
                     f"{locate(first)}: a rater chose {task} '{label}', which is no class"
                     f"{did_you_mean(label, classes[task], SIMILAR)}: rename it by "
-                    f"label_map={{{task}: {{{label}: ...}}}}, or drop such votes with null"
+                    f"label_map={{{task}: {{{yaml_text(label)}: ...}}}}, or drop such votes with null"
                 )
             if task in self.consensus:
                 names = np.array([*classes[task], None], dtype=object)  # -1 is the last

@@ -22,6 +22,7 @@ from korser.corpora.segments import Segment
 from korser.data.decoder import FULL_SCALE, Decoder, open_recording
 from korser.frontend.base import SAMPLE_RATE
 from korser.utils.errors import UserError
+from korser.utils.files import walk_files
 from korser.utils.fingerprint import digest
 from korser.utils.notes import Note
 
@@ -267,25 +268,26 @@ def read_samples(path: str | Path) -> tuple[np.ndarray, int]:
 
 def list_audio(folder: str | Path) -> list[str]:
     """Return the audio files in a folder and below, sorted; hidden files and folders are skipped."""
-    paths = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS:
-                paths.append(os.path.join(parent, name))
-    return paths
+    return [
+        os.path.join(parent, name)
+        for parent, names in walk_files(folder)
+        for name in names
+        if os.path.splitext(name)[1].lower() in ENDINGS
+    ]
 
 
 def _examine(samples: np.ndarray, mono: np.ndarray, audio: torch.Tensor) -> Iterator[Note]:
     """Yield what is suspicious of ``(T, channels)`` samples, their mean and what became of it at 16 kHz."""
     power = float(np.square(samples).mean())
     kept = float(np.square(mono).mean()) / power if power else 1.0
-    peak, seconds = float(audio.abs().max()), len(audio) / SAMPLE_RATE
+    low, high, seconds = float(mono.min()), float(mono.max()), len(audio) / SAMPLE_RATE
+    peak, offset = (high - low) / 2, (high + low) / 2
     if kept < MIN_KEPT_POWER / samples.shape[1]:
         text = f"{100 * (1 - kept):.1f} % of the power is lost where channels are averaged: export one channel"
         yield Note("opposite_phase", text)
     elif peak < SILENCE_PEAK:
-        yield Note("silent", f"the largest sample is {peak:.1g}")
+        about = f", around {offset:.2g}" if abs(offset) >= SILENCE_PEAK else ""
+        yield Note("silent", f"the largest sample is {peak:.1g}{about}")
     if seconds < SHORT_SECONDS:
         yield Note("short", f"{seconds:.3f} s")
 

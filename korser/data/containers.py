@@ -21,6 +21,7 @@ __all__ = [
     "foreign_format",
     "has_end",
     "is_mpeg",
+    "ogg_links",
     "ogg_seconds",
     "read_header",
     "samples_follow",
@@ -53,6 +54,8 @@ UNKNOWN = 0xFFFFFFFF  # length of a stream that was written before its length wa
 PLACEHOLDER = 0x7FFFF000  # what some programs write for it
 TAGS = (b"ID3", b"TAG", b"APETAGEX")  # text that programs append behind the audio
 OGG_PAGE = re.compile(rb"OggS\0[\0-\7].{8}", re.DOTALL)
+OGG_START = re.compile(rb"OggS\0[\x02\x06].{20}\x01.(?:\x01vorbis|OpusHead)", re.DOTALL)
+FLAC_SAMPLES = slice(18, 26)  # bytes of a FLAC file whose last 36 bits are the number of samples
 CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ]{4}")
 SMALL_REST = 2048  # bytes behind the samples that are taken to be something else
 MOST_SAMPLES = 2**48  # libsndfile states more if it knows no number
@@ -149,6 +152,17 @@ def is_mpeg(data: bytes | mmap.mmap) -> bool:
             return False
         position += length
     return True
+
+
+def ogg_links(data: bytes | mmap.mmap) -> list[bytes | mmap.mmap]:
+    """Return the streams that follow one another in an Ogg Vorbis or Opus file, of which libsndfile reads the first.
+
+    Other files are returned as they are.
+    """
+    starts = [match.start() for match in OGG_START.finditer(data)] if data[:4] == b"OggS" else []
+    if len(starts) < 2:
+        return [data]
+    return [data[start:end] for start, end in zip([0, *starts[1:]], [*starts[1:], len(data)])]
 
 
 def ogg_seconds(data: bytes | mmap.mmap) -> float | None:
@@ -251,8 +265,9 @@ class Stream(soundfile.SoundFile):
     """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
+        length, data = _without_flac_length(data)
         super().__init__(View(data))
-        self.stated = self.frames if self.frames < MOST_SAMPLES else None  # of FLAC without a length
+        self.stated = length or (self.frames if self.frames < MOST_SAMPLES else None)
         if self.format == "MP3" and not any(mark in data[:INDEX_BYTES] for mark in MPEG_INDEX):
             self.close()
             super().__init__(_Endless(data))
@@ -276,6 +291,22 @@ class Stream(soundfile.SoundFile):
             yield block[:n]
             if n < size:
                 return
+
+
+def _without_flac_length(data: bytes | mmap.mmap) -> tuple[int | None, bytes | mmap.mmap]:
+    """Return the number of samples that a FLAC file states, and the file without it, where libsndfile would stop.
+
+    A copy-on-write mapping is changed itself.
+    """
+    if data[:4] != b"fLaC" or len(data) < FLAC_SAMPLES.stop:
+        return None, data
+    value = int.from_bytes(data[FLAC_SAMPLES], "big")
+    others = (value >> 36 << 36).to_bytes(8, "big")
+    if isinstance(data, mmap.mmap):
+        data[FLAC_SAMPLES] = others
+    else:
+        data = data[: FLAC_SAMPLES.start] + others + data[FLAC_SAMPLES.stop :]
+    return value & (2**36 - 1), data
 
 
 class _Endless(View):

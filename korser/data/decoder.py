@@ -5,6 +5,8 @@ Shape legend: ``T`` time in samples.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import mmap
 import shlex
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from korser.data.containers import (
     foreign_format,
     has_end,
     is_mpeg,
+    ogg_links,
     ogg_seconds,
     read_header,
     samples_follow,
@@ -94,28 +97,39 @@ def open_recording(path: Path) -> Decoder:
             data = header.repaired(data)
         elif header.length < available:
             stated = None  # something else follows
+    links = ogg_links(data)
     try:
-        stream = Stream(data)
+        streams = [Stream(links[0])]
     except soundfile.LibsndfileError as error:
         found = [reason for start, reason in NOT_AUDIO.items() if data[: len(start)] == start]
         reason = found[0] if found else error.error_string.rstrip(".")
         raise UserError(f"{path}: not a readable audio file ({reason})") from error
-    rate = stream.samplerate
+    for link in links[1:]:
+        with contextlib.suppress(soundfile.LibsndfileError):  # its beginning is cut off, which is noted as truncated
+            streams.append(Stream(link))
+    kinds = list(dict.fromkeys((stream.samplerate, stream.channels) for stream in streams))
+    if len(kinds) > 1:
+        found = " and ".join(f"{channels} at {rate} Hz" for rate, channels in kinds)
+        raise UserError(f"{path}: consecutive Ogg streams with different channels or rates ({found}): export it again")
+    ((rate, n_channels),) = kinds
     if not MIN_RATE <= rate <= MAX_RATE:
         raise UserError(
             f"{path}: the header states {rate} Hz, expected {MIN_RATE} to {MAX_RATE}: export the file again"
         )
 
     def notes(found: int) -> list[Note | None]:
-        length = stream.stated if stated is None else stated * found  # a proportion of the bytes
-        seconds = ogg_seconds(data)
-        if seconds is not None and length is not None:
-            length = max(length, seconds * rate)
+        lengths = [stream.stated for stream in streams]
+        length = None if None in lengths else sum(lengths)
+        if stated is not None:
+            length = stated * found  # a proportion of the bytes
+        seconds = [ogg_seconds(link) for link in links]
+        if None not in seconds and length is not None:
+            length = max(length, sum(seconds) * rate)
         if header is not None and not header.complete:
             length = None
         return [_length_note(length, found, rate, has_end(data))]
 
-    return Decoder(rate, stream.channels, stream.blocks(), notes)
+    return Decoder(rate, n_channels, itertools.chain.from_iterable(stream.blocks() for stream in streams), notes)
 
 
 def _headerless_blocks(data: bytes | mmap.mmap) -> Iterator[np.ndarray]:

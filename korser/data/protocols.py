@@ -20,7 +20,7 @@ from korser.data.speaker_groups import (
     to_count,
 )
 from korser.utils.errors import UserError
-from korser.utils.text import closest_name, did_you_mean
+from korser.utils.text import closest_name, did_you_mean, yaml_text
 
 __all__ = [
     "PROTOCOLS",
@@ -163,7 +163,8 @@ def _random_stratified(
         if n_test + n_valid >= len(rows):
             raise UserError(
                 f"split.test ({n_test}) and split.valid ({n_valid}) use all {len(rows)} utterances of {stratify} "
-                f"{label}: reduce them or, if the label is a typo, map it: label_map={{{stratify}: {{{label}: ...}}}}"
+                f"{label}: reduce them or, if the label is a typo, map it: "
+                f"label_map={{{stratify}: {{{yaml_text(label)}: ...}}}}"
             )
         split.iloc[rows[:n_test]] = "test"
         split.iloc[rows[n_test : n_test + n_valid]] = "valid"

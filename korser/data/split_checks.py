@@ -24,7 +24,7 @@ from korser.data.speaker_groups import natural_order
 from korser.data.splits import shared_values, speaker_independent, warn_once
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
-from korser.utils.text import number, plural, shorten
+from korser.utils.text import number, plural, shorten, yaml_text
 
 __all__ = [
     "SENTENCE_COLUMNS",
@@ -104,7 +104,8 @@ def check_splits(
         if missing:
             raise UserError(
                 f"split.protocol={protocol}: no training utterance has the {task} {shorten(missing)}: choose other "
-                f"speakers or another seed, or drop the class with label_map={{{task}: {{{missing[0]}: null}}}}"
+                "speakers or another seed, or drop the class with "
+                f"label_map={{{task}: {{{yaml_text(missing[0])}: null}}}}"
             )
 
 
@@ -351,5 +352,5 @@ def small_classes(data: pd.DataFrame, task: str) -> Note | None:
     return Note(
         "small_classes",
         f"classes of {task} with very few utterances: {shorten(small.values())}; if one is a typo, map it: "
-        f"--label_map='{{{task}: {{{next(iter(small))}: ...}}}}' (null drops it)",
+        f"--label_map='{{{task}: {{{yaml_text(next(iter(small)))}: ...}}}}' (null drops it)",
     )

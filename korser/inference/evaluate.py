@@ -29,7 +29,7 @@ from korser.utils.errors import UserError
 from korser.utils.files import write_csv, write_json
 from korser.utils.fingerprint import digest
 from korser.utils.notes import Note
-from korser.utils.text import did_you_mean
+from korser.utils.text import did_you_mean, yaml_text
 
 __all__ = ["evaluate_corpus"]
 
@@ -128,7 +128,7 @@ def _test_manifest(
         for label in manifest[task.name].dropna().unique():
             if label not in task.classes:
                 name = manifest[COLUMN][manifest[task.name] == label].iloc[0] if corpus.parts else corpus.name
-                label_map = f"{{{task.name}: {{{label}: ...}}}}"
+                label_map = f"{{{task.name}: {{{yaml_text(label)}: ...}}}}"
                 raise UserError(
                     f"corpus '{name}' has {task.name} '{label}', which the model does not know"
                     f"{did_you_mean(label, task.classes, SIMILAR)}: map it by "

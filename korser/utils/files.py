@@ -41,6 +41,7 @@ __all__ = [
     "read_text",
     "require_regular",
     "unescape_formula",
+    "walk_files",
     "write_csv",
     "write_json",
     "write_text",
@@ -86,6 +87,23 @@ def find_below(folders: str | Path | Iterable[str | Path], name: str) -> list[Pa
                 todo += [path for n in subfolders if os.path.islink(path := os.path.join(root, n))]
         found += sorted(files)
     return found
+
+
+def walk_files(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder at any depth and the sorted names of its files, without hidden ones.
+
+    Links to folders are followed, but not back into a folder that they are in.
+    """
+    folder = os.fspath(folder)
+    above: dict[str, frozenset[str]] = {folder: frozenset()}
+    for root, subfolders, names in os.walk(folder, followlinks=True):
+        real, parents = os.path.realpath(root), above.pop(root)
+        if real in parents:  # a circle of links
+            subfolders.clear()
+            continue
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        above |= dict.fromkeys((os.path.join(root, name) for name in subfolders), parents | {real})
+        yield root, sorted(name for name in names if not name.startswith("."))
 
 
 def folder_of(path: str | Path) -> Path:

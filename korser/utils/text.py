@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -23,8 +24,11 @@ __all__ = [
     "sentence",
     "shorten",
     "signed",
+    "yaml_text",
 ]
 
+_YAML_WORDS = frozenset("true false yes no on off y n null".split())  # of YAML 1.1 and 1.2, in any case
+_YAML_NUMBER = r"(0|[1-9]\d{0,14})(\.\d{0,9}[1-9])?"  # which is the same text again
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -53,6 +57,19 @@ def shorten(names: Iterable[object], n: int = 3) -> str:
     """Return the first ``n`` names, and how many more there are."""
     names = [str(name) for name in names]
     return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
+
+
+def yaml_text(name: object) -> str:
+    """Return a name as it is written in one line of YAML: 01, yes and ? would be read as something else.
+
+    Example
+    -------
+    >>> yaml_text("기쁨"), yaml_text("very sad"), yaml_text("1"), yaml_text("01"), yaml_text("no")
+    ('기쁨', 'very sad', '1', '"01"', '"no"')
+    """
+    name = str(name)
+    is_plain = re.fullmatch(rf"{_YAML_NUMBER}|[^\W\d]([\w .-]*\w)?", name) and name.casefold() not in _YAML_WORDS
+    return name if is_plain else json.dumps(name, ensure_ascii=False)
 
 
 def plural(n: float, noun: str) -> str:

@@ -57,6 +57,9 @@ def test_debugging_writes_to_a_temporary_folder():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--lr=0.1", "--seed", "2", "--lr", "0.2"], "--lr is given twice"),
+        (["--device=cpu", "--device=cuda"], "--device is given twice"),
+        (["--frontend.n_mels=40", "--frontend=!new:a.B"], "--frontend.n_mels is replaced by --frontend, .* first"),
         (["--precision=fp17"], "argument --precision: invalid choice: 'fp17'"),
         (["--grad_accumulation_factor"], "argument --grad_accumulation_factor: expected one argument"),
         (["--seed"], "--seed has no value"),

@@ -125,13 +125,24 @@ def test_similar_classes_are_reported(tmp_path, caplog):
     assert caplog.messages == ["classes of emotion without utterances: calm"]
 
 
+def test_similar_classes_are_merged_as_the_report_says(tmp_path, caplog):
+    for labels in ("01 1", "0.50 0.5", "Yes yes", "TRUE true", "? ？"):
+        caplog.clear()
+        one, other = labels.split()
+        corpus = load_corpus("csv", make(tmp_path, f"path,emotion\na.wav,{one}\nb.wav,{other}\nc.wav,{one}\n"))
+        if corpus.classes["emotion"][1:]:
+            (_, label_map), *_ = [text.split("--label_map=") for text in caplog.messages]
+            corpus = load_corpus("csv", tmp_path, label_map=plain_value(label_map.strip("'")))
+        assert len(corpus.classes["emotion"]) == 1, labels
+
+
 def test_decimals_with_zeros_are_not_similar(tmp_path, caplog):
     files = [f"{i}.wav" for i in range(3)]
     labels = ["1.2", "1.02", "01.2"]
     make(tmp_path, "path,emotion\n" + "".join(f"{f},{e}\n" for f, e in zip(files, labels)), files=files)
     load_corpus("csv", tmp_path)
     (message,) = caplog.messages
-    assert "{1.2: 01.2}" in message or "{01.2: 1.2}" in message
+    assert '{1.2: "01.2"}' in message or '{"01.2": 1.2}' in message
 
 
 @pytest.mark.parametrize(
@@ -266,6 +277,11 @@ def test_hangul_names_composed_or_not(tmp_path, on_disk, in_csv):
         ("path,emotion\n", "no rows"),
         ("", "not a CSV table"),
         ('path,emotion\na.wav,joy\nb.wav,"joy\nc.wav,joy\n', "row 3: a quotation mark is never closed"),
+        (
+            'path,text,emotion\na.wav,"He,joy\nb.wav,so,anger\na.wav,"no,joy\n',
+            "row 2: a quotation mark joins 3 lines to one row",
+        ),
+        ('path\temotion\na.wav\t"joy\nb.wav\t"joy"\n', "row 2: a quotation mark joins 2 lines to one row"),
         ("path\na.wav\nb.wav,b,c\n", "row 3 has 3 cells, the header has 1: .*a comma in quotation marks"),
         ("path;emotion\na.wav;joy;b\n", "row 2 has 3 cells, the header has 2: .*a semicolon in quotation marks"),
         ("emotion,path\njoy,a.wav\njoy\n", "row 3: the path is empty"),
@@ -389,7 +405,7 @@ def test_decimals_of_a_scale_and_names_like_missing_values_are_kept(tmp_path, ca
     assert load_corpus("csv", tmp_path).data["emotion"].tolist() == labels
     assert sorted(caplog.messages) == [
         "NAMES OF CLASSES: classes of emotion are likely the same (capitals, spaces, numbers or short forms); to merge "
-        "them: --label_map='{emotion: {0.50: 0.5}}'",
+        "them: --label_map='{emotion: {\"0.50\": 0.5}}'",
         "emotion 'NA' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {NA: null}}'",
         "emotion 'none' of 1 utterance: if it means unknown, map it by --label_map='{emotion: {none: null}}'",
     ]

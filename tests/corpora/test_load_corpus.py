@@ -93,6 +93,11 @@ def test_label_map_keeps_the_order_of_classes(own):
             {"emotion": {"clam": "sad"}},
             r"no label 'clam' \(known: joy, anger, calm\)",
         ),  # too different for a suggestion
+        (
+            {"emotion": {True: "joy"}},
+            r"no label 'True' \(known: joy, anger, calm\); YAML reads 01, yes, on .* quotation",
+        ),
+        ({"emotion": {"joy": "sad", "joy ": "calm"}}, "'joy' and 'joy ' are the same label: state it once"),
         ({"emotion": "joy"}, "expected pairs {old: new}"),
     ],
 )

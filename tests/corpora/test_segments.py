@@ -72,6 +72,14 @@ def test_all_wrong_segments_are_reported_together_with_their_rows(tmp_path):
     ]
 
 
+def test_segments_behind_a_wrong_length_in_the_header_are_found(tmp_path):
+    make(tmp_path, "path,start,end\ncall.wav,1.2,1.8\n")
+    data = bytearray((tmp_path / "call.wav").read_bytes())
+    data[40:44] = (int.from_bytes(data[40:44], "little") // 2).to_bytes(4, "little")
+    (tmp_path / "call.wav").write_bytes(data)
+    load_corpus("csv", tmp_path)
+
+
 def test_segments_with_two_labels_or_under_other_names(tmp_path):
     text = "path,start,end,emotion\ncall.wav,0,1,joy\ncall.wav,0,1.5,sad\ncall.wav,0.0,1.00,sad\n"
     repeated, conflict = faults(tmp_path, text)

@@ -214,6 +214,27 @@ def test_streams_without_an_index_are_read_completely(tmp_path):
     assert notes(tmp_path / "a.flac") == [("wrong_length", "no length stated, 3.00 s found")]
 
 
+def test_all_samples_of_flac_and_of_chained_ogg_streams_are_read(tmp_path):
+    x = np.random.default_rng(0).uniform(-0.3, 0.3, 32000)
+    flac = bytearray(encoded(x, format="FLAC", subtype="PCM_16"))
+    for stated, code in ((8000, "wrong_length"), (64000, "truncated")):
+        flac[22:26] = stated.to_bytes(4, "big")
+        (tmp_path / "a.flac").write_bytes(flac)
+        assert len(read_audio(tmp_path / "a.flac")) == 32000
+        assert notes(tmp_path / "a.flac") == [(code, f"{stated / 16000:.2f} s stated, 2.00 s found")]
+    for subtype in "VORBIS", "OPUS":
+        first = encoded(x, format="OGG", subtype=subtype)
+        second = encoded(x[:16000], format="OGG", subtype=subtype)
+        (tmp_path / "a.ogg").write_bytes(first + second)
+        assert len(read_audio(tmp_path / "a.ogg")) == 48000 and notes(tmp_path / "a.ogg") == []
+        (tmp_path / "a.ogg").write_bytes(first + second[:100])
+        assert [code for code, _ in notes(tmp_path / "a.ogg")] == ["truncated"]
+        stereo = encoded(np.stack([x, x], 1), format="OGG", subtype=subtype)
+        (tmp_path / "a.ogg").write_bytes(first + stereo)
+        with pytest.raises(UserError, match="different channels or rates .1 at 16000 Hz and 2 at 16000 Hz"):
+            read_audio(tmp_path / "a.ogg")
+
+
 def test_what_follows_the_samples_of_a_wav_is_not_audio(tmp_path):
     data = encoded(tone(), format="WAV", subtype="PCM_16")
     chunk = b"LIST" + (3000).to_bytes(4, "little") + bytes(range(1, 251)) * 12
@@ -250,6 +271,7 @@ def test_suspicious_audio_is_noted_with_numbers(tmp_path):
         "opposite.wav": (np.stack([x, -0.99 * x], 1), "opposite_phase", "100.0 % of the power is lost"),
         "one_channel.wav": (np.stack([x, 0 * x], 1), None, ""),
         "silent.wav": (np.zeros((8000, 2)), "silent", "the largest sample is 0"),
+        "constant.wav": (np.full(8000, 0.25), "silent", "the largest sample is 0, around 0.25"),
         "short.wav": (x[:800], "short", "0.050 s"),
     }
     for name, (samples, code, text) in cases.items():

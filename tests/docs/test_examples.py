@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from korser import cli
+from korser.config.usage import keep_used
 
 PAGES = {
     "README.md": "## Add a frontend",
@@ -58,7 +59,7 @@ def test_example(page, tiny, tiny_corpus, tmp_path, monkeypatch, capsys):
         if command == "train":
             given = dict(word[2:].split("=", 1) for word in arguments if word.startswith("--"))
             own_data = "corpus" in given
-            given = {**settings, **given, "data_folder": str(tmp_path / "data")} | (
+            given = {**keep_used(arguments[0], settings), **given, "data_folder": str(tmp_path / "data")} | (
                 {} if own_data else {"corpus": "csv"}
             )
             arguments = [arguments[0], *(f"--{key}={value}" for key, value in given.items())]

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from korser.utils.errors import UserError
-from korser.utils.files import atomic, read_csv, read_json, read_npy, read_text, write_csv, write_text
+from korser.utils.files import atomic, read_csv, read_json, read_npy, read_text, walk_files, write_csv, write_text
 
 
 class Payload:
@@ -153,3 +153,16 @@ def test_names_of_temporary_files_are_random_and_their_mode_is_the_usual(tmp_pat
     (tmp_path / "usual").write_text("a")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert modes == dict.fromkeys(("a", "b", "usual"), modes["usual"])
+
+
+def test_links_to_folders_are_followed_but_not_in_a_circle(tmp_path):
+    for name in "a", "b":
+        (tmp_path / "top" / name).mkdir(parents=True)
+        (tmp_path / "top" / name / "1.wav").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "2.wav").touch()
+    for link, target in {"a/up": "..", "a/b": "../b", "b/a": "../a", "c": "../elsewhere"}.items():
+        (tmp_path / "top" / link).symlink_to(target)
+    found = [os.path.join(root, name) for root, names in walk_files(tmp_path / "top") for name in names]
+    found = [os.path.relpath(file, tmp_path / "top") for file in found]
+    assert found == ["a/1.wav", "a/b/1.wav", "b/1.wav", "b/a/1.wav", "c/2.wav"]
