@@ -67,6 +67,7 @@ NOT_ADAPTERS = (
     "annotations",
     "card",
     "cells",
+    "codes",
     "columns",
     "manifest",
     "readers",

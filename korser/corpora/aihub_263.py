@@ -34,6 +34,7 @@ import pandas as pd
 
 from korser.corpora.annotations import RULES, consensus, rater_columns, read_table, report_unmatched
 from korser.corpora.card import CorpusCard
+from korser.corpora.codes import SEXES, classes_of, emotion_codes
 from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
 
@@ -49,23 +50,9 @@ ABOUT = CorpusCard(
     checked="published tables",
     raters="5",
 )
-EMOTIONS = {
-    "neutral": "neutral",
-    "happiness": "happy",
-    "sadness": "sad",
-    "sad": "sad",
-    "angry": "angry",
-    "anger": "angry",
-    "fear": "fearful",
-    "disgust": "disgust",
-    "surprise": "surprised",
-}
+EMOTIONS = emotion_codes("neutral", "happiness", "sadness", "sad", "angry", "anger", "fear", "disgust", "surprise")
 STRENGTHS = {"0": None, "1": "weak", "2": "strong"}
-TASKS = {
-    "emotion": tuple(dict.fromkeys(EMOTIONS.values())),
-    "gender": ("female", "male"),
-    "intensity": ("weak", "strong"),
-}
+TASKS = classes_of({"emotion": EMOTIONS, "gender": SEXES, "intensity": STRENGTHS})
 LISTENERS = range(1, 6)
 RATERS = {task: tuple(rater_columns(task, LISTENERS)) for task in ("emotion", "intensity")}
 LABELS = (*RULES, "situation")

@@ -33,6 +33,7 @@ import pandas as pd
 
 from korser.corpora.annotations import read_table, report_unmatched
 from korser.corpora.card import CorpusCard
+from korser.corpora.codes import emotion_codes
 from korser.corpora.table import find_files, find_table, make_table
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
@@ -46,15 +47,7 @@ ABOUT = CorpusCard(
     url="https://github.com/declare-lab/MELD",
     checked="published tables and file list",
 )
-EMOTIONS = {
-    "neutral": "neutral",
-    "joy": "happy",
-    "sadness": "sad",
-    "anger": "angry",
-    "fear": "fearful",
-    "disgust": "disgust",
-    "surprise": "surprised",
-}
+EMOTIONS = emotion_codes("neutral", "joy", "sadness", "anger", "fear", "disgust", "surprise")
 SENTIMENTS = ("negative", "neutral", "positive")
 TASKS = {"emotion": tuple(EMOTIONS.values()), "sentiment": SENTIMENTS}
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}  # of the tables

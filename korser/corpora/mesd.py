@@ -23,7 +23,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of, emotion_codes
+from korser.corpora.table import read_names
 from korser.utils.errors import UserError
 
 ABOUT = CorpusCard(
@@ -35,18 +36,14 @@ ABOUT = CorpusCard(
     url="https://doi.org/10.17632/cy34mh68j9",
     checked="published file list",
 )
-EMOTIONS = {
-    "Neutral": "neutral",
-    "Happiness": "happy",
-    "Sadness": "sad",
-    "Anger": "angry",
-    "Fear": "fearful",
-    "Disgust": "disgust",
+CODES = {
+    "emotion": emotion_codes("Neutral", "Happiness", "Sadness", "Anger", "Fear", "Disgust"),
+    "gender": SEXES,
 }
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
-VOICES = {"F": "female", "M": "male", "C": "child"}
+TASKS = classes_of(CODES)
+VOICES = {**SEXES, "C": "child"}
 LAYOUT = "MESD, Disgust_M_B_celda.wav (or .flac) and so on"
-NAME = r"([A-Z][a-z]+)_([FMC])_([AB])_(.+)"
+NAME = r"(?P<emotion>[A-Z][a-z]+)_(?P<voice>[FMC])_(?P<word_list>[AB])_(?P<sentence>.+)"
 
 
 def prepare(data_folder: str | Path, words: str = "both") -> pd.DataFrame:
@@ -60,16 +57,10 @@ def prepare(data_folder: str | Path, words: str = "both") -> pd.DataFrame:
     """
     if words not in ("both", "A", "B"):
         raise UserError(f"corpus_options.words={words}: expected both, A or B")
-    data = read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    data = read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
     return data if words == "both" else data[data["word_list"] == words]
 
 
-def _columns(path: Path, emotion: str, voice: str, word_list: str, word: str) -> dict[str, Any]:
-    return {
-        "speaker": None,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": VOICES[voice] if voice in "FM" else None,
-        "voice": VOICES[voice],
-        "word_list": word_list,
-        "sentence": word.strip(),
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    voice = row["voice"]
+    return {**row, "gender": SEXES.get(voice), "voice": VOICES[voice], "sentence": row["sentence"].strip()}

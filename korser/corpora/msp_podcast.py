@@ -36,6 +36,7 @@ import pandas as pd
 
 from korser.corpora.annotations import rater_columns, raters_of, read_rating, read_table, report_unmatched
 from korser.corpora.card import CorpusCard
+from korser.corpora.codes import SEXES, classes_of, emotion_codes
 from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
 from korser.utils.text import plural
@@ -66,8 +67,8 @@ EMOTIONS = {  # codes of the consensus
     "O": None,
     "X": None,
 }
-VOTES = {**{name: name for name in EMOTIONS.values() if name}, "fear": "fearful", "surprise": "surprised"}
-TASKS = {"emotion": tuple(name for name in EMOTIONS.values() if name), "gender": ("female", "male")}
+TASKS = classes_of({"emotion": EMOTIONS, "gender": SEXES})
+VOTES = emotion_codes(*TASKS["emotion"], "fear", "surprise")
 RATINGS = {"valence": (1.0, 7.0), "arousal": (1.0, 7.0), "dominance": (1.0, 7.0)}
 CONSENSUS = {"emotion": "plurality"}
 COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")

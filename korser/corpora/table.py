@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.cells import identify, may_mean_unknown, means_unknown
+from korser.corpora.codes import lookup_code
 from korser.corpora.segments import sources
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
@@ -28,7 +29,6 @@ __all__ = [
     "find_files",
     "find_table",
     "in_order",
-    "lookup_code",
     "make_table",
     "read_names",
     "similar_labels",
@@ -104,28 +104,39 @@ def find_files(
 
 
 def read_names(
-    data_folder: str | Path, pattern: str, columns: Callable[..., Mapping[str, Any] | None], *, layout: str
+    data_folder: str | Path,
+    pattern: str,
+    codes: Mapping[str, Mapping[str, str | None]],
+    columns: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
+    *,
+    layout: str,
 ) -> pd.DataFrame:
-    """Return the table of a corpus whose file names state everything.
+    """Return the table of a corpus whose file names state the speaker and other columns.
 
     Parameters
     ----------
     data_folder : str or Path
     pattern : str
-        Regular expression of the file names without their ending, WAV or FLAC; see :func:`find_files`.
-    columns : callable
-        ``columns(path, *groups)`` returns the columns of one file from the groups of the pattern, or None to leave it
-        out. The id is the name of the file, unless stated.
+        Regular expression of the file names without their ending, WAV or FLAC; see :func:`find_files`. Its named groups
+        are columns, but for those whose names begin with ``_``.
+    codes : dict of str to (dict of str to str or None)
+        ``{task: {code: class}}``; if a group of the pattern is a task, its codes are replaced by classes.
+    columns : callable, optional
+        ``columns(row)`` returns the columns of a file, or None to leave it out. The row has ``id`` (the name of the
+        file), ``path``, ``speaker`` and a column for each task and group; None if the name does not state it.
     layout : str
         The expected layout, for errors.
     """
     rows, left_out = [], []
     for path, match in find_files(data_folder, re.compile(rf"(?:{pattern})\.(?i:wav|flac)"), layout=layout):
-        row = columns(path, *match.groups())
+        groups = match.groupdict()
+        row = {"id": path.stem, "path": str(path), "speaker": None, **dict.fromkeys(codes), **groups}
+        row = columns(row) if columns else row
         if row is None:
             left_out.append(path.stem)
-        else:
-            rows.append({"id": path.stem, "path": str(path), **row})
+            continue
+        labels = {task: lookup_code(codes[task], row[task], path, task) for task in codes if task in groups}
+        rows.append({name: value for name, value in {**row, **labels}.items() if not name.startswith("_")})
     if left_out:
         logger.info("left out, as broken or copies: %s", shorten(left_out))
     return make_table(rows)
@@ -156,15 +167,6 @@ def make_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     if copies.any():
         logger.warning("%d duplicate ids; keeping the first file of each", copies.sum())
     return data[~copies].sort_values("id", ignore_index=True)
-
-
-def lookup_code(table: Mapping[str, Any], value: str, path: Path, what: str) -> Any:
-    """Return the meaning of a code in a file name; raise a UserError that names the file if it is unknown."""
-    if value not in table:
-        raise UserError(
-            f"{path}: unknown {what} code '{value}' in the file name (known: {', '.join(table)}): remove the file"
-        )
-    return table[value]
 
 
 def apply_label_map(
