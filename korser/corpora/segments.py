@@ -121,17 +121,7 @@ def is_segmented(table: pd.DataFrame) -> bool:
 def check_segments(data: pd.DataFrame, locate: Callable[..., str]) -> list[str]:
     """Find segments that no recording has, as far as the headers of the files tell; turn the columns into numbers.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        With ``id`` and ``path``.
-    locate : callable
-        ``locate(*ids)`` describes where these utterances were found.
-
-    Returns
-    -------
-    list of str
-        One line for each kind of fault.
+    Returns one line for each kind of fault; ``locate(*ids)`` describes where utterances were found.
     """
     found: dict[str, list[tuple[str, str]]] = {}  # kind: ids and texts
     for name in (name for name in COLUMNS if name in data):

@@ -152,14 +152,9 @@ def find_table(data_folder: str | Path, name: str) -> Path | None:
 
 
 def make_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows as a table sorted by id, with None for missing values.
+    """Return rows (``id``, ``path``, ``speaker``, labels, extras) as a table sorted by id; missing values are None.
 
     Of rows with the same id the first is kept: archives that contain a folder twice are common.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        ``id``, ``path``, ``speaker``, labels, extras.
     """
     data = pd.DataFrame(rows, dtype=object)
     data = data.where(data.notna(), None)
@@ -222,17 +217,7 @@ def apply_label_map(
 def check_labels(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], locate: Callable[..., str]) -> list[str]:
     """Find labels that are no classes, and files with two labels.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-    classes : dict of str to tuple of str
-    locate : callable
-        ``locate(*ids)`` describes where these utterances were found.
-
-    Returns
-    -------
-    list of str
-        One line per fault with the place, the label and the fix.
+    Returns one line per fault with the place, by ``locate(*ids)``, the label and the fix.
     """
     faults = []
     named = data.assign(path=list(map(str, sources(data))))
@@ -261,14 +246,7 @@ def warn_of_typos(
 ) -> None:
     """Warn of classes and speakers whose names are nearly the same, and of classes without utterances.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-    classes : dict of str to tuple of str
-    sorted_tasks : sequence of str
-        Tasks whose classes were taken from the data.
-    locate : callable
-        See :func:`check_labels`.
+    The classes of ``sorted_tasks`` were taken from the data; for ``locate`` see :func:`check_labels`.
     """
     for task, labels in classes.items():
         counts = data[task].value_counts()

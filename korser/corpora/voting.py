@@ -88,14 +88,8 @@ class Voting:
     ) -> dict[str, tuple[str, ...]]:
         """Return the columns of votes of each task, and add to ``tasks`` those that are made from votes.
 
-        Parameters
-        ----------
-        data : pandas.DataFrame
-            Gets columns of single votes in place of counts.
-        tasks, sorted_tasks : dict, list
-            Changed in place.
-        declared : dict of str to sequence of str
-            By the adapter.
+        Changes ``tasks`` and ``sorted_tasks``, and ``data``, which gets columns of single votes in place of counts;
+        ``declared`` are the columns that the adapter declares.
 
         Raises
         ------

@@ -306,17 +306,7 @@ def audio_digest(audio: torch.Tensor) -> str:
 
 
 def to_compact(audio: torch.Tensor) -> torch.Tensor:
-    """Return audio as 16-bit samples if these represent it exactly, otherwise unchanged.
-
-    Parameters
-    ----------
-    audio : torch.Tensor
-        ``(T,)`` float32 in [-1, 1].
-
-    Returns
-    -------
-    torch.Tensor
-        ``(T,)`` int16 or float32.
+    """Return audio ``(T,)`` in [-1, 1] as int16 if that represents it exactly, otherwise unchanged, float32.
 
     Example
     -------
@@ -329,17 +319,7 @@ def to_compact(audio: torch.Tensor) -> torch.Tensor:
 
 
 def to_float(x: torch.Tensor) -> torch.Tensor:
-    """Return stored samples or features as float32; int16 values are audio and divided by 32768.
-
-    Parameters
-    ----------
-    x : torch.Tensor
-        Of dtype int16, float16, bfloat16 or float32.
-
-    Returns
-    -------
-    torch.Tensor
-        float32, of the same shape.
+    """Return stored samples or features as float32 of the same shape; int16 values are audio and divided by 32768.
 
     Example
     -------

@@ -249,21 +249,14 @@ def check_backbone(factory: Callable[[], nn.Module], *, in_channels: int = IN_CH
 def quick_check_backbone(backbone: nn.Module, in_channels: int, file: str = "YAML") -> None:
     """Refuse a backbone that breaks its contract, before training; it runs a subset of the checks on the CPU.
 
-    Copies are run on two utterances 60 dB apart; the backbone and the random generators are left unchanged. One that
-    cannot be copied or run is left to the rehearsal of training, which reports what it raises or returns.
-
-    Parameters
-    ----------
-    backbone : torch.nn.Module
-    in_channels : int
-        Channels of the features, the frontend's ``output_size``.
-    file : str
-        The settings file, which the message names.
+    Copies are run on two utterances 60 dB apart of ``in_channels`` channels, the frontend's ``output_size``; the
+    backbone and the random generators are left unchanged. One that cannot be copied or run is left to the rehearsal of
+    training, which reports what it raises or returns.
 
     Raises
     ------
     UserError
-        The reason, and what to change.
+        The reason, what to change, and how to run all checks of the settings ``file``.
     """
     set_arithmetic()
 

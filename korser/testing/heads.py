@@ -318,22 +318,13 @@ def complete_tasks(tasks: Sequence[Task]) -> list[Task]:
 def quick_check_head(head: nn.Module, in_features: int, tasks: Sequence[Task], file: str = "YAML") -> None:
     """Refuse a head that breaks its contract, before training; it runs a subset of the checks on copies on the CPU.
 
-    One that cannot be copied or run is left to the rehearsal of training, which reports what it raises or returns.
-
-    Parameters
-    ----------
-    head : torch.nn.Module
-    in_features : int
-        ``E``, the backbone's ``output_size``.
-    tasks : sequence of Task
-        With their classes.
-    file : str
-        The settings file, which the message names.
+    ``in_features`` is the backbone's ``output_size``; tasks have their classes. A head that cannot be copied or run is
+    left to the rehearsal of training, which reports what it raises or returns.
 
     Raises
     ------
     UserError
-        The reason, and what to change.
+        The reason, what to change, and how to run all checks of the settings ``file``.
     """
     set_arithmetic()
     candidate = HeadCandidate(lambda: copy_module(head).cpu(), tasks, in_features)

@@ -60,17 +60,10 @@ def rehearse(
     prediction: Sequence[Batch | PaddedBatch],
     n_batches: int,
 ) -> None:
-    """Take training steps, predict, and end an epoch, on copies.
+    """Take training steps, predict, and end an epoch, on copies; the brain is left as it is.
 
-    A model that cannot be copied, such as one with an open file, is not rehearsed.
-
-    Parameters
-    ----------
-    brain : korser.training.brain.EmotionBrain
-        Left as it is.
-    training, prediction : sequence of Batch or PaddedBatch
-    n_batches : int
-        Number of training batches in an epoch, on which the schedule depends.
+    A model that cannot be copied, such as one with an open file, is not rehearsed. The schedule depends on
+    ``n_batches``, the number of training batches in an epoch.
 
     Raises
     ------

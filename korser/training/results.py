@@ -144,16 +144,8 @@ def write_results(
 ) -> None:
     """Write all files of a run that come after training; ``metrics.json``, which makes it complete, last.
 
-    Parameters
-    ----------
-    run_dir : Path
-    model : SpeechEmotionModel
-        The trained one.
-    results : Results
-    cost : dict
-        From :func:`training_cost`.
-    initial_parameters : list
-        :func:`interpretable_parameters` before training.
+    ``cost`` is from :func:`training_cost`, and ``initial_parameters`` are :func:`interpretable_parameters` before
+    training.
     """
     directory = RunDirectory(run_dir)
     with atomic(directory.weights_file) as temporary:
