@@ -47,9 +47,9 @@ def consensus(votes: Iterable[str | None], rule: Rule = "majority") -> str | Non
     return [*counts, None][agreed(np.array(list(counts.values())), rule)]  # -1 is the last
 
 
-def rater_columns(task: str, votes: Iterable[Any], first: int = 1) -> dict[str, Any]:
+def rater_columns(task: str, votes: Iterable[Any]) -> dict[str, Any]:
     """Return the votes of an utterance as columns ``<task>_rater1``, ``<task>_rater2``, ..."""
-    return {f"{task}_rater{k}": vote for k, vote in enumerate(votes, first)}
+    return {f"{task}_rater{k}": vote for k, vote in enumerate(votes, 1)}
 
 
 def raters_of(data: pd.DataFrame, tasks: Iterable[str]) -> dict[str, list[str]]:

@@ -45,11 +45,6 @@ ABBREVIATIONS = {"f": "female", "m": "male", "woman": "female", "man": "male", "
 RARER = 5  # a label so many times rarer than one of almost the same name may be a typo
 
 
-def _nfc(text: str) -> str:
-    """Return text in Unicode's composed form; macOS writes Hangul names decomposed, others do not."""
-    return unicodedata.normalize("NFC", text)
-
-
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
     """Return labels sorted, as numbers if all are numbers."""
     labels = sorted(labels)
@@ -93,7 +88,8 @@ def find_files(
     found, others = [], []
     for root, _, names in os.walk(folder, followlinks=True):
         for name in names:
-            match = pattern.fullmatch(_nfc(f"{root}/{name}" if with_folders else name))
+            composed = unicodedata.normalize("NFC", f"{root}/{name}" if with_folders else name)  # unlike on macOS
+            match = pattern.fullmatch(composed)
             (found if match else others).append((Path(root) / name, match))
     if required and not found:
         has = "no files"

@@ -26,6 +26,7 @@ Shape legend: ``T`` time in samples at 16 kHz.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import re
@@ -33,7 +34,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +216,9 @@ def coloured_noise(length: int, colour: str, rng: np.random.Generator) -> torch.
     return torch.from_numpy(noise[:length].astype(np.float32))
 
 
+_noise_file = functools.lru_cache(maxsize=64)(read_audio)
+
+
 def noise_from_files(length: int, files: Sequence[Path], rng: np.random.Generator) -> torch.Tensor:
     """Draw a file and a position in it, and return ``length`` samples at 16 kHz from there; a shorter file is repeated.
 
@@ -231,11 +234,6 @@ def noise_from_files(length: int, files: Sequence[Path], rng: np.random.Generato
     if not excerpt.any():
         raise UserError(f"robustness: {path} is silent from sample {start} on: remove it from the folder")
     return excerpt
-
-
-@lru_cache(maxsize=64)
-def _noise_file(path: Path) -> torch.Tensor:
-    return read_audio(path)
 
 
 def add_noise(x: torch.Tensor, noise: torch.Tensor, snr: float) -> torch.Tensor:
@@ -274,10 +272,8 @@ def mp3(x: torch.Tensor, rate: int) -> torch.Tensor:
 
     The result is aligned with ``x``.
     """
-    level = (MP3_RATES[-1] - rate) / (
-        MP3_RATES[-1] - MP3_RATES[0]
-    )  # libsndfile's scale: from 0 (best quality) to 1 (smallest)
-    level = min(level, 0.9999)  # it refuses 1
+    level = (MP3_RATES[-1] - rate) / (MP3_RATES[-1] - MP3_RATES[0])
+    level = min(level, 0.9999)  # libsndfile's scale: from 0 (best quality) to 1 (smallest), which it refuses
     options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": level}
     decoded = _decode(_encode(x.numpy(), SAMPLE_RATE, **options))
     if len(decoded) > len(x):  # below 40 kbit/s there is no LAME header, which states the delay

@@ -22,6 +22,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -285,6 +286,7 @@ class StoredArrays(Sequence):
             raise UserError(f"{folder}: written data are read back damaged: choose another cache_folder") from None
 
 
+@dataclass(eq=False)
 class Batch:
     """A padded batch with the part of SpeechBrain's interface that training uses.
 
@@ -301,20 +303,12 @@ class Batch:
         Recorded when the copy to the device is complete.
     """
 
-    def __init__(
-        self,
-        id: list[str],
-        x: PaddedData,
-        frames: torch.Tensor,
-        labels: dict[str, torch.Tensor],
-        ready: torch.cuda.Event | None = None,
-    ) -> None:
-        self.id = id
-        self.x = x
-        self.frames = frames
-        self.labels = labels
-        self.ready = ready
-        self.others: list[Batch] = []
+    id: list[str]
+    x: PaddedData
+    frames: torch.Tensor
+    labels: dict[str, torch.Tensor]
+    ready: torch.cuda.Event | None = None
+    others: list[Batch] = field(default_factory=list, init=False)
 
     def add(self, other: Batch) -> None:
         """Add another input of the same utterances, as ``x2`` and ``frames2``, and so on."""

@@ -160,17 +160,9 @@ class Classes(Kind):
         """Return every class in turn."""
         return (torch.arange(n) + first) % len(self.task.classes)
 
-    def loss(
-        self,
-        outputs: torch.Tensor,
-        targets: torch.Tensor,
-        *,
-        mix: Mix | None = None,
-        class_weights: torch.Tensor | None = None,
-        label_smoothing: float = 0.0,
-    ) -> torch.Tensor:
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return the cross entropy."""
-        return cross_entropy(outputs, targets, mix=mix, weight=class_weights, label_smoothing=label_smoothing)
+        return cross_entropy(outputs, targets, **options)
 
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return probabilities."""
@@ -297,13 +289,7 @@ class Number(Kind):
         return ((torch.arange(n) + first) % 7 - 3) / 2
 
     def loss(
-        self,
-        outputs: torch.Tensor,
-        targets: torch.Tensor,
-        *,
-        mix: Mix | None = None,
-        class_weights: torch.Tensor | None = None,
-        label_smoothing: float = 0.0,
+        self, outputs: torch.Tensor, targets: torch.Tensor, *, mix: Mix | None = None, **of_classes: Any
     ) -> torch.Tensor:
         """Return one minus CCC, or the mean squared error; of mixed utterances the targets are mixed."""
         if mix is not None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from speechbrain.utils.checkpoints import (
     Checkpoint,
     Checkpointer,
@@ -83,21 +82,11 @@ class AtomicCheckpointer(Checkpointer):
         super().save_and_keep_only(*args, importance_keys=list(importance_keys), **options)
 
 
-class HasTrainedState(Protocol):
-    """A model that knows which of its weights are trained."""
-
-    def trained_state(self) -> dict[str, torch.Tensor]:
-        """Return the trained weights."""
-
-    def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Load them."""
-
-
 @register_checkpoint_hooks
 class TrainedState:
-    """The trained weights of a model as a recoverable; frozen ones are not copied into checkpoints."""
+    """The ``trained_state()`` of a model as a recoverable; frozen weights are not copied into checkpoints."""
 
-    def __init__(self, model: HasTrainedState):
+    def __init__(self, model: Any):
         self.model = model
 
     @mark_as_saver

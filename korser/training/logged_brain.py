@@ -26,15 +26,7 @@ __all__ = ["LoggedBrain"]
 class LoggedBrain(sb.Brain):
     """A Brain that writes one row per epoch to ``log.csv`` and a tracker.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-    hparams : dict
-        All settings, SpeechBrain's run options (``precision``, ``max_grad_norm``, ...) among them.
-    history : History, optional
-    log_file : Path, optional
-    checkpointer : AtomicCheckpointer, optional
-    tracker : LiveLogger, optional
+    ``hparams`` are all settings, SpeechBrain's run options (``precision``, ``max_grad_norm``, ...) among them.
 
     Raises
     ------

@@ -30,7 +30,15 @@ from korser.utils.text import one_line
 if TYPE_CHECKING:
     from korser.training.brain import EmotionBrain
 
-__all__ = ["Results", "evaluate", "interpretable_parameters", "predictions_table", "training_cost", "write_results"]
+__all__ = [
+    "Results",
+    "evaluate",
+    "interpretable_parameters",
+    "measure",
+    "predictions_table",
+    "training_cost",
+    "write_results",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +67,29 @@ def evaluate(brain: EmotionBrain, datasets: dict[str, Dataset], manifest: pd.Dat
     best = brain.checkpointer.find_checkpoint(max_key="score")
     brain.raw_model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
     logger.info("best epoch: %d", best.meta["epoch"])
-    predictions, embeddings, metrics = {}, {}, {}
+    predicted, embeddings = {}, {}
     for split in SPLITS[1:]:
         if split in datasets:
-            predicted, embeddings[split] = brain.predict(evaluation_loader(brain, datasets[split]))
-            rows = manifest[manifest["split"] == split]
-            predictions[split] = predictions_table(rows, brain.tasks, predicted)
-            metrics[split] = evaluate_predictions(predictions[split], brain.tasks)
-    metrics["best_epoch"] = best.meta["epoch"]
-    return Results(predictions, embeddings, metrics)
+            of_split, embeddings[split] = brain.predict(evaluation_loader(brain, datasets[split]))
+            predicted |= of_split
+    return measure(manifest, brain.tasks, predicted, embeddings, best_epoch=best.meta["epoch"])
+
+
+def measure(
+    manifest: pd.DataFrame,
+    tasks: list[Task],
+    predicted: dict[str, dict[str, np.ndarray]],
+    embeddings: dict[str, dict[str, np.ndarray]],
+    **facts: Any,
+) -> Results:
+    """Measure what is predicted of the validation and test splits; ``facts`` are further entries of the metrics."""
+    predictions, metrics = {}, {}
+    for split in SPLITS[1:]:
+        rows = manifest[manifest["split"] == split]
+        if len(rows):
+            predictions[split] = predictions_table(rows, tasks, predicted)
+            metrics[split] = evaluate_predictions(predictions[split], tasks)
+    return Results(predictions, embeddings, {**metrics, **facts})
 
 
 def predictions_table(
