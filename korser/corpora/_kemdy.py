@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.annotations import rater_columns, read_rating, report_unmatched
-from korser.corpora.codes import SEXES, classes_of, emotion_codes
+from korser.corpora.codes import SEXES, check_option, classes_of, emotion_codes
 from korser.corpora.table import find_files, read_names
 from korser.utils.decoding import read_korean
 from korser.utils.errors import UserError
@@ -25,7 +25,6 @@ TASKS = classes_of(CODES)
 RATINGS = {"valence": (1.0, 5.0), "arousal": (1.0, 5.0)}
 RATERS = {task: tuple(rater_columns(task, range(10))) for task in ("emotion", *RATINGS)}
 CONSENSUS = {"emotion": "plurality", **dict.fromkeys(RATINGS, "mean")}
-TIES = ("drop", "first")
 
 
 def prepare(
@@ -57,8 +56,7 @@ def prepare(
     rates : callable
         Whether a table, by the match of its name, rates who speaks in a segment.
     """
-    if ties not in TIES:
-        raise UserError(f"corpus_options.ties={ties}: expected {' or '.join(TIES)}")
+    check_option("ties", ties, ("drop", "first"))
     segments: dict[str, dict[str, Any]] = {}
     for file, match in find_files(data_folder, re.compile(table), layout=layout):
         rated = _read_segments(file, position, re.compile(name), ties)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from korser.utils.errors import UserError
 
-__all__ = ["SEXES", "classes_of", "emotion_codes", "lookup_code"]
+__all__ = ["SEXES", "check_option", "classes_of", "emotion_codes", "lookup_code"]
 
 SEXES = {"F": "female", "M": "male", "f": "female", "m": "male"}
 EMOTIONS = {  # other words for classes, which are adjectives
@@ -36,6 +36,13 @@ def emotion_codes(*words: str) -> dict[str, str]:
 def classes_of(codes: Mapping[str, Mapping[str, str | None]]) -> dict[str, tuple[str, ...]]:
     """Return the classes of each task, ``TASKS``, from its codes, ``{task: {code: class or None}}``."""
     return {task: tuple(dict.fromkeys(filter(None, meanings.values()))) for task, meanings in codes.items()}
+
+
+def check_option(name: str, value: Any, known: Sequence[str]) -> None:
+    """Raise a UserError if the value of an option of an adapter is unknown."""
+    if value not in known:
+        *others, last = known
+        raise UserError(f"corpus_options.{name}={value}: expected {', '.join(others)} or {last}")
 
 
 def lookup_code(table: Mapping[str, Any], value: str, path: str | Path, what: str) -> Any:

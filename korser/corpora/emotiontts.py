@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.codes import SEXES, classes_of, emotion_codes
+from korser.corpora.codes import SEXES, check_option, classes_of, emotion_codes
 from korser.corpora.table import read_names
 from korser.utils.errors import UserError
 
@@ -48,14 +48,9 @@ NAME = r"(?i:(?P<speaker>ne[a-ek-o])(?P<sentence>\d{5}))"
 def prepare(data_folder: str | Path, labels: str = "corrected") -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    labels : {"corrected", "readme"}
-        Which emotion labels to use.
+    Emotion ``labels`` are ``corrected``, or those of the ``readme``.
     """
-    if labels not in ORDERS:
-        raise UserError(f"corpus_options.labels={labels}: expected corrected or readme")
+    check_option("labels", labels, list(ORDERS))
 
     def columns(row: dict[str, Any]) -> dict[str, Any]:
         speaker, number = row["speaker"].lower(), row["sentence"]  # NEA and nea are the same person

@@ -36,7 +36,7 @@ import pandas as pd
 
 from korser.corpora.annotations import raters_of, read_rating, report_unmatched
 from korser.corpora.card import CorpusCard
-from korser.corpora.codes import SEXES, classes_of
+from korser.corpora.codes import SEXES, check_option, classes_of
 from korser.corpora.table import find_files, read_names
 from korser.utils.errors import UserError
 
@@ -78,15 +78,10 @@ _WORDS = re.compile(rf"(?P<turn>{_NAME})\s*\[[^\]]*\]:?\s*(?P<words>.*)")
 def prepare(data_folder: str | Path, classes: int | str = 4) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    classes : {4, 6, "all"}
-        Scheme of the emotion labels.
+    ``classes`` is the scheme of the emotion labels: 4, 6 or ``all``.
     """
-    scheme = SCHEMES.get(str(classes))
-    if scheme is None:
-        raise UserError(f"corpus_options.classes={classes}: expected {', '.join(SCHEMES)}")
+    check_option("classes", str(classes), list(SCHEMES))
+    scheme = SCHEMES[str(classes)]
     dialogues = [path for path, _ in find_files(data_folder, _DIALOGUE, layout=LAYOUT)]
     turns, texts = {}, {}
     for path in dialogues:

@@ -50,11 +50,7 @@ NAME = r"Sess(?P<session>\d\d)_(?P<situation>(?:script|impro)\d\d)_(?P<gender>[F
 def prepare(data_folder: str | Path, ties: str = "drop") -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    ties : {"drop", "first"}
-        What becomes of ``angry;disgust``: no label, or the first of them.
+    ``ties``, such as ``neutral;happy``, are no label (``drop``), or the first of them (``first``).
     """
     return _kemdy.prepare(
         data_folder,

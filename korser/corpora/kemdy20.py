@@ -48,11 +48,7 @@ NAME = r"Sess(?P<session>\d\d)_(?P<situation>script\d\d)_(?P<speaker>User\d{3}(?
 def prepare(data_folder: str | Path, ties: str = "drop") -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    ties : {"drop", "first"}
-        What becomes of ``neutral;happy``: no label, or the first of them.
+    ``ties``, such as ``neutral;happy``, are no label (``drop``), or the first of them (``first``).
     """
     return _kemdy.prepare(
         data_folder,

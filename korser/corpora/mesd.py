@@ -23,9 +23,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.codes import SEXES, classes_of, emotion_codes
+from korser.corpora.codes import SEXES, check_option, classes_of, emotion_codes
 from korser.corpora.table import read_names
-from korser.utils.errors import UserError
 
 ABOUT = CorpusCard(
     name="MESD",
@@ -49,14 +48,9 @@ NAME = r"(?P<emotion>[A-Z][a-z]+)_(?P<voice>[FMC])_(?P<word_list>[AB])_(?P<sente
 def prepare(data_folder: str | Path, words: str = "both") -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    words : {"both", "A", "B"}
-        Which word lists to read.
+    ``words`` are the word lists to read: ``A``, ``B`` or ``both``.
     """
-    if words not in ("both", "A", "B"):
-        raise UserError(f"corpus_options.words={words}: expected both, A or B")
+    check_option("words", words, ("both", "A", "B"))
     data = read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
     return data if words == "both" else data[data["word_list"] == words]
 

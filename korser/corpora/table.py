@@ -57,27 +57,14 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
 def find_files(
     data_folder: str | Path, pattern: re.Pattern, *, layout: str, required: bool = True
 ) -> list[tuple[Path, re.Match]]:
-    """Return all files below a folder whose names match.
+    """Return the files below a folder whose names match, absolute and sorted, and the matches.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    pattern : re.Pattern
-        Must match the full file name; one with a slash must match the names of folders above it too.
-    layout : str
-        The expected layout, for the error.
-    required : bool
-        Whether it is an error if no file matches.
-
-    Returns
-    -------
-    list of (Path, re.Match)
-        Absolute paths, sorted.
+    The pattern must match the full file name; one with a slash must match the names of folders above it, too.
 
     Raises
     ------
     UserError
-        If the folder is missing, or no file matches and some are required.
+        If the folder is missing, or no file matches and some are required; states the expected ``layout``.
     """
     folder = Path(os.path.expanduser(data_folder)).resolve() if data_folder else None
     if folder is None or not folder.is_dir():
@@ -166,22 +153,9 @@ def apply_label_map(
     label_map: Mapping[str, Any] | None,
     raters: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Rename labels in place.
+    """Rename labels in place, and votes in the columns of ``raters``, as :func:`korser.corpora.load_corpus` describes.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-    classes : dict of str to tuple of str
-        The classes of each task before renaming.
-    label_map : dict or None
-        ``{task: {old: new or None}}``, see :func:`korser.corpora.load_corpus`.
-    raters : dict of str to sequence of str, optional
-        Columns with the votes of a task, which are renamed alike.
-
-    Returns
-    -------
-    dict of str to tuple of str
-        The classes after renaming, in the old order; names for labels that were no classes come last.
+    Returns the classes of each task after renaming, in the old order; names for labels that were no classes come last.
 
     Raises
     ------

@@ -210,20 +210,8 @@ def _cut(
 ) -> Iterator[tuple[int, np.ndarray, int]]:
     """Cut spans of samples out of consecutive blocks ``(T, channels)``, of which only those in need are kept.
 
-    Parameters
-    ----------
-    blocks : iterable of numpy.ndarray
-    spans : mapping of int to (int, int)
-        First sample, and the one behind the last; None for the end of the blocks.
-
-    Yields
-    ------
-    int
-        Key of a span.
-    numpy.ndarray
-        Its samples, fewer if the blocks end before.
-    int
-        Number of samples of all blocks so far.
+    ``spans`` are the first sample of each, and the one behind the last; None for the end of the blocks. Yields the key
+    of a span, its samples, fewer if the blocks end before, and the number of samples of all blocks so far.
     """
     ends = {i: sys.maxsize if end is None else end for i, (_, end) in spans.items()}
     pending = sorted(spans, key=ends.get, reverse=True)  # the last one ends first

@@ -86,12 +86,9 @@ class LengthLimits(NamedTuple):
 
 
 def find_copies(utterances: Iterable[tuple[str, str]]) -> dict[str, Note]:
-    """Return a note for each file whose audio another utterance has, too, except for the first of them.
+    """Return a note for each path whose audio another utterance has, too, except for the first of them.
 
-    Parameters
-    ----------
-    utterances : iterable of (str, str)
-        Path, and digest of the audio.
+    ``utterances`` are pairs of a path and a digest of the audio.
     """
     utterances = pd.DataFrame(list(utterances), columns=["path", "digest"])
     utterances = utterances[utterances["digest"].duplicated(keep=False)]

@@ -120,12 +120,7 @@ class FeatureCache:
         self.store = ArrayStore(Path(folder) / "features" / name)
 
     def read(self, source: str | Segment, audio_digest: str) -> torch.Tensor:
-        """Return the features of one utterance; compute and store them if they are missing or damaged.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(T', C')`` of the cache's dtype.
+        """Return the features of one utterance, ``(T', C')`` of the cache's dtype; compute what is missing or damaged.
 
         Raises
         ------

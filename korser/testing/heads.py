@@ -46,16 +46,9 @@ Labels = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class HeadCandidate:
-    """The head that is checked.
+    """The head that is checked: ``build()`` returns one with the same settings at every call, for tasks with classes.
 
-    Parameters
-    ----------
-    build : callable
-        Takes no arguments and returns a head with the same settings at every call.
-    tasks : sequence of Task
-        With their classes.
-    in_features : int
-        ``E``.
+    ``in_features`` is ``E``.
     """
 
     build: Callable[[], nn.Module]

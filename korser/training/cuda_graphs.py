@@ -114,10 +114,7 @@ class StepInputs(NamedTuple):
 class StepGraphs:
     """The steps of a brain, replayed from CUDA graphs where they have been captured.
 
-    Parameters
-    ----------
-    brain : EmotionBrain
-        One for which :func:`why_not` returns None.
+    :func:`why_not` has to return None for the brain.
 
     Attributes
     ----------

@@ -97,19 +97,9 @@ def predictions_table(
 ) -> pd.DataFrame:
     """Return one row per utterance with truth and prediction of each task, and probabilities of classes.
 
-    Parameters
-    ----------
-    manifest : pandas.DataFrame
-    tasks : list of Task
-    predicted : dict
-        ``{id: {task: (K,)}}``, see :meth:`korser.training.brain.EmotionBrain.predict`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``id, path, speaker, split``, ``T``, ``T_pred``, ``T_prob_<class>`` for each task, which for a number
-        are only the true and the predicted number, and all other columns of the manifest (age, labels of tasks that are
-        not trained).
+    ``predicted`` is ``{id: {task: (K,)}}``, see :meth:`korser.training.brain.EmotionBrain.predict`. The columns are
+    ``id, path, speaker, split``, ``T``, ``T_pred``, ``T_prob_<class>`` for each task, which for a number are only the
+    true and the predicted number, and all other columns of the manifest (age, labels of tasks that are not trained).
     """
     table = manifest.drop(columns=["digest", "samples"]).reset_index(drop=True)
     for task in tasks:
