@@ -38,8 +38,6 @@ from korser.corpora.codes import SEXES, check_option, classes_of, emotion_codes
 from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
 
-__all__ = ["ABOUT", "RATERS", "TASKS", "prepare"]
-
 ABOUT = CorpusCard(
     name="AI Hub 263 (감정 분류를 위한 대화 음성)",
     language="Korean",

@@ -36,8 +36,6 @@ from korser.utils.decoding import read_korean
 from korser.utils.errors import UserError
 from korser.utils.text import plural
 
-__all__ = ["ABOUT", "TASKS", "prepare"]
-
 logger = logging.getLogger(__name__)
 
 ABOUT = CorpusCard(

@@ -32,8 +32,6 @@ from korser.corpora.card import CorpusCard
 from korser.corpora.codes import SEXES, classes_of
 from korser.corpora.table import find_files, read_names
 
-__all__ = ["ABOUT", "RATERS", "TASKS", "prepare"]
-
 logger = logging.getLogger(__name__)
 
 ABOUT = CorpusCard(

@@ -40,8 +40,6 @@ from korser.corpora.codes import SEXES, check_option, classes_of
 from korser.corpora.table import find_files, read_names
 from korser.utils.errors import UserError
 
-__all__ = ["ABOUT", "CONSENSUS", "RATINGS", "SCHEMES", "TASKS", "prepare"]
-
 ABOUT = CorpusCard(
     name="IEMOCAP",
     language="English",

@@ -34,8 +34,6 @@ from korser.corpora.codes import SEXES, emotion_codes
 from korser.corpora.table import find_files, read_names
 from korser.utils.errors import UserError
 
-__all__ = ["ABOUT", "CONSENSUS", "RATINGS", "TASKS", "prepare"]
-
 ABOUT = CorpusCard(
     name="MSP-IMPROV",
     language="English",

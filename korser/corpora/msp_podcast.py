@@ -41,8 +41,6 @@ from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
 from korser.utils.text import plural
 
-__all__ = ["ABOUT", "CONSENSUS", "RATINGS", "TASKS", "prepare"]
-
 logger = logging.getLogger(__name__)
 
 ABOUT = CorpusCard(

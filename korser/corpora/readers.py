@@ -94,16 +94,10 @@ def _parse(file: Path, data: bytes, place: str) -> Any:
 
 
 def read_parquet_cells(file: Path, folder: Path, names: Mapping[str, Sequence[str]] | None = None) -> Cells:
-    """Read a Parquet file; rows are counted from 1.
+    """Read a Parquet file, whose audio paths start from ``folder``; rows are counted from 1.
 
-    Parameters
-    ----------
-    file : Path
-    folder : Path
-        Where relative audio paths start.
-    names : dict of str to list of str, optional
-        The names of the classes of columns of numbers; by default those in the file's metadata, where the library
-        ``datasets`` writes them.
+    ``names`` are those of the classes of columns of numbers, by default those in the file's metadata, where the library
+    ``datasets`` writes them.
 
     Raises
     ------

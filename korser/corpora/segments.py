@@ -35,27 +35,16 @@ MOST_SECONDS = 1e6  # libsndfile states more if it knows no length
 class Segment(os.PathLike):
     """A part of a recording, or one of its channels; as a path it is that of the recording.
 
-    Parameters
-    ----------
-    path : str
-        Of the recording.
-    start : float
-        Seconds.
-    end : float, optional
-        Seconds; by default the end of the recording.
-    channel : int, optional
-        From 0; by default all channels are averaged.
-
     Example
     -------
     >>> str(Segment("call.wav", 1.5, 3.0, 1)), Segment("call.wav", 3, 1.5).fault()[1]
     ('call.wav#t=1.5,3&channel=1', 'from 3 s to 1.5 s: expected an end behind the start')
     """
 
-    path: str
-    start: float = 0.0
-    end: float | None = None
-    channel: int | None = None
+    path: str  # of the recording
+    start: float = 0.0  # seconds
+    end: float | None = None  # seconds; None: the end of the recording
+    channel: int | None = None  # from 0; None: the average of all
 
     def __fspath__(self) -> str:
         return self.path

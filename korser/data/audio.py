@@ -53,18 +53,10 @@ ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {
 
 @dataclass(frozen=True)
 class Recording:
-    """A decoded file.
+    """A decoded file."""
 
-    Parameters
-    ----------
-    audio : torch.Tensor
-        ``(T,)`` float32 in [-1, 1] at 16 kHz, at least one sample.
-    notes : tuple of Note
-        What is suspicious, with numbers; codes ``truncated``, ``wrong_length``, ``odd_bytes``, ``opposite_phase``,
-        ``silent`` and ``short``.
-    """
-
-    audio: torch.Tensor
+    audio: torch.Tensor  # (T,) float32 in [-1, 1] at 16 kHz, at least one sample
+    # what is suspicious: codes truncated, wrong_length, odd_bytes, opposite_phase, silent and short
     notes: tuple[Note, ...] = ()
 
 
@@ -137,21 +129,10 @@ def read_segments(sources: Sequence[str | Path | Segment]) -> Iterator[tuple[int
 
 
 def read_blocks(path: str | Path, seconds: int = 30) -> Iterator[Recording]:
-    """Read a whole file in consecutive blocks, in memory that does not depend on its length.
+    """Yield a whole file in consecutive blocks of some seconds, in memory that does not depend on its length.
 
     Joined, they are what :func:`read_audio` returns, but for rounding: each block is converted to 16 kHz together with
-    a second on either side.
-
-    Parameters
-    ----------
-    path : str or Path
-    seconds : int
-        Length of the blocks but the last.
-
-    Yields
-    ------
-    Recording
-        With notes about the length of the file only for the last block.
+    a second on either side. Notes about the length of the file are those of the last block.
 
     Raises
     ------

@@ -27,14 +27,8 @@ SHOWN_ERRORS = 3
 def report_recordings(notes: Mapping[str, Sequence[Note]], errors: Mapping[str, str], table: Path | None) -> None:
     """Warn of suspicious recordings, one line for each kind, and refuse those that cannot be used.
 
-    Parameters
-    ----------
-    notes : mapping of str to sequence of Note
-        What is suspicious of each file that can be used.
-    errors : mapping of str to str
-        Why each other file cannot be used; the text names it.
-    table : Path, optional
-        CSV file for all of them, with ``path``, ``problem`` and ``details``; removed if there are none.
+    ``notes`` are what is suspicious of each file that can be used, ``errors`` why each other one cannot, with its name.
+    ``table`` is a CSV file for all of them, with ``path``, ``problem`` and ``details``; removed if there are none.
 
     Raises
     ------

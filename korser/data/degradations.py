@@ -75,30 +75,14 @@ PINK_LIMIT = 20  # Hz, below which the power of pink noise is constant
 
 @dataclass(frozen=True)
 class Condition:
-    """A way to degrade speech.
+    """A way to degrade speech."""
 
-    Parameters
-    ----------
-    name : str
-        As in the table above.
-    kind : str
-        Kind of degradation, such as ``pink noise``; conditions of one kind form a curve.
-    value : float or None
-        Amount.
-    unit : str
-        Of ``value``: ``dB SNR``, ``kbit/s`` or ``times``.
-    degrade : callable
-        ``(waveform (T,) float32 at 16 kHz in [-1, 1], id) -> waveform`` likewise.
-    made_from : str
-        Digest of the noise files, or empty.
-    """
-
-    name: str
-    kind: str
-    value: float | None
-    unit: str
-    degrade: Callable[[torch.Tensor, str], torch.Tensor]
-    made_from: str = ""
+    name: str  # as in the table above
+    kind: str  # such as `pink noise`; conditions of one kind form a curve
+    value: float | None  # amount
+    unit: str  # of the value: `dB SNR`, `kbit/s` or `times`
+    degrade: Callable[[torch.Tensor, str], torch.Tensor]  # (T,) float32 at 16 kHz in [-1, 1], and id -> likewise
+    made_from: str = ""  # digest of the noise files, or empty
 
 
 def conditions(wanted: str | Sequence[str | Mapping[str, Any]]) -> list[Condition]:

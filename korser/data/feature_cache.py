@@ -271,13 +271,9 @@ class _Computed:
         if self.copied:
             self.copied.synchronize()
         items = [(row.digest, x) for row, x in zip(self.batch, self.features.split(self.frames))]
-        if not self.finite:
-            self._refuse(items)
-        return items
-
-    def _refuse(self, items: list[tuple[str, torch.Tensor]]) -> None:
-        for row, (_, x) in zip(self.batch, items):
+        for row, (_, x) in zip(self.batch, () if self.finite else items):
             if x.isnan().any():
                 raise UserError(f"{row.path}: frozen features are NaN: check the frontend's frozen stages")
             if x.isinf().any():
                 raise UserError(f"{row.path}: frozen features exceed {x.dtype}: {OTHER_DTYPE}")
+        return items

@@ -261,26 +261,13 @@ class StoredArrays(Sequence):
 
 @dataclass(eq=False)
 class Batch:
-    """A padded batch with the part of SpeechBrain's interface that training uses.
-
-    Parameters
-    ----------
-    id : list of str
-    x : speechbrain.dataio.batch.PaddedData
-        ``data`` ``(B, T)`` or ``(B, T, C)``, zero past the lengths; ``lengths`` ``(B,)``, relative to ``T``.
-    frames : torch.Tensor
-        ``(B,)`` int64, absolute lengths.
-    labels : dict of str to torch.Tensor
-        ``(B,)`` each: int64 class indices or float32 numbers; or ``(B, K)`` float32 votes.
-    ready : torch.cuda.Event, optional
-        Recorded when the copy to the device is complete.
-    """
+    """A padded batch with the part of SpeechBrain's interface that training uses."""
 
     id: list[str]
-    x: PaddedData
-    frames: torch.Tensor
-    labels: dict[str, torch.Tensor]
-    ready: torch.cuda.Event | None = None
+    x: PaddedData  # `data` (B, T) or (B, T, C), zero past the lengths; `lengths` (B,), relative to T
+    frames: torch.Tensor  # (B,) int64, absolute lengths
+    labels: dict[str, torch.Tensor]  # (B,) each: int64 class indices or float32 numbers; or (B, K) float32 votes
+    ready: torch.cuda.Event | None = None  # recorded when the copy to the device is complete
     others: list[Batch] = field(default_factory=list, init=False)
 
     def add(self, other: Batch) -> None:

@@ -83,13 +83,10 @@ class FeatureAugment(nn.Module):
         return ()
 
     def draw(self, n: int) -> tuple[torch.Tensor, ...]:
-        """Draw all random numbers of a batch of ``n`` utterances.
+        """Draw all random numbers of a batch of ``n`` utterances, on the CPU.
 
-        Returns
-        -------
-        tuple of torch.Tensor
-            On the CPU: ``(masks, 2, B)`` uniform from 0 to 1, size and place of each mask; with mixup also ``share``
-            and ``partner``, ``(B,)`` each.
+        ``(masks, 2, B)`` uniform from 0 to 1, size and place of each mask; with mixup also ``share`` and ``partner``,
+        ``(B,)`` each.
         """
         masks = torch.rand(self.time_masks + self.channel_masks, 2, n)
         if not self.mixup_alpha:

@@ -45,18 +45,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Candidate:
-    """The frontend that is checked.
+    """The frontend that is checked."""
 
-    Parameters
-    ----------
-    build : callable
-        Takes no arguments and returns a frontend with the same settings at every call.
-    inputs : Batch, optional
-        What the stage is given in the quick check before training: two utterances, as the stages before it return them.
-        Default: a batch that includes the shortest accepted input.
-    """
-
-    build: Callable[[], Frontend]
+    build: Callable[[], Frontend]  # a frontend with the same settings at every call
+    # What the stage is given in the quick check before training: two utterances, as the stages before it return them.
+    # None: a batch that includes the shortest accepted input.
     inputs: Batch | None = None
 
     @property

@@ -44,12 +44,8 @@ def fit_head(
     A fit needs no validation split, since its settings are chosen by cross-validation. Validation utterances are
     therefore fitted to, too, and the predictions for them are those of the inner fold that was fitted without them.
 
-    Returns
-    -------
-    results : Results
-        ``metrics["fitted"]`` has :attr:`korser.classical.head.FittedTask.choice` of each task.
-    cost : dict
-        See :func:`korser.training.results.training_cost`; the time is that of the fit, without the features.
+    Returns the results, whose ``metrics["fitted"]`` has :attr:`korser.classical.head.FittedTask.choice` of each task,
+    and the cost (:func:`korser.training.results.training_cost`), whose time is that of the fit, without the features.
     """
     device = hparams["device"] or infer_device()
     memory = PeakMemory(device)

@@ -103,12 +103,8 @@ def synthetic_batch(brain: EmotionBrain, frontend: Frontend, lengths: Sequence[i
 def extreme_batches(dataset: Dataset, sampler: BucketSampler, tasks: Sequence[Task]) -> tuple[list, list]:
     """Return real batches for :func:`rehearse`.
 
-    Returns
-    -------
-    training : list
-        The smallest, one with the most labels missing, and the largest.
-    prediction : list
-        A single utterance, and the largest.
+    For training the smallest, one with the most labels missing, and the largest; for prediction a single utterance, and
+    the largest.
     """
     rows = [dataset.data[i] for i in dataset.data_ids]
     absent = sum(~task.strategy.present(np.array([row[task.name] for row in rows])) for task in tasks)  # (N,)

@@ -45,21 +45,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Results:
-    """Predictions of a trained model: that of the best epoch.
+    """Predictions of a trained model: that of the best epoch."""
 
-    Parameters
-    ----------
-    predictions : dict of str to pandas.DataFrame
-        :func:`predictions_table` of the validation and test splits.
-    embeddings : dict of str to (dict of str to numpy.ndarray)
-        ``{split: {id: (E,)}}``, the output of the backbone; empty if nothing in it is trained.
-    metrics : dict
-        The contents of ``metrics.json``.
-    """
-
-    predictions: dict[str, pd.DataFrame]
-    embeddings: dict[str, dict[str, np.ndarray]]
-    metrics: dict[str, Any]
+    predictions: dict[str, pd.DataFrame]  # `predictions_table` of the validation and test splits
+    embeddings: dict[str, dict[str, np.ndarray]]  # {split: {id: (E,)}} of the backbone; empty if nothing is trained
+    metrics: dict[str, Any]  # the contents of `metrics.json`
 
 
 def evaluate(brain: EmotionBrain, datasets: dict[str, Dataset], manifest: pd.DataFrame) -> Results:

@@ -70,16 +70,9 @@ class Schedule:
                 self.schedule.step()
 
     def after_epoch(self, epoch: int, loss: float, score: float) -> None:
-        """Set the rate of the next epoch.
+        """Set the rate of the next epoch, from the loss in validation, or in training if there is none.
 
-        Parameters
-        ----------
-        epoch : int
-            The one that ends.
-        loss : float
-            In validation, or in training if there is none.
-        score : float
-            For ``ReduceLROnPlateau`` with ``mode: max``, the validation UAR of the main task.
+        For ``ReduceLROnPlateau`` with ``mode: max``, ``score`` is the validation UAR of the main task.
         """
         if self.by_epoch:
             with refused("lr_scheduler", self.schedule):
