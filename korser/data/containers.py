@@ -242,17 +242,12 @@ class View(io.RawIOBase):
 
 
 class Stream(soundfile.SoundFile):
-    """An audio file that is read to where its samples end, whatever its header says.
-
-    Attributes
-    ----------
-    stated : int or None
-        Samples of a channel that the header states; None if it does not.
-    """
+    """An audio file that is read to where its samples end, whatever its header says."""
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         super().__init__(View(data))
-        self.stated = self.frames if self.frames < MOST_SAMPLES else None  # of FLAC without a length
+        # samples of a channel that the header states; none in FLAC without a length
+        self.stated = self.frames if self.frames < MOST_SAMPLES else None
         if self.format == "MP3" and not any(mark in data[:INDEX_BYTES] for mark in MPEG_INDEX):
             self.close()
             super().__init__(_Endless(data))

@@ -32,30 +32,15 @@ __all__ = ["STRATEGIES", "Classes", "Distribution", "Kind", "Number", "Ordinal"]
 
 
 class Kind(ABC):
-    """What follows from the kind of a task.
+    """What follows from the kind of a task."""
 
-    Attributes
-    ----------
-    missing : int or float
-        Target of an utterance without a label.
-    metrics : tuple of str
-        Of ``metrics.json`` (:data:`korser.metrics.scores.ALL_METRICS`).
-    compared : tuple of str
-        Columns of a comparison if it is the main task.
-    headline : tuple of str
-        Metrics in ``log.csv``, of subgroups and in the figure of results.
-    main_metric : str
-        By which the best epoch and the best trial are chosen, and models are compared by default; higher is better.
-    secondary : str
-        Column of a comparison if it is a further task.
-    """
-
-    missing: int | float
-    metrics: tuple[str, ...]
-    compared: tuple[str, ...]
-    headline: tuple[str, ...]
+    missing: int | float  # target of an utterance without a label
+    metrics: tuple[str, ...]  # of `metrics.json` (`korser.metrics.scores.ALL_METRICS`)
+    compared: tuple[str, ...]  # columns of a comparison if it is the main task
+    headline: tuple[str, ...]  # metrics in `log.csv`, of subgroups and in the figure of results
+    # by which the best epoch and the best trial are chosen, and models are compared by default; higher is better
     main_metric: str
-    secondary: str
+    secondary: str  # column of a comparison if it is a further task
 
     def __init__(self, task: Task) -> None:
         self.task = task

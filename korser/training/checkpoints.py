@@ -103,19 +103,11 @@ class TrainedState:
 
 @register_checkpoint_hooks
 class History:
-    """The log so far, which a resumed run continues.
-
-    Attributes
-    ----------
-    epochs : list of dict
-        One row per epoch.
-    sums : dict of str to [float, int]
-        Running sum and count of each training loss in the current epoch.
-    """
+    """The log so far, which a resumed run continues."""
 
     def __init__(self):
-        self.epochs: list[dict[str, float]] = []
-        self.sums: dict[str, list] = {}
+        self.epochs: list[dict[str, float]] = []  # one row per epoch
+        self.sums: dict[str, list] = {}  # running sum and count of each training loss in the current epoch
 
     def add(self, losses: dict[str, float]) -> None:
         """Add the losses of a batch; those that are not finite are skipped, as in SpeechBrain's average."""

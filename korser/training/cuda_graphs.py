@@ -115,18 +115,13 @@ class StepGraphs:
     """The steps of a brain, replayed from CUDA graphs where they have been captured.
 
     :func:`why_not` has to return None for the brain.
-
-    Attributes
-    ----------
-    graphs : dict
-        By key: padded shape and dtype of a batch.
     """
 
     def __init__(self, brain: EmotionBrain):
         self.brain = brain
         self.parts = _parts_of_a_step(brain)
         self.parameters = [p for p in brain.raw_model.parameters() if p.requires_grad]
-        self.graphs: dict[tuple, CapturedStep] = {}
+        self.graphs: dict[tuple, CapturedStep] = {}  # by padded shape and dtype of a batch
         self.seen = Counter()
         self.state = None  # cuda_graph_key of all parts at the last step
         self.failed = False

@@ -31,11 +31,6 @@ class Schedule:
     loss, ``StepScheduler`` and ``LinearScheduler`` with the epoch, at its end. A schedule of your own is called with
     the optimizer before each step.
 
-    Attributes
-    ----------
-    has_state : bool
-        Whether ``schedule`` is saved in checkpoints.
-
     Raises
     ------
     UserError
@@ -48,7 +43,7 @@ class Schedule:
         self.is_torch = isinstance(schedule, (lr_scheduler.LRScheduler, lr_scheduler.ReduceLROnPlateau))
         with refused("lr_scheduler", schedule):
             self.takes = () if self.is_torch else tuple(inspect.signature(schedule).parameters)
-        self.has_state = self._has_state()
+        self.has_state = self._has_state()  # whether it is saved in checkpoints
 
     @property
     def by_epoch(self) -> bool:
