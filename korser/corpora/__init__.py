@@ -67,6 +67,7 @@ NOT_ADAPTERS = (
     "annotations",
     "card",
     "cells",
+    "codes",
     "columns",
     "manifest",
     "readers",
@@ -80,44 +81,19 @@ NOT_ADAPTERS = (
 
 @dataclass(frozen=True)
 class Corpus:
-    """A loaded corpus.
-
-    Parameters
-    ----------
-    name : str
-    data : pandas.DataFrame
-        One row per utterance: ``id``, ``path``, ``speaker``, one column per task, extras. Missing labels are None.
-    classes : dict of str to tuple of str
-        The classes of each task, in the order of the logits.
-    synthetic : bool
-        Whether the speech is synthetic.
-    sorted_tasks : tuple of str
-        Tasks whose classes were taken from the data and sorted, as numbers if all are numbers.
-    identified_by_folder : bool
-        Whether the name says nothing about the corpus, since its adapter reads any.
-    selectable_tasks : bool
-        Whether the option ``tasks`` of the adapter selects the label columns.
-    ratings : dict of str to tuple of float
-        The lowest and the highest value of columns of numbers, as far as known.
-    parts : tuple of str
-        Names of the corpora that this one unites (:func:`korser.corpora.union.unite`); empty for a single corpus.
-    raters : dict of str to tuple of str
-        Columns with the votes of each task.
-    consensus : dict of str to str
-        By which rule the labels of a task follow from its votes, where that is known.
-    """
+    """A loaded corpus."""
 
     name: str
-    data: pd.DataFrame
-    classes: dict[str, tuple[str, ...]]
-    synthetic: bool = False
-    sorted_tasks: tuple[str, ...] = ()
-    identified_by_folder: bool = False
-    selectable_tasks: bool = False
-    ratings: dict[str, tuple[float, float]] = field(default_factory=dict)
-    parts: tuple[str, ...] = ()
-    raters: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    consensus: dict[str, str] = field(default_factory=dict)
+    data: pd.DataFrame  # a row per utterance: `id`, `path`, `speaker`, a column per task, extras; None: no label
+    classes: dict[str, tuple[str, ...]]  # of each task, in the order of the logits
+    synthetic: bool = False  # whether the speech is synthetic
+    sorted_tasks: tuple[str, ...] = ()  # tasks with the classes of the data, sorted, as numbers if all are numbers
+    identified_by_folder: bool = False  # whether the name says nothing about the corpus, since its adapter reads any
+    selectable_tasks: bool = False  # whether the option `tasks` of the adapter selects the label columns
+    ratings: dict[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest value, as far as known
+    parts: tuple[str, ...] = ()  # names of the corpora that this one unites; empty for a single corpus
+    raters: dict[str, tuple[str, ...]] = field(default_factory=dict)  # columns with the votes of each task
+    consensus: dict[str, str] = field(default_factory=dict)  # by which rule labels follow from votes, if known
 
 
 def corpus_names() -> tuple[str, ...]:

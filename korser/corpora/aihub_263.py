@@ -34,10 +34,9 @@ import pandas as pd
 
 from korser.corpora.annotations import RULES, consensus, rater_columns, read_table, report_unmatched
 from korser.corpora.card import CorpusCard
+from korser.corpora.codes import SEXES, check_option, classes_of, emotion_codes
 from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
-
-__all__ = ["ABOUT", "RATERS", "TASKS", "prepare"]
 
 ABOUT = CorpusCard(
     name="AI Hub 263 (감정 분류를 위한 대화 음성)",
@@ -49,23 +48,9 @@ ABOUT = CorpusCard(
     checked="published tables",
     raters="5",
 )
-EMOTIONS = {
-    "neutral": "neutral",
-    "happiness": "happy",
-    "sadness": "sad",
-    "sad": "sad",
-    "angry": "angry",
-    "anger": "angry",
-    "fear": "fearful",
-    "disgust": "disgust",
-    "surprise": "surprised",
-}
+EMOTIONS = emotion_codes("neutral", "happiness", "sadness", "sad", "angry", "anger", "fear", "disgust", "surprise")
 STRENGTHS = {"0": None, "1": "weak", "2": "strong"}
-TASKS = {
-    "emotion": tuple(dict.fromkeys(EMOTIONS.values())),
-    "gender": ("female", "male"),
-    "intensity": ("weak", "strong"),
-}
+TASKS = classes_of({"emotion": EMOTIONS, "gender": SEXES, "intensity": STRENGTHS})
 LISTENERS = range(1, 6)
 RATERS = {task: tuple(rater_columns(task, LISTENERS)) for task in ("emotion", "intensity")}
 LABELS = (*RULES, "situation")
@@ -86,14 +71,9 @@ _NAME = re.compile(r"([0-9a-f]{24})\.(?:wav|flac)", re.IGNORECASE)
 def prepare(data_folder: str | Path, labels: str = "majority") -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    labels : {"majority", "plurality", "situation"}
-        Which emotion labels to use: more than half of the listeners, most of them, or the situation.
+    Emotion ``labels`` follow from the ``majority`` of the listeners, their ``plurality``, or the ``situation``.
     """
-    if labels not in LABELS:
-        raise UserError(f"corpus_options.labels={labels}: expected {', '.join(LABELS)}")
+    check_option("labels", labels, LABELS)
     described = {}
     for file, _ in find_files(data_folder, _TABLE, layout=LAYOUT):
         release = unicodedata.normalize("NFC", file.stem)

@@ -36,8 +36,6 @@ from korser.utils.decoding import read_korean
 from korser.utils.errors import UserError
 from korser.utils.text import plural
 
-__all__ = ["ABOUT", "TASKS", "prepare"]
-
 logger = logging.getLogger(__name__)
 
 ABOUT = CorpusCard(
@@ -68,11 +66,7 @@ _FOLDER = re.compile(rf"(?:\d+\.\s*)?({'|'.join(EMOTIONS)})")
 def prepare(data_folder: str | Path, text: bool = True) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    text : bool
-        Whether to read every JSON, for the texts, or one per folder, for age and gender.
+    For ``text`` every JSON file is read; without it one per folder, for age and gender.
     """
     files = find_files(data_folder, _NAME, layout=LAYOUT)
     described = {path.stem: path for path, match in files if match[3].lower() == "json"}

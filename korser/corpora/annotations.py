@@ -28,14 +28,9 @@ RULES: tuple[Rule, ...] = ("majority", "plurality")
 
 
 def consensus(votes: Iterable[str | None], rule: Rule = "majority") -> str | None:
-    """Return the label on which raters agree, None if they do not.
+    """Return the label on which raters agree, None if they do not; None among the votes does not count.
 
-    Parameters
-    ----------
-    votes : iterable of str or None
-        One label per rater; None for a rater without a label, who does not count.
-    rule : {"majority", "plurality"}
-        More than half of the votes, or more than any other label has.
+    Of the ``majority`` are more than half of the votes, of a ``plurality`` more than any other label has.
 
     Example
     -------
@@ -47,9 +42,9 @@ def consensus(votes: Iterable[str | None], rule: Rule = "majority") -> str | Non
     return [*counts, None][agreed(np.array(list(counts.values())), rule)]  # -1 is the last
 
 
-def rater_columns(task: str, votes: Iterable[Any], first: int = 1) -> dict[str, Any]:
+def rater_columns(task: str, votes: Iterable[Any]) -> dict[str, Any]:
     """Return the votes of an utterance as columns ``<task>_rater1``, ``<task>_rater2``, ..."""
-    return {f"{task}_rater{k}": vote for k, vote in enumerate(votes, first)}
+    return {f"{task}_rater{k}": vote for k, vote in enumerate(votes, 1)}
 
 
 def raters_of(data: pd.DataFrame, tasks: Iterable[str]) -> dict[str, list[str]]:
@@ -74,17 +69,10 @@ def read_rating(text: str, place: str) -> float | None:
 def read_table(
     path: Path, columns: Sequence[str] = (), *, separator: str = ",", read: Callable[[Path], str] = read_korean
 ) -> pd.DataFrame:
-    r"""Read a CSV file as text; blanks in the names of columns do not count.
+    r"""Read a CSV file, which must have some columns, as text; blanks in the names of columns do not count.
 
-    Parameters
-    ----------
-    path : Path
-    columns : sequence of str
-        Those that it must have.
-    separator : str
-        Between tabs (``"\t"``), quotation marks are text.
-    read : callable
-        Function of :mod:`korser.utils.decoding` that knows the encoding. Default: UTF-8 or CP949.
+    Between tabs (``separator="\t"``) quotation marks are text. ``read`` is the function of :mod:`korser.utils.decoding`
+    that knows the encoding, by default UTF-8 or CP949.
 
     Raises
     ------

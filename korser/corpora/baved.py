@@ -22,7 +22,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="BAVED",
@@ -33,26 +34,19 @@ ABOUT = CorpusCard(
     url="https://github.com/40uf411/Basic-Arabic-Vocal-Emotions-Dataset",
     checked="audio",
 )
-LEVELS = {"0": "low", "1": "neutral", "2": "high"}
-TASKS = {"arousal": tuple(LEVELS.values()), "gender": ("female", "male")}
+CODES = {"arousal": {"0": "low", "1": "neutral", "2": "high"}, "gender": SEXES}
+TASKS = classes_of(CODES)
 COPIED_SPEAKER = "53"  # all of 46
 COPIED_RECORDS = ("200", "399", "456", "931", "1409", "1645")  # of the record before
 LAYOUT = "BAVED, 0/46-m-20-0-2-158.wav (or .flac) and so on"
-NAME = r"(\d+)-([mf])-(\d+)-(\d)-(\d)-(\d+)"
+NAME = r"(?P<speaker>\d+)-(?P<gender>[mf])-(?P<age>\d+)-(?P<sentence>\d)-(?P<arousal>\d)-(?P<_record>\d+)"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    return read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
 
 
-def _columns(path: Path, speaker: str, sex: str, age: str, word: str, level: str, record: str) -> dict[str, Any] | None:
-    if speaker == COPIED_SPEAKER or record in COPIED_RECORDS:
-        return None
-    return {
-        "speaker": speaker,
-        "arousal": lookup_code(LEVELS, level, path, "level"),
-        "gender": "female" if sex == "f" else "male",
-        "age": int(age),
-        "sentence": word,
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any] | None:
+    is_copy = row["speaker"] == COPIED_SPEAKER or row["_record"] in COPIED_RECORDS
+    return None if is_copy else {**row, "age": int(row["age"])}

@@ -16,12 +16,12 @@ utterances.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="CaFE",
@@ -32,34 +32,27 @@ ABOUT = CorpusCard(
     url="https://zenodo.org/records/1478765",
     checked="published file list",
 )
-# neutre, joie, tristesse, colère, peur, dégoût, surprise
-EMOTIONS = {
-    "N": "neutral",
-    "J": "happy",
-    "T": "sad",
-    "C": "angry",
-    "P": "fearful",
-    "D": "disgust",
-    "S": "surprised",
+CODES = {
+    "emotion": {
+        "N": "neutral",
+        "J": "happy",
+        "T": "sad",
+        "C": "angry",
+        "P": "fearful",
+        "D": "disgust",
+        "S": "surprised",
+    },  # neutre, joie, tristesse, colère, peur, dégoût, surprise
+    "gender": SEXES,
+    "intensity": {"1": "mild", "2": "strong"},
 }
-INTENSITIES = {"1": "mild", "2": "strong"}
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male"), "intensity": tuple(INTENSITIES.values())}
+TASKS = classes_of(CODES)
 LAYOUT = "CaFE, 12-P-2-5.wav (or .flac) and so on"
-NAME = r"(\d\d)-([A-Z])-(\d)-(\d)"
+NAME = r"(?P<speaker>\d\d)-(?P<emotion>[A-Z])-(?P<intensity>\d)-(?P<sentence>\d)"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
-
-
-def _columns(path: Path, actor: str, emotion: str, intensity: str, sentence: str) -> dict[str, Any]:
-    emotion = lookup_code(EMOTIONS, emotion, path, "emotion")
-    intensity = lookup_code(INTENSITIES, intensity, path, "intensity")
-    return {
-        "speaker": actor,
-        "emotion": emotion,
-        "gender": "male" if int(actor) % 2 else "female",
-        "intensity": None if emotion == "neutral" else intensity,
-        "sentence": sentence,
-    }
+    data = read_names(data_folder, NAME, CODES, layout=LAYOUT)
+    data["gender"] = ["male" if int(actor) % 2 else "female" for actor in data["speaker"]]
+    data.loc[data["emotion"] == "neutral", "intensity"] = None
+    return data

@@ -19,7 +19,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import classes_of, emotion_codes
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="CASIA",
@@ -30,28 +31,16 @@ ABOUT = CorpusCard(
     url="http://www.chineseldc.org",
     checked="published file list",
 )
-EMOTIONS = {
-    "neutral": "neutral",
-    "happy": "happy",
-    "sad": "sad",
-    "angry": "angry",
-    "fear": "fearful",
-    "surprise": "surprised",
-}
-TASKS = {"emotion": tuple(EMOTIONS.values())}
+CODES = {"emotion": emotion_codes("neutral", "happy", "sad", "angry", "fear", "surprise")}
+TASKS = classes_of(CODES)
 LAYOUT = "CASIA, wangzhe/neutral/201.wav (or .flac) and so on"
-NAME = r"(liuchanhg|wangzhe|zhaoquanyin|zhaozuoxiang)/([a-z]+)/(\d{3})"
+NAME = r"(?P<speaker>liuchanhg|wangzhe|zhaoquanyin|zhaozuoxiang)/(?P<emotion>[a-z]+)/(?P<sentence>\d{3})"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    return read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
 
 
-def _columns(path: Path, speaker: str, emotion: str, sentence: str) -> dict[str, Any]:
-    return {
-        "id": f"{speaker}_{emotion}_{sentence}",
-        "speaker": speaker,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "sentence": sentence,
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "id": f"{row['speaker']}_{row['emotion']}_{row['sentence']}"}

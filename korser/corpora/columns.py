@@ -32,12 +32,7 @@ def folded(name: str) -> str:
 def renames(columns: Iterable[str], used: Iterable[str] = ()) -> dict[str, str]:
     """Return ``{name: column}`` for each column of korser that a table seems to have under another name.
 
-    Parameters
-    ----------
-    columns : iterable of str
-        The table's columns.
-    used : iterable of str
-        Those that have a use under their own name.
+    Columns that are ``used`` under their own name stand for no other.
     """
     columns, used = list(columns), set(used)
     found = {}

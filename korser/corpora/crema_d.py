@@ -23,7 +23,8 @@ import pandas as pd
 
 from korser.corpora.annotations import read_table
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_table, lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of
+from korser.corpora.table import find_table, read_names
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
 
@@ -38,35 +39,30 @@ ABOUT = CorpusCard(
     url="https://github.com/CheyneyComputerScience/CREMA-D",
     checked="published file list",
 )
-EMOTIONS = {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "ANG": "angry", "FEA": "fearful", "DIS": "disgust"}
-# X: a typo in the name of one file, 1040_ITH_SAD_X.wav
-INTENSITIES = {"LO": "low", "MD": "medium", "HI": "high", "XX": None, "X": None}
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male"), "intensity": ("low", "medium", "high")}
+CODES = {
+    "emotion": {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "ANG": "angry", "FEA": "fearful", "DIS": "disgust"},
+    "gender": SEXES,
+    # X: a typo in the name of one file, 1040_ITH_SAD_X.wav
+    "intensity": {"LO": "low", "MD": "medium", "HI": "high", "XX": None, "X": None},
+}
+TASKS = classes_of(CODES)
 BROKEN = ("1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX")
 LAYOUT = "CREMA-D, AudioWAV/1001_DFA_ANG_XX.wav (or .flac) and so on, and VideoDemographics.csv"
-NAME = r"(?i:(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2}))"
+NAME = r"(?i:(?P<speaker>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<intensity>[A-Z]{1,2}))"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    data = read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    data = read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
     actors = _demographics(data_folder)
     for k, column in enumerate(("gender", "age")):
         data[column] = pd.Series([actors.get(actor, (None, None))[k] for actor in data["speaker"]], dtype=object)
     return data
 
 
-def _columns(path: Path, actor: str, sentence: str, emotion: str, intensity: str) -> dict[str, Any] | None:
-    if path.stem in BROKEN:
-        return None
-    return {
-        "speaker": actor,
-        "emotion": lookup_code(EMOTIONS, emotion.upper(), path, "emotion"),
-        "gender": None,
-        "intensity": lookup_code(INTENSITIES, intensity.upper(), path, "intensity"),
-        "age": None,
-        "sentence": sentence.upper(),
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any] | None:
+    upper = {name: row[name].upper() for name in ("sentence", "emotion", "intensity")}
+    return None if row["id"] in BROKEN else {**row, **upper}
 
 
 def _demographics(data_folder: str | Path) -> dict[str, tuple[str | None, int | None]]:

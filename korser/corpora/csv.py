@@ -76,21 +76,7 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
 ) -> pd.DataFrame:
-    """Return the table of the corpus; see :mod:`korser.corpora`.
-
-    Parameters
-    ----------
-    data_folder : str or Path
-        The CSV file or its folder.
-    tasks : list of str, optional
-        Label columns; by default emotion, gender and intensity as far as present.
-    classes : dict of str to list, optional
-        The classes of a task, in order.
-    columns : dict of str to str, optional
-        ``{name: column of the file}``.
-    encoding : str, optional
-        Of the file, such as ``cp1250``; by default it is recognised by its words.
-    """
+    """Return the table of the corpus; see :mod:`korser.corpora`, and above for the options."""
     if not (encoding is None or isinstance(encoding, str)):
         raise UserError(f"corpus_options.encoding={encoding!r}: expected the name of an encoding, such as cp1250")
     file = find_manifest(data_folder, LAYOUT, "manifest.csv", "manifest.tsv")

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from korser.corpora.codes import check_option
 from korser.corpora.manifest import Cells, find_manifest, join_cells, make_manifest, option_folder
 from korser.corpora.readers import read_json_file, read_json_lines
 from korser.corpora.table import LABELS
@@ -61,8 +62,7 @@ def prepare(
     labels: str = "mapped",
 ) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora` and :mod:`korser.corpora.csv`."""
-    if labels not in ("mapped", "own"):
-        raise UserError(f"corpus_options.labels={labels}: expected mapped or own")
+    check_option("labels", labels, ("mapped", "own"))
     place = find_manifest(data_folder, LAYOUT)
     folder = place if place.is_dir() else place.parent
     folder = folder.parent if folder.name.startswith("fold_") else folder

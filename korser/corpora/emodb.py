@@ -17,7 +17,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of, lookup_code
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="EmoDB",
@@ -28,9 +29,11 @@ ABOUT = CorpusCard(
     url="http://emodb.bilderbar.info",
     checked="published file list",
 )
-# Wut, Langeweile, Ekel, Angst, Freude, Trauer
-EMOTIONS = {"N": "neutral", "F": "happy", "T": "sad", "W": "angry", "A": "fearful", "E": "disgust", "L": "bored"}
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+CODES = {  # Wut, Langeweile, Ekel, Angst, Freude, Trauer
+    "emotion": {"N": "neutral", "F": "happy", "T": "sad", "W": "angry", "A": "fearful", "E": "disgust", "L": "bored"},
+    "gender": SEXES,
+}
+TASKS = classes_of(CODES)
 ACTORS = {
     "03": ("male", 31),
     "08": ("female", 34),
@@ -44,20 +47,14 @@ ACTORS = {
     "16": ("female", 31),
 }
 LAYOUT = "EmoDB, wav/03a01Fa.wav (or .flac) and so on"
-NAME = r"(\d\d)([ab]\d\d)([A-Z])[a-z]?"
+NAME = r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[A-Z])[a-z]?"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    return read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
 
 
-def _columns(path: Path, speaker: str, sentence: str, emotion: str) -> dict[str, Any]:
-    gender, age = lookup_code(ACTORS, speaker, path, "speaker")
-    return {
-        "speaker": speaker,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": gender,
-        "age": age,
-        "sentence": sentence,
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    gender, age = lookup_code(ACTORS, row["speaker"], row["path"], "speaker")
+    return {**row, "gender": gender, "age": age}

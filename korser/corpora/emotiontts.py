@@ -19,13 +19,14 @@ emotion: hold out sentences as well as speakers (``hold_out: sentence``, :mod:`k
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, make_table
+from korser.corpora.codes import SEXES, check_option, classes_of, emotion_codes
+from korser.corpora.table import read_names
 from korser.utils.errors import UserError
 
 ABOUT = CorpusCard(
@@ -37,37 +38,25 @@ ABOUT = CorpusCard(
     url="https://github.com/emotiontts/emotiontts_open_db",
     checked="audio",
 )
-TASKS = {"emotion": ("neutral", "happy", "sad", "angry"), "gender": ("female", "male")}
-ORDERS = {"corrected": ("neutral", "happy", "sad", "angry"), "readme": ("neutral", "happy", "angry", "sad")}
+CODES = {"emotion": emotion_codes("neutral", "happy", "sad", "angry"), "gender": SEXES}
+TASKS = classes_of(CODES)
+ORDERS = {"corrected": TASKS["emotion"], "readme": ("neutral", "happy", "angry", "sad")}
 LAYOUT = "emotiontts_open_db, emotional-to-emotional/nea/wav/nea00001.wav (or .flac) and so on"
-
-_NAME = re.compile(r"(ne([a-ek-o]))(\d{5})\.(?:wav|flac)", re.IGNORECASE)
+NAME = r"(?i:(?P<speaker>ne[a-ek-o])(?P<sentence>\d{5}))"
 
 
 def prepare(data_folder: str | Path, labels: str = "corrected") -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    labels : {"corrected", "readme"}
-        Which emotion labels to use.
+    Emotion ``labels`` are ``corrected``, or those of the ``readme``.
     """
-    if labels not in ORDERS:
-        raise UserError(f"corpus_options.labels={labels}: expected corrected or readme")
-    rows = []
-    for path, match in find_files(data_folder, _NAME, layout=LAYOUT):
-        speaker, letter, number = match.groups()
+    check_option("labels", labels, list(ORDERS))
+
+    def columns(row: dict[str, Any]) -> dict[str, Any]:
+        speaker, number = row["speaker"].lower(), row["sentence"]  # NEA and nea are the same person
         if not 1 <= int(number) <= 400:
-            raise UserError(f"{path}: unknown sentence {number}, expected 00001 to 00400: remove the file")
-        rows.append(
-            {
-                "id": path.stem,
-                "path": str(path),
-                "speaker": speaker.lower(),  # NEA and nea are the same person
-                "emotion": ORDERS[labels][(int(number) - 1) // 100],
-                "gender": "female" if letter.lower() <= "e" else "male",
-                "sentence": number,
-            }
-        )
-    return make_table(rows)
+            raise UserError(f"{row['path']}: unknown sentence {number}, expected 00001 to 00400: remove the file")
+        emotion, gender = ORDERS[labels][(int(number) - 1) // 100], "female" if speaker <= "nee" else "male"
+        return {**row, "speaker": speaker, "emotion": emotion, "gender": gender}
+
+    return read_names(data_folder, NAME, CODES, columns, layout=LAYOUT)

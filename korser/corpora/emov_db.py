@@ -21,7 +21,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of, emotion_codes
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="EmoV-DB",
@@ -32,30 +33,25 @@ ABOUT = CorpusCard(
     url="https://www.openslr.org/115/",
     checked="published file list",
 )
-EMOTIONS = {
-    "neutral": "neutral",
-    "amused": "amused",
-    "anger": "angry",
-    "disgust": "disgust",
-    "sleepiness": "sleepy",
+CODES = {
+    "emotion": emotion_codes("neutral", "amused", "anger", "disgust") | {"sleepiness": "sleepy"},
+    "gender": SEXES,
 }
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+TASKS = classes_of(CODES)
 GENDERS = {"bea": "female", "jenie": "female", "sam": "male", "josh": "male"}
 LAYOUT = "EmoV-DB, bea_Angry/anger_1-28_0011.wav (or .flac) and so on"
-NAME = r"(?i:(bea|jenie|sam|josh)[/_][a-z]+/([a-z]+)_(\d+)[-_](\d+)_(\d{4}))"
+NAME = (
+    r"(?i:(?P<speaker>bea|jenie|sam|josh)[/_][a-z]+/(?P<emotion>[a-z]+)_(?P<_first>\d+)[-_](?P<_last>\d+)_"
+    r"(?P<sentence>\d{4}))"
+)
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    return read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
 
 
-def _columns(path: Path, speaker: str, emotion: str, first: str, last: str, sentence: str) -> dict[str, Any]:
-    speaker, emotion = speaker.lower(), emotion.lower()
-    return {
-        "id": f"{speaker}_{emotion}_{first}-{last}_{sentence}",
-        "speaker": speaker,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": GENDERS[speaker],
-        "sentence": sentence,
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    speaker, emotion = row["speaker"].lower(), row["emotion"].lower()
+    name = f"{speaker}_{emotion}_{row['_first']}-{row['_last']}_{row['sentence']}"
+    return {**row, "id": name, "speaker": speaker, "emotion": emotion, "gender": GENDERS[speaker]}

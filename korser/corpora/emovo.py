@@ -12,12 +12,12 @@ Labels: emotion (7), gender. Extras: ``sentence`` (14, read in every emotion). 6
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="EMOVO",
@@ -28,30 +28,23 @@ ABOUT = CorpusCard(
     url="https://aclanthology.org/L14-1478/",
     checked="published file list",
 )
-# neutro, gioia, tristezza, rabbia, paura, disgusto, sorpresa
-EMOTIONS = {
-    "neu": "neutral",
-    "gio": "happy",
-    "tri": "sad",
-    "rab": "angry",
-    "pau": "fearful",
-    "dis": "disgust",
-    "sor": "surprised",
+CODES = {
+    "emotion": {
+        "neu": "neutral",
+        "gio": "happy",
+        "tri": "sad",
+        "rab": "angry",
+        "pau": "fearful",
+        "dis": "disgust",
+        "sor": "surprised",
+    },  # neutro, gioia, tristezza, rabbia, paura, disgusto, sorpresa
+    "gender": SEXES,
 }
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+TASKS = classes_of(CODES)
 LAYOUT = "EMOVO, f1/dis-f1-b1.wav (or .flac) and so on"
-NAME = r"([a-z]{3})-([fm]\d)-([a-z]\d)"
+NAME = r"(?P<emotion>[a-z]{3})-(?P<speaker>(?P<gender>[fm])\d)-(?P<sentence>[a-z]\d)"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
-
-
-def _columns(path: Path, emotion: str, speaker: str, sentence: str) -> dict[str, Any]:
-    return {
-        "speaker": speaker,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": "female" if speaker[0] == "f" else "male",
-        "sentence": sentence,
-    }
+    return read_names(data_folder, NAME, CODES, layout=LAYOUT)

@@ -24,6 +24,7 @@ import pandas as pd
 
 from korser.corpora.annotations import rater_columns, raters_of, read_table, report_unmatched
 from korser.corpora.card import CorpusCard
+from korser.corpora.codes import emotion_codes
 from korser.corpora.table import find_files, find_table, make_table
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
@@ -38,15 +39,7 @@ ABOUT = CorpusCard(
     checked="published names, two published readers",
     raters="5",
 )
-EMOTIONS = {
-    "neutrality": "neutral",
-    "joy": "happy",
-    "sadness": "sad",
-    "anger": "angry",
-    "fear": "fearful",
-    "disgust": "disgust",
-    "surprise": "surprised",
-}
+EMOTIONS = emotion_codes("neutrality", "joy", "sadness", "anger", "fear", "disgust", "surprise")
 GENDERS = {"f": "female", "female": "female", "m": "male", "male": "male"}
 TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
 LAYOUT = "Emozionalmente, audio/1613655062436.wav (or .flac) and so on, and metadata/samples.csv"

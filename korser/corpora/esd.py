@@ -21,7 +21,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of, emotion_codes
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="ESD",
@@ -32,25 +33,21 @@ ABOUT = CorpusCard(
     url="https://github.com/HLTSingapore/Emotional-Speech-Data",
     checked="published file list",
 )
-EMOTIONS = {"Neutral": "neutral", "Happy": "happy", "Sad": "sad", "Angry": "angry", "Surprise": "surprised"}
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+CODES = {"emotion": emotion_codes("Neutral", "Happy", "Sad", "Angry", "Surprise"), "gender": SEXES}
+TASKS = classes_of(CODES)
 WOMEN = ("0001", "0002", "0003", "0007", "0009", "0015", "0016", "0017", "0018", "0019")
 N_SENTENCES = 350
 LAYOUT = "ESD, 0011/Angry/0011_000351.wav (or .flac) and so on"
-NAME = r"([A-Z][a-z]+)/(?:(?:train|evaluation|test)/)?(00\d\d)_(\d{6})"
+NAME = r"(?P<emotion>[A-Z][a-z]+)/(?:(?:train|evaluation|test)/)?(?P<speaker>00\d\d)_(?P<_number>\d{6})"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    return read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
 
 
-def _columns(path: Path, emotion: str, speaker: str, number: str) -> dict[str, Any]:
-    language = "Mandarin" if speaker <= "0010" else "English"
-    return {
-        "speaker": speaker,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": "female" if speaker in WOMEN else "male",
-        "language": language,
-        "sentence": f"{language} {(int(number) - 1) % N_SENTENCES + 1}",
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    gender = "female" if row["speaker"] in WOMEN else "male"
+    language = "Mandarin" if row["speaker"] <= "0010" else "English"
+    sentence = f"{language} {(int(row['_number']) - 1) % N_SENTENCES + 1}"
+    return {**row, "gender": gender, "language": language, "sentence": sentence}

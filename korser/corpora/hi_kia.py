@@ -22,14 +22,15 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from korser.corpora.annotations import rater_columns, read_table
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, lookup_code, make_table
-
-__all__ = ["ABOUT", "RATERS", "TASKS", "prepare"]
+from korser.corpora.codes import SEXES, classes_of
+from korser.corpora.table import find_files, read_names
 
 logger = logging.getLogger(__name__)
 
@@ -44,34 +45,28 @@ ABOUT = CorpusCard(
     raters="8",
 )
 EMOTIONS = {"n": "neutral", "h": "happy", "e": "happy", "s": "sad", "d": "sad", "a": "angry"}
-TASKS = {"emotion": tuple(dict.fromkeys(EMOTIONS.values())), "gender": ("female", "male")}
+CODES = {"emotion": EMOTIONS, "gender": SEXES}
+TASKS = classes_of(CODES)
 RATERS = {"emotion": tuple(rater_columns("emotion", range(8)))}
 LISTENERS = tuple(f"V{k}" for k in range(1, 9))
 LAYOUT = "Hi, KIA, hi_kia/wav/M4_S03_6_a.wav and so on"
+NAME = r"(?i:(?P<speaker>(?P<gender>[MF])\d)_(?P<scene>[A-Z]?\d+)_\d+_(?P<emotion>[a-z]))"
 
-_NAME = re.compile(r"(([MF])\d)_([A-Z]?\d+)_(\d+)_([a-z])\.(?:wav|flac)", re.IGNORECASE)
 _HUMAN = re.compile(r"human\.csv")
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    files = find_files(data_folder, _NAME, layout=LAYOUT)
-    votes = _read_votes(data_folder, {path.stem for path, _ in files})
-    rows = []
-    for path, match in files:
-        speaker, sex, scene, _, emotion = match.groups()
-        rows.append(
-            {
-                "id": path.stem,
-                "path": str(path),
-                "speaker": speaker.upper(),
-                "emotion": lookup_code(EMOTIONS, emotion.lower(), path, "emotion"),
-                "gender": "female" if sex.upper() == "F" else "male",
-                "scene": scene.upper(),
-                **rater_columns("emotion", votes.get(path.stem, [None] * len(LISTENERS))),
-            }
-        )
-    return make_table(rows)
+    data = read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
+    votes = _read_votes(data_folder, set(data["id"]))
+    unknown = [None] * len(LISTENERS)
+    data[list(RATERS["emotion"])] = np.array([votes.get(name, unknown) for name in data["id"]], dtype=object)
+    return data
+
+
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    upper = {name: row[name].upper() for name in ("speaker", "scene")}
+    return {**row, **upper, "emotion": row["emotion"].lower()}
 
 
 def _read_votes(data_folder: str | Path, names: set[str]) -> dict[str, list[str | None]]:

@@ -36,10 +36,9 @@ import pandas as pd
 
 from korser.corpora.annotations import raters_of, read_rating, report_unmatched
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, make_table
+from korser.corpora.codes import SEXES, check_option, classes_of
+from korser.corpora.table import find_files, read_names
 from korser.utils.errors import UserError
-
-__all__ = ["ABOUT", "CONSENSUS", "RATINGS", "SCHEMES", "TASKS", "prepare"]
 
 ABOUT = CorpusCard(
     name="IEMOCAP",
@@ -58,8 +57,7 @@ SCHEMES = {  # emotions by the first three letters of their names
     "6": _SIX,
     "all": {**_SIX, "fea": "fearful", "dis": "disgust", "sur": "surprised", "oth": "other"},
 }
-GENDERS = ("female", "male")
-TASKS = {"emotion": tuple(dict.fromkeys(_FOUR.values())), "gender": GENDERS}  # by default
+TASKS = classes_of({"emotion": _FOUR, "gender": SEXES})  # by default
 RATINGS = {"valence": (1.0, 5.0), "arousal": (1.0, 5.0), "dominance": (1.0, 5.0)}
 CONSENSUS = {"emotion": "majority", **dict.fromkeys(RATINGS, "mean")}
 LAYOUT = (
@@ -67,55 +65,39 @@ LAYOUT = (
     "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt and so on"
 )
 
-_TURN = re.compile(r"Ses(\d\d)[FM]_((?:impro|script)[\da-z_]+)_([FM])\d{3}")
-_NAME = re.compile(rf"{_TURN.pattern}\.(?:wav|flac)")
+_NAME = r"Ses(?P<session>\d\d)[FM]_(?P<situation>(?:impro|script)[\da-z_]+)_(?P<gender>[FM])\d{3}"
 _DIALOGUE = re.compile(r"Ses\d\d[FM]_(?:impro|script)[\da-z_]+\.txt")
-_LABEL = re.compile(rf"\[[^\]]*\]\s+({_TURN.pattern})\s+(\w+)\s+\[(.*)\]\s*")
+_LABEL = re.compile(rf"\[[^\]]*\]\s+(?P<turn>{_NAME})\s+(?P<emotion>\w+)\s+\[(?P<ratings>.*)\]\s*")
 _CATEGORIES = re.compile(r"C-E(\d+):\s*([^()]*)")
 _RATINGS = re.compile(r"A-E(\d+):\s*val\s*(.*?);\s*act\s*(.*?);\s*dom\s*(.*?);.*")
-_WORDS = re.compile(rf"({_TURN.pattern})\s*\[[^\]]*\]:?\s*(.*)")
+_WORDS = re.compile(rf"(?P<turn>{_NAME})\s*\[[^\]]*\]:?\s*(?P<words>.*)")
 
 
 def prepare(data_folder: str | Path, classes: int | str = 4) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    classes : {4, 6, "all"}
-        Scheme of the emotion labels.
+    ``classes`` is the scheme of the emotion labels: 4, 6 or ``all``.
     """
-    scheme = SCHEMES.get(str(classes))
-    if scheme is None:
-        raise UserError(f"corpus_options.classes={classes}: expected {', '.join(SCHEMES)}")
-    files = find_files(data_folder, _NAME, layout=LAYOUT)
+    check_option("classes", str(classes), list(SCHEMES))
+    scheme = SCHEMES[str(classes)]
     dialogues = [path for path, _ in find_files(data_folder, _DIALOGUE, layout=LAYOUT)]
     turns, texts = {}, {}
     for path in dialogues:
         if path.parent.name == "EmoEvaluation":
             turns.update(_read_turns(path, scheme))
         elif path.parent.name == "transcriptions":
-            texts.update((match[1], match[5].strip()) for match in map(_WORDS.fullmatch, _lines(path)) if match)
+            texts.update((m["turn"], m["words"].strip()) for m in map(_WORDS.fullmatch, _lines(path)) if m)
     if not turns:
         raise UserError(f"data_folder={data_folder}: no labels in a folder EmoEvaluation; expected {LAYOUT}")
-    report_unmatched({path.stem for path, _ in files}, turns)
-    rows = []
-    for path, match in files:
-        session, situation, sex = match.groups()
-        rows.append(
-            {
-                "id": path.stem,
-                "path": str(path),
-                "speaker": f"Ses{session}{sex}",
-                "gender": "female" if sex == "F" else "male",
-                "session": session,
-                "situation": situation,
-                "text": texts.get(path.stem) or None,
-                **turns.get(path.stem, {}),
-            }
-        )
-    data = make_table(rows)
-    data.attrs["tasks"] = {"emotion": tuple(dict.fromkeys(scheme.values())), "gender": GENDERS}
+
+    def columns(row: dict[str, Any]) -> dict[str, Any]:
+        speaker, text = f"Ses{row['session']}{row['gender']}", texts.get(row["id"]) or None
+        return {**row, "speaker": speaker, "text": text, **turns.get(row["id"], {})}
+
+    codes = {"emotion": scheme, "gender": SEXES}
+    data = read_names(data_folder, _NAME, codes, columns, layout=LAYOUT)
+    report_unmatched(set(data["id"]), turns)
+    data.attrs["tasks"] = classes_of(codes)
     data.attrs["raters"] = raters_of(data, ("emotion", *RATINGS))
     return data
 
@@ -130,12 +112,12 @@ def _read_turns(path: Path, scheme: dict[str, str]) -> Iterator[tuple[str, dict[
     for number, line in enumerate(_lines(path), 1):
         place = f"{path} line {number}"
         if match := _LABEL.fullmatch(line):
-            code, ratings = match[5], match[6].split(",")
+            code, ratings = match["emotion"], match["ratings"].split(",")
             if code not in (*SCHEMES["all"], "xxx"):
                 raise UserError(f"{place}: unknown emotion '{code}' (known: {', '.join(SCHEMES['all'])}, xxx)")
             turn = {"emotion": scheme.get(code)}
             turn |= {name: read_rating(value, place) for name, value in zip(RATINGS, ratings)}
-            yield match[1], turn  # which the lines below complete
+            yield match["turn"], turn  # which the lines below complete
         elif match := _CATEGORIES.match(line):
             votes = {word.strip().lower()[:3] for word in match[2].split(";") if word.strip()}
             turn[f"emotion_rater{match[1]}"] = scheme.get(votes.pop()) if len(votes) == 1 else None

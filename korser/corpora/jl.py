@@ -15,12 +15,12 @@ encouraging), gender. Extras: ``sentence`` (30). 4 speakers, 2400 utterances.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import classes_of, emotion_codes
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="JL-Corpus",
@@ -31,22 +31,18 @@ ABOUT = CorpusCard(
     url="https://www.kaggle.com/datasets/tli725/jl-corpus",
     checked="published file list",
 )
-EMOTIONS = ("neutral", "happy", "sad", "angry", "excited")
-EMOTIONS += ("anxious", "apologetic", "assertive", "concerned", "encouraging")
-TASKS = {"emotion": EMOTIONS, "gender": ("female", "male")}
+CODES = {
+    "emotion": {
+        **emotion_codes("neutral", "happy", "sad", "angry", "excited"),
+        **emotion_codes("anxious", "apologetic", "assertive", "concerned", "encouraging"),
+    },
+    "gender": {"female": "female", "male": "male"},
+}
+TASKS = classes_of(CODES)
 LAYOUT = "JL-Corpus, female1_angry_10a_1.wav (or .flac) and so on"
-NAME = r"((female|male)\d)_([a-z]+)_(\d+[ab])_\d"
+NAME = r"(?P<speaker>(?P<gender>female|male)\d)_(?P<emotion>[a-z]+)_(?P<sentence>\d+[ab])_\d"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
-
-
-def _columns(path: Path, speaker: str, gender: str, emotion: str, sentence: str) -> dict[str, Any]:
-    return {
-        "speaker": speaker,
-        "emotion": lookup_code({name: name for name in EMOTIONS}, emotion, path, "emotion"),
-        "gender": gender,
-        "sentence": sentence,
-    }
+    return read_names(data_folder, NAME, CODES, layout=LAYOUT)

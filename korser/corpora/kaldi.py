@@ -67,9 +67,10 @@ def prepare(
 
 def _read_folder(folder: Path, start: Path) -> Cells:
     recordings = _read_map(folder / "wav.scp")
-    speakers = {utterance: name for utterance, (_, name) in _read_optional(folder / "utt2spk").items()}
+    utt2spk = folder / "utt2spk"
+    speakers = {key: name for key, (_, name) in _read_map(utt2spk).items()} if utt2spk.exists() else {}
     if len(speakers) > 1 and all(utterance == name for utterance, name in speakers.items()):
-        logger.warning("%s names each utterance as its own speaker: the speakers are unknown", folder / "utt2spk")
+        logger.warning("%s names each utterance as its own speaker: the speakers are unknown", utt2spk)
         known = {}
     else:
         known = speakers
@@ -110,10 +111,6 @@ def _interval(start: str, end: str, channel: str | None = None) -> dict[str, str
     """Return the cells of a segment; empty for a whole recording."""
     end = None if end.startswith("-") else end
     return {"start": start if end or start.strip("0.") else None, "end": end, "channel": channel}
-
-
-def _read_optional(file: Path) -> dict[str, tuple[int, str]]:
-    return _read_map(file) if file.exists() else {}
 
 
 def _read_map(file: Path) -> dict[str, tuple[int, str]]:

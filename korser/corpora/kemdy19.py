@@ -23,14 +23,13 @@ position, since the two header rows differ between copies, and cells of biosigna
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
-from korser.corpora._kemdy import CLASSES, CONSENSUS, RATERS, RATINGS, check_ties, rated_table, read_segments
+from korser.corpora import _kemdy
+from korser.corpora._kemdy import CONSENSUS, RATERS, RATINGS, TASKS
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files
 
 __all__ = ["ABOUT", "CONSENSUS", "RATERS", "RATINGS", "TASKS", "prepare"]
 
@@ -44,38 +43,21 @@ ABOUT = CorpusCard(
     checked="three published readers",
     raters="10",
 )
-TASKS = {"emotion": CLASSES, "gender": ("female", "male")}
 LAYOUT = "KEMDy19, wav/Session01/Sess01_script01/Sess01_script01_F001.wav and annotation/Session01_F_res.csv and so on"
-POSITION = 9  # of the column with the names of segments
-
-_SEGMENT = re.compile(r"Sess(\d\d)_((?:script|impro)\d\d)_([FM])\d{3}")
-_NAME = re.compile(rf"{_SEGMENT.pattern}\.(?:wav|flac)")
-_TABLE = re.compile(r"Session\d\d_([FM])_res\.csv")
+NAME = r"Sess(?P<session>\d\d)_(?P<situation>(?:script|impro)\d\d)_(?P<gender>[FM])\d{3}"
 
 
 def prepare(data_folder: str | Path, ties: str = "drop") -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    ties : {"drop", "first"}
-        What becomes of ``angry;disgust``: no label, or the first of them.
+    ``ties``, such as ``neutral;happy``, are no label (``drop``), or the first of them (``first``).
     """
-    check_ties(ties)
-    segments = {}
-    for table, match in find_files(data_folder, _TABLE, layout=LAYOUT):
-        rated = read_segments(table, POSITION, _SEGMENT, ties)
-        segments |= {name: row for name, row in rated.items() if _SEGMENT.fullmatch(name)[3] == match[1]}
-    utterances = [
-        {
-            "id": path.stem,
-            "path": str(path),
-            "speaker": f"Sess{match[1]}{match[3]}",
-            "gender": "female" if match[3] == "F" else "male",
-            "session": match[1],
-            "situation": match[2],
-        }
-        for path, match in find_files(data_folder, _NAME, layout=LAYOUT)
-    ]
-    return rated_table(utterances, segments)
+    return _kemdy.prepare(
+        data_folder,
+        ties,
+        name=NAME,
+        table=r"Session\d\d_([FM])_res\.csv",
+        position=9,
+        layout=LAYOUT,
+        rates=lambda table, segment: table[1] == segment["gender"],
+    )

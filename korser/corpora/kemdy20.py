@@ -21,14 +21,13 @@ for "um".
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
-from korser.corpora._kemdy import CLASSES, CONSENSUS, RATERS, RATINGS, check_ties, rated_table, read_segments
+from korser.corpora import _kemdy
+from korser.corpora._kemdy import CONSENSUS, RATERS, RATINGS, TASKS
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files
 
 __all__ = ["ABOUT", "CONSENSUS", "RATERS", "RATINGS", "TASKS", "prepare"]
 
@@ -42,37 +41,20 @@ ABOUT = CorpusCard(
     checked="four published readers",
     raters="10",
 )
-TASKS = {"emotion": CLASSES, "gender": ("female", "male")}
 LAYOUT = "KEMDy20, wav/Session01/Sess01_script01_User001F_001.wav and annotation/Sess01_eval.csv and so on"
-POSITION = 3  # of the column with the names of segments
-
-_SEGMENT = re.compile(r"Sess(\d\d)_(script\d\d)_(User\d{3}([FM]))_\d{3}")
-_NAME = re.compile(rf"{_SEGMENT.pattern}\.(?:wav|flac)")
-_TABLE = re.compile(r"Sess\d\d_eval\.csv")
+NAME = r"Sess(?P<session>\d\d)_(?P<situation>script\d\d)_(?P<speaker>User\d{3}(?P<gender>[FM]))_\d{3}"
 
 
 def prepare(data_folder: str | Path, ties: str = "drop") -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    ties : {"drop", "first"}
-        What becomes of ``neutral;happy``: no label, or the first of them.
+    ``ties``, such as ``neutral;happy``, are no label (``drop``), or the first of them (``first``).
     """
-    check_ties(ties)
-    segments = {}
-    for table, _ in find_files(data_folder, _TABLE, layout=LAYOUT):
-        segments |= read_segments(table, POSITION, _SEGMENT, ties)
-    utterances = [
-        {
-            "id": path.stem,
-            "path": str(path),
-            "speaker": match[3],
-            "gender": "female" if match[4] == "F" else "male",
-            "session": match[1],
-            "situation": match[2],
-        }
-        for path, match in find_files(data_folder, _NAME, layout=LAYOUT)
-    ]
-    return rated_table(utterances, segments)
+    return _kemdy.prepare(
+        data_folder,
+        ties,
+        name=NAME,
+        table=r"Sess\d\d_eval\.csv",
+        position=3,
+        layout=LAYOUT,
+    )

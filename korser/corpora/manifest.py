@@ -35,33 +35,15 @@ ANY_CASE = ("path", "speaker", *LABELS, "split", "fold", *COLUMNS)
 
 @dataclass
 class Cells:
-    """The cells of a manifest as its file has them.
+    """The cells of a manifest as its file has them."""
 
-    Parameters
-    ----------
-    file : Path
-        Named in messages.
-    folder : Path
-        Where relative audio paths start.
-    header : list of str
-        The names of the columns.
-    rows : list of list of str or None
-        One cell per column, see :func:`to_text`.
-    numbers : list of int or str
-        The number of each row, by which messages name it.
-    faults : list of str
-        Rows that cannot be read.
-    hint : str
-        What to do if an audio file is not found.
-    """
-
-    file: Path
-    folder: Path
-    header: list[str]
-    rows: list[list[str | None]]
-    numbers: list[int] | list[str]
-    faults: list[str] = field(default_factory=list)
-    hint: str = ""
+    file: Path  # named in messages
+    folder: Path  # where relative audio paths start
+    header: list[str]  # names of the columns
+    rows: list[list[str | None]]  # one cell per column, see `to_text`
+    numbers: list[int] | list[str]  # of the rows, by which messages name them
+    faults: list[str] = field(default_factory=list)  # rows that cannot be read
+    hint: str = ""  # what to do if an audio file is not found
 
     @classmethod
     def of_records(
@@ -141,13 +123,8 @@ def make_manifest(
 ) -> pd.DataFrame:
     """Return the table of the corpus, checked as far as :func:`korser.corpora.load_corpus` does not.
 
-    Parameters
-    ----------
-    cells : Cells
-    tasks, classes, columns
-        Options of the user, see :mod:`korser.corpora.csv`.
-    usual : dict of str to str, optional
-        Like ``columns``, what the format calls a column; ignored if the file has korser's own name or no such column.
+    ``tasks``, ``classes`` and ``columns`` are options of the user (:mod:`korser.corpora.csv`). ``usual`` is like
+    ``columns`` what the format calls a column; it is ignored if the file has korser's own name or no such column.
     """
     classes = _check_options(tasks, classes, columns)
     file, numbers = cells.file, cells.numbers

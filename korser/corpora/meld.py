@@ -33,6 +33,7 @@ import pandas as pd
 
 from korser.corpora.annotations import read_table, report_unmatched
 from korser.corpora.card import CorpusCard
+from korser.corpora.codes import check_option, emotion_codes
 from korser.corpora.table import find_files, find_table, make_table
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
@@ -46,15 +47,7 @@ ABOUT = CorpusCard(
     url="https://github.com/declare-lab/MELD",
     checked="published tables and file list",
 )
-EMOTIONS = {
-    "neutral": "neutral",
-    "joy": "happy",
-    "sadness": "sad",
-    "anger": "angry",
-    "fear": "fearful",
-    "disgust": "disgust",
-    "surprise": "surprised",
-}
+EMOTIONS = emotion_codes("neutral", "joy", "sadness", "anger", "fear", "disgust", "surprise")
 SENTIMENTS = ("negative", "neutral", "positive")
 TASKS = {"emotion": tuple(EMOTIONS.values()), "sentiment": SENTIMENTS}
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}  # of the tables
@@ -78,14 +71,9 @@ _NAME = re.compile(rf"({'|'.join(FOLDERS)})/(dia\d+_utt\d+)\.(?:wav|flac)")
 def prepare(data_folder: str | Path, joint: str = "keep") -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    joint : {"keep", "drop"}
-        Whether to read utterances of several people, whose speaker is missing.
+    With ``joint="drop"`` utterances of several people, whose speaker is missing, are left out.
     """
-    if joint not in ("keep", "drop"):
-        raise UserError(f"corpus_options.joint={joint}: expected keep or drop")
+    check_option("joint", joint, ("keep", "drop"))
     files = {f"{FOLDERS[m[1]]}_{m[2]}": path for path, m in find_files(data_folder, _NAME, layout=LAYOUT)}
     described = {}
     for split in SPLITS:

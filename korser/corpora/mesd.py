@@ -23,8 +23,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
-from korser.utils.errors import UserError
+from korser.corpora.codes import SEXES, check_option, classes_of, emotion_codes
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="MESD",
@@ -35,41 +35,26 @@ ABOUT = CorpusCard(
     url="https://doi.org/10.17632/cy34mh68j9",
     checked="published file list",
 )
-EMOTIONS = {
-    "Neutral": "neutral",
-    "Happiness": "happy",
-    "Sadness": "sad",
-    "Anger": "angry",
-    "Fear": "fearful",
-    "Disgust": "disgust",
+CODES = {
+    "emotion": emotion_codes("Neutral", "Happiness", "Sadness", "Anger", "Fear", "Disgust"),
+    "gender": SEXES,
 }
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
-VOICES = {"F": "female", "M": "male", "C": "child"}
+TASKS = classes_of(CODES)
+VOICES = {**SEXES, "C": "child"}
 LAYOUT = "MESD, Disgust_M_B_celda.wav (or .flac) and so on"
-NAME = r"([A-Z][a-z]+)_([FMC])_([AB])_(.+)"
+NAME = r"(?P<emotion>[A-Z][a-z]+)_(?P<voice>[FMC])_(?P<word_list>[AB])_(?P<sentence>.+)"
 
 
 def prepare(data_folder: str | Path, words: str = "both") -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    words : {"both", "A", "B"}
-        Which word lists to read.
+    ``words`` are the word lists to read: ``A``, ``B`` or ``both``.
     """
-    if words not in ("both", "A", "B"):
-        raise UserError(f"corpus_options.words={words}: expected both, A or B")
-    data = read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    check_option("words", words, ("both", "A", "B"))
+    data = read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
     return data if words == "both" else data[data["word_list"] == words]
 
 
-def _columns(path: Path, emotion: str, voice: str, word_list: str, word: str) -> dict[str, Any]:
-    return {
-        "speaker": None,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": VOICES[voice] if voice in "FM" else None,
-        "voice": VOICES[voice],
-        "word_list": word_list,
-        "sentence": word.strip(),
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    voice = row["voice"]
+    return {**row, "gender": SEXES.get(voice), "voice": VOICES[voice], "sentence": row["sentence"].strip()}

@@ -30,10 +30,9 @@ import pandas as pd
 
 from korser.corpora.annotations import raters_of, read_rating, report_unmatched
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_files, make_table
+from korser.corpora.codes import SEXES, emotion_codes
+from korser.corpora.table import find_files, read_names
 from korser.utils.errors import UserError
-
-__all__ = ["ABOUT", "CONSENSUS", "RATINGS", "TASKS", "prepare"]
 
 ABOUT = CorpusCard(
     name="MSP-IMPROV",
@@ -46,45 +45,35 @@ ABOUT = CorpusCard(
     raters="5 or more",
 )
 EMOTIONS = {"N": "neutral", "H": "happy", "S": "sad", "A": "angry", "O": None, "X": None}
-WORDS = {name: name for name in EMOTIONS.values() if name}  # of raters; all others are no vote
+WORDS = emotion_codes("neutral", "happy", "sad", "angry")  # of raters; all others are no vote
 TASKS = {"emotion": tuple(WORDS), "gender": ("female", "male")}
 SITUATIONS = {"R": "read", "T": "target", "S": "improvised", "P": "pause"}
 RATINGS = {"valence": (1.0, 5.0), "arousal": (1.0, 5.0), "dominance": (1.0, 5.0), "naturalness": (1.0, 5.0)}
 CONSENSUS = {"emotion": "plurality", **dict.fromkeys(RATINGS, "mean")}
 LAYOUT = "MSP-IMPROV, session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.wav and Evaluation.txt and so on"
 
-_TURN = r"IMPROV-S(\d\d)[AHNS]-(([FM])(\d\d))-([PRST])-[FM]{2}\d+"
-_NAME = re.compile(rf"MSP-{_TURN}\.(?:wav|flac)")
+_TURN = (
+    r"IMPROV-S(?P<sentence>\d\d)[AHNS]-(?P<speaker>(?P<gender>[FM])(?P<session>\d\d))-(?P<situation>[PRST])-[FM]{2}\d+"
+)
+_NAME = rf"MSP-{_TURN}"
 _TABLE = re.compile(r"Evalua?tion\.txt")
-_LABEL = re.compile(rf"(?:UTD|MSP)-({_TURN})\.(?:avi|wav)\s*;\s*(\w+)\s*;(.*)")
+_LABEL = re.compile(rf"(?:UTD|MSP)-(?P<turn>{_TURN})\.(?:avi|wav)\s*;\s*(?P<emotion>\w+)\s*;(?P<ratings>.*)")
 _VOTE = re.compile(r"[^;]+;([^;]*);(?:.*;)?\s*(A:.*)")
 _RATING = re.compile(r"([AVDN]):\s*([^;\s]*)")
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    files = find_files(data_folder, _NAME, layout=LAYOUT)
     table, _ = find_files(data_folder, _TABLE, layout=LAYOUT)[0]
     turns = dict(_read_turns(table))
-    report_unmatched({path.stem for path, _ in files}, turns)
-    rows = []
-    for path, match in files:
-        sentence, speaker, sex, session, kind = match.groups()
-        rows.append(
-            {
-                "id": path.stem,
-                "path": str(path),
-                "speaker": speaker,
-                "emotion": None,
-                "gender": "female" if sex == "F" else "male",
-                "session": session,
-                "situation": SITUATIONS[kind],
-                "sentence": sentence if kind in "RT" else None,
-                **dict.fromkeys(RATINGS),
-                **turns.get(path.stem, {}),
-            }
-        )
-    data = make_table(rows)
+
+    def columns(row: dict[str, Any]) -> dict[str, Any]:
+        sentence = row["sentence"] if row["situation"] in "RT" else None
+        stated = {"situation": SITUATIONS[row["situation"]], "sentence": sentence, **dict.fromkeys(RATINGS)}
+        return {**row, **stated, **turns.get(row["id"], {})}
+
+    data = read_names(data_folder, _NAME, {"emotion": WORDS, "gender": SEXES}, columns, layout=LAYOUT)
+    report_unmatched(set(data["id"]), turns)
     data.attrs["raters"] = raters_of(data, ("emotion", *RATINGS))
     return data
 
@@ -96,12 +85,12 @@ def _read_turns(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(table.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         place = f"{table} line {number}"
         if match := _LABEL.match(line):
-            code = match[7]
+            code = match["emotion"]
             if code not in EMOTIONS:
                 raise UserError(f"{place}: unknown emotion '{code}' (known: {', '.join(EMOTIONS)})")
-            turn = {"emotion": EMOTIONS[code], **_ratings(match[8], place)}
+            turn = {"emotion": EMOTIONS[code], **_ratings(match["ratings"], place)}
             n_votes = 0
-            yield f"MSP-{match[1]}", turn  # which the lines below complete
+            yield f"MSP-{match['turn']}", turn  # which the lines below complete
         elif match := _VOTE.match(line):
             n_votes += 1
             turn[f"emotion_rater{n_votes}"] = WORDS.get(match[1].strip().lower())

@@ -36,11 +36,10 @@ import pandas as pd
 
 from korser.corpora.annotations import rater_columns, raters_of, read_rating, read_table, report_unmatched
 from korser.corpora.card import CorpusCard
+from korser.corpora.codes import SEXES, check_option, classes_of, emotion_codes
 from korser.corpora.table import find_files, make_table
 from korser.utils.errors import UserError
 from korser.utils.text import plural
-
-__all__ = ["ABOUT", "CONSENSUS", "RATINGS", "TASKS", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +65,8 @@ EMOTIONS = {  # codes of the consensus
     "O": None,
     "X": None,
 }
-VOTES = {**{name: name for name in EMOTIONS.values() if name}, "fear": "fearful", "surprise": "surprised"}
-TASKS = {"emotion": tuple(name for name in EMOTIONS.values() if name), "gender": ("female", "male")}
+TASKS = classes_of({"emotion": EMOTIONS, "gender": SEXES})
+VOTES = emotion_codes(*TASKS["emotion"], "fear", "surprise")
 RATINGS = {"valence": (1.0, 7.0), "arousal": (1.0, 7.0), "dominance": (1.0, 7.0)}
 CONSENSUS = {"emotion": "plurality"}
 COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
@@ -91,21 +90,11 @@ def prepare(
 ) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    test : {"Test1", "Test2", "Test3"}
-        Which test set is the split ``test``.
-    unknown_speakers : {"keep", "drop"}
-        What becomes of turns whose speaker is not known.
-    raters : bool
-        Whether to read the votes of single raters.
-    text : bool
-        Whether to read the transcripts.
+    ``test`` is the test set that becomes the split ``test``; turns of ``unknown_speakers`` are kept (``keep``) or left
+    out (``drop``). With ``raters`` the votes of single raters are read, with ``text`` the transcripts.
     """
-    for name, value, known in (("test", test, TESTS), ("unknown_speakers", unknown_speakers, ("keep", "drop"))):
-        if value not in known:
-            raise UserError(f"corpus_options.{name}={value}: expected {', '.join(known)}")
+    check_option("test", test, TESTS)
+    check_option("unknown_speakers", unknown_speakers, ("keep", "drop"))
     files = find_files(data_folder, _NAME, layout=LAYOUT)
     table, _ = find_files(data_folder, _TABLE, layout=LAYOUT)[0]
     turns = {Path(row["FileName"]).stem: row for row in read_table(table, COLUMNS).to_dict("records")}

@@ -22,7 +22,8 @@ import pandas as pd
 
 from korser.corpora.annotations import read_table
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_table, lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of, emotion_codes, lookup_code
+from korser.corpora.table import find_table, read_names
 from korser.utils.decoding import read_text
 
 ABOUT = CorpusCard(
@@ -34,15 +35,11 @@ ABOUT = CorpusCard(
     url="https://github.com/amu-cai/nEMO",
     checked="audio",
 )
-EMOTIONS = {
-    "neutral": "neutral",
-    "happiness": "happy",
-    "sadness": "sad",
-    "anger": "angry",
-    "fear": "fearful",
-    "surprised": "surprised",
+CODES = {
+    "emotion": emotion_codes("neutral", "happiness", "sadness", "anger", "fear", "surprised"),
+    "gender": SEXES,
 }
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+TASKS = classes_of(CODES)
 ACTORS = {
     "WR0": ("male", 23),
     "EB0": ("female", 27),
@@ -55,12 +52,12 @@ ACTORS = {
     "SM0": ("male", 24),
 }
 LAYOUT = "nEMO, samples/WR0_surprised_64.wav (or .flac) and so on, and data.tsv"
-NAME = r"([A-Z]{2}\d)_([a-z]+)_(\d+)"
+NAME = r"(?P<speaker>[A-Z]{2}\d)_(?P<emotion>[a-z]+)_(?P<sentence>\d+)"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    data = read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    data = read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
     file = find_table(data_folder, "data.tsv")
     if file is not None:
         table = read_table(file, ("file_id", "raw_text"), separator="\t", read=read_text)
@@ -69,12 +66,6 @@ def prepare(data_folder: str | Path) -> pd.DataFrame:
     return data
 
 
-def _columns(path: Path, speaker: str, emotion: str, sentence: str) -> dict[str, Any]:
-    gender, age = lookup_code(ACTORS, speaker, path, "speaker")
-    return {
-        "speaker": speaker,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": gender,
-        "age": age,
-        "sentence": sentence,
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    gender, age = lookup_code(ACTORS, row["speaker"], row["path"], "speaker")
+    return {**row, "gender": gender, "age": age}

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of
+from korser.corpora.table import read_names
 
 logger = logging.getLogger(__name__)
 
@@ -38,39 +38,32 @@ ABOUT = CorpusCard(
     url="https://zenodo.org/records/1188976",
     checked="audio",
 )
-EMOTIONS = {
-    "01": "neutral",
-    "02": "calm",
-    "03": "happy",
-    "04": "sad",
-    "05": "angry",
-    "06": "fearful",
-    "07": "disgust",
-    "08": "surprised",
+CODES = {
+    "emotion": {
+        "01": "neutral",
+        "02": "calm",
+        "03": "happy",
+        "04": "sad",
+        "05": "angry",
+        "06": "fearful",
+        "07": "disgust",
+        "08": "surprised",
+    },
+    "gender": SEXES,
+    "intensity": {"01": "normal", "02": "strong"},
 }
-INTENSITIES = {"01": "normal", "02": "strong"}
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male"), "intensity": tuple(INTENSITIES.values())}
+TASKS = classes_of(CODES)
 SAME_AUDIO = {"03-01-03-01-02-02-07": "03-01-03-01-02-01-07"}
 LAYOUT = "RAVDESS speech, Actor_01/03-01-05-02-01-01-01.wav (or .flac) and so on"
-NAME = r"03-01-(\d\d)-(\d\d)-(\d\d)-\d\d-(\d\d)"
+NAME = r"03-01-(?P<emotion>\d\d)-(?P<intensity>\d\d)-0?(?P<sentence>\d+)-\d\d-(?P<speaker>\d\d)"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    data = read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    data = read_names(data_folder, NAME, CODES, layout=LAYOUT)
+    data["gender"] = ["male" if int(actor) % 2 else "female" for actor in data["speaker"]]
+    data.loc[data["emotion"] == "neutral", "intensity"] = None
     copies = data["id"].isin([second for second, first in SAME_AUDIO.items() if first in set(data["id"])])
     if copies.any():
         logger.info("left out, since another file has the same audio: %s", ", ".join(data["id"][copies]))
     return data[~copies].reset_index(drop=True)
-
-
-def _columns(path: Path, emotion: str, intensity: str, statement: str, actor: str) -> dict[str, Any]:
-    emotion = lookup_code(EMOTIONS, emotion, path, "emotion")
-    intensity = lookup_code(INTENSITIES, intensity, path, "intensity")
-    return {
-        "speaker": actor,
-        "emotion": emotion,
-        "gender": "male" if int(actor) % 2 else "female",
-        "intensity": None if emotion == "neutral" else intensity,
-        "sentence": str(int(statement)),
-    }

@@ -94,16 +94,10 @@ def _parse(file: Path, data: bytes, place: str) -> Any:
 
 
 def read_parquet_cells(file: Path, folder: Path, names: Mapping[str, Sequence[str]] | None = None) -> Cells:
-    """Read a Parquet file; rows are counted from 1.
+    """Read a Parquet file, whose audio paths start from ``folder``; rows are counted from 1.
 
-    Parameters
-    ----------
-    file : Path
-    folder : Path
-        Where relative audio paths start.
-    names : dict of str to list of str, optional
-        The names of the classes of columns of numbers; by default those in the file's metadata, where the library
-        ``datasets`` writes them.
+    ``names`` are those of the classes of columns of numbers, by default those in the file's metadata, where the library
+    ``datasets`` writes them.
 
     Raises
     ------
@@ -118,7 +112,9 @@ def read_parquet_cells(file: Path, folder: Path, names: Mapping[str, Sequence[st
         require_regular(file, LARGEST["table"])
         table = parquet.read_table(file)
         embedded = [
-            field.name for field in table.schema if str(field.type) in ("binary", "large_binary") or _has_bytes(field)
+            field.name  # bytes, or a structure with bytes, as `datasets` stores audio
+            for field in table.schema
+            if any(str(part.type) in ("binary", "large_binary") for part in field.flatten())
         ]
         if embedded:
             raise UserError(
@@ -134,15 +130,6 @@ def read_parquet_cells(file: Path, folder: Path, names: Mapping[str, Sequence[st
     cells = Cells(file, folder, header, rows, list(range(1, len(rows) + 1)))
     decode_classes(cells, class_names(json.loads(metadata)["info"]["features"]) if metadata else names or {})
     return cells
-
-
-def _has_bytes(field: Any) -> bool:
-    """Return whether a column is a structure with a field of bytes, as ``datasets`` stores audio."""
-    return any(
-        str(field.type.field(i).type) in ("binary", "large_binary")
-        for i in range(field.type.num_fields)
-        if hasattr(field.type, "field")
-    )
 
 
 def class_names(features: Any) -> dict[str, list[str]]:

@@ -21,7 +21,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="SAVEE",
@@ -32,29 +33,27 @@ ABOUT = CorpusCard(
     url="http://kahlan.eps.surrey.ac.uk/savee/",
     checked="published file list",
 )
-EMOTIONS = {
-    "n": "neutral",
-    "h": "happy",
-    "sa": "sad",
-    "a": "angry",
-    "f": "fearful",
-    "d": "disgust",
-    "su": "surprised",
+CODES = {
+    "emotion": {
+        "n": "neutral",
+        "h": "happy",
+        "sa": "sad",
+        "a": "angry",
+        "f": "fearful",
+        "d": "disgust",
+        "su": "surprised",
+    },
+    "gender": SEXES,
 }
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+TASKS = classes_of(CODES)
 LAYOUT = "SAVEE, AudioData/DC/a01.wav or ALL/DC_a01.wav (or .flac) and so on"
-NAME = r"(DC|JE|JK|KL)[/_]([a-z]{1,2})(\d\d)"
+NAME = r"(?P<speaker>DC|JE|JK|KL)[/_](?P<emotion>[a-z]{1,2})(?P<_number>\d\d)"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    return read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
 
 
-def _columns(path: Path, speaker: str, emotion: str, number: str) -> dict[str, Any]:
-    return {
-        "id": f"{speaker}_{emotion}{number}",
-        "speaker": speaker,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": "male",
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "id": f"{row['speaker']}_{row['emotion']}{row['_number']}", "gender": "male"}

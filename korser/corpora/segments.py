@@ -36,27 +36,16 @@ MOST_SECONDS = 1e6  # libsndfile states more if it knows no length
 class Segment(os.PathLike):
     """A part of a recording, or one of its channels; as a path it is that of the recording.
 
-    Parameters
-    ----------
-    path : str
-        Of the recording.
-    start : float
-        Seconds.
-    end : float, optional
-        Seconds; by default the end of the recording.
-    channel : int, optional
-        From 0; by default all channels are averaged.
-
     Example
     -------
     >>> str(Segment("call.wav", 1.5, 3.0, 1)), Segment("call.wav", 3, 1.5).fault()[1]
     ('call.wav#t=1.5,3&channel=1', 'from 3 s to 1.5 s: expected an end behind the start')
     """
 
-    path: str
-    start: float = 0.0
-    end: float | None = None
-    channel: int | None = None
+    path: str  # of the recording
+    start: float = 0.0  # seconds
+    end: float | None = None  # seconds; None: the end of the recording
+    channel: int | None = None  # from 0; None: the average of all
 
     def __fspath__(self) -> str:
         return self.path
@@ -122,17 +111,7 @@ def is_segmented(table: pd.DataFrame) -> bool:
 def check_segments(data: pd.DataFrame, locate: Callable[..., str]) -> list[str]:
     """Find segments that no recording has, as far as the headers of the files tell; turn the columns into numbers.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        With ``id`` and ``path``.
-    locate : callable
-        ``locate(*ids)`` describes where these utterances were found.
-
-    Returns
-    -------
-    list of str
-        One line for each kind of fault.
+    Returns one line for each kind of fault; ``locate(*ids)`` describes where utterances were found.
     """
     found: dict[str, list[tuple[str, str]]] = {}  # kind: ids and texts
     for name in (name for name in COLUMNS if name in data):

@@ -20,12 +20,12 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import find_table, lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of
+from korser.corpora.table import find_table, read_names
 from korser.utils.decoding import read_text
 from korser.utils.errors import UserError
 
@@ -40,15 +40,18 @@ ABOUT = CorpusCard(
     url="https://github.com/mansourehk/ShEMO",
     checked="published file list",
 )
-EMOTIONS = {"N": "neutral", "H": "happy", "S": "sad", "A": "angry", "F": "fearful", "W": "surprised"}
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+CODES = {
+    "emotion": {"N": "neutral", "H": "happy", "S": "sad", "A": "angry", "F": "fearful", "W": "surprised"},
+    "gender": SEXES,
+}
+TASKS = classes_of(CODES)
 LAYOUT = "ShEMO, female/F03S02.wav (or .flac) and so on"
-NAME = r"([FM])(\d\d)([A-Z])\d\d"
+NAME = r"(?P<speaker>(?P<gender>[FM])\d\d)(?P<emotion>[A-Z])\d\d"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    data = read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    data = read_names(data_folder, NAME, CODES, layout=LAYOUT)
     file = find_table(data_folder, "shemo.json")
     if file is not None:
         texts = _transcripts(file)
@@ -63,14 +66,6 @@ def prepare(data_folder: str | Path) -> pd.DataFrame:
         else:
             data["text"] = [texts[i] for i in data["id"]]
     return data
-
-
-def _columns(path: Path, sex: str, number: str, emotion: str) -> dict[str, Any]:
-    return {
-        "speaker": f"{sex}{number}",
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": "female" if sex == "F" else "male",
-    }
 
 
 def _transcripts(file: Path) -> dict[str, str]:

@@ -21,7 +21,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of, emotion_codes
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="SUBESCO",
@@ -32,30 +33,19 @@ ABOUT = CorpusCard(
     url="https://zenodo.org/records/4526477",
     checked="published file list",
 )
-EMOTIONS = {
-    "NEUTRAL": "neutral",
-    "HAPPY": "happy",
-    "SAD": "sad",
-    "ANGRY": "angry",
-    "FEAR": "fearful",
-    "DISGUST": "disgust",
-    "SURPRISE": "surprised",
+CODES = {
+    "emotion": emotion_codes("NEUTRAL", "HAPPY", "SAD", "ANGRY", "FEAR", "DISGUST", "SURPRISE"),
+    "gender": SEXES,
 }
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+TASKS = classes_of(CODES)
 LAYOUT = "SUBESCO, F_10_FAHMEE_S_6_FEAR_5.wav (or .flac) and so on"
-NAME = r"([FM])_(\d\d)_[A-Z]+_S_(\d+)_([A-Z]+)_\d\]?"
+NAME = r"(?P<speaker>(?P<gender>[FM])_\d\d)_[A-Z]+_S_(?P<sentence>\d+)_(?P<emotion>[A-Z]+)_\d\]?"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    return read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
 
 
-def _columns(path: Path, sex: str, number: str, sentence: str, emotion: str) -> dict[str, Any]:
-    return {
-        "id": path.stem.removesuffix("]"),
-        "speaker": f"{sex}_{number}",
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": "female" if sex == "F" else "male",
-        "sentence": sentence,
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "id": row["id"].removesuffix("]")}

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.cells import identify, may_mean_unknown, means_unknown
+from korser.corpora.codes import lookup_code
 from korser.corpora.segments import sources
 from korser.utils.errors import UserError
 from korser.utils.files import walk_files
@@ -28,7 +29,6 @@ __all__ = [
     "find_files",
     "find_table",
     "in_order",
-    "lookup_code",
     "make_table",
     "read_names",
     "similar_labels",
@@ -46,11 +46,6 @@ QUOTE = "YAML reads 01, yes, on and 1:30 as numbers and truth values: put such l
 RARER = 5  # a label so many times rarer than one of almost the same name may be a typo
 
 
-def _nfc(text: str) -> str:
-    """Return text in Unicode's composed form; macOS writes Hangul names decomposed, others do not."""
-    return unicodedata.normalize("NFC", text)
-
-
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
     """Return labels sorted, as numbers if all are numbers."""
     labels = sorted(labels)
@@ -63,27 +58,14 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
 def find_files(
     data_folder: str | Path, pattern: re.Pattern, *, layout: str, required: bool = True
 ) -> list[tuple[Path, re.Match]]:
-    """Return all files below a folder whose names match.
+    """Return the files below a folder whose names match, absolute and sorted, and the matches.
 
-    Parameters
-    ----------
-    data_folder : str or Path
-    pattern : re.Pattern
-        Must match the full file name; one with a slash must match the names of folders above it too.
-    layout : str
-        The expected layout, for the error.
-    required : bool
-        Whether it is an error if no file matches.
-
-    Returns
-    -------
-    list of (Path, re.Match)
-        Absolute paths, sorted.
+    The pattern must match the full file name; one with a slash must match the names of folders above it, too.
 
     Raises
     ------
     UserError
-        If the folder is missing, or no file matches and some are required.
+        If the folder is missing, or no file matches and some are required; states the expected ``layout``.
     """
     folder = Path(os.path.expanduser(data_folder)).resolve() if data_folder else None
     if folder is None or not folder.is_dir():
@@ -94,7 +76,8 @@ def find_files(
     found, others = [], []
     for root, names in walk_files(folder):
         for name in names:
-            match = pattern.fullmatch(_nfc(f"{root}/{name}" if with_folders else name))
+            composed = unicodedata.normalize("NFC", f"{root}/{name}" if with_folders else name)  # unlike on macOS
+            match = pattern.fullmatch(composed)
             (found if match else others).append((Path(root) / name, match))
     if required and not found:
         has = "no files"
@@ -105,28 +88,39 @@ def find_files(
 
 
 def read_names(
-    data_folder: str | Path, pattern: str, columns: Callable[..., Mapping[str, Any] | None], *, layout: str
+    data_folder: str | Path,
+    pattern: str,
+    codes: Mapping[str, Mapping[str, str | None]],
+    columns: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
+    *,
+    layout: str,
 ) -> pd.DataFrame:
-    """Return the table of a corpus whose file names state everything.
+    """Return the table of a corpus whose file names state the speaker and other columns.
 
     Parameters
     ----------
     data_folder : str or Path
     pattern : str
-        Regular expression of the file names without their ending, WAV or FLAC; see :func:`find_files`.
-    columns : callable
-        ``columns(path, *groups)`` returns the columns of one file from the groups of the pattern, or None to leave it
-        out. The id is the name of the file, unless stated.
+        Regular expression of the file names without their ending, WAV or FLAC; see :func:`find_files`. Its named groups
+        are columns, but for those whose names begin with ``_``.
+    codes : dict of str to (dict of str to str or None)
+        ``{task: {code: class}}``; if a group of the pattern is a task, its codes are replaced by classes.
+    columns : callable, optional
+        ``columns(row)`` returns the columns of a file, or None to leave it out. The row has ``id`` (the name of the
+        file), ``path``, ``speaker`` and a column for each task and group; None if the name does not state it.
     layout : str
         The expected layout, for errors.
     """
     rows, left_out = [], []
     for path, match in find_files(data_folder, re.compile(rf"(?:{pattern})\.(?i:wav|flac)"), layout=layout):
-        row = columns(path, *match.groups())
+        groups = match.groupdict()
+        row = {"id": path.stem, "path": str(path), "speaker": None, **dict.fromkeys(codes), **groups}
+        row = columns(row) if columns else row
         if row is None:
             left_out.append(path.stem)
-        else:
-            rows.append({"id": path.stem, "path": str(path), **row})
+            continue
+        labels = {task: lookup_code(codes[task], row[task], path, task) for task in codes if task in groups}
+        rows.append({name: value for name, value in {**row, **labels}.items() if not name.startswith("_")})
     if left_out:
         logger.info("left out, as broken or copies: %s", shorten(left_out))
     return make_table(rows)
@@ -142,14 +136,9 @@ def find_table(data_folder: str | Path, name: str) -> Path | None:
 
 
 def make_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows as a table sorted by id, with None for missing values.
+    """Return rows (``id``, ``path``, ``speaker``, labels, extras) as a table sorted by id; missing values are None.
 
     Of rows with the same id the first is kept: archives that contain a folder twice are common.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        ``id``, ``path``, ``speaker``, labels, extras.
     """
     data = pd.DataFrame(rows, dtype=object)
     data = data.where(data.notna(), None)
@@ -159,37 +148,15 @@ def make_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return data[~copies].sort_values("id", ignore_index=True)
 
 
-def lookup_code(table: Mapping[str, Any], value: str, path: Path, what: str) -> Any:
-    """Return the meaning of a code in a file name; raise a UserError that names the file if it is unknown."""
-    if value not in table:
-        raise UserError(
-            f"{path}: unknown {what} code '{value}' in the file name (known: {', '.join(table)}): remove the file"
-        )
-    return table[value]
-
-
 def apply_label_map(
     data: pd.DataFrame,
     classes: Mapping[str, tuple[str, ...]],
     label_map: Mapping[str, Any] | None,
     raters: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Rename labels in place.
+    """Rename labels in place, and votes in the columns of ``raters``, as :func:`korser.corpora.load_corpus` describes.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-    classes : dict of str to tuple of str
-        The classes of each task before renaming.
-    label_map : dict or None
-        ``{task: {old: new or None}}``, see :func:`korser.corpora.load_corpus`.
-    raters : dict of str to sequence of str, optional
-        Columns with the votes of a task, which are renamed alike.
-
-    Returns
-    -------
-    dict of str to tuple of str
-        The classes after renaming, in the old order; names for labels that were no classes come last.
+    Returns the classes of each task after renaming, in the old order; names for labels that were no classes come last.
 
     Raises
     ------
@@ -227,17 +194,7 @@ def apply_label_map(
 def check_labels(data: pd.DataFrame, classes: Mapping[str, Sequence[str]], locate: Callable[..., str]) -> list[str]:
     """Find labels that are no classes, and files with two labels.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-    classes : dict of str to tuple of str
-    locate : callable
-        ``locate(*ids)`` describes where these utterances were found.
-
-    Returns
-    -------
-    list of str
-        One line per fault with the place, the label and the fix.
+    Returns one line per fault with the place, by ``locate(*ids)``, the label and the fix.
     """
     faults = []
     named = data.assign(path=list(map(str, sources(data))))
@@ -266,14 +223,7 @@ def warn_of_typos(
 ) -> None:
     """Warn of classes and speakers whose names are nearly the same, and of classes without utterances.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-    classes : dict of str to tuple of str
-    sorted_tasks : sequence of str
-        Tasks whose classes were taken from the data.
-    locate : callable
-        See :func:`check_labels`.
+    The classes of ``sorted_tasks`` were taken from the data; for ``locate`` see :func:`check_labels`.
     """
     for task, labels in classes.items():
         counts = data[task].value_counts()

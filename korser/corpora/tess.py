@@ -22,7 +22,8 @@ from typing import Any
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of, emotion_codes
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="TESS",
@@ -33,33 +34,22 @@ ABOUT = CorpusCard(
     url="https://tspace.library.utoronto.ca/handle/1807/24487",
     checked="published file list",
 )
-EMOTIONS = {
-    "neutral": "neutral",
-    "happy": "happy",
-    "sad": "sad",
-    "angry": "angry",
-    "fear": "fearful",
-    "disgust": "disgust",
-    "ps": "surprised",
+CODES = {
+    "emotion": emotion_codes("neutral", "happy", "sad", "angry", "fear", "disgust") | {"ps": "surprised"},
+    "gender": SEXES,
 }
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
-AGES = {"OAF": 64, "YAF": 26}
+TASKS = classes_of(CODES)
+AGES = {"OA": 64, "YA": 26}
 LAYOUT = "TESS, OAF_angry/OAF_back_angry.wav (or .flac) and so on"
-NAME = r"(OA|YA)F?_([a-z]+)_([a-z]+)"
+NAME = r"(?P<speaker>OA|YA)F?_(?P<sentence>[a-z]+)_(?P<emotion>[a-z]+)"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
+    return read_names(data_folder, NAME, CODES, _columns, layout=LAYOUT)
 
 
-def _columns(path: Path, speaker: str, word: str, emotion: str) -> dict[str, Any]:
-    speaker += "F"
-    return {
-        "id": f"{speaker}_{word}_{emotion}",
-        "speaker": speaker,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": "female",
-        "age": AGES[speaker],
-        "sentence": word,
-    }
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    speaker = f"{row['speaker']}F"
+    name = f"{speaker}_{row['sentence']}_{row['emotion']}"
+    return {**row, "id": name, "speaker": speaker, "gender": "female", "age": AGES[row["speaker"]]}

@@ -63,15 +63,8 @@ def load_parts(
 ) -> dict[str, Corpus]:
     """Load each of several corpora with its own folder, label map and options, which are keyed by its name.
 
-    Parameters
-    ----------
-    load : callable
-        :func:`korser.corpora.load_corpus`.
-    adapters : dict of str to str
-        From :func:`adapters_by_name`.
-    data_folder : dict of str to str
-    **settings : dict or None
-        ``label_map`` and ``corpus_options``; a corpus may be missing in them.
+    ``load`` is :func:`korser.corpora.load_corpus`, and ``settings`` are ``label_map`` and ``corpus_options``, in which
+    a corpus may be missing.
 
     Raises
     ------

@@ -14,12 +14,12 @@ Labels: emotion (4), gender. 400 utterances of 29 speakers (the README says 38),
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from korser.corpora.card import CorpusCard
-from korser.corpora.table import lookup_code, read_names
+from korser.corpora.codes import SEXES, classes_of
+from korser.corpora.table import read_names
 
 ABOUT = CorpusCard(
     name="URDU",
@@ -30,20 +30,12 @@ ABOUT = CorpusCard(
     url="https://github.com/siddiquelatif/URDU-Dataset",
     checked="audio",
 )
-EMOTIONS = {"N": "neutral", "H": "happy", "S": "sad", "A": "angry"}
-TASKS = {"emotion": tuple(EMOTIONS.values()), "gender": ("female", "male")}
+CODES = {"emotion": {"N": "neutral", "H": "happy", "S": "sad", "A": "angry"}, "gender": SEXES}
+TASKS = classes_of(CODES)
 LAYOUT = "URDU, Angry/SM1_F10_A010.wav (or .flac) and so on"
-NAME = r"(S([FM])\d+)_F\d+_([A-Z])\d+"
+NAME = r"(?P<speaker>S(?P<gender>[FM])\d+)_F\d+_(?P<emotion>[A-Z])\d+"
 
 
 def prepare(data_folder: str | Path) -> pd.DataFrame:
     """Return the table of the corpus; see :mod:`korser.corpora`."""
-    return read_names(data_folder, NAME, _columns, layout=LAYOUT)
-
-
-def _columns(path: Path, speaker: str, sex: str, emotion: str) -> dict[str, Any]:
-    return {
-        "speaker": speaker,
-        "emotion": lookup_code(EMOTIONS, emotion, path, "emotion"),
-        "gender": "female" if sex == "F" else "male",
-    }
+    return read_names(data_folder, NAME, CODES, layout=LAYOUT)

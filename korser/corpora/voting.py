@@ -40,21 +40,11 @@ COUNTS = "expected whole numbers of votes, such as angry:3;sad:1"
 
 @dataclass
 class Voting:
-    """What the options state.
+    """What the options state."""
 
-    Parameters
-    ----------
-    raters : dict of str to (list of str, str or dict of str to str)
-        Columns of the votes of each task.
-    consensus : dict of str to str
-        Rule of each task whose labels are made from votes.
-    classes : dict of str to tuple of str
-        The classes of such a task, if stated.
-    """
-
-    raters: dict[str, Any] = field(default_factory=dict)
-    consensus: dict[str, str] = field(default_factory=dict)
-    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    raters: dict[str, Any] = field(default_factory=dict)  # columns of the votes of each task
+    consensus: dict[str, str] = field(default_factory=dict)  # rule of each task whose labels are made from votes
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of such a task, if stated
 
     @classmethod
     def take(cls, options: dict[str, Any]) -> Voting:
@@ -88,14 +78,8 @@ class Voting:
     ) -> dict[str, tuple[str, ...]]:
         """Return the columns of votes of each task, and add to ``tasks`` those that are made from votes.
 
-        Parameters
-        ----------
-        data : pandas.DataFrame
-            Gets columns of single votes in place of counts.
-        tasks, sorted_tasks : dict, list
-            Changed in place.
-        declared : dict of str to sequence of str
-            By the adapter.
+        Changes ``tasks`` and ``sorted_tasks``, and ``data``, which gets columns of single votes in place of counts;
+        ``declared`` are the columns that the adapter declares.
 
         Raises
         ------

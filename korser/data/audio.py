@@ -54,18 +54,10 @@ ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {
 
 @dataclass(frozen=True)
 class Recording:
-    """A decoded file.
+    """A decoded file."""
 
-    Parameters
-    ----------
-    audio : torch.Tensor
-        ``(T,)`` float32 in [-1, 1] at 16 kHz, at least one sample.
-    notes : tuple of Note
-        What is suspicious, with numbers; codes ``truncated``, ``wrong_length``, ``odd_bytes``, ``opposite_phase``,
-        ``silent`` and ``short``.
-    """
-
-    audio: torch.Tensor
+    audio: torch.Tensor  # (T,) float32 in [-1, 1] at 16 kHz, at least one sample
+    # what is suspicious: codes truncated, wrong_length, odd_bytes, opposite_phase, silent and short
     notes: tuple[Note, ...] = ()
 
 
@@ -138,21 +130,10 @@ def read_segments(sources: Sequence[str | Path | Segment]) -> Iterator[tuple[int
 
 
 def read_blocks(path: str | Path, seconds: int = 30) -> Iterator[Recording]:
-    """Read a whole file in consecutive blocks, in memory that does not depend on its length.
+    """Yield a whole file in consecutive blocks of some seconds, in memory that does not depend on its length.
 
     Joined, they are what :func:`read_audio` returns, but for rounding: each block is converted to 16 kHz together with
-    a second on either side.
-
-    Parameters
-    ----------
-    path : str or Path
-    seconds : int
-        Length of the blocks but the last.
-
-    Yields
-    ------
-    Recording
-        With notes about the length of the file only for the last block.
+    a second on either side. Notes about the length of the file are those of the last block.
 
     Raises
     ------
@@ -211,20 +192,8 @@ def _cut(
 ) -> Iterator[tuple[int, np.ndarray, int]]:
     """Cut spans of samples out of consecutive blocks ``(T, channels)``, of which only those in need are kept.
 
-    Parameters
-    ----------
-    blocks : iterable of numpy.ndarray
-    spans : mapping of int to (int, int)
-        First sample, and the one behind the last; None for the end of the blocks.
-
-    Yields
-    ------
-    int
-        Key of a span.
-    numpy.ndarray
-        Its samples, fewer if the blocks end before.
-    int
-        Number of samples of all blocks so far.
+    ``spans`` are the first sample of each, and the one behind the last; None for the end of the blocks. Yields the key
+    of a span, its samples, fewer if the blocks end before, and the number of samples of all blocks so far.
     """
     ends = {i: sys.maxsize if end is None else end for i, (_, end) in spans.items()}
     pending = sorted(spans, key=ends.get, reverse=True)  # the last one ends first
@@ -308,17 +277,7 @@ def audio_digest(audio: torch.Tensor) -> str:
 
 
 def to_compact(audio: torch.Tensor) -> torch.Tensor:
-    """Return audio as 16-bit samples if these represent it exactly, otherwise unchanged.
-
-    Parameters
-    ----------
-    audio : torch.Tensor
-        ``(T,)`` float32 in [-1, 1].
-
-    Returns
-    -------
-    torch.Tensor
-        ``(T,)`` int16 or float32.
+    """Return audio ``(T,)`` in [-1, 1] as int16 if that represents it exactly, otherwise unchanged, float32.
 
     Example
     -------
@@ -331,17 +290,7 @@ def to_compact(audio: torch.Tensor) -> torch.Tensor:
 
 
 def to_float(x: torch.Tensor) -> torch.Tensor:
-    """Return stored samples or features as float32; int16 values are audio and divided by 32768.
-
-    Parameters
-    ----------
-    x : torch.Tensor
-        Of dtype int16, float16, bfloat16 or float32.
-
-    Returns
-    -------
-    torch.Tensor
-        float32, of the same shape.
+    """Return stored samples or features as float32 of the same shape; int16 values are audio and divided by 32768.
 
     Example
     -------

@@ -57,18 +57,9 @@ class AudioStore:
         self.store = ArrayStore(Path(cache_folder) / FOLDER)
 
     def read(self, source: str | Segment, digest: str) -> torch.Tensor:
-        """Return the samples of one utterance; decode its file if the store does not have them.
+        """Return the samples of one utterance, ``(T,)`` int16 or float32, decoded if the store lacks them.
 
-        Parameters
-        ----------
-        source : str or Segment
-        digest : str
-            Of the samples, from :func:`scan_audio`.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(T,)`` int16 or float32.
+        ``digest`` is that of the samples, from :func:`scan_audio`.
 
         Raises
         ------
@@ -85,20 +76,10 @@ class AudioStore:
         return to_float(self.read(source, digest))
 
     def fill(self, audio: pd.DataFrame, progressbar: bool = True) -> int:
-        """Decode and store missing utterances, such as those of damaged or deleted shards.
+        """Decode and store missing utterances, such as those of damaged or deleted shards; return how many.
 
-        Only one process at a time fills a store; others wait and use its result.
-
-        Parameters
-        ----------
-        audio : pandas.DataFrame
-            With ``path``, ``digest`` and, of segments, the columns of :mod:`korser.corpora.segments`.
-        progressbar : bool
-
-        Returns
-        -------
-        int
-            Number of decoded utterances.
+        Only one process at a time fills a store; others wait and use its result. ``audio`` has the columns ``path``,
+        ``digest`` and those of segments (:mod:`korser.corpora.segments`).
 
         Raises
         ------

@@ -27,14 +27,8 @@ SHOWN_ERRORS = 3
 def report_recordings(notes: Mapping[str, Sequence[Note]], errors: Mapping[str, str], table: Path | None) -> None:
     """Warn of suspicious recordings, one line for each kind, and refuse those that cannot be used.
 
-    Parameters
-    ----------
-    notes : mapping of str to sequence of Note
-        What is suspicious of each file that can be used.
-    errors : mapping of str to str
-        Why each other file cannot be used; the text names it.
-    table : Path, optional
-        CSV file for all of them, with ``path``, ``problem`` and ``details``; removed if there are none.
+    ``notes`` are what is suspicious of each file that can be used, ``errors`` why each other one cannot, with its name.
+    ``table`` is a CSV file for all of them, with ``path``, ``problem`` and ``details``; removed if there are none.
 
     Raises
     ------
@@ -86,12 +80,9 @@ class LengthLimits(NamedTuple):
 
 
 def find_copies(utterances: Iterable[tuple[str, str]]) -> dict[str, Note]:
-    """Return a note for each file whose audio another utterance has, too, except for the first of them.
+    """Return a note for each path whose audio another utterance has, too, except for the first of them.
 
-    Parameters
-    ----------
-    utterances : iterable of (str, str)
-        Path, and digest of the audio.
+    ``utterances`` are pairs of a path and a digest of the audio.
     """
     utterances = pd.DataFrame(list(utterances), columns=["path", "digest"])
     utterances = utterances[utterances["digest"].duplicated(keep=False)]

@@ -256,17 +256,12 @@ class View(io.RawIOBase):
 
 
 class Stream(soundfile.SoundFile):
-    """An audio file that is read to where its samples end, whatever its header says.
-
-    Attributes
-    ----------
-    stated : int or None
-        Samples of a channel that the header states; None if it does not.
-    """
+    """An audio file that is read to where its samples end, whatever its header says."""
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         length, data = _without_flac_length(data)
         super().__init__(View(data))
+        # samples of a channel that the header states, None if it does not
         self.stated = length or (self.frames if self.frames < MOST_SAMPLES else None)
         if self.format == "MP3" and not any(mark in data[:INDEX_BYTES] for mark in MPEG_INDEX):
             self.close()

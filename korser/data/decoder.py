@@ -51,22 +51,12 @@ NOT_AUDIO = {  # first bytes: what it is and what to do
 
 
 class Decoder(NamedTuple):
-    """An open file.
+    """An open file."""
 
-    Parameters
-    ----------
-    rate : int
-        In Hz.
-    n_channels : int
-    blocks : iterator of np.ndarray
-        ``(T, channels)`` float32, one after the other.
-    notes : callable
-        Given the number of samples of all blocks, returns what is suspicious of the file's length, as notes or None.
-    """
-
-    rate: int
+    rate: int  # Hz
     n_channels: int
-    blocks: Iterator[np.ndarray]
+    blocks: Iterator[np.ndarray]  # (T, channels) float32, one after the other
+    # given the number of samples of all blocks, returns what is suspicious of the file's length
     notes: Callable[[int], list[Note | None]]
 
 

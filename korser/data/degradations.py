@@ -26,6 +26,7 @@ Shape legend: ``T`` time in samples at 16 kHz.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import re
@@ -33,7 +34,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,30 +75,14 @@ PINK_LIMIT = 20  # Hz, below which the power of pink noise is constant
 
 @dataclass(frozen=True)
 class Condition:
-    """A way to degrade speech.
+    """A way to degrade speech."""
 
-    Parameters
-    ----------
-    name : str
-        As in the table above.
-    kind : str
-        Kind of degradation, such as ``pink noise``; conditions of one kind form a curve.
-    value : float or None
-        Amount.
-    unit : str
-        Of ``value``: ``dB SNR``, ``kbit/s`` or ``times``.
-    degrade : callable
-        ``(waveform (T,) float32 at 16 kHz in [-1, 1], id) -> waveform`` likewise.
-    made_from : str
-        Digest of the noise files, or empty.
-    """
-
-    name: str
-    kind: str
-    value: float | None
-    unit: str
-    degrade: Callable[[torch.Tensor, str], torch.Tensor]
-    made_from: str = ""
+    name: str  # as in the table above
+    kind: str  # such as `pink noise`; conditions of one kind form a curve
+    value: float | None  # amount
+    unit: str  # of the value: `dB SNR`, `kbit/s` or `times`
+    degrade: Callable[[torch.Tensor, str], torch.Tensor]  # (T,) float32 at 16 kHz in [-1, 1], and id -> likewise
+    made_from: str = ""  # digest of the noise files, or empty
 
 
 def conditions(wanted: str | Sequence[str | Mapping[str, Any]]) -> list[Condition]:
@@ -203,20 +187,10 @@ def _rng(utterance: str, kind: str) -> np.random.Generator:
 
 # -- noise -----------------------------------------------------------------------------------------------------------
 def coloured_noise(length: int, colour: str, rng: np.random.Generator) -> torch.Tensor:
-    """Draw Gaussian noise.
+    """Draw ``(length,)`` samples of Gaussian noise at 16 kHz, of arbitrary scale.
 
-    Parameters
-    ----------
-    length : int
-        In samples at 16 kHz.
-    colour : {"pink", "white"}
-        Pink: the power falls with 1 / f, as in many environments and in speech, and is constant below 20 Hz.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    torch.Tensor
-        ``(length,)`` float32, of arbitrary scale.
+    The power of ``white`` noise is constant; that of ``pink`` noise falls with 1 / f, as in many environments and in
+    speech, and is constant below 20 Hz.
     """
     n = fft.next_fast_len(length, real=True)
     noise = rng.standard_normal(n)
@@ -226,20 +200,11 @@ def coloured_noise(length: int, colour: str, rng: np.random.Generator) -> torch.
     return torch.from_numpy(noise[:length].astype(np.float32))
 
 
+_noise_file = functools.lru_cache(maxsize=64)(read_audio)
+
+
 def noise_from_files(length: int, files: Sequence[Path], rng: np.random.Generator) -> torch.Tensor:
-    """Draw a file and a position in it, and return the audio from there; a shorter file is repeated.
-
-    Parameters
-    ----------
-    length : int
-        In samples at 16 kHz.
-    files : sequence of Path
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    torch.Tensor
-        ``(length,)`` float32.
+    """Draw a file and a position in it, and return ``length`` samples at 16 kHz from there; a shorter file is repeated.
 
     Raises
     ------
@@ -255,28 +220,12 @@ def noise_from_files(length: int, files: Sequence[Path], rng: np.random.Generato
     return excerpt
 
 
-@lru_cache(maxsize=64)
-def _noise_file(path: Path) -> torch.Tensor:
-    return read_audio(path)
-
-
 def add_noise(x: torch.Tensor, noise: torch.Tensor, snr: float) -> torch.Tensor:
-    """Add noise at a signal-to-noise ratio.
+    """Add noise to a waveform, both ``(T,)``, at a signal-to-noise ratio in dB.
 
     ``snr = 10 log10(sum x^2 / sum noise^2)`` over the utterance including its pauses: in a recording with long pauses
-    the ratio during speech is higher. If the sum exceeds [-1, 1] it is scaled down, which keeps the ratio.
-
-    Parameters
-    ----------
-    x, noise : torch.Tensor
-        ``(T,)``.
-    snr : float
-        dB.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(T,)``. Silence remains silence.
+    the ratio during speech is higher. If the sum exceeds [-1, 1] it is scaled down, which keeps the ratio. Silence
+    remains silence.
 
     Example
     -------
@@ -291,17 +240,9 @@ def add_noise(x: torch.Tensor, noise: torch.Tensor, snr: float) -> torch.Tensor:
 
 # -- channels --------------------------------------------------------------------------------------------------------
 def telephone(x: torch.Tensor) -> torch.Tensor:
-    """Simulate a narrow-band telephone line: 8 kHz, 300 to 3,400 Hz (ITU-T G.712), 8-bit mu-law (ITU-T G.711).
+    """Simulate a narrow-band telephone line of a waveform ``(T,)``, at 16 kHz again.
 
-    Parameters
-    ----------
-    x : torch.Tensor
-        ``(T,)``.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(T,)`` at 16 kHz.
+    8 kHz, 300 to 3,400 Hz (ITU-T G.712), 8-bit mu-law (ITU-T G.711).
     """
     narrow = torchaudio.functional.resample(x, SAMPLE_RATE, TELEPHONE_RATE).numpy()
     taps = signal.firwin(TELEPHONE_TAPS, TELEPHONE_BAND, fs=TELEPHONE_RATE, pass_zero=False)
@@ -311,24 +252,12 @@ def telephone(x: torch.Tensor) -> torch.Tensor:
 
 
 def mp3(x: torch.Tensor, rate: int) -> torch.Tensor:
-    """Encode as MP3 and decode, by LAME and mpg123 through libsndfile.
+    """Encode ``(T,)`` as MP3 at a constant rate in kbit/s and decode it, by LAME and mpg123 through libsndfile.
 
-    Parameters
-    ----------
-    x : torch.Tensor
-        ``(T,)``.
-    rate : int
-        In kbit/s, constant.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(T,)``, aligned with ``x``.
+    The result is aligned with ``x``.
     """
-    level = (MP3_RATES[-1] - rate) / (
-        MP3_RATES[-1] - MP3_RATES[0]
-    )  # libsndfile's scale: from 0 (best quality) to 1 (smallest)
-    level = min(level, 0.9999)  # it refuses 1
+    level = (MP3_RATES[-1] - rate) / (MP3_RATES[-1] - MP3_RATES[0])
+    level = min(level, 0.9999)  # libsndfile's scale: from 0 (best quality) to 1 (smallest), which it refuses
     options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": level}
     decoded = _decode(_encode(x.numpy(), SAMPLE_RATE, **options))
     if len(decoded) > len(x):  # below 40 kbit/s there is no LAME header, which states the delay
@@ -337,22 +266,10 @@ def mp3(x: torch.Tensor, rate: int) -> torch.Tensor:
 
 
 def opus(x: torch.Tensor, rate: int) -> torch.Tensor:
-    """Encode as Ogg Opus and decode, by libopus through libsndfile.
+    """Encode ``(T,)`` as Ogg Opus and decode it, by libopus through libsndfile; the result is aligned with ``x``.
 
-    The rate is the encoder's target; the actual rate varies with the speech and is lower: for RAVDESS 8.2 kbit/s at 8,
-    13.5 at 16, 22.1 at 32 and 62.8 at 64, including the container (90 utterances, libsndfile 1.2.2).
-
-    Parameters
-    ----------
-    x : torch.Tensor
-        ``(T,)``.
-    rate : int
-        Target in kbit/s.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(T,)``, aligned with ``x``.
+    The rate, in kbit/s, is the encoder's target; the actual rate varies with the speech and is lower: for RAVDESS 8.2
+    kbit/s at 8, 13.5 at 16, 22.1 at 32 and 62.8 at 64, including the container (90 utterances, libsndfile 1.2.2).
     """
     low, high = OPUS_RATES
     level = (high - rate) / (high - low)  # libsndfile's scale: from 0 (best quality) to 1 (smallest)
@@ -360,19 +277,9 @@ def opus(x: torch.Tensor, rate: int) -> torch.Tensor:
 
 
 def change_speed(x: torch.Tensor, factor: float) -> torch.Tensor:
-    """Play a recording faster or slower, which moves tempo, pitch and formants (Ko et al. 2015).
+    """Play ``(T,)`` faster or slower, which moves tempo, pitch and formants (Ko et al. 2015); ``(ceil(T / factor),)``.
 
-    Parameters
-    ----------
-    x : torch.Tensor
-        ``(T,)``.
-    factor : float
-        2 is twice as fast, half as long, an octave higher.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(ceil(T / factor),)``.
+    With a factor of 2 it is twice as fast, half as long and an octave higher.
     """
     ratio = Fraction(str(factor))
     return torchaudio.functional.resample(x, ratio.numerator, ratio.denominator).clamp(-1, 1)

@@ -68,12 +68,7 @@ def computed_with(device: torch.device, seconds: float) -> dict[str, Any]:
 def cut_batch(rows: Sequence[Any], device: torch.device, seconds: float) -> list[Any]:
     """Return the first rows that are computed together: one on a CPU, or as many as ``seconds`` of audio on a GPU.
 
-    Parameters
-    ----------
-    rows : sequence
-        With ``samples``, the longest first. Padding counts.
-    device : torch.device
-    seconds : float
+    Rows have ``samples``, the longest first. Padding counts.
 
     Example
     -------
@@ -125,12 +120,7 @@ class FeatureCache:
         self.store = ArrayStore(Path(folder) / "features" / name)
 
     def read(self, source: str | Segment, audio_digest: str) -> torch.Tensor:
-        """Return the features of one utterance; compute and store them if they are missing or damaged.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(T', C')`` of the cache's dtype.
+        """Return the features of one utterance, ``(T', C')`` of the cache's dtype; compute what is missing or damaged.
 
         Raises
         ------
@@ -152,22 +142,12 @@ class FeatureCache:
         return self.store.read(audio_digest)
 
     def fill(self, audio: pd.DataFrame, progressbar: bool = True) -> int:
-        """Compute what is missing, in one process at a time.
+        """Compute what is missing, in one process at a time; return the number of utterances that were computed.
 
         Missing utterances are sorted from the longest to the shortest and cut into shards, and each shard into batches,
         so that there is little padding and memory runs out at once or never. Shards are stored in this order. After an
-        interruption the rest is cut at the same places, and its features are the same to the bit.
-
-        Parameters
-        ----------
-        audio : pandas.DataFrame
-            With ``path``, columns of segments, ``digest`` and ``samples``.
-        progressbar : bool
-
-        Returns
-        -------
-        int
-            Number of utterances that were computed.
+        interruption the rest is cut at the same places, and its features are the same to the bit. ``audio`` has the
+        columns ``path``, those of segments, ``digest`` and ``samples``.
 
         Raises
         ------
@@ -291,13 +271,9 @@ class _Computed:
         if self.copied:
             self.copied.synchronize()
         items = [(row.digest, x) for row, x in zip(self.batch, self.features.split(self.frames))]
-        if not self.finite:
-            self._refuse(items)
-        return items
-
-    def _refuse(self, items: list[tuple[str, torch.Tensor]]) -> None:
-        for row, (_, x) in zip(self.batch, items):
+        for row, (_, x) in zip(self.batch, () if self.finite else items):
             if x.isnan().any():
                 raise UserError(f"{row.path}: frozen features are NaN: check the frontend's frozen stages")
             if x.isinf().any():
                 raise UserError(f"{row.path}: frozen features exceed {x.dtype}: {OTHER_DTYPE}")
+        return items

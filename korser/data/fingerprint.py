@@ -56,11 +56,7 @@ class FingerprintError(Exception):
 def stages_digest(stages: Iterable[Frontend], **computed_with: Any) -> str:
     """Return a digest of everything that the output of frozen stages depends on, except for the audio.
 
-    Parameters
-    ----------
-    stages : list of korser.Frontend
-    **computed_with
-        What else the output depends on, such as the precision, as JSON.
+    ``computed_with`` is what else the output depends on, such as the precision, as JSON.
     """
     description = _Description()
     states = [description.of(stage, type(stage).__name__) for stage in stages]
@@ -86,12 +82,9 @@ def weights_digest(module: nn.Module, names: Container[str] | None = None) -> st
 
 
 def encoder_configs(module: nn.Module) -> dict[str, Any]:
-    """Return the transformers configurations of a module and its parts, without where they come from.
+    """Return ``{name of the part: {key: value}}``, the transformers configurations of a module and its parts.
 
-    Returns
-    -------
-    dict
-        ``{name of the part: {key: value}}``.
+    They do not say where they come from.
     """
     configs = {name: getattr(part, "config", None) for name, part in module.named_modules()}
     return {name: _config(config) for name, config in configs.items() if hasattr(config, "to_diff_dict")}

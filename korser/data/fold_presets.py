@@ -23,13 +23,7 @@ def fold_presets() -> dict[str, dict[str, Any]]:
 
 
 def describe_protocol(protocol: str, split: Mapping[str, Any] | None) -> str:
-    """Return the name of a protocol with that of published folds, if they are used.
-
-    Parameters
-    ----------
-    protocol : str
-    split : dict, optional
-        The settings of the split.
+    """Return the name of a protocol with that of published folds, if the settings of the split use them.
 
     Example
     -------

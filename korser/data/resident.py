@@ -22,6 +22,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,14 +49,7 @@ BLOCK_BYTES = 2**28  # copied at a time; a power of two, to which PyTorch rounds
 
 
 class MemoryBudget:
-    """Memory budget for the splits of a run: GPU memory, then page-locked host memory.
-
-    Parameters
-    ----------
-    device : str or torch.device
-    max_bytes : int
-        Of page-locked host memory.
-    """
+    """Memory budget for the splits of a run: GPU memory, then at most ``max_bytes`` of page-locked host memory."""
 
     def __init__(self, device: str | torch.device, max_bytes: int) -> None:
         self.device = torch.device(device)
@@ -77,15 +71,8 @@ class MemoryBudget:
 class InMemorySplit(torch.utils.data.Dataset):
     """One split, whose items are the indices of utterances; :meth:`collate` makes batches of them.
 
-    Parameters
-    ----------
-    dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        From :func:`korser.data.batches.make_dataset`; provides ids, labels and lengths.
-    tasks : sequence of str
-        Names of the labels.
-    stored : korser.data.audio_cache.AudioStore or korser.data.feature_cache.FeatureCache
-    memory : MemoryBudget
-        Its device is that of the batches.
+    The dataset (:func:`korser.data.batches.make_dataset`) provides ids, lengths and the labels of ``tasks``; the
+    batches are on the device of ``memory``.
 
     Attributes
     ----------
@@ -203,15 +190,8 @@ class InMemorySplit(torch.utils.data.Dataset):
 class JoinedSplits(torch.utils.data.Dataset):
     """The same utterances as several inputs of a model, each held in the fastest place where it fits.
 
-    Parameters
-    ----------
-    parts : list of InMemorySplit
-        One for each input, of the same dataset.
-
-    Attributes
-    ----------
-    data, data_ids, nbytes, place
-        As of :class:`InMemorySplit`; the place is the slowest of those of the parts.
+    ``parts`` are the splits of each input, of the same dataset. ``data``, ``data_ids``, ``nbytes`` and ``place`` are as
+    of :class:`InMemorySplit`; the place is the slowest of those of the parts.
     """
 
     def __init__(self, parts: Sequence[InMemorySplit]) -> None:
@@ -238,13 +218,7 @@ class JoinedSplits(torch.utils.data.Dataset):
 class StoredArrays(Sequence):
     """The stored arrays of some utterances, each read when it is indexed; thread-safe.
 
-    Arrays that are missing or damaged are made again.
-
-    Parameters
-    ----------
-    stored : korser.data.audio_cache.AudioStore or korser.data.feature_cache.FeatureCache
-    rows : sequence of mapping
-        With ``path``, ``digest`` and ``samples``.
+    Arrays that are missing or damaged are made again. Rows have ``path``, ``digest`` and ``samples``.
     """
 
     def __init__(self, stored: AudioStore | FeatureCache, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -285,36 +259,16 @@ class StoredArrays(Sequence):
             raise UserError(f"{folder}: written data are read back damaged: choose another cache_folder") from None
 
 
+@dataclass(eq=False)
 class Batch:
-    """A padded batch with the part of SpeechBrain's interface that training uses.
+    """A padded batch with the part of SpeechBrain's interface that training uses."""
 
-    Parameters
-    ----------
-    id : list of str
-    x : speechbrain.dataio.batch.PaddedData
-        ``data`` ``(B, T)`` or ``(B, T, C)``, zero past the lengths; ``lengths`` ``(B,)``, relative to ``T``.
-    frames : torch.Tensor
-        ``(B,)`` int64, absolute lengths.
-    labels : dict of str to torch.Tensor
-        ``(B,)`` each: int64 class indices or float32 numbers; or ``(B, K)`` float32 votes.
-    ready : torch.cuda.Event, optional
-        Recorded when the copy to the device is complete.
-    """
-
-    def __init__(
-        self,
-        id: list[str],
-        x: PaddedData,
-        frames: torch.Tensor,
-        labels: dict[str, torch.Tensor],
-        ready: torch.cuda.Event | None = None,
-    ) -> None:
-        self.id = id
-        self.x = x
-        self.frames = frames
-        self.labels = labels
-        self.ready = ready
-        self.others: list[Batch] = []
+    id: list[str]
+    x: PaddedData  # `data` (B, T) or (B, T, C), zero past the lengths; `lengths` (B,), relative to T
+    frames: torch.Tensor  # (B,) int64, absolute lengths
+    labels: dict[str, torch.Tensor]  # (B,) each: int64 class indices or float32 numbers; or (B, K) float32 votes
+    ready: torch.cuda.Event | None = None  # recorded when the copy to the device is complete
+    others: list[Batch] = field(default_factory=list, init=False)
 
     def add(self, other: Batch) -> None:
         """Add another input of the same utterances, as ``x2`` and ``frames2``, and so on."""

@@ -124,12 +124,6 @@ def split_notes(
         For decoded audio and fingerprints.
     sorted_tasks : sequence of str
         :attr:`korser.corpora.Corpus.sorted_tasks`, of which two classes may be one.
-
-    Returns
-    -------
-    list of Note
-        Codes ``copies``, ``near_copies``, ``near_copies_not_searched``, ``shared_recordings``,
-        ``similar_speakers``, ``similar_labels``, ``two_genders`` and ``lexical_leakage``.
     """
     recordings = [copies(data), near_copies(data, cache_folder), shared_recordings(data)]
     names = [similar_speakers(data), similar_labels(data, sorted_tasks), two_genders(data)]
@@ -188,20 +182,10 @@ def shared_recordings(data: pd.DataFrame) -> Note | None:
 
 
 def overlapping_segments(data: pd.DataFrame) -> Iterator[tuple[int, int]]:
-    """Find pairs of segments in different splits that have more than 10 ms of a recording in common.
+    """Yield the positions of pairs of segments in different splits with more than 10 ms of a recording in common.
 
     Two channels at the same time are two recordings if two people are known to speak in them, as in a telephone call;
-    of one speaker they are one.
-
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        ``path``, ``split``, columns of segments, and ``speaker`` as far as known.
-
-    Yields
-    ------
-    int, int
-        Positions of the rows.
+    of one speaker they are one. ``data`` has ``path``, ``split``, columns of segments, and ``speaker`` as far as known.
     """
     if not is_segmented(data):
         return
@@ -238,23 +222,12 @@ def two_genders(data: pd.DataFrame) -> Note | None:
 
 
 def lexical_leakage(data: pd.DataFrame, task: str) -> Note | None:
-    """Return a warning if the sentences of test utterances tell their labels.
+    """Return a warning if the sentences of test utterances tell their labels; None without sentences.
 
     Acted corpora have each actor say a sentence in every emotion; where the script depends on the emotion, a model can
     recognise words instead of expression. Each test utterance is predicted as the most frequent label of its sentence
-    in training, and compared with the most frequent label.
-
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        With ``split``, and sentences in one of :data:`SENTENCE_COLUMNS`. Capitals, punctuation and spaces do not count.
-    task : str
-        Label column.
-
-    Returns
-    -------
-    Note or None
-        None without sentences, and if sentences are separated (``hold_out``).
+    in training, and compared with the most frequent label. If sentences are separated (``hold_out``), there is no
+    warning. Capitals, punctuation and spaces of sentences (:data:`SENTENCE_COLUMNS`) do not count.
     """
     columns = [column for column in data if column.casefold() in SENTENCE_COLUMNS and column != task]
     notes = (_words_tell(data, task, column) for column in columns if task in data)
@@ -283,14 +256,8 @@ def predict_by_sentence(trained: pd.DataFrame, tested: pd.DataFrame, task: str, 
     """Return the most frequent label of the same sentence in training for each tested utterance.
 
     Where training does not have the sentence, that is the most frequent label. Capitals, punctuation and spaces do not
-    count, and if there are few sentences, nor do small differences in spelling.
-
-    Parameters
-    ----------
-    trained, tested : pandas.DataFrame
-        With a label and a sentence in every row.
-    task, column : str
-        Columns of the labels and of the sentences.
+    count, and if there are few sentences, nor do small differences in spelling. Every row has a label (``task``) and a
+    sentence (``column``).
     """
     counts = pd.crosstab(trained[column].map(plain_sentence), trained[task])
     sentences = _known_sentences(tested[column].map(plain_sentence), counts.index)
@@ -312,15 +279,7 @@ def _known_sentences(sentences: pd.Series, known: pd.Index) -> pd.Series:
 
 
 def conflicting_copies(data: pd.DataFrame, tasks: Sequence[str]) -> Note | None:
-    """Return a note if one recording has two speakers or two labels; it names the first.
-
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        With ``digest``.
-    tasks : sequence of str
-        Label columns.
-    """
+    """Return a note, which names the first, if one recording (``digest``) has two speakers or two labels of a task."""
     repeated = data[data["digest"].duplicated(keep=False)]
     for column in ("speaker", *tasks):
         values = repeated[repeated[column].notna()].drop_duplicates(["digest", column])

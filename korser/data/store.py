@@ -105,18 +105,9 @@ class ArrayStore:
         return DTYPES[dtype], tuple(shape)
 
     def read(self, key: str, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Read one array and verify its checksum; thread-safe. A damaged shard is removed.
+        """Read one array, ``(T,)`` or ``(T, C)``, and verify its checksum; thread-safe. A damaged shard is removed.
 
-        Parameters
-        ----------
-        key : str
-        out : torch.Tensor, optional
-            Contiguous tensor of the stored dtype and shape to read into.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(T,)`` or ``(T, C)`` of the dtype that was written.
+        ``out`` is a contiguous tensor of the stored dtype and shape to read into.
 
         Raises
         ------
@@ -145,14 +136,9 @@ class ArrayStore:
         return x
 
     def write(self, items: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Add arrays as one shard, all of them or none.
+        """Add arrays, ``(T,)`` or ``(T, C)`` of int16, float16, bfloat16 or float32, as one shard, all of them or none.
 
         Needs no lock: a shard is named by its content.
-
-        Parameters
-        ----------
-        items : iterable of (str, torch.Tensor)
-            Keys, and arrays ``(T,)`` or ``(T, C)`` of int16, float16, bfloat16 or float32.
 
         Raises
         ------

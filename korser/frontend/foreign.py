@@ -41,17 +41,9 @@ class OneAtATime(Frontend):
     """
 
     def one(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the features of one utterance.
+        """Compute the features ``(T', C')`` of one utterance, ``(T,)`` or ``(T, C)`` without padding.
 
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(T,)`` waveform or ``(T, C)`` features, without padding.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(T', C')``; ``(C',)`` if ``frame_rate`` is None.
+        If ``frame_rate`` is None they are ``(C',)``.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define one(x)")
 

@@ -14,19 +14,7 @@ __all__ = ["length_mask", "mask_padding", "masked_mean_std"]
 
 
 def length_mask(lengths: torch.Tensor, max_length: int) -> torch.Tensor:
-    """Return a mask of the valid positions of a padded batch.
-
-    Parameters
-    ----------
-    lengths : torch.Tensor
-        ``(B,)`` int64, valid samples or frames of each utterance.
-    max_length : int
-        ``T``, the padded size.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, T)`` bool.
+    """Return ``(B, T)`` bool, true up to ``lengths`` ``(B,)``, of a batch that is padded to ``max_length``.
 
     Examples
     --------
@@ -63,21 +51,9 @@ def mask_padding(x: torch.Tensor, lengths: torch.Tensor, *, look_first: bool = F
 
 
 def masked_mean_std(x: torch.Tensor, lengths: torch.Tensor, eps: float = 1e-5) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation over the valid frames of each utterance.
+    """Return mean and standard deviation ``(B, C)`` of ``(B, T, C)`` over the valid frames of each utterance.
 
-    Parameters
-    ----------
-    x : torch.Tensor
-        ``(B, T, C)``.
-    lengths : torch.Tensor
-        ``(B,)`` int64, at least 1.
-    eps : float
-        Added to the variance.
-
-    Returns
-    -------
-    mean, std : torch.Tensor
-        ``(B, C)`` each.
+    ``lengths`` are at least 1; ``eps`` is added to the variance.
     """
     mask = length_mask(lengths, x.shape[1])[..., None]  # (B, T, 1)
     count = lengths.to(x.dtype)[:, None]

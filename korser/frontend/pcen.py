@@ -44,23 +44,11 @@ class _Bounded(torch.autograd.Function):
 
 
 def bounded(x: torch.Tensor, low: float | None = None, high: float | None = None) -> torch.Tensor:
-    """Clamp a parameter such that its gradient can bring it back.
+    """Return ``x.clamp(low, high)`` of a parameter, such that its gradient can bring it back; None is no bound.
 
     A plain clamp gives a parameter beyond its bounds no gradient, so that it stays there. Here the gradient of the
     clamped value passes if descent along it leads inwards, and is dropped if it leads further out. This is equivalent
     to a projection after each step (the Keras constraints of the LEAF authors), without a hook on the optimizer.
-
-    Parameters
-    ----------
-    x : torch.Tensor
-        Any shape.
-    low, high : float, optional
-        The bounds; None for no bound.
-
-    Returns
-    -------
-    torch.Tensor
-        ``x.clamp(low, high)``.
 
     Example
     -------
@@ -76,20 +64,7 @@ def linear_recursion(u: torch.Tensor, decay: torch.Tensor, first: torch.Tensor) 
     """Solve ``y[t] = decay * y[t - 1] + u[t]`` with ``y[-1] = first``, by triangular matrix products.
 
     Blocks of 32 steps are solved at once; their last values follow a recursion of the same kind, 32 times shorter.
-
-    Parameters
-    ----------
-    u : torch.Tensor
-        ``(B, C, T)``.
-    decay : torch.Tensor
-        ``(C,)`` in [0, 1].
-    first : torch.Tensor
-        ``(B, C)``.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, C, T)``.
+    ``u`` and ``y`` are ``(B, C, T)``, ``decay`` is ``(C,)`` in [0, 1], and ``first`` ``(B, C)``.
     """
     y = _recursion(u.transpose(0, 1), decay, first.T, EXPORTED_LEVELS if torch.compiler.is_exporting() else None)
     return y.transpose(0, 1)
@@ -174,18 +149,9 @@ class PCEN(nn.Module):
         }
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise.
+        """Normalise ``(B, T, C)``, which is not negative; the result has the dtype of the parameters.
 
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T, C)``, not negative. The mean runs forwards only, so what lies past an utterance's end cannot
-            reach it.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, T, C)`` in the dtype of the parameters.
+        The mean runs forwards only, so what lies past an utterance's end cannot reach it.
         """
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(x.dtype, self.alpha.dtype), torch.float32)

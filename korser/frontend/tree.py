@@ -56,21 +56,11 @@ def branches_of(frontend: Frontend) -> dict[str, Frontend]:
 
 @dataclass
 class Remainder:
-    """What is behind the frozen parts: joined branches or one input, and the stages behind.
-
-    Parameters
-    ----------
-    stages : list of Frontend
-    source : int
-        Index of its input; of no meaning with ``parallel``.
-    parallel : Parallel, optional
-        Joins the outputs of ``branches``, in place of an input.
-    branches : list of Remainder
-    """
+    """What is behind the frozen parts: joined branches or one input, and the stages behind."""
 
     stages: list[Frontend]
-    source: int = 0
-    parallel: Parallel | None = None
+    source: int = 0  # index of its input; of no meaning with `parallel`
+    parallel: Parallel | None = None  # joins the outputs of `branches`, in place of an input
     branches: list[Remainder] = field(default_factory=list)
 
     def __call__(self, inputs: Sequence[Features]) -> Features:
@@ -90,26 +80,14 @@ class Remainder:
 
 @dataclass
 class FrozenSplit:
-    """A frontend, divided behind every frozen part that takes the audio or the output of such parts.
+    """A frontend, divided behind every frozen part that takes the audio or the output of such parts."""
 
-    Parameters
-    ----------
-    frozen : list of Frontend
-        The stages of these parts.
-    inputs : list of tuple of int
-        What the remainder takes: for each input the indices of the frozen stages, in order, that compute it from the
-        audio. An empty tuple is the audio itself.
-    trainable : list of Frontend
-        The stages of the frontend that are not wholly in ``frozen``. A :class:`Parallel` among them has all its
-        branches.
-    remainder : Remainder
-        Computes the output of the frontend from the inputs.
-    """
-
-    frozen: list[Frontend]
+    frozen: list[Frontend]  # the stages of these parts
+    # What the remainder takes: for each input the indices of the frozen stages, in order, that compute it from the
+    # audio. An empty tuple is the audio itself.
     inputs: list[tuple[int, ...]]
-    trainable: list[Frontend]
-    remainder: Remainder
+    trainable: list[Frontend]  # stages that are not wholly in `frozen`; a Parallel among them has all its branches
+    remainder: Remainder  # computes the output of the frontend from the inputs
 
 
 def split_frozen(frontend: Frontend) -> FrozenSplit:

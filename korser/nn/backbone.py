@@ -88,14 +88,9 @@ def for_frontend(
 def width_for(parameters: int, build: Callable[..., nn.Module]) -> int:
     """Return the largest ``width`` of a backbone with at most so many trained parameters.
 
-    The width is a multiple of the class attribute ``width_step``, if the class has one. Candidates are built without
-    memory for their weights, and the random generators are left unchanged.
-
-    Parameters
-    ----------
-    parameters : int
-    build : callable
-        Takes ``width`` and returns a backbone, whose number of parameters grows with it.
+    ``build(width=...)`` returns a backbone, whose number of parameters grows with it. The width is a multiple of the
+    class attribute ``width_step``, if the class has one. Candidates are built without memory for their weights, and the
+    random generators are left unchanged.
 
     Raises
     ------

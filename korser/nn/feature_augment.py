@@ -83,13 +83,10 @@ class FeatureAugment(nn.Module):
         return ()
 
     def draw(self, n: int) -> tuple[torch.Tensor, ...]:
-        """Draw all random numbers of a batch of ``n`` utterances.
+        """Draw all random numbers of a batch of ``n`` utterances, on the CPU.
 
-        Returns
-        -------
-        tuple of torch.Tensor
-            On the CPU: ``(masks, 2, B)`` uniform from 0 to 1, size and place of each mask; with mixup also ``share``
-            and ``partner``, ``(B,)`` each.
+        ``(masks, 2, B)`` uniform from 0 to 1, size and place of each mask; with mixup also ``share`` and ``partner``,
+        ``(B,)`` each.
         """
         masks = torch.rand(self.time_masks + self.channel_masks, 2, n)
         if not self.mixup_alpha:
@@ -100,26 +97,11 @@ class FeatureAugment(nn.Module):
     def forward(
         self, x: torch.Tensor, lengths: torch.Tensor, draws: tuple[torch.Tensor, ...] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-        """Augment a batch.
+        """Augment a batch ``(B, T, C)``, whose values beyond ``lengths`` ``(B,)`` are ignored.
 
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T, C)``; values beyond ``lengths`` are ignored.
-        lengths : torch.Tensor
-            ``(B,)`` int64.
-        draws : tuple of torch.Tensor, optional
-            Output of :meth:`draw`, on any device; drawn here by default.
-
-        Returns
-        -------
-        x : torch.Tensor
-            ``(B, T, C)``.
-        lengths : torch.Tensor
-            As given.
-        mix : tuple of torch.Tensor or None
-            ``partner`` ``(B,)`` int64 and ``share`` ``(B,)``, see :func:`korser.nn.losses.joint_loss`. None without
-            mixup.
+        ``draws`` are the output of :meth:`draw`, on any device; they are drawn here by default. Returns the features,
+        the lengths as given, and with mixup ``partner`` ``(B,)`` int64 and ``share`` ``(B,)``, see
+        :func:`korser.nn.losses.joint_loss`, else None.
         """
         if not self.training:
             return x, lengths, None

@@ -32,30 +32,15 @@ __all__ = ["STRATEGIES", "Classes", "Distribution", "Kind", "Number", "Ordinal"]
 
 
 class Kind(ABC):
-    """What follows from the kind of a task.
+    """What follows from the kind of a task."""
 
-    Attributes
-    ----------
-    missing : int or float
-        Target of an utterance without a label.
-    metrics : tuple of str
-        Of ``metrics.json`` (:data:`korser.metrics.scores.ALL_METRICS`).
-    compared : tuple of str
-        Columns of a comparison if it is the main task.
-    headline : tuple of str
-        Metrics in ``log.csv``, of subgroups and in the figure of results.
-    main_metric : str
-        By which the best epoch and the best trial are chosen, and models are compared by default; higher is better.
-    secondary : str
-        Column of a comparison if it is a further task.
-    """
-
-    missing: int | float
-    metrics: tuple[str, ...]
-    compared: tuple[str, ...]
-    headline: tuple[str, ...]
+    missing: int | float  # target of an utterance without a label
+    metrics: tuple[str, ...]  # of `metrics.json` (`korser.metrics.scores.ALL_METRICS`)
+    compared: tuple[str, ...]  # columns of a comparison if it is the main task
+    headline: tuple[str, ...]  # metrics in `log.csv`, of subgroups and in the figure of results
+    # by which the best epoch and the best trial are chosen, and models are compared by default; higher is better
     main_metric: str
-    secondary: str
+    secondary: str  # column of a comparison if it is a further task
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -160,17 +145,9 @@ class Classes(Kind):
         """Return every class in turn."""
         return (torch.arange(n) + first) % len(self.task.classes)
 
-    def loss(
-        self,
-        outputs: torch.Tensor,
-        targets: torch.Tensor,
-        *,
-        mix: Mix | None = None,
-        class_weights: torch.Tensor | None = None,
-        label_smoothing: float = 0.0,
-    ) -> torch.Tensor:
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return the cross entropy."""
-        return cross_entropy(outputs, targets, mix=mix, weight=class_weights, label_smoothing=label_smoothing)
+        return cross_entropy(outputs, targets, **options)
 
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return probabilities."""
@@ -297,13 +274,7 @@ class Number(Kind):
         return ((torch.arange(n) + first) % 7 - 3) / 2
 
     def loss(
-        self,
-        outputs: torch.Tensor,
-        targets: torch.Tensor,
-        *,
-        mix: Mix | None = None,
-        class_weights: torch.Tensor | None = None,
-        label_smoothing: float = 0.0,
+        self, outputs: torch.Tensor, targets: torch.Tensor, *, mix: Mix | None = None, **of_classes: Any
     ) -> torch.Tensor:
         """Return one minus CCC, or the mean squared error; of mixed utterances the targets are mixed."""
         if mix is not None:

@@ -95,7 +95,7 @@ def cross_entropy(
     labels: torch.Tensor,
     *,
     mix: Mix | None = None,
-    weight: torch.Tensor | None = None,
+    class_weights: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Return the cross entropy of logits ``(B, K)`` and class indices ``(B,)``, or the proportions of votes ``(B, K)``.
@@ -104,10 +104,10 @@ def cross_entropy(
     """
     logits = logits.float()
     if mix is None:
-        return _cross_entropy(logits, labels, weight, label_smoothing)
+        return _cross_entropy(logits, labels, class_weights, label_smoothing)
     partner, share = mix
-    other = _cross_entropy(logits, labels[partner], weight, label_smoothing, share=1 - share)
-    return _cross_entropy(logits, labels, weight, label_smoothing, share=share) + other
+    other = _cross_entropy(logits, labels[partner], class_weights, label_smoothing, share=1 - share)
+    return _cross_entropy(logits, labels, class_weights, label_smoothing, share=share) + other
 
 
 def _cross_entropy(
@@ -140,19 +140,13 @@ def squared_error(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def concordance(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return one minus the concordance correlation coefficient of a batch (Lin 1989, Biometrics 45, 255).
 
-    With the moments of the utterances of the batch that have a target, variances over their number::
+    ``values`` and ``targets`` are ``(B,)``, targets standardised, NaN where missing. With the moments of the utterances
+    of the batch that have a target, variances over their number::
 
         1 - CCC = mean((x - y)^2) / (var(x) + var(y) + (mean(x) - mean(y))^2)
 
     CCC is undefined for a single utterance, and has no gradient if all targets are equal. The loss is then the mean
     squared error, which is of the same size, since targets are standardised; it is 0 without any target.
-
-    Parameters
-    ----------
-    values : torch.Tensor
-        ``(B,)``.
-    targets : torch.Tensor
-        ``(B,)``, standardised, NaN where missing.
     """
     present = labelled(targets)
     n = present.sum().clamp(min=1)
@@ -170,16 +164,8 @@ def concordance(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def balanced_weights(labels: torch.Tensor, n_classes: int) -> torch.Tensor:
     """Return weights inverse to class frequency, with mean 1 over the labels ("balanced" in scikit-learn).
 
-    Parameters
-    ----------
-    labels : torch.Tensor
-        ``(N,)`` int64, ``MISSING`` allowed, or votes ``(N, K)``, of which each utterance has a share of 1 in all.
-    n_classes : int
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n_classes,)``; 0 for a class that does not occur.
+    Labels are ``(N,)`` int64, ``MISSING`` allowed, or votes ``(N, K)``, of which each utterance has a share of 1 in
+    all. The weights are ``(n_classes,)``, 0 for a class that does not occur.
     """
     if labels.ndim == 2:
         counts = (labels / labels.sum(-1, keepdim=True).clamp(min=1)).sum(0)

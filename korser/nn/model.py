@@ -14,6 +14,7 @@ from torch import nn
 from korser.frontend.base import Frontend
 from korser.frontend.lengths import mask_padding
 from korser.frontend.tree import separate, split_frozen, together
+from korser.nn.backbone import count_trained
 
 __all__ = ["SpeechEmotionModel"]
 
@@ -97,14 +98,10 @@ class SpeechEmotionModel(nn.Module):
         return self.remainder([(mask_padding(y, n, look_first=True), n) for y, n in separate(x, lengths)])
 
     def frozen_outputs(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[Any, Any]:
-        """Compute the inputs of the part that is trained from waveforms ``(B, T)``.
+        """Compute the inputs of the part that is trained from waveforms ``(B, T)``, and their lengths ``(B,)`` int64.
 
-        Returns
-        -------
-        x : torch.Tensor
-            ``(B, T', C')``, or ``(B, T)`` if it is the audio itself; a tuple if there are several inputs.
-        lengths : torch.Tensor
-            ``(B,)`` int64; a tuple if there are several inputs.
+        An input is ``(B, T', C')``, or ``(B, T)`` if it is the audio itself; several inputs and their lengths are
+        tuples.
         """
         known = {(): (x, lengths)}  # by the frozen stages that are applied; inputs may begin with the same ones
         for row in self.inputs:
@@ -159,5 +156,4 @@ class SpeechEmotionModel(nn.Module):
 
     def count_parameters(self) -> tuple[int, int]:
         """Return the number of all parameters and of the trained ones."""
-        parameters = list(self.parameters())
-        return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+        return sum(p.numel() for p in self.parameters()), count_trained(self)

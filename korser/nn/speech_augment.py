@@ -129,19 +129,9 @@ class SpeechAugment(nn.Module):
         self.register_buffer("seconds", torch.arange(TAIL) / SAMPLE_RATE, persistent=False)
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Augment a batch.
+        """Augment waveforms ``(B, T)`` at 16 kHz, whose values beyond ``lengths`` ``(B,)``, in samples, are ignored.
 
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T)`` waveforms at 16 kHz; values beyond ``lengths`` are ignored.
-        lengths : torch.Tensor
-            ``(B,)`` int64, in samples.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, T)`` float32, zero beyond ``lengths``, without a gradient.
+        Returns ``(B, T)`` float32, zero beyond ``lengths``, without a gradient.
         """
         if not self.training:
             return mask_padding(x.float(), lengths)

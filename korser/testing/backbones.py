@@ -8,8 +8,6 @@ Shape legend: ``B`` utterances, ``T`` frames, ``C`` channels, ``E`` embedding.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -19,24 +17,25 @@ from torch import nn
 
 from korser.frontend.base import Frontend
 from korser.testing import gradients, invariance, numerics, state
-from korser.testing.checks import COMPARE_FEATURES, Check
+from korser.testing.checks import COMPARE_FEATURES, Check, require_passed
 from korser.testing.inputs import Batch, count, make_batch, synthetic_utterance
 from korser.testing.returned import SIGNATURES, embedding_fault
 from korser.testing.running import (
     Candidate,
     assert_finite,
+    assert_finite_gradients,
     copy_module,
     evaluate,
+    input_gradient,
     relative_error,
     require,
     run,
     switch_dropout_off,
     train_step,
 )
-from korser.utils.errors import UserError
 from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.text import one_line
-from korser.utils.user_code import describe_error, import_path, is_reason, user_code_location
+from korser.utils.user_code import import_path
 
 __all__ = ["BACKBONE_CHECKS", "check_backbone", "quick_check_backbone"]
 
@@ -70,17 +69,14 @@ class _Pooled(Frontend):
 class _BackboneCheck(Check):
     """A check whose reasons speak of embeddings instead of features."""
 
-    def failure(self, error: Exception) -> AssertionError:
-        reason, cause, backbone = is_reason(error), None, None
-        with contextlib.suppress(Exception):
-            stage = self.candidate.build()
-            backbone = stage.backbone
-            if reason and self.compares:
-                cause = state.explain_not_repeatable(self.candidate, stage)
-        said = cause or (str(error) if reason else describe_error(error, backbone))
-        failure = AssertionError(re.sub(r"\bfeatures\b(?! \(B)", "embeddings", said) if cause or reason else said)
-        failure.where = None if cause or reason else (type(error), user_code_location(error))
-        return failure
+    def _explain(self, part: _Pooled, reason: bool) -> str | None:
+        return super()._explain(part, reason) if reason else None
+
+    def _reworded(self, reason: str) -> str:
+        return re.sub(r"\bfeatures\b(?! \(B)", "embeddings", reason)
+
+    def _users_part(self, part: _Pooled | None) -> nn.Module | None:
+        return part and part.backbone
 
 
 # -- checks of backbones alone -----------------------------------------------------------------------------------------
@@ -150,9 +146,7 @@ def gradients_reach_the_input(candidate: Candidate) -> None:
     x, lengths = candidate.batch(stage)
     x = x.clone().requires_grad_()
     features, _ = stage(x, lengths.clone())
-    gradient = None
-    if features.requires_grad:
-        (gradient,) = torch.autograd.grad((features * torch.randn(features.shape)).sum(), x, allow_unused=True)
+    gradient = input_gradient(features, x)
     require(gradient is not None, "no gradient reaches the input: remove detach(), numpy() or no_grad()")
     assert_finite(gradient, "gradients at the input")
 
@@ -162,18 +156,13 @@ def _train(candidate: Candidate, n: int, described: str) -> None:
     try:
         train_step(stage, *make_batch([synthetic_utterance(stage, n)]))
     except ValueError as error:
-        require("more than 1 value per channel" not in str(error), _explain_batch_norm(described))
+        require(
+            "more than 1 value per channel" not in str(error),
+            f"a training step on {described} fails, since batch normalisation has a single value per channel: use "
+            "korser.plugins.backbones.masked.MaskedBatchNorm or a LayerNorm",
+        )
         raise
-    for name, p in stage.named_parameters():
-        if p.grad is not None:
-            assert_finite(p.grad, f"gradients of {name} on {described}")
-
-
-def _explain_batch_norm(described: str) -> str:
-    return (
-        f"a training step on {described} fails, since batch normalisation has a single value per channel: use "
-        "korser.plugins.backbones.masked.MaskedBatchNorm or a LayerNorm"
-    )
+    assert_finite_gradients(stage, f" on {described}")
 
 
 def _levels(stage: Frontend) -> Batch:
@@ -260,21 +249,14 @@ def check_backbone(factory: Callable[[], nn.Module], *, in_channels: int = IN_CH
 def quick_check_backbone(backbone: nn.Module, in_channels: int, file: str = "YAML") -> None:
     """Refuse a backbone that breaks its contract, before training; it runs a subset of the checks on the CPU.
 
-    Copies are run on two utterances 60 dB apart; the backbone and the random generators are left unchanged. One that
-    cannot be copied or run is left to the rehearsal of training, which reports what it raises or returns.
-
-    Parameters
-    ----------
-    backbone : torch.nn.Module
-    in_channels : int
-        Channels of the features, the frontend's ``output_size``.
-    file : str
-        The settings file, which the message names.
+    Copies are run on two utterances 60 dB apart of ``in_channels`` channels, the frontend's ``output_size``; the
+    backbone and the random generators are left unchanged. One that cannot be copied or run is left to the rehearsal of
+    training, which reports what it raises or returns.
 
     Raises
     ------
     UserError
-        The reason, and what to change.
+        The reason, what to change, and how to run all checks of the settings ``file``.
     """
     set_arithmetic()
 
@@ -291,11 +273,5 @@ def quick_check_backbone(backbone: nn.Module, in_channels: int, file: str = "YAM
         except Exception as error:
             logger.info("%s is not checked before it is trained: %s", type(backbone).__name__, one_line(error))
             return
-        for name, function in QUICK.items():
-            check = _BackboneCheck(name, function, Candidate(functools.partial(build), inputs))
-            try:
-                check()
-            except AssertionError as error:
-                raise UserError(
-                    f"backbone: {import_path(backbone)}: {error}; for all checks: korser check {file}"
-                ) from error
+        checks = [_BackboneCheck(name, function, Candidate(build, inputs)) for name, function in QUICK.items()]
+        require_passed(checks, f"backbone: {import_path(backbone)}", file)

@@ -6,9 +6,10 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
+from torch import nn
 
 from korser.frontend.base import Frontend
 from korser.frontend.parallel import Parallel
@@ -22,7 +23,7 @@ from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.text import one_line
 from korser.utils.user_code import FAILURES, describe_error, is_reason, user_code_location
 
-__all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "prerequisites", "quick_check"]
+__all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "prerequisites", "quick_check", "require_passed"]
 
 logger = logging.getLogger(__name__)
 
@@ -150,17 +151,26 @@ class Check:
 
     def failure(self, error: Exception) -> AssertionError:
         """Return the reason; that of an exception has its type and place in the user's code as ``where``."""
-        reason = is_reason(error)
-        frontend = cause = None
+        reason, part, cause = is_reason(error), None, None
         with contextlib.suppress(Exception):
-            frontend = self.candidate.build()
-            if not reason:
-                cause = shapes.explain_too_short(frontend, *self.candidate.batch(frontend))
-            elif self.compares:
-                cause = state.explain_not_repeatable(self.candidate, frontend)
-        failure = AssertionError(cause or (str(error) if reason else describe_error(error, frontend)))
-        failure.where = None if cause or reason else (type(error), user_code_location(error))
+            part = self.candidate.build()
+            cause = self._explain(part, reason)
+        known = cause or (str(error) if reason else None)
+        failure = AssertionError(self._reworded(known) if known else describe_error(error, self._users_part(part)))
+        failure.where = None if known else (type(error), user_code_location(error))
         return failure
+
+    def _explain(self, part: Frontend, reason: bool) -> str | None:
+        """Return the cause of a failure, an exception of the part or the ``reason`` of a check, if it is known."""
+        if not reason:
+            return shapes.explain_too_short(part, *self.candidate.batch(part))
+        return state.explain_not_repeatable(self.candidate, part) if self.compares else None
+
+    def _reworded(self, reason: str) -> str:
+        return reason
+
+    def _users_part(self, part: nn.Module | None) -> nn.Module | None:
+        return part
 
     def __repr__(self) -> str:
         return f"Check({self.name})"
@@ -215,6 +225,15 @@ def check_frontend(factory: Callable[[], Frontend]) -> Iterator[Check]:
         for name, function in checks.items():
             candidate = Candidate(lambda key=branch: branches_of(factory())[key])
             yield Check(name, function, candidate, prerequisites(name), branch)
+
+
+def require_passed(checks: Iterable[Check], part: str, file: str) -> None:
+    """Run checks; raise a UserError with the reason of the first that fails, which names the part."""
+    for check in checks:
+        try:
+            check()
+        except AssertionError as error:
+            raise UserError(f"{part}: {error}; for all checks: korser check {file}") from error
 
 
 def quick_check(frontend: Frontend, file: str = "YAML") -> None:

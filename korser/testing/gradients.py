@@ -8,7 +8,9 @@ from korser.testing.inputs import signal
 from korser.testing.running import (
     Candidate,
     assert_finite,
+    assert_finite_gradients,
     backward_pass,
+    input_gradient,
     no_gradient,
     require,
     run,
@@ -32,9 +34,7 @@ def gradients_finite_on_silence(candidate: Candidate) -> None:
     """Check that gradients are finite for digital silence."""
     stage = candidate.build()
     train_step(stage, *signal(stage, "silence"))
-    for name, p in stage.named_parameters():
-        if p.grad is not None:
-            assert_finite(p.grad, f"gradients of {name}")
+    assert_finite_gradients(stage)
 
 
 def gradients_reach_every_parameter(candidate: Candidate) -> None:
@@ -79,9 +79,7 @@ def gradients_pass_through(candidate: Candidate) -> None:
         features, out = run(stage, x, lengths)
         if x.requires_grad:
             name = type(stage).__name__
-            gradient = None
-            if features.requires_grad:
-                (gradient,) = torch.autograd.grad((features * torch.randn(features.shape)).sum(), x, allow_unused=True)
+            gradient = input_gradient(features, x)
             require(gradient is not None, f"{name} passes no gradient on to the stage before it")
             assert_finite(gradient, f"gradients at the input of {name}")
             require(

@@ -5,7 +5,6 @@ Shape legend: ``B`` utterances, ``E`` embedding, ``K`` classes of a task.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +14,10 @@ import torch
 from torch import nn
 
 from korser.nn.tasks import Task
-from korser.testing.checks import Check
+from korser.testing.checks import Check, require_passed
 from korser.testing.returned import SIGNATURES, logits_fault, loss_fault
 from korser.testing.running import (
-    assert_finite,
+    assert_finite_gradients,
     changed_entries,
     copy_module,
     no_gradient,
@@ -30,7 +29,7 @@ from korser.testing.running import (
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.text import shorten
-from korser.utils.user_code import describe_error, import_path, is_reason, user_code_location
+from korser.utils.user_code import import_path
 
 __all__ = ["HEAD_CHECKS", "HeadCandidate", "check_head", "complete_tasks", "quick_check_head"]
 
@@ -47,16 +46,9 @@ Labels = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class HeadCandidate:
-    """The head that is checked.
+    """The head that is checked: ``build()`` returns one with the same settings at every call, for tasks with classes.
 
-    Parameters
-    ----------
-    build : callable
-        Takes no arguments and returns a head with the same settings at every call.
-    tasks : sequence of Task
-        With their classes.
-    in_features : int
-        ``E``.
+    ``in_features`` is ``E``.
     """
 
     build: Callable[[], nn.Module]
@@ -95,15 +87,10 @@ class HeadCandidate:
 
 
 class _HeadCheck(Check):
-    """A check whose errors name the place in the head."""
+    """A check without a search for the cause, since a head has neither lengths nor state."""
 
-    def failure(self, error: Exception) -> AssertionError:
-        reason, head = is_reason(error), None
-        with contextlib.suppress(Exception):
-            head = self.candidate.build()
-        failure = AssertionError(str(error) if reason else describe_error(error, head))
-        failure.where = None if reason else (type(error), user_code_location(error))
-        return failure
+    def _explain(self, part: nn.Module, reason: bool) -> None:
+        return None
 
 
 def logits_of_every_task(candidate: HeadCandidate) -> None:
@@ -175,7 +162,8 @@ def mixup_used_or_refused(candidate: HeadCandidate) -> None:
 
 def takes_class_weights(candidate: HeadCandidate) -> None:
     """Check that the loss is finite with class weights, one of which is 0, as that of a class that does not occur."""
-    weighted = replace(candidate, build=lambda: candidate.build(weights=_class_weights(candidate.tasks)))
+    weights = {task.name: torch.linspace(0, 2, len(task.classes)) for task in candidate.tasks if task.classes}
+    weighted = replace(candidate, build=lambda: candidate.build(weights=weights))
     _train(weighted.build(), weighted, *weighted.batch())
 
 
@@ -188,7 +176,7 @@ def gradients_reach_every_parameter(candidate: HeadCandidate) -> None:
     missing = [name for name, p in head.named_parameters() if p.requires_grad and p.grad is None]
     require(not missing, no_gradient(missing))
     require(embedding.grad is not None, "no gradient reaches the embedding: remove detach(), numpy() or no_grad()")
-    _assert_finite_gradients(head)
+    assert_finite_gradients(head)
 
 
 def deterministic_in_eval(candidate: HeadCandidate) -> None:
@@ -252,17 +240,7 @@ def _train(head: nn.Module, candidate: HeadCandidate, embedding: torch.Tensor, l
     loss = candidate.loss(head, candidate.logits(head, embedding), labels)
     if loss.requires_grad:
         loss.backward()
-    _assert_finite_gradients(head)
-
-
-def _assert_finite_gradients(head: nn.Module) -> None:
-    for name, p in head.named_parameters():
-        if p.grad is not None:
-            assert_finite(p.grad, f"gradients of {name}")
-
-
-def _class_weights(tasks: Sequence[Task]) -> dict[str, torch.Tensor]:
-    return {task.name: torch.linspace(0, 2, len(task.classes)) for task in tasks if task.classes}
+    assert_finite_gradients(head)
 
 
 # -- how they are run --------------------------------------------------------------------------------------------------
@@ -333,22 +311,13 @@ def complete_tasks(tasks: Sequence[Task]) -> list[Task]:
 def quick_check_head(head: nn.Module, in_features: int, tasks: Sequence[Task], file: str = "YAML") -> None:
     """Refuse a head that breaks its contract, before training; it runs a subset of the checks on copies on the CPU.
 
-    One that cannot be copied or run is left to the rehearsal of training, which reports what it raises or returns.
-
-    Parameters
-    ----------
-    head : torch.nn.Module
-    in_features : int
-        ``E``, the backbone's ``output_size``.
-    tasks : sequence of Task
-        With their classes.
-    file : str
-        The settings file, which the message names.
+    ``in_features`` is the backbone's ``output_size``; tasks have their classes. A head that cannot be copied or run is
+    left to the rehearsal of training, which reports what it raises or returns.
 
     Raises
     ------
     UserError
-        The reason, and what to change.
+        The reason, what to change, and how to run all checks of the settings ``file``.
     """
     set_arithmetic()
     candidate = HeadCandidate(lambda: copy_module(head).cpu(), tasks, in_features)
@@ -358,8 +327,5 @@ def quick_check_head(head: nn.Module, in_features: int, tasks: Sequence[Task], f
                 HEAD_CHECKS[name](candidate)
         except Exception:
             return
-        for name, function in QUICK.items():
-            try:
-                _HeadCheck(name, function, candidate)()
-            except AssertionError as error:
-                raise UserError(f"head: {import_path(head)}: {error}; for all checks: korser check {file}") from error
+        checks = [_HeadCheck(name, function, candidate) for name, function in QUICK.items()]
+        require_passed(checks, f"head: {import_path(head)}", file)

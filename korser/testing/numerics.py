@@ -7,7 +7,16 @@ from functools import partial
 import torch
 
 from korser.testing.inputs import signal
-from korser.testing.running import Candidate, assert_finite, evaluate, relative_error, require, stages_of, train_step
+from korser.testing.running import (
+    Candidate,
+    assert_finite,
+    assert_finite_gradients,
+    evaluate,
+    relative_error,
+    require,
+    stages_of,
+    train_step,
+)
 
 __all__ = [
     "finite_on_click",
@@ -89,9 +98,7 @@ def runs_under_bf16_autocast(candidate: Candidate) -> None:
     require(error <= 0.1, f"features under bf16 autocast differ (relative error {error:.2g}, allowed 0.1)")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         train_step(stage, x, lengths)
-    for name, p in stage.named_parameters():
-        if p.grad is not None:
-            assert_finite(p.grad, f"gradients of {name} under bf16 autocast")
+    assert_finite_gradients(stage, " under bf16 autocast")
 
 
 def interpretable_parameters_valid(candidate: Candidate) -> None:

@@ -23,19 +23,10 @@ __all__ = ["print_checks"]
 
 
 def print_checks(path: str | Path, overrides: Mapping[str, Any] | None = None) -> int:
-    """Print every check of the ``frontend``, ``backbone`` and ``head`` of a YAML file, with the reason if it fails.
+    """Print every check of the ``frontend``, ``backbone`` and ``head`` of a YAML file; return how many failed.
 
-    Checks that would only repeat the failure of one that they need are skipped.
-
-    Parameters
-    ----------
-    path, overrides
-        As :func:`korser.load_hparams` takes them.
-
-    Returns
-    -------
-    int
-        How many checks failed.
+    A failed check is printed with its reason; one that would only repeat the failure of another that it needs is
+    skipped. Arguments are those of :func:`korser.load_hparams`.
 
     Raises
     ------

@@ -24,6 +24,8 @@ from korser.utils.text import shorten
 __all__ = [
     "Candidate",
     "assert_finite",
+    "assert_finite_gradients",
+    "input_gradient",
     "backward_pass",
     "changed_entries",
     "copy_module",
@@ -43,18 +45,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Candidate:
-    """The frontend that is checked.
+    """The frontend that is checked."""
 
-    Parameters
-    ----------
-    build : callable
-        Takes no arguments and returns a frontend with the same settings at every call.
-    inputs : Batch, optional
-        What the stage is given in the quick check before training: two utterances, as the stages before it return them.
-        Default: a batch that includes the shortest accepted input.
-    """
-
-    build: Callable[[], Frontend]
+    build: Callable[[], Frontend]  # a frontend with the same settings at every call
+    # What the stage is given in the quick check before training: two utterances, as the stages before it return them.
+    # None: a batch that includes the shortest accepted input.
     inputs: Batch | None = None
 
     @property
@@ -130,17 +125,12 @@ def backward_pass(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> No
         try:
             (features.float() * torch.randn(features.shape, device=features.device)).sum().backward()
         except RuntimeError as error:
-            _explain_retained_graph(error)
-            raise
-
-
-def _explain_retained_graph(error: RuntimeError) -> None:
-    """Raise a ContractError if torch reports that the graph of an earlier training step is used again."""
-    if "backward through the graph a second time" in str(error):
-        raise ContractError(
-            "a second training step fails because forward keeps a tensor of the first one with its graph: detach() it "
-            "and register it as a buffer"
-        ) from error
+            if "backward through the graph a second time" not in str(error):
+                raise
+            raise ContractError(
+                "a second training step fails because forward keeps a tensor of the first one with its graph: detach() "
+                "it and register it as a buffer"
+            ) from error
 
 
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -156,6 +146,20 @@ def assert_finite(tensor: torch.Tensor, name: str) -> None:
     """Raise a ContractError if a tensor has values that are NaN or infinite."""
     n = (~torch.isfinite(tensor)).sum().item()
     require(not n, f"{n} of {tensor.numel()} {name} are NaN or infinite")
+
+
+def assert_finite_gradients(module: nn.Module, described: str = "") -> None:
+    """Raise a ContractError if a parameter has a gradient with values that are NaN or infinite."""
+    for name, p in module.named_parameters():
+        if p.grad is not None:
+            assert_finite(p.grad, f"gradients of {name}{described}")
+
+
+def input_gradient(features: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
+    """Return the gradient of a random projection of features at the input, None if none reaches it."""
+    if not features.requires_grad:
+        return None
+    return torch.autograd.grad((features * torch.randn(features.shape)).sum(), x, allow_unused=True)[0]
 
 
 def snapshot(module: nn.Module) -> dict[str, Any]:

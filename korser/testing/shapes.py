@@ -150,10 +150,6 @@ def features_zero_beyond_lengths(candidate: Candidate) -> None:
         )
 
 
-def _check_shapes(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> None:
-    _check_output(stage, x, lengths, *evaluate(stage, x, lengths))
-
-
 def check_lengths(name: str, out: torch.Tensor, lengths: torch.Tensor) -> None:
     """Raise a ContractError unless lengths are ``(B,)`` int64."""
     require(torch.is_tensor(out), f"{name} returns lengths as {type(out).__name__}, expected a tensor")
@@ -161,10 +157,9 @@ def check_lengths(name: str, out: torch.Tensor, lengths: torch.Tensor) -> None:
     require(out.shape == lengths.shape, f"{name} returns lengths of shape {tuple(out.shape)}, expected (B,)")
 
 
-def _check_output(
-    stage: Frontend, x: torch.Tensor, lengths: torch.Tensor, features: torch.Tensor, out: torch.Tensor
-) -> None:
+def _check_shapes(stage: Frontend, x: torch.Tensor, lengths: torch.Tensor) -> None:
     """Raise a ContractError unless features and lengths are finite and as the stage declares them."""
+    features, out = evaluate(stage, x, lengths)
     shape, size = tuple(features.shape), stage.output_size
     require(features.dim() == 3, f"forward returns features of shape {shape}, expected (B, T, C)")
     require(shape[0] == len(x), f"forward returns {shape[0]} utterances for {len(x)}")

@@ -9,6 +9,7 @@ from korser.frontend.base import Frontend
 from korser.testing.running import (
     Candidate,
     assert_finite,
+    assert_finite_gradients,
     changed_entries,
     evaluate,
     relative_error,
@@ -224,9 +225,7 @@ def state_dict_round_trip(candidate: Candidate) -> None:
 
 
 def _optimize(stage: Frontend) -> None:
-    for name, p in stage.named_parameters():
-        if p.grad is not None:
-            assert_finite(p.grad, f"gradients of {name}")
+    assert_finite_gradients(stage)
     trained = [p for p in stage.parameters() if p.requires_grad]
     if trained:
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

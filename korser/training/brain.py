@@ -354,12 +354,7 @@ class EmotionBrain(LoggedBrain):
     def predict(self, loader: Iterable) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
         """Compute predictions and embedding of every utterance.
 
-        Returns
-        -------
-        predicted : dict of str to (dict of str to numpy.ndarray)
-            ``{id: {task: (K,)}}``, probabilities or a number.
-        embeddings : dict of str to numpy.ndarray
-            ``{id: (E,)}``, the output of the backbone.
+        Returns ``{id: {task: (K,)}}``, probabilities or a number, and ``{id: (E,)}``, the output of the backbone.
         """
         self.predictions, embedded = [], []
         self.modules.eval()

@@ -22,15 +22,9 @@ __all__ = ["build_model"]
 
 
 def build_model(hparams: HParams, tasks: list[Task], manifest: pd.DataFrame | None = None) -> SpeechEmotionModel:
-    """Join frontend, backbone and head.
+    """Join frontend, backbone and head, for tasks with their classes.
 
-    Parameters
-    ----------
-    hparams : HParams
-    tasks : list of Task
-        With their classes.
-    manifest : pandas.DataFrame, optional
-        For class weights, if ``class_weights`` is ``balanced``.
+    ``manifest`` is for class weights, if ``class_weights`` is ``balanced``.
     """
     weights = None
     if manifest is not None and hparams["class_weights"] == "balanced":

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from speechbrain.utils.checkpoints import (
     Checkpoint,
     Checkpointer,
@@ -83,21 +82,11 @@ class AtomicCheckpointer(Checkpointer):
         super().save_and_keep_only(*args, importance_keys=list(importance_keys), **options)
 
 
-class HasTrainedState(Protocol):
-    """A model that knows which of its weights are trained."""
-
-    def trained_state(self) -> dict[str, torch.Tensor]:
-        """Return the trained weights."""
-
-    def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Load them."""
-
-
 @register_checkpoint_hooks
 class TrainedState:
-    """The trained weights of a model as a recoverable; frozen ones are not copied into checkpoints."""
+    """The ``trained_state()`` of a model as a recoverable; frozen weights are not copied into checkpoints."""
 
-    def __init__(self, model: HasTrainedState):
+    def __init__(self, model: Any):
         self.model = model
 
     @mark_as_saver
@@ -114,19 +103,11 @@ class TrainedState:
 
 @register_checkpoint_hooks
 class History:
-    """The log so far, which a resumed run continues.
-
-    Attributes
-    ----------
-    epochs : list of dict
-        One row per epoch.
-    sums : dict of str to [float, int]
-        Running sum and count of each training loss in the current epoch.
-    """
+    """The log so far, which a resumed run continues."""
 
     def __init__(self):
-        self.epochs: list[dict[str, float]] = []
-        self.sums: dict[str, list] = {}
+        self.epochs: list[dict[str, float]] = []  # one row per epoch
+        self.sums: dict[str, list] = {}  # running sum and count of each training loss in the current epoch
 
     def add(self, losses: dict[str, float]) -> None:
         """Add the losses of a batch; those that are not finite are skipped, as in SpeechBrain's average."""

@@ -34,7 +34,8 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch, PaddedData
@@ -77,14 +78,9 @@ def why_not(brain: EmotionBrain) -> str | None:
         "fp16 scales its losses": brain.scaler.is_enabled(),
         "wav_augment draws on the host": brain.hparams.wav_augment is not None,
     }
-    reasons |= {
-        f"{type(part).__name__} does not define cuda_graph_key": not _is_capturable(part)
-        for part in _parts_of_a_step(brain)
-    }
-    for reason, applies in reasons.items():
-        if applies:
-            return reason
-    return None
+    for part in _parts_of_a_step(brain):  # the class itself, since the method is not inherited
+        reasons[f"{type(part).__name__} does not define cuda_graph_key"] = "cuda_graph_key" not in vars(type(part))
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def _parts_of_a_step(brain: EmotionBrain) -> list[nn.Module]:
@@ -92,10 +88,6 @@ def _parts_of_a_step(brain: EmotionBrain) -> list[nn.Module]:
     frozen = [] if brain.skip_frozen else model.frozen_stages
     augment = [] if brain.augment is None else [brain.augment]
     return [*frozen, *model.trainable_stages, model.backbone, model.head, *augment]
-
-
-def _is_capturable(part: nn.Module) -> bool:
-    return "cuda_graph_key" in vars(type(part))  # of the class itself, not inherited
 
 
 def padded_length(time: int) -> int:
@@ -122,22 +114,14 @@ class StepInputs(NamedTuple):
 class StepGraphs:
     """The steps of a brain, replayed from CUDA graphs where they have been captured.
 
-    Parameters
-    ----------
-    brain : EmotionBrain
-        One for which :func:`why_not` returns None.
-
-    Attributes
-    ----------
-    graphs : dict
-        By key: padded shape and dtype of a batch.
+    :func:`why_not` has to return None for the brain.
     """
 
     def __init__(self, brain: EmotionBrain):
         self.brain = brain
         self.parts = _parts_of_a_step(brain)
         self.parameters = [p for p in brain.raw_model.parameters() if p.requires_grad]
-        self.graphs: dict[tuple, CapturedStep] = {}
+        self.graphs: dict[tuple, CapturedStep] = {}  # by padded shape and dtype of a batch
         self.seen = Counter()
         self.state = None  # cuda_graph_key of all parts at the last step
         self.failed = False
@@ -299,25 +283,14 @@ class StepGraphs:
             parameter.grad = None
 
 
+@dataclass
 class CapturedStep:
-    """A step in a graph; calling it replays the graph on the present content of its inputs.
+    """A step in a graph; calling it replays the graph on the present content of its inputs."""
 
-    Parameters
-    ----------
-    graph : torch.cuda.CUDAGraph
-    inputs : StepInputs
-    values : torch.Tensor
-        What the step returns.
-    gradients : list of (torch.nn.Parameter, torch.Tensor)
-    """
-
-    def __init__(
-        self, graph: Any, inputs: StepInputs, values: torch.Tensor, gradients: list[tuple[nn.Parameter, torch.Tensor]]
-    ):
-        self.graph = graph
-        self.inputs = inputs
-        self.values = values
-        self.gradients = gradients
+    graph: torch.cuda.CUDAGraph
+    inputs: StepInputs
+    values: torch.Tensor  # what the step returns
+    gradients: list[tuple[nn.Parameter, torch.Tensor]]
 
     def __call__(self) -> torch.Tensor:
         """Replay the graph; the parameters' gradients become the graph's."""

@@ -37,12 +37,8 @@ def make_readers(
 ) -> tuple[list[CachedReader], bool]:
     """Fill the caches of frozen features, or of decoded audio where there are none, and open them.
 
-    Returns
-    -------
-    readers : list of CachedReader
-        ``(source, digest) -> torch.Tensor``, one for each input of the model.
-    skip_frozen : bool
-        Whether they read the output of the frozen stages instead of the waveform.
+    Returns a reader for each input of the model, and whether they read the output of the frozen stages instead of the
+    waveform.
     """
     audio = AudioStore(hparams["cache_folder"])
     skip_frozen = bool(len(model.frozen_stages) and hparams["wav_augment"] is None and hparams["use_cache"])

@@ -21,12 +21,11 @@ from korser.classical.selection import layer_names
 from korser.corpora.segments import sources
 from korser.data.batches import CachedReader
 from korser.frontend.tree import together
-from korser.metrics.evaluate import evaluate_predictions
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.training.datasets import make_readers
 from korser.training.prepare import describe_data
-from korser.training.results import Results, predictions_table, training_cost
+from korser.training.results import Results, measure, training_cost
 from korser.utils.gpu import PeakMemory
 
 if TYPE_CHECKING:
@@ -45,12 +44,8 @@ def fit_head(
     A fit needs no validation split, since its settings are chosen by cross-validation. Validation utterances are
     therefore fitted to, too, and the predictions for them are those of the inner fold that was fitted without them.
 
-    Returns
-    -------
-    results : Results
-        ``metrics["fitted"]`` has :attr:`korser.classical.head.FittedTask.choice` of each task.
-    cost : dict
-        See :func:`korser.training.results.training_cost`; the time is that of the fit, without the features.
+    Returns the results, whose ``metrics["fitted"]`` has :attr:`korser.classical.head.FittedTask.choice` of each task,
+    and the cost (:func:`korser.training.results.training_cost`), whose time is that of the fit, without the features.
     """
     device = hparams["device"] or infer_device()
     memory = PeakMemory(device)
@@ -116,13 +111,6 @@ def _evaluate(
     for name, p in of_task.items():
         held_out = fitted[name].predictions
         p[fitted_rows] = np.where(np.isfinite(held_out), held_out, p[fitted_rows])
-    probabilities = {id_: {name: p[i] for name, p in of_task.items()} for i, id_ in enumerate(manifest["id"])}
-    predictions, metrics = {}, {}
-    for split in ("valid", "test"):
-        table = manifest[manifest["split"] == split]
-        if len(table):
-            predictions[split] = predictions_table(table, tasks, probabilities)
-            metrics[split] = evaluate_predictions(predictions[split], tasks)
-    metrics["best_epoch"] = None
-    metrics["fitted"] = {name: task.choice for name, task in fitted.items()}
-    return Results(predictions, {}, metrics)
+    predicted = {id_: {name: p[i] for name, p in of_task.items()} for i, id_ in enumerate(manifest["id"])}
+    choices = {name: task.choice for name, task in fitted.items()}
+    return measure(manifest, tasks, predicted, {}, best_epoch=None, fitted=choices)

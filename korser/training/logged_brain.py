@@ -26,15 +26,7 @@ __all__ = ["LoggedBrain"]
 class LoggedBrain(sb.Brain):
     """A Brain that writes one row per epoch to ``log.csv`` and a tracker.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-    hparams : dict
-        All settings, SpeechBrain's run options (``precision``, ``max_grad_norm``, ...) among them.
-    history : History, optional
-    log_file : Path, optional
-    checkpointer : AtomicCheckpointer, optional
-    tracker : LiveLogger, optional
+    ``hparams`` are all settings, SpeechBrain's run options (``precision``, ``max_grad_norm``, ...) among them.
 
     Raises
     ------
@@ -67,15 +59,9 @@ class LoggedBrain(sb.Brain):
         return model.module if hasattr(model, "module") else model
 
     def end_epoch(self, row: dict[str, float], *, meta: dict[str, Any], **keep: Any) -> None:
-        """Append a row to the log, with the time, and save a checkpoint.
+        """Append a row to the log, with the time, and save a checkpoint with ``meta``.
 
-        Parameters
-        ----------
-        row : dict of str to float
-        meta : dict
-            Saved with the checkpoint.
-        **keep
-            Which checkpoints to keep, see SpeechBrain's ``Checkpointer.save_and_keep_only``.
+        ``keep`` are the options of SpeechBrain's ``Checkpointer.save_and_keep_only``: which checkpoints to keep.
         """
         row["time"] = round(time.time(), 3)
         self.history.epochs.append(row)

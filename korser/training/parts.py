@@ -42,14 +42,8 @@ def refused(key: str, part: Any, expected: str = "") -> Iterator[None]:
 def errors_of(parts: Mapping[str, Any], file: Path) -> Iterator[None]:
     """Turn exceptions of the user's code during training into a :class:`UserError`.
 
-    Errors of korser itself and a full memory stay as they are.
-
-    Parameters
-    ----------
-    parts : dict of str to object
-        By their key in the YAML file.
-    file : Path
-        Where the traceback is written, if it can be.
+    Errors of korser itself and a full memory stay as they are. ``parts`` are the user's objects by their key in the
+    YAML file; the traceback is written to ``file``, if it can be.
     """
     try:
         yield

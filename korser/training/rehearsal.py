@@ -60,17 +60,10 @@ def rehearse(
     prediction: Sequence[Batch | PaddedBatch],
     n_batches: int,
 ) -> None:
-    """Take training steps, predict, and end an epoch, on copies.
+    """Take training steps, predict, and end an epoch, on copies; the brain is left as it is.
 
-    A model that cannot be copied, such as one with an open file, is not rehearsed.
-
-    Parameters
-    ----------
-    brain : korser.training.brain.EmotionBrain
-        Left as it is.
-    training, prediction : sequence of Batch or PaddedBatch
-    n_batches : int
-        Number of training batches in an epoch, on which the schedule depends.
+    A model that cannot be copied, such as one with an open file, is not rehearsed. The schedule depends on
+    ``n_batches``, the number of training batches in an epoch.
 
     Raises
     ------
@@ -110,12 +103,8 @@ def synthetic_batch(brain: EmotionBrain, frontend: Frontend, lengths: Sequence[i
 def extreme_batches(dataset: Dataset, sampler: BucketSampler, tasks: Sequence[Task]) -> tuple[list, list]:
     """Return real batches for :func:`rehearse`.
 
-    Returns
-    -------
-    training : list
-        The smallest, one with the most labels missing, and the largest.
-    prediction : list
-        A single utterance, and the largest.
+    For training the smallest, one with the most labels missing, and the largest; for prediction a single utterance, and
+    the largest.
     """
     rows = [dataset.data[i] for i in dataset.data_ids]
     absent = sum(~task.strategy.present(np.array([row[task.name] for row in rows])) for task in tasks)  # (N,)

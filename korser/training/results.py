@@ -30,28 +30,26 @@ from korser.utils.text import one_line
 if TYPE_CHECKING:
     from korser.training.brain import EmotionBrain
 
-__all__ = ["Results", "evaluate", "interpretable_parameters", "predictions_table", "training_cost", "write_results"]
+__all__ = [
+    "Results",
+    "evaluate",
+    "interpretable_parameters",
+    "measure",
+    "predictions_table",
+    "training_cost",
+    "write_results",
+]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Results:
-    """Predictions of a trained model: that of the best epoch.
+    """Predictions of a trained model: that of the best epoch."""
 
-    Parameters
-    ----------
-    predictions : dict of str to pandas.DataFrame
-        :func:`predictions_table` of the validation and test splits.
-    embeddings : dict of str to (dict of str to numpy.ndarray)
-        ``{split: {id: (E,)}}``, the output of the backbone; empty if nothing in it is trained.
-    metrics : dict
-        The contents of ``metrics.json``.
-    """
-
-    predictions: dict[str, pd.DataFrame]
-    embeddings: dict[str, dict[str, np.ndarray]]
-    metrics: dict[str, Any]
+    predictions: dict[str, pd.DataFrame]  # `predictions_table` of the validation and test splits
+    embeddings: dict[str, dict[str, np.ndarray]]  # {split: {id: (E,)}} of the backbone; empty if nothing is trained
+    metrics: dict[str, Any]  # the contents of `metrics.json`
 
 
 def evaluate(brain: EmotionBrain, datasets: dict[str, Dataset], manifest: pd.DataFrame) -> Results:
@@ -59,15 +57,29 @@ def evaluate(brain: EmotionBrain, datasets: dict[str, Dataset], manifest: pd.Dat
     best = brain.checkpointer.find_checkpoint(max_key="score")
     brain.raw_model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
     logger.info("best epoch: %d", best.meta["epoch"])
-    predictions, embeddings, metrics = {}, {}, {}
+    predicted, embeddings = {}, {}
     for split in SPLITS[1:]:
         if split in datasets:
-            predicted, embeddings[split] = brain.predict(evaluation_loader(brain, datasets[split]))
-            rows = manifest[manifest["split"] == split]
-            predictions[split] = predictions_table(rows, brain.tasks, predicted)
-            metrics[split] = evaluate_predictions(predictions[split], brain.tasks)
-    metrics["best_epoch"] = best.meta["epoch"]
-    return Results(predictions, embeddings, metrics)
+            of_split, embeddings[split] = brain.predict(evaluation_loader(brain, datasets[split]))
+            predicted |= of_split
+    return measure(manifest, brain.tasks, predicted, embeddings, best_epoch=best.meta["epoch"])
+
+
+def measure(
+    manifest: pd.DataFrame,
+    tasks: list[Task],
+    predicted: dict[str, dict[str, np.ndarray]],
+    embeddings: dict[str, dict[str, np.ndarray]],
+    **facts: Any,
+) -> Results:
+    """Measure what is predicted of the validation and test splits; ``facts`` are further entries of the metrics."""
+    predictions, metrics = {}, {}
+    for split in SPLITS[1:]:
+        rows = manifest[manifest["split"] == split]
+        if len(rows):
+            predictions[split] = predictions_table(rows, tasks, predicted)
+            metrics[split] = evaluate_predictions(predictions[split], tasks)
+    return Results(predictions, embeddings, {**metrics, **facts})
 
 
 def predictions_table(
@@ -75,19 +87,9 @@ def predictions_table(
 ) -> pd.DataFrame:
     """Return one row per utterance with truth and prediction of each task, and probabilities of classes.
 
-    Parameters
-    ----------
-    manifest : pandas.DataFrame
-    tasks : list of Task
-    predicted : dict
-        ``{id: {task: (K,)}}``, see :meth:`korser.training.brain.EmotionBrain.predict`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``id, path, speaker, split``, ``T``, ``T_pred``, ``T_prob_<class>`` for each task, which for a number
-        are only the true and the predicted number, and all other columns of the manifest (age, labels of tasks that are
-        not trained).
+    ``predicted`` is ``{id: {task: (K,)}}``, see :meth:`korser.training.brain.EmotionBrain.predict`. The columns are
+    ``id, path, speaker, split``, ``T``, ``T_pred``, ``T_prob_<class>`` for each task, which for a number are only the
+    true and the predicted number, and all other columns of the manifest (age, labels of tasks that are not trained).
     """
     table = manifest.drop(columns=["digest", "samples"]).reset_index(drop=True)
     for task in tasks:
@@ -144,16 +146,8 @@ def write_results(
 ) -> None:
     """Write all files of a run that come after training; ``metrics.json``, which makes it complete, last.
 
-    Parameters
-    ----------
-    run_dir : Path
-    model : SpeechEmotionModel
-        The trained one.
-    results : Results
-    cost : dict
-        From :func:`training_cost`.
-    initial_parameters : list
-        :func:`interpretable_parameters` before training.
+    ``cost`` is from :func:`training_cost`, and ``initial_parameters`` are :func:`interpretable_parameters` before
+    training.
     """
     directory = RunDirectory(run_dir)
     with atomic(directory.weights_file) as temporary:

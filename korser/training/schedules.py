@@ -31,11 +31,6 @@ class Schedule:
     loss, ``StepScheduler`` and ``LinearScheduler`` with the epoch, at its end. A schedule of your own is called with
     the optimizer before each step.
 
-    Attributes
-    ----------
-    has_state : bool
-        Whether ``schedule`` is saved in checkpoints.
-
     Raises
     ------
     UserError
@@ -48,7 +43,7 @@ class Schedule:
         self.is_torch = isinstance(schedule, (lr_scheduler.LRScheduler, lr_scheduler.ReduceLROnPlateau))
         with refused("lr_scheduler", schedule):
             self.takes = () if self.is_torch else tuple(inspect.signature(schedule).parameters)
-        self.has_state = self._has_state()
+        self.has_state = self._has_state()  # whether it is saved in checkpoints
 
     @property
     def by_epoch(self) -> bool:
@@ -70,16 +65,9 @@ class Schedule:
                 self.schedule.step()
 
     def after_epoch(self, epoch: int, loss: float, score: float) -> None:
-        """Set the rate of the next epoch.
+        """Set the rate of the next epoch, from the loss in validation, or in training if there is none.
 
-        Parameters
-        ----------
-        epoch : int
-            The one that ends.
-        loss : float
-            In validation, or in training if there is none.
-        score : float
-            For ``ReduceLROnPlateau`` with ``mode: max``, the validation UAR of the main task.
+        For ``ReduceLROnPlateau`` with ``mode: max``, ``score`` is the validation UAR of the main task.
         """
         if self.by_epoch:
             with refused("lr_scheduler", self.schedule):

@@ -30,15 +30,8 @@ MAX_FRACTIONAL_CLASSES = 20  # enough for a scale with fractions, such as rating
 def labelled_tasks(tasks: list[Task], corpus: Corpus, manifest: pd.DataFrame) -> list[Task]:
     """Return the tasks that can be trained on a corpus, with their classes, or the scaling of a number.
 
-    A further task without training labels, or with a single class or number in them, is left out with a warning.
-
-    Parameters
-    ----------
-    tasks : list of Task
-        The first is the main task.
-    corpus : Corpus
-    manifest : pandas.DataFrame
-        Its rows with their splits.
+    The first one is the main task; the manifest is that of the corpus, with splits. A further task without training
+    labels, or with a single class or number in them, is left out with a warning.
 
     Raises
     ------

@@ -59,13 +59,7 @@ PARTS = ("frontend", "backbone", "augment", "wav_augment", "opt_class", "lr_sche
 
 
 class RunMetrics(dict[str, Any]):
-    """The contents of ``metrics.json`` of a run.
-
-    Attributes
-    ----------
-    run_dir : Path
-        Where the run is; :func:`korser.load_trained_model` loads its model.
-    """
+    """The contents of ``metrics.json`` of a run, which is in ``run_dir`` (for :func:`korser.load_trained_model`)."""
 
     def __init__(self, metrics: Mapping[str, Any], run_dir: Path) -> None:
         super().__init__(metrics)

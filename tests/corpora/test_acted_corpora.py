@@ -118,7 +118,7 @@ def test_facts_of_each_corpus(name):
         ("tess", "OAF_back_joy.wav", "emotion code 'joy'"),
         ("esd", "0011/Joy/0011_000351.wav", "emotion code 'Joy'"),
         ("nemo", "XX0_anger_1.wav", "speaker code 'XX0'"),
-        ("baved", "1-m-20-0-3-1.wav", "level code '3'"),
+        ("baved", "1-m-20-0-3-1.wav", "arousal code '3'"),
     ],
 )
 def test_an_unknown_code_names_the_file(name, file, what, tmp_path):

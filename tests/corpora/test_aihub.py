@@ -86,7 +86,7 @@ def test_a_table_in_another_form(tmp_path, text, message):
 
 
 def test_263_mistakes(tree, tmp_path_factory):
-    with pytest.raises(UserError, match="labels=loudest: expected majority, plurality, situation"):
+    with pytest.raises(UserError, match="labels=loudest: expected majority, plurality or situation"):
         load_corpus("aihub_263", tree, corpus_options={"labels": "loudest"})
     other = make_tree(tmp_path_factory.mktemp("other"), {"4차년도.csv": WITH_BLANK, f"{IDS[0]}.wav": None})
     with pytest.raises(UserError, match="no recording has a row in the tables; expected AI Hub 263, 4차년도.csv"):

@@ -95,7 +95,7 @@ def test_raters(tree):
 
 
 def test_mistakes(tree):
-    with pytest.raises(UserError, match="classes=5: expected 4, 6, all"):
+    with pytest.raises(UserError, match="classes=5: expected 4, 6 or all"):
         load_corpus("iemocap", tree, corpus_options={"classes": 5})
     labels = tree / DIALOG / "EmoEvaluation" / "Ses01F_impro01.txt"
     labels.write_text(LABELS.replace("neu", "bored"))

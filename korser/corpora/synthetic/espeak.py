@@ -167,25 +167,10 @@ def design(hours: float = 25, seed: int = 0) -> pd.DataFrame:
 
 
 def prepare(data_folder: str | Path, *, hours: float = 25, seed: int = 0, n_workers: int | None = None) -> pd.DataFrame:
-    """Make what is missing of the corpus, and return its table.
+    """Make what is missing of a corpus (:func:`design`), and return its table with absolute paths.
 
-    On one platform the audio is the same to the bit, independent of the order, the number of workers and interruptions.
-
-    Parameters
-    ----------
-    data_folder : str or Path
-        Created if missing.
-    hours : float
-        Of speech, within a few per cent; about 65 MB per hour.
-    seed : int
-        Of all random choices.
-    n_workers : int, optional
-        Speaking processes; by default one per CPU core.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per utterance: ``id, path`` (absolute)``, speaker, gender, language, variant, text``.
+    On one platform the audio is the same to the bit, independent of the order, the number of workers and interruptions;
+    an hour takes about 65 MB. ``n_workers`` processes speak, by default one per CPU core.
 
     Raises
     ------

@@ -198,23 +198,10 @@ def design(n_speakers: int = 24, n_utterances: int = 768) -> pd.DataFrame:
 def prepare(
     data_folder: str | Path, *, n_speakers: int = 24, n_utterances: int = 768, n_workers: int | None = None
 ) -> pd.DataFrame:
-    """Make what is missing of the corpus, and return its table.
+    """Make what is missing of a corpus (:func:`design`), and return its table with absolute paths.
 
     On one platform the audio is the same to the bit, independent of the order, the number of workers and interruptions.
-
-    Parameters
-    ----------
-    data_folder : str or Path
-        Created if missing.
-    n_speakers, n_utterances : int
-        See :func:`design`.
-    n_workers : int, optional
-        Speaking processes; by default one per CPU core, at most 4.
-
-    Returns
-    -------
-    pd.DataFrame
-        One row per utterance: ``id, path`` (absolute)``, speaker, emotion, gender, intensity, age, sentence``.
+    ``n_workers`` processes speak, by default one per CPU core, at most 4.
 
     Raises
     ------
