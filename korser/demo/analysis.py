@@ -70,12 +70,10 @@ def analyse(trained: TrainedModel, path: str, recording: Recording, division: Di
 
     Parameters
     ----------
-    trained : TrainedModel
     path : str
         The file.
     recording : Recording
         What :func:`read` returns for it.
-    division : Division
 
     Raises
     ------

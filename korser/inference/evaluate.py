@@ -50,7 +50,6 @@ def evaluate_corpus(
 
     Parameters
     ----------
-    trained : TrainedModel
     corpus, data_folder, label_map, corpus_options
         See :func:`korser.corpora.load_corpus`; ``label_map`` maps labels to the model's classes.
     out : str or Path

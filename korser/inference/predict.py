@@ -46,7 +46,6 @@ class TrainedModel:
         The shortest input, in samples.
     piece_length : int
         Longer recordings are divided into pieces of at most as many samples.
-    directory : RunDirectory
     max_length : int, optional
         The longest input that the frontend accepts, in samples.
     info : dict
@@ -55,7 +54,6 @@ class TrainedModel:
         What a reader of the predictions must know; code ``changed_code``.
     cache_folder : str
         Where the run kept decoded audio.
-    device : str
     parts : dict of str to object
         The user's objects that the model is made of, by their key in the YAML file, for errors that they raise.
     """
@@ -194,7 +192,6 @@ class TrainedModel:
         paths : str, Path or list of them
             Files in any format that :func:`korser.data.audio.read_recording` reads, or folders with such files at any
             depth.
-        progressbar : bool
 
         Returns
         -------

@@ -111,8 +111,6 @@ class PredictedRecording:
 
     Attributes
     ----------
-    path : str
-    seconds : float
     table : pandas.DataFrame
         One row per segment in the order of time: ``start`` and ``end`` in seconds; ``channel`` and ``segment`` (its
         text), if a file states them; ``T_pred`` and ``T_prob_<class>`` of each task.
@@ -146,11 +144,8 @@ def predict_recordings(
 
     Parameters
     ----------
-    trained : TrainedModel
     paths : str or list of str
         Files, or folders with such files at any depth.
-    division : Division
-    progressbar : bool
     listed : bool
         Whether recordings that look wrong are listed in the folder ``evaluations`` of the run.
 

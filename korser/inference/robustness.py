@@ -76,7 +76,6 @@ def measure(
     ----------
     runs : iterable of korser.runs.load.Run
         Complete runs with weights.
-    conditions : sequence of korser.data.degradations.Condition
     device : str, optional
         Default: a GPU if there is one.
     progress : bool

@@ -60,14 +60,12 @@ def model_card(
 
     Parameters
     ----------
-    hparams : HParams
     info : dict
         The contents of ``run.json``.
     row : dict
         The row of the log at the step of the checkpoint.
     parameters : int
         Number of exported parameters.
-    preprocessor : transformers.Wav2Vec2FeatureExtractor
     """
     versions, processes = info["environment"]["versions"], info["processes"]
     program, *arguments = info["environment"]["command"]

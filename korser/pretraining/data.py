@@ -37,7 +37,6 @@ class AudioPool:
         Where crops go.
     max_bytes : int
         Of packed audio.
-    cache_folder : str or Path
     """
 
     def __init__(self, table: pd.DataFrame, device: str | torch.device, max_bytes: int, cache_folder: str | Path):
@@ -108,8 +107,6 @@ class CropPlan(Dataset):
         Audio in a batch.
     max_samples : int
         The longest crop.
-    n_groups : int
-    seed : int
     rank : int
         Of this process in distributed training.
     """

@@ -27,7 +27,6 @@ def draw_masks(
         up or down at random, at least one.
     length : int
         Frames per span, at most ``T``.
-    device : torch.device, optional
 
     Returns
     -------

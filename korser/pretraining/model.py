@@ -65,7 +65,6 @@ class PretrainingModel(nn.Module):
 
     Parameters
     ----------
-    model : transformers.Wav2Vec2ForPreTraining
     reconstruction : Reconstruction, optional
         The auxiliary task.
     """

@@ -20,7 +20,6 @@ def find_problem(row: dict[str, float], hparams: Mapping[str, Any], info: dict[s
     ----------
     row : dict
         A row of the log.
-    hparams : HParams
     info : dict
         The contents of ``run.json``.
 

@@ -99,7 +99,6 @@ def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     ----------
     path : str or Path
         Such as ``hparams/pretrain_nano.yaml``, or a file with ``base: pretrain_wav2vec.yaml``.
-    overrides : dict of str to str, optional
 
     Raises
     ------

@@ -45,7 +45,6 @@ def probe(
     C : list of float
         Inverse strengths of the L2 penalty; for each layer the one with the best UAR over the inner folds is used, of
         equal ones the strongest penalty, of equal layers the lowest.
-    inner_folds : int
 
     Returns
     -------

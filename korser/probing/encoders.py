@@ -35,7 +35,6 @@ class Encoder:
     ----------
     label : str
         Its name in tables and file names.
-    frontend : korser.Frontend
     digest : str
         Digest of everything that its features depend on, except for the audio.
     """

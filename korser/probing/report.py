@@ -141,7 +141,6 @@ def document(name: str, splits: ProbeSplits, scores: pd.DataFrame, differences: 
     ----------
     name : str
         Name of the corpus's folder.
-    splits : ProbeSplits
     scores, differences : pandas.DataFrame
         From :func:`scores_table` and :func:`differences_table`.
     """

@@ -179,7 +179,6 @@ def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     ----------
     path : str or Path
         Such as ``hparams/probe.yaml``, or a file with ``base: probe.yaml``.
-    overrides : dict of str to str, optional
 
     Raises
     ------

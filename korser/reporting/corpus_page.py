@@ -28,7 +28,6 @@ def write_description(description: Description, out: str | Path) -> Path:
 
     Parameters
     ----------
-    description : korser.description.Description
     out : str or Path
         Folder, created if missing.
 

@@ -45,7 +45,6 @@ def write_explanations(
 
     Parameters
     ----------
-    trained : TrainedModel
     paths : list of str
         Files, or folders with such files at any depth.
     out : str or Path
@@ -55,7 +54,6 @@ def write_explanations(
         See :meth:`TrainedModel.explain`.
     style : Style, optional
         Of the figure; by default IEEE, across the page.
-    progressbar : bool
 
     Yields
     ------
@@ -132,7 +130,6 @@ def explain_runs(
 
     Parameters
     ----------
-    folders : str, Path or list of them
     per_class, steps, trust, progress
         See :func:`korser.inference.explain_run.explain_run`.
 

@@ -34,15 +34,12 @@ def write_predictions(
 
     Parameters
     ----------
-    trained : TrainedModel
     paths : list of str
         Files, or folders with such files at any depth; folders in them become folders in ``out``.
-    division : Division
     out : str or Path
         Folder for ``NAME.csv``, ``NAME.json``, ``NAME.TextGrid``, ``NAME.png`` and ``NAME.pdf`` of each recording.
     style : Style, optional
         Of the figure; by default IEEE, across the page.
-    progressbar : bool
 
     Yields
     ------

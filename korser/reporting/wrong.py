@@ -139,8 +139,6 @@ def confidently_wrong(model: ModelPredictions, task: str, n: int | None = N_WRON
 
     Parameters
     ----------
-    model : korser.runs.pool.ModelPredictions
-    task : str
     n : int, optional
         Maximum number of utterances; None for all.
 

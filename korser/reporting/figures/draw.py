@@ -90,7 +90,6 @@ def draw_all(
     out : str or Path
         Output folder for PDF, PNG (300 dpi) and ``figures.json``. If there are several groups of comparable runs, the
         names of their figures begin with the number of the group.
-    style : Style, optional
     metric : str, optional
         By which models are compared: ``uar``, ``accuracy``, ``macro_f1``, ``ccc``. Default: that of the comparison
         (``comparison.json``) below the folders, else the main metric of the main task.

@@ -46,7 +46,6 @@ class Drawing:
         Name of its files, without extension.
     title, caption : str
         Plain text.
-    figure : matplotlib.figure.Figure
     models : tuple of str
         Labels of the models that it shows; empty for all models of the group.
     """
@@ -64,7 +63,6 @@ class ParameterValues:
 
     Attributes
     ----------
-    unit : str
     initial, trained : np.ndarray
         ``(n_runs, n_values)``.
     """
@@ -82,7 +80,6 @@ class ComparisonGroup:
     ----------
     name : str
         Corpus and protocol.
-    comparison : korser.comparison.compare.Comparison
     """
 
     name: str

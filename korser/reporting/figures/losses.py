@@ -18,7 +18,6 @@ def curves(model: ModelPredictions, column: str) -> pd.DataFrame:
 
     Parameters
     ----------
-    model : korser.runs.pool.ModelPredictions
     column : str
         Column of ``log.csv``.
 

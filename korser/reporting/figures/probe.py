@@ -36,7 +36,6 @@ def draw_probe(name: str, scores: pd.DataFrame, style: Style) -> Drawing:
         Name of the probe.
     scores : pandas.DataFrame
         ``probe.csv``.
-    style : Style
 
     Raises
     ------

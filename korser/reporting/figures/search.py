@@ -57,7 +57,6 @@ def draw_search(search: dict, trials: pd.DataFrame, style: Style) -> Drawing:
         The content of ``search.json``.
     trials : pandas.DataFrame
         Its complete trials.
-    style : Style
 
     Raises
     ------

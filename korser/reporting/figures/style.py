@@ -224,8 +224,6 @@ def grid(
 
     Parameters
     ----------
-    style : Style
-    n : int
     wanted : float
         Desired width of a panel in inches; each row has as many panels as fit.
     height : float

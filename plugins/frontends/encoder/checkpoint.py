@@ -49,7 +49,6 @@ class Checkpoint:
 
     Attributes
     ----------
-    source : str
     config : transformers.PreTrainedConfig
 
     Raises

@@ -28,12 +28,9 @@ class EncoderStage(Frontend):
 
     Parameters
     ----------
-    encoder : EncoderFamily
-    source : str or Path
     freeze : "all", "feature_extractor", "none" or int
     lora : dict, optional
         See :func:`korser.plugins.frontends.encoder.adapters.add_adapters`.
-    layer_decay : float, optional
     **sizes
         Of :class:`korser.frontend.base.Frontend`.
     """
@@ -86,7 +83,6 @@ class HiddenStates(EncoderStage):
 
     Parameters
     ----------
-    source : str or Path
     n_layers : int
         Transformer layers to build.
     every_layer : bool
@@ -144,7 +140,6 @@ class UpperLayers(EncoderStage):
 
     Parameters
     ----------
-    source : str or Path
     n_below : int
         Transformer layers below, fewer than ``n_layers``.
     n_layers : int

@@ -37,9 +37,6 @@ class SpectrogramTransformer(EncoderFamily):
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-    n_layers : int
-    implementation : str
     padding : str
         "full": the spectrogram is padded to the length of the checkpoint's training (10.24 s for AudioSet), as its
         feature extractor does, and patches attend to all; the output is cut to the utterance. "utterance": the

@@ -35,8 +35,6 @@ class Whisper(EncoderFamily):
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-    n_layers : int
     implementation : str
         Without effect.
     padding : str

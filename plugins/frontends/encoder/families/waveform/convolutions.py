@@ -65,10 +65,8 @@ def convolve(x: torch.Tensor, stride: int, matrices: list[torch.Tensor], bias: t
     ----------
     x : torch.Tensor
         ``(n, C)``, ``n`` a multiple of ``stride``.
-    stride : int
     matrices : list of torch.Tensor
         ``(taps * C, C')`` each, for taps 0 to ``stride - 1`` and so on.
-    bias : torch.Tensor or None
 
     Returns
     -------

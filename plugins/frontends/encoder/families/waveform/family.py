@@ -34,8 +34,6 @@ class Waveform(EncoderFamily):
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-    n_layers : int
     implementation : str
         "reference", "auto" (:mod:`korser.plugins.frontends.encoder.families.waveform.fast`) or "compiled".
     do_normalize : bool, optional

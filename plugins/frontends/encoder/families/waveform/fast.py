@@ -320,7 +320,6 @@ def attend(
         Number of frames, and how many consecutive utterances have it.
     mask : torch.Tensor or None
         ``(B, 1, 1, F)`` bool; if given, runs are not used.
-    weights : dict
     x : torch.Tensor
         ``(B, F, C)``.
 

@@ -40,7 +40,6 @@ def add_norm(
         As ``x``, of any dtype.
     weight, bias : torch.Tensor
         ``(C,)`` float32.
-    eps : float
     """
     size = x.shape[-1]
     z, a = torch.empty_like(x), torch.empty_like(y)
