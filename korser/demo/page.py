@@ -6,11 +6,10 @@ browser are off. Recordings lie in a folder of this process, which is deleted wh
 
 from __future__ import annotations
 
-import base64
 import contextlib
+import functools
 import html
 import importlib
-import io
 import os
 import socket
 import tempfile
@@ -25,6 +24,7 @@ from korser.inference.load import load_trained_model
 from korser.inference.predict import TrainedModel
 from korser.inference.recordings import Division
 from korser.nn.tasks import Task
+from korser.reporting.embedding import embed_drawn
 from korser.runs.directory import run_notes
 from korser.utils.errors import UserError
 from korser.utils.signals import cleanup_at_sigterm
@@ -115,15 +115,7 @@ def serve(models: Mapping[str, TrainedModel], listening: socket.socket) -> None:
 
 
 def build_app(models: Mapping[str, TrainedModel], folder: str) -> FastAPI:
-    """Return the web application.
-
-    Parameters
-    ----------
-    models : mapping of str to TrainedModel
-        By the names that the page shows.
-    folder : str
-        For recordings.
-    """
+    """Return the web application for models by the names that the page shows; recordings lie in ``folder``."""
     gradio, fastapi = require_gradio(), importlib.import_module("fastapi")
     os.environ["GRADIO_TEMP_DIR"] = folder
     # read on import; in that of the system another user may have made a folder of this name
@@ -159,10 +151,8 @@ def _build_page(gradio: ModuleType, models: Mapping[str, TrainedModel]) -> Any:
                     outputs += [gradio.Label(label=_describe(task)) for task in trained.tasks]
                     outputs.append(gradio.HTML())
 
-        def predict(path: str | None, window: float, hop: float) -> list[Any]:
-            return _answer(models, path, window, hop)
-
-        gradio.on([recording.change, button.click], predict, [recording, window, hop], outputs, api_name="predict")
+        answer = functools.partial(_answer, models)
+        gradio.on([recording.change, button.click], answer, [recording, window, hop], outputs, api_name="predict")
     return page
 
 
@@ -195,9 +185,7 @@ def _figures(analysis: Analysis) -> str:
 
 
 def _image(figure: Figure, text: str) -> str:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=DPI)
-    return f'<img class="figure" alt="{text}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
+    return f'<img class="figure" alt="{text}" src="{embed_drawn(figure, DPI)["png"]}">'
 
 
 def _paragraphs(lines: Iterable[object], kind: str) -> str:
