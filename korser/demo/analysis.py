@@ -19,9 +19,10 @@ from korser.reporting.figures.style import Style, finished
 from korser.reporting.recordings import figure_along
 from korser.utils.errors import UserError, raise_faults
 
-__all__ = ["LONGEST", "Analysis", "analyse", "read"]
+__all__ = ["LONGEST", "STYLE", "Analysis", "analyse", "read"]
 
 LONGEST = 300  # seconds; a page is no place to wait for more
+STYLE = Style()  # of the figures
 
 
 @dataclass(frozen=True)
@@ -82,4 +83,4 @@ def analyse(trained: TrainedModel, path: str, recording: Recording, division: Di
     (along,) = predict_recordings(trained, path, division, listed=False)
     values, ordered = trained.waveform_features(recording.audio), trained.parts["frontend"].frequency_axis
     draw = functools.partial(draw_features, recording.audio.numpy(), values, ordered)
-    return Analysis(predictions, figure_along(along, trained, Style()), finished(draw, Style(), notes=()))
+    return Analysis(predictions, figure_along(along, trained, STYLE), finished(draw, STYLE, notes=()))

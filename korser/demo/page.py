@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from korser.demo.analysis import LONGEST, Analysis, analyse, read
+from korser.demo.analysis import LONGEST, STYLE, Analysis, analyse, read
 from korser.inference.load import load_trained_model
 from korser.inference.predict import TrainedModel
 from korser.inference.recordings import Division
@@ -185,7 +185,7 @@ def _figures(analysis: Analysis) -> str:
 
 
 def _image(figure: Figure, text: str) -> str:
-    return f'<img class="figure" alt="{text}" src="{embed_drawn(figure, DPI)["png"]}">'
+    return f'<img class="figure" alt="{text}" src="{embed_drawn(figure, STYLE, DPI)["png"]}">'
 
 
 def _paragraphs(lines: Iterable[object], kind: str) -> str:

@@ -135,13 +135,8 @@ def _test_manifest(
                 )
     if not manifest[[task.name for task in trained.tasks]].notna().any().any():
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
-    columns = ["digest", "samples", "duration"]
-    audio = scan_audio(
-        sources(manifest),
-        cache_folder,
-        limits=LengthLimits(trained.min_length),  # longer ones are divided
-        bad_recordings=bad_recordings,
-    )
+    columns, limits = ["digest", "samples", "duration"], LengthLimits(trained.min_length)  # longer ones are divided
+    audio = scan_audio(sources(manifest), cache_folder, limits=limits, bad_recordings=bad_recordings)
     manifest[columns] = audio[columns].to_numpy()
     manifest["split"] = "test"
     return manifest

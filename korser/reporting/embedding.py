@@ -13,6 +13,7 @@ import jinja2
 import PIL.Image
 from matplotlib.figure import Figure
 
+from korser.reporting.figures.style import Style
 from korser.utils.errors import UserError
 from korser.utils.files import read_bytes
 from korser.utils.text import one_line
@@ -50,10 +51,11 @@ def embed_figure(out: Path, figure: Mapping[str, Any]) -> SimpleNamespace:
         raise UserError(f"{path}: cannot be read ({one_line(error)}); draw the figures again") from error
 
 
-def embed_drawn(figure: Figure, dpi: float, scale: float = 1.0) -> dict[str, Any]:
+def embed_drawn(figure: Figure, style: Style, dpi: float, scale: float = 1.0) -> dict[str, Any]:
     """Return a figure as a ``data:`` URL, ``png``, and its ``width`` and ``height`` on the screen, enlarged."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi)
+    with style.context():  # on which the places of ticks depend
+        figure.savefig(file, format="png", dpi=dpi)
     return _embed(file.getvalue(), scale)
 
 

@@ -18,7 +18,7 @@ from korser.runs.explained import read_explained
 
 __all__ = ["add_pictures"]
 
-DPI, SCALE = 130, 1.15  # narrow enough to leave the audio beside it in sight
+STYLE, DPI, SCALE = Style("springer"), 130, 1.15  # narrow enough to leave the audio beside it in sight
 Spectra = dict[tuple[str, str, str], list[np.ndarray]]  # {(model, id, class): [(K, F) of each run]}
 
 
@@ -37,8 +37,8 @@ def add_pictures(utterances: list[WrongUtterance], comparison: Comparison) -> li
         if maps:
             level = None if utterance.samples is None else band_level(torch.from_numpy(utterance.samples))
             draw = functools.partial(draw_maps, level, maps)
-            figure = finished(draw, Style("springer"), notes=(), texts=[each.title for each in maps])
-            utterance.explained = SimpleNamespace(**embed_drawn(figure, DPI, SCALE))
+            figure = finished(draw, STYLE, notes=(), texts=[each.title for each in maps])
+            utterance.explained = SimpleNamespace(**embed_drawn(figure, STYLE, DPI, SCALE))
     return utterances
 
 
