@@ -52,13 +52,7 @@ CSS = """
 
 
 def require_gradio() -> ModuleType:
-    """Import gradio with all requests to other machines switched off.
-
-    Raises
-    ------
-    UserError
-        If it is not installed.
-    """
+    """Import gradio with all requests to other machines switched off; raise a UserError if it is not installed."""
     os.environ.update(GRADIO_SETTINGS)
     try:
         return importlib.import_module("gradio")
@@ -84,13 +78,7 @@ def load_models(run_dirs: Sequence[str], *, trust: bool = False) -> dict[str, Tr
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Listen at an address; port 0 is any free one.
-
-    Raises
-    ------
-    UserError
-        If that is not possible.
-    """
+    """Listen at an address; port 0 is any free one. Raise a UserError if that is not possible."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

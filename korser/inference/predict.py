@@ -33,7 +33,7 @@ __all__ = ["TrainedModel", "bar_of_audio", "find_files"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class TrainedModel:
     """A trained model that predicts waveforms and files.
 

@@ -78,8 +78,6 @@ def measure(
         Complete runs with weights.
     device : str, optional
         Default: a GPU if there is one.
-    progress : bool
-        Whether to show a progress bar.
     trust : bool
         See :func:`korser.inference.load.load_trained_model`.
 

@@ -59,13 +59,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class ParameterValues:
-    """Values of one interpretable quantity of a frontend, over all runs of a model.
-
-    Attributes
-    ----------
-    initial, trained : np.ndarray
-        ``(n_runs, n_values)``.
-    """
+    """Values of one interpretable quantity of a frontend, over all runs of a model: ``(n_runs, n_values)`` each."""
 
     unit: str
     initial: np.ndarray
@@ -151,13 +145,7 @@ class ComparisonGroup:
         return "; ".join(f"{label}: {text}" for label, text in counts.items())
 
     def notes(self, labels: Iterable[str] = ()) -> list[str]:
-        """Return what a figure of some models must state: synthetic speech, a random split, random weights, ...
-
-        Parameters
-        ----------
-        labels : iterable of str
-            All models if empty.
-        """
+        """Return what a figure of some models, or all, must state: synthetic speech, a random split, ..."""
         models = {label: self.models[label] for label in labels or self.models}
         searched = [f"{label}: {note}" for label, note in self.comparison.searched.items() if label in models]
         excluded = [note for label, note in self.comparison.excluded.items() if label in models]

@@ -225,7 +225,7 @@ def grid(
     sharey: bool = False,
     square: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with ``n`` panels in rows.
+    """Return a figure with ``n`` panels in rows, and the panels.
 
     Parameters
     ----------
@@ -235,15 +235,8 @@ def grid(
         Height of a row in inches.
     extra : float
         Additional height in inches, for a title.
-    sharex, sharey : bool
-        Whether the panels share an axis.
     square : bool
         See :func:`new_figure`.
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    axes : list of matplotlib.axes.Axes
     """
     most = max(1, int(style.width / wanted + 1e-6))
     rows = math.ceil(n / most)
