@@ -145,16 +145,8 @@ def fit_linear(x: np.ndarray, y: np.ndarray, strengths: Sequence[float], fit: Fi
     If there are more features than utterances, they are rotated to the principal axes of the utterances. This only
     saves time: the penalty is the same in every direction, so that the weights are in that space.
 
-    Parameters
-    ----------
-    x : np.ndarray
-        ``(N, D)``.
-    y : np.ndarray
-        ``(N,)`` class indices or numbers.
-    strengths : list of float
-        Values of scikit-learn's ``C``.
-    fit : callable
-        :func:`fit_logistic` or :func:`fit_svm` with a number of classes; :func:`fit_ridge` or :func:`fit_svr`.
+    ``x`` is ``(N, D)``, ``y`` has class indices or numbers ``(N,)``, and strengths are values of scikit-learn's ``C``.
+    ``fit`` is :func:`fit_logistic` or :func:`fit_svm` with a number of classes, :func:`fit_ridge` or :func:`fit_svr`.
     """
     scaler = StandardScaler().fit(x.astype(np.float64))
     x = scaler.transform(x.astype(np.float64))
@@ -184,14 +176,8 @@ def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
     """Return the temperature ``t`` with which ``softmax(scores / t)`` has the largest likelihood.
 
     It does not change which class is predicted (Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv
-    1706.04599). Give it scores of utterances that the classifier was not fitted to.
-
-    Parameters
-    ----------
-    scores : np.ndarray
-        ``(N, K)``.
-    y : np.ndarray
-        ``(N,)`` class indices.
+    1706.04599). Give it scores ``(N, K)`` of utterances that the classifier was not fitted to, and their class indices
+    ``(N,)``.
 
     Examples
     --------

@@ -64,25 +64,9 @@ def out_of_fold_scores(
 ) -> np.ndarray:
     """Return the scores of each utterance by the model of the inner fold that was fitted without it.
 
-    Parameters
-    ----------
-    x : np.ndarray
-        ``(N, D)``.
-    y : np.ndarray
-        ``(N,)`` class indices or numbers.
-    folds : list of (np.ndarray, np.ndarray)
-        From :func:`inner_folds_of`.
-    strengths : list of float
-        ``S`` strengths of the penalty.
-    fit : callable
-        See :func:`korser.classical.linear.fit_linear`.
-    n_outputs : int
-        ``K``.
-
-    Returns
-    -------
-    np.ndarray
-        ``(S, N, K)``, NaN for an utterance that is in no test fold.
+    They are ``(S, N, K)`` for ``S`` strengths of the penalty and ``K`` outputs, NaN for an utterance that is in no test
+    fold. The folds are those of :func:`inner_folds_of`; the other arguments are those of
+    :func:`korser.classical.linear.fit_linear`.
     """
     scores = np.full((len(strengths), len(y), n_outputs), np.nan)
     for train, test in folds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from korser.frontend.base import SAMPLE_RATE
 from korser.inference.predict import TrainedModel
 from korser.inference.recordings import Division, predict_recordings
 from korser.reporting.figures.features import draw_features
-from korser.reporting.figures.style import Style, finish
+from korser.reporting.figures.style import Style, finished
 from korser.reporting.recordings import figure_along
 from korser.utils.errors import UserError, raise_faults
 
-__all__ = ["LONGEST", "Analysis", "analyse", "read"]
+__all__ = ["LONGEST", "STYLE", "Analysis", "analyse", "read"]
 
 LONGEST = 300  # seconds; a page is no place to wait for more
+STYLE = Style()  # of the figures
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,7 @@ def read(path: str, models: Mapping[str, TrainedModel]) -> Recording:
 
 
 def analyse(trained: TrainedModel, path: str, recording: Recording, division: Division) -> Analysis:
-    """Predict a recording, whole and in windows, and draw it.
-
-    Parameters
-    ----------
-    trained : TrainedModel
-    path : str
-        The file.
-    recording : Recording
-        What :func:`read` returns for it.
-    division : Division
+    """Predict a recording, which :func:`read` has read from ``path``, whole and in windows, and draw it.
 
     Raises
     ------
@@ -85,16 +78,9 @@ def analyse(trained: TrainedModel, path: str, recording: Recording, division: Di
     whole = trained.probabilities(recording.audio)
     predictions: dict[str, dict[str, float] | float] = {}
     for task in trained.tasks:
-        values = whole[task.name].astype(float).tolist()
+        values = whole[task.name].astype(float).tolist()  # of every class, or the number
         predictions[task.name] = dict(zip(task.classes, values)) if task.classes else values[0]
     (along,) = predict_recordings(trained, path, division, listed=False)
-    style = Style()
-    with style.context():
-        features = draw_features(
-            recording.audio.numpy(),
-            trained.waveform_features(recording.audio),
-            trained.parts["frontend"].frequency_axis,
-            style,
-        )
-        finish(features, "", style)
-    return Analysis(predictions, figure_along(along, trained, style), features)
+    values, ordered = trained.waveform_features(recording.audio), trained.parts["frontend"].frequency_axis
+    draw = functools.partial(draw_features, recording.audio.numpy(), values, ordered)
+    return Analysis(predictions, figure_along(along, trained, STYLE), finished(draw, STYLE, notes=()))

@@ -6,11 +6,10 @@ browser are off. Recordings lie in a folder of this process, which is deleted wh
 
 from __future__ import annotations
 
-import base64
 import contextlib
+import functools
 import html
 import importlib
-import io
 import os
 import socket
 import tempfile
@@ -20,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from korser.demo.analysis import LONGEST, Analysis, analyse, read
+from korser.demo.analysis import LONGEST, STYLE, Analysis, analyse, read
 from korser.inference.load import load_trained_model
 from korser.inference.predict import TrainedModel
 from korser.inference.recordings import Division
 from korser.nn.tasks import Task
+from korser.reporting.embedding import embed_drawn
 from korser.runs.directory import run_notes
 from korser.utils.errors import UserError
 from korser.utils.signals import cleanup_at_sigterm
@@ -52,13 +52,7 @@ CSS = """
 
 
 def require_gradio() -> ModuleType:
-    """Import gradio with all requests to other machines switched off.
-
-    Raises
-    ------
-    UserError
-        If it is not installed.
-    """
+    """Import gradio with all requests to other machines switched off; raise a UserError if it is not installed."""
     os.environ.update(GRADIO_SETTINGS)
     try:
         return importlib.import_module("gradio")
@@ -84,13 +78,7 @@ def load_models(run_dirs: Sequence[str], *, trust: bool = False) -> dict[str, Tr
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Listen at an address; port 0 is any free one.
-
-    Raises
-    ------
-    UserError
-        If that is not possible.
-    """
+    """Listen at an address; port 0 is any free one. Raise a UserError if that is not possible."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -115,15 +103,7 @@ def serve(models: Mapping[str, TrainedModel], listening: socket.socket) -> None:
 
 
 def build_app(models: Mapping[str, TrainedModel], folder: str) -> FastAPI:
-    """Return the web application.
-
-    Parameters
-    ----------
-    models : mapping of str to TrainedModel
-        By the names that the page shows.
-    folder : str
-        For recordings.
-    """
+    """Return the web application for models by the names that the page shows; recordings lie in ``folder``."""
     gradio, fastapi = require_gradio(), importlib.import_module("fastapi")
     os.environ["GRADIO_TEMP_DIR"] = folder
     # read on import; in that of the system another user may have made a folder of this name
@@ -159,10 +139,8 @@ def _build_page(gradio: ModuleType, models: Mapping[str, TrainedModel]) -> Any:
                     outputs += [gradio.Label(label=_describe(task)) for task in trained.tasks]
                     outputs.append(gradio.HTML())
 
-        def predict(path: str | None, window: float, hop: float) -> list[Any]:
-            return _answer(models, path, window, hop)
-
-        gradio.on([recording.change, button.click], predict, [recording, window, hop], outputs, api_name="predict")
+        answer = functools.partial(_answer, models)
+        gradio.on([recording.change, button.click], answer, [recording, window, hop], outputs, api_name="predict")
     return page
 
 
@@ -195,9 +173,7 @@ def _figures(analysis: Analysis) -> str:
 
 
 def _image(figure: Figure, text: str) -> str:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=DPI)
-    return f'<img class="figure" alt="{text}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
+    return f'<img class="figure" alt="{text}" src="{embed_drawn(figure, STYLE, DPI)["png"]}">'
 
 
 def _paragraphs(lines: Iterable[object], kind: str) -> str:

@@ -114,10 +114,8 @@ def audit(
 
     Parameters
     ----------
-    manifest : str or Path
     corpus : str
-        The adapter that reads it, such as ``csv``, whose checks are left out.
-    corpus_options : dict, optional
+        The adapter that reads the manifest, whose checks are left out.
     cache_folder : str or Path
         For decoded audio, if all of it exists.
 
@@ -227,15 +225,12 @@ def _shared_pairs(partition: str, data: pd.DataFrame, parts: pd.Series, pairs: l
         of_path.setdefault(name, set()).add(part)
     names, counts = [], dict.fromkeys(itertools.combinations(_in_order(parts), 2), 0)
     for i, j in pairs:
-        between = [(a, b) for a, b in counts if _apart(a, b, of_path[path[i]], of_path[path[j]])]
+        one, other = of_path[path[i]], of_path[path[j]]
+        between = [(a, b) for a, b in counts if a in one and b in other or b in one and a in other]
         names += [f"{path[i]} and {path[j]}"] if between else []
         for pair in between:
             counts[pair] += 1
     return Shared(partition, "near copy", names, data["path"].nunique(), counts)
-
-
-def _apart(a: str, b: str, of_one: set[str], of_other: set[str]) -> bool:
-    return a in of_one and b in of_other or b in of_one and a in of_other
 
 
 def _notes(data: pd.DataFrame, partitions: Mapping[str, pd.Series]) -> list[Note]:

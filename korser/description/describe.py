@@ -55,12 +55,10 @@ class Description:
 
     Parameters
     ----------
-    corpus : korser.corpora.Corpus
     utterances : pandas.DataFrame
         The table of the corpus with ``digest``, ``duration`` and :func:`korser.description.measures.measure`.
     notes : list of Note
         What a reader must know, the most serious first.
-    sections : list of Section
     task : str
         The main task.
     """
@@ -187,11 +185,7 @@ def _floor_section(floors: Sequence[Floor]) -> Section:
         return Section("The floor")
     names = list(dict.fromkeys(name for found in floors for name in found.results))
     rows = [["chance", *(TableCell(found.chance, format=number) for found in floors)]]
-    for name in names:
-        results = [found.results.get(name) for found in floors]
-        rows.append(
-            [name, *(r and TableCell(r["value"], r["low"], r["high"], format=number) for r in results)],
-        )
+    rows += [[name, *(_estimate_cell(found.results.get(name)) for found in floors)] for name in names]
     independent = all(found.speaker_independent for found in floors)
     how = "folds of speakers" if independent else "folds that share speakers, since not all are known"
     text = (
@@ -203,6 +197,10 @@ def _floor_section(floors: Sequence[Floor]) -> Section:
         text += " Where words depend on the label, so does the duration: the last row holds out sentences as well."
     title = "UAR from loudness, duration and silence alone"
     return Section("The floor", {"floor": Table(title, ["features", *(f.task for f in floors)], rows)}, text)
+
+
+def _estimate_cell(estimate: Mapping[str, Any] | None) -> TableCell | None:
+    return estimate and TableCell(estimate["value"], estimate["low"], estimate["high"], format=number)
 
 
 def _sentence_section(data: pd.DataFrame, task: str, column: str | None) -> Section:
@@ -242,17 +240,10 @@ def _copies_section(data: pd.DataFrame, pairs: Sequence[tuple[int, int]], bad: p
 def _raters_section(data: pd.DataFrame, raters: Mapping[str, Sequence[str]]) -> Section:
     rows = []
     for task, found in rater_agreement(data, raters).items():
-        cells = [found.get(name) for name in ("kappa", "alpha", "alpha_interval")]
+        cells = [_estimate_cell(found.get(name)) for name in ("kappa", "alpha", "alpha_interval")]
         least, most = found["raters"]
         ratings = f"{least}" if least == most else f"{least} to {most}"
-        rows.append(
-            [
-                task,
-                found["n"],
-                ratings,
-                *(c and TableCell(c["value"], c["low"], c["high"], format=number) for c in cells),
-            ]
-        )
+        rows.append([task, found["n"], ratings, *cells])
     if not rows:
         return Section("Raters")
     columns = ["task", "utterances", "ratings", "Fleiss' kappa", "alpha, nominal", "alpha, interval"]

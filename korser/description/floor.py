@@ -38,10 +38,8 @@ class Floor:
 
     Parameters
     ----------
-    task : str
     chance : float
         One divided by the number of classes that occur.
-    n_folds : int
     speaker_independent : bool
         False if the speakers are not known, so that the folds share them.
     results : dict of str to dict
@@ -66,19 +64,8 @@ def floor(data: pd.DataFrame, task: str, classes: Sequence[str]) -> Floor | None
     """Predict a task by logistic regression on :data:`FEATURES`, and by the sentence, over folds of speakers.
 
     The classes are weighted equally, features are used as they are, and the sentence predicts the most frequent label
-    that it has in training (:func:`korser.data.split_checks.predict_by_sentence`).
-
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        ``speaker``, the task and :data:`FEATURES`.
-    task : str
-    classes : sequence of str
-
-    Returns
-    -------
-    Floor or None
-        None if fewer than two classes have labels, or there are fewer than two speakers.
+    that it has in training (:func:`korser.data.split_checks.predict_by_sentence`). None if fewer than two classes have
+    labels, or there are fewer than two speakers.
     """
     data = data[data[task].notna()]
     present = [name for name in classes if (data[task] == name).any()]
@@ -96,20 +83,19 @@ def floor(data: pd.DataFrame, task: str, classes: Sequence[str]) -> Floor | None
         counts = speaker_confusion_counts(y[tested], predicted[tested], group, len(present))
         return estimate(counts[None], "uar", n_folds=n_folds)
 
+    def scores_of(columns: Sequence[str], folds: Sequence[Rows]) -> np.ndarray:
+        x = data[list(columns)].to_numpy(float)
+        return out_of_fold_scores(x, y, folds, [STRENGTH], fit, len(present))[0]
+
     results, everything = {}, np.ones(len(y), dtype=bool)
-    for name, columns in ((ALL, list(FEATURES)), *((feature, [feature]) for feature in FEATURES)):
-        x = data[columns].to_numpy(float)
-        scores = out_of_fold_scores(x, y, folds, [STRENGTH], fit, len(present))[0]
-        results[name] = score(scores.argmax(-1), everything)
+    for name, columns in ((ALL, FEATURES), *((feature, [feature]) for feature in FEATURES)):
+        results[name] = score(scores_of(columns, folds).argmax(-1), everything)
     column = sentence_column(data, task)
     if column is not None:
         results[SENTENCE] = score(*_by_sentence(data, task, column, folds, present))
         sentences = pd.factorize(data[column].map(plain_sentence, na_action="ignore"))[0]  # -1: those without one
         if len(np.unique(sentences)) > 1:
-            crossed = inner_folds_of(y, [speakers, sentences], n_folds)
-            scores = out_of_fold_scores(
-                data[list(FEATURES)].to_numpy(float), y, crossed, [STRENGTH], fit, len(present)
-            )[0]
+            scores = scores_of(FEATURES, inner_folds_of(y, [speakers, sentences], n_folds))
             results[HELD_OUT] = score(scores.argmax(-1), np.isfinite(scores).all(-1))
     return Floor(task, 1 / len(present), n_folds, known, results)
 

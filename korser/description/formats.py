@@ -22,17 +22,8 @@ def dependence(values: Sequence, labels: Sequence, strata: Sequence) -> float:
 
     Labels are permuted within each stratum. One statistic is the mutual information given the stratum, which finds a
     dependence that differs between strata; another the chi-square statistic of the counts of all strata together, with
-    what is expected in each, which finds one that strata share. The p value is twice the smaller one.
-
-    Parameters
-    ----------
-    values, labels, strata : sequence
-        ``(N,)`` each.
-
-    Returns
-    -------
-    float
-        1 if no stratum has two values and two labels.
+    what is expected in each, which finds one that strata share. The p value is twice the smaller one; it is 1 if no
+    stratum has two values and two labels.
 
     Examples
     --------
@@ -75,14 +66,7 @@ def explained(values: Sequence[float], labels: Sequence, strata: Sequence) -> fl
 
 
 def rate_note(data: pd.DataFrame, task: str) -> Note | None:
-    """Return a warning if the sampling rate of a speaker's files depends on the label (``rate_follows_label``).
-
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        ``speaker``, the task, and ``rate`` in Hz.
-    task : str
-    """
+    """Return a warning if the ``rate`` in Hz of a speaker's files depends on the label (``rate_follows_label``)."""
     data = data[data[task].notna()]
     if data["rate"].nunique() < 2:
         return None
@@ -105,13 +89,9 @@ def rate_note(data: pd.DataFrame, task: str) -> Note | None:
 
 
 def bandwidth_note(data: pd.DataFrame, task: str) -> Note | None:
-    """Return a warning if the bandwidth of a speaker's files depends much on the label (``bandwidth_follows_label``).
+    """Return a warning if the ``bandwidth`` in Hz of a speaker's files depends much on the label.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        ``speaker``, the task, and ``bandwidth`` in Hz.
-    task : str
+    Its code is ``bandwidth_follows_label``.
     """
     data = data[data[task].notna()]
     if data[task].nunique() < 2:

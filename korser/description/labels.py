@@ -50,19 +50,11 @@ def level_table(data: pd.DataFrame, task: str, classes: Sequence[str]) -> Table:
     """Return the median, and the range of nine tenths, of duration, loudness and silence of each class."""
     rows = []
     for name, part in _by_label(data, task, classes):
-        cells = [
-            TableCell(
-                part[column].median(),
-                format=style,
-                detail=" to ".join(style(part[column].quantile(q)) for q in (0.05, 0.95)),
-            )
-            for column, style in (
-                ("duration", "{:.2f}".format),
-                ("loudness", "{:.1f}".format),
-                ("silence", number),
-            )
-        ]
-        rows.append([name, *cells])
+        row = [name]
+        for column, style in (("duration", "{:.2f}".format), ("loudness", "{:.1f}".format), ("silence", number)):
+            low, high = part[column].quantile([0.05, 0.95])
+            row.append(TableCell(part[column].median(), format=style, detail=f"{style(low)} to {style(high)}"))
+        rows.append(row)
     columns = [task, "duration in s", "loudness in dB", "silence"]
     notes = [
         "Median, and the range of nine tenths of the utterances. Loudness: of the frames that are not silent, relative "
@@ -76,12 +68,12 @@ def speaker_table(data: pd.DataFrame, task: str, classes: Sequence[str]) -> Tabl
     present = [name for name in classes if (data[task] == name).any()]
     about = [c for c in ("gender", "age") if c in data and c != task]
     rows = []
-    for speaker, part in sorted(data.groupby(_named(data["speaker"])), key=lambda item: natural_order(item[0])):
+    speakers = data.groupby(data["speaker"].where(data["speaker"].notna(), UNKNOWN))
+    for speaker, part in sorted(speakers, key=lambda item: natural_order(item[0])):
         details = [", ".join(map(str, part[c].dropna().unique())) or None for c in about]
         minutes = TableCell(part["duration"].sum() / 60, format="{:.1f}".format)
         counts = [int((part[task] == name).sum()) for name in present]
-        missing = int(part[task].isna().sum())
-        rows.append([speaker, *details, len(part), minutes, *counts, missing])
+        rows.append([speaker, *details, len(part), minutes, *counts, int(part[task].isna().sum())])
     columns = ["speaker", *about, "utterances", "minutes", *present, f"no {task}"]
     return Table(f"Speakers, and their utterances by {task}", columns, rows, folded=len(rows) > SHOWN)
 
@@ -107,10 +99,6 @@ def _by_label(data: pd.DataFrame, task: str, classes: Sequence[str]) -> list[tup
     parts = [(name, data[data[task] == name]) for name in classes]
     missing = data[data[task].isna()]
     return [*parts, (UNLABELLED, missing)] if len(missing) else parts
-
-
-def _named(speakers: pd.Series) -> pd.Series:
-    return speakers.where(speakers.notna(), UNKNOWN)
 
 
 def _spread(values: pd.Series, style: str, quantiles: Sequence[float] = (0, 0.5, 1)) -> str:

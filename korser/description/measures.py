@@ -6,7 +6,7 @@ Shape legend: ``T`` time in samples.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,7 +43,6 @@ def measure(table: pd.DataFrame, cache_folder: str | Path, *, progressbar: bool 
         ``path`` and ``digest``, see :func:`korser.data.audio_cache.scan_audio`, and the columns of segments.
     cache_folder : str or Path
         For decoded audio and measures.
-    progressbar : bool
 
     Returns
     -------
@@ -54,17 +53,14 @@ def measure(table: pd.DataFrame, cache_folder: str | Path, *, progressbar: bool 
     """
     store, audio = ArrayStore(Path(cache_folder) / FOLDER), AudioStore(cache_folder)
     recordings = dict(zip(table["digest"], sources(table)))
-    of_recording = _remember(
-        store,
-        {key: (lambda s=source, d=key: levels(audio.waveform(s, d))) for key, source in recordings.items()},
-        "measuring levels" if progressbar else None,
-    )
     keys = {path: _file_key(path) for path in dict.fromkeys(table["path"])}
-    of_file = _remember(
-        store,
-        {key: (lambda p=path: _format(p)) for path, key in keys.items()},
-        "measuring files" if progressbar else None,
-    )
+    files = {key: path for path, key in keys.items()}
+
+    def levels_of(key: str) -> np.ndarray:
+        return levels(audio.waveform(recordings[key], key))
+
+    of_recording = _remember(store, recordings, levels_of, "measuring levels", progressbar)
+    of_file = _remember(store, files, lambda key: _format(files[key]), "measuring files", progressbar)
     rows = [[*of_recording[d], *of_file[keys[path]]] for path, d in zip(table["path"], table["digest"])]
     measured = pd.DataFrame(rows, columns=list(MEASURES), index=table.index)
     return measured.astype({"rate": int, "channels": int})
@@ -84,19 +80,8 @@ def bandwidth(samples: np.ndarray, rate: int) -> float:
     """Return the frequency in Hz below which 99.9 % of the energy of the differentiated samples lies.
 
     The difference raises the spectrum by 6 dB per octave, by which that of speech falls at least. So the measure
-    depends little on who speaks and how, and much on filters, codecs and former sampling rates.
-
-    Parameters
-    ----------
-    samples : np.ndarray
-        ``(T,)``.
-    rate : int
-        In Hz.
-
-    Returns
-    -------
-    float
-        0 for silence.
+    depends little on who speaks and how, and much on filters, codecs and former sampling rates. It is 0 for silence.
+    ``samples`` is ``(T,)``, ``rate`` in Hz.
     """
     x = samples[: max(len(samples) // SPECTRUM, 1) * SPECTRUM]
     frames = np.pad(x, (0, -len(x) % SPECTRUM)).reshape(-1, SPECTRUM) * np.hanning(SPECTRUM)
@@ -119,21 +104,21 @@ def _file_key(path: str) -> str:
 
 
 def _remember(
-    store: ArrayStore, functions: dict[str, Callable[[], np.ndarray]], progress: str | None
+    store: ArrayStore, keys: Iterable[str], function: Callable[[str], np.ndarray], title: str, progressbar: bool
 ) -> dict[str, np.ndarray]:
-    """Return the float32 values of functions by key; those in the store are not computed again."""
-    found, missing = {}, store.missing(functions)
-    for key in functions.keys() - set(missing):
+    """Return the float32 values of a function by key; those in the store are not computed again."""
+    found, missing = {}, store.missing(keys)
+    for key in set(keys) - set(missing):
         try:
             found[key] = store.read(key).numpy()
         except KeyError:  # damaged
             missing.append(key)
-    disable = None if progress else True  # None: shown in terminals only
-    with ThreadPoolExecutor() as pool, tqdm(total=len(missing), desc=progress, unit="file", disable=disable) as bar:
+    disable = None if progressbar else True  # None: shown in terminals only
+    with ThreadPoolExecutor() as pool, tqdm(total=len(missing), desc=title, unit="file", disable=disable) as bar:
         for start in range(0, len(missing), BLOCK):
-            keys = missing[start : start + BLOCK]
-            values = [row.astype(np.float32) for row in pool.map(lambda key: functions[key](), keys)]
-            store.write(zip(keys, map(torch.from_numpy, values)))
-            found.update(zip(keys, values))
-            bar.update(len(keys))
+            block = missing[start : start + BLOCK]
+            values = [row.astype(np.float32) for row in pool.map(function, block)]
+            store.write(zip(block, map(torch.from_numpy, values)))
+            found.update(zip(block, values))
+            bar.update(len(block))
     return found

@@ -35,14 +35,7 @@ class Attempt:
 def try_protocols(data: pd.DataFrame, task: str, sentence: str | None) -> list[Attempt]:
     """Divide a corpus by each protocol that may suit it, every fold of those with folds.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        ``id``, ``path``, ``speaker``, ``digest`` and labels.
-    task : str
-        The main task, whose classes training must have.
-    sentence : str or None
-        The column of the sentences.
+    Training must have all classes of ``task``; ``sentence`` is the column of the sentences, if there is one.
     """
     with _quiet():
         return [_try(data, task, name, settings, n_folds) for name, settings, n_folds in _candidates(data, sentence)]

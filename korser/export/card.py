@@ -29,18 +29,9 @@ __all__ = ["model_card"]
 
 
 def model_card(trained: TrainedModel, name: str, *, with_graph: bool, included: bool) -> str:
-    """Return the model card as Markdown.
+    """Return the model card of a run directory's model as Markdown.
 
-    Parameters
-    ----------
-    trained : TrainedModel
-        Of a run directory.
-    name : str
-        Of the folder.
-    with_graph : bool
-        Whether ``model.onnx`` is in the folder.
-    included : bool
-        Whether the weights of encoders are.
+    The folder is called ``name``, and has ``model.onnx`` (``with_graph``) and the weights of encoders (``included``).
     """
     run, info = trained.directory, trained.info
     metrics = run.metrics()
@@ -102,28 +93,17 @@ def _details(comparison: Comparison) -> Mapping[str, Any]:
     metric, title = comparison.metric, TITLES[comparison.metric]
     groups = comparison.subgroups
     groups = groups[groups["attribute"] != "speaker"] if len(groups) else groups
-    rows = [
-        [
-            f"{row['attribute']} {row['group']}",
-            *(row["n_utterances"], row["n_speakers"]),
-            *(metric_cell(row, metric), row["note"]),
-        ]
-        for row in groups.to_dict("records")
-    ]
+    rows = []
+    for row in groups.to_dict("records"):
+        counts = row["n_utterances"], row["n_speakers"]
+        rows.append([f"{row['attribute']} {row['group']}", *counts, metric_cell(row, metric), row["note"]])
     subgroups = Table("Subgroups", ["group", "utterances", "speakers", title, "note"], rows)
-    bins = [row for row in comparison.calibration.to_dict("records") if row["count"]]
-    calibration = Table(
-        "Calibration",
-        ["probability", "utterances", "mean probability", "right"],
-        [
-            [
-                f"{row['low']:.2f} to {row['high']:.2f}",
-                row["count"],
-                *(TableCell(row[key], format=number) for key in ("confidence", "accuracy")),
-            ]
-            for row in bins
-        ],
-    )
+    bins = []
+    for row in comparison.calibration.to_dict("records"):
+        if row["count"]:
+            shares = (TableCell(row[key], format=number) for key in ("confidence", "accuracy"))
+            bins.append([f"{row['low']:.2f} to {row['high']:.2f}", row["count"], *shares])
+    calibration = Table("Calibration", ["probability", "utterances", "mean probability", "right"], bins)
     degraded = measured_robustness(comparison)
     return {
         "subgroups": subgroups if rows else None,

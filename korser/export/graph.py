@@ -165,15 +165,8 @@ def link_weights(model: onnx_ir.Model, weights: Path) -> None:
             continue
         place = places.get(hashlib.sha256(tensor.tobytes()).digest())
         if place is not None:
-            value.const_value = onnx_ir.ExternalTensor(
-                weights.name,
-                place,
-                tensor.nbytes,
-                tensor.dtype,
-                shape=tensor.shape,
-                name=tensor.name,
-                base_dir=weights.parent,
-            )
+            about = {"shape": tensor.shape, "name": tensor.name, "base_dir": weights.parent}
+            value.const_value = onnx_ir.ExternalTensor(weights.name, place, tensor.nbytes, tensor.dtype, **about)
 
 
 def require(name: str) -> ModuleType:

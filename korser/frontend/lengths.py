@@ -8,9 +8,19 @@ Shape legend: ``B`` utterances, ``T`` time (samples or frames), ``C`` channels. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-__all__ = ["length_mask", "mask_padding", "masked_mean_std"]
+__all__ = ["length_mask", "mask_padding", "masked_mean_std", "receptive_field"]
+
+
+def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
+    """Return the number of samples that one frame behind a stack of convolutions depends on."""
+    n = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides)):
+        n = (n - 1) * stride + kernel
+    return n
 
 
 def length_mask(lengths: torch.Tensor, max_length: int) -> torch.Tensor:

@@ -50,7 +50,6 @@ def evaluate_corpus(
 
     Parameters
     ----------
-    trained : TrainedModel
     corpus, data_folder, label_map, corpus_options
         See :func:`korser.corpora.load_corpus`; ``label_map`` maps labels to the model's classes.
     out : str or Path
@@ -136,13 +135,8 @@ def _test_manifest(
                 )
     if not manifest[[task.name for task in trained.tasks]].notna().any().any():
         raise UserError(f"corpus '{corpus.name}' has no label of any of the model's tasks")
-    columns = ["digest", "samples", "duration"]
-    audio = scan_audio(
-        sources(manifest),
-        cache_folder,
-        limits=LengthLimits(trained.min_length),  # longer ones are divided
-        bad_recordings=bad_recordings,
-    )
+    columns, limits = ["digest", "samples", "duration"], LengthLimits(trained.min_length)  # longer ones are divided
+    audio = scan_audio(sources(manifest), cache_folder, limits=limits, bad_recordings=bad_recordings)
     manifest[columns] = audio[columns].to_numpy()
     manifest["split"] = "test"
     return manifest

@@ -86,7 +86,6 @@ class Explanation:
 
     Attributes
     ----------
-    task : str
     label : str or None
         The class whose log-odds are explained; None for the prediction of a number.
     seconds : float

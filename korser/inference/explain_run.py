@@ -56,7 +56,6 @@ def explain_run(
         Default: a GPU if there is one.
     trust : bool
         See :func:`korser.inference.load.load_trained_model`.
-    progress : bool
 
     Returns
     -------

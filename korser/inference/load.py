@@ -57,8 +57,6 @@ def load_trained_model(run_dir: str | Path, device: str = "cpu", *, trust: bool 
 
     Parameters
     ----------
-    run_dir : str or Path
-    device : str
     trust : bool
         Whether a run that someone else made may run code of its own; see :func:`korser.runs.trust.load_recorded`.
 

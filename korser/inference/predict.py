@@ -6,8 +6,8 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,12 @@ from korser.utils.memory import memory_advice
 from korser.utils.notes import Note
 from korser.utils.text import shorten
 
-__all__ = ["TrainedModel", "find_files"]
+__all__ = ["TrainedModel", "bar_of_audio", "find_files"]
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TrainedModel:
     """A trained model that predicts waveforms and files.
 
@@ -46,7 +47,6 @@ class TrainedModel:
         The shortest input, in samples.
     piece_length : int
         Longer recordings are divided into pieces of at most as many samples.
-    directory : RunDirectory
     max_length : int, optional
         The longest input that the frontend accepts, in samples.
     info : dict
@@ -55,37 +55,24 @@ class TrainedModel:
         What a reader of the predictions must know; code ``changed_code``.
     cache_folder : str
         Where the run kept decoded audio.
-    device : str
     parts : dict of str to object
         The user's objects that the model is made of, by their key in the YAML file, for errors that they raise.
     """
 
-    def __init__(
-        self,
-        *,
-        model: SpeechEmotionModel,
-        tasks: list[Task],
-        min_length: int,
-        piece_length: int,
-        directory: RunDirectory,
-        max_length: int | None = None,
-        info: dict[str, Any],
-        warnings: list[Note],
-        cache_folder: str = "cache",
-        device: str = "cpu",
-        parts: Mapping[str, Any] = MappingProxyType({}),
-    ):
-        self.model = model.eval().to(device)
-        self.tasks = tasks
-        self.min_length = min_length
-        self.max_length = max_length
-        self.piece_length = piece_length
-        self.directory = directory
-        self.cache_folder = cache_folder
-        self.info = info
-        self.warnings = warnings
-        self.device = device
-        self.parts = parts
+    model: SpeechEmotionModel
+    tasks: list[Task]
+    min_length: int
+    piece_length: int
+    directory: RunDirectory
+    max_length: int | None = None
+    info: dict[str, Any]
+    warnings: list[Note]
+    cache_folder: str = "cache"
+    device: str = "cpu"
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model = self.model.eval().to(self.device)
 
     def errors_named(self) -> contextlib.AbstractContextManager[None]:
         """Turn exceptions of the user's code into a UserError; see :func:`korser.training.parts.errors_of`."""
@@ -99,16 +86,14 @@ class TrainedModel:
 
         Of a task of numbers it is the number, ``(1,)``. A waveform longer than ``piece_length`` is divided into equal
         pieces, whose predictions are averaged: time and memory of attention grow with the square of the length, and
-        such lengths were not trained on. ``on_piece`` is
-        called after each piece with its seconds.
+        such lengths were not trained on. ``on_piece`` is called after each piece with its seconds.
         """
-        probabilities: dict[str, np.ndarray] = {}
-        results = self._computed(waveform, self.model, on_piece)
-        for logits, _ in results:
-            for task in self.tasks:
-                p = task.strategy.predictions(logits[task.name])[0].cpu().numpy()
-                probabilities[task.name] = probabilities[task.name] + p if task.name in probabilities else p
-        return {name: p / len(results) for name, p in probabilities.items()}
+        pieces = [logits for logits, _ in self._computed(waveform, self.model, on_piece)]
+
+        def mean(task: Task) -> np.ndarray:
+            return sum(task.strategy.predictions(each[task.name])[0].cpu().numpy() for each in pieces) / len(pieces)
+
+        return {task.name: mean(task) for task in self.tasks}
 
     def _computed(
         self, waveform: torch.Tensor, function: Callable, on_piece: Callable[[float], Any] = lambda seconds: None
@@ -125,17 +110,12 @@ class TrainedModel:
 
     @torch.no_grad()
     def features(self, file: str | Path) -> np.ndarray:
-        """Compute the output of the frontend for an audio file.
+        """Compute the output of the frontend for an audio file; errors are those of :meth:`predict_files`.
 
         Returns
         -------
         numpy.ndarray
             ``(T', C')`` float32; the pieces of a recording longer than ``piece_length`` one after the other.
-
-        Raises
-        ------
-        UserError
-            See :meth:`predict_files`.
         """
         self._require_file(file, "features of")
         return self._of_files(file, "features", False, self.waveform_features)[0][1]
@@ -160,21 +140,13 @@ class TrainedModel:
     def embed(self, paths: str | Path | Sequence[str | Path], progressbar: bool = False) -> pd.DataFrame:
         """Compute embeddings of audio files: the output of the backbone, as in ``test_embeddings.npy``.
 
-        Parameters
-        ----------
-        paths, progressbar
-            See :meth:`predict_files`.
+        Arguments and errors are those of :meth:`predict_files`.
 
         Returns
         -------
         pandas.DataFrame
             ``(N, E)`` float32, one row per file, with the files as index. Those of the pieces of a recording longer
             than ``piece_length`` are averaged.
-
-        Raises
-        ------
-        UserError
-            See :meth:`predict_files`.
         """
 
         def embedding(x: torch.Tensor, lengths: torch.Tensor) -> np.ndarray:
@@ -194,7 +166,6 @@ class TrainedModel:
         paths : str, Path or list of them
             Files in any format that :func:`korser.data.audio.read_recording` reads, or folders with such files at any
             depth.
-        progressbar : bool
 
         Returns
         -------
@@ -251,11 +222,8 @@ class TrainedModel:
     ) -> list[tuple[str, Any]]:
         """Check files; return their paths and what a function of waveform and ``on_piece`` gives for each of them."""
         paths = find_files(paths)
-        seconds = sum(self.check_files(paths, progressbar).values())
-        bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
-        with tqdm(
-            total=seconds, desc=description, bar_format=bar_format, disable=not progressbar, dynamic_ncols=True
-        ) as bar:  # files are read again: all of them may not fit into memory
+        with bar_of_audio(sum(self.check_files(paths, progressbar).values()), description, progressbar) as bar:
+            # files are read again: all of them may not fit into memory
             return [(path, function(read_audio(path), bar.update)) for path in paths]
 
     def check_files(self, paths: Sequence[str], progressbar: bool = False) -> dict[str, float]:
@@ -286,6 +254,12 @@ class TrainedModel:
             notes[path].append(copy)
         report_recordings(notes, errors, self.directory.evaluations / f"predict-{BAD_RECORDINGS}")
         return {path: samples / SAMPLE_RATE for path, samples in lengths.items()}
+
+
+def bar_of_audio(seconds: float, description: str, shown: bool) -> tqdm:
+    """Return a progress bar that counts seconds of audio."""
+    bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
+    return tqdm(total=seconds, desc=description, bar_format=bar_format, disable=not shown, dynamic_ncols=True)
 
 
 def find_files(paths: str | Path | Sequence[str | Path]) -> list[str]:

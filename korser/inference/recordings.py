@@ -21,7 +21,7 @@ from korser.corpora.segments import TOLERANCE, Segment
 from korser.data.audio import read_blocks, read_segments
 from korser.data.bad_recordings import BAD_RECORDINGS, LengthLimits, report_recordings
 from korser.frontend.base import SAMPLE_RATE
-from korser.inference.predict import TrainedModel, find_files
+from korser.inference.predict import TrainedModel, bar_of_audio, find_files
 from korser.inference.segment_files import MarkedSegment, read_segment_file
 from korser.inference.speech import find_speech, require_silero
 from korser.utils.errors import UserError, raise_faults
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 VAD = "vad"  # voice activity detection
 SHORTEST_HOP = 0.01  # s
 ENVELOPE_RATE = 50  # values per second of the waveform in figures
-BAR_FORMAT = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,6 @@ class PredictedRecording:
 
     Attributes
     ----------
-    path : str
-    seconds : float
     table : pandas.DataFrame
         One row per segment in the order of time: ``start`` and ``end`` in seconds; ``channel`` and ``segment`` (its
         text), if a file states them; ``T_pred`` and ``T_prob_<class>`` of each task.
@@ -146,11 +143,8 @@ def predict_recordings(
 
     Parameters
     ----------
-    trained : TrainedModel
     paths : str or list of str
         Files, or folders with such files at any depth.
-    division : Division
-    progressbar : bool
     listed : bool
         Whether recordings that look wrong are listed in the folder ``evaluations`` of the run.
 
@@ -214,12 +208,9 @@ def _check_segments(
             fault = segment.fault(scans[path].seconds)
             end = scans[path].seconds if segment.end is None else segment.end
             n = round((end - segment.start) * SAMPLE_RATE)
-            if fault:
-                faults.append(f"{place}: {fault[1]}")
-            elif n < trained.min_length:
-                faults.append(LengthLimits(trained.min_length).error(place, n))
+            faults.append(f"{place}: {fault[1]}" if fault else LengthLimits(trained.min_length).error(place, n))
             n_long += n > trained.piece_length
-    raise_faults(faults)
+    raise_faults([fault for fault in faults if fault])
     if n_long:
         logger.info(
             "%d segments are longer than %g s: divided into pieces, whose probabilities are averaged",
@@ -237,13 +228,7 @@ def _predict(
     progressbar: bool,
 ) -> PredictedRecording:
     def bar(description: str) -> tqdm:
-        return tqdm(
-            total=scan.seconds,
-            desc=f"{description} {os.path.basename(path)}",
-            bar_format=BAR_FORMAT,
-            disable=not progressbar,
-            dynamic_ncols=True,
-        )
+        return bar_of_audio(scan.seconds, f"{description} {os.path.basename(path)}", progressbar)
 
     if division.segments == VAD:
         shortest, longest = trained.min_length / SAMPLE_RATE, trained.piece_length / SAMPLE_RATE
@@ -285,19 +270,8 @@ def without_overlap(start: np.ndarray, end: np.ndarray, seconds: float) -> tuple
     """Return begins and ends of intervals that do not overlap: the middle of an overlap divides it.
 
     Where windows of equal length overlap, each keeps the time that is closest to its middle. An interval inside another
-    one is empty, so that all time of the other keeps a value.
-
-    Parameters
-    ----------
-    start, end : numpy.ndarray
-        ``(N,)``, sorted by start.
-    seconds : float
-        Where the recording ends.
-
-    Returns
-    -------
-    numpy.ndarray, numpy.ndarray
-        ``(N,)``.
+    one is empty, so that all time of the other keeps a value. All arrays are ``(N,)``, sorted by start; the recording
+    ends after ``seconds``.
 
     Example
     -------

@@ -76,11 +76,8 @@ def measure(
     ----------
     runs : iterable of korser.runs.load.Run
         Complete runs with weights.
-    conditions : sequence of korser.data.degradations.Condition
     device : str, optional
         Default: a GPU if there is one.
-    progress : bool
-        Whether to show a progress bar.
     trust : bool
         See :func:`korser.inference.load.load_trained_model`.
 

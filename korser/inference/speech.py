@@ -52,7 +52,6 @@ def find_speech(
 
     Parameters
     ----------
-    path : str
     shortest, longest : float
         Seconds. Shorter segments are left out, longer ones are cut in their longest pause.
     on_block : callable

@@ -54,9 +54,6 @@ class PretrainBrain(LoggedBrain):
 
     Parameters
     ----------
-    model : PretrainingModel
-    hparams : HParams
-    pool : AudioPool
     do_normalize : bool
         Whether to scale waveforms to zero mean and unit variance.
     on_round : callable

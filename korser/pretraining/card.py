@@ -56,18 +56,9 @@ def model_card(
     parameters: int,
     preprocessor: Wav2Vec2FeatureExtractor,
 ) -> str:
-    """Return Markdown that describes how a checkpoint was created.
+    """Return Markdown that describes how a checkpoint with a number of parameters was created.
 
-    Parameters
-    ----------
-    hparams : HParams
-    info : dict
-        The contents of ``run.json``.
-    row : dict
-        The row of the log at the step of the checkpoint.
-    parameters : int
-        Number of exported parameters.
-    preprocessor : transformers.Wav2Vec2FeatureExtractor
+    ``info`` is the content of ``run.json``, ``row`` that of the log at the step of the checkpoint.
     """
     versions, processes = info["environment"]["versions"], info["processes"]
     program, *arguments = info["environment"]["command"]
@@ -78,8 +69,9 @@ def model_card(
         command = shlex.join([program, *arguments])
     else:
         command = "korser.pretraining.pretrain with the settings in hparams.yaml"
-    weight = hparams["reconstruction_weight"]
-    auxiliary = f" + {weight:g} x log-mel reconstruction (an auxiliary task of korser, not part of wav2vec 2.0)"
+    weight, auxiliary = hparams["reconstruction_weight"], ""
+    if weight:
+        auxiliary = f" + {weight:g} x log-mel reconstruction (an auxiliary task of korser, not part of wav2vec 2.0)"
     n_negatives = info["n_negatives"]
     validation = "none"
     if "valid_accuracy" in row:
@@ -101,7 +93,7 @@ def model_card(
         sources="; ".join(map(_describe_source, hparams["sources"])),
         n_negatives=n_negatives,
         diversity=info["diversity_loss_weight"],
-        auxiliary=auxiliary if weight else "",
+        auxiliary=auxiliary,
         augment="none" if hparams["augment"] is None else type(hparams["augment"]).__name__,
         files=info["n_files"],
         synthetic=", synthetic" if info["synthetic"] else "",
@@ -111,7 +103,7 @@ def model_card(
         processes=f" on each of {processes} processes" if processes > 1 else "",
         audio_hours=row["audio_seconds"] / 3600,
         compute_hours=row["seconds"] / 3600,
-        device=f"{processes} x {info['environment']['device']}" if processes > 1 else info["environment"]["device"],
+        device=(f"{processes} x " if processes > 1 else "") + info["environment"]["device"],
         precision=hparams["precision"],
         validation=validation,
         command=command,

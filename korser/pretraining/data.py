@@ -37,14 +37,14 @@ class AudioPool:
         Where crops go.
     max_bytes : int
         Of packed audio.
-    cache_folder : str or Path
     """
 
     def __init__(self, table: pd.DataFrame, device: str | torch.device, max_bytes: int, cache_folder: str | Path):
         self.device = torch.device(device)
         store = AudioStore(cache_folder)
         run_on_main(store.fill, args=[table])
-        self.arrays, self.packed = StoredArrays(store, table.assign(path=sources(table)).to_dict("records")), None
+        self.arrays = StoredArrays(store, table.assign(path=sources(table)).to_dict("records"))
+        self.packed: torch.Tensor | None = None
         self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # to wait for the disk
         samples = torch.tensor(table["samples"].tolist())
         self.starts = samples.cumsum(0) - samples
@@ -57,7 +57,7 @@ class AudioPool:
                 self.packed = self.packed.to(self.device)
 
     def crops(self, utterances: torch.Tensor, offsets: torch.Tensor, samples: int) -> torch.Tensor:
-        """Return crops of utterances.
+        """Return crops ``(B, S)`` of utterances, float32 in [-1, 1], on the device.
 
         Parameters
         ----------
@@ -65,11 +65,6 @@ class AudioPool:
             ``(B,)`` int64, rows of the table and where in them the crops begin.
         samples : int
             ``S``
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, S)`` float32 in [-1, 1], on the device.
         """
         if self.packed is None:
 
@@ -108,8 +103,6 @@ class CropPlan(Dataset):
         Audio in a batch.
     max_samples : int
         The longest crop.
-    n_groups : int
-    seed : int
     rank : int
         Of this process in distributed training.
     """

@@ -21,18 +21,12 @@ def draw_masks(
     Parameters
     ----------
     batch, frames : int
-        ``B`` and ``T``.
+        ``B`` and ``T``: the mask is ``(B, T)`` bool, true where masked.
     probability : float
         Share of frames that the spans would cover if they did not overlap: ``probability * T / length`` spans, rounded
         up or down at random, at least one.
     length : int
         Frames per span, at most ``T``.
-    device : torch.device, optional
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, T)`` bool, true where masked.
 
     Example
     -------
@@ -47,12 +41,7 @@ def draw_masks(
 
 
 def masked_frames(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the positions of the masked frames of each utterance.
-
-    Parameters
-    ----------
-    mask : torch.Tensor
-        ``(B, T)`` bool.
+    """Return the positions of the masked frames of each utterance, of a mask ``(B, T)`` bool.
 
     Returns
     -------
@@ -70,17 +59,8 @@ def masked_frames(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def draw_negatives(valid: torch.Tensor, n_negatives: int) -> torch.Tensor:
     """Draw other frames of the utterance for each masked frame, as transformers' ``_sample_negative_indices``.
 
-    Parameters
-    ----------
-    valid : torch.Tensor
-        ``(B, M)`` bool, from :func:`masked_frames`; at least two in each row.
-    n_negatives : int
-        ``K``, drawn with replacement.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, M, K)`` int64 positions among the masked frames, never the frame's own.
+    ``valid``, ``(B, M)`` bool, is from :func:`masked_frames`, with at least two in each row. Returns ``(B, M, K)``
+    int64 positions among the masked frames, never the frame's own, drawn with replacement.
     """
     others = valid.sum(1)[:, None, None] - 1
     draws = torch.randint(2**31, (*valid.shape, n_negatives), device=valid.device) % others

@@ -65,7 +65,6 @@ class PretrainingModel(nn.Module):
 
     Parameters
     ----------
-    model : transformers.Wav2Vec2ForPreTraining
     reconstruction : Reconstruction, optional
         The auxiliary task.
     """
@@ -116,14 +115,9 @@ class PretrainingModel(nn.Module):
         return PretrainingOutput(contrastive, diversity, frames, (correct & valid).sum(), usage, auxiliary)
 
     def quantize(self, latent: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Quantise by straight-through Gumbel softmax (section 2; Jang et al. 2017).
+        """Quantise ``(B, M, C)`` by straight-through Gumbel softmax (section 2; Jang et al. 2017).
 
-        Parameters
-        ----------
-        latent : torch.Tensor
-            ``(B, M, C)``
-        valid : torch.Tensor
-            ``(B, M)`` bool, the frames that count for the usage.
+        The frames that count for the usage are ``valid``, ``(B, M)`` bool.
 
         Returns
         -------

@@ -14,20 +14,9 @@ MIN_ACCURACY = 1.2  # times chance
 
 
 def find_problem(row: dict[str, float], hparams: Mapping[str, Any], info: dict[str, Any]) -> Note | None:
-    """Return a warning if the codebook has collapsed or nothing is learnt, else None.
+    """Return a warning if a row of the log says that the codebook has collapsed or nothing is learnt, else None.
 
-    Parameters
-    ----------
-    row : dict
-        A row of the log.
-    hparams : HParams
-    info : dict
-        The contents of ``run.json``.
-
-    Returns
-    -------
-    Note or None
-        Codes ``collapse`` and ``nothing_learnt``.
+    Its code is ``collapse`` or ``nothing_learnt``; ``info`` is the content of ``run.json``.
     """
     if row["step"] < max(hparams["warmup"], 0.1) * hparams["n_steps"]:
         return None  # too early to tell

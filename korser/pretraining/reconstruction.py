@@ -21,6 +21,7 @@ from torch import nn
 from transformers import Wav2Vec2Config
 
 from korser.frontend.base import SAMPLE_RATE
+from korser.frontend.lengths import receptive_field
 
 __all__ = ["Reconstruction"]
 
@@ -34,9 +35,7 @@ class Reconstruction(nn.Module):
     def __init__(self, config: Wav2Vec2Config):
         super().__init__()
         self.stride = math.prod(config.conv_stride)
-        size = 1  # receptive field of a frame
-        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
-            size = (size - 1) * stride + kernel
+        size = receptive_field(config.conv_kernel, config.conv_stride)
         self.n_fft = 2 ** math.ceil(math.log2(size))
         mels = torchaudio.functional.melscale_fbanks(self.n_fft // 2 + 1, 0.0, SAMPLE_RATE / 2, N_MELS, SAMPLE_RATE)
         self.register_buffer("mels", mels, persistent=False)
@@ -45,7 +44,7 @@ class Reconstruction(nn.Module):
         self.from_context = nn.Linear(config.hidden_size, N_MELS)
 
     def forward(self, x: torch.Tensor, latent: torch.Tensor, context: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Compute the loss.
+        """Return the error of all frames from the latents plus that of masked frames from the context, a scalar.
 
         Parameters
         ----------
@@ -55,11 +54,6 @@ class Reconstruction(nn.Module):
             ``(B, T, C)``, output of the convolutions and of the transformer.
         mask : torch.Tensor
             ``(B, T)`` bool.
-
-        Returns
-        -------
-        torch.Tensor
-            Scalar: the error of all frames from the latents plus that of masked frames from the context.
         """
         with torch.autocast(x.device.type, enabled=False):
             target = self.target(x)

@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -102,13 +103,12 @@ def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
     checkpointer = AtomicCheckpointer(directory.checkpoints)
     checkpointer.add_recoverables({"weights": TrainedState(model), "history": history, "rounds": rounds})
     output = Output(hparams, run_dir, transformer, preprocessor)
+    device, max_bytes = hparams["device"] or infer_device(), hparams["memory_gb"] * 2**30
     with live_logger(hparams["logger"], run_dir) as tracker:
         brain = PretrainBrain(
             model=model,
             hparams=hparams,
-            pool=AudioPool(
-                table, hparams["device"] or infer_device(), hparams["memory_gb"] * 2**30, hparams["cache_folder"]
-            ),
+            pool=AudioPool(table, device, max_bytes, hparams["cache_folder"]),
             do_normalize=preprocessor.do_normalize,
             history=history,
             log_file=directory.log_file,
@@ -127,23 +127,20 @@ def _pretrain(hparams: HParams, run_dir: Path) -> dict[str, float]:
     return row
 
 
+@dataclass
 class Output:
     """What is written after each round: the Hugging Face folder, and messages."""
 
-    def __init__(
-        self,
-        hparams: HParams,
-        run_dir: Path,
-        transformer: Wav2Vec2ForPreTraining,
-        preprocessor: Wav2Vec2FeatureExtractor,
-    ):
-        self.hparams = hparams
-        self.run_dir = run_dir
-        self.transformer = transformer
-        self.preprocessor = preprocessor
-        self.info = RunDirectory(run_dir).info()
-        earlier = pretraining_digests(hparams["source"]) if hparams["source"] else ()
-        self.recordings = {*read_csv(RunDirectory(run_dir).manifest_file)["digest"], *earlier}
+    hparams: HParams
+    run_dir: Path
+    transformer: Wav2Vec2ForPreTraining
+    preprocessor: Wav2Vec2FeatureExtractor
+
+    def __post_init__(self) -> None:
+        directory, source = RunDirectory(self.run_dir), self.hparams["source"]
+        self.info = directory.info()
+        earlier = pretraining_digests(source) if source else ()
+        self.recordings = {*read_csv(directory.manifest_file)["digest"], *earlier}
 
     def end_round(self, row: dict[str, float]) -> None:
         """Log the numbers of a round and write its checkpoint."""

@@ -93,19 +93,7 @@ class PretrainSettings(RunOptions):
 
 
 def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> HParams:
-    """Load the YAML file of a pretraining, with overrides over it.
-
-    Parameters
-    ----------
-    path : str or Path
-        Such as ``hparams/pretrain_nano.yaml``, or a file with ``base: pretrain_wav2vec.yaml``.
-    overrides : dict of str to str, optional
-
-    Raises
-    ------
-    UserError
-        If keys are unknown or missing, or values invalid.
-    """
+    """Load the YAML file of a pretraining, such as ``pretrain_nano.yaml``, with overrides over it, and check it."""
     hparams = load_recipe(path, overrides, PretrainSettings, hint="train it with korser train")
     check_settings(hparams)
     return hparams

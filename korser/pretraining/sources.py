@@ -52,12 +52,7 @@ class Source:
 
 
 def read_sources(sources: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[bool]]:
-    """List the files of all sources.
-
-    Parameters
-    ----------
-    sources : list of dict
-        Arguments of :class:`Source`.
+    """List the files of all sources, which are given as arguments of :class:`Source`.
 
     Returns
     -------
@@ -125,13 +120,7 @@ def _read_source(source: Source, where: str) -> tuple[pd.DataFrame, bool]:
 
 
 def find_audio(folder: str | Path) -> list[str]:
-    """Return the audio files of a folder, see :func:`korser.data.audio.list_audio`.
-
-    Raises
-    ------
-    UserError
-        If the folder does not exist or has no audio files.
-    """
+    """Return the audio files of a folder (:func:`korser.data.audio.list_audio`); refuse one that has none."""
     folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise UserError(f"data_folder {folder} is not a folder: name one with audio files, or set its corpus")

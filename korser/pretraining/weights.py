@@ -139,9 +139,6 @@ def export(
 
     Parameters
     ----------
-    model : transformers.Wav2Vec2ForPreTraining
-    preprocessor : transformers.Wav2Vec2FeatureExtractor
-    folder : Path
     half : bool
         Whether to save weights as float16; the config says float32, so that they are loaded as that.
     encoder_only : bool

@@ -45,7 +45,6 @@ def probe(
     C : list of float
         Inverse strengths of the L2 penalty; for each layer the one with the best UAR over the inner folds is used, of
         equal ones the strongest penalty, of equal layers the lowest.
-    inner_folds : int
 
     Returns
     -------
@@ -87,25 +86,10 @@ def probe(
 def fit_predict(
     x: np.ndarray, y: np.ndarray, x_new: np.ndarray, strengths: Sequence[float], tol: float = TOLERANCE
 ) -> list[np.ndarray]:
-    """Standardise, fit a logistic regression for each strength of the penalty, and predict.
+    """Standardise, fit a logistic regression for each strength of the penalty (scikit-learn's ``C``), and predict.
 
-    Parameters
-    ----------
-    x : np.ndarray
-        ``(N, D)``.
-    y : np.ndarray
-        ``(N,)`` class indices.
-    x_new : np.ndarray
-        ``(M, D)``.
-    strengths : list of float
-        Values of scikit-learn's ``C``.
-    tol : float
-        Largest gradient at which a fit ends.
-
-    Returns
-    -------
-    list of np.ndarray
-        ``(M,)`` class indices each.
+    ``(N, D)`` features with ``(N,)`` class indices, and ``(M, D)`` new ones -> ``(M,)`` class indices of each strength.
+    A fit ends where no gradient is above ``tol``.
     """
     fit = functools.partial(fit_logistic, n_classes=y.max() + 1, tol=tol)
     scores = standardised_scores(x, y, x_new, strengths, fit)

@@ -17,12 +17,7 @@ from korser.utils.errors import UserError
 if TYPE_CHECKING:
     from korser.probing.settings import ProbeSettings
 
-__all__ = [
-    "ALL",
-    "CHOSEN",
-    "Encoder",
-    "make_encoders",
-]
+__all__ = ["ALL", "CHOSEN", "Encoder", "make_encoders"]
 
 CHOSEN, ALL = "chosen", "all"  # names besides those of layers: the chosen layer, and all layers concatenated
 
@@ -35,7 +30,6 @@ class Encoder:
     ----------
     label : str
         Its name in tables and file names.
-    frontend : korser.Frontend
     digest : str
         Digest of everything that its features depend on, except for the audio.
     """
@@ -97,13 +91,11 @@ def _short_names(sources: Sequence[str]) -> list[str]:
         path = Path(os.path.expanduser(source))
         if path.is_absolute() or Path(source).is_dir():
             folders[source] = path.resolve().parts
-    return [_short_name(source, folders) if source in folders else source for source in sources]
-
-
-def _short_name(source: str, folders: dict[str, tuple[str, ...]]) -> str:
-    parts = folders[source]
-    others = [other for name, other in folders.items() if name != source]
-    n = 1
-    while n < len(parts) and any(other[-n:] == parts[-n:] for other in others):
-        n += 1
-    return "/".join(parts[-n:])
+    names = dict(zip(sources, sources))
+    for source, parts in folders.items():
+        others = [other for name, other in folders.items() if name != source]
+        n = 1
+        while n < len(parts) and any(other[-n:] == parts[-n:] for other in others):
+            n += 1
+        names[source] = "/".join(parts[-n:])
+    return [names[source] for source in sources]

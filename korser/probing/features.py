@@ -41,7 +41,6 @@ def pooled_statistics(
 
     Parameters
     ----------
-    encoder : Encoder
     audio : pandas.DataFrame
         ``path``, ``digest`` and ``samples`` of ``N`` utterances.
     cache_folder : str or Path
@@ -49,8 +48,6 @@ def pooled_statistics(
         encoder, this module and :func:`korser.data.feature_cache.computed_with`.
     seconds : float
         Padded audio in a batch on a GPU, see :func:`korser.data.feature_cache.cut_batch`.
-    device : str
-    progressbar : bool
 
     Returns
     -------

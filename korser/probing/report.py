@@ -119,13 +119,7 @@ def differences_table(splits: ProbeSplits, probed: Sequence[Probed]) -> pd.DataF
 
 
 def probe_notes(scores: pd.DataFrame) -> list[Note]:
-    """Return the warnings that the results of a probe must show.
-
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        ``probe.csv``.
-    """
+    """Return the warnings that the results of a probe, ``probe.csv``, must show."""
     notes = [SYNTHETIC_SPEECH] if scores["synthetic"].any() else []
     random = scores.loc[scores["pretrained"].astype(str) == "False", "encoder"].unique()  # None is text in a file
     if len(random):
@@ -135,16 +129,7 @@ def probe_notes(scores: pd.DataFrame) -> list[Note]:
 
 
 def document(name: str, splits: ProbeSplits, scores: pd.DataFrame, differences: pd.DataFrame) -> Document:
-    """Return the tables for ``probe.md`` and the terminal.
-
-    Parameters
-    ----------
-    name : str
-        Name of the corpus's folder.
-    splits : ProbeSplits
-    scores, differences : pandas.DataFrame
-        From :func:`scores_table` and :func:`differences_table`.
-    """
+    """Return the tables for ``probe.md`` and the terminal; ``name`` is that of the corpus's folder."""
     tested = np.concatenate([test for _, test in splits.rows])
     counts = [
         plural(len(tested), "test utterance"),
@@ -206,8 +191,7 @@ def _by_layer(scores: pd.DataFrame) -> Table:
     encoders = list(scores.loc[scores["layer"] == ALL, "encoder"])
     cells = {(row["encoder"], row["layer"]): metric_cell(row, "uar") for row in scores.to_dict("records")}
     layers = {layer for encoder, layer in cells if encoder in encoders and layer not in (ALL, CHOSEN)}
-    rows = [
-        [layer, *(cells.get((encoder, layer)) for encoder in encoders)] for layer in [*sorted(layers, key=int), ALL]
-    ]
+    ordered = [*sorted(layers, key=int), ALL]
+    rows = [[layer, *(cells.get((encoder, layer)) for encoder in encoders)] for layer in ordered]
     notes = [f"Layer 0 is the input of the first layer; {ALL}: all layers concatenated."]
     return Table("Layers", ["layer", *encoders], rows, notes)

@@ -86,14 +86,9 @@ def _probe_encoder(encoder: Encoder, splits: ProbeSplits, settings: ProbeSetting
             return Probed(encoder, read_csv(table_file, text_columns), about)
     about_file.unlink(missing_ok=True)  # a kill between the two writes must not leave it with other predictions
     start = time.perf_counter()
-    pooled = pooled_statistics(
-        encoder,
-        splits.table.assign(path=sources(splits.table)),
-        settings.cache_folder,
-        seconds=settings.extraction_seconds,
-        device=settings.device,
-        progressbar=not settings.noprogressbar,
-    )
+    audio = splits.table.assign(path=sources(splits.table))
+    options = {"seconds": settings.extraction_seconds, "device": settings.device}
+    pooled = pooled_statistics(encoder, audio, settings.cache_folder, progressbar=not settings.noprogressbar, **options)
     extracted = time.perf_counter()
     predictions, chosen = _fit(encoder, splits, pooled, C=settings.C, inner_folds=settings.inner_folds)
     seconds = {"features": round(extracted - start, 2), "fits": round(time.perf_counter() - extracted, 2)}

@@ -34,14 +34,7 @@ from korser.utils.errors import UserError
 __all__ = ["Material", "ProbeSettings", "load_settings", "require_waveforms"]
 
 EXTRACTION_SECONDS = 320  # of padded audio in a batch on a GPU
-CORPUS_KEYS = (
-    "corpus",
-    "data_folder",
-    "corpus_options",
-    "label_map",
-    "split",
-    "folds",
-)  # an entry of corpora may state
+CORPUS_KEYS = ("corpus", "data_folder", "corpus_options", "label_map", "split", "folds")  # of an entry of corpora
 
 Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 
@@ -148,9 +141,9 @@ class ProbeSettings(Settings):
         if errors:
             raise complete_error("\n".join(errors))
         names = [material.name for material in materials]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two corpora are called {name}: give each its own name")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two corpora are called {twice}: give each its own name")
         return materials
 
     @field_validator("extraction_seconds")
@@ -173,18 +166,6 @@ def _make_material(entry: dict, default: dict, source: str) -> Material:
 
 
 def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ProbeSettings:
-    """Load the YAML file of a probe, with overrides over it.
-
-    Parameters
-    ----------
-    path : str or Path
-        Such as ``hparams/probe.yaml``, or a file with ``base: probe.yaml``.
-    overrides : dict of str to str, optional
-
-    Raises
-    ------
-    UserError
-        If keys are unknown or missing, or values invalid.
-    """
+    """Load the YAML file of a probe, such as ``hparams/probe.yaml``, with overrides over it, and check it."""
     hint = "probe its encoder with korser probe probe.yaml --sources='[...]'"
     return check(ProbeSettings, load_recipe(path, overrides, ProbeSettings, hint=hint), path)

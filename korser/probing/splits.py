@@ -46,7 +46,6 @@ class ProbeSplits:
         Classes of each task.
     protocol : str
         Description for readers.
-    corpus : korser.corpora.Corpus
     hold_out : str or None
         A column, besides the speaker, whose values are not shared between training and test.
     notes : list of korser.utils.notes.Note

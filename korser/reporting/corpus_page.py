@@ -26,16 +26,7 @@ STYLE = Style("ieee", 2)
 def write_description(description: Description, out: str | Path) -> Path:
     """Write ``description.html``, the tables and the utterances as CSV, and the figures as PNG and PDF.
 
-    Parameters
-    ----------
-    description : korser.description.Description
-    out : str or Path
-        Folder, created if missing.
-
-    Returns
-    -------
-    Path
-        The page, which needs no other file and no network.
+    The folder ``out`` is created if missing. Returns the page, which needs no other file and no network.
     """
     out = Path(out)
     for section in description.sections:
@@ -63,11 +54,10 @@ def _figures(description: Description, out: Path) -> list:
     classes = description.corpus.classes[description.task]
     speakers = description.utterances["speaker"].dropna().unique()
     style = with_hangul(STYLE, [description.task, *classes, *speakers])
+    notes = [note for note in description.notes if note.code == "synthetic_speech"]
     with style.context():
-        notes = [note for note in description.notes if note.code == "synthetic_speech"]
-        return [
-            embed_figure(out, asdict(save_drawing(drawing, out, notes, style))) for drawing in _draw(description, style)
-        ]
+        figures = [save_drawing(drawing, out, notes, style) for drawing in _draw(description, style)]
+    return [embed_figure(out, asdict(figure)) for figure in figures]
 
 
 def _draw(description: Description, style: Style) -> Iterator[Drawing]:
@@ -76,14 +66,9 @@ def _draw(description: Description, style: Style) -> Iterator[Drawing]:
     figure, axes = grid(style, len(PANELS), wanted=2.2, height=0.5 + 0.17 * len(classes), sharey=True)
     for ax, (column, label) in zip(axes, PANELS.items()):
         values = [data.loc[data[task] == name, column] for name in classes]
-        line = {"lw": 0.6}
-        options = {
-            "boxprops": line,
-            "whiskerprops": line,
-            "capprops": line,
-            "medianprops": {"lw": 1.1, "color": "black"},
-        }
-        ax.boxplot(values, orientation="horizontal", whis=(5, 95), showfliers=False, widths=0.6, **options)
+        lines = dict.fromkeys(("boxprops", "whiskerprops", "capprops"), {"lw": 0.6})
+        lines["medianprops"] = {"lw": 1.1, "color": "black"}
+        ax.boxplot(values, orientation="horizontal", whis=(5, 95), showfliers=False, widths=0.6, **lines)
         ax.set_xlabel(label)
     axes[0].set_yticks(range(1, len(classes) + 1), [wrap(name, 18) for name in classes])
     axes[0].invert_yaxis()

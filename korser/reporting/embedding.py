@@ -11,12 +11,14 @@ from typing import Any
 
 import jinja2
 import PIL.Image
+from matplotlib.figure import Figure
 
+from korser.reporting.figures.style import Style
 from korser.utils.errors import UserError
 from korser.utils.files import read_bytes
 from korser.utils.text import one_line
 
-__all__ = ["embed_figure", "embed_png", "page_template"]
+__all__ = ["embed_drawn", "embed_figure", "page_template"]
 
 SCREEN_DPI = 96
 FIGURE_SCALE = 1.4  # figures are drawn for a printed column; on a screen they are enlarged
@@ -35,14 +37,7 @@ def page_template(name: str) -> jinja2.Template:
 
 
 def embed_figure(out: Path, figure: Mapping[str, Any]) -> SimpleNamespace:
-    """Return a figure of ``figures.json`` with its picture as a ``data:`` URL and its size on the screen.
-
-    Parameters
-    ----------
-    out : Path
-        The folder of the figures.
-    figure : mapping
-        See :class:`korser.reporting.figures.draw.Figure`.
+    """Return a figure of ``figures.json`` in a folder, with its picture as a ``data:`` URL and its size on the screen.
 
     Raises
     ------
@@ -51,13 +46,20 @@ def embed_figure(out: Path, figure: Mapping[str, Any]) -> SimpleNamespace:
     """
     path = out / Path(figure["png"]).name  # pictures from elsewhere are not embedded
     try:
-        return SimpleNamespace(**{**figure, **embed_png(read_bytes(path), FIGURE_SCALE)})
+        return SimpleNamespace(**{**figure, **_embed(read_bytes(path), FIGURE_SCALE)})
     except (OSError, PIL.UnidentifiedImageError) as error:
         raise UserError(f"{path}: cannot be read ({one_line(error)}); draw the figures again") from error
 
 
-def embed_png(data: bytes, scale: float = 1.0) -> dict[str, Any]:
-    """Return a picture as a ``data:`` URL, ``png``, and its ``width`` and ``height`` on the screen, enlarged."""
+def embed_drawn(figure: Figure, style: Style, dpi: float, scale: float = 1.0) -> dict[str, Any]:
+    """Return a figure as a ``data:`` URL, ``png``, and its ``width`` and ``height`` on the screen, enlarged."""
+    file = io.BytesIO()
+    with style.context():  # on which the places of ticks depend
+        figure.savefig(file, format="png", dpi=dpi)
+    return _embed(file.getvalue(), scale)
+
+
+def _embed(data: bytes, scale: float) -> dict[str, Any]:
     with PIL.Image.open(io.BytesIO(data)) as picture:
         scale *= SCREEN_DPI / picture.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))[0]
         width, height = (round(pixels * scale) for pixels in picture.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,15 +10,15 @@ import torch
 
 from korser.comparison.compare import Comparison
 from korser.inference.explain import BAND_EDGES, band_level
-from korser.reporting.embedding import embed_png
+from korser.reporting.embedding import embed_drawn
 from korser.reporting.figures.explained import Map, draw_maps
-from korser.reporting.figures.style import Style, finish, with_hangul
+from korser.reporting.figures.style import Style, finished
 from korser.reporting.wrong import WrongUtterance
 from korser.runs.explained import read_explained
 
 __all__ = ["add_pictures"]
 
-DPI, SCALE = 130, 1.15  # narrow enough to leave the audio beside it in sight
+STYLE, DPI, SCALE = Style("springer"), 130, 1.15  # narrow enough to leave the audio beside it in sight
 Spectra = dict[tuple[str, str, str], list[np.ndarray]]  # {(model, id, class): [(K, F) of each run]}
 
 
@@ -28,7 +28,6 @@ def add_pictures(utterances: list[WrongUtterance], comparison: Comparison) -> li
     A panel is the mean over the runs of a model. The energy of the utterance is drawn if its audio is embedded.
     """
     spectra = _spectra(comparison, {utterance.row["id"] for utterance in utterances})
-    style = Style("springer")
     for utterance in utterances:
         maps = []
         for p in utterance.predictions:
@@ -37,8 +36,9 @@ def add_pictures(utterances: list[WrongUtterance], comparison: Comparison) -> li
                 maps.append(Map(f"{p.predicted}, {p.model}", np.mean(own, axis=0)))
         if maps:
             level = None if utterance.samples is None else band_level(torch.from_numpy(utterance.samples))
-            styled = with_hangul(style, [each.title for each in maps])
-            utterance.explained = SimpleNamespace(**embed_png(_png(level, maps, styled), SCALE))
+            draw = functools.partial(draw_maps, level, maps)
+            figure = finished(draw, STYLE, notes=(), texts=[each.title for each in maps])
+            utterance.explained = SimpleNamespace(**embed_drawn(figure, STYLE, DPI, SCALE))
     return utterances
 
 
@@ -53,12 +53,3 @@ def _spectra(comparison: Comparison, ids: set[str]) -> Spectra:
                 if name in ids and len(spectrum):
                     found.setdefault((label, name, predicted), []).append(spectrum)
     return found
-
-
-def _png(level: np.ndarray | None, maps: list[Map], style: Style) -> bytes:
-    file = io.BytesIO()
-    with style.context():
-        figure = draw_maps(level, maps, style)
-        finish(figure, "", style)
-        figure.savefig(file, format="png", dpi=DPI)
-    return file.getvalue()

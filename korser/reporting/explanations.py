@@ -17,7 +17,7 @@ from korser.inference.explain_run import PER_CLASS, explain_run
 from korser.inference.predict import TrainedModel
 from korser.reporting.figures.explained import draw_explanation
 from korser.reporting.figures.group import gather
-from korser.reporting.figures.style import Style, finish, save_figure, with_hangul
+from korser.reporting.figures.style import Style, finished, save_figure
 from korser.reporting.recordings import output_names
 from korser.reporting.wrong import N_WRONG, confidently_wrong
 from korser.runs.load import load_runs
@@ -45,7 +45,6 @@ def write_explanations(
 
     Parameters
     ----------
-    trained : TrainedModel
     paths : list of str
         Files, or folders with such files at any depth.
     out : str or Path
@@ -55,7 +54,6 @@ def write_explanations(
         See :meth:`TrainedModel.explain`.
     style : Style, optional
         Of the figure; by default IEEE, across the page.
-    progressbar : bool
 
     Yields
     ------
@@ -70,7 +68,7 @@ def write_explanations(
     requested_task(trained.tasks, task, label, steps)
     names = output_names(paths, out, "explain")
     files = {name: path for path, name in names.items()}
-    pairs = [(path, files.get(name.with_name(f"{name.name}-features"))) for path, name in names.items()]
+    pairs = [(path, files.get(Path(f"{name}-features"))) for path, name in names.items()]
     raise_faults([f"{a} and {b} would both write {names[b]}.csv: explain one by one" for a, b in pairs if b])
     seconds = trained.check_files(list(names), progressbar)
     raise_faults([f"{path}: {error}" for path, n in seconds.items() if (error := length_error(n, trained))])
@@ -87,7 +85,7 @@ def write_explanations(
                 4 * steps,
             )
         _write(explanation, path, trained, name, style or Style(columns=2))
-        yield explanation, name.with_name(f"{name.name}.png")
+        yield explanation, Path(f"{name}.png")
 
 
 def _write(explanation: Explanation, path: str, trained: TrainedModel, name: Path, style: Style) -> None:
@@ -97,27 +95,23 @@ def _write(explanation: Explanation, path: str, trained: TrainedModel, name: Pat
         bands = [f"{low:.0f}-{high:.0f}" for low, high in zip(BAND_EDGES, BAND_EDGES[1:])]
         table = pd.DataFrame(explanation.spectrum, columns=bands)
         table.insert(0, "time", explanation.times)
-        write_csv(name.with_name(f"{name.name}.csv"), table)
+        write_csv(Path(f"{name}.csv"), table)
     features = pd.DataFrame(explanation.features).add_prefix("channel_")
     features.insert(0, "time", explanation.feature_times)
-    write_csv(name.with_name(f"{name.name}-features.csv"), features)
+    write_csv(Path(f"{name}-features.csv"), features)
     record = {key: getattr(explanation, key) for key in ("task", "label", "seconds", "output", "baseline", "error")}
     record |= {"path": path, "run": str(trained.directory), "warnings": [str(note) for note in trained.warnings]}
     for key in ("frequencies", "layers"):
         values = getattr(explanation, key)
         record[key] = None if values is None else np.asarray(values, float).tolist()
-    write_json(name.with_name(f"{name.name}.json"), record)
+    write_json(Path(f"{name}.json"), record)
     what = f"{explanation.task} {explanation.label}: log-odds" if explanation.label else explanation.task
     notes = [
         f"{os.path.basename(path)}, {trained.directory.name}; {what} {explanation.output:.2f}, of noise "
         f"{explanation.baseline:.2f}",
         *map(str, trained.warnings),
     ]
-    style = with_hangul(style, notes)
-    with style.context():
-        figure = draw_explanation(explanation, style)
-        finish(figure, "; ".join(notes), style)
-        save_figure(figure, name.parent, name.name)
+    save_figure(finished(lambda style: draw_explanation(explanation, style), style, notes), name, style)
 
 
 def explain_runs(
@@ -130,21 +124,13 @@ def explain_runs(
 ) -> tuple[int, int]:
     """Explain test utterances of all runs below some folders, those that the report shows among them.
 
-    Parameters
-    ----------
-    folders : str, Path or list of them
-    per_class, steps, trust, progress
-        See :func:`korser.inference.explain_run.explain_run`.
-
-    Returns
-    -------
-    int, int
-        Number of runs, and how many of them were not up to date.
+    The options, and further errors, are those of :func:`korser.inference.explain_run.explain_run`. Returns the number
+    of runs, and how many of them were not up to date.
 
     Raises
     ------
     UserError
-        If no run has test predictions; see also :func:`korser.inference.explain_run.explain_run`.
+        If no run has test predictions.
     """
     folders = [folders] if isinstance(folders, (str, Path)) else folders
     models = [model for group in gather(load_runs(folders)) for model in group.models.values()]

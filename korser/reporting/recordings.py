@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -14,7 +13,7 @@ from korser.inference.recordings import Division, PredictedRecording, predict_re
 from korser.inference.textgrid import Interval, write_textgrid
 from korser.nn.tasks import Task
 from korser.reporting.figures.recording import draw_recording
-from korser.reporting.figures.style import Style, finish, save_figure, with_hangul
+from korser.reporting.figures.style import Style, finished, save_figure
 from korser.utils.errors import UserError, raise_faults
 from korser.utils.files import write_csv, write_json
 
@@ -34,15 +33,12 @@ def write_predictions(
 
     Parameters
     ----------
-    trained : TrainedModel
     paths : list of str
         Files, or folders with such files at any depth; folders in them become folders in ``out``.
-    division : Division
     out : str or Path
         Folder for ``NAME.csv``, ``NAME.json``, ``NAME.TextGrid``, ``NAME.png`` and ``NAME.pdf`` of each recording.
     style : Style, optional
         Of the figure; by default IEEE, across the page.
-    progressbar : bool
 
     Yields
     ------
@@ -59,7 +55,7 @@ def write_predictions(
     for recording in predict_recordings(trained, list(names), division, progressbar=progressbar):
         name = names[recording.path]
         _write(recording, trained, name, style or Style(columns=2))
-        yield recording, name.with_name(f"{name.name}.csv")
+        yield recording, Path(f"{name}.csv")
 
 
 def output_names(paths: Sequence[str], out: str | Path, action: str) -> dict[str, Path]:
@@ -76,10 +72,12 @@ def output_names(paths: Sequence[str], out: str | Path, action: str) -> dict[str
         for file in find_files(path):
             names.setdefault(file, Path(out, os.path.relpath(os.path.splitext(file)[0], root or ".")))
     first: dict[Path, str] = {}
-    pairs = [(first.setdefault(name, file), file, name) for file, name in names.items()]
-    raise_faults(
-        [f"{a} and {b} would both be written as {name}.csv: {action} one by one" for a, b, name in pairs if a != b]
-    )
+    faults = []
+    for file, name in names.items():
+        other = first.setdefault(name, file)
+        if other != file:
+            faults.append(f"{other} and {file} would both be written as {name}.csv: {action} one by one")
+    raise_faults(faults)
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -89,7 +87,7 @@ def output_names(paths: Sequence[str], out: str | Path, action: str) -> dict[str
 
 def _write(recording: PredictedRecording, trained: TrainedModel, name: Path, style: Style) -> None:
     table = recording.table
-    write_csv(name.with_name(f"{name.name}.csv"), table)
+    write_csv(Path(f"{name}.csv"), table)
     record = {
         "path": recording.path,
         "seconds": recording.seconds,
@@ -97,20 +95,16 @@ def _write(recording: PredictedRecording, trained: TrainedModel, name: Path, sty
         "warnings": [str(note) for note in trained.warnings],
         "segments": table.astype(object).where(table.notna(), None).to_dict("records"),
     }
-    write_json(name.with_name(f"{name.name}.json"), record)
-    write_textgrid(name.with_name(f"{name.name}.TextGrid"), recording.seconds, _tiers(recording, trained.tasks))
-    with style.context():
-        save_figure(figure_along(recording, trained, style), name.parent, name.name)
+    write_json(Path(f"{name}.json"), record)
+    write_textgrid(Path(f"{name}.TextGrid"), recording.seconds, _tiers(recording, trained.tasks))
+    save_figure(figure_along(recording, trained, style), name, style)
 
 
 def figure_along(recording: PredictedRecording, trained: TrainedModel, style: Style) -> Figure:
     """Draw predictions along a recording, with its name and the warnings about the model."""
     notes = [f"{os.path.basename(recording.path)}, predicted by {trained.directory.name}", *map(str, trained.warnings)]
-    style = with_hangul(style, [*notes, *(text for task in trained.tasks for text in (task.name, *task.classes))])
-    with style.context():
-        figure = draw_recording(recording, trained.tasks, style)
-        finish(figure, "; ".join(notes), style)
-    return figure
+    texts = [text for task in trained.tasks for text in (task.name, *task.classes)]
+    return finished(lambda style: draw_recording(recording, trained.tasks, style), style, notes, texts)
 
 
 def _tiers(recording: PredictedRecording, tasks: Sequence[Task]) -> dict[str, list[Interval]]:
@@ -118,11 +112,8 @@ def _tiers(recording: PredictedRecording, tasks: Sequence[Task]) -> dict[str, li
     for track, table in recording.tracks():
         begin, end = without_overlap(table["start"].to_numpy(), table["end"].to_numpy(), recording.seconds)
         for task in tasks:
-            texts = map(_text, table[f"{task.name}_pred"])
+            predicted = table[f"{task.name}_pred"]
+            texts = predicted if task.classes else predicted.map("{:.3f}".format)
             name = f"{task.name} ({track})" if track else task.name
             tiers[name] = [Interval(*interval) for interval in zip(begin.tolist(), end.tolist(), texts)]
     return tiers
-
-
-def _text(prediction: Any) -> str:
-    return prediction if isinstance(prediction, str) else f"{prediction:.3f}"

@@ -137,25 +137,15 @@ def _read_recording(source: str | Segment, folder: Path, digest: str | None) -> 
 def confidently_wrong(model: ModelPredictions, task: str, n: int | None = N_WRONG) -> pd.DataFrame:
     """Return the utterances that a model classifies wrongly with the highest probability.
 
-    Parameters
-    ----------
-    model : korser.runs.pool.ModelPredictions
-    task : str
-    n : int, optional
-        Maximum number of utterances; None for all.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Rows of the model's table, with ``predicted`` and ``probability``: the class with the highest mean probability
-        over seeds.
+    At most ``n``, or all, rows of the model's table, with ``predicted`` and ``probability``: the class with the highest
+    mean probability over seeds.
     """
     classes = model.tasks[task].classes
     columns = [f"{task}_prob_{c}" for c in classes]
     p = np.mean([model.tables[seed][columns].to_numpy(float) for seed in model.seeds], axis=0)  # (N, K)
     table = model.table.assign(predicted=np.array(classes)[p.argmax(1)], probability=p.max(1))
     wrong = table[table[task].notna() & (table[task] != table["predicted"])]
-    return wrong.sort_values(["probability", "id"], ascending=[False, True]).head(len(wrong) if n is None else n)
+    return wrong.sort_values(["probability", "id"], ascending=[False, True])[:n]
 
 
 class Prediction(NamedTuple):
@@ -220,9 +210,7 @@ def most_wrong(comparison: Comparison, clips: Clips, n: int) -> list[WrongUttera
     chosen: dict[str, WrongUtterance] = {}
     for label, table in wrong.items():
         for row in table.head(n).to_dict("records"):
-            if row["id"] not in chosen:
-                chosen[row["id"]] = WrongUtterance(row, task)
-            chosen[row["id"]].worst_of.append(label)
+            chosen.setdefault(row["id"], WrongUtterance(row, task)).worst_of.append(label)
     for label, table in wrong.items():
         for row in table[table["id"].isin(chosen)].to_dict("records"):
             chosen[row["id"]].predictions.append(Prediction(label, row["predicted"], row["probability"]))

@@ -129,20 +129,7 @@ class ConvNet(nn.Module):
         return ()
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Embed a batch.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T, C)``; values beyond ``lengths`` are arbitrary.
-        lengths : torch.Tensor
-            ``(B,)`` int64 frames, at least 1 each.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, E)``.
-        """
+        """Embed a batch: ``(B, T, C)`` features and ``(B,)`` lengths in frames to ``(B, E)``."""
         x = self.input_norm(x.transpose(1, 2)[..., None], lengths)[..., 0].transpose(1, 2)
         if self.projection is not None:
             x = mask_padding(self.projection(x), lengths)  # the bias is added to the padding, too

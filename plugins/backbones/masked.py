@@ -46,20 +46,7 @@ class MaskedBatchNorm(_NormBase):
         self.activation = activation
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Normalise.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, M, T, F)``; values beyond ``lengths`` are arbitrary.
-        lengths : torch.Tensor
-            ``(B,)`` int64, at least 1 each.
-
-        Returns
-        -------
-        torch.Tensor
-            As ``x``, zero beyond ``lengths``.
-        """
+        """Normalise ``(B, M, T, F)``, arbitrary beyond ``lengths`` (at least 1 each); the result is zero there."""
         mask = length_mask(lengths, x.shape[2])
         return self.masked(x, mask) if x.is_cuda or torch.compiler.is_exporting() else self.packed(x, mask)
 
@@ -114,12 +101,7 @@ class AttentivePool(nn.Module):
 
     Each channel has its own weights, which sum to one over the valid frames, so that pauses can be ignored.
 
-    Parameters
-    ----------
-    channels : int
-        ``M``.
-    hidden : int
-        Size of the attention's hidden layer.
+    The input has ``channels`` ``M``, the attention's hidden layer the size ``hidden``.
 
     References
     ----------

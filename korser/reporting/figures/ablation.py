@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from korser.comparison import tables
 from korser.reporting.figures.group import ComparisonGroup, Drawing
-from korser.reporting.figures.style import SMALL_SIZE, NothingToDraw, Style, error_bar, new_figure, wrap
+from korser.reporting.figures.style import SMALL_SIZE, NothingToDraw, Style, error_bar, label_rows, new_figure, wrap
 from korser.utils.text import p_value, signed
 
 
@@ -30,8 +30,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
     for i, row in enumerate(pairs.to_dict("records")):
         _draw_pair(ax, i, row, "osD^"[questions.index(row.get("question", "")) % 4])
     ax.axvline(0, color="black", ls=":", lw=0.8, zorder=0)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
+    label_rows(ax, names)
     widest = np.nanmax(np.abs(pairs[["difference", "low", "high"]].astype(float).to_numpy()))
     ax.set_xlim(-1.08 * max(widest, 0.01), 1.08 * max(widest, 0.01))
     ax.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))

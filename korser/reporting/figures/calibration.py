@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from korser.reporting.figures.group import ComparisonGroup, Drawing
-from korser.reporting.figures.style import SMALL_SIZE, NothingToDraw, Style, grid, label_outer, wrap
+from korser.reporting.figures.style import SMALL_SIZE, NothingToDraw, Style, corner_text, grid, label_outer, wrap
 from korser.utils.text import number
 
 
@@ -26,16 +26,12 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
         proportion = bins["count"] / bins["count"].sum()
         ax.scatter(bins["confidence"], bins["accuracy"], s=3 + 60 * proportion, color="black", zorder=3, lw=0)
         ece = results[column].loc[label]
-        box = {"fc": "white", "ec": "none", "pad": 0.8, "alpha": 0.85}
         if ece is not None and np.isfinite(ece):
-            where = {"transform": ax.transAxes, "va": "top", "zorder": 4}
-            ax.text(0.05, 0.95, f"ECE {number(ece)}", fontsize=SMALL_SIZE, bbox=box, **where)
+            corner_text(ax, f"ECE {number(ece)}")
         ax.set_title(wrap(label, 19), fontsize=SMALL_SIZE + 0.5)
-        ax.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        ax.set_xticklabels(["0", ".5", "1"])
-        ax.set_yticklabels(["0", ".5", "1"])
-        ax.set_aspect("equal")
-        ax.set(xlabel="confidence", ylabel="accuracy")
+        ax.set_xticks((0, 0.5, 1), ["0", ".5", "1"])
+        ax.set_yticks((0, 0.5, 1), ["0", ".5", "1"])
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
     label_outer(axes)
     caption = (
         f"Reliability diagram of the predicted probabilities, task {group.main}: accuracy per confidence bin, over all "

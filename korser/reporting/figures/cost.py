@@ -36,7 +36,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
         ax.set_ylabel(group.metric_name)
         ax.grid(lw=0.3)
         ax.label_outer()
-    legend_below(figure, *axes[0].get_legend_handles_labels())
+    legend_below(figure)
     caption = (
         f"{group.metric_title} with 95 % confidence interval against model size and operations, frozen encoder "
         "included (logarithmic axes; models of about the same size stand side by side)."

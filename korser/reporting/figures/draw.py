@@ -90,7 +90,6 @@ def draw_all(
     out : str or Path
         Output folder for PDF, PNG (300 dpi) and ``figures.json``. If there are several groups of comparable runs, the
         names of their figures begin with the number of the group.
-    style : Style, optional
     metric : str, optional
         By which models are compared: ``uar``, ``accuracy``, ``macro_f1``, ``ccc``. Default: that of the comparison
         (``comparison.json``) below the folders, else the main metric of the main task.
@@ -137,8 +136,7 @@ def _draw_group(group: ComparisonGroup, out: Path, style: Style, prefix: str, wh
     style = with_hangul(style, user_texts(group))
     figures = []
     for module in FIGURES:
-        name = where + module.__name__.rpartition(".")[2]
-        with style.context(), _log_missing(name):
+        with _drawing(where + module.__name__.rpartition(".")[2], style):
             for drawing in module.draw(group, style):
                 drawing.name = _file_name(drawing, group.comparison.labels)
                 figures.append(save_drawing(drawing, out, group.notes(drawing.models), style, prefix, where))
@@ -154,7 +152,7 @@ def _draw_matrices(
         matrix = cross_corpus(own, metric=metric or recorded["metric"], names=recorded["names"])
         style = with_hangul(style, [*matrix.models, *matrix.corpora, *matrix.table["classes"]])
         prefix = f"{number}-" if len(groups) > 1 else ""
-        with style.context():
+        with _drawing("cross-corpus matrix", style):
             for drawing in draw_cross_corpus(matrix, style):
                 drawing.name = _file_name(drawing, matrix.labels)
                 figures.append(save_drawing(drawing, out, matrix.warnings, style, prefix))
@@ -173,7 +171,7 @@ def _draw_searches(searches: list[tuple[dict, pd.DataFrame]], out: Path, style: 
         style = with_hangul(style, [found["model"]])
         prefix = f"{number}-" if found["model"] in models else ""
         models.add(found["model"])
-        with style.context(), _log_missing("search"):
+        with _drawing("search", style):
             drawing = search.draw_search(found, trials, style)
             figures.append(save_drawing(drawing, out, search_caveats(found), style, prefix))
     return figures
@@ -183,16 +181,17 @@ def _draw_probes(probes: list[tuple[str, pd.DataFrame]], out: Path, style: Style
     figures = []
     for name, scores in probes:
         style = with_hangul(style, [name, *scores["encoder"]])
-        with style.context(), _log_missing("probe"):
+        with _drawing("probe", style):
             figures.append(save_drawing(probe.draw_probe(name, scores, style), out, probe_notes(scores), style))
     return figures
 
 
 @contextmanager
-def _log_missing(name: str) -> Iterator[None]:
-    """Log why a figure cannot be drawn."""
+def _drawing(name: str, style: Style) -> Iterator[None]:
+    """Apply a style, and log why a figure cannot be drawn."""
     try:
-        yield
+        with style.context():
+            yield
     except NothingToDraw as reason:
         logger.info("%s: not drawn, %s", name, reason)
 
@@ -212,6 +211,6 @@ def save_drawing(
     """Write a figure as PDF and PNG, with its notes below it and in its caption."""
     finish(drawing.figure, "; ".join(map(str, notes)), style)
     name = prefix + re.sub(r"[^\w.-]+", "_", drawing.name).strip("_")
-    save_figure(drawing.figure, out, name)
+    save_figure(drawing.figure, out / name, style)
     caption = " ".join([where + drawing.caption, *(f"{note}." for note in notes)])
     return Figure(name, where + drawing.title, caption, f"{name}.png", f"{name}.pdf")

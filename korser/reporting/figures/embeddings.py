@@ -26,19 +26,9 @@ SEED = 0
 
 
 def project(embeddings: np.ndarray) -> tuple[np.ndarray, str]:
-    """Project embeddings to two dimensions by t-SNE (van der Maaten and Hinton 2008), or by PCA if there are few.
+    """Project embeddings ``(N, E)`` to two dimensions, ``(N, 2)``; return them and the method as text.
 
-    Parameters
-    ----------
-    embeddings : np.ndarray
-        ``(N, E)``.
-
-    Returns
-    -------
-    np.ndarray
-        ``(N, 2)``.
-    str
-        ``t-SNE`` or ``PCA``.
+    It is t-SNE (van der Maaten and Hinton 2008), or PCA if there are few.
     """
     x = np.asarray(embeddings, dtype=np.float64)
     x = x / np.maximum(x.std(), 1e-12)
@@ -116,8 +106,7 @@ def _draw_panel(ax: Axes, points: np.ndarray, values: pd.Series, names: Sequence
     for i, name in enumerate(names):
         own, marks = points[(values == name).to_numpy()], model_style(i)
         edge = {"lw": 0.25, "ec": "0.25"}  # for light colours
-        appearance = {"marker": marks.marker, "color": marks.colour, "alpha": 0.8, **edge}
-        ax.scatter(*own.T, s=9, label=wrap(name, MAX_NAME), **appearance)
+        ax.scatter(*own.T, s=9, marker=marks.marker, color=marks.colour, alpha=0.8, label=wrap(name, MAX_NAME), **edge)
     ax.set(xticks=[], yticks=[])
     ax.legend(
         loc="upper center",

@@ -39,9 +39,9 @@ def band_axis(axis: object) -> None:
 
 def draw_explanation(explanation: Explanation, style: Style) -> Figure:
     """Draw the recording, the attribution to its spectrum and that to the features, with their sums beside them."""
-    figure = new_figure(style, 3.6 if explanation.spectrum is not None else 2.4)
     n = 3 if explanation.spectrum is not None else 2
-    axes = figure.subplots(n, 2, gridspec_kw={"width_ratios": [6, 1]}, squeeze=False, sharex="col")
+    figure = new_figure(style, 1.2 * n)
+    axes = figure.subplots(n, 2, gridspec_kw={"width_ratios": [6, 1]}, sharex="col")
     axes[0, 1].remove()
     _draw_level(axes[0, 0], explanation.level)
     if explanation.spectrum is not None:
@@ -91,10 +91,10 @@ def _draw_signed(ax: Axes, values: np.ndarray, extent: tuple) -> None:
 
 
 def _draw_spectrum(ax: Axes, spectrum: np.ndarray, title: str) -> None:
-    smooth = (
-        np.apply_along_axis(np.convolve, 0, spectrum, np.ones(SMOOTH), "same") if len(spectrum) > SMOOTH else spectrum
-    )
-    _draw_signed(ax, smooth, _extent(len(spectrum)))
+    extent = _extent(len(spectrum))
+    if len(spectrum) > SMOOTH:
+        spectrum = np.apply_along_axis(np.convolve, 0, spectrum, np.ones(SMOOTH), "same")
+    _draw_signed(ax, spectrum, extent)
     band_axis(ax.yaxis)
     ax.set_ylabel(f"{wrap(title, 16)}\n(kHz)")
 

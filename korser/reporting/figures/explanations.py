@@ -87,8 +87,7 @@ def _draw_profiles(
         ax.set_title(wrap(name, 24))
         ax.set_ylabel("share")
     label_outer(axes)
-    handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels())}
-    legend_below(figure, list(handles.values()), handles)
+    legend_below(figure)
     n = [int(each.table["sampled"].sum()) for runs in explained.values() for each in runs.values()]
     counted = f"{min(n)} utterances of a run" if min(n) == max(n) else f"{min(n)} to {max(n)} utterances of a run"
     what = f"the prediction of {group.main} over frequency: mean over test utterances ({counted}); above 0 raises it"

@@ -34,7 +34,6 @@ def draw_features(audio: np.ndarray, features: np.ndarray, ordered: bool, style:
     ordered : bool
         Whether the channels are bands ordered by frequency (:attr:`korser.Frontend.frequency_axis`). Others have ranges
         of their own, and each is standardised over time.
-    style : Style
     """
     seconds = len(audio) / SAMPLE_RATE
     along_time = len(features) > 1

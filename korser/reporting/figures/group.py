@@ -46,7 +46,6 @@ class Drawing:
         Name of its files, without extension.
     title, caption : str
         Plain text.
-    figure : matplotlib.figure.Figure
     models : tuple of str
         Labels of the models that it shows; empty for all models of the group.
     """
@@ -60,14 +59,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class ParameterValues:
-    """Values of one interpretable quantity of a frontend, over all runs of a model.
-
-    Attributes
-    ----------
-    unit : str
-    initial, trained : np.ndarray
-        ``(n_runs, n_values)``.
-    """
+    """Values of one interpretable quantity of a frontend, over all runs of a model: ``(n_runs, n_values)`` each."""
 
     unit: str
     initial: np.ndarray
@@ -82,7 +74,6 @@ class ComparisonGroup:
     ----------
     name : str
         Corpus and protocol.
-    comparison : korser.comparison.compare.Comparison
     """
 
     name: str
@@ -154,13 +145,7 @@ class ComparisonGroup:
         return "; ".join(f"{label}: {text}" for label, text in counts.items())
 
     def notes(self, labels: Iterable[str] = ()) -> list[str]:
-        """Return what a figure of some models must state: synthetic speech, a random split, random weights, ...
-
-        Parameters
-        ----------
-        labels : iterable of str
-            All models if empty.
-        """
+        """Return what a figure of some models, or all, must state: synthetic speech, a random split, ..."""
         models = {label: self.models[label] for label in labels or self.models}
         searched = [f"{label}: {note}" for label, note in self.comparison.searched.items() if label in models]
         excluded = [note for label, note in self.comparison.excluded.items() if label in models]

@@ -28,15 +28,14 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
         model = group.model_style(label)
         for i, (frontend, values) in enumerate(own.items()):  # several if branches have layers
             trained, name = values.trained, f"{label}, {frontend}" if len(own) > 1 else label
-            layers, fill = np.arange(trained.shape[1]), "white" if i else model.colour
-            ax.plot(
-                layers, trained.mean(0), color=model.colour, ls=model.line, marker=model.marker, mfc=fill, label=name
-            )
+            layers = np.arange(trained.shape[1])
+            marks = {"marker": model.marker, "mfc": "white" if i else model.colour}
+            ax.plot(layers, trained.mean(0), color=model.colour, ls=model.line, label=name, **marks)
             ax.fill_between(layers, trained.min(0), trained.max(0), color=model.colour, alpha=0.18, lw=0)
             ax.plot(layers, values.initial.mean(0), color="grey", lw=0.7, ls=":", zorder=0)
     ax.set(xlabel="layer", ylabel="weight", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_below(figure, *ax.get_legend_handles_labels())
+    legend_below(figure)
     caption = (
         "Learned weights of the encoder's layers (0: the input of the first layer): mean and range over runs; dotted: "
         "initial weights."

@@ -14,18 +14,9 @@ from korser.runs.pool import ModelPredictions
 
 
 def curves(model: ModelPredictions, column: str) -> pd.DataFrame:
-    """Return the loss per epoch, up to the last epoch that all runs of the model have.
+    """Return a column of ``log.csv`` by epoch, up to the last epoch that all runs of the model have.
 
-    Parameters
-    ----------
-    model : korser.runs.pool.ModelPredictions
-    column : str
-        Column of ``log.csv``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index: epoch; one column per seed, the mean over its folds. Empty if a run does not have the column.
+    There is one column per seed, the mean over its folds. The table is empty if a run does not have the column.
     """
     parts = []
     for run in model.runs:
@@ -56,12 +47,10 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
             if table.shape[1] > 1:
                 spread = table.std(axis=1)
                 ax.fill_between(mean.index, mean - spread, mean + spread, color=model.colour, alpha=0.18, lw=0)
-        ax.set_title(title)
-        ax.set_ylabel(f"{group.main} loss")
-        ax.set_xlabel("epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set(title=title, xlabel="epoch", ylabel=f"{group.main} loss")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there may be one epoch
     label_outer(axes)
-    legend_below(figure, *axes[0].get_legend_handles_labels())
+    legend_below(figure)
     caption = (
         f"Loss of the task {group.main} per epoch: mean over seeds, with a band of one standard deviation "
         f"({group.runs_of_all}). Each curve ends at the last epoch that all runs of its model have."

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from korser.reporting.figures.group import ComparisonGroup, Drawing, ParameterValues
 from korser.reporting.figures.layers import LAYER_WEIGHT
-from korser.reporting.figures.style import COLOURS, SMALL_SIZE, NothingToDraw, Style, grid, wrap
+from korser.reporting.figures.style import COLOURS, SMALL_SIZE, NothingToDraw, Style, grid, label_rows, wrap
 
 TRAINED_COLOUR = COLOURS[5]
 
@@ -46,11 +46,8 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
                 f"over {n_runs} runs. Last panel: mean absolute change relative to the mean absolute initial value, "
                 "one point per run."
             )
-            name, title = (
-                f"parameters-{frontend.lower().replace(' ', '-')}-{label}",
-                f"{label}: parameters of {frontend}",
-            )
-            yield Drawing(name, title, caption, _draw(own, style, label), (label,))
+            name = f"parameters-{frontend.lower().replace(' ', '-')}-{label}"
+            yield Drawing(name, f"{label}: parameters of {frontend}", caption, _draw(own, style, label), (label,))
             drawn = True
     if not drawn:
         raise NothingToDraw("no run has filters in an interpretable_parameters.json")
@@ -66,8 +63,7 @@ def _draw(quantities: Mapping[str, ParameterValues], style: Style, label: str) -
         colour = TRAINED_COLOUR if "PCEN" in name else "white"
         ax.barh(i, np.mean(percent), color=colour, ec="black", lw=0.5, height=0.7)
         ax.plot(percent, [i] * len(percent), "o", ms=2.5, mfc="white", color="black", mew=0.5)
-    ax.set_yticks(range(len(quantities)), list(quantities), fontsize=SMALL_SIZE - 0.5)
-    ax.set_ylim(len(quantities) - 0.5, -0.5)
+    label_rows(ax, list(quantities), fontsize=SMALL_SIZE - 0.5)
     ax.set_xlim(left=0)
     ax.set_xlabel("change (%)")
     figure.suptitle(wrap(f"{label}: initial (dashed) and trained (solid)", int(style.width * 14)))

@@ -28,15 +28,7 @@ def find_probes(folders: str | Path | Sequence[str | Path]) -> list[tuple[str, p
 
 
 def draw_probe(name: str, scores: pd.DataFrame, style: Style) -> Drawing:
-    """Draw one probe: one panel per task, one line per encoder; an encoder with one layer, as log-mel, is a level.
-
-    Parameters
-    ----------
-    name : str
-        Name of the probe.
-    scores : pandas.DataFrame
-        ``probe.csv``.
-    style : Style
+    """Draw ``probe.csv``: one panel per task, one line per encoder; an encoder with one layer, as log-mel, is a level.
 
     Raises
     ------
@@ -57,14 +49,13 @@ def draw_probe(name: str, scores: pd.DataFrame, style: Style) -> Drawing:
             own = scores[(scores["task"] == task) & (scores["encoder"] == encoder)].set_index("layer")
             own = own[["uar", "uar_low", "uar_high"]].astype(float)
             shift = 0.12 * (i - (len(encoders) - 1) / 2)  # of points with intervals, so that they do not overlap
-            draw_encoder = _draw_line if ALL in own.index else _draw_level
-            draw_encoder(ax, own, positions, model_style(i), encoder, shift)
+            _draw_encoder(ax, own, positions, model_style(i), encoder, shift)
         ax.axhline(1 / scores.loc[scores["task"] == task, "n_classes"].iloc[0], color="black", ls=":", lw=0.8, zorder=0)
         ax.set_xticks([positions[tick] for tick in ticks], ticks)
         for label in ax.get_xticklabels()[-len(UNNUMBERED_LAYERS) :]:
             label.set(rotation=45, ha="right", rotation_mode="anchor")
         ax.set(xlabel="layer", ylabel=f"{task} UAR")
-    legend_below(figure, *axes[0].get_legend_handles_labels())
+    legend_below(figure)
     caption = (
         f"Linear probe of frozen features on {name}: UAR of each layer (0: the input of the first layer), of all "
         "layers concatenated, and of the layer chosen on the training speakers, with 95 % confidence intervals over "
@@ -73,26 +64,20 @@ def draw_probe(name: str, scores: pd.DataFrame, style: Style) -> Drawing:
     return Drawing(f"probe-{name}", f"Linear probe: {name}", caption, figure)
 
 
-def _draw_line(
+def _draw_encoder(
     ax: Axes, own: pd.DataFrame, positions: Mapping[str, int], marks: ModelStyle, label: str, shift: float
 ) -> None:
-    by_layer = own.drop(index=[*UNNUMBERED_LAYERS])
-    x = [positions[name] for name in by_layer.index]
-    ax.plot(x, by_layer["uar"], color=marks.colour, ls=marks.line, marker=marks.marker, label=label)
-    ax.fill_between(x, by_layer["uar_low"], by_layer["uar_high"], color=marks.colour, alpha=0.15, lw=0)
-    for name in UNNUMBERED_LAYERS:
-        _draw_point(ax, positions[name] + shift, own.loc[name], marks)
-
-
-def _draw_level(
-    ax: Axes, own: pd.DataFrame, positions: Mapping[str, int], marks: ModelStyle, label: str, shift: float
-) -> None:
-    row = own.loc[CHOSEN]
-    ax.axhline(row["uar"], color=marks.colour, ls=marks.line, label=label)
-    if pd.notna(row["uar_low"]):
-        _draw_point(ax, positions[CHOSEN] + shift, row, marks)
-
-
-def _draw_point(ax: Axes, x: float, row: pd.Series, marks: ModelStyle) -> None:
-    bar = error_bar(*row[["uar", "uar_low", "uar_high"]])
-    ax.errorbar(x, row["uar"], yerr=bar, color=marks.colour, marker=marks.marker, capsize=2, lw=0.8)
+    """Draw a line over the layers, or a level, and points with intervals for what is no single layer."""
+    if ALL in own.index:
+        by_layer, points = own.drop(index=[*UNNUMBERED_LAYERS]), UNNUMBERED_LAYERS
+        x = [positions[name] for name in by_layer.index]
+        ax.plot(x, by_layer["uar"], color=marks.colour, ls=marks.line, marker=marks.marker, label=label)
+        ax.fill_between(x, by_layer["uar_low"], by_layer["uar_high"], color=marks.colour, alpha=0.15, lw=0)
+    else:
+        ax.axhline(own.loc[CHOSEN, "uar"], color=marks.colour, ls=marks.line, label=label)
+        points = (CHOSEN,) if pd.notna(own.loc[CHOSEN, "uar_low"]) else ()
+    for name in points:
+        value, low, high = own.loc[name]
+        bar = error_bar(value, low, high)
+        x = positions[name] + shift
+        ax.errorbar(x, value, yerr=bar, color=marks.colour, marker=marks.marker, capsize=2, lw=0.8)

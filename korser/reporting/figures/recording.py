@@ -59,15 +59,8 @@ def _draw_waveform(ax: Axes, recording: PredictedRecording, factor: float) -> No
 
 def _draw_probabilities(ax: Axes, classes: tuple[str, ...], rows: np.ndarray, end: float) -> object:
     ax.set_facecolor(NOTHING)
-    image = ax.imshow(
-        rows.T,
-        aspect="auto",
-        interpolation="nearest",
-        extent=(0, end, len(classes), 0),
-        cmap=COLOUR_MAP,
-        vmin=0,
-        vmax=1,
-    )
+    shades = {"cmap": COLOUR_MAP, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    image = ax.imshow(rows.T, extent=(0, end, len(classes), 0), aspect="auto", **shades)
     ax.set_yticks(np.arange(len(classes)) + 0.5, [wrap(label, 16) for label in classes])
     ax.tick_params(axis="y", length=0)
     return image

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from korser.comparison import tables
 from korser.metrics.scores import ALL_METRICS, TITLES
 from korser.reporting.figures.group import ComparisonGroup, Drawing, chance_note
-from korser.reporting.figures.style import TEXT_SIZE, Style, error_bar, grid, new_figure, wrap
+from korser.reporting.figures.style import TEXT_SIZE, Style, bar_limits, error_bar, grid, label_rows, wrap
 
 
 def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
@@ -37,18 +37,10 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
 
 
 def _draw(
-    group: ComparisonGroup,
-    style: Style,
-    task: str,
-    columns: list[tuple[str, str]],
-    table: pd.DataFrame,
+    group: ComparisonGroup, style: Style, task: str, columns: list[tuple[str, str]], table: pd.DataFrame
 ) -> Figure:
     height = 0.27 * len(table) + 0.55
-    if len(columns) == 1:
-        figure = new_figure(style, height)
-        axes = [figure.subplots()]
-    else:
-        figure, axes = grid(style, len(columns), wanted=style.width / len(columns), height=height, sharey=True)
+    figure, axes = grid(style, len(columns), wanted=style.width / len(columns), height=height, sharey=True)
     for ax, (column, metric) in zip(axes, columns):
         entries = table[[f"{column}{end}" for end in ("", "_low", "_high")]].to_numpy(float)
         per_seed = [ALL_METRICS[metric](group.models[label].counts(task).sum(1)) for label in table.index]
@@ -58,10 +50,8 @@ def _draw(
         if chance is not None:
             ax.axvline(chance, color="black", ls=":", lw=0.8, zorder=3)
         ax.set_xlabel(f"{task} {TITLES[metric]}")
-        ax.set_yticks(range(len(table)), [wrap(label, 24) for label in table.index], fontsize=TEXT_SIZE - 1)
-        ax.set_ylim(len(table) - 0.5, -0.5)
-        shown = [*entries.ravel(), *np.concatenate(per_seed), chance or 0]
-        ax.set_xlim(1.05 * np.nanmin(shown, initial=0), 1.05 * np.nanmax(shown, initial=0))
+        label_rows(ax, [wrap(label, 24) for label in table.index], fontsize=TEXT_SIZE - 1)
+        ax.set_xlim(bar_limits([*entries.ravel(), *np.concatenate(per_seed), chance or 0]))
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.label_outer()
     return figure

@@ -39,7 +39,7 @@ def draw(group: ComparisonGroup, style: Style) -> Iterator[Drawing]:
             ax.axhline(chance, color="black", ls=":", lw=0.8, zorder=0)
         if ax.get_subplotspec().is_first_col():
             ax.set_ylabel(group.metric_name)
-    legend_below(figure, *axes[0].get_legend_handles_labels())
+    legend_below(figure)
     caption = (
         f"{group.metric_title} on degraded audio of models trained on the original audio: mean over seeds with 95 % "
         f"confidence interval {tables.interval_over(table['n_seeds'])}."

@@ -8,7 +8,7 @@ import numpy as np
 
 from korser.metrics.scores import ALL_METRICS
 from korser.reporting.figures.group import ComparisonGroup, Drawing
-from korser.reporting.figures.style import SMALL_SIZE, NothingToDraw, Style, grid, label_outer, wrap
+from korser.reporting.figures.style import SMALL_SIZE, NothingToDraw, Style, corner_text, grid, label_outer, wrap
 from korser.utils.text import number
 
 MAX_POINTS = 2000  # of a panel
@@ -39,13 +39,11 @@ def _draw(group: ComparisonGroup, style: Style, task: str) -> Drawing:
     for ax, (label, (truth, predicted)) in zip(axes, points.items()):
         shown = np.random.default_rng(0).permutation(len(truth))[:MAX_POINTS]
         ax.plot(limits, limits, color="grey", lw=0.7, ls="--", zorder=1)
-        ax.scatter(
-            truth[shown], predicted[shown], s=6, alpha=0.5, color=group.model_style(label).colour, lw=0, rasterized=True
-        )
+        colour = group.model_style(label).colour
+        ax.scatter(truth[shown], predicted[shown], s=6, alpha=0.5, color=colour, lw=0, rasterized=True)
         scores = {name: ALL_METRICS[name](models[label].counts(task).sum(1)).mean() for name in ("ccc", "mae")}
         text = "\n".join(f"{ALL_METRICS[name].title} {number(value)}" for name, value in scores.items())
-        box = {"fc": "white", "ec": "none", "pad": 0.8, "alpha": 0.85}
-        ax.text(0.04, 0.96, text, fontsize=SMALL_SIZE, bbox=box, transform=ax.transAxes, va="top", zorder=4)
+        corner_text(ax, text)
         ax.set_title(wrap(label, 24), fontsize=SMALL_SIZE + 0.5)
         ax.set(xlim=limits, ylim=limits, xlabel=f"true {task}", ylabel=f"predicted {task}")
         ax.set_aspect("equal")

@@ -49,15 +49,7 @@ def find_searches(folders: str | Path | Sequence[str | Path]) -> list[tuple[dict
 
 
 def draw_search(search: dict, trials: pd.DataFrame, style: Style) -> Drawing:
-    """Draw one search.
-
-    Parameters
-    ----------
-    search : dict
-        The content of ``search.json``.
-    trials : pandas.DataFrame
-        Its complete trials.
-    style : Style
+    """Draw one search from ``search.json`` and its complete trials.
 
     Raises
     ------
@@ -126,10 +118,9 @@ def _draw_points(ax: Axes, trials: pd.DataFrame, x: str, y: str, best: dict) -> 
     if x in best and y in best:
         ax.scatter(best[x], best[y], s=70, marker="s", fc="none", ec="black")
     ax.set(xlabel=x, ylabel=y)
-    if _is_log(trials[x]):
-        ax.set_xscale("log")
-    if _is_log(trials[y]):
-        ax.set_yscale("log")
+    for name, set_scale in ((x, ax.set_xscale), (y, ax.set_yscale)):
+        if _is_log(trials[name]):
+            set_scale("log")
 
 
 def _draw_single(ax: Axes, trials: pd.DataFrame, name: str, best: dict, score: str) -> None:

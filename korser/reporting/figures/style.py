@@ -12,7 +12,7 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -32,17 +32,22 @@ from korser.utils.files import atomic
 from korser.utils.text import did_you_mean, drop_zero
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 __all__ = [
     "ModelStyle",
     "NothingToDraw",
     "Style",
+    "bar_limits",
+    "corner_text",
     "error_bar",
     "finish",
     "grid",
+    "finished",
     "heat_map",
     "label_outer",
+    "label_rows",
     "legend_below",
     "model_style",
     "new_figure",
@@ -220,27 +225,18 @@ def grid(
     sharey: bool = False,
     square: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with ``n`` panels in rows.
+    """Return a figure with ``n`` panels in rows, and the panels.
 
     Parameters
     ----------
-    style : Style
-    n : int
     wanted : float
         Desired width of a panel in inches; each row has as many panels as fit.
     height : float
         Height of a row in inches.
     extra : float
         Additional height in inches, for a title.
-    sharex, sharey : bool
-        Whether the panels share an axis.
     square : bool
         See :func:`new_figure`.
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    axes : list of matplotlib.axes.Axes
     """
     most = max(1, int(style.width / wanted + 1e-6))
     rows = math.ceil(n / most)
@@ -272,6 +268,19 @@ def error_bar(value: float, low: float | None, high: float | None) -> list[list[
     return [[value - low], [high - value]]
 
 
+def bar_limits(values: Iterable[float]) -> tuple[float, float]:
+    """Return the limits of an axis of bars that begin at 0, of which some may be NaN, or all 0.
+
+    Examples
+    --------
+    >>> bar_limits([0.5, 1.0, float("nan")]), bar_limits([0.0])
+    ((0.0, 1.05), (0.0, 1.0))
+    """
+    values = np.fromiter(values, float)
+    low, high = 1.05 * float(np.nanmin(values, initial=0)), 1.05 * float(np.nanmax(values, initial=0))
+    return low, high if low < high else 1.0
+
+
 def heat_map(ax: Axes, table: Any, **kwargs: Any) -> None:
     """Draw ``seaborn.heatmap`` without a colour bar, with the given names of rows and columns."""
     engine = ax.figure.get_layout_engine()
@@ -281,14 +290,39 @@ def heat_map(ax: Axes, table: Any, **kwargs: Any) -> None:
     ax.tick_params(rotation=0, length=0)
 
 
-def legend_below(figure: Figure, handles: Sequence, labels: Iterable[str]) -> None:
-    """Draw one legend for all panels below them, in as many columns as fit the longest label."""
-    labels = [wrap(label, 34) for label in labels]
+def corner_text(ax: Axes, text: str) -> None:
+    """Write text into the upper left corner of a panel, on a light ground."""
+    ground = {"fc": "white", "ec": "none", "pad": 0.8, "alpha": 0.85}
+    place = {"transform": ax.transAxes, "va": "top", "zorder": 4}
+    ax.text(0.05, 0.95, text, fontsize=SMALL_SIZE, bbox=ground, **place)
+
+
+def label_rows(ax: Axes, names: Sequence[str], **text: Any) -> None:
+    """Name the rows 0, 1, ... of a panel at its y axis, from top to bottom."""
+    ax.set_yticks(range(len(names)), names, **text)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+
+
+def legend_below(figure: Figure, handles: Mapping[str, Artist] | None = None) -> None:
+    """Draw one legend below all panels, in as many columns as fit the longest label.
+
+    Parameters
+    ----------
+    handles : dict of str to matplotlib.artist.Artist, optional
+        By label; default: what the panels label, each label once.
+    """
+    if handles is None:
+        handles = {}
+        for ax in figure.axes:
+            for handle, label in zip(*ax.get_legend_handles_labels()):
+                handles.setdefault(label, handle)
+    labels = [wrap(label, 34) for label in handles]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     entry = SMALL_SIZE / 72 * (5.2 + 0.62 * longest)  # inches: the handle and the label
     columns = max(1, min(len(labels), int((figure.get_figwidth() - 0.1) / entry)))
     columns = math.ceil(len(labels) / math.ceil(len(labels) / columns))  # rows of equal length
-    legend = figure.legend(handles, labels, loc="lower center", ncols=columns, columnspacing=1.0, borderaxespad=0.2)
+    place = {"loc": "lower center", "ncols": columns, "columnspacing": 1.0, "borderaxespad": 0.2}
+    legend = figure.legend(list(handles.values()), labels, **place)
     legend.set_in_layout(False)  # `finish` makes room for it
 
 
@@ -337,12 +371,22 @@ def finish(figure: Figure, notes: str, style: Style) -> None:
     figure.set_layout_engine("none")  # it is laid out; once is enough for all its files
 
 
-def save_figure(figure: Figure, folder: str | Path, name: str) -> None:
-    """Write a figure as PDF and PNG."""
-    for ending in ("pdf", "png"):
-        with atomic(Path(folder) / f"{name}.{ending}") as temporary:
-            metadata = {"CreationDate": None} if ending == "pdf" else None  # the same data gives the same file
-            figure.savefig(temporary, format=ending, metadata=metadata)
+def finished(draw: Callable[[Style], Figure], style: Style, notes: Sequence[str], texts: Iterable[str] = ()) -> Figure:
+    """Return a figure that a function draws, with notes below it, and fonts for them and for other texts in it."""
+    style = with_hangul(style, [*notes, *texts])
+    with style.context():
+        figure = draw(style)
+        finish(figure, "; ".join(notes), style)
+    return figure
+
+
+def save_figure(figure: Figure, file: str | Path, style: Style) -> None:
+    """Write a figure as PDF and PNG; ``file`` is without their endings."""
+    with style.context():
+        for ending in ("pdf", "png"):
+            with atomic(Path(f"{file}.{ending}")) as temporary:
+                metadata = {"CreationDate": None} if ending == "pdf" else None  # the same data gives the same file
+                figure.savefig(temporary, format=ending, metadata=metadata)
 
 
 def with_hangul(style: Style, texts: Iterable[str]) -> Style:

@@ -17,8 +17,10 @@ from korser.reporting.figures.style import (
     SMALL_SIZE,
     NothingToDraw,
     Style,
+    bar_limits,
     error_bar,
     grid,
+    label_rows,
     legend_below,
     new_figure,
     wrap,
@@ -58,8 +60,7 @@ def _has_chance(group: ComparisonGroup, table: pd.DataFrame) -> bool:
 def _draw_groups(group: ComparisonGroup, style: Style, table: pd.DataFrame) -> Figure:
     attributes = list(dict.fromkeys(table["attribute"]))
     figure, axes = grid(style, len(attributes), wanted=2.3, height=1.55, sharey=True)
-    values = table[[group.metric, f"{group.metric}_low", f"{group.metric}_high"]].to_numpy(float)
-    limits = 1.05 * np.nanmin(values, initial=0), 1.05 * np.nanmax(values, initial=0)
+    limits = bar_limits(table[[group.metric, f"{group.metric}_low", f"{group.metric}_high"]].to_numpy(float).ravel())
     for ax, attribute in zip(axes, attributes):
         own = table[table["attribute"] == attribute]
         names = list(dict.fromkeys(own["group"]))
@@ -73,7 +74,7 @@ def _draw_groups(group: ComparisonGroup, style: Style, table: pd.DataFrame) -> F
         ax.tick_params(labelbottom=True)
     styles = [group.model_style(label) for label in group.models]
     patches = [Patch(fc=model.fill, hatch=model.hatch, ec="black", lw=0.4) for model in styles]
-    legend_below(figure, patches, list(group.models))
+    legend_below(figure, dict(zip(group.models, patches)))
     return figure
 
 
@@ -103,8 +104,7 @@ def _draw_speakers(group: ComparisonGroup, style: Style, speakers: pd.DataFrame)
         worst = own["worst"].to_numpy().astype(bool).argmax()
         text = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": SMALL_SIZE}
         ax.annotate(own["group"].iloc[worst], (values[worst], i + shift[worst]), (-4, 0), **text)
-    ax.set_yticks(range(len(labels)), [wrap(label, 24) for label in labels])
-    ax.set_ylim(len(labels) - 0.5, -0.5)
+    label_rows(ax, [wrap(label, 24) for label in labels])
     low, high = speakers[group.metric].astype(float).agg(["min", "max"])
     longest = max(len(name) for name in speakers["group"])
     ax.set_xlim(low - (0.05 + 0.02 * longest) * max(high - low, 0.1) - 0.02, min(1.02, high + 0.05))

@@ -30,11 +30,8 @@ def add_adapters(
 
     Parameters
     ----------
-    encoder : EncoderFamily
     source : str
         Named in errors.
-    rank : int
-    alpha : float
     target_modules : sequence of str
         Last parts of the names of the adapted layers.
     dropout : float

@@ -49,7 +49,6 @@ class Checkpoint:
 
     Attributes
     ----------
-    source : str
     config : transformers.PreTrainedConfig
 
     Raises
@@ -101,12 +100,10 @@ class Checkpoint:
 
     @quiet_huggingface()
     def read_preprocessor(self, kind: type[Extractor], *, required: bool = True, fix: str = "") -> Extractor | None:
-        """Read ``preprocessor_config.json``.
+        """Read ``preprocessor_config.json`` as a feature extractor of transformers.
 
         Parameters
         ----------
-        kind : type
-            The feature extractor of transformers.
         required : bool
             If false, return None for a missing or unreadable file.
         fix : str
@@ -148,14 +145,8 @@ class Checkpoint:
         """Load a model as :attr:`config` describes it, in float32, without changing the global random state.
 
         Safetensors are preferred; ``pytorch_model.bin`` is read with ``weights_only=True``, so that no pickled code
-        runs, and a warning is logged.
-
-        Parameters
-        ----------
-        kind
-            A model class of transformers.
-        **options
-            Further arguments of ``from_pretrained``, such as ``key_mapping``.
+        runs, and a warning is logged. ``kind`` is a model class of transformers; further arguments are those of its
+        ``from_pretrained``, such as ``key_mapping``.
 
         Raises
         ------

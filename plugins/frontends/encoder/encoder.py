@@ -73,7 +73,6 @@ class PretrainedEncoder(Chain):
 
     Attributes
     ----------
-    source : str
     pretrained : bool
         False for ``nano-random``.
     n_layers : int

@@ -83,22 +83,7 @@ class LayerMix(Frontend):
         return ()
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix the layers; see :meth:`korser.frontend.base.Frontend.forward`.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T, L * C)``.
-        lengths : torch.Tensor
-            ``(B,)`` int64.
-
-        Returns
-        -------
-        features : torch.Tensor
-            ``(B, T, C)``, zero beyond the returned lengths.
-        lengths : torch.Tensor
-            As given.
-        """
+        """Mix the layers, ``(B, T, L * C)`` -> ``(B, T, C)``; see :meth:`korser.frontend.base.Frontend.forward`."""
         weights = self.weights.softmax(0)
         if x.device.type == "cpu" and not x.requires_grad and not torch.compiler.is_exporting():
             dtype = torch.promote_types(torch.promote_types(x.dtype, weights.dtype), torch.float32)

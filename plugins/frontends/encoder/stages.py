@@ -28,12 +28,9 @@ class EncoderStage(Frontend):
 
     Parameters
     ----------
-    encoder : EncoderFamily
-    source : str or Path
     freeze : "all", "feature_extractor", "none" or int
     lora : dict, optional
         See :func:`korser.plugins.frontends.encoder.adapters.add_adapters`.
-    layer_decay : float, optional
     **sizes
         Of :class:`korser.frontend.base.Frontend`.
     """
@@ -84,16 +81,14 @@ class EncoderStage(Frontend):
 class HiddenStates(EncoderStage):
     """Hidden states of an encoder, from waveforms.
 
+    Parameters not listed are those of :class:`PretrainedEncoder`.
+
     Parameters
     ----------
-    source : str or Path
     n_layers : int
         Transformer layers to build.
     every_layer : bool
         Return layers 0 to ``n_layers`` side by side instead of the last.
-    freeze : "all", "feature_extractor", "none" or int
-    lora, layer_decay, lr
-        As :class:`PretrainedEncoder`.
     **encoder
         Further arguments of :func:`build_encoder`.
     """
@@ -142,17 +137,16 @@ class HiddenStates(EncoderStage):
 class UpperLayers(EncoderStage):
     """The upper transformer layers of an encoder, from the hidden states of the layer below them.
 
+    Parameters not listed are those of :class:`PretrainedEncoder`.
+
     Parameters
     ----------
-    source : str or Path
     n_below : int
         Transformer layers below, fewer than ``n_layers``.
     n_layers : int
         Transformer layers of the encoder up to the topmost one of interest.
     every_layer : bool
         Take layers 0 to ``n_below`` side by side, and return them and all layers above.
-    lora, layer_decay, lr
-        As :class:`PretrainedEncoder`.
     **encoder
         Further arguments of :func:`build_encoder`.
     """
@@ -202,31 +196,19 @@ def build_encoder(
     implementation: str = "auto",
     **settings: Any,
 ) -> EncoderFamily:
-    """Build the encoder of a checkpoint.
+    """Build the encoder of a checkpoint with a number of transformer layers.
 
-    Parameters
-    ----------
-    source, revision, windows, implementation
-        As :class:`PretrainedEncoder`.
-    n_layers : int
-        Transformer layers to build.
-    **settings
-        Those that are not None must be settings of the family.
+    Settings that are not None must be those of the family; the others are as in :class:`PretrainedEncoder`.
     """
     checkpoint = Checkpoint(str(source), revision, FAMILIES)
     family = FAMILIES[checkpoint.config.model_type]
     given = {name: value for name, value in settings.items() if value is not None}
+    is_a = f"{checkpoint.source} is a {checkpoint.config.model_type} encoder"
     if implementation == "compiled" and not family.compiles:
-        raise UserError(
-            f"implementation='compiled': {checkpoint.source} is a {checkpoint.config.model_type} encoder, which has no "
-            "such implementation: use 'auto'"
-        )
+        raise UserError(f"implementation='compiled': {is_a}, which has no such implementation: use 'auto'")
     for name, value in given.items():
         if name not in family.settings:
-            raise UserError(
-                f"{name}={value!r}: {checkpoint.source} is a {checkpoint.config.model_type} encoder, which has no such "
-                "setting: remove it"
-            )
+            raise UserError(f"{name}={value!r}: {is_a}, which has no such setting: remove it")
     encoder = family(checkpoint, n_layers=n_layers, implementation=implementation, **given)
     encoder = Windows(encoder) if windows and encoder.max_length is not None else encoder
     encoder.n_layers = n_layers

@@ -31,7 +31,6 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from korser.frontend.lengths import length_mask
 from korser.plugins.frontends import triton_support
@@ -39,8 +38,10 @@ from korser.plugins.frontends.leaf.geometry import (
     CPU_CHUNK,
     GPU_CHUNK,
     Geometry,
+    cut_blocks,
+    cut_ends,
     frequency_response,
-    grid,
+    full_grid,
     group_by_rate,
     quadrature,
 )
@@ -95,7 +96,7 @@ def pooled_energies(
     K = -(-x.shape[1] // hop)
     windows = _windows(width.detach(), pool_taps)
     inner = _inner_frames(x, n_frames, mu.detach(), taps, width, windows, rates, geometry)  # (B, C, K')
-    left, right = _edge_frames(x, lengths, n_frames, taps, width, windows, geometry)  # (B, C, edge) each
+    left, right = _edge_frames(x, lengths, taps, width, windows, geometry)  # (B, C, edge) each
 
     # put together: frame k comes from `right` if it is one of the last of its utterance, else from `left` if it is
     # one of the first, else from `inner`
@@ -126,12 +127,8 @@ def _pool_matrix(windows: torch.Tensor, r: int, geometry: Geometry) -> torch.Ten
     Row ``j`` is the share of hop ``h`` in frame ``h - j + J // 2``; then come the same for the derivatives. Columns
     are doubled, for the squares of real and of imaginary parts.
     """
-    if r == geometry.hop:
-        points = grid(r, geometry)
-        before, after = int(-points[0]) - geometry.pool_half, int(points[-1]) - geometry.pool_half
-        weights = F.pad(windows, (before, after))
-    else:
-        weights = windows @ quadrature(r, geometry, windows.device).T
+    full = r == geometry.hop
+    weights = full_grid(windows, geometry) if full else windows @ quadrature(r, geometry, windows.device).T
     weights = weights.unflatten(-1, (-1, r))  # (2, C, J, r)
     return weights.transpose(0, 1).flatten(1, 2).float().repeat_interleave(2, -1)
 
@@ -153,9 +150,7 @@ def _inner_frames(
     most = -(-(-(-T // hop) - geometry.edge) // geometry.frames)  # blocks that the longest utterance can need
     if most <= 0 or -(-T // hop) <= 2 * geometry.edge:
         return x.new_zeros(B, len(mu), 1)
-    left = geometry.margin * hop + geometry.centre
-    right = (most - 1) * geometry.frames * hop + N - left - T
-    blocks = F.pad(x, (left, max(right, 0))).unfold(1, N, geometry.frames * hop)  # (B, blocks, N)
+    blocks = cut_blocks(x, most, geometry)  # (B, blocks, N)
     if free:
         n_blocks = (n_frames - geometry.edge + geometry.frames - 1).div(geometry.frames, rounding_mode="floor")
         used = length_mask(n_blocks.masked_fill(n_frames <= 2 * geometry.edge, 0), most).flatten().nonzero()[:, 0]
@@ -184,7 +179,6 @@ def _inner_frames(
 def _edge_frames(
     x: torch.Tensor,
     lengths: torch.Tensor,
-    n_frames: torch.Tensor,
     taps: torch.Tensor,
     width: torch.Tensor,
     windows: torch.Tensor,
@@ -194,16 +188,12 @@ def _edge_frames(
 
     The energy ends with the utterance, although the filters ring beyond it.
     """
-    hop, edge, geometry = geometry.hop, geometry.edge, geometry.at_the_ends
-    first = torch.cat([torch.zeros_like(n_frames), n_frames - edge])  # (2 B,) first frames
-    start = (first - geometry.margin) * hop - geometry.centre
-    at = start[:, None] + torch.arange(geometry.block, device=x.device)  # (2 B, N)
-    inside = (at >= 0) & (at < lengths.repeat(2)[:, None])
-    segments = x.repeat(2, 1).gather(1, at.clamp(0, x.shape[1] - 1)).masked_fill(~inside, 0)
-    G = frequency_response(taps / geometry.block, geometry.block)
-    matrix = _pool_matrix(windows, hop, geometry)
+    ends = geometry.at_the_ends
+    segments, inside = cut_ends(x, lengths, ends)  # (2 B, N) each
+    G = frequency_response(taps / ends.block, ends.block)
+    matrix = _pool_matrix(windows, ends.hop, ends)
     inside = inside.to(x.dtype).repeat_interleave(2, 1)
-    pooled = _BandPool.apply(torch.fft.fft(segments), G, width, matrix, None, inside, geometry, edge)  # (C, 2 B, edge)
+    pooled = _BandPool.apply(torch.fft.fft(segments), G, width, matrix, None, inside, ends, ends.edge)  # (C, 2 B, edge)
     return pooled.transpose(0, 1).split(len(x))
 
 

@@ -7,10 +7,22 @@ import math
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 from korser.plugins.frontends.leaf.rates import BAND, MAX_STEP, constant
 
-__all__ = ["CPU_CHUNK", "GPU_CHUNK", "Geometry", "frequency_response", "grid", "group_by_rate", "quadrature"]
+__all__ = [
+    "CPU_CHUNK",
+    "GPU_CHUNK",
+    "Geometry",
+    "cut_blocks",
+    "cut_ends",
+    "frequency_response",
+    "full_grid",
+    "grid",
+    "group_by_rate",
+    "quadrature",
+]
 
 MARGIN = 1.5, 3  # least and most steps of the grid by which the quadrature exceeds the pooling window
 NUGGET = 1e-12  # conditions the quadrature
@@ -58,6 +70,27 @@ class Geometry(NamedTuple):
         return self.hops - 2 * self.margin
 
 
+def cut_blocks(x: torch.Tensor, most: int, geometry: Geometry) -> torch.Tensor:
+    """Cut a signal ``(B, T)`` into blocks ``(B, most, N)``; each begins `margin` hops before its first frame."""
+    step, left = geometry.frames * geometry.hop, geometry.margin * geometry.hop + geometry.centre
+    right = (most - 1) * step + geometry.block - left - x.shape[1]
+    return F.pad(x, (left, max(right, 0))).unfold(1, geometry.block, step)[:, :most]
+
+
+def cut_ends(x: torch.Tensor, lengths: torch.Tensor, ends: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut the first frames of all utterances, then the last ones, out of a signal ``(B, T)``.
+
+    Returns ``(2 B, N)`` each: the segments, zero outside the utterance, and where they are inside. The sizes are those
+    of :attr:`Geometry.at_the_ends`.
+    """
+    n_frames = (lengths + ends.hop - 1) // ends.hop
+    first = torch.cat([torch.zeros_like(n_frames), n_frames - ends.edge])  # (2 B,)
+    start = (first - ends.margin) * ends.hop - ends.centre
+    at = start[:, None] + torch.arange(ends.block, device=x.device)
+    inside = (at >= 0) & (at < lengths.repeat(2)[:, None])
+    return x.repeat(2, 1).gather(1, at.clamp(0, x.shape[1] - 1)).masked_fill(~inside, 0), inside
+
+
 @functools.cache
 def group_by_rate(rates: tuple[int, ...], device: torch.device) -> tuple[list[tuple[int, torch.Tensor]], torch.Tensor]:
     """Group filters by rate: ``[(r, (C',) indices)]``, and the order that undoes it, ``(C,)``."""
@@ -75,6 +108,12 @@ def grid(r: int, geometry: Geometry) -> torch.Tensor:
     reach = geometry.pool_half + (MARGIN[0] * step if r < hop else 0)
     hops = max(math.ceil((reach - geometry.centre) / hop), math.ceil((reach + geometry.centre + step - hop) / hop), 0)
     return step * torch.arange((2 * hops + 1) * r, dtype=torch.float64) - hops * hop - geometry.centre
+
+
+def full_grid(weights: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+    """Put weights of single samples, ``(..., 2 pool_half + 1)``, on the grid of the full rate, ``(..., J hop)``."""
+    points = grid(geometry.hop, geometry)
+    return F.pad(weights, (int(-points[0]) - geometry.pool_half, int(points[-1]) - geometry.pool_half))
 
 
 @functools.cache

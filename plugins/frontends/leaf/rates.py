@@ -109,14 +109,8 @@ class RatePlan:
     def __call__(self, widths: torch.Tensor, version: Any, wait: bool) -> tuple[int, ...]:
         """Return the rates of the filters.
 
-        Parameters
-        ----------
-        widths : torch.Tensor
-            ``(2, C)`` float64, widths of the filters and of the pooling windows in samples.
-        version : object
-            Equal for equal parameters.
-        wait : bool
-            Whether the host may wait for the parameters.
+        The widths, ``(2, C)`` float64, are those of the filters and of the pooling windows in samples; ``version`` is
+        equal for equal parameters, and with ``wait`` the host may wait for them.
         """
         if widths.device.type == "cpu" and isinstance(self.reader, PinnedReader):  # moved here from a GPU
             self.forget()

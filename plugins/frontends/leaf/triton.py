@@ -39,7 +39,10 @@ from korser.plugins.frontends.leaf import triton_kernels as kernels
 from korser.plugins.frontends.leaf.geometry import (
     GPU_CHUNK,
     Geometry,
+    cut_blocks,
+    cut_ends,
     frequency_response,
+    full_grid,
     grid,
     group_by_rate,
     quadrature,
@@ -122,24 +125,16 @@ class _Layout(NamedTuple):
 
 def _inner_blocks(x: torch.Tensor, layout: _Layout) -> torch.Tensor:
     """``(B most, N)``; block ``i`` of an utterance begins `margin` hops before its first frame ``i frames``."""
-    g, most = layout.inner, layout.most
-    if not x.requires_grad:
-        return _cut_pieces(x, layout, False, layout.B * most)
-    left = g.margin * g.hop + g.centre
-    right = (most - 1) * g.frames * g.hop + g.block - left - layout.T
-    return F.pad(x, (left, max(right, 0))).unfold(1, g.block, g.frames * g.hop)[:, :most].reshape(-1, g.block)
+    if x.requires_grad:
+        return cut_blocks(x, layout.most, layout.inner).reshape(-1, layout.inner.block)
+    return _cut_pieces(x, layout, False, layout.B * layout.most)
 
 
 def _end_segments(x: torch.Tensor, layout: _Layout) -> torch.Tensor:
     """``(2 B, N)``: the first frames of all utterances, then the last."""
-    if not x.requires_grad:
-        return _cut_pieces(x, layout, True, 2 * layout.B)
-    g, lengths = layout.ends, layout.lengths
-    n_frames = (lengths + g.hop - 1) // g.hop
-    first = torch.cat([torch.zeros_like(n_frames), n_frames - g.edge])
-    at = ((first - g.margin) * g.hop - g.centre)[:, None] + torch.arange(g.block, device=x.device)
-    inside = (at >= 0) & (at < lengths.repeat(2)[:, None])
-    return x.repeat(2, 1).gather(1, at.clamp(0, layout.T - 1)).masked_fill(~inside, 0)
+    if x.requires_grad:
+        return cut_ends(x, layout.lengths, layout.ends)[0]
+    return _cut_pieces(x, layout, True, 2 * layout.B)
 
 
 def _cut_pieces(x: torch.Tensor, layout: _Layout, ends: bool, rows: int) -> torch.Tensor:
@@ -156,26 +151,16 @@ def _cut_pieces(x: torch.Tensor, layout: _Layout, ends: bool, rows: int) -> torc
 def _table(geometry: Geometry, device: torch.device) -> tuple[torch.Tensor, dict[int, int], int]:
     """Return the quadratures of all rates side by side, so that one product maps the windows to all grids.
 
-    Returns
-    -------
-    table : torch.Tensor
-        ``(2 pool_half + 1, P)`` float64, ``J r`` columns per rate, padded with 0 if fewer hops are enough.
-    begin : dict
-        First column of each rate.
-    J : int
-        Hops that a frame is summed from.
+    They are ``(2 pool_half + 1, P)`` float64, ``J r`` columns per rate, padded with 0 if fewer hops are enough. Then
+    come the first column of each rate and ``J``, the hops that a frame is summed from.
     """
     hop, samples = geometry.hop, 2 * geometry.pool_half + 1
     rates = [r for r in RATES if 2 * r <= hop <= MAX_STEP * geometry.half * r] + [hop]
     J = max(len(grid(r, geometry)) // r for r in rates)
     parts, begin, at = [], {}, 0
     for r in rates:
-        points = grid(r, geometry)
-        if r < hop:
-            part = quadrature(r, geometry)  # (J' r, 2 pool_half + 1)
-        else:
-            before, after = int(-points[0]) - geometry.pool_half, int(points[-1]) - geometry.pool_half
-            part = F.pad(torch.eye(samples, dtype=torch.float64), (0, 0, before, after))
+        single = torch.eye(samples, dtype=torch.float64)
+        part = quadrature(r, geometry) if r < hop else full_grid(single, geometry).T  # (J' r, 2 pool_half + 1)
         missing = (J * r - len(part)) // 2
         parts.append(F.pad(part, (0, 0, missing, missing)))
         begin[r] = at
@@ -197,14 +182,8 @@ def _bands(
 ) -> tuple[torch.Tensor, dict[int, int], int]:
     """Return the position of each filter's band in a row of partial sums.
 
-    Returns
-    -------
-    tables : torch.Tensor
-        ``(2, C)`` int32, first number and bins of each filter.
-    begin : dict
-        First number of each rate; its filters follow in the order of ``group_by_rate``.
-    size : int
-        Length of a row.
+    That is ``(2, C)`` int32, first number and bins of each filter; the first number of each rate, whose filters follow
+    in the order of ``group_by_rate``; and the length of a row.
     """
     firsts, begin, at = [0] * len(rates), {}, 0
     for r in sorted(set(rates)):

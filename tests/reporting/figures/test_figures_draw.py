@@ -19,7 +19,7 @@ from korser.comparison.tables import interval_over
 from korser.reporting.figures import NothingToDraw, Style, draw_all, layers
 from korser.reporting.figures.group import gather
 from korser.reporting.figures.search import draw_search, find_searches
-from korser.reporting.figures.style import DPI, finish, with_hangul
+from korser.reporting.figures.style import DPI, bar_limits, finish, with_hangul
 from korser.runs.load import load_runs
 from korser.utils.errors import UserError
 from korser.utils.files import read_csv, write_csv, write_json
@@ -222,6 +222,18 @@ def test_seeds_are_not_mistaken_for_epochs(tmp_path):
     (group,) = gather(load_runs(tmp_path))
     table = figures.losses.curves(group.models["mel_stl"], "train_emotion_loss")
     assert table.index.tolist() == [1, 2, 3, 4, 5] and table.columns.tolist() == [1, 2]
+
+
+def test_a_single_epoch_has_one_tick_and_results_of_nothing_but_0_have_an_axis(tmp_path, recwarn):
+    path = write_run(tmp_path, "mel_stl", right=0.0)
+    log = read_csv(path / "log.csv")
+    write_csv(path / "log.csv", log[:1])
+    _, drawn = drawings(tmp_path, kinds=(figures.losses, figures.results))
+    ax = drawn["losses"].figure.axes[0]
+    shown = [tick for tick in ax.get_xticks() if ax.get_xlim()[0] <= tick <= ax.get_xlim()[1]]
+    assert shown == [1]
+    assert bar_limits([0.0, np.nan]) == (0, 1) and bar_limits([-1.0, 0.0]) == (-1.05, 0)
+    assert not [str(warning.message) for warning in recwarn if "identical" in str(warning.message)]
 
 
 def test_losses_are_means_over_folds_and_seeds_with_a_band(four_models):

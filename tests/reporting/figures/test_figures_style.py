@@ -137,7 +137,7 @@ def test_a_serif_font_is_that_of_the_whole_figure(tmp_path):
         assert matplotlib.rcParams["font.family"] == ["STIXGeneral", "NanumGothic"]
         figure = new_figure(style, 1.0)
         figure.subplots().set(xscale="log", xlabel="\u2212.5 \u2192", xlim=(1, 1e6))
-        save_figure(figure, tmp_path, "serif")
+        save_figure(figure, tmp_path / "serif", style)
     fonts = re.findall(rb"/BaseFont /[A-Z]+\+(\w+)", (tmp_path / "serif.pdf").read_bytes())
     assert fonts and all(name.startswith(b"STIX") for name in fonts)
 
@@ -155,7 +155,7 @@ def test_a_dollar_in_a_name_is_a_dollar_and_logarithmic_ticks_have_exponents(tmp
         ax.plot([1e-4, 1], [0, 1], label=name)
         ax.set(xscale="log", title=name, xlabel=name)
         finish(figure, name, style)
-    save_figure(figure, tmp_path, "figure")
+    save_figure(figure, tmp_path / "figure", style)
     assert not ax.title.get_parse_math() and not ax.xaxis.label.get_parse_math()
     shown = [label for label in ax.get_xticklabels() if label.get_text()]
     assert shown and all(label.get_parse_math() for label in shown)

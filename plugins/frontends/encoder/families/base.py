@@ -5,13 +5,14 @@ Shape legend: ``B`` utterances, ``T`` samples, ``T'`` frames, ``C`` channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
-__all__ = ["EncoderFamily", "disable_augmentation"]
+__all__ = ["EncoderFamily", "apply_layers", "call_model", "disable_augmentation"]
 
 
 class EncoderFamily(nn.Module):
@@ -88,11 +89,7 @@ class EncoderFamily(nn.Module):
     def divides(config: PreTrainedConfig, **settings: Any) -> bool:
         """Return whether an encoder can be divided: upper layers need nothing but the output of those below.
 
-        Parameters
-        ----------
-        config : transformers.PreTrainedConfig
-        **settings
-            Those of the family; None for what is not given.
+        Settings of the family that are not given are None.
         """
         return False
 
@@ -106,19 +103,27 @@ class EncoderFamily(nn.Module):
     def continue_from(self, h: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
         """Compute the layers that :meth:`keep_above` has left.
 
-        Parameters
-        ----------
-        h : torch.Tensor
-            ``(B, T', C)`` output of the layer below, zero beyond ``frames``.
-        frames : torch.Tensor
-            ``(B,)`` int64.
-
-        Returns
-        -------
-        list of torch.Tensor
-            ``(B, T', C)`` for each layer, with the final layer norm as in :meth:`forward`; arbitrary beyond ``frames``.
+        From the output ``(B, T', C)`` of the layer below, zero beyond ``frames`` ``(B,)``, to ``(B, T', C)`` for each
+        layer, with the final layer norm as in :meth:`forward`; arbitrary beyond ``frames``.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define continue_from")
+
+
+def call_model(model: PreTrainedModel, x: torch.Tensor, mask: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
+    """Return the hidden states of a model of transformers, all of them or the last; ``mask`` is bool, true if valid."""
+    out = model(x, attention_mask=mask.long(), output_hidden_states=every_layer, return_dict=True)
+    return [*out.hidden_states[:-1], out.last_hidden_state] if every_layer else [out.last_hidden_state]
+
+
+def apply_layers(
+    layers: Iterable[Callable], h: torch.Tensor, every_layer: bool, *args: Any, **kwargs: Any
+) -> list[torch.Tensor]:
+    """Return the input of layers and the output of each, or only the last; further arguments are those of a layer."""
+    states = [h]
+    for layer in layers:
+        h = layer(h, *args, **kwargs)
+        states = [*states, h] if every_layer else [h]
+    return states
 
 
 def disable_augmentation(config: PreTrainedConfig) -> None:

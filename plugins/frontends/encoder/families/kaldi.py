@@ -42,18 +42,7 @@ class KaldiFilterbank(nn.Module):
         self.register_buffer("window", window.to(dtype), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute log energies, also under autocast.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T)``, of any dtype.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, F, M)`` float32.
-        """
+        """Compute log energies ``(B, F, M)`` float32 of ``(B, T)`` of any dtype, also under autocast."""
         window, filters = self.window.to(self.dtype), self.filters.to(self.dtype)
         with torch.autocast(x.device.type, enabled=False):
             frames = (self.scale * x.to(self.dtype)).unfold(1, self.size, self.hop)  # (B, F, 400)

@@ -20,13 +20,7 @@ TAIL = 3  # hops of silence behind an utterance, so that no window that overlaps
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrogram of zero-padded utterances, equal to that of the extractor up to rounding.
-
-    Parameters
-    ----------
-    extractor : transformers.WhisperFeatureExtractor
-        Gives sizes and mel filters.
-    """
+    """Log-mel spectrogram of zero-padded utterances, equal to that of the extractor up to rounding."""
 
     def __init__(self, extractor: WhisperFeatureExtractor) -> None:
         super().__init__()

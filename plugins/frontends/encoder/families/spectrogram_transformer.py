@@ -18,7 +18,7 @@ from transformers import ASTFeatureExtractor
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import length_mask
 from korser.plugins.frontends.encoder.checkpoint import Checkpoint
-from korser.plugins.frontends.encoder.families.base import EncoderFamily
+from korser.plugins.frontends.encoder.families.base import EncoderFamily, apply_layers
 from korser.plugins.frontends.encoder.families.kaldi import KaldiFilterbank
 from korser.utils.errors import UserError
 
@@ -37,9 +37,6 @@ class SpectrogramTransformer(EncoderFamily):
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-    n_layers : int
-    implementation : str
     padding : str
         "full": the spectrogram is padded to the length of the checkpoint's training (10.24 s for AudioSet), as its
         feature extractor does, and patches attend to all; the output is cut to the utterance. "utterance": the
@@ -85,29 +82,16 @@ class SpectrogramTransformer(EncoderFamily):
         if self.padding == "utterance" and bool((frames < n_columns).any()):
             patches = length_mask(frames, n_columns).repeat(1, (h.shape[1] - N_TOKENS) // n_columns)
             mask = F.pad(patches, (N_TOKENS, 0), value=True)[:, None, None]  # (B, 1, 1, 2 + P * T')
-        states = [h]
-        for layer in self.model.layers:
-            h = layer(h, mask)
-            states = [*states, h] if every_layer else [h]
+        states = apply_layers(self.model.layers, h, every_layer, mask)
         states[-1] = self.model.layernorm(states[-1])
         longest = int(self.output_lengths(torch.tensor(x.shape[1])))
         return [state[:, N_TOKENS:].unflatten(1, (-1, n_columns)).mean(1)[:, :longest] for state in states]
 
     def extract(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Compute the scaled filterbank.
+        """Compute the scaled filterbank ``(B, F, M)`` of waveforms ``(B, T)`` in float32.
 
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T)``.
-        lengths : torch.Tensor
-            ``(B,)`` int64, in samples.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, F, M)`` float32; with ``padding="full"`` that of the checkpoint's feature extractor, with an energy of
-            one beyond an utterance.
+        With ``padding="full"`` it is that of the checkpoint's feature extractor, with an energy of one beyond an
+        utterance.
         """
         y = self.filterbank(x[:, : self.max_length])
         if self.padding == "full":

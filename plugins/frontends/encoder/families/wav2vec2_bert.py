@@ -14,7 +14,7 @@ from transformers import SeamlessM4TFeatureExtractor
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import length_mask, masked_mean_std
 from korser.plugins.frontends.encoder.checkpoint import Checkpoint
-from korser.plugins.frontends.encoder.families.base import EncoderFamily, disable_augmentation
+from korser.plugins.frontends.encoder.families.base import EncoderFamily, call_model, disable_augmentation
 from korser.plugins.frontends.encoder.families.conformer_positions import positions_not_kept
 from korser.plugins.frontends.encoder.families.kaldi import KaldiFilterbank
 
@@ -51,27 +51,14 @@ class Wav2Vec2Bert(EncoderFamily):
     def forward(self, x: torch.Tensor, lengths: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
         """See :meth:`EncoderFamily.forward`."""
         y = self.extract(x, lengths)
-        mask = length_mask(self.output_lengths(lengths), y.shape[1]).long()
+        mask = length_mask(self.output_lengths(lengths), y.shape[1])
         with positions_not_kept(self.model.encoder):
-            out = self.model(
-                y.to(self.model.dtype), attention_mask=mask, output_hidden_states=every_layer, return_dict=True
-            )
-        return [*out.hidden_states[:-1], out.last_hidden_state] if every_layer else [out.last_hidden_state]
+            return call_model(self.model, y.to(self.model.dtype), mask, every_layer)
 
     def extract(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Compute the filterbank with zero mean and unit variance of each band, ``stride`` frames joined to one.
 
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(B, T)``.
-        lengths : torch.Tensor
-            ``(B,)`` int64, in samples.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, T', stride * M)`` float32, arbitrary beyond an utterance.
+        It is ``(B, T', stride * M)`` float32 for waveforms ``(B, T)``, and arbitrary beyond an utterance.
         """
         y = self.filterbank(x).double()
         frames = self.filterbank.output_lengths(lengths)

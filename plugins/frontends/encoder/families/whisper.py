@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, WhisperFeatureExtractor
 from korser.frontend.base import SAMPLE_RATE
 from korser.frontend.lengths import length_mask, mask_padding
 from korser.plugins.frontends.encoder.checkpoint import Checkpoint
-from korser.plugins.frontends.encoder.families.base import EncoderFamily
+from korser.plugins.frontends.encoder.families.base import EncoderFamily, apply_layers
 from korser.plugins.frontends.encoder.families.log_mel import LogMel
 from korser.utils.errors import UserError
 
@@ -35,8 +35,6 @@ class Whisper(EncoderFamily):
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-    n_layers : int
     implementation : str
         Without effect.
     padding : str
@@ -98,10 +96,7 @@ class Whisper(EncoderFamily):
             mask = length_mask(-(-n_mel_frames // STRIDE), h.shape[1])[:, None, None]  # (B, 1, 1, T')
         h = h + model.embed_positions.weight[: h.shape[1]]
         h = F.dropout(h, model.dropout, training=model.conv2.training)
-        states = [h]
-        for layer in model.layers:
-            h = layer(h, mask)
-            states = [*states, h] if every_layer else [h]
+        states = apply_layers(model.layers, h, every_layer, mask)
         return [*states[:-1], model.layer_norm(states[-1])]
 
     @staticmethod
@@ -119,12 +114,10 @@ class Whisper(EncoderFamily):
 
     def continue_from(self, h: torch.Tensor, frames: torch.Tensor) -> list[torch.Tensor]:
         """See :meth:`EncoderFamily.continue_from`."""
-        h, mask, states = h.to(self.model.dtype), None, []
+        h, mask = h.to(self.model.dtype), None
         if not torch.compiler.is_exporting() and bool((frames < h.shape[1]).any()):
             mask = length_mask(frames, h.shape[1])[:, None, None]  # (B, 1, 1, T')
-        for layer in self.model.layers[self._n_below :]:
-            h = layer(h, mask)
-            states.append(h)
+        states = apply_layers(self.model.layers[self._n_below :], h, True, mask)[1:]
         return [*states[:-1], self.model.layer_norm(states[-1])]
 
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:

@@ -18,12 +18,8 @@ __all__ = ["Windows"]
 class Windows(EncoderFamily):
     """Compute utterances in consecutive windows of the longest accepted length, and join the features.
 
-    A rest of an utterance that is shorter than the encoder's ``min_length`` gives no frames.
-
-    Parameters
-    ----------
-    encoder : EncoderFamily
-        With a ``max_length``.
+    A rest of an utterance that is shorter than the encoder's ``min_length`` gives no frames. The encoder has a
+    ``max_length``.
     """
 
     def __init__(self, encoder: EncoderFamily) -> None:

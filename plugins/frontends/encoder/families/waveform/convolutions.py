@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -15,17 +14,8 @@ __all__ = [
     "convolve",
     "fft_convolve",
     "fft_weights",
-    "receptive_field",
     "split_products",
 ]
-
-
-def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """Return the number of samples that one frame behind a stack of convolutions depends on."""
-    n = 1
-    for kernel, stride in zip(reversed(kernels), reversed(strides)):
-        n = (n - 1) * stride + kernel
-    return n
 
 
 def split_products(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,7 +43,7 @@ def cast(x: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
 
 
 def convolution_weights(conv: nn.Conv1d, dtype: torch.dtype) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-    """Return one matrix for every ``stride`` taps and the bias, for :func:`convolve`."""
+    """Return one matrix ``(stride * C, C')`` for every ``stride`` taps and the bias, for :func:`convolve`."""
     w = conv.weight.permute(2, 1, 0).to(dtype)  # (taps, C in, C out)
     return [part.flatten(0, 1) for part in w.split(conv.stride[0])], cast(conv.bias, dtype)
 
@@ -61,25 +51,12 @@ def convolution_weights(conv: nn.Conv1d, dtype: torch.dtype) -> tuple[list[torch
 def convolve(x: torch.Tensor, stride: int, matrices: list[torch.Tensor], bias: torch.Tensor | None) -> torch.Tensor:
     """Compute a strided convolution by matrix products on views.
 
-    Parameters
-    ----------
-    x : torch.Tensor
-        ``(n, C)``, ``n`` a multiple of ``stride``.
-    stride : int
-    matrices : list of torch.Tensor
-        ``(taps * C, C')`` each, for taps 0 to ``stride - 1`` and so on.
-    bias : torch.Tensor or None
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n / stride, C')``; rows whose window extends beyond ``x`` are arbitrary.
+    ``(n, C)``, ``n`` a multiple of the stride, to ``(n / stride, C')``; rows whose window extends beyond ``x`` are
+    arbitrary. The matrices are those of :func:`convolution_weights`.
     """
     x = x.view(len(x) // stride, -1)
-    if bias is None:
-        y = x[:, : len(matrices[0])] @ matrices[0]
-    else:
-        y = torch.addmm(bias, x[:, : len(matrices[0])], matrices[0])
+    first = x[:, : len(matrices[0])]
+    y = first @ matrices[0] if bias is None else torch.addmm(bias, first, matrices[0])
     for i, matrix in enumerate(matrices[1:], 1):
         y[: len(y) - i].addmm_(x[i:, : len(matrix)], matrix)
     return y
@@ -99,19 +76,8 @@ def fft_convolve(
 ) -> torch.Tensor:
     """Convolve in groups over time, centred, zero-padded, in blocks of ``size - taps + 1`` frames (overlap-save).
 
-    With an even number of taps frame ``t`` depends on ``t - taps / 2`` to ``t + taps / 2 - 1``, as in fairseq.
-
-    Parameters
-    ----------
-    x : torch.Tensor
-        ``(B, F, C)`` float32.
-    spectrum, bias, taps, size
-        From :func:`fft_weights`.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, F, C)``.
+    With an even number of taps frame ``t`` depends on ``t - taps / 2`` to ``t + taps / 2 - 1``, as in fairseq. ``x`` is
+    ``(B, F, C)`` float32, as the result is; the other arguments come from :func:`fft_weights`.
     """
     B, n_frames, C = x.shape
     hop = size - taps + 1

@@ -17,10 +17,9 @@ from transformers import PreTrainedConfig, Wav2Vec2FeatureExtractor
 from transformers.masking_utils import create_bidirectional_mask
 
 from korser.frontend.base import SAMPLE_RATE
-from korser.frontend.lengths import length_mask, masked_mean_std
+from korser.frontend.lengths import length_mask, masked_mean_std, receptive_field
 from korser.plugins.frontends.encoder.checkpoint import Checkpoint
-from korser.plugins.frontends.encoder.families.base import EncoderFamily, disable_augmentation
-from korser.plugins.frontends.encoder.families.waveform.convolutions import receptive_field
+from korser.plugins.frontends.encoder.families.base import EncoderFamily, apply_layers, call_model, disable_augmentation
 from korser.plugins.frontends.encoder.families.waveform.fast import FrozenEncoder
 from korser.plugins.frontends.encoder.families.waveform.padding import known_lengths, make_length_aware
 
@@ -34,8 +33,6 @@ class Waveform(EncoderFamily):
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-    n_layers : int
     implementation : str
         "reference", "auto" (:mod:`korser.plugins.frontends.encoder.families.waveform.fast`) or "compiled".
     do_normalize : bool, optional
@@ -87,13 +84,7 @@ class Waveform(EncoderFamily):
 
     def _encode(self, x: torch.Tensor, lengths: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
         """Call the modules of transformers, for a normalised waveform."""
-        out = self.model(
-            x,
-            attention_mask=length_mask(lengths, x.shape[1]).long(),
-            output_hidden_states=every_layer,
-            return_dict=True,
-        )
-        return [*out.hidden_states[:-1], out.last_hidden_state] if every_layer else [out.last_hidden_state]
+        return call_model(self.model, x, length_mask(lengths, x.shape[1]), every_layer)
 
     @property
     def norm_behind_layers(self) -> bool:
@@ -128,16 +119,14 @@ class Waveform(EncoderFamily):
         encoder = self.model.encoder
         layers = encoder.layers[self._n_below :]
         h, valid = h.to(self.model.dtype), length_mask(frames, h.shape[1])
-        states, bias = [], None
         if hasattr(layers[0].attention, "rel_attn_embed"):
+            states, bias = [], None
             for layer in layers:
                 h, bias = layer(h, attention_mask=valid.long(), position_bias=bias)
                 states.append(h)
         else:
             mask = create_bidirectional_mask(config=self.model.config, inputs_embeds=h, attention_mask=valid)
-            for layer in layers:
-                h = layer(h, attention_mask=mask)
-                states.append(h)
+            states = apply_layers(layers, h, True, attention_mask=mask)[1:]
         return [*states[:-1], encoder.layer_norm(states[-1])]
 
     def parts_to_freeze(self, freeze: str | int) -> list[nn.Module]:

@@ -35,7 +35,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
-from korser.frontend.lengths import length_mask, mask_padding
+from korser.frontend.lengths import length_mask, mask_padding, receptive_field
 from korser.plugins.frontends import triton_support
 from korser.plugins.frontends.encoder.families.waveform.convolutions import (
     cast,
@@ -43,7 +43,6 @@ from korser.plugins.frontends.encoder.families.waveform.convolutions import (
     convolve,
     fft_convolve,
     fft_weights,
-    receptive_field,
     split_products,
 )
 
@@ -308,26 +307,16 @@ def attend(
     weights: Weights,
     x: torch.Tensor,
 ) -> torch.Tensor:
-    """Compute multi-head self-attention.
+    """Compute multi-head self-attention of ``(B, F, C)``, arbitrary beyond an utterance's frames.
 
     Parameters
     ----------
-    attention : nn.Module
-        The module of transformers.
     bias : torch.Tensor or None
         ``(H, F, F)``, WavLM's relative position bias.
     runs : list of (int, int)
         Number of frames, and how many consecutive utterances have it.
     mask : torch.Tensor or None
         ``(B, 1, 1, F)`` bool; if given, runs are not used.
-    weights : dict
-    x : torch.Tensor
-        ``(B, F, C)``.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, F, C)``, arbitrary beyond an utterance's frames.
     """
     n_frames = x.shape[1]
     heads = (attention.num_heads, attention.head_dim)

@@ -112,14 +112,7 @@ def make_length_aware(model: nn.Module) -> None:
 def known_lengths(model: nn.Module, first_lengths: torch.Tensor, frame_lengths: torch.Tensor) -> Iterator[None]:
     """Set the lengths of the utterances in the length-aware modules, inside the ``with`` block.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        After :func:`make_length_aware`.
-    first_lengths : torch.Tensor
-        ``(B,)`` int64, frames behind the first convolution.
-    frame_lengths : torch.Tensor
-        ``(B,)`` int64, frames behind the last.
+    They are ``(B,)`` int64, in frames behind the first and behind the last convolution.
     """
     aware = []
     for module in model.modules():

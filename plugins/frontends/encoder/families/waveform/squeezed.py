@@ -8,9 +8,7 @@ Shape legend: ``B`` utterances, ``T`` samples, ``F`` frames (50 per second), ``S
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch import nn
 
 from korser.frontend.lengths import length_mask, mask_padding
 from korser.plugins.frontends.encoder.checkpoint import Checkpoint
+from korser.plugins.frontends.encoder.families.base import apply_layers
 from korser.plugins.frontends.encoder.families.waveform.family import Waveform
 
 __all__ = ["Squeezed"]
@@ -54,28 +53,22 @@ class Squeezed(Waveform):
         h = (pooled + encoder.pos_conv_embed(y)[..., : pooled.shape[-1]]).mT
         if hasattr(encoder, "layer_norm"):  # SEW
             h = encoder.dropout(encoder.layer_norm(h))
-        states = [h]
-        for layer in self._layers(h, frames // self.factor):
-            h = layer(h)
-            states = [*states, h] if every_layer else [h]
+        states = self._apply_layers(h, frames // self.factor, every_layer)
         expanded = [state.repeat_interleave(self.factor, dim=1) for state in states]
         if isinstance(encoder.upsample, nn.Identity):
             return expanded
         return [*expanded[:-1], encoder.upsample(states[-1])]
 
-    def _layers(self, h: torch.Tensor, squeezed: torch.Tensor) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-        """Return the layers for a batch ``(B, S, C)`` of which ``squeezed`` frames are valid."""
+    def _apply_layers(self, h: torch.Tensor, squeezed: torch.Tensor, every_layer: bool) -> list[torch.Tensor]:
+        """Apply the layers to a batch ``(B, S, C)`` of which ``squeezed`` frames are valid."""
         valid = length_mask(squeezed, h.shape[1])[:, None, None]  # (B, 1, 1, S)
         encoder = self.model.encoder
         if hasattr(encoder, "layers"):
             mask = torch.zeros_like(valid, dtype=h.dtype).masked_fill(~valid, -torch.inf)
-            return [functools.partial(layer, attention_mask=mask) for layer in encoder.layers]
-        options = {
-            "attention_mask": valid,
-            "relative_pos": encoder.encoder.get_rel_pos(h),
-            "rel_embeddings": encoder.encoder.get_rel_embedding(),
-        }
-        return [functools.partial(layer, **options) for layer in encoder.encoder.layer]
+            return apply_layers(encoder.layers, h, every_layer, attention_mask=mask)
+        inner = encoder.encoder
+        positions = {"relative_pos": inner.get_rel_pos(h), "rel_embeddings": inner.get_rel_embedding()}
+        return apply_layers(inner.layer, h, every_layer, attention_mask=valid, **positions)
 
     def _relative_positions(self) -> list[nn.Module]:
         """Return SEW-D's embeddings of distances, which all layers share."""

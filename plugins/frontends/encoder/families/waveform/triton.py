@@ -32,15 +32,7 @@ def add_norm(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the layer norm of ``x + y``, in float32 and in the dtype of ``y``.
 
-    Parameters
-    ----------
-    x : torch.Tensor
-        ``(..., C)`` float32, contiguous.
-    y : torch.Tensor
-        As ``x``, of any dtype.
-    weight, bias : torch.Tensor
-        ``(C,)`` float32.
-    eps : float
+    ``x`` and ``y`` are ``(..., C)``, contiguous, ``x`` in float32; ``weight`` and ``bias`` are ``(C,)`` float32.
     """
     size = x.shape[-1]
     z, a = torch.empty_like(x), torch.empty_like(y)
