@@ -127,19 +127,11 @@ def _require_object(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
-def require_logger(name: str | None) -> None:
+def require_logger(name: str) -> None:
     """Refuse a tracker whose package is not installed."""
-    spec = None if name is None else importlib.util.find_spec(name)
-    if name is not None and (spec is None or spec.origin is None):  # a folder of that name is no package
-        raise UserError(f"{name} is not installed: pip install 'korser[{name}]'")
-
-
-def _require_logger(name: str | None) -> str | None:
-    try:
-        require_logger(name)
-    except UserError as error:
-        raise complete_error(f"logger: {error}") from error
-    return name
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:  # a folder of that name is no package
+        raise UserError(f"logger {name} is not installed: pip install 'korser[{name}]'")
 
 
 def _require_device(device: str) -> str:
@@ -166,7 +158,7 @@ Text = Annotated[str, Field(min_length=1, description="text")]
 DisplayName = Annotated[str, Field(pattern=r"^\S.*$", max_length=80, description="a name of one line")]
 Folder = Annotated[str, Field(min_length=1, description="the path of a folder")]
 Device = Annotated[str, Field(min_length=1, description="a device such as cuda:1"), AfterValidator(_require_device)]
-Logger = Annotated[Literal["tensorboard", "wandb", "mlflow"], AfterValidator(_require_logger)]
+Logger = Annotated[Literal["tensorboard", "wandb", "mlflow"], checked_by(require_logger)]
 Factory = Annotated[
     Callable,
     BeforeValidator(_require_object),
@@ -185,14 +177,7 @@ def keys_with(schema: type[Settings], *effects: Effect) -> frozenset[str]:
 def check(schema: type[SettingsType], values: Mapping[str, Any], source: Path | str, **context: Any) -> SettingsType:
     """Check the values of a settings file; raise one UserError for all that is wrong.
 
-    Parameters
-    ----------
-    schema : subclass of Settings
-    values : mapping
-    source : Path or str
-        The file, named in errors.
-    **context
-        For the validators of the schema.
+    Errors name ``source``; ``context`` is for the validators of the schema.
     """
     try:
         return schema.model_validate(dict(values), context=context)

@@ -18,13 +18,12 @@ from typing import Any
 import yaml
 
 from korser.config.imports import accepted_arguments, refuse_unimportable
-from korser.config.nodes import get_value, nodes, target_of, value_node
+from korser.config.nodes import LIST, MAPPING, TEXT, get_value, nodes, target_of, value_node
 from korser.utils.errors import UserError
 from korser.utils.user_code import import_path, is_user_code
 
 __all__ = ["find_change", "folders_of", "has_state", "object_node", "state_of"]
 
-TEXT, LIST, MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))
 EXPECTED = "numbers, text, a korser.Frontend, or a class with its arguments, as functools.partial(MyClass, size=3)"
 SIZES_OF_THE_FRONTEND = {"in_channels": "output_size", "frame_rate": "frame_rate"}  # arguments of a backbone
 NOT_SETTINGS = {  # attributes of a module that training sets, or that are described by its parameters and parts
@@ -42,15 +41,7 @@ def object_node(key: str, value: Any, old: yaml.Node | None = None) -> yaml.Node
 
     A :class:`korser.Frontend` and a dataclass are written with the arguments that they were built with. A class, which
     may be in a ``functools.partial``, is written as ``!new:`` (a backbone with the sizes of the frontend, unless it has
-    others), or as ``!name:`` if the value before is that.
-
-    Parameters
-    ----------
-    key : str
-        The setting.
-    value : object
-    old : yaml.Node, optional
-        The value before.
+    others), or as ``!name:`` if the value before, ``old``, is that.
 
     Raises
     ------

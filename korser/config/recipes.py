@@ -25,13 +25,7 @@ __all__ = ["find_models", "load_recipe", "load_shared_recipe", "require_plain"]
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None, schema: type[Settings], *, hint: str) -> HParams:
     """Load a YAML file that states exactly the keys of a schema; values are not checked.
 
-    Parameters
-    ----------
-    path, overrides
-        See :func:`korser.config.hparams.load_hparams`.
-    schema : subclass of Settings
-    hint : str
-        What to do with the YAML file of a model, in its error.
+    See :func:`korser.config.hparams.load_hparams`. ``hint`` says what to do with the YAML file of a model.
 
     Raises
     ------
