@@ -28,15 +28,7 @@ logger = logging.getLogger(__name__)
 def find_complete_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunDirectory | None:
     """Find and verify the complete run of some settings, without building the model.
 
-    Parameters
-    ----------
-    path, overrides
-        See :func:`korser.config.hparams.load_hparams`.
-
-    Returns
-    -------
-    RunDirectory or None
-        None if the run is not complete, or the settings are invalid.
+    None if it is not complete, or the settings (:func:`korser.config.hparams.load_hparams`) are invalid.
 
     Raises
     ------

@@ -63,11 +63,7 @@ class RunDirectory:
     """Names and reads the files of one run.
 
     Readers raise :class:`korser.UserError` if a file is missing or damaged, unless they state a default.
-
-    Parameters
-    ----------
-    path : str or Path
-        Need not exist.
+    The directory need not exist.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -174,13 +170,7 @@ def run_folder(hparams: HParams) -> Path:
 
 
 def run_notes(info: dict[str, Any]) -> list[Note]:
-    """Return every warning that results of a run must show.
-
-    Parameters
-    ----------
-    info : dict
-        The contents of ``run.json``.
-    """
+    """Return every warning that results of a run must show, from the contents of its ``run.json``."""
     general = caveats(
         synthetic=info["synthetic"],
         random_split=not info["speaker_independent"],
@@ -196,14 +186,7 @@ def recorded_warnings(info: dict[str, Any]) -> list[Note]:
 
 
 def headline(info: dict[str, Any], split: str = "test") -> dict[str, Any]:
-    """Return the arguments of :func:`korser.metrics.evaluate.summary_table` that describe a run.
-
-    Parameters
-    ----------
-    info : dict
-        The contents of ``run.json``.
-    split : str
-    """
+    """Return the arguments of :func:`korser.metrics.evaluate.summary_table` that describe a run, from ``run.json``."""
     return {
         "title": info["model"] if split == "test" else f"{info['model']}, {split} split",
         "corpus": info["corpus"],
