@@ -39,32 +39,16 @@ FOLDS_WITHIN = 5  # of the speakers of a corpus in a cross-corpus matrix, unless
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of the plan.
-
-    Parameters
-    ----------
-    job : korser.workers.Job
-    model : str
-    seed : int
-    fold : int or None
-    complete : bool
-        Whether it is complete already.
-    name : str
-        Name of the model in tables and figures.
-    searched : dict
-        Settings that a search found for it.
-    searched_on : list of str
-        Speakers of its test split on whom they were searched (:meth:`korser.runs.heard.Search.in_test`).
-    """
+    """One run of the plan."""
 
     job: Job
     model: str
     seed: int
     fold: int | None
-    complete: bool
-    name: str = ""
-    searched: dict[str, Any] = field(default_factory=dict)
-    searched_on: list[str] = field(default_factory=list)
+    complete: bool  # whether it is complete already
+    name: str = ""  # of the model in tables and figures
+    searched: dict[str, Any] = field(default_factory=dict)  # settings that a search found for it
+    searched_on: list[str] = field(default_factory=list)  # speakers of its test split on whom they were searched
 
     def __str__(self) -> str:
         fold = "" if self.fold is None else f", fold {self.fold}"

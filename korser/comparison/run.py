@@ -60,12 +60,7 @@ logger = logging.getLogger(__name__)
 def run_experiment(settings: CompareSettings, workers: Workers, *, trust: bool = False) -> tuple[str, list[str]]:
     """Train the missing runs, compare all, and write the tables.
 
-    Parameters
-    ----------
-    settings : CompareSettings
-    workers : Workers
-    trust : bool
-        Whether runs that someone else made may run code of their own, for predictions on degraded audio.
+    With ``trust``, runs that someone else made may run code of their own, for predictions on degraded audio.
 
     Returns
     -------

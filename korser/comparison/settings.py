@@ -126,12 +126,7 @@ class CompareSettings(Settings):
 def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> CompareSettings:
     """Load the YAML file of a comparison, with overrides over it.
 
-    Parameters
-    ----------
-    path : str or Path
-        Such as ``hparams/compare.yaml``, or a file with ``base: compare.yaml``.
-    overrides : dict of str to str, optional
-        ``overrides.NAME`` sets a setting that all runs share.
+    ``overrides.NAME`` sets a setting that all runs share.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from korser.comparison.estimates import estimate_of, reason_of
 from korser.data.splits import ATTRIBUTES
 from korser.metrics.scores import BINS, METRICS, TITLES
 from korser.runs.pool import ModelPredictions
+from korser.utils.table import metric_columns
 
 __all__ = ["calibration_table", "groups_of", "missing_classes_note", "subgroups_table"]
 
@@ -27,18 +28,8 @@ def groups_of(
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield subgroups of a model's utterances.
 
-    Parameters
-    ----------
-    model : korser.runs.pool.ModelPredictions
-    order : dict of str to sequence of str, optional
-        ``{attribute: classes}`` in their order, such as that of intensity; other values come last.
-
-    Yields
-    ------
-    attribute, group : str
-        ``gender``, ``age`` (in bands if all are numbers), ``intensity`` and ``speaker``, as far as known.
-    rows : np.ndarray
-        ``(N,)`` bool.
+    These are ``gender``, ``age`` (in bands if all are numbers), ``intensity`` and ``speaker``, as far as known, each
+    with its rows, ``(N,)`` bool. ``order`` has the classes of attributes; other values come last.
     """
     for attribute in ATTRIBUTES:
         if attribute not in model.table:
@@ -101,7 +92,7 @@ def _subgroup(
     }
     for name in dict.fromkeys((*task.strategy.headline, metric)):
         entry = estimate_of(model, counts, name)
-        row |= {name: entry["value"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
+        row |= metric_columns(name, entry)
         notes.append(reason_of(entry))
     return {**row, "worst": False, "note": "; ".join(dict.fromkeys(filter(None, notes)))}
 
@@ -109,16 +100,7 @@ def _subgroup(
 def missing_classes_note(table: pd.DataFrame, metric: str) -> list[str]:
     """Return a note on the groups that lack classes, if ``metric`` is a mean over classes.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Rows of :attr:`korser.comparison.compare.Comparison.subgroups`.
-    metric : str
-
-    Returns
-    -------
-    list of str
-        One sentence or none: ``UAR is the mean over the classes present in a group (speaker 3: no fear).``
+    One sentence or none: ``UAR is the mean over the classes present in a group (speaker 3: no fear).``
     """
     if metric not in ("uar", "macro_f1"):
         return []
