@@ -116,12 +116,7 @@ def _check_sampler(sampler: Callable) -> None:
 def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> SearchSettings:
     """Load the YAML file of a search, with overrides over it.
 
-    Parameters
-    ----------
-    path : str or Path
-        Such as ``hparams/search.yaml``, or a file with ``base: search.yaml``.
-    overrides : dict of str to str, optional
-        ``overrides.NAME`` sets a setting that all trials share, ``space.NAME`` one that is searched.
+    ``overrides.NAME`` sets a setting that all trials share, ``space.NAME`` one that is searched.
 
     Raises
     ------

@@ -29,16 +29,10 @@ PUNCTUATION = "‘’“”„«»–—…·•°§€£©®™¿¡ªº"  # com
 def read_text(file: Path, encoding: str | None = None, option: str = "") -> str:
     """Read a text file in UTF-8, in UTF-16 with a byte order mark, or in a code page in which Excel saves CSV.
 
-    Parameters
-    ----------
-    file : Path
-    encoding : str, optional
-        A code page of Python, such as ``cp1250``; by default it is guessed.
-    option : str
-        How the user can state it, for messages.
-
     Windows saves CSV in the code page of its language: CP949 for Korean, CP1252 for languages of western Europe. Bytes
     of one are often valid in the other, so that one is chosen in which the words look right, and the log says which.
+    ``encoding`` is another code page of Python, such as ``cp1250``; ``option`` is how the user can state it, for
+    messages.
 
     Raises
     ------
