@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
     """
     check_shared_overrides(settings.models, settings.overrides)
     corpora: dict[str, _Material] = {}
-    searches: dict[Path, Search] = {}
+    search_in = functools.cache(read_search)
     plan = []
     for path in settings.models:
         folder, best = _find_search(settings, path.stem)
@@ -81,10 +82,7 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
                 found, _ = find_searches(hparams, [] if folder is None else [folder])
                 if folder is not None:  # the run records it, too
                     overrides["searched_in"] = [str(each.resolve()) for each in found]
-                for each in found:
-                    if each not in searches:
-                        searches[each] = read_search(each)
-                searched_on = _searched_on(hparams, corpora, [searches[each] for each in found])
+                searched_on = _searched_on(hparams, corpora, [search_in(each) for each in found])
                 if searched_on and not settings.allow_searched_speakers:
                     raise UserError(_searched_message(path.stem, fold, searched_on))
                 complete = RunDirectory(run_dir).complete

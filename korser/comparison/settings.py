@@ -40,11 +40,6 @@ CORPORA = (*FOLD, "split.corpora", "split.test_corpora")  # what cross_corpus se
 Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 
 
-def _check_conditions(robustness: Any) -> None:
-    if robustness is not None:
-        conditions(robustness)
-
-
 class CompareSettings(Settings):
     """Checked settings of a comparison; ``hparams/compare.yaml`` describes each."""
 
@@ -62,7 +57,7 @@ class CompareSettings(Settings):
     metric: Text | None
     names: Annotated[dict[str, DisplayName], Field(description="a mapping {model: name} of one-line names")]
     questions: Any
-    robustness: Annotated[Any, checked_by(_check_conditions)]
+    robustness: Annotated[Any, checked_by(conditions)] | None
     output_folder: Folder
     cache_folder: Folder
 
