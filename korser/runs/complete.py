@@ -14,13 +14,8 @@ from korser.utils.user_code import FAILURES
 
 __all__ = ["KEYS", "find_complete_run"]
 
-KEYS = (  # what a complete run is verified with
-    *CORPUS_SETTINGS,
-    "split",
-    "evaluate_test",
-    "output_folder",
-    "cache_folder",
-)
+# what a complete run is verified with
+KEYS = (*CORPUS_SETTINGS, "split", "evaluate_test", "output_folder", "cache_folder")
 
 logger = logging.getLogger(__name__)
 

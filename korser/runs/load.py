@@ -29,16 +29,8 @@ logger = logging.getLogger(__name__)
 
 PROTOCOLS_WITH_FOLDS = ("speaker_kfold", "manifest", "manifest_random")
 REQUIRED_INFO = (
-    "model",
-    "corpus",
-    "identified_by_folder",
-    "tasks",
-    "protocol",
-    "seed",
-    "code",
-    "files",
-    "frozen",
-    "environment",
+    *("model", "corpus", "identified_by_folder", "tasks", "protocol"),
+    *("seed", "code", "files", "frozen", "environment"),
 )
 
 

@@ -94,37 +94,23 @@ def provenance(hparams: HParams) -> dict[str, Any]:
     """
     frozen = leaves(split_frozen(hparams["frontend"]).frozen)
     trainable = [stage for stage in leaves([hparams["frontend"]]) if stage not in frozen]
+    # of trained stages: the weights that are frozen and not saved with the model
+    partly = [(stage, weights) for stage in trainable if (weights := stage.frozen_weights())]
+    checkpoints = [
+        checkpoint
+        for stage in (*frozen, *trainable)
+        for checkpoint in checkpoints_of(stage, stage.config.get("revision"))
+    ]
     return {
         **settings_digests(hparams),
         **hparams.sources,
         "frozen": [
-            *(
-                {"stage": import_path(type(stage)), "weights": weights_digest(stage), **_source(stage)}
-                for stage in frozen
-            ),
-            *_partly_frozen(trainable),
+            {"stage": import_path(type(stage)), "weights": weights_digest(stage, weights), **_source(stage)}
+            for stage, weights in [*((stage, None) for stage in frozen), *partly]
         ],
         "initialised_from": [_source(stage) for stage in trainable if stage.source],
-        "checkpoints": _each_once(
-            checkpoint
-            for stage in (*frozen, *trainable)
-            for checkpoint in checkpoints_of(stage, stage.config.get("revision"))
-        ),
+        "checkpoints": list({digest(checkpoint): checkpoint for checkpoint in checkpoints}.values()),  # each once
     }
-
-
-def _partly_frozen(trainable: Iterable[Frontend]) -> list[dict[str, str | None]]:
-    """Describe the weights of trained stages that are frozen and not saved with the model."""
-    return [
-        {"stage": import_path(type(stage)), "weights": weights_digest(stage, weights), **_source(stage)}
-        for stage in trainable
-        if (weights := stage.frozen_weights())
-    ]
-
-
-def _each_once(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the different ones of some dictionaries, in order."""
-    return list({digest(item): item for item in items}.values())
 
 
 def _source(stage: Frontend) -> dict[str, str | None]:
