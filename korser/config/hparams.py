@@ -43,24 +43,12 @@ class HParams(Mapping[str, Any]):
     """The settings of a YAML file, with its objects built. Read-only: :meth:`replace` changes settings.
 
     An object that is changed in place is refused when it is trained.
-
-    Attributes
-    ----------
-    name : str
-        The file's name without its ending: the name of the model in tables and figures.
-    folders : list of str
-        Folders of the file and of its bases: modules in them can be imported.
-    text : str
-        The layers merged and all references resolved, as YAML: loading it builds the same objects again.
-    sources : dict
-        Digests of the plugins' code and of the files that the settings name
-        (:func:`korser.config.sources.named_sources`).
     """
 
-    name: str
-    folders: list[str]
-    text: str
-    sources: dict[str, dict[str, str]]
+    name: str  # the file's name without its ending: the name of the model in tables and figures
+    folders: list[str]  # of the file and of its bases: modules in them can be imported
+    text: str  # the layers merged and all references resolved, as YAML: loading it builds the same objects again
+    sources: dict[str, dict[str, str]]  # digests of code and files, see korser.config.sources.named_sources
 
     def __init__(
         self,
@@ -210,7 +198,7 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, *
     """
     overrides = _joined(overrides, more)
     layers = merge_layers(path, overrides)
-    errors = layers.errors + find_unused(layers, overrides) + find_unknown_overrides(layers, overrides, TrainSettings)
+    errors = layers.errors + find_unused(layers) + find_unknown_overrides(layers, TrainSettings)
     hparams = build(layers, errors + find_invalid_values(layers))
     for key, value in overrides.items():
         if not any(other.startswith(f"{key}.") for other in overrides):

@@ -36,11 +36,11 @@ def check_overrides(path: str | Path, overrides: Mapping[str, Any]) -> None:
     own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
     layers = merge_layers(path, own)
     if "frontend" in keys_of(layers.root):
-        errors = layers.errors + find_unknown_overrides(layers, own, TrainSettings)
+        errors = layers.errors + find_unknown_overrides(layers, TrainSettings)
         errors += [f"{layers.path}: {error}" for error in _find_unknown_tags(layers.root)]
-        errors += find_unused(layers, own) + find_invalid_values(layers)
+        errors += find_unused(layers) + find_invalid_values(layers)
     else:
-        errors = layers.errors + find_unknown_overrides(layers, own, RunOptions)
+        errors = layers.errors + find_unknown_overrides(layers, RunOptions)
     raise_faults(errors)
 
 
@@ -59,11 +59,11 @@ def check_shared_overrides(paths: Iterable[Path], overrides: Mapping[str, Any]) 
     raise_faults(list(dict.fromkeys(errors)))
 
 
-def find_unknown_overrides(layers: Layers, overrides: Mapping[str, Any] | None, schema: type[Settings]) -> list[str]:
+def find_unknown_overrides(layers: Layers, schema: type[Settings]) -> list[str]:
     """Find overrides of top-level keys that neither the files state nor the schema allows."""
     written = dict.fromkeys(key for _, root in layers.files for key in keys_of(root))
     errors = []
-    for key in overrides or {}:
+    for key in layers.overrides:
         if "." in key or key in written:
             continue
         if key in UNSUPPORTED_RUN_OPTIONS and issubclass(schema, RunOptions):

@@ -37,7 +37,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None, schema: t
     if "frontend" in given:
         raise UserError(f"{path} is the YAML file of a model: {hint}")
     known = schema.model_fields
-    errors = layers.errors + find_unknown_overrides(layers, overrides, schema)
+    errors = layers.errors + find_unknown_overrides(layers, schema)
     errors += [
         f"{path}: unknown setting '{key}'{did_you_mean(key, known)}"
         for key in given

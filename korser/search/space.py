@@ -168,7 +168,7 @@ def grid_configurations(dimensions: Sequence[SearchDimension]) -> list[dict[str,
 def has_effect(name: str, hparams: Mapping[str, Any], trained: Collection[str]) -> bool:
     """Return whether a setting changes a run: settings of a task that is not trained do not.
 
-    These are ``<task>_weight``, and arguments of the task, such as ``gender.weight``.
+    Those are ``<task>_weight``, and arguments of the task, such as ``gender.weight``; others always have an effect.
     """
     key = name.partition(".")[0] if "." in name else name.removesuffix("_weight")
     task = hparams.get(key) if key != name else None
