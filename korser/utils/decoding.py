@@ -53,8 +53,8 @@ def read_text(file: Path, encoding: str | None = None, option: str = "") -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return _guess(file, data, f"row {data.count(bytes([10]), 0, error.start) + 1}", option)
-    garbled = [f"{word} for {_ungarbled(word)}" for word in _foreign_words(text) if _ungarbled(word)]
+        return _guess(file, data, _row(error), option)
+    garbled = [f"{word} for {right}" for word in _foreign_words(text) if (right := _ungarbled(word))]
     if garbled:
         logger.warning("%s was saved in a wrong encoding before (%s): export it again", file, shorten(garbled))
     return _universal_newlines(text)
@@ -99,8 +99,11 @@ def _decode_as(file: Path, data: bytes, encoding: str) -> str:
     except LookupError:
         raise UserError(f"encoding={encoding}: unknown to Python; expected such as utf-8, cp949 or cp1250") from None
     except UnicodeDecodeError as error:
-        place = f"row {data.count(bytes([10]), 0, error.start) + 1}"
-        raise UserError(f"{file} is not in the encoding {encoding} ({place}): state another one") from None
+        raise UserError(f"{file} is not in the encoding {encoding} ({_row(error)}): state another one") from None
+
+
+def _row(error: UnicodeDecodeError) -> str:
+    return f"row {error.object.count(bytes([10]), 0, error.start) + 1}"
 
 
 def _guess(file: Path, data: bytes, place: str, option: str) -> str:
@@ -140,16 +143,9 @@ def _looks_korean(word: str) -> bool:
     """Return whether a word is of Hangul as in KS X 1001, which has the syllables of Korean text, without Latin."""
     letters = [c for c in word if c.isalpha() and not c.isascii()]
     hangul = [c for c in letters if "가" <= c <= "힣"]
-    common = [c for c in hangul if _is_common(c)]
+    common = [c for c in hangul if len(c.encode("euc_kr", errors="ignore")) == 2]  # others have eight bytes, or none
     mixed = any(c.isascii() and c.islower() for c in word)  # "화자A" is a word, "컎ger" is not
     return len(hangul) == len(letters) and 2 * len(common) >= len(hangul) and (not mixed or len(common) == len(hangul))
-
-
-def _is_common(syllable: str) -> bool:
-    try:
-        return len(syllable.encode("euc_kr")) == 2
-    except UnicodeEncodeError:
-        return False
 
 
 def _looks_western(word: str) -> bool:

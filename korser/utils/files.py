@@ -193,7 +193,8 @@ def read_text(path: str | Path, fix: str = "") -> str:
 def read_json(path: str | Path, kind: Any = dict, required: Iterable[str] = ()) -> Any:
     """Read a JSON file of a run directory.
 
-    Its contents are of a type that pydantic checks, such as a ``TypedDict``, and have some keys.
+    ``kind`` is the type of its contents, which pydantic checks, such as a ``TypedDict``; ``required`` are keys that
+    there must be.
 
     Raises
     ------
