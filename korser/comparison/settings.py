@@ -12,6 +12,7 @@ from korser.comparison.questions import QUESTION, check_question
 from korser.config.fields import (
     DisplayName,
     Folder,
+    Folds,
     NonNegativeInt,
     Settings,
     Text,
@@ -36,8 +37,6 @@ SET_BY_COMPARISON = {  # settings of the models that a comparison sets itself, a
 }
 FOLD = ("split.protocol", "split.n_folds", "split.fold")  # what folds sets
 CORPORA = (*FOLD, "split.corpora", "split.test_corpora")  # what cross_corpus sets
-
-Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 
 
 class CompareSettings(Settings):

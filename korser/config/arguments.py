@@ -30,7 +30,7 @@ def find_invalid_arguments(root: yaml.MappingNode, written: yaml.MappingNode) ->
     """Find arguments of ``!new:``, ``!name:`` and ``!apply:`` whose values are of other types than annotated.
 
     References are resolved in ``root``, which names only what can be imported; ``written`` is the same with references,
-    which are shown. Each is one line with the key, the value and what is expected.
+    which are shown. Return a line for each, with the key, the value and what is expected.
     """
     arguments = list(_plain_arguments(root))
     if not arguments:
@@ -85,18 +85,14 @@ def _annotation(target: str, parameter: inspect.Parameter) -> Any:
         annotation = typing.get_type_hints(annotated, getattr(function, "__globals__", {}))[parameter.name]
     except Exception:  # whatever evaluating an annotation raises
         return None
-    return annotation if all(map(_is_checked, _members(annotation))) else None
+    return annotation if _is_checked(annotation) else None
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
-    """Return the types of a union, or the type itself."""
+def _is_checked(annotation: Any) -> bool:
+    """Return whether a type is plain, a ``Literal`` or a union of these."""
     if typing.get_origin(annotation) in (Union, types.UnionType):
-        return tuple(member for each in typing.get_args(annotation) for member in _members(each))
-    return (annotation,)
-
-
-def _is_checked(member: Any) -> bool:
-    return member in PLAIN or typing.get_origin(member) is Literal
+        return all(map(_is_checked, typing.get_args(annotation)))
+    return annotation in PLAIN or typing.get_origin(annotation) is Literal
 
 
 def _fits(value: Any, annotation: Any, parameter: inspect.Parameter) -> bool:

@@ -61,7 +61,7 @@ def check_shared_overrides(paths: Iterable[Path], overrides: Mapping[str, Any]) 
 
 def find_unknown_overrides(layers: Layers, schema: type[Settings]) -> list[str]:
     """Find overrides of top-level keys that neither the files state nor the schema allows."""
-    written = dict.fromkeys(key for _, root in layers.files for key in keys_of(root))
+    written = keys_of(layers.without_overrides)
     errors = []
     for key in layers.overrides:
         if "." in key or key in written:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ __all__ = [
     "keys_of",
     "named_nodes",
     "nodes",
+    "one_line_yaml",
     "plain_value",
     "references",
     "replace_node",
@@ -64,10 +66,16 @@ def build_entries(
     return load_hyperpyyaml(text, loader=loader) if entries else {}
 
 
+def one_line_yaml(value: Any) -> str:
+    """Return a value without objects as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.removesuffix("...\n").strip()
+
+
 def value_node(key: str, value: Any) -> yaml.Node:
     """Return the node of an override's value; a string is read as YAML."""
     if not isinstance(value, str):
-        value = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True)
+        value = one_line_yaml(value)
     return _parse(value, f"--{key}: '{textwrap.shorten(value, 100)}'") or yaml.ScalarNode(NULL, "null")
 
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import math
 import numbers
 import os
 import pydoc
@@ -18,7 +17,7 @@ from typing import Any
 import yaml
 
 from korser.config.imports import accepted_arguments, refuse_unimportable
-from korser.config.nodes import LIST, MAPPING, TEXT, get_value, nodes, target_of, value_node
+from korser.config.nodes import LIST, MAPPING, TEXT, get_value, nodes, one_line_yaml, target_of, value_node
 from korser.utils.errors import UserError
 from korser.utils.user_code import import_path, is_user_code
 
@@ -36,7 +35,7 @@ NOT_SETTINGS = {  # attributes of a module that training sets, or that are descr
 
 
 # -- as YAML -----------------------------------------------------------------------------------------------------------
-def object_node(key: str, value: Any, old: yaml.Node | None = None) -> yaml.Node:
+def object_node(key: str, value: Any, old: yaml.Node | None) -> yaml.Node:
     """Return the node that builds an object, or whatever holds objects, again.
 
     A :class:`korser.Frontend` and a dataclass are written with the arguments that they were built with. A class, which
@@ -91,8 +90,8 @@ class _Writer:
         if isinstance(value, dict) and all(isinstance(name, str) for name in value):
             return yaml.MappingNode(MAPPING, self._pairs(value, where))
         if isinstance(value, tuple) and all(item is None or isinstance(item, (str, numbers.Real)) for item in value):
-            text = yaml.safe_dump([_number(item) for item in value], default_flow_style=True, width=math.inf)
-            return yaml.ScalarNode("!tuple", f"({text.strip()[1:-1]})")  # as HyperPyYAML reads it
+            text = one_line_yaml([_number(item) for item in value])
+            return yaml.ScalarNode("!tuple", f"({text[1:-1]})")  # as HyperPyYAML reads it
         if isinstance(value, functools.partial):
             return self.call("!name:", value.func, value.args, value.keywords, where)
         if inspect.isclass(value) or inspect.isroutine(value):

@@ -33,16 +33,12 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None, schema: t
         If it is the YAML file of a model, or keys are unknown or missing (all of them, one line each).
     """
     layers = merge_layers(path, overrides)
-    given = dict.fromkeys(key for _, root in layers.files for key in keys_of(root))
+    given = keys_of(layers.without_overrides)
     if "frontend" in given:
         raise UserError(f"{path} is the YAML file of a model: {hint}")
     known = schema.model_fields
     errors = layers.errors + find_unknown_overrides(layers, schema)
-    errors += [
-        f"{path}: unknown setting '{key}'{did_you_mean(key, known)}"
-        for key in given
-        if key.partition(".")[0] not in known
-    ]
+    errors += [f"{path}: unknown setting '{key}'{did_you_mean(key, known)}" for key in given if key not in known]
     missing = [key for key, field in known.items() if field.is_required() and key not in keys_of(layers.root)]
     if missing:
         errors.append(f"{path}: missing {', '.join(missing)}: add 'base: {schema.base_file}'")

@@ -15,6 +15,7 @@ from korser.config.fields import (
     Device,
     Factory,
     Folder,
+    Folds,
     PositiveNumber,
     Settings,
     Text,
@@ -42,8 +43,6 @@ CORPUS_KEYS = (
     "split",
     "folds",
 )  # an entry of corpora may state
-
-Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 
 
 def _require_speaker_independent(split: functools.partial) -> None:

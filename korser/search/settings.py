@@ -78,10 +78,6 @@ class SearchSettings(Settings):
     cache_folder: Folder
     _method: str = PrivateAttr("")
 
-    def model_post_init(self, context: dict) -> None:
-        """Keep what the fields do not state."""
-        self._method = context["method"]
-
     @property
     def method(self) -> str:
         """Sampler and pruner as written: another one makes another study."""
@@ -130,4 +126,6 @@ def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) 
         settings["models"] = settings["model"] if isinstance(settings["model"], list) else [settings["model"]]
     root = compose(hparams.text, path)
     method = "".join(yaml.serialize(get_value(root, key)) for key in ("sampler", "pruner"))
-    return check(SearchSettings, settings, path, folder=Path(path).parent, method=method)
+    checked = check(SearchSettings, settings, path, folder=Path(path).parent)
+    checked._method = method
+    return checked

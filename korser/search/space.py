@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from korser.config.nodes import one_line_yaml
 from korser.config.schema import WITHOUT_EFFECT
 from korser.data.load_split import CORPUS_SETTINGS
 from korser.nn.tasks import Task
@@ -112,10 +112,7 @@ def _read_list(name: str, values: Sequence) -> list:
 
 def yaml_text(value: Any) -> str:
     """Return a value as an override states it: text is YAML already."""
-    if isinstance(value, str):
-        return value
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
-    return text.removesuffix("...\n").strip()
+    return value if isinstance(value, str) else one_line_yaml(value)
 
 
 def _read_range(name: str, values: Mapping[str, Any]) -> BaseDistribution:

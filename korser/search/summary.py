@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from korser.data.splits import speaker_independent
 from korser.metrics.scores import TITLES
-from korser.runs.directory import recorded_warnings
+from korser.runs.directory import run_notes
 from korser.search.configuration import FINAL_STATES, Configuration, values_text
 from korser.search.report import BestVerdict, rank
-from korser.utils.notes import Note, caveats
+from korser.utils.notes import Note
 from korser.utils.table import Table, TableCell
 from korser.utils.text import interval_text, number, signed
 
@@ -30,13 +30,7 @@ VERDICT_TEXTS = {
 def search_caveats(results: Mapping[str, Any]) -> list[Note]:
     """Return the warnings that the results of a search, the content of ``search.json``, must show."""
     protocol = results["data"]["split"]["protocol"]
-    notes = caveats(
-        synthetic=results["synthetic"],
-        random_split=not speaker_independent(protocol),
-        protocol=protocol,
-        pretrained=results["pretrained"],
-    )
-    return [*notes, *recorded_warnings(results)]
+    return run_notes({**results, "protocol": protocol, "speaker_independent": speaker_independent(protocol)})
 
 
 def score_column(results: Mapping[str, Any]) -> str:

@@ -107,17 +107,13 @@ def _row(error: UnicodeDecodeError) -> str:
 
 
 def _guess(file: Path, data: bytes, place: str, option: str) -> str:
-    best = (0.0, "", "", [])
+    found = []
     for encoding, name, looks_right in CODE_PAGES:
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        words = _foreign_words(text)
-        score = sum(map(looks_right, words)) / len(words) if words else 0.0
-        if score > best[0]:
-            best = (score, name, text, words)
-    score, name, text, words = best
+            words = _foreign_words(text)
+            found.append((sum(map(looks_right, words)) / max(len(words), 1), name, text, words))
+    score, name, text, words = max(found, key=lambda each: each[0], default=(0.0, "", "", []))
     fix = f"save it as UTF-8{f', or state its encoding by {option}' if option else ''}"
     if score < PLAUSIBLE:
         raise UserError(f"{file} is not UTF-8 ({place}) and neither Korean CP949 nor western CP1252: {fix}")

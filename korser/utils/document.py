@@ -42,9 +42,11 @@ class Document:
         for warning in warnings:
             self._add(f"!!! {warning}", f"**!!! {escape_markdown(warning)}**")
 
-    def bullets(self, items: Iterable[object]) -> None:
-        """Add a list."""
+    def bullets(self, items: Iterable[object], heading: str = "") -> None:
+        """Add a list, below a heading if there is one; nothing if it is empty."""
         items = list(items)
+        if items and heading:
+            self.heading(heading)
         if items:
             self._add("\n".join(f"- {i}" for i in items), "\n".join(f"- {escape_markdown(i)}" for i in items))
 
