@@ -188,7 +188,7 @@ def _add_cells(cells: Cells, trained: Trained, model: ModelPredictions, main: st
             notes.append(Note("repeated_cell", text))
             continue
         own = {main: model.tasks[main]}
-        cells[trained, test] = dataclasses.replace(model, tasks=own, tables=tables, _cache={})
+        cells[trained, test] = dataclasses.replace(model, tasks=own, tables=tables)
     return notes
 
 
@@ -286,4 +286,4 @@ def _on_classes(title: str, model: ModelPredictions, task: str, classes: Sequenc
             predicted = table[f"{task}_pred"]
             tables[seed] = table.assign(**{f"{task}_pred": predicted.where(predicted.isin(classes), OTHER_CLASS)})
     tasks = {task: about}
-    return dataclasses.replace(model, label=title, tasks=tasks, tables=tables, _cache={})
+    return dataclasses.replace(model, label=title, tasks=tasks, tables=tables)

@@ -87,9 +87,7 @@ def cross_document(result: CrossCorpus) -> Document:
     for table in _tables(result):
         document.heading(table.title)
         document.table(table)
-    if result.notes:
-        document.heading("Notes")
-        document.bullets(result.notes)
+    document.bullets(result.notes, "Notes")
     return document
 
 

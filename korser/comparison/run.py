@@ -123,14 +123,27 @@ class _Experiment:
 
     def load(self) -> list[Run]:
         """Return all complete runs, marked with the speakers on whom their settings were searched."""
-        complete = {planned.job.run_dir: planned for planned in self.plan if planned.job.run_dir not in self.failed}
+        complete = [planned.job.run_dir for planned in self.plan if planned.job.run_dir not in self.failed]
         folders = self.settings.runs
         runs = load_runs([*complete, *folders])
-        mark_searched(runs, [read_json(file, ComparisonRecord) for file in find_below(folders, COMPARISON_FILE)])
-        searched_on = {Path(run_dir).resolve(): planned.searched_on for run_dir, planned in complete.items()}
-        for run in runs:
-            run.searched_on = sorted({*run.searched_on, *searched_on.get(run.path.resolve(), [])})
+        earlier = [read_json(file, ComparisonRecord) for file in find_below(folders, COMPARISON_FILE)]
+        mark_searched(runs, [*earlier, {"runs": self.records()}])
         return runs
+
+    def records(self) -> list[dict[str, Any]]:
+        """Describe the planned runs, by name, since their folder may be moved."""
+        return [
+            {
+                "model": planned.model,
+                "seed": planned.seed,
+                "fold": planned.fold,
+                "run": Path(planned.job.run_dir).name,
+                "failed": self.failed.get(planned.job.run_dir),
+                "searched": planned.searched,
+                "searched_on_tested_speakers": planned.searched_on,
+            }
+            for planned in self.plan
+        ]
 
     def write_tables(self) -> str:
         """Compare the runs and write all files; return them as text."""
@@ -174,23 +187,8 @@ class _Experiment:
         return document.to_text()
 
     def write_json(self, comparison: Comparison | CrossCorpus, **more: Any) -> None:
-        """Write ``comparison.json``, with runs by name, since their folder may be moved.
-
-        Runs of another comparison in this folder stay marked as searched.
-        """
-        path = self.folder / COMPARISON_FILE
-        runs = [
-            {
-                "model": planned.model,
-                "seed": planned.seed,
-                "fold": planned.fold,
-                "run": Path(planned.job.run_dir).name,
-                "failed": self.failed.get(planned.job.run_dir),
-                "searched": planned.searched,
-                "searched_on_tested_speakers": planned.searched_on,
-            }
-            for planned in self.plan
-        ]
+        """Write ``comparison.json``; runs of another comparison in this folder stay marked as searched."""
+        path, runs = self.folder / COMPARISON_FILE, self.records()
         own = {run["run"] for run in runs}
         earlier = read_json(path, ComparisonRecord)["runs"] if path.exists() else []
         runs += [run for run in earlier if run["searched_on_tested_speakers"] and run["run"] not in own]

@@ -23,9 +23,7 @@ COLUMNS = (
 )
 
 
-def groups_of(
-    model: ModelPredictions, order: Mapping[str, Sequence[str]] | None = None
-) -> Iterator[tuple[str, str, np.ndarray]]:
+def groups_of(model: ModelPredictions, order: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield subgroups of a model's utterances.
 
     These are ``gender``, ``age`` (in bands if all are numbers), ``intensity`` and ``speaker``, as far as known, each
@@ -37,7 +35,7 @@ def groups_of(
         values = model.table[attribute]
         groups = _age_bands(values) if attribute == "age" else None
         if groups is None:
-            known = {name: i for i, name in enumerate((order or {}).get(attribute, ()))}
+            known = {name: i for i, name in enumerate(order.get(attribute, ()))}
             names = sorted(values.dropna().unique(), key=lambda value: (known.get(str(value), len(known)), str(value)))
             groups = {str(value): values == value for value in names}
         for name, rows in groups.items():

@@ -67,7 +67,7 @@ def _folders(data_folder: Any) -> list[Path]:
 def heard_in_test(table: pd.DataFrame, digests: Collection[str]) -> list[str]:
     """Return the speakers of the test split of whom a recording, in any split, was heard.
 
-    The table has ``id, speaker, split, digest``; of a test utterance without a speaker the id is returned.
+    The table has ``id, speaker, split, digest``. A heard test utterance without a speaker is returned by its id.
     """
     heard, test = table["digest"].isin(digests), table["split"] == "test"
     speakers = test & table["speaker"].isin(table.loc[heard, "speaker"].dropna())

@@ -104,13 +104,13 @@ class Run:
         fold = self.settings.get("split.fold", "0")
         return int(fold) if fold.isdecimal() else fold
 
-    def result(self, task: str, metric: str, split: str = "test") -> dict[str, Any]:
-        """Return ``value``, ``low`` and ``high`` of a metric in ``metrics.json``."""
+    def result(self, task: str, metric: str) -> dict[str, Any]:
+        """Return ``value``, ``low`` and ``high`` of a metric of the test split."""
         try:
-            return self.metrics[split][task][metric]
+            return self.metrics["test"][task][metric]
         except KeyError:
             file = self.directory.metrics_file
-            raise UserError(f"{file} is damaged (no '{split}.{task}.{metric}'): delete it and train again") from None
+            raise UserError(f"{file} is damaged (no 'test.{task}.{metric}'): delete it and train again") from None
 
     @cached_property
     def split(self) -> dict[str, str]:

@@ -34,7 +34,7 @@ class ModelPredictions:
     tasks: dict[str, Task]  # as Run.tasks
     tables: dict[int, pd.DataFrame]  # by seed; rows in the order of their ids, the same for all seeds
     notes: list[Note]
-    _cache: dict[tuple, np.ndarray] = field(default_factory=dict, repr=False)
+    _cache: dict[tuple, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def seeds(self) -> list[int]:
