@@ -46,22 +46,8 @@ __all__ = [
 TORCHRUN = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": 1}
 MAX_PORT = 2**16  # also of ranks: far more than there are
 COMMANDS = (
-    "describe",
-    "audit",
-    "train",
-    "search",
-    "compare",
-    "plot",
-    "probe",
-    "predict",
-    "explain",
-    "evaluate",
-    "export",
-    "demo",
-    "log",
-    "pretrain",
-    "check",
-    "corpora",
+    *("describe", "audit", "train", "search", "compare", "plot", "probe", "predict"),
+    *("explain", "evaluate", "export", "demo", "log", "pretrain", "check", "corpora"),
 )
 
 
@@ -74,18 +60,14 @@ class Parser(argparse.ArgumentParser):
         Name of the command, such as ``"plot"``.
     description : str
         Docstring of the recipe, shown by ``--help``.
-    usage : str, optional
-        The arguments, for ``--help``; by default made from those that are added.
     settings_file : str, optional
         The shipped YAML file whose settings can be set on the command line, shown by ``--help``.
     """
 
-    def __init__(
-        self, command: str, description: str, usage: str | None = None, settings_file: str | None = None
-    ) -> None:
+    def __init__(self, command: str, description: str, settings_file: str | None = None) -> None:
         super().__init__(
             prog=f"korser {command}".strip(),
-            usage=usage and f"%(prog)s {usage}",
+            usage=settings_file and "%(prog)s FILE.yaml [--key=value ...]",  # default: made from the options
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -161,6 +143,7 @@ def parse_settings(parser: Parser, arguments: list[str]) -> tuple[Path, dict[str
 
 def add_worker_options(parser: Parser) -> None:
     """Add the options of :func:`korser.workers.open_workers`."""
+    parser.usage += " [--workers=N] [--cluster=auto]"
     group = parser.add_argument_group("where runs are trained")
     group.add_argument("--workers", type=int, metavar="N", help="runs at a time; default: one per GPU or CPU core")
     group.add_argument("--gpus_per_trial", type=float, metavar="SHARE", help="0.5 puts two runs on one GPU")

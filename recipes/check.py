@@ -13,7 +13,7 @@ from korser import cli
 
 def main(arguments: list[str]) -> None:
     """Check the parts of a settings file."""
-    parser = cli.Parser("check", __doc__, usage="FILE.yaml [--key=value ...]", settings_file="base.yaml")
+    parser = cli.Parser("check", __doc__, settings_file="base.yaml")
     path, overrides, _ = cli.parse_settings(parser, arguments)
     from korser.testing.report import print_checks
 

@@ -14,12 +14,7 @@ from korser import cli
 
 def main(arguments: list[str]) -> None:
     """Train what is missing of a comparison and print its tables."""
-    parser = cli.Parser(
-        "compare",
-        __doc__,
-        usage="FILE.yaml [--key=value ...] [--workers=N] [--cluster=auto]",
-        settings_file="compare.yaml",
-    )
+    parser = cli.Parser("compare", __doc__, settings_file="compare.yaml")
     cli.add_worker_options(parser)
     parser.add_trust_option()
     path, overrides, options = cli.parse_settings(parser, arguments)

@@ -14,7 +14,7 @@ from korser import cli
 
 def main(arguments: list[str]) -> None:
     """Pretrain by a settings file."""
-    parser = cli.Parser("pretrain", __doc__, usage="FILE.yaml [--key=value ...]", settings_file="pretrain_wav2vec.yaml")
+    parser = cli.Parser("pretrain", __doc__, settings_file="pretrain_wav2vec.yaml")
     path, overrides, _ = cli.parse_settings(parser, arguments)
     from korser.pretraining import load_settings, pretrain, pretrain_folder
 

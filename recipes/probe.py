@@ -13,7 +13,7 @@ from korser import cli
 
 def main(arguments: list[str]) -> None:
     """Probe the encoders of a settings file and print the results."""
-    parser = cli.Parser("probe", __doc__, usage="FILE.yaml [--key=value ...]", settings_file="probe.yaml")
+    parser = cli.Parser("probe", __doc__, settings_file="probe.yaml")
     path, overrides, _ = cli.parse_settings(parser, arguments)
     from korser.probing import load_settings, run_probe
 

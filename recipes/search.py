@@ -12,12 +12,7 @@ from korser import cli
 
 def main(arguments: list[str]) -> None:
     """Run a search and print its results."""
-    parser = cli.Parser(
-        "search",
-        __doc__,
-        usage="FILE.yaml [--key=value ...] [--workers=N] [--cluster=auto]",
-        settings_file="search.yaml",
-    )
+    parser = cli.Parser("search", __doc__, settings_file="search.yaml")
     cli.add_worker_options(parser)
     path, overrides, options = cli.parse_settings(parser, arguments)
     from korser.search import load_settings, search

@@ -14,7 +14,7 @@ from korser import cli
 
 def main(arguments: list[str]) -> None:
     """Train the model of a settings file and print its results."""
-    parser = cli.Parser("train", __doc__, usage="FILE.yaml [--key=value ...]", settings_file="base.yaml")
+    parser = cli.Parser("train", __doc__, settings_file="base.yaml")
     path, overrides, _ = cli.parse_settings(parser, arguments)
     from korser.runs.complete import find_complete_run
     from korser.runs.directory import RunDirectory, headline, run_folder

@@ -34,7 +34,7 @@ from korser.runs.pool import ModelPredictions, pool_runs
 from korser.utils.errors import UserError
 from korser.utils.files import write_csv
 from korser.utils.notes import Note
-from korser.utils.table import Mark
+from korser.utils.table import Mark, metric_columns
 
 __all__ = ["Comparison", "compare"]
 
@@ -333,7 +333,7 @@ def _table(
         notes = [model_notes.get(label, "")]
         for column, by_model in entries.items():
             entry = by_model.get(label, {})
-            row |= {column: entry.get("value"), f"{column}_low": entry.get("low"), f"{column}_high": entry.get("high")}
+            row |= metric_columns(column, entry)
             notes.append(reason_of(entry))
         row |= _cost(model.runs)
         worst = subgroups[(subgroups["model"] == label) & subgroups["worst"].astype(bool)]

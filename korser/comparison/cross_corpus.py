@@ -31,6 +31,7 @@ from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions, pool_runs, require_same_utterances
 from korser.utils.errors import UserError
 from korser.utils.notes import Note
+from korser.utils.table import metric_columns
 
 __all__ = ["OTHERS", "CrossCorpus", "cross_corpus", "cross_corpus_groups"]
 
@@ -108,14 +109,9 @@ def cross_corpus(
 ) -> CrossCorpus:
     """Compare models that were trained and tested on different corpora.
 
-    Parameters
-    ----------
-    runs : sequence of Run
-        On one list of corpora. Runs on single corpora and with shared speakers are left out.
-    metric : str, optional
-        By which models are compared. Default: :attr:`korser.nn.kinds.Kind.main_metric` of the main task.
-    names : dict of str to str, optional
-        See :func:`korser.runs.groups.display_names`.
+    Runs are on one list of corpora; those on single corpora and with shared speakers are left out. The metric is by
+    default :attr:`korser.nn.kinds.Kind.main_metric` of the main task; names are those of
+    :func:`korser.runs.groups.display_names`.
 
     Raises
     ------
@@ -192,7 +188,7 @@ def _add_cells(cells: Cells, trained: Trained, model: ModelPredictions, main: st
             notes.append(Note("repeated_cell", text))
             continue
         own = {main: model.tasks[main]}
-        cells[trained, test] = dataclasses.replace(model, tasks=own, tables=tables, _cache={})
+        cells[trained, test] = dataclasses.replace(model, tasks=own, tables=tables)
     return notes
 
 
@@ -219,14 +215,11 @@ def _rows(label: str, cells: Cells, corpora: Sequence[str], task: str, metric: s
     for trained, test in sorted(cells, key=order):
         model = cells[trained, test]
         counts, classes = model.counts(task), _counted(model, task)
-        entry = dict.fromkeys(("value", "low", "high"), None) | {"note": NO_CLASS}
-        if counts.size:
-            entry = estimate_of(model, counts, metric)
+        entry = estimate_of(model, counts, metric) if counts.size else {"value": None, "note": NO_CLASS}
         row = {"model": label, "train": _title(trained, test, corpora), "test": test}
         row["classes"] = ", ".join(classes) if model.tasks[task].classes else model.tasks[task].strategy.description
-        row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
-        n_speakers = len(model.speakers_with(task, metric))
-        row |= {"n_utterances": int(model.table[task].notna().sum()), "n_speakers": n_speakers}
+        row |= metric_columns(metric, entry) | {"n_utterances": int(model.table[task].notna().sum())}
+        row["n_speakers"] = len(model.speakers_with(task, metric))
         row |= {"n_seeds": len(model.seeds), "n_folds": len(model.folds), "mark": "", "note": reason_of(entry)}
         rows.append(row)
     return rows
@@ -293,4 +286,4 @@ def _on_classes(title: str, model: ModelPredictions, task: str, classes: Sequenc
             predicted = table[f"{task}_pred"]
             tables[seed] = table.assign(**{f"{task}_pred": predicted.where(predicted.isin(classes), OTHER_CLASS)})
     tasks = {task: about}
-    return dataclasses.replace(model, label=title, tasks=tasks, tables=tables, _cache={})
+    return dataclasses.replace(model, label=title, tasks=tasks, tables=tables)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from korser.comparison.cross_corpus import CrossCorpus
-from korser.comparison.tables import TEST, column_title, interval_over
+from korser.comparison.tables import TEST, column_title, interval_over, pair_cells, pair_notes
 from korser.utils.document import Document
 from korser.utils.files import write_csv, write_text
-from korser.utils.table import Table, difference_cell, metric_cell, p_cell
+from korser.utils.table import Table, metric_cell
 
 __all__ = ["cross_document", "matrix_table", "write_cross_corpus"]
 
@@ -57,21 +57,17 @@ def _legend(result: CrossCorpus, rows: pd.DataFrame) -> list[str]:
 
 def _tests_table(result: CrossCorpus, compared: str) -> Table:
     """Return the paired tests between training corpora, or between models."""
-    tests = result.tests[result.tests["compared"] == compared]
+    tests = result.tests[result.tests["compared"] == compared].to_dict("records")
     of_models = compared == "models"
-    rows, noted = [], {}
-    for row in tests.to_dict("records"):
-        pair = f"{row['model_a']} \N{MINUS SIGN} {row['model_b']}"
+    rows, names = [], []
+    for row in tests:
+        pair, *cells = pair_cells(row)
         where = [pair, row["train"], row["test"]] if of_models else [row["model"], row["test"], pair]
-        mark = "significant" if row["significant"] else ""
-        difference = difference_cell(row["difference"], row["low"], row["high"], mark=mark)
-        rows.append([*where, difference, p_cell(row["p"]), p_cell(row["p_holm"]), row["n_speakers"], row["n_seeds"]])
-        for note in filter(pd.notna, (row["note"], row["reason"])):
-            noted.setdefault(str(note), []).append(f"{pair} on {row['test']}")
+        rows.append([*where, *cells, row["n_speakers"], row["n_seeds"]])
+        names.append(f"{pair} on {row['test']}")
     family = "all rows" if of_models else "the pairs of a model and tested corpus"
     notes = [f"{TEST} p (Holm) is corrected over {family}. Bold (significant): p (Holm) at most .05."]
-    for note, pairs in noted.items():
-        notes.append(f"{'All pairs' if len(pairs) == len(rows) else '; '.join(pairs)}: {note}.")
+    notes += pair_notes(tests, names)
     where = ["models", "trained on", "tested on"] if of_models else ["model", "tested on", "trained on"]
     columns = [*where, "difference", "p", "p (Holm)", "speakers", "seeds"]
     title = f"Differences between {compared}, {column_title(result.main, result.metric)}"
@@ -91,9 +87,7 @@ def cross_document(result: CrossCorpus) -> Document:
     for table in _tables(result):
         document.heading(table.title)
         document.table(table)
-    if result.notes:
-        document.heading("Notes")
-        document.bullets(result.notes)
+    document.bullets(result.notes, "Notes")
     return document
 
 

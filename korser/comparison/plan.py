@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,32 +40,16 @@ FOLDS_WITHIN = 5  # of the speakers of a corpus in a cross-corpus matrix, unless
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of the plan.
-
-    Parameters
-    ----------
-    job : korser.workers.Job
-    model : str
-    seed : int
-    fold : int or None
-    complete : bool
-        Whether it is complete already.
-    name : str
-        Name of the model in tables and figures.
-    searched : dict
-        Settings that a search found for it.
-    searched_on : list of str
-        Speakers of its test split on whom they were searched (:meth:`korser.runs.heard.Search.in_test`).
-    """
+    """One run of the plan."""
 
     job: Job
     model: str
     seed: int
     fold: int | None
-    complete: bool
-    name: str = ""
-    searched: dict[str, Any] = field(default_factory=dict)
-    searched_on: list[str] = field(default_factory=list)
+    complete: bool  # whether it is complete already
+    name: str = ""  # of the model in tables and figures
+    searched: dict[str, Any] = field(default_factory=dict)  # settings that a search found for it
+    searched_on: list[str] = field(default_factory=list)  # speakers of its test split on whom they were searched
 
     def __str__(self) -> str:
         fold = "" if self.fold is None else f", fold {self.fold}"
@@ -82,7 +67,7 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
     """
     check_shared_overrides(settings.models, settings.overrides)
     corpora: dict[str, _Material] = {}
-    searches: dict[Path, Search] = {}
+    search_in = functools.cache(read_search)
     plan = []
     for path in settings.models:
         folder, best = _find_search(settings, path.stem)
@@ -97,10 +82,7 @@ def make_plan(settings: CompareSettings) -> list[PlannedRun]:
                 found, _ = find_searches(hparams, [] if folder is None else [folder])
                 if folder is not None:  # the run records it, too
                     overrides["searched_in"] = [str(each.resolve()) for each in found]
-                for each in found:
-                    if each not in searches:
-                        searches[each] = read_search(each)
-                searched_on = _searched_on(hparams, corpora, [searches[each] for each in found])
+                searched_on = _searched_on(hparams, corpora, [search_in(each) for each in found])
                 if searched_on and not settings.allow_searched_speakers:
                     raise UserError(_searched_message(path.stem, fold, searched_on))
                 complete = RunDirectory(run_dir).complete

@@ -60,17 +60,8 @@ def ask(
 ) -> tuple[pd.DataFrame, list[Answer]]:
     """Answer whether the first model of each pair is better than the second.
 
-    Parameters
-    ----------
-    models : dict of str to ModelPredictions
-    excluded : dict of str to str
-        Models that are not compared, with the reason.
-    questions : sequence of dict
-        ``{"title": str, "pairs": [[a, b], ...]}``.
-    main, metric : str
-        Task and metric.
-    names : dict of str to str, optional
-        Name of each model that a question calls otherwise, such as by its YAML file.
+    ``excluded`` are models that are not compared, with the reason; ``names`` those of models that a question calls
+    otherwise, such as by their YAML files.
 
     Returns
     -------
@@ -114,13 +105,8 @@ def check_question(question: Any, names: Collection[str] = ()) -> None:
 
 
 def _why_not_compared(a: str, b: str, models: Mapping, excluded: Mapping[str, str]) -> str | None:
-    for name in (a, b):
-        if name not in models:
-            return f"there is no complete run of {name}"
-    for name in (a, b):
-        if name in excluded:
-            return excluded[name]
-    return None
+    missing = [f"there is no complete run of {name}" for name in (a, b) if name not in models]
+    return next(iter(missing + [excluded[name] for name in (a, b) if name in excluded]), None)
 
 
 def _verdict(row: Mapping[str, Any]) -> Verdict:

@@ -16,7 +16,7 @@ from korser.runs.directory import condition_split
 from korser.runs.load import Run
 from korser.runs.pool import ModelPredictions, pool_runs
 from korser.utils.errors import UserError
-from korser.utils.table import Table, TableCell
+from korser.utils.table import Table, TableCell, metric_columns
 from korser.utils.text import interval_text, number, shorten, signed
 
 if TYPE_CHECKING:
@@ -30,16 +30,7 @@ def robustness_table(
 ) -> pd.DataFrame:
     """Return the results of each model under each condition, and how much it loses.
 
-    Parameters
-    ----------
-    models : dict of str to korser.runs.pool.ModelPredictions
-        Such as :attr:`korser.comparison.compare.Comparison.models`.
-    conditions : sequence of korser.data.degradations.Condition
-        Under which all runs of the models were measured (:func:`korser.inference.robustness.measure`).
-    task : str
-        The main task.
-    metric : str
-        See :func:`korser.metrics.estimates.estimate`.
+    All runs of the models were measured under all conditions (:func:`korser.inference.robustness.measure`).
 
     Returns
     -------
@@ -63,8 +54,7 @@ def robustness_table(
             drop = estimates.difference(clean, degraded, metric, n_folds=n_folds)
             row = {"model": label, "condition": condition.name, "kind": condition.kind, "value": condition.value}
             row |= {"unit": condition.unit, "clean": estimates.estimate(clean, metric)["value"]}
-            row |= {metric: entry["value"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
-            row |= {"drop": drop["value"], "drop_low": drop["low"], "drop_high": drop["high"]}
+            row |= metric_columns(metric, entry) | metric_columns("drop", drop)
             row |= {"n_speakers": len(model.speakers), "n_seeds": len(model.seeds), "note": drop.get("note")}
             rows.append(row)
     numbers = ("value", "clean", metric, f"{metric}_low", f"{metric}_high", "drop", "drop_low", "drop_high")
@@ -87,15 +77,7 @@ def measured_robustness(comparison: Comparison) -> pd.DataFrame | None:
 
 
 def robustness_results(table: pd.DataFrame, comparison: Comparison) -> Table:
-    """Return a table with one row per condition and one column per model.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        From :func:`robustness_table`.
-    comparison : korser.comparison.compare.Comparison
-        Of the same models, by the same metric.
-    """
+    """Return the results of :func:`robustness_table`: one row per condition and one column per model."""
     labels = list(dict.fromkeys(table["model"]))
     clean = table.drop_duplicates("model").set_index("model")["clean"]
     rows = [["clean", *(TableCell(clean[label], format=number) for label in labels)]]

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +50,7 @@ if TYPE_CHECKING:
     from korser.comparison.settings import CompareSettings
     from korser.workers import Workers
 
-__all__ = [
-    "run_experiment",
-]
+__all__ = ["run_experiment"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +58,7 @@ logger = logging.getLogger(__name__)
 def run_experiment(settings: CompareSettings, workers: Workers, *, trust: bool = False) -> tuple[str, list[str]]:
     """Train the missing runs, compare all, and write the tables.
 
-    Parameters
-    ----------
-    settings : CompareSettings
-    workers : Workers
-    trust : bool
-        Whether runs that someone else made may run code of their own, for predictions on degraded audio.
+    With ``trust``, runs that someone else made may run code of their own, for predictions on degraded audio.
 
     Returns
     -------
@@ -94,8 +87,8 @@ def run_experiment(settings: CompareSettings, workers: Workers, *, trust: bool =
     lines = [f"{planned}: {failed[planned.job.run_dir]}" for planned in plan if planned.job.run_dir in failed]
     if len(failed) == len(plan) and not settings.runs:
         raise UserError(f"all runs failed; the first: {lines[0]}")
-    write = _write_matrix if settings.cross_corpus else _write_tables
-    return write(settings, plan, failed), lines
+    experiment = _Experiment(settings, plan, failed)
+    return experiment.write_matrix() if settings.cross_corpus else experiment.write_tables(), lines
 
 
 def _decide_trust(folders: Sequence[str | Path], trust: bool) -> None:
@@ -104,110 +97,108 @@ def _decide_trust(folders: Sequence[str | Path], trust: bool) -> None:
         is_trusted(run.directory, trust=trust)
 
 
-def _write_tables(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> str:
-    """Compare the complete runs of a plan and those in ``settings.runs``, and write all files; return them as text."""
-    folder = Path(settings.output_folder) / "compare"
-    runs, names = _load(settings, plan, failed), _names(settings, plan)
-    comparison = compare(runs, metric=settings.metric, questions=settings.questions, names=names)
-    comparison.warnings.extend(_failure(plan, failed))
-    comparison.write(folder)
-    about = {
-        "searched_on": comparison.searched,
-        "not_compared": comparison.excluded,
-        "answers": [asdict(answer) for answer in comparison.answers],
-    }
-    _write_json(folder / COMPARISON_FILE, {**_about(settings, plan, failed, comparison), **about})
-    for name in ("robustness.csv", "robustness.md"):  # of an earlier call
-        (folder / name).unlink(missing_ok=True)
-    text = comparison.to_text()
-    if settings.robustness is not None:
-        text += f"\n{_write_robustness(settings, comparison, folder)}"
-    return text
+@dataclass(frozen=True)
+class _Experiment:
+    """A comparison whose missing runs were trained, except for those that failed."""
 
+    settings: CompareSettings
+    plan: Sequence[PlannedRun]
+    failed: Mapping[str, str]  # reasons by run directory
 
-def _write_matrix(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> str:
-    """Write the files of a cross-corpus matrix, as :func:`_write_tables` those of a comparison."""
-    folder = Path(settings.output_folder) / "compare"
-    matrix = cross_corpus(_load(settings, plan, failed), metric=settings.metric, names=_names(settings, plan))
-    matrix.warnings.extend(_failure(plan, failed))
-    write_cross_corpus(matrix, folder)
-    _write_json(folder / COMPARISON_FILE, _about(settings, plan, failed, matrix))
-    return cross_document(matrix).to_text()
+    @property
+    def folder(self) -> Path:
+        """Folder of all files."""
+        return Path(self.settings.output_folder) / "compare"
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Names of models in tables and figures; the YAML files may be newer than the runs."""
+        return {**{planned.model: planned.name for planned in self.plan}, **self.settings.names}
 
-def _names(settings: CompareSettings, plan: Sequence[PlannedRun]) -> dict[str, str]:
-    """Return the names of models in tables and figures; the YAML files may be newer than the runs."""
-    return {**{planned.model: planned.name for planned in plan}, **settings.names}
+    def failure(self) -> list[Note]:
+        """Return a warning about failed runs, if there are any."""
+        names = shorten(Path(run).name for run in self.failed)
+        text = f"{len(self.failed)} of {len(self.plan)} runs failed ({names})"
+        return [Note("failed_runs", text)] if self.failed else []
 
+    def load(self) -> list[Run]:
+        """Return all complete runs, marked with the speakers on whom their settings were searched."""
+        complete = [planned.job.run_dir for planned in self.plan if planned.job.run_dir not in self.failed]
+        folders = self.settings.runs
+        runs = load_runs([*complete, *folders])
+        earlier = [read_json(file, ComparisonRecord) for file in find_below(folders, COMPARISON_FILE)]
+        mark_searched(runs, [*earlier, {"runs": self.records()}])
+        return runs
 
-def _failure(plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> list[Note]:
-    names = shorten(Path(run).name for run in failed)
-    return [Note("failed_runs", f"{len(failed)} of {len(plan)} runs failed ({names})")] if failed else []
-
-
-def _load(settings: CompareSettings, plan: Sequence[PlannedRun], failed: Mapping[str, str]) -> list[Run]:
-    """Return all complete runs, marked with the speakers on whom their settings were searched."""
-    complete = {planned.job.run_dir: planned for planned in plan if planned.job.run_dir not in failed}
-    runs = load_runs([*complete, *settings.runs])
-    mark_searched(runs, [read_json(file, ComparisonRecord) for file in find_below(settings.runs, COMPARISON_FILE)])
-    searched_on = {Path(run_dir).resolve(): planned.searched_on for run_dir, planned in complete.items()}
-    for run in runs:
-        run.searched_on = sorted({*run.searched_on, *searched_on.get(run.path.resolve(), [])})
-    return runs
-
-
-def _write_robustness(settings: CompareSettings, comparison: Comparison, folder: Path) -> str:
-    conditions = degradations.conditions(settings.robustness)
-    runs = [run for model in comparison.models.values() for run in model.runs]
-    device = settings.overrides.get("device")
-    measure(runs, conditions, device=None if device == "null" else device)
-    table = robustness_table(comparison.models, conditions, comparison.main, comparison.metric)
-    marks = [(comparison.searched.get(model), comparison.excluded.get(model)) for model in table["model"]]
-    notes = ["; ".join(filter(None, [*of_model, note])) for of_model, note in zip(marks, table["note"])]
-    warnings = "; ".join(map(str, comparison.warnings))
-    write_csv(folder / "robustness.csv", table.assign(note=notes, warnings=warnings))
-
-    results = robustness_results(table, comparison)
-    document = Document()
-    document.heading(f"{results.title}, {comparison.corpus}, {comparison.protocol}")
-    document.warnings(comparison.warnings)
-    document.table(results)
-    write_text(folder / "robustness.md", document.to_markdown())
-    return document.to_text()
-
-
-def _write_json(path: Path, about: dict[str, Any]) -> None:
-    """Write ``comparison.json``; runs of another comparison in this folder stay marked as searched."""
-    own = {run["run"] for run in about["runs"]}
-    earlier = read_json(path, ComparisonRecord)["runs"] if path.exists() else []
-    about["runs"] += [run for run in earlier if run["searched_on_tested_speakers"] and run["run"] not in own]
-    write_json(path, about)
-
-
-def _about(
-    settings: CompareSettings,
-    plan: Sequence[PlannedRun],
-    failed: Mapping[str, str],
-    comparison: Comparison | CrossCorpus,
-) -> dict[str, Any]:
-    """Return the contents of ``comparison.json``; run directories by name, since their folder may be moved."""
-    return {
-        "settings": {**settings.model_dump(), "models": [path.name for path in settings.models]},
-        "corpus": comparison.corpus,
-        "protocol": comparison.protocol,
-        "names": _names(settings, plan),
-        "runs": [
+    def records(self) -> list[dict[str, Any]]:
+        """Describe the planned runs, by name, since their folder may be moved."""
+        return [
             {
                 "model": planned.model,
                 "seed": planned.seed,
                 "fold": planned.fold,
                 "run": Path(planned.job.run_dir).name,
-                "failed": failed.get(planned.job.run_dir),
+                "failed": self.failed.get(planned.job.run_dir),
                 "searched": planned.searched,
                 "searched_on_tested_speakers": planned.searched_on,
             }
-            for planned in plan
-        ],
-        "warnings": [asdict(note) for note in comparison.warnings],
-        "notes": [asdict(note) for note in comparison.notes],
-    }
+            for planned in self.plan
+        ]
+
+    def write_tables(self) -> str:
+        """Compare the runs and write all files; return them as text."""
+        settings = self.settings
+        comparison = compare(self.load(), metric=settings.metric, questions=settings.questions, names=self.names)
+        comparison.warnings.extend(self.failure())
+        comparison.write(self.folder)
+        answers = [asdict(answer) for answer in comparison.answers]
+        self.write_json(comparison, searched_on=comparison.searched, not_compared=comparison.excluded, answers=answers)
+        for name in ("robustness.csv", "robustness.md"):  # of an earlier call
+            (self.folder / name).unlink(missing_ok=True)
+        text = comparison.to_text()
+        return text if settings.robustness is None else f"{text}\n{self.write_robustness(comparison)}"
+
+    def write_matrix(self) -> str:
+        """Write the files of a cross-corpus matrix; return them as text."""
+        matrix = cross_corpus(self.load(), metric=self.settings.metric, names=self.names)
+        matrix.warnings.extend(self.failure())
+        write_cross_corpus(matrix, self.folder)
+        self.write_json(matrix)
+        return cross_document(matrix).to_text()
+
+    def write_robustness(self, comparison: Comparison) -> str:
+        """Measure the models on degraded audio and write the results; return them as text."""
+        conditions = degradations.conditions(self.settings.robustness)
+        runs = [run for model in comparison.models.values() for run in model.runs]
+        device = self.settings.overrides.get("device")
+        measure(runs, conditions, device=None if device == "null" else device)
+        table = robustness_table(comparison.models, conditions, comparison.main, comparison.metric)
+        marks = [(comparison.searched.get(model), comparison.excluded.get(model)) for model in table["model"]]
+        notes = ["; ".join(filter(None, [*of_model, note])) for of_model, note in zip(marks, table["note"])]
+        warnings = "; ".join(map(str, comparison.warnings))
+        write_csv(self.folder / "robustness.csv", table.assign(note=notes, warnings=warnings))
+
+        results = robustness_results(table, comparison)
+        document = Document()
+        document.heading(f"{results.title}, {comparison.corpus}, {comparison.protocol}")
+        document.warnings(comparison.warnings)
+        document.table(results)
+        write_text(self.folder / "robustness.md", document.to_markdown())
+        return document.to_text()
+
+    def write_json(self, comparison: Comparison | CrossCorpus, **more: Any) -> None:
+        """Write ``comparison.json``; runs of another comparison in this folder stay marked as searched."""
+        path, runs = self.folder / COMPARISON_FILE, self.records()
+        own = {run["run"] for run in runs}
+        earlier = read_json(path, ComparisonRecord)["runs"] if path.exists() else []
+        runs += [run for run in earlier if run["searched_on_tested_speakers"] and run["run"] not in own]
+        about = {
+            "settings": {**self.settings.model_dump(), "models": [path.name for path in self.settings.models]},
+            "corpus": comparison.corpus,
+            "protocol": comparison.protocol,
+            "names": self.names,
+            "runs": runs,
+            "warnings": [asdict(note) for note in comparison.warnings],
+            "notes": [asdict(note) for note in comparison.notes],
+        }
+        write_json(path, about | more)

@@ -12,6 +12,7 @@ from korser.comparison.questions import QUESTION, check_question
 from korser.config.fields import (
     DisplayName,
     Folder,
+    Folds,
     NonNegativeInt,
     Settings,
     Text,
@@ -37,13 +38,6 @@ SET_BY_COMPARISON = {  # settings of the models that a comparison sets itself, a
 FOLD = ("split.protocol", "split.n_folds", "split.fold")  # what folds sets
 CORPORA = (*FOLD, "split.corpora", "split.test_corpora")  # what cross_corpus sets
 
-Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
-
-
-def _check_conditions(robustness: Any) -> None:
-    if robustness is not None:
-        conditions(robustness)
-
 
 class CompareSettings(Settings):
     """Checked settings of a comparison; ``hparams/compare.yaml`` describes each."""
@@ -62,7 +56,7 @@ class CompareSettings(Settings):
     metric: Text | None
     names: Annotated[dict[str, DisplayName], Field(description="a mapping {model: name} of one-line names")]
     questions: Any
-    robustness: Annotated[Any, checked_by(_check_conditions)]
+    robustness: Annotated[Any, checked_by(conditions)] | None
     output_folder: Folder
     cache_folder: Folder
 
@@ -126,12 +120,7 @@ class CompareSettings(Settings):
 def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> CompareSettings:
     """Load the YAML file of a comparison, with overrides over it.
 
-    Parameters
-    ----------
-    path : str or Path
-        Such as ``hparams/compare.yaml``, or a file with ``base: compare.yaml``.
-    overrides : dict of str to str, optional
-        ``overrides.NAME`` sets a setting that all runs share.
+    ``overrides.NAME`` sets a setting that all runs share.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from korser.comparison.estimates import estimate_of, reason_of
 from korser.data.splits import ATTRIBUTES
 from korser.metrics.scores import BINS, METRICS, TITLES
 from korser.runs.pool import ModelPredictions
+from korser.utils.table import metric_columns
 
 __all__ = ["calibration_table", "groups_of", "missing_classes_note", "subgroups_table"]
 
@@ -22,23 +23,11 @@ COLUMNS = (
 )
 
 
-def groups_of(
-    model: ModelPredictions, order: Mapping[str, Sequence[str]] | None = None
-) -> Iterator[tuple[str, str, np.ndarray]]:
+def groups_of(model: ModelPredictions, order: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield subgroups of a model's utterances.
 
-    Parameters
-    ----------
-    model : korser.runs.pool.ModelPredictions
-    order : dict of str to sequence of str, optional
-        ``{attribute: classes}`` in their order, such as that of intensity; other values come last.
-
-    Yields
-    ------
-    attribute, group : str
-        ``gender``, ``age`` (in bands if all are numbers), ``intensity`` and ``speaker``, as far as known.
-    rows : np.ndarray
-        ``(N,)`` bool.
+    These are ``gender``, ``age`` (in bands if all are numbers), ``intensity`` and ``speaker``, as far as known, each
+    with its rows, ``(N,)`` bool. ``order`` has the classes of attributes; other values come last.
     """
     for attribute in ATTRIBUTES:
         if attribute not in model.table:
@@ -46,7 +35,7 @@ def groups_of(
         values = model.table[attribute]
         groups = _age_bands(values) if attribute == "age" else None
         if groups is None:
-            known = {name: i for i, name in enumerate((order or {}).get(attribute, ()))}
+            known = {name: i for i, name in enumerate(order.get(attribute, ()))}
             names = sorted(values.dropna().unique(), key=lambda value: (known.get(str(value), len(known)), str(value)))
             groups = {str(value): values == value for value in names}
         for name, rows in groups.items():
@@ -101,7 +90,7 @@ def _subgroup(
     }
     for name in dict.fromkeys((*task.strategy.headline, metric)):
         entry = estimate_of(model, counts, name)
-        row |= {name: entry["value"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
+        row |= metric_columns(name, entry)
         notes.append(reason_of(entry))
     return {**row, "worst": False, "note": "; ".join(dict.fromkeys(filter(None, notes)))}
 
@@ -109,16 +98,7 @@ def _subgroup(
 def missing_classes_note(table: pd.DataFrame, metric: str) -> list[str]:
     """Return a note on the groups that lack classes, if ``metric`` is a mean over classes.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Rows of :attr:`korser.comparison.compare.Comparison.subgroups`.
-    metric : str
-
-    Returns
-    -------
-    list of str
-        One sentence or none: ``UAR is the mean over the classes present in a group (speaker 3: no fear).``
+    One sentence or none: ``UAR is the mean over the classes present in a group (speaker 3: no fear).``
     """
     if metric not in ("uar", "macro_f1"):
         return []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -27,6 +28,8 @@ __all__ = [
     "interval_over",
     "not_counted",
     "model_titles",
+    "pair_cells",
+    "pair_notes",
     "pairs_table",
     "results_table",
     "subgroup_tables",
@@ -183,14 +186,6 @@ def _text(value: Any) -> str:
     return "" if pd.isna(value) else str(value)
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.0f} s"
-
-
-def _bytes(value: float) -> str:
-    return quantity(value, "B")
-
-
 # -- tables -----------------------------------------------------------------------------------------------------------
 def results_table(comparison: Comparison, *, counts: bool = True, intervals: bool = True) -> Table:
     """Return the metrics of every model, with the numbers of seeds and folds if ``counts``."""
@@ -222,8 +217,10 @@ def costs_table(comparison: Comparison, *, worst_speaker: bool = True, intervals
         cells = [
             *(TableCell(row[c], format=quantity) for c in ("parameters", "trainable_parameters")),
             TableCell("not counted") if row["macs_not_counted"] else TableCell(row["macs_per_second"], format=quantity),
-            TableCell(row["train_seconds"], format=_seconds, detail=_text(row["device"])),
-            TableCell(row["peak_memory_bytes"], format=_bytes, detail=_text(row["peak_memory_of"])),
+            TableCell(row["train_seconds"], format="{:.0f} s".format, detail=_text(row["device"])),
+            TableCell(
+                row["peak_memory_bytes"], format=partial(quantity, unit="B"), detail=_text(row["peak_memory_of"])
+            ),
         ]
         if has_ece:
             cells.append(metric_cell(row, ece))
@@ -255,31 +252,36 @@ def not_counted(table: pd.DataFrame) -> list[str]:
 
 def pairs_table(comparison: Comparison) -> Table:
     """Return the differences of all pairs of models."""
-    rows, noted = [], {}
-    for pair in comparison.pairs.to_dict("records"):
-        mark = "significant" if pair["significant"] else ""
+    pairs, rows = comparison.pairs.to_dict("records"), []
+    for pair in pairs:
         how = "exact" if pair["exact"] else "random swaps"
-        rows.append(
-            [
-                f"{pair['model_a']} \N{MINUS SIGN} {pair['model_b']}",
-                difference_cell(pair["difference"], pair["low"], pair["high"], mark=mark),
-                p_cell(pair["p"]),
-                p_cell(pair["p_holm"]),
-                "" if pd.isna(pair["p"]) else how,
-                pair["n_speakers"],
-                pair["n_seeds"],
-            ]
-        )
-        for note in filter(None, (pair["note"], pair["reason"])):
-            noted.setdefault(str(note), []).append(f"{pair['model_a']} and {pair['model_b']}")
+        title, *cells = pair_cells(pair)
+        rows.append([title, *cells, "" if pd.isna(pair["p"]) else how, pair["n_speakers"], pair["n_seeds"]])
     columns = ["pair", f"difference in {main_title(comparison)}", "p", "p (Holm)", "test", "speakers", "seeds"]
     notes = [
         f"{TEST} p (Holm) is corrected over all pairs of this table, that of the answers over their pairs. "
-        "Bold (significant): p (Holm) at most .05."
+        "Bold (significant): p (Holm) at most .05.",
+        *pair_notes(pairs, [f"{pair['model_a']} and {pair['model_b']}" for pair in pairs]),
     ]
-    for note, pairs in noted.items():
-        notes.append(f"{'All pairs' if len(pairs) == len(rows) else '; '.join(pairs)}: {note}.")
     return Table(f"All pairs of models, {main_title(comparison)}", columns, rows, notes=notes, folded=True)
+
+
+def pair_cells(pair: Mapping[str, Any]) -> list[Any]:
+    """Return the title, difference, p value and corrected p value of a tested pair of models."""
+    mark = "significant" if pair["significant"] else ""
+    difference = difference_cell(pair["difference"], pair["low"], pair["high"], mark)
+    title = f"{pair['model_a']} \N{MINUS SIGN} {pair['model_b']}"
+    return [title, difference, p_cell(pair["p"]), p_cell(pair["p_holm"])]
+
+
+def pair_notes(pairs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Return why pairs were not tested or cannot be significant, each with the names of the pairs that it is about."""
+    noted: dict[str, list[str]] = {}
+    for pair, name in zip(pairs, names):
+        for note in (pair["note"], pair["reason"]):
+            if note and pd.notna(note):
+                noted.setdefault(note, []).append(name)
+    return [f"{'All pairs' if len(own) == len(pairs) else '; '.join(own)}: {note}." for note, own in noted.items()]
 
 
 def subgroup_tables(comparison: Comparison) -> list[Table]:

@@ -82,11 +82,7 @@ def excluded_models(models: Models) -> dict[str, str]:
 def searched_models(models: Models, given: Mapping[str, str]) -> dict[str, str]:
     """Return the models whose settings were searched on speakers on whom they are tested, with a note.
 
-    Parameters
-    ----------
-    models : dict of str to ModelPredictions
-    given : dict of str to str
-        Notes for models, by label or by name; other models are marked by :attr:`korser.runs.load.Run.searched_on`.
+    ``given`` are notes by label or by name; other models are marked by :attr:`korser.runs.load.Run.searched_on`.
     """
     names = {name for label, model in models.items() for name in (label, model.runs[0].model)}
     for name in given:

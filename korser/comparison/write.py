@@ -22,17 +22,13 @@ def document(comparison: Comparison) -> Document:
     document.warnings(comparison.warnings)
     document.table(results_table(comparison))
     document.table(costs_table(comparison))
-    if comparison.answers:
-        document.heading("Answers")
-        document.bullets(comparison.answers)
-        document.paragraph(family(comparison))
+    document.bullets(comparison.answers, "Answers")
+    document.paragraph(family(comparison))
     if len(comparison.pairs):
         table = pairs_table(comparison)
         document.heading(table.title)
         document.table(table)
-    if comparison.notes:
-        document.heading("Notes")
-        document.bullets(comparison.notes)
+    document.bullets(comparison.notes, "Notes")
     return document
 
 

@@ -7,19 +7,17 @@ A value of the type of a default that does not fit its own annotation is accepte
 from __future__ import annotations
 
 import inspect
-import re
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any, Literal, Union
 
 import yaml
-from hyperpyyaml import load_hyperpyyaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from korser.config.fields import describe_type, show
 from korser.config.imports import locate
-from korser.config.nodes import get_value, nodes, references, target_of
+from korser.config.nodes import TEXT, build_entries, children, join, named_nodes, nodes, references, target_of
 from korser.utils.errors import UserError
 
 __all__ = ["find_invalid_arguments"]
@@ -31,72 +29,41 @@ STRICT = ConfigDict(strict=True)
 def find_invalid_arguments(root: yaml.MappingNode, written: yaml.MappingNode) -> list[str]:
     """Find arguments of ``!new:``, ``!name:`` and ``!apply:`` whose values are of other types than annotated.
 
-    Parameters
-    ----------
-    root : yaml.MappingNode
-        References resolved; what it names can be imported.
-    written : yaml.MappingNode
-        The same with references, which are shown.
-
-    Returns
-    -------
-    list of str
-        One line for each with the key, the value and what is expected.
+    References are resolved in ``root``, which names only what can be imported; ``written`` is the same with references,
+    which are shown. Return a line for each, with the key, the value and what is expected.
     """
     arguments = list(_plain_arguments(root))
     if not arguments:
         return []
-    pairs = [(yaml.ScalarNode("tag:yaml.org,2002:str", f"k{i}"), each[3]) for i, each in enumerate(arguments)]
+    pairs = [(yaml.ScalarNode(TEXT, f"k{i}"), each[3]) for i, each in enumerate(arguments)]
     try:  # by HyperPyYAML: PyYAML takes 1e-3 for text
-        values = load_hyperpyyaml(yaml.serialize(yaml.MappingNode(root.tag, pairs), allow_unicode=True))
+        values = build_entries(pairs)
     except Exception:  # whatever ruamel refuses: reported when the objects are built
         return []
-    return [
-        f"{key}={show(value)}{_reference(written, key)}: expected {describe_type(annotation)} (argument of {target})"
-        for (key, target, parameter, _), value in zip(arguments, values.values())
-        if (annotation := _annotation(target, parameter)) is not None and not _fits(value, annotation, parameter)
-    ]
+    as_written, found = dict(named_nodes(written)), []
+    for (key, target, parameter, _), value in zip(arguments, values.values()):
+        annotation = _annotation(target, parameter)
+        if annotation is not None and not _fits(value, annotation, parameter):
+            given = f"{key}={show(value)}{_reference(as_written.get(key))}"
+            found.append(f"{given}: expected {describe_type(annotation)} (argument of {target})")
+    return found
 
 
 def _plain_arguments(root: yaml.Node) -> Iterator[tuple[str, str, inspect.Parameter, yaml.Node]]:
     """Yield dotted name, import path of the object, parameter and value of each argument that holds no objects."""
-    seen = set()
-    todo = [(root, "")]
-    while todo:
-        node, where = todo.pop(0)
-        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            children = [(key.value, value) for key, value in node.value]
-        else:
-            children = [(i, value) for i, value in enumerate(node.value)]
-        named = [(_join(where, name), value) for name, value in children]
-        todo += [(value, key) for key, value in named]
+    for where, node in named_nodes(root):
         target = target_of(node)
         parameters = {} if target is None else _parameters(target)
-        ordered = list(parameters.values())
-        for (name, value), (key, _) in zip(children, named):
-            by_position = ordered[name] if isinstance(name, int) and name < len(ordered) else None
-            parameter = parameters.get(name, by_position)
+        by_position = dict(enumerate(parameters.values()))
+        for name, value in children(node):
+            parameter = parameters.get(name, by_position.get(name))
             if parameter is not None and not any(each.tag.startswith("!") for each in nodes(value)):
-                yield key, target, parameter, value
+                yield join(where, name), target, parameter, value
 
 
-def _reference(node: yaml.Node | None, key: str) -> str:
-    """Return the reference that the value of a dotted key is written as, in brackets; empty if it is none."""
-    for name in re.findall(r"[^.\[\]]+", key):
-        if isinstance(node, yaml.SequenceNode):
-            node = node.value[int(name)]
-        else:
-            node = get_value(node, name)
+def _reference(node: yaml.Node | None) -> str:
+    """Return the reference that a value is written as, in brackets; empty if it is none."""
     return f" ({node.tag} {node.value})" if node is not None and references(node) else ""
-
-
-def _join(where: str, name: str | int) -> str:
-    if isinstance(name, int):
-        return f"{where}[{name}]"
-    return f"{where}.{name}" if where else name
 
 
 def _parameters(target: str) -> dict[str, inspect.Parameter]:
@@ -118,18 +85,14 @@ def _annotation(target: str, parameter: inspect.Parameter) -> Any:
         annotation = typing.get_type_hints(annotated, getattr(function, "__globals__", {}))[parameter.name]
     except Exception:  # whatever evaluating an annotation raises
         return None
-    return annotation if all(map(_is_checked, _members(annotation))) else None
+    return annotation if _is_checked(annotation) else None
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
-    """Return the types of a union, or the type itself."""
+def _is_checked(annotation: Any) -> bool:
+    """Return whether a type is plain, a ``Literal`` or a union of these."""
     if typing.get_origin(annotation) in (Union, types.UnionType):
-        return tuple(member for each in typing.get_args(annotation) for member in _members(each))
-    return (annotation,)
-
-
-def _is_checked(member: Any) -> bool:
-    return member in PLAIN or typing.get_origin(member) is Literal
+        return all(map(_is_checked, typing.get_args(annotation)))
+    return annotation in PLAIN or typing.get_origin(annotation) is Literal
 
 
 def _fits(value: Any, annotation: Any, parameter: inspect.Parameter) -> bool:

@@ -72,12 +72,7 @@ def _declared_axis(root: yaml.MappingNode, node: yaml.Node, depth: int = 0) -> b
 def _axis_of_class(target: str, given: Collection[str] | None) -> bool | None:
     """Return what the constructor of a class passes on as ``frequency_axis``.
 
-    Parameters
-    ----------
-    target : str
-        Import path.
-    given : collection of str, optional
-        Arguments that are given and not null; None if they are not known.
+    ``given`` are the arguments that are given and not null; None if they are not known.
     """
     if target in FRONTENDS:
         return False

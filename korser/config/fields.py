@@ -9,7 +9,6 @@ All errors of a file are reported together, one line each::
 from __future__ import annotations
 
 import importlib.util
-import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from korser.config.nodes import one_line_yaml
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean, one_line, shorten
 
@@ -32,6 +32,7 @@ __all__ = [
     "Factory",
     "FiniteNumber",
     "Folder",
+    "Folds",
     "Logger",
     "NonNegativeInt",
     "NonNegativeNumber",
@@ -127,19 +128,11 @@ def _require_object(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
-def require_logger(name: str | None) -> None:
+def require_logger(name: str) -> None:
     """Refuse a tracker whose package is not installed."""
-    spec = None if name is None else importlib.util.find_spec(name)
-    if name is not None and (spec is None or spec.origin is None):  # a folder of that name is no package
-        raise UserError(f"{name} is not installed: pip install 'korser[{name}]'")
-
-
-def _require_logger(name: str | None) -> str | None:
-    try:
-        require_logger(name)
-    except UserError as error:
-        raise complete_error(f"logger: {error}") from error
-    return name
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:  # a folder of that name is no package
+        raise UserError(f"logger {name} is not installed: pip install 'korser[{name}]'")
 
 
 def _require_device(device: str) -> str:
@@ -162,11 +155,12 @@ FiniteNumber = Annotated[float, Field(allow_inf_nan=False, description="a number
 NonNegativeNumber = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number >= 0")]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number > 0")]
 Proportion = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
+Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 Text = Annotated[str, Field(min_length=1, description="text")]
 DisplayName = Annotated[str, Field(pattern=r"^\S.*$", max_length=80, description="a name of one line")]
 Folder = Annotated[str, Field(min_length=1, description="the path of a folder")]
 Device = Annotated[str, Field(min_length=1, description="a device such as cuda:1"), AfterValidator(_require_device)]
-Logger = Annotated[Literal["tensorboard", "wandb", "mlflow"], AfterValidator(_require_logger)]
+Logger = Annotated[Literal["tensorboard", "wandb", "mlflow"], checked_by(require_logger)]
 Factory = Annotated[
     Callable,
     BeforeValidator(_require_object),
@@ -185,14 +179,7 @@ def keys_with(schema: type[Settings], *effects: Effect) -> frozenset[str]:
 def check(schema: type[SettingsType], values: Mapping[str, Any], source: Path | str, **context: Any) -> SettingsType:
     """Check the values of a settings file; raise one UserError for all that is wrong.
 
-    Parameters
-    ----------
-    schema : subclass of Settings
-    values : mapping
-    source : Path or str
-        The file, named in errors.
-    **context
-        For the validators of the schema.
+    Errors name ``source``; ``context`` is for the validators of the schema.
     """
     try:
         return schema.model_validate(dict(values), context=context)
@@ -252,8 +239,7 @@ def show(value: Any) -> str:
     """Return a value as YAML in one line; the type of an object."""
     if not is_plain(value):
         return getattr(value, "__name__", type(value).__name__)
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
-    text = " ".join(text.removesuffix("...\n").split())
+    text = " ".join(one_line_yaml(value).split())
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 

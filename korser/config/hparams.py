@@ -24,7 +24,7 @@ from korser.config.arguments import find_invalid_arguments
 from korser.config.imports import explain_failure, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
 from korser.config.names import find_unknown_names, find_unknown_overrides
-from korser.config.nodes import compose, get_value
+from korser.config.nodes import build_entries, compose, get_value
 from korser.config.objects import find_change, has_state, state_of
 from korser.config.schema import WITHOUT_EFFECT, TrainSettings, find_invalid_values
 from korser.config.sources import named_sources
@@ -43,24 +43,12 @@ class HParams(Mapping[str, Any]):
     """The settings of a YAML file, with its objects built. Read-only: :meth:`replace` changes settings.
 
     An object that is changed in place is refused when it is trained.
-
-    Attributes
-    ----------
-    name : str
-        The file's name without its ending: the name of the model in tables and figures.
-    folders : list of str
-        Folders of the file and of its bases: modules in them can be imported.
-    text : str
-        The layers merged and all references resolved, as YAML: loading it builds the same objects again.
-    sources : dict
-        Digests of the plugins' code and of the files that the settings name
-        (:func:`korser.config.sources.named_sources`).
     """
 
-    name: str
-    folders: list[str]
-    text: str
-    sources: dict[str, dict[str, str]]
+    name: str  # the file's name without its ending: the name of the model in tables and figures
+    folders: list[str]  # of the file and of its bases: modules in them can be imported
+    text: str  # the layers merged and all references resolved, as YAML: loading it builds the same objects again
+    sources: dict[str, dict[str, str]]  # digests of code and files, see korser.config.sources.named_sources
 
     def __init__(
         self,
@@ -111,12 +99,7 @@ class HParams(Mapping[str, Any]):
     def replace(self, overrides: Mapping[str, Any] | None = None, **more: Any) -> HParams:
         """Load the file again with further overrides, so that everything that depends on them follows.
 
-        Parameters
-        ----------
-        overrides : dict, optional
-            See :func:`load_hparams`.
-        **more
-            The same, for keys without a dot.
+        See :func:`load_hparams`; keywords are for keys without a dot.
 
         Examples
         --------
@@ -215,7 +198,7 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, *
     """
     overrides = _joined(overrides, more)
     layers = merge_layers(path, overrides)
-    errors = layers.errors + find_unused(layers, overrides) + find_unknown_overrides(layers, overrides, TrainSettings)
+    errors = layers.errors + find_unused(layers) + find_unknown_overrides(layers, TrainSettings)
     hparams = build(layers, errors + find_invalid_values(layers))
     for key, value in overrides.items():
         if not any(other.startswith(f"{key}.") for other in overrides):
@@ -226,17 +209,7 @@ def load_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, *
 def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None, keys: Iterable[str] = ()) -> HParams:
     """Resolve the settings and build only the objects of some keys: fast, and no weights are loaded.
 
-    Parameters
-    ----------
-    path, overrides
-        See :func:`load_hparams`. Names are not checked.
-    keys : iterable of str
-        Top-level keys to build.
-
-    Returns
-    -------
-    HParams
-        With these keys only; ``text`` and ``digest`` are those of all settings.
+    The settings hold these keys only, whose names are not checked; ``text`` and ``digest`` are those of all settings.
 
     Raises
     ------
@@ -247,9 +220,7 @@ def resolve_hparams(path: str | Path, overrides: Mapping[str, Any] | None = None
     raise_faults(layers.errors)
     remove_unused(layers.root)
     text = _resolve(layers.text, layers.path)
-    part = compose(text, layers.path)
-    part.value = [(key, value) for key, value in part.value if key.value in keys]
-    values = load_hyperpyyaml(yaml.serialize(part, allow_unicode=True)) if part.value else {}
+    values = build_entries([(key, value) for key, value in compose(text, layers.path).value if key.value in keys])
     return HParams(values, name=layers.path.stem, folders=layers.folders, text=text)
 
 
@@ -266,18 +237,8 @@ def find_foreign_names(text: str, source: Path | str) -> list[str]:
 def load_resolved(text: str, *, name: str, folders: Iterable[str], source: Path | str, trusted: bool) -> HParams:
     """Load what :attr:`HParams.text` recorded.
 
-    Parameters
-    ----------
-    text : str
-    name : str
-        Of the model.
-    folders : iterable of str
-        Folders of the files that the settings were read from.
-    source : Path or str
-        File of the text, for errors.
-    trusted : bool
-        Whether modules in ``folders`` may be imported and anything may be built; otherwise there must be no
-        :func:`find_foreign_names`.
+    If it is trusted, modules in ``folders``, those of the settings files, may be imported and anything may be built;
+    otherwise there must be no :func:`find_foreign_names`.
     """
     folders = list(folders) if trusted else []
     for folder in folders:
@@ -347,13 +308,11 @@ def _require_equal(key: str, given: Any, built: Any) -> None:
 
 def _find_failing_key(resolved: str, source: Path | str, loader: type[ruamel.yaml.Loader]) -> str | None:
     """Return the first top-level key that cannot be built, by bisection; None if there are no keys."""
-    root = compose(resolved, source)
-    entries = root.value
+    entries = compose(resolved, source).value
 
     def fails(n: int) -> bool:
-        root.value = entries[:n]
         try:
-            load_hyperpyyaml(yaml.serialize(root, allow_unicode=True), loader=loader)
+            build_entries(entries[:n], loader)
         except FAILURES:
             return True
         return False
@@ -373,16 +332,13 @@ def _refuse_invalid_frontend(resolved: str, source: Path | str, loader: type[rua
     """Report an invalid frontend itself rather than the error of an object built upon it."""
     from korser.frontend.validation import require_frontend  # here: runs are named without torch
 
-    root = compose(resolved, source)
-    node = get_value(root, "frontend")
-    if node is None:
-        return
-    root.value = [(key, value) for key, value in root.value if value is node]
+    entries = [(key, value) for key, value in compose(resolved, source).value if key.value == "frontend"]
     try:
-        frontend = load_hyperpyyaml(yaml.serialize(root, allow_unicode=True), loader=loader)["frontend"]
+        found = build_entries(entries, loader)
     except FAILURES:  # it cannot be built: the caller reports that
         return
     try:
-        require_frontend(frontend)
+        for frontend in found.values():
+            require_frontend(frontend)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error

@@ -27,12 +27,7 @@ __all__ = [
 def locate(target: str, folders: Iterable[str]) -> Any:
     """Import what an import path names.
 
-    Parameters
-    ----------
-    target : str
-        Such as ``torch.nn.Linear``.
-    folders : iterable of str
-        Folders of the settings files, for the error.
+    Errors name ``folders``, those of the settings files.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from korser.config.nodes import Dumper, compose, get_value, keys_of, nodes, references, set_value, target_of
+from korser.config.nodes import Dumper, children, compose, get_value, keys_of, nodes, references, set_value, target_of
 from korser.config.objects import folders_of
 from korser.config.overrides import override, override_node
 from korser.config.shipped import SHIPPED, find_settings_file
@@ -30,31 +30,16 @@ __all__ = ["Layers", "merge_layers"]
 class Layers:
     """A settings file merged with its bases and with overrides; nothing is imported or built.
 
-    Parameters
-    ----------
-    path : Path
-        The file itself.
-    overrides : dict
-        See :func:`korser.config.hparams.load_hparams`.
-    files : list of (Path, yaml.MappingNode)
-        The file and its bases, the lowest last, as written.
-    folders : list of str
-        Folders of the files, without korser's own, and of the classes of overrides: modules in them can be imported.
-    root : yaml.MappingNode
-        All layers merged.
-    without_overrides : yaml.MappingNode
-        The files merged.
-    errors : list of str
-        Keys that cannot be set and values of a wrong type.
+    Modules in ``folders`` can be imported: those of the files, without korser's own, and of the classes of overrides.
     """
 
-    path: Path
-    overrides: Mapping[str, Any]
-    files: list[tuple[Path, yaml.MappingNode]]
+    path: Path  # the file itself
+    overrides: Mapping[str, Any]  # see korser.config.hparams.load_hparams
+    files: list[tuple[Path, yaml.MappingNode]]  # the file and its bases, the lowest last, as written
     folders: list[str]
-    root: yaml.MappingNode
-    without_overrides: yaml.MappingNode
-    errors: list[str]
+    root: yaml.MappingNode  # all layers merged
+    without_overrides: yaml.MappingNode  # the files merged
+    errors: list[str]  # keys that cannot be set and values of a wrong type
 
     @property
     def text(self) -> str:
@@ -146,16 +131,13 @@ def _keep_quotes_and_braces(root: yaml.MappingNode) -> None:
     single = {key.value for key, value in root.value if _has_one_argument(value)}
 
     def visit(node: yaml.Node) -> bool:
-        children = []
         if isinstance(node, yaml.ScalarNode):
             return node.style is not None and bool({"?", ":"}.intersection(node.value))
-        if isinstance(node, yaml.MappingNode):
-            children = [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            children = node.value
-        found = [visit(child) for child in children]  # a list: all children are visited
+        parts = [part for part, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        parts += [child for _, child in children(node)]
+        found = [visit(part) for part in parts]  # a list: all of them are visited
         if isinstance(node, yaml.SequenceNode):
-            found += [_has_one_argument(child) or bool(single.intersection(references(child))) for child in children]
+            found += [_has_one_argument(part) or bool(single.intersection(references(part))) for part in parts]
         if any(found):
             node.flow_style = False
         return any(found)

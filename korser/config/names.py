@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import yaml
 from korser.config.fields import Settings
 from korser.config.imports import accepted_arguments, locate, refuse_namesakes
 from korser.config.layers import Layers, merge_layers
-from korser.config.nodes import keys_of, references, target_of
+from korser.config.nodes import keys_of, named_nodes, references, target_of
 from korser.config.schema import UNSUPPORTED_RUN_OPTIONS, RunOptions, TrainSettings, find_invalid_values
 from korser.config.usage import describe_unused, find_unused, keep_used
 from korser.utils.errors import UserError, raise_faults
@@ -31,20 +31,16 @@ FREE_MAPPINGS = ("overrides", "space", "names")  # settings of searches and comp
 def check_overrides(path: str | Path, overrides: Mapping[str, Any]) -> None:
     """Refuse overrides that do not exist, as far as this can be checked without importing anything.
 
-    Parameters
-    ----------
-    path : str or Path
-        The settings file of a model, a search, a comparison, a probe or a pretraining.
-    overrides : dict
+    The file may be that of a model, a search, a comparison, a probe or a pretraining.
     """
     own = {key: value for key, value in overrides.items() if key.partition(".")[0] not in FREE_MAPPINGS}
     layers = merge_layers(path, own)
     if "frontend" in keys_of(layers.root):
-        errors = layers.errors + find_unknown_overrides(layers, own, TrainSettings)
+        errors = layers.errors + find_unknown_overrides(layers, TrainSettings)
         errors += [f"{layers.path}: {error}" for error in _find_unknown_tags(layers.root)]
-        errors += find_unused(layers, own) + find_invalid_values(layers)
+        errors += find_unused(layers) + find_invalid_values(layers)
     else:
-        errors = layers.errors + find_unknown_overrides(layers, own, RunOptions)
+        errors = layers.errors + find_unknown_overrides(layers, RunOptions)
     raise_faults(errors)
 
 
@@ -63,11 +59,11 @@ def check_shared_overrides(paths: Iterable[Path], overrides: Mapping[str, Any]) 
     raise_faults(list(dict.fromkeys(errors)))
 
 
-def find_unknown_overrides(layers: Layers, overrides: Mapping[str, Any] | None, schema: type[Settings]) -> list[str]:
+def find_unknown_overrides(layers: Layers, schema: type[Settings]) -> list[str]:
     """Find overrides of top-level keys that neither the files state nor the schema allows."""
-    written = dict.fromkeys(key for _, root in layers.files for key in keys_of(root))
+    written = keys_of(layers.without_overrides)
     errors = []
-    for key in overrides or {}:
+    for key in layers.overrides:
         if "." in key or key in written:
             continue
         if key in UNSUPPORTED_RUN_OPTIONS and issubclass(schema, RunOptions):
@@ -89,7 +85,7 @@ def find_unknown_names(root: yaml.MappingNode, source: Path | str, folders: Iter
     """
     refuse_namesakes(folders)
     errors = _find_unknown_tags(root)
-    for where, node in _nodes_below(root):
+    for where, node in named_nodes(root):
         if target_of(node):
             errors += _find_unknown_arguments(node, where, folders)
     return [f"{source}: {error}" for error in errors]
@@ -98,7 +94,7 @@ def find_unknown_names(root: yaml.MappingNode, source: Path | str, folders: Iter
 def _find_unknown_tags(root: yaml.MappingNode) -> list[str]:
     """Find references to keys that do not exist, and tags that HyperPyYAML does not know or reads otherwise."""
     keys, errors = keys_of(root), []
-    for where, node in _nodes_below(root):
+    for where, node in named_nodes(root):
         target, text = target_of(node), node.value if isinstance(node, yaml.ScalarNode) else ""
         for name in references(node):
             if name not in keys:
@@ -115,25 +111,6 @@ def _find_unknown_tags(root: yaml.MappingNode) -> list[str]:
                 f"'{where}': unknown tag {node.tag}{did_you_mean(node.tag.partition(':')[0], TAG_NAMES, 0.5)}"
             )
     return errors
-
-
-def _nodes_below(root: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
-    """Yield each node with the names of its keys, depth first; one with aliases once."""
-    visited = set()
-
-    def visit(node: yaml.Node, where: str) -> Iterator[tuple[str, yaml.Node]]:
-        if id(node) in visited:
-            return
-        visited.add(id(node))
-        yield where, node
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                yield from visit(value, f"{where}.{key.value}" if where else key.value)
-        elif isinstance(node, yaml.SequenceNode):
-            for i, value in enumerate(node.value):
-                yield from visit(value, f"{where}[{i}]")
-
-    return visit(root, "")
 
 
 def _find_unknown_arguments(node: yaml.Node, where: str, folders: Iterable[str]) -> list[str]:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ruamel.yaml
 import yaml
+from hyperpyyaml import load_hyperpyyaml
 
 from korser.utils.errors import UserError
 from korser.utils.text import one_line
 
 __all__ = [
+    "LIST",
+    "MAPPING",
+    "TEXT",
     "Dumper",
+    "build_entries",
+    "children",
     "compose",
     "get_value",
+    "join",
     "keys_of",
+    "named_nodes",
     "nodes",
+    "one_line_yaml",
     "plain_value",
     "references",
     "replace_node",
@@ -29,7 +40,7 @@ __all__ = [
 
 MAX_NODES = 20_000  # PyYAML reads about 50,000 a second
 MAX_DEPTH = 50  # levels
-NULL = "tag:yaml.org,2002:null"
+TEXT, LIST, MAPPING, NULL = (f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map", "null"))
 TARGET_TAGS = ("!new:", "!name:", "!apply:")
 
 
@@ -47,10 +58,24 @@ def compose(text: str, source: Path | str) -> yaml.MappingNode:
     return root
 
 
+def build_entries(
+    entries: list[tuple[yaml.Node, yaml.Node]], loader: type[ruamel.yaml.Loader] = ruamel.yaml.Loader
+) -> dict[str, Any]:
+    """Build the values of some keys of a mapping node by HyperPyYAML; what they refer to must be among them."""
+    text = yaml.serialize(yaml.MappingNode(MAPPING, entries), Dumper=Dumper, allow_unicode=True)
+    return load_hyperpyyaml(text, loader=loader) if entries else {}
+
+
+def one_line_yaml(value: Any) -> str:
+    """Return a value without objects as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.removesuffix("...\n").strip()
+
+
 def value_node(key: str, value: Any) -> yaml.Node:
     """Return the node of an override's value; a string is read as YAML."""
     if not isinstance(value, str):
-        value = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True)
+        value = one_line_yaml(value)
     return _parse(value, f"--{key}: '{textwrap.shorten(value, 100)}'") or yaml.ScalarNode(NULL, "null")
 
 
@@ -119,15 +144,39 @@ class _BoundedLoader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, expected, mark)
 
 
+def children(node: yaml.Node) -> list[tuple[str | int, yaml.Node]]:
+    """Return the values of a mapping by key, the items of a sequence by index; empty for a scalar."""
+    if isinstance(node, yaml.MappingNode):
+        return [(key.value, value) for key, value in node.value]
+    return list(enumerate(node.value)) if isinstance(node, yaml.SequenceNode) else []
+
+
 def nodes(node: yaml.Node) -> Iterator[yaml.Node]:
     """Yield a node and all nodes inside it."""
     yield node
-    if isinstance(node, yaml.MappingNode):
-        for _, value in node.value:
-            yield from nodes(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from nodes(value)
+    for _, child in children(node):
+        yield from nodes(child)
+
+
+def join(where: str, name: str | int) -> str:
+    """Return the dotted name of a child, such as ``a.b`` or ``a[0]``."""
+    if isinstance(name, int):
+        return f"{where}[{name}]"
+    return f"{where}.{name}" if where else name
+
+
+def named_nodes(root: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
+    """Yield dotted name and node of a node and all nodes inside it, depth first; one with aliases once."""
+    seen: set[int] = set()
+
+    def visit(where: str, node: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield where, node
+            for name, child in children(node):
+                yield from visit(join(where, name), child)
+
+    return visit("", root)
 
 
 def keys_of(node: yaml.Node) -> list[str]:
@@ -137,11 +186,7 @@ def keys_of(node: yaml.Node) -> list[str]:
 
 def get_value(node: yaml.Node, name: str) -> yaml.Node | None:
     """Return the value of a key of a mapping node, None if there is none."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == name:
-                return value
-    return None
+    return next((value for key, value in children(node) if key == name), None)
 
 
 def set_value(mapping: yaml.MappingNode, name: str, value: yaml.Node) -> None:
@@ -150,7 +195,7 @@ def set_value(mapping: yaml.MappingNode, name: str, value: yaml.Node) -> None:
         if key.value == name:
             mapping.value[i] = (key, value)
             return
-    mapping.value.append((yaml.ScalarNode("tag:yaml.org,2002:str", name), value))
+    mapping.value.append((yaml.ScalarNode(TEXT, name), value))
 
 
 def replace_node(root: yaml.Node, old: yaml.Node, new: yaml.Node) -> None:
@@ -171,7 +216,4 @@ def references(node: yaml.Node) -> list[str]:
 
 def target_of(node: yaml.Node) -> str | None:
     """Return the import path that a ``!new:``, ``!name:`` or ``!apply:`` node names."""
-    for prefix in TARGET_TAGS:
-        if node.tag.startswith(prefix):
-            return node.tag[len(prefix) :]
-    return None
+    return next((node.tag.removeprefix(tag) for tag in TARGET_TAGS if node.tag.startswith(tag)), None)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import math
 import numbers
 import os
 import pydoc
@@ -18,13 +17,12 @@ from typing import Any
 import yaml
 
 from korser.config.imports import accepted_arguments, refuse_unimportable
-from korser.config.nodes import get_value, nodes, target_of, value_node
+from korser.config.nodes import LIST, MAPPING, TEXT, get_value, nodes, one_line_yaml, target_of, value_node
 from korser.utils.errors import UserError
 from korser.utils.user_code import import_path, is_user_code
 
 __all__ = ["find_change", "folders_of", "has_state", "object_node", "state_of"]
 
-TEXT, LIST, MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))
 EXPECTED = "numbers, text, a korser.Frontend, or a class with its arguments, as functools.partial(MyClass, size=3)"
 SIZES_OF_THE_FRONTEND = {"in_channels": "output_size", "frame_rate": "frame_rate"}  # arguments of a backbone
 NOT_SETTINGS = {  # attributes of a module that training sets, or that are described by its parameters and parts
@@ -37,20 +35,12 @@ NOT_SETTINGS = {  # attributes of a module that training sets, or that are descr
 
 
 # -- as YAML -----------------------------------------------------------------------------------------------------------
-def object_node(key: str, value: Any, old: yaml.Node | None = None) -> yaml.Node:
+def object_node(key: str, value: Any, old: yaml.Node | None) -> yaml.Node:
     """Return the node that builds an object, or whatever holds objects, again.
 
     A :class:`korser.Frontend` and a dataclass are written with the arguments that they were built with. A class, which
     may be in a ``functools.partial``, is written as ``!new:`` (a backbone with the sizes of the frontend, unless it has
-    others), or as ``!name:`` if the value before is that.
-
-    Parameters
-    ----------
-    key : str
-        The setting.
-    value : object
-    old : yaml.Node, optional
-        The value before.
+    others), or as ``!name:`` if the value before, ``old``, is that.
 
     Raises
     ------
@@ -100,8 +90,8 @@ class _Writer:
         if isinstance(value, dict) and all(isinstance(name, str) for name in value):
             return yaml.MappingNode(MAPPING, self._pairs(value, where))
         if isinstance(value, tuple) and all(item is None or isinstance(item, (str, numbers.Real)) for item in value):
-            text = yaml.safe_dump([_number(item) for item in value], default_flow_style=True, width=math.inf)
-            return yaml.ScalarNode("!tuple", f"({text.strip()[1:-1]})")  # as HyperPyYAML reads it
+            text = one_line_yaml([_number(item) for item in value])
+            return yaml.ScalarNode("!tuple", f"({text[1:-1]})")  # as HyperPyYAML reads it
         if isinstance(value, functools.partial):
             return self.call("!name:", value.func, value.args, value.keywords, where)
         if inspect.isclass(value) or inspect.isroutine(value):

@@ -10,14 +10,23 @@ from typing import Any
 import yaml
 
 from korser.config.fields import is_plain
-from korser.config.nodes import get_value, keys_of, references, replace_node, set_value, target_of, value_node
+from korser.config.nodes import (
+    MAPPING,
+    TEXT,
+    get_value,
+    keys_of,
+    references,
+    replace_node,
+    set_value,
+    target_of,
+    value_node,
+)
 from korser.config.objects import object_node
 from korser.utils.errors import UserError
 from korser.utils.text import did_you_mean
 
 __all__ = ["override", "override_node", "parse_overrides"]
 
-MAPPING = "tag:yaml.org,2002:map"
 NULLS = ("", "~", "null")
 
 
@@ -83,7 +92,7 @@ def override_node(root: yaml.MappingNode, key: str, node: yaml.Node) -> list[str
         mapping = with_arguments
     old = get_value(mapping, name)
     if old is not None and _plain_type(old) == "text" and isinstance(node, yaml.ScalarNode) and _is_plain(node):
-        node = yaml.ScalarNode("tag:yaml.org,2002:str", node.value, style='"')  # a folder may be called 2026-01-01
+        node = yaml.ScalarNode(TEXT, node.value, style='"')  # a folder may be called 2026-01-01
     errors = [] if old is None else _check_replacement(old, node, key)
     if not errors:
         set_value(mapping, name, node)

@@ -25,13 +25,7 @@ __all__ = ["find_models", "load_recipe", "load_shared_recipe", "require_plain"]
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None, schema: type[Settings], *, hint: str) -> HParams:
     """Load a YAML file that states exactly the keys of a schema; values are not checked.
 
-    Parameters
-    ----------
-    path, overrides
-        See :func:`korser.config.hparams.load_hparams`.
-    schema : subclass of Settings
-    hint : str
-        What to do with the YAML file of a model, in its error.
+    See :func:`korser.config.hparams.load_hparams`. ``hint`` says what to do with the YAML file of a model.
 
     Raises
     ------
@@ -39,16 +33,12 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None, schema: t
         If it is the YAML file of a model, or keys are unknown or missing (all of them, one line each).
     """
     layers = merge_layers(path, overrides)
-    given = dict.fromkeys(key for _, root in layers.files for key in keys_of(root))
+    given = keys_of(layers.without_overrides)
     if "frontend" in given:
         raise UserError(f"{path} is the YAML file of a model: {hint}")
     known = schema.model_fields
-    errors = layers.errors + find_unknown_overrides(layers, overrides, schema)
-    errors += [
-        f"{path}: unknown setting '{key}'{did_you_mean(key, known)}"
-        for key in given
-        if key.partition(".")[0] not in known
-    ]
+    errors = layers.errors + find_unknown_overrides(layers, schema)
+    errors += [f"{path}: unknown setting '{key}'{did_you_mean(key, known)}" for key in given if key not in known]
     missing = [key for key, field in known.items() if field.is_required() and key not in keys_of(layers.root)]
     if missing:
         errors.append(f"{path}: missing {', '.join(missing)}: add 'base: {schema.base_file}'")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
-from hyperpyyaml import load_hyperpyyaml
 from pydantic import AfterValidator, ConfigDict, ValidationInfo
 
 from korser.config.fields import (
@@ -30,7 +28,7 @@ from korser.config.fields import (
     keys_with,
 )
 from korser.config.layers import Layers
-from korser.config.nodes import keys_of, nodes
+from korser.config.nodes import build_entries, keys_of, nodes
 from korser.utils.errors import UserError
 from korser.utils.text import shorten
 from korser.utils.user_code import import_path
@@ -160,16 +158,11 @@ def _require_fit(head: Any, info: ValidationInfo) -> Any:
     return head
 
 
-def _refuse_if_fitted(wav_augment: Any, info: ValidationInfo) -> Any:
-    if wav_augment is not None and is_fitted(info.data.get("head")):
-        raise ValueError("expected null, since the head is fitted to the embeddings once")
-    return wav_augment
-
-
-def _refuse_unused_balance(balance: bool, info: ValidationInfo) -> bool:
-    if balance and is_fitted(info.data.get("head")):
-        raise ValueError("expected false, since the head is fitted to all utterances at once, without batches")
-    return _refuse_for_one_corpus(balance, info)
+def _refuse_if_fitted(value: Any, info: ValidationInfo) -> Any:
+    if value not in (None, False) and is_fitted(info.data.get("head")):
+        expected = "false" if value is True else "null"
+        raise ValueError(f"expected {expected}, since the head is fitted once, to all embeddings, without batches")
+    return value
 
 
 def _require_split(split: Any) -> Any:
@@ -245,7 +238,7 @@ class TrainSettings(RunOptions):
     patience: Annotated[PositiveInt, Effect.REFERENCED] = 1  # missing if nothing refers to it
     warmup: Proportion
     n_buckets: PositiveInt
-    balance_corpora: Annotated[bool, AfterValidator(_refuse_unused_balance)] = False
+    balance_corpora: Annotated[bool, AfterValidator(_refuse_if_fitted), AfterValidator(_refuse_for_one_corpus)] = False
     opt_class: Annotated[Factory, AfterValidator(_refuse_lr)]
     lr_scheduler: Factory | None  # null: a constant learning rate
     epoch_counter: Annotated[Any, AfterValidator(_require_limit)]
@@ -283,7 +276,7 @@ def find_invalid_values(layers: Layers) -> list[str]:
     if "frontend" not in keys or not values:  # a frontend alone can be checked, but not trained
         return []
     try:
-        loaded = load_hyperpyyaml(yaml.serialize(yaml.MappingNode(layers.root.tag, values), allow_unicode=True))
+        loaded = build_entries(values)
     except Exception:  # whatever ruamel refuses: reported when the settings are resolved
         return []
     return [f"{layers.path.name}: {line}" for line in find_errors(TrainSettings, loaded, keys)]

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import yaml
 
-from korser.config.nodes import compose, nodes, target_of
+from korser.config.nodes import TEXT, compose, nodes, target_of
 from korser.utils.fingerprint import code_digest, named_path_digest
 
 __all__ = ["named_sources"]
 
 
 def named_sources(text: str) -> dict[str, dict[str, str]]:
-    """Fingerprint the plugins and files that settings name; nothing is imported or built.
-
-    Parameters
-    ----------
-    text : str
-        Settings as YAML, references resolved.
+    """Fingerprint the plugins and files that resolved settings name; nothing is imported or built.
 
     Returns
     -------
@@ -32,7 +27,7 @@ def named_sources(text: str) -> dict[str, dict[str, str]]:
             continue
         code[target] = code_digest(target)
         for value in nodes(node):
-            if isinstance(value, yaml.ScalarNode) and value.tag == "tag:yaml.org,2002:str" and value.value not in files:
+            if isinstance(value, yaml.ScalarNode) and value.tag == TEXT and value.value not in files:
                 files[value.value] = named_path_digest(value.value)
     found = {"code": code, "files": files}
     return {kind: {name: content for name, content in each.items() if content} for kind, each in found.items()}

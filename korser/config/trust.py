@@ -21,7 +21,7 @@ from typing import Any
 import ruamel.yaml
 import yaml
 
-from korser.config.nodes import target_of
+from korser.config.nodes import TEXT, target_of
 from korser.utils.errors import UserError
 
 __all__ = ["RestrictedLoader", "find_foreign", "origin_of"]
@@ -56,7 +56,6 @@ APPLIED = (
     "torch.manual_seed",
 )
 GETATTR = "!apply:getattr"  # HyperPyYAML's form of !ref <object.attribute>
-TEXT = "tag:yaml.org,2002:str"
 CORE = (TEXT, *(f"tag:yaml.org,2002:{name}" for name in "bool float int map merge null seq timestamp".split()))
 
 

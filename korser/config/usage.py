@@ -84,7 +84,7 @@ def keep_used(path: str | Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str]:
+def find_unused(layers: Layers) -> list[str]:
     """Find what the uppermost file and the overrides set without effect.
 
     Keys of a base need not be used, nor those of base.yaml itself: other models may use them. A key of the file may
@@ -94,11 +94,11 @@ def find_unused(layers: Layers, overrides: Mapping[str, Any] | None) -> list[str
     written = list(dict.fromkeys(key for _, root in bases or layers.files for key in keys_of(root)))
     read = () if "frontend" in keys_of(layers.root) else written
     used = used_keys(layers.root, read)
-    given = [key for key in overrides or {} if key.partition(".")[0] in keys_of(layers.without_overrides)]
+    given = [key for key in layers.overrides if key.partition(".")[0] in keys_of(layers.without_overrides)]
     errors = [describe_unused(key, path.stem) for key in given if key.partition(".")[0] not in used]
     for branch in unused_branches(layers.root):
         why = f"has no effect on {path.stem}, {branch.reason}: remove it"
-        errors += [f"'{key}' {why}" for key in overrides or {} if _is_in(key, branch)]
+        errors += [f"'{key}' {why}" for key in layers.overrides if _is_in(key, branch)]
         errors += [f"{path}: '{key}' {why}" for key in keys_of(upper) if _is_in(key, branch)]
     off = switched_off(layers.root)
     errors += [_describe_off(key, off, path) for key in overrides or {} if key.partition(".")[0] in off]

@@ -15,6 +15,7 @@ from korser.config.fields import (
     Device,
     Factory,
     Folder,
+    Folds,
     PositiveNumber,
     Settings,
     Text,
@@ -35,8 +36,6 @@ __all__ = ["Material", "ProbeSettings", "load_settings", "require_waveforms"]
 
 EXTRACTION_SECONDS = 320  # of padded audio in a batch on a GPU
 CORPUS_KEYS = ("corpus", "data_folder", "corpus_options", "label_map", "split", "folds")  # of an entry of corpora
-
-Folds = Annotated[int, Field(ge=3, description="an integer >= 3")]
 
 
 def _require_speaker_independent(split: functools.partial) -> None:

@@ -14,13 +14,8 @@ from korser.utils.user_code import FAILURES
 
 __all__ = ["KEYS", "find_complete_run"]
 
-KEYS = (  # what a complete run is verified with
-    *CORPUS_SETTINGS,
-    "split",
-    "evaluate_test",
-    "output_folder",
-    "cache_folder",
-)
+# what a complete run is verified with
+KEYS = (*CORPUS_SETTINGS, "split", "evaluate_test", "output_folder", "cache_folder")
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +23,7 @@ logger = logging.getLogger(__name__)
 def find_complete_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunDirectory | None:
     """Find and verify the complete run of some settings, without building the model.
 
-    Parameters
-    ----------
-    path, overrides
-        See :func:`korser.config.hparams.load_hparams`.
-
-    Returns
-    -------
-    RunDirectory or None
-        None if the run is not complete, or the settings are invalid.
+    None if it is not complete, or the settings (:func:`korser.config.hparams.load_hparams`) are invalid.
 
     Raises
     ------

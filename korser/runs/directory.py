@@ -1,26 +1,5 @@
 """The run directory: everything a figure or a table needs, as plain files.
 
-============================== ======================================================================================
-hparams.yaml                   the resolved settings; loading it builds the same objects again
-manifest.csv                   every utterance: id, path, duration, speaker, labels, split
-log.csv                        one row per epoch: losses of every task, validation metrics, learning rate, seconds, time
-model.safetensors              the trained weights of the best epoch (frozen ones are not copied, see run.json)
-valid.csv, test.csv            predictions with probabilities, one row per utterance
-test_embeddings.npy            float16 (utterances of test.csv, E): output of the backbone
-interpretable_parameters.json  parameters of the frontend in physical units, before and after training
-cost.json                      parameters, operations, training time, peak memory
-traceback.txt                  of the error in a part of the model that ended the run; removed when it is resumed
-worker.log                     output of the run, if a search or a comparison made it
-robustness/                    predictions on degraded audio, and conditions.json, which lists them
-explanations/                  what speaks for the predicted classes (:mod:`korser.runs.explained`)
-evaluations/                   predictions and metrics on other corpora
-bad-recordings.csv             recordings that cannot be used or look wrong, if there are any
-tracking.json                  by which MLflow and Weights & Biases recognise the run, if it was tracked
-run.json                       corpus, protocol, tasks and classes, provenance, environment
-metrics.json                   metrics with intervals; written last: a directory that has it is complete
-checkpoints/                   state to resume from; removed at the end
-============================== ======================================================================================
-
 Every file is written under a temporary name and then renamed, so that no reader sees a partial file.
 """
 
@@ -63,33 +42,29 @@ class RunDirectory:
     """Names and reads the files of one run.
 
     Readers raise :class:`korser.UserError` if a file is missing or damaged, unless they state a default.
-
-    Parameters
-    ----------
-    path : str or Path
-        Need not exist.
+    The directory need not exist.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.info_file = self.path / "run.json"
-        self.settings_file = self.path / "hparams.yaml"
-        self.manifest_file = self.path / "manifest.csv"
-        self.bad_recordings_file = self.path / BAD_RECORDINGS
-        self.log_file = self.path / "log.csv"
-        self.weights_file = self.path / "model.safetensors"
-        self.embeddings_file = self.path / "test_embeddings.npy"
-        self.parameters_file = self.path / "interpretable_parameters.json"
-        self.cost_file = self.path / "cost.json"
-        self.metrics_file = self.path / "metrics.json"
-        self.conditions_file = self.path / "robustness" / "conditions.json"
-        self.traceback_file = self.path / "traceback.txt"  # of an error in the user's code
-        self.worker_log = self.path / "worker.log"
+        self.info_file = self.path / "run.json"  # corpus, protocol, tasks and classes, provenance, environment
+        self.settings_file = self.path / "hparams.yaml"  # resolved; loading it builds the same objects again
+        self.manifest_file = self.path / "manifest.csv"  # every utterance: id, path, duration, speaker, labels, split
+        self.bad_recordings_file = self.path / BAD_RECORDINGS  # those that cannot be used or look wrong, if any
+        self.log_file = self.path / "log.csv"  # of each epoch: losses, validation metrics, learning rate, time
+        self.weights_file = self.path / "model.safetensors"  # of the best epoch; frozen ones are not copied
+        self.embeddings_file = self.path / "test_embeddings.npy"  # output of the backbone for test.csv
+        self.parameters_file = self.path / "interpretable_parameters.json"  # in physical units
+        self.cost_file = self.path / "cost.json"  # parameters, operations, training time, peak memory
+        self.metrics_file = self.path / "metrics.json"  # written last: a directory that has it is complete
+        self.conditions_file = self.path / "robustness" / "conditions.json"  # of predictions on degraded audio
+        self.traceback_file = self.path / "traceback.txt"  # of an error in the user's code; removed by resuming
+        self.worker_log = self.path / "worker.log"  # output of a run of a search or a comparison
         self.stop_file = self.path / "stop"  # asks the run to stop after the current epoch
-        self.checkpoints = self.path / "checkpoints"
-        self.evaluations = self.path / "evaluations"
+        self.checkpoints = self.path / "checkpoints"  # state to resume from; removed at the end
+        self.evaluations = self.path / "evaluations"  # predictions and metrics on other corpora
         self.tensorboard = self.path / "tensorboard"
-        self.tracking_file = self.path / "tracking.json"
+        self.tracking_file = self.path / "tracking.json"  # by which trackers recognise the run, if it was tracked
 
     def __str__(self) -> str:
         return str(self.path)
@@ -174,13 +149,7 @@ def run_folder(hparams: HParams) -> Path:
 
 
 def run_notes(info: dict[str, Any]) -> list[Note]:
-    """Return every warning that results of a run must show.
-
-    Parameters
-    ----------
-    info : dict
-        The contents of ``run.json``.
-    """
+    """Return every warning that results of a run must show, from the contents of its ``run.json``."""
     general = caveats(
         synthetic=info["synthetic"],
         random_split=not info["speaker_independent"],
@@ -196,14 +165,7 @@ def recorded_warnings(info: dict[str, Any]) -> list[Note]:
 
 
 def headline(info: dict[str, Any], split: str = "test") -> dict[str, Any]:
-    """Return the arguments of :func:`korser.metrics.evaluate.summary_table` that describe a run.
-
-    Parameters
-    ----------
-    info : dict
-        The contents of ``run.json``.
-    split : str
-    """
+    """Return the arguments of :func:`korser.metrics.evaluate.summary_table` that describe a run, from ``run.json``."""
     return {
         "title": info["model"] if split == "test" else f"{info['model']}, {split} split",
         "corpus": info["corpus"],

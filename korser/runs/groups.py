@@ -36,11 +36,7 @@ CLASS = re.compile(r"^(?:[^\W\d]\w*\.)+([A-Z]\w*)$")  # the import path of a cla
 def mark_searched(runs: Iterable[Run], comparisons: Iterable[Mapping[str, Any]]) -> None:
     """Add to each run the speakers on whom, according to a comparison, its settings were searched.
 
-    Parameters
-    ----------
-    runs : list of Run
-    comparisons : list of dict
-        The contents of ``comparison.json`` files (:mod:`korser.comparison.run`).
+    Comparisons are the contents of ``comparison.json`` files (:mod:`korser.comparison.run`).
     """
     searched = defaultdict(set)
     for comparison in comparisons:
@@ -53,11 +49,8 @@ def mark_searched(runs: Iterable[Run], comparisons: Iterable[Mapping[str, Any]])
 def studies(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Group runs that can be compared: same corpus, protocol, split and classes of the main task.
 
-    Returns
-    -------
-    dict
-        ``{name: list of Run}`` in the order of first appearance. A name is corpus and protocol, and whatever else
-        distinguishes groups with the same corpus and protocol.
+    Groups are in the order of first appearance. Their names are corpus and protocol, and whatever else distinguishes
+    groups with the same corpus and protocol.
     """
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -92,10 +85,7 @@ def data_folders(run: Run) -> str:
 def label_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Name the model of every run; runs that differ in more than seed and fold are different models.
 
-    Returns
-    -------
-    dict
-        ``{label: list of Run}``, such as ``mel_stl``, or ``mel_stl (lr 0.003)`` and ``mel_stl (lr 0.01)``.
+    Labels are such as ``mel_stl``, or ``mel_stl (lr 0.003)`` and ``mel_stl (lr 0.01)``.
     """
     runs = list(runs)
     by_name = defaultdict(list)
@@ -120,12 +110,8 @@ def label_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def display_names(labelled: Mapping[str, list[Run]], names: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the name of every model in tables and figures, by its label.
 
-    Parameters
-    ----------
-    labelled : dict
-        From :func:`label_runs`.
-    names : dict of str to str, optional
-        Names by label, or by the name of the YAML file. Default: the setting ``label`` of the runs, else the label.
+    ``names`` states names by label, or by the name of the YAML file. Default: the setting ``label`` of the runs, else
+    the label.
 
     Raises
     ------
@@ -181,50 +167,46 @@ def _sources(run: Run) -> dict[str, str]:
 def made_by_other_code(runs: Iterable[Run]) -> list[Note]:
     """Return notes on models with runs by different code, and on different versions, devices, threads and precisions.
 
-    Returns
-    -------
-    list of Note
-        Codes ``different_code``, ``different_versions`` and ``different_arithmetic``.
+    Codes are ``different_code``, ``different_versions`` and ``different_arithmetic``.
     """
-    runs = list(runs)
-    code = defaultdict(lambda: defaultdict(set))  # model -> plugin -> digests
-    versions = defaultdict(set)
-    korser = set()
-    for run in runs:
-        for plugin, digest in run.info["code"].items():
-            code[run.model][plugin].add(digest)
-        for library, version in run.info["environment"].get("versions", {}).items():
-            versions[library].add(str(version))
-        korser.add(run.info["environment"].get("korser_source"))
-    notes = []
-    for model, plugins in code.items():
-        changed = [plugin for plugin, digests in plugins.items() if len(digests) > 1]
+    runs, notes = list(runs), []
+    for model in dict.fromkeys(run.model for run in runs):
+        changed = ", ".join(_different(run.info["code"] for run in runs if run.model == model))
         if changed:
-            notes.append(
-                Note("different_code", f"{model}: its runs were made with different code of {', '.join(changed)}")
-            )
-    several = [f"{library} {', '.join(sorted(found))}" for library, found in versions.items() if len(found) > 1]
-    if len(korser) > 1:
-        several.append(f"{len(korser)} states of korser's code")
+            notes.append(Note("different_code", f"{model}: its runs were made with different code of {changed}"))
+    environments = [run.info["environment"] for run in runs]
+    versions = _different(environment.get("versions", {}) for environment in environments)
+    several = [f"{library} {found}" for library, found in versions.items()]
+    states = {environment.get("korser_source") for environment in environments}
+    several += [f"{len(states)} states of korser's code"] if len(states) > 1 else []
     if several:
         text = f"the runs were made with {'; '.join(several)}: whether the results depend on it is not known"
         notes.append(Note("different_versions", text))
-    arithmetic = {name: {run.info["environment"].get(name) for run in runs} for name in ("device", "threads")}
-    arithmetic |= {name: {run.settings.get(name) for run in runs} for name in PRECISIONS}
-    several = [f"{name} {', '.join(sorted(map(str, found)))}" for name, found in arithmetic.items() if len(found) > 1]
-    if several:
-        text = f"the runs were computed with {'; '.join(several)}: other roundings, which training may enlarge"
+    arithmetic = _different(
+        {name: run.info["environment"].get(name) for name in ("device", "threads")}
+        | {name: run.settings.get(name) for name in PRECISIONS}
+        for run in runs
+    )
+    if arithmetic:
+        several = "; ".join(f"{name} {found}" for name, found in arithmetic.items())
+        text = f"the runs were computed with {several}: other roundings, which training may enlarge"
         notes.append(Note("different_arithmetic", text))
     return notes
+
+
+def _different(described: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the values that are not the same in all mappings that have their key, as text."""
+    values = defaultdict(set)
+    for each in described:
+        for name, value in each.items():
+            values[name].add(str(value))
+    return {name: ", ".join(sorted(found)) for name, found in values.items() if len(found) > 1}
 
 
 def other_recordings(models: Mapping[str, ModelPredictions]) -> list[Note]:
     """Return warnings about runs with other recordings of the same utterances, or other training data of a fold.
 
-    Returns
-    -------
-    list of Note
-        Codes ``different_audio``, ``different_training_data`` and, in place of further ones, ``more_different_data``.
+    Codes are ``different_audio``, ``different_training_data`` and, in place of further ones, ``more_different_data``.
     """
     runs = [run for model in models.values() for run in model.runs if run.recordings is not None]
     notes: list[Note] = []

@@ -41,18 +41,10 @@ NO_RECORD = "SEARCHED SETTINGS: {} is missing: whether the settings were searche
 
 @dataclass(frozen=True)
 class Search:
-    """What a search trained and validated on.
+    """What a search trained and validated on."""
 
-    Parameters
-    ----------
-    about : dict
-        ``search.json``.
-    digests : frozenset of str
-        Of the recordings; empty if its trials are missing.
-    """
-
-    about: dict[str, Any]
-    digests: frozenset[str]
+    about: dict[str, Any]  # search.json
+    digests: frozenset[str]  # of the recordings; empty if its trials are missing
 
     def in_test(self, corpus: Corpus, data_folder: Any, table: pd.DataFrame) -> list[str]:
         """Return the heard speakers (or ids, see :func:`heard_in_test`) of the test split, also those known by name."""
@@ -75,17 +67,7 @@ def _folders(data_folder: Any) -> list[Path]:
 def heard_in_test(table: pd.DataFrame, digests: Collection[str]) -> list[str]:
     """Return the speakers of the test split of whom a recording, in any split, was heard.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        ``id, speaker, split, digest``.
-    digests : collection of str
-        Of what was heard.
-
-    Returns
-    -------
-    list of str
-        Speakers, and the ids of heard test utterances without a speaker.
+    The table has ``id, speaker, split, digest``. A heard test utterance without a speaker is returned by its id.
     """
     heard, test = table["digest"].isin(digests), table["split"] == "test"
     speakers = test & table["speaker"].isin(table.loc[heard, "speaker"].dropna())
@@ -95,16 +77,10 @@ def heard_in_test(table: pd.DataFrame, digests: Collection[str]) -> list[str]:
 def find_searches(hparams: HParams, used: Iterable[Path] = ()) -> tuple[list[Path], list[Note]]:
     """Find the searches that settings come from.
 
-    Parameters
-    ----------
-    hparams : korser.config.hparams.HParams
-    used : iterable of Path
-        Folders of further searches.
-
     Returns
     -------
     list of Path
-        Their folders: of a file that a search wrote, and those that the setting ``searched_in`` names.
+        Folders: of a file that a search wrote, and those that the setting ``searched_in`` and ``used`` name.
     list of Note
         Of code ``unknown_search``, for folders without a search or without the recordings of its trials.
     """

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from korser.config.nodes import compose, get_value
+from korser.config.nodes import children, compose, get_value
 from korser.corpora import LABELS
 from korser.data.fold_presets import describe_protocol
 from korser.data.splits import speaker_independent
@@ -29,16 +29,8 @@ logger = logging.getLogger(__name__)
 
 PROTOCOLS_WITH_FOLDS = ("speaker_kfold", "manifest", "manifest_random")
 REQUIRED_INFO = (
-    "model",
-    "corpus",
-    "identified_by_folder",
-    "tasks",
-    "protocol",
-    "seed",
-    "code",
-    "files",
-    "frozen",
-    "environment",
+    *("model", "corpus", "identified_by_folder", "tasks", "protocol"),
+    *("seed", "code", "files", "frozen", "environment"),
 )
 
 
@@ -46,27 +38,17 @@ REQUIRED_INFO = (
 class Run:
     """One complete run directory.
 
-    Attributes
-    ----------
-    path : Path
-    info, metrics, cost : dict
-        ``run.json``, ``metrics.json`` and ``cost.json`` (empty if the file is missing).
-    hparams : str
-        Text of ``hparams.yaml``.
-    label : str, optional
-        Label of the model. By default it is derived from the settings. Runs with the same label are pooled
-        although their settings differ, such as settings that were searched for each fold.
-    searched_on : list of str
-        Speakers on whom the settings were searched.
+    By default the label is derived from the settings. Runs with the same label are pooled although their settings
+    differ, such as settings that were searched for each fold.
     """
 
     path: Path
-    info: dict[str, Any]
-    metrics: dict[str, Any]
-    cost: dict[str, Any]
-    hparams: str
-    label: str | None = None
-    searched_on: list[str] = field(default_factory=list)
+    info: dict[str, Any]  # run.json
+    metrics: dict[str, Any]  # metrics.json
+    cost: dict[str, Any]  # cost.json; empty if the file is missing
+    hparams: str  # text of hparams.yaml
+    label: str | None = None  # of the model
+    searched_on: list[str] = field(default_factory=list)  # speakers on whom the settings were searched
 
     @property
     def directory(self) -> RunDirectory:
@@ -122,13 +104,13 @@ class Run:
         fold = self.settings.get("split.fold", "0")
         return int(fold) if fold.isdecimal() else fold
 
-    def result(self, task: str, metric: str, split: str = "test") -> dict[str, Any]:
-        """Return ``value``, ``low`` and ``high`` of a metric in ``metrics.json``."""
+    def result(self, task: str, metric: str) -> dict[str, Any]:
+        """Return ``value``, ``low`` and ``high`` of a metric of the test split."""
         try:
-            return self.metrics[split][task][metric]
+            return self.metrics["test"][task][metric]
         except KeyError:
             file = self.directory.metrics_file
-            raise UserError(f"{file} is damaged (no '{split}.{task}.{metric}'): delete it and train again") from None
+            raise UserError(f"{file} is damaged (no 'test.{task}.{metric}'): delete it and train again") from None
 
     @cached_property
     def split(self) -> dict[str, str]:
@@ -158,10 +140,7 @@ class Run:
     def predictions(self, split: str = "test") -> pd.DataFrame:
         """Read the predictions of ``valid``, ``test`` or another table of the run, such as ``robustness/snr_10``.
 
-        Returns
-        -------
-        pandas.DataFrame
-            As described in :mod:`korser.metrics.evaluate`. Labels, ids and speakers are text.
+        Columns are those of :mod:`korser.metrics.evaluate`. Labels, ids and speakers are text.
         """
         return self.directory.predictions(split, self.text_columns)
 
@@ -171,15 +150,11 @@ def _flatten(node: yaml.Node, name: str = "") -> dict[str, str]:
     flat = {}
     if not node.tag.startswith("tag:yaml.org"):
         flat[name] = node.tag.partition(":")[2]
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            flat.update(_flatten(value, f"{name}.{key.value}" if name else key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        if all(isinstance(value, yaml.ScalarNode) for value in node.value):
-            flat[name] = f"{flat.get(name, '')}[{', '.join(value.value for value in node.value)}]"
-        else:
-            for i, value in enumerate(node.value):
-                flat.update(_flatten(value, f"{name}.{i}"))
+    if isinstance(node, yaml.SequenceNode) and all(isinstance(value, yaml.ScalarNode) for value in node.value):
+        flat[name] = f"{flat.get(name, '')}[{', '.join(value.value for value in node.value)}]"
+    elif isinstance(node, yaml.CollectionNode):
+        for key, value in children(node):
+            flat |= _flatten(value, f"{name}.{key}" if name else str(key))
     elif name in flat:
         if node.value:
             flat[name] = f"{flat[name]} {node.value}"
@@ -199,15 +174,8 @@ def _canonical(node: yaml.ScalarNode) -> str:
 def load_runs(folders: str | Path | list[str | Path]) -> list[Run]:
     """Find every complete run below some folders.
 
-    Parameters
-    ----------
-    folders : str, Path or list of them
-        Run directories, or folders at any height above them.
-
-    Returns
-    -------
-    list of Run
-        In the order of their paths. Incomplete runs are left out and listed in the log.
+    Folders are run directories, or at any height above them. Runs are in the order of their paths; incomplete ones are
+    left out and listed in the log.
 
     Raises
     ------

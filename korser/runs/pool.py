@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,25 +26,15 @@ __all__ = ["ModelPredictions", "pool_runs", "require_same_utterances"]
 class ModelPredictions:
     """Predictions of one model, for each seed pooled over folds: each utterance once.
 
-    Attributes
-    ----------
-    label : str
-    runs : list of Run
-        The runs that are used.
-    tasks : dict
-        As :attr:`Run.tasks`.
-    tables : dict
-        ``{seed: pandas.DataFrame}``, rows in the order of their ids, the same for all seeds.
-    notes : list of Note
-        Runs that were left out; codes ``repeated_run`` and ``incomplete_seed``.
+    Notes are on runs that were left out; codes ``repeated_run`` and ``incomplete_seed``.
     """
 
     label: str
-    runs: list[Run]
-    tasks: dict[str, Task]
-    tables: dict[int, pd.DataFrame]
+    runs: list[Run]  # those that are used
+    tasks: dict[str, Task]  # as Run.tasks
+    tables: dict[int, pd.DataFrame]  # by seed; rows in the order of their ids, the same for all seeds
     notes: list[Note]
-    _cache: dict[tuple, np.ndarray] = field(default_factory=dict, repr=False)
+    _cache: dict[tuple, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def seeds(self) -> list[int]:
@@ -81,55 +71,43 @@ class ModelPredictions:
     def counts(self, task: str, *, rows: np.ndarray | None = None, seeds: list[int] | None = None) -> np.ndarray:
         """Return what the metrics of labels are computed from (:meth:`korser.nn.kinds.Kind.statistics`).
 
-        Parameters
-        ----------
-        task : str
-        rows : np.ndarray, optional
-            ``(N,)`` bool over :attr:`table`: a subgroup of the utterances.
-        seeds : list of int, optional
-
-        Returns
-        -------
-        np.ndarray
-            ``(S, n, K, K)`` confusion counts, or ``(S, n, 7)`` moments, over the speakers with a labelled utterance in
-            ``rows``; ``n`` is 1 if speakers are unknown.
+        Of ``rows``, ``(N,)`` bool over :attr:`table`, by default all: ``(S, n, K, K)`` confusion counts, or
+        ``(S, n, 7)`` moments, of the speakers with a labelled utterance; ``n`` is 1 if speakers are unknown.
         """
-        statistics = self.tasks[task].strategy.statistics
+        truth, keep, speaker = self._labelled(task, rows)
+        count = self.tasks[task].strategy.statistics
+        predicted = [self.values(task, f"{task}_pred", seed)[keep] for seed in seeds or self.seeds]
+        return np.stack([count(truth, of_seed, speaker) for of_seed in predicted])
 
-        def count(seed, keep, truth, predicted, speaker, n):
-            return statistics(truth, predicted, speaker)
-
-        return self._per_speaker(task, rows, seeds, count)
-
-    def bins(self, task: str, *, rows: np.ndarray | None = None, seeds: list[int] | None = None) -> np.ndarray:
+    def bins(self, task: str) -> np.ndarray:
         """Count by confidence (:func:`korser.metrics.scores.confidence_bins`), ``(S, n, 3, BINS)``."""
-        columns = [f"{task}_prob_{c}" for c in self.tasks[task].classes]
-
-        def count(seed, keep, truth, predicted, speaker, n):
-            confidence = self.tables[seed][columns].to_numpy(float)[np.flatnonzero(keep), predicted]
+        truth, keep, speaker = self._labelled(task)
+        found = []
+        for seed in self.seeds:
+            predicted = self.values(task, f"{task}_pred", seed)[keep]
+            confidence = self._probabilities(task, seed)[np.flatnonzero(keep), predicted]
             right = truth == predicted
-            return np.stack([confidence_bins(confidence[speaker == i], right[speaker == i]) for i in range(n)])
-
-        return self._per_speaker(task, rows, seeds, count)
+            of_speakers = [speaker == i for i in np.unique(speaker)]
+            found.append([confidence_bins(confidence[own], right[own]) for own in of_speakers])
+        return np.array(found)
 
     def divergences(self, task: str, *, seeds: list[int] | None = None) -> np.ndarray:
         """Sum up distances from the votes (:func:`korser.metrics.divergences.speaker_divergences`), ``(S, n, 3)``."""
         votes = vote_counts(self.table, self.tasks[task])
         keep = votes.sum(1) > 0
-        columns = [f"{task}_prob_{c}" for c in self.tasks[task].classes]
         _, speaker = np.unique(self._speaker[keep], return_inverse=True)
-        tables = [self.tables[seed] for seed in (self.seeds if seeds is None else seeds)]
-        return np.stack([speaker_divergences(votes[keep], t[columns].to_numpy(float)[keep], speaker) for t in tables])
+        probabilities = [self._probabilities(task, seed)[keep] for seed in seeds or self.seeds]
+        return np.stack([speaker_divergences(votes[keep], each, speaker) for each in probabilities])
 
-    def _per_speaker(
-        self, task: str, rows: np.ndarray | None, seeds: list[int] | None, count: Callable[..., np.ndarray]
-    ) -> np.ndarray:
+    def _labelled(self, task: str, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the labels that there are, the rows that have one, and the index of the speaker of each."""
         truth = self.values(task, task)
         keep = self.tasks[task].strategy.present(truth) & (True if rows is None else np.asarray(rows))
-        names, speaker = np.unique(self._speaker[keep], return_inverse=True)
-        seeds = self.seeds if seeds is None else seeds
-        predicted = [self.values(task, f"{task}_pred", seed) for seed in seeds]
-        return np.stack([count(s, keep, truth[keep], p[keep], speaker, len(names)) for s, p in zip(seeds, predicted)])
+        return truth[keep], keep, np.unique(self._speaker[keep], return_inverse=True)[1]
+
+    def _probabilities(self, task: str, seed: int) -> np.ndarray:
+        """Return the probabilities of every class, ``(N, K)``."""
+        return self.tables[seed][[f"{task}_prob_{c}" for c in self.tasks[task].classes]].to_numpy(float)
 
     @cached_property
     def _speaker(self) -> np.ndarray:
@@ -167,14 +145,6 @@ def pool_runs(label: str, runs: Iterable[Run], *, split: str = "test") -> ModelP
 
     If a seed lacks a fold, the seeds with most utterances are kept; of repeated runs the first is kept. A note reports
     what is left out.
-
-    Parameters
-    ----------
-    label : str
-    runs : list of Run
-        Runs of one model that can be compared.
-    split : str
-        See :meth:`Run.predictions`.
 
     Raises
     ------

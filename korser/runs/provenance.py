@@ -94,37 +94,23 @@ def provenance(hparams: HParams) -> dict[str, Any]:
     """
     frozen = leaves(split_frozen(hparams["frontend"]).frozen)
     trainable = [stage for stage in leaves([hparams["frontend"]]) if stage not in frozen]
+    # of trained stages: the weights that are frozen and not saved with the model
+    partly = [(stage, weights) for stage in trainable if (weights := stage.frozen_weights())]
+    checkpoints = [
+        checkpoint
+        for stage in (*frozen, *trainable)
+        for checkpoint in checkpoints_of(stage, stage.config.get("revision"))
+    ]
     return {
         **settings_digests(hparams),
         **hparams.sources,
         "frozen": [
-            *(
-                {"stage": import_path(type(stage)), "weights": weights_digest(stage), **_source(stage)}
-                for stage in frozen
-            ),
-            *_partly_frozen(trainable),
+            {"stage": import_path(type(stage)), "weights": weights_digest(stage, weights), **_source(stage)}
+            for stage, weights in [*((stage, None) for stage in frozen), *partly]
         ],
         "initialised_from": [_source(stage) for stage in trainable if stage.source],
-        "checkpoints": _each_once(
-            checkpoint
-            for stage in (*frozen, *trainable)
-            for checkpoint in checkpoints_of(stage, stage.config.get("revision"))
-        ),
+        "checkpoints": list({digest(checkpoint): checkpoint for checkpoint in checkpoints}.values()),  # each once
     }
-
-
-def _partly_frozen(trainable: Iterable[Frontend]) -> list[dict[str, str | None]]:
-    """Describe the weights of trained stages that are frozen and not saved with the model."""
-    return [
-        {"stage": import_path(type(stage)), "weights": weights_digest(stage, weights), **_source(stage)}
-        for stage in trainable
-        if (weights := stage.frozen_weights())
-    ]
-
-
-def _each_once(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the different ones of some dictionaries, in order."""
-    return list({digest(item): item for item in items}.values())
 
 
 def _source(stage: Frontend) -> dict[str, str | None]:
@@ -190,13 +176,7 @@ def require_same_sources(recorded: Mapping[str, Any], current: Mapping[str, Any]
 
     Code and files can differ only if the run directory was not named by :func:`korser.runs.directory.run_folder`.
 
-    Parameters
-    ----------
-    recorded : dict
-        ``run.json``.
-    current : dict
-        From :func:`provenance`, or at least ``code`` and ``files``, such as :attr:`HParams.sources`.
-    run_dir : Path
+    ``recorded`` is ``run.json``; ``current`` is from :func:`provenance`, or :attr:`HParams.sources`.
     """
     changed = changed_sources(recorded, current)
     if changed:
@@ -235,15 +215,7 @@ def require_same_checkpoints(recorded: Mapping[str, Any], run_dir: Path) -> None
 def require_same_data(manifest: pd.DataFrame, run_dir: Path, tasks: Iterable[str], columns: Iterable[str] = ()) -> None:
     """Raise a UserError if the data differ from those of a run.
 
-    Parameters
-    ----------
-    manifest : pandas.DataFrame
-        The data as they are now.
-    run_dir : Path
-    tasks : iterable of str
-        Columns with labels.
-    columns : iterable of str
-        Further columns to compare, such as ``digest``.
+    ``manifest`` has the data as they are now; ``columns`` are compared besides ids, splits, speakers and labels.
     """
     tasks = list(dict.fromkeys([*tasks, *(name for name in ATTRIBUTES if name in manifest)]))
     columns = ["id", "split", "speaker", *tasks, *columns]
@@ -263,12 +235,8 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 def verify_provenance(hparams: HParams, run_dir: Path) -> None:
     """Raise a UserError if a complete run was made from other code, files, checkpoints or data.
 
-    Parameters
-    ----------
-    hparams : korser.config.hparams.HParams
-        At least with :data:`korser.runs.complete.KEYS`; no model is needed.
-    run_dir : Path
-        If the corpus is missing, the log says that the data were not verified.
+    ``hparams`` has at least :data:`korser.runs.complete.KEYS`; no model is needed. If the corpus is missing, the log
+    says that the data were not verified.
     """
     info = RunDirectory(run_dir).info(("code", "files", "checkpoints", "frozen", "tasks"))
     require_same_sources(info, hparams.sources, run_dir)

@@ -21,15 +21,7 @@ _agreed: list[list[Any]] = []  # what the user trusts in this process, as it is 
 
 
 def signature(settings: str, info: dict[str, Any]) -> str | None:
-    """Return what ``run.json`` holds as a proof that this user made the run; None if there is no key.
-
-    Parameters
-    ----------
-    settings : str
-        The contents of ``hparams.yaml``.
-    info : dict
-        Those of ``run.json``.
-    """
+    """Return what ``run.json`` holds as a proof that this user made the run; None if there is no key."""
     return sign(_signed(settings, info))
 
 

@@ -27,20 +27,8 @@ def check_values(
 ) -> list[dict[str, Any]]:
     """Rehearse training with every value of every searched setting, the others at their defaults.
 
-    Parameters
-    ----------
-    yaml : Path
-        The model's YAML file.
-    fixed : dict
-        Overrides that all trials share.
-    dimensions : list of SearchDimension
-    tasks : list of Task
-        The tasks that are trained, with their classes or scaling.
-
-    Returns
-    -------
-    list of dict
-        Code and weights that the model uses, for the defaults and for each value.
+    ``fixed`` are the overrides that all trials share; the tasks are those that are trained, with their classes or
+    scaling. Return code and weights that the model uses, for the defaults and for each value.
 
     Raises
     ------

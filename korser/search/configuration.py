@@ -18,24 +18,13 @@ FINAL_STATES = ("complete", "pruned")  # not run again
 
 @dataclass(frozen=True)
 class TrialResult:
-    """Validation result of a complete run.
+    """Validation result of a complete run."""
 
-    Attributes
-    ----------
-    score : float or None
-        Main metric of the main task (:attr:`korser.nn.kinds.Kind.main_metric`); None if it is undefined.
-    low, high : float or None
-        Its 95 % confidence interval over speakers.
-    best_epoch : int
-    seconds : float
-        Training time.
-    """
-
-    score: float | None
-    low: float | None
+    score: float | None  # main metric of the main task; None if it is undefined
+    low: float | None  # of the 95 % confidence interval over speakers
     high: float | None
     best_epoch: int
-    seconds: float
+    seconds: float  # of training
 
 
 @dataclass
@@ -43,29 +32,14 @@ class Configuration:
     """One combination of values of the searched settings.
 
     Equal draws of a sampler are one configuration, and one run.
-
-    Attributes
-    ----------
-    index : int
-        Position in the grid, or number of the draw.
-    values : dict
-        Value of each searched setting.
-    run : str
-        Name of the run's folder.
-    state : str
-        ``waiting``, ``running``, or a state of :class:`korser.workers.JobResult`.
-    message : str
-        Reason of a state other than ``complete``.
-    result : TrialResult, optional
-        Of a complete one.
     """
 
-    index: int
-    values: dict[str, Any]
-    run: str
-    state: str = "waiting"
-    message: str = ""
-    result: TrialResult | None = None
+    index: int  # position in the grid, or number of the draw
+    values: dict[str, Any]  # of each searched setting
+    run: str  # name of the run's folder
+    state: str = "waiting"  # or running, or a state of korser.workers.JobResult
+    message: str = ""  # reason of a state other than complete
+    result: TrialResult | None = None  # of a complete one
 
 
 def values_text(values: Mapping[str, Any]) -> str:

@@ -35,38 +35,19 @@ logger = logging.getLogger(__name__)
 class SearchPlan:
     """The search of one model.
 
-    Attributes
-    ----------
-    yaml : Path
-        The model's YAML file.
-    folder : Path
-        Folder of the search: storage, tables, and the run directories in ``runs``.
-    overrides : dict
-        What the user set for all trials.
-    fixed : dict
-        The same, with the settings of the search itself.
-    dimensions : list of korser.search.space.SearchDimension
-        The searched settings.
-    main : korser.Task
-        Its main metric in validation is the objective.
-    corpus : dict
-        ``corpus``, ``synthetic``, ``pretrained``, ``data`` (folder, options and split), ``speakers`` (of the training
-        and validation splits).
-    searched_in : list of str
-        Folders of earlier searches that the settings come from.
-    study : str
-        Name of the study in the storage; another space, model, sampler or code gives another study.
+    ``corpus`` has ``corpus``, ``synthetic``, ``pretrained``, ``data`` (folder, options and split) and ``speakers`` (of
+    the training and validation splits). Another space, model, sampler or code gives another study.
     """
 
-    yaml: Path
-    folder: Path
-    overrides: dict[str, Any]
-    fixed: dict[str, Any]
-    dimensions: list[SearchDimension]
-    main: Task
+    yaml: Path  # the model's YAML file
+    folder: Path  # storage, tables, and the run directories in runs
+    overrides: dict[str, Any]  # what the user set for all trials
+    fixed: dict[str, Any]  # the same, with the settings of the search itself
+    dimensions: list[SearchDimension]  # the searched settings
+    main: Task  # its main metric in validation is the objective
     corpus: dict[str, Any]
-    searched_in: list[str]
-    study: str
+    searched_in: list[str]  # folders of earlier searches that the settings come from
+    study: str  # name in the storage
 
     @property
     def model(self) -> str:
@@ -111,12 +92,6 @@ class SearchPlan:
 
 def make_plan(settings: SearchSettings, yaml: Path) -> SearchPlan:
     """Check everything that the search of a model needs.
-
-    Parameters
-    ----------
-    settings : korser.search.settings.SearchSettings
-    yaml : Path
-        The model's YAML file.
 
     Raises
     ------

@@ -38,18 +38,8 @@ class BestVerdict(str, Enum):
 def write_results(plan: SearchPlan, configurations: Sequence[Configuration], *, complete: bool) -> dict[str, Any]:
     """Write ``trials.csv``, ``search.json`` and ``<model>-best.yaml``.
 
-    Parameters
-    ----------
-    plan : korser.search.plan.SearchPlan
-    configurations : list of Configuration
-        In the order of the table.
-    complete : bool
-        Whether all trials have ended.
-
-    Returns
-    -------
-    dict
-        The content of ``search.json``.
+    Configurations are in the order of the table; ``complete`` says whether all trials have ended. Return the content
+    of ``search.json``.
     """
     write_csv(plan.folder / "trials.csv", _trials_table(plan, configurations))
     ranked = rank(configurations)

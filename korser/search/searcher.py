@@ -46,18 +46,7 @@ logger = logging.getLogger(__name__)
 def search(settings: SearchSettings, workers: Workers, show: Callable[[str], None] | None = None) -> list[str]:
     """Search for the best settings of each model; completed trials of an interrupted search are kept.
 
-    Parameters
-    ----------
-    settings : korser.search.settings.SearchSettings
-    workers : korser.workers.Workers
-        From :func:`korser.workers.open_workers`, without pending jobs.
-    show : callable, optional
-        Receives the summary of a model when its search has ended.
-
-    Returns
-    -------
-    list of str
-        The summaries.
+    The workers have no pending jobs. Return a summary of each model; ``show`` receives it when its search has ended.
 
     Raises
     ------

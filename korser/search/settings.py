@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +35,31 @@ SET_BY_SEARCH = {  # settings of the model that a search sets itself, and what t
 }
 
 
+def _require_sampler(sampler: Any) -> Any:
+    if sampler is None:  # the complete grid
+        return None
+    if not callable(sampler):
+        raise ValueError("expected !name:, as in !name:optuna.samplers.TPESampler {multivariate: true}")
+    make = getattr(sampler, "func", sampler)
+    if "seed" not in inspect.signature(make).parameters:
+        raise ValueError(f"{show(make)} takes no seed; for the complete grid write null")
+    try:
+        made = sampler(seed=0)
+    except Exception as error:  # an argument that it refuses, or a package that it needs
+        raise ValueError(f"{type(error).__name__}: {one_line(error)}") from error
+    if not isinstance(made, optuna.samplers.BaseSampler):
+        raise ValueError("expected one of optuna.samplers")
+    if isinstance(made, optuna.samplers.BruteForceSampler):  # needs study.optimize, which is not used here
+        raise ValueError("for the complete grid write null")
+    return sampler
+
+
+def _require_pruner(pruner: Any) -> Any:
+    if pruner is not None and not isinstance(pruner, optuna.pruners.BasePruner):
+        raise ValueError("expected a pruner, such as !new:optuna.pruners.MedianPruner")
+    return pruner
+
+
 class SearchSettings(Settings):
     """Checked settings of a search; ``hparams/search.yaml`` describes each."""
 
@@ -44,18 +69,14 @@ class SearchSettings(Settings):
     models: Annotated[list[Path], BeforeValidator(find_models), AfterValidator(require_some)]
     space: Annotated[dict, AfterValidator(require_plain), AfterValidator(require_some)]
     overrides: Annotated[dict, AfterValidator(require_plain)]
-    sampler: Any
+    sampler: Annotated[Any, AfterValidator(_require_sampler)]
     n_trials: PositiveInt | None
-    pruner: Any
+    pruner: Annotated[Any, AfterValidator(_require_pruner)]
     storage: Annotated[str, Field(pattern="://", description="a URL, postgresql://USER:PASSWORD@HOST/DATABASE")] | None
     seed: NonNegativeInt
     output_folder: Folder
     cache_folder: Folder
     _method: str = PrivateAttr("")
-
-    def model_post_init(self, context: dict) -> None:
-        """Keep what the fields do not state."""
-        self._method = context["method"]
 
     @property
     def method(self) -> str:
@@ -72,13 +93,6 @@ class SearchSettings(Settings):
                 raise complete_error(f"{key} is in overrides and in space: remove one of them")
         return overrides
 
-    @field_validator("sampler")
-    @classmethod
-    def _require_sampler(cls, sampler: Any) -> Any:
-        if sampler is not None:
-            _check_sampler(sampler)
-        return sampler
-
     @field_validator("n_trials")
     @classmethod
     def _require_trials(cls, n_trials: int | None, info: ValidationInfo) -> int | None:
@@ -89,39 +103,11 @@ class SearchSettings(Settings):
             raise ValueError("expected null for the complete grid; a number needs a sampler")
         return n_trials
 
-    @field_validator("pruner")
-    @classmethod
-    def _require_pruner(cls, pruner: Any) -> Any:
-        if pruner is not None and not isinstance(pruner, optuna.pruners.BasePruner):
-            raise ValueError("expected a pruner, such as !new:optuna.pruners.MedianPruner")
-        return pruner
-
-
-def _check_sampler(sampler: Callable) -> None:
-    if not callable(sampler):
-        raise ValueError("expected !name:, as in !name:optuna.samplers.TPESampler {multivariate: true}")
-    make = getattr(sampler, "func", sampler)
-    if "seed" not in inspect.signature(make).parameters:
-        raise ValueError(f"{show(make)} takes no seed; for the complete grid write null")
-    try:
-        made = sampler(seed=0)
-    except Exception as error:  # an argument that it refuses, or a package that it needs
-        raise ValueError(f"{type(error).__name__}: {one_line(error)}") from error
-    if not isinstance(made, optuna.samplers.BaseSampler):
-        raise ValueError("expected one of optuna.samplers")
-    if isinstance(made, optuna.samplers.BruteForceSampler):  # needs study.optimize, which is not used here
-        raise ValueError("for the complete grid write null")
-
 
 def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) -> SearchSettings:
     """Load the YAML file of a search, with overrides over it.
 
-    Parameters
-    ----------
-    path : str or Path
-        Such as ``hparams/search.yaml``, or a file with ``base: search.yaml``.
-    overrides : dict of str to str, optional
-        ``overrides.NAME`` sets a setting that all trials share, ``space.NAME`` one that is searched.
+    ``overrides.NAME`` sets a setting that all trials share, ``space.NAME`` one that is searched.
 
     Raises
     ------
@@ -140,4 +126,6 @@ def load_settings(path: str | Path, overrides: Mapping[str, Any] | None = None) 
         settings["models"] = settings["model"] if isinstance(settings["model"], list) else [settings["model"]]
     root = compose(hparams.text, path)
     method = "".join(yaml.serialize(get_value(root, key)) for key in ("sampler", "pruner"))
-    return check(SearchSettings, settings, path, folder=Path(path).parent, method=method)
+    checked = check(SearchSettings, settings, path, folder=Path(path).parent)
+    checked._method = method
+    return checked

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from korser.config.nodes import one_line_yaml
 from korser.config.schema import WITHOUT_EFFECT
 from korser.data.load_split import CORPUS_SETTINGS
 from korser.nn.tasks import Task
@@ -31,18 +31,10 @@ MAX_GRID = 100_000  # configurations
 
 @dataclass(frozen=True)
 class SearchDimension:
-    """One searched setting.
+    """One searched setting."""
 
-    Parameters
-    ----------
-    name : str
-        A setting of the model; may be dotted.
-    distribution : optuna.distributions.BaseDistribution
-        Its values.
-    """
-
-    name: str
-    distribution: BaseDistribution
+    name: str  # a setting of the model; may be dotted
+    distribution: BaseDistribution  # its values
 
     def grid(self) -> list:
         """Return all values, in order.
@@ -79,11 +71,7 @@ class SearchDimension:
 def read_dimension(name: str, values: list | dict) -> SearchDimension:
     """Read one entry of ``space``.
 
-    Parameters
-    ----------
-    name : str
-    values : list or dict
-        The values, or ``{low, high}`` with ``step`` or ``log``; integers if both ends are integers.
+    It is a list of values, or ``{low, high}`` with ``step`` or ``log``; integers if both ends are integers.
 
     Raises
     ------
@@ -124,10 +112,7 @@ def _read_list(name: str, values: Sequence) -> list:
 
 def yaml_text(value: Any) -> str:
     """Return a value as an override states it: text is YAML already."""
-    if isinstance(value, str):
-        return value
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
-    return text.removesuffix("...\n").strip()
+    return value if isinstance(value, str) else one_line_yaml(value)
 
 
 def _read_range(name: str, values: Mapping[str, Any]) -> BaseDistribution:
@@ -180,13 +165,7 @@ def grid_configurations(dimensions: Sequence[SearchDimension]) -> list[dict[str,
 def has_effect(name: str, hparams: Mapping[str, Any], trained: Collection[str]) -> bool:
     """Return whether a setting changes a run: settings of a task that is not trained do not.
 
-    Parameters
-    ----------
-    name : str
-        ``<task>_weight``, or an argument of a task, such as ``gender.weight``; other settings always have an effect.
-    hparams : korser.config.hparams.HParams
-    trained : collection of str
-        Names of the tasks that are trained.
+    Those are ``<task>_weight``, and arguments of the task, such as ``gender.weight``; others always have an effect.
     """
     key = name.partition(".")[0] if "." in name else name.removesuffix("_weight")
     task = hparams.get(key) if key != name else None

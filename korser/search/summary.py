@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from korser.data.splits import speaker_independent
 from korser.metrics.scores import TITLES
-from korser.runs.directory import recorded_warnings
+from korser.runs.directory import run_notes
 from korser.search.configuration import FINAL_STATES, Configuration, values_text
 from korser.search.report import BestVerdict, rank
-from korser.utils.notes import Note, caveats
+from korser.utils.notes import Note
 from korser.utils.table import Table, TableCell
 from korser.utils.text import interval_text, number, signed
 
@@ -28,21 +28,9 @@ VERDICT_TEXTS = {
 
 
 def search_caveats(results: Mapping[str, Any]) -> list[Note]:
-    """Return the warnings that the results of a search must show.
-
-    Parameters
-    ----------
-    results : dict
-        The content of ``search.json``.
-    """
+    """Return the warnings that the results of a search, the content of ``search.json``, must show."""
     protocol = results["data"]["split"]["protocol"]
-    notes = caveats(
-        synthetic=results["synthetic"],
-        random_split=not speaker_independent(protocol),
-        protocol=protocol,
-        pretrained=results["pretrained"],
-    )
-    return [*notes, *recorded_warnings(results)]
+    return run_notes({**results, "protocol": protocol, "speaker_independent": speaker_independent(protocol)})
 
 
 def score_column(results: Mapping[str, Any]) -> str:
@@ -56,13 +44,7 @@ def score_title(results: Mapping[str, Any]) -> str:
 
 
 def verdict_lines(results: Mapping[str, Any]) -> list[str]:
-    """Return lines of text on the best trial, and on whether it is better than the second best.
-
-    Parameters
-    ----------
-    results : dict
-        The content of ``search.json``.
-    """
+    """Return lines of text on the best trial, and on whether it is better than the second best."""
     if not results["best"]:
         return ["No trial is complete: see the messages in trials.csv."]
     second, score = results["runner_up"], score_column(results)
@@ -89,14 +71,7 @@ def verdict_lines(results: Mapping[str, Any]) -> list[str]:
 def summary(plan: SearchPlan, configurations: Iterable[Configuration], results: Mapping[str, Any], storage: str) -> str:
     """Return the summary of a search: the best trials, the verdict, and where the files are.
 
-    Parameters
-    ----------
-    plan : korser.search.plan.SearchPlan
-    configurations : iterable of Configuration
-    results : dict
-        The content of ``search.json``.
-    storage : str
-        URL of the storage, without a password.
+    ``storage`` is the URL of the storage, without a password.
     """
     configurations = list(configurations)
     lines = [

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.distributed import if_main_process
 
@@ -26,24 +27,18 @@ MAX_REASON = 200  # characters
 class LiveLogger:
     """Shows a run in a tracker during training; after the first failure it warns and does nothing any more.
 
-    Parameters
-    ----------
-    kind : str or None
-        The setting ``logger``; None does nothing, and so does any process but the main one.
-    run_dir : str or Path
-        With ``run.json`` and ``hparams.yaml``.
+    The setting ``logger`` is its kind; None does nothing, and so does any process but the main one. The run directory
+    has ``run.json`` and ``hparams.yaml``.
     """
 
     def __init__(self, kind: str | None, run_dir: str | Path) -> None:
         self.kind, self.directory = kind, RunDirectory(run_dir)
         self._logger: RunLogger | None = None
         if kind is not None and if_main_process():
-            self._attempt(self._open)
+            store = self.directory.path.parent
+            self._logger = self._attempt(lambda: open_logger(kind, describe_run(self.directory), store))
         if self._logger is not None:
             logger.info("%s: %s", kind, self._logger.where)
-
-    def _open(self) -> None:
-        self._logger = open_logger(self.kind, describe_run(self.directory), self.directory.path.parent)
 
     def log(self, rows: Sequence[Row]) -> None:
         """Show the rows of the log so far."""
@@ -53,15 +48,14 @@ class LiveLogger:
     def finish(self, *, complete: bool) -> None:
         """Show the results of a complete run, and end it."""
         if self._logger is not None:
-            self._attempt(lambda: self._finish(complete))
+            self._attempt(
+                lambda: self._logger.finish(final_results(self.directory) if complete else {}, complete=complete)
+            )
 
-    def _finish(self, complete: bool) -> None:
-        self._logger.finish(final_results(self.directory) if complete else {}, complete=complete)
-
-    def _attempt(self, action: Callable[[], None]) -> None:
+    def _attempt(self, action: Callable[[], Any]) -> Any:
         try:
             with warnings_disabled():  # of libraries, that they try again
-                action()
+                return action()
         except FAILURES as error:  # a library that is not korser's, a network, a server
             self._logger = None
             logger.warning(

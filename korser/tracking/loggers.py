@@ -44,21 +44,11 @@ Row = Mapping[str, float]  # of log.csv
 
 
 class RunLogger(ABC):
-    """Shows one run in a tracker.
+    """Shows one run in a tracker."""
 
-    Attributes
-    ----------
-    known : bool
-        Whether the tracker had the run already.
-    last : int
-        The last epoch, or step of a pretraining, that the tracker has.
-    where : str
-        Where the run can be seen.
-    """
-
-    known: bool = False
-    last: int = 0
-    where: str
+    known: bool = False  # whether the tracker had the run already
+    last: int = 0  # the last epoch, or step of a pretraining, that the tracker has
+    where: str  # where the run can be seen
 
     def log(self, rows: Sequence[Row]) -> None:
         """Add the rows of a log that the tracker does not have yet, each at its epoch and time."""
@@ -87,9 +77,8 @@ def open_logger(
 
     Parameters
     ----------
-    kind : str
-        ``tensorboard``, ``wandb`` or ``mlflow``.
-    run : TrackedRun
+    kind, run
+        A value of the setting ``logger``, and the run.
     store : Path
         Folder of what is kept on this machine, except for TensorBoard, whose files are in the run directory.
     project : str, optional

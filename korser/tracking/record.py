@@ -24,21 +24,13 @@ FRONTEND = re.compile(r"frontend(\.\d+)*")  # the setting, and the parts of a ch
 class TrackedRun:
     """What a tracker is told of a run at its beginning.
 
-    Parameters
-    ----------
-    id : str
-        Sixteen hexadecimal digits, drawn once and kept in ``tracking.json``: by them a tracker recognises the run.
-    folder : Path
-        The run directory; its name is the run's.
-    settings : dict
-        Every setting by its dotted name; numbers as numbers.
-    tags : dict
-        Model, frontend, corpus, protocol, fold, seed, comparison and search, as far as the run has them.
+    By its id, sixteen hexadecimal digits drawn once and kept in ``tracking.json``, a tracker recognises the run.
+    Tags are model, frontend, corpus, protocol, fold, seed, comparison and search, as far as the run has them.
     """
 
     id: str
-    folder: Path
-    settings: dict[str, Any]
+    folder: Path  # the run directory; its name is the run's
+    settings: dict[str, Any]  # every setting by its dotted name; numbers as numbers
     tags: dict[str, str | int]
 
     @property

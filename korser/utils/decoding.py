@@ -29,16 +29,10 @@ PUNCTUATION = "‘’“”„«»–—…·•°§€£©®™¿¡ªº"  # com
 def read_text(file: Path, encoding: str | None = None, option: str = "") -> str:
     """Read a text file in UTF-8, in UTF-16 with a byte order mark, or in a code page in which Excel saves CSV.
 
-    Parameters
-    ----------
-    file : Path
-    encoding : str, optional
-        A code page of Python, such as ``cp1250``; by default it is guessed.
-    option : str
-        How the user can state it, for messages.
-
     Windows saves CSV in the code page of its language: CP949 for Korean, CP1252 for languages of western Europe. Bytes
     of one are often valid in the other, so that one is chosen in which the words look right, and the log says which.
+    ``encoding`` is another code page of Python, such as ``cp1250``; ``option`` is how the user can state it, for
+    messages.
 
     Raises
     ------
@@ -59,8 +53,8 @@ def read_text(file: Path, encoding: str | None = None, option: str = "") -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return _guess(file, data, f"row {data.count(bytes([10]), 0, error.start) + 1}", option)
-    garbled = [f"{word} for {_ungarbled(word)}" for word in _foreign_words(text) if _ungarbled(word)]
+        return _guess(file, data, _row(error), option)
+    garbled = [f"{word} for {right}" for word in _foreign_words(text) if (right := _ungarbled(word))]
     if garbled:
         logger.warning("%s was saved in a wrong encoding before (%s): export it again", file, shorten(garbled))
     return _universal_newlines(text)
@@ -105,22 +99,21 @@ def _decode_as(file: Path, data: bytes, encoding: str) -> str:
     except LookupError:
         raise UserError(f"encoding={encoding}: unknown to Python; expected such as utf-8, cp949 or cp1250") from None
     except UnicodeDecodeError as error:
-        place = f"row {data.count(bytes([10]), 0, error.start) + 1}"
-        raise UserError(f"{file} is not in the encoding {encoding} ({place}): state another one") from None
+        raise UserError(f"{file} is not in the encoding {encoding} ({_row(error)}): state another one") from None
+
+
+def _row(error: UnicodeDecodeError) -> str:
+    return f"row {error.object.count(bytes([10]), 0, error.start) + 1}"
 
 
 def _guess(file: Path, data: bytes, place: str, option: str) -> str:
-    best = (0.0, "", "", [])
+    found = []
     for encoding, name, looks_right in CODE_PAGES:
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        words = _foreign_words(text)
-        score = sum(map(looks_right, words)) / len(words) if words else 0.0
-        if score > best[0]:
-            best = (score, name, text, words)
-    score, name, text, words = best
+            words = _foreign_words(text)
+            found.append((sum(map(looks_right, words)) / max(len(words), 1), name, text, words))
+    score, name, text, words = max(found, key=lambda each: each[0], default=(0.0, "", "", []))
     fix = f"save it as UTF-8{f', or state its encoding by {option}' if option else ''}"
     if score < PLAUSIBLE:
         raise UserError(f"{file} is not UTF-8 ({place}) and neither Korean CP949 nor western CP1252: {fix}")
@@ -146,16 +139,9 @@ def _looks_korean(word: str) -> bool:
     """Return whether a word is of Hangul as in KS X 1001, which has the syllables of Korean text, without Latin."""
     letters = [c for c in word if c.isalpha() and not c.isascii()]
     hangul = [c for c in letters if "가" <= c <= "힣"]
-    common = [c for c in hangul if _is_common(c)]
+    common = [c for c in hangul if len(c.encode("euc_kr", errors="ignore")) == 2]  # others have eight bytes, or none
     mixed = any(c.isascii() and c.islower() for c in word)  # "화자A" is a word, "컎ger" is not
     return len(hangul) == len(letters) and 2 * len(common) >= len(hangul) and (not mixed or len(common) == len(hangul))
-
-
-def _is_common(syllable: str) -> bool:
-    try:
-        return len(syllable.encode("euc_kr")) == 2
-    except UnicodeEncodeError:
-        return False
 
 
 def _looks_western(word: str) -> bool:

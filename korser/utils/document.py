@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from korser.utils.table import Table, escape_markdown
 
@@ -26,7 +26,7 @@ class Document:
     """
 
     def __init__(self) -> None:
-        self._blocks: list[tuple[Callable[[], str], Callable[[], str]]] = []  # writers of text and of Markdown
+        self._blocks: list[tuple[str, str]] = []  # as text and as Markdown
 
     def heading(self, text: str, level: int = 2) -> None:
         """Add a heading."""
@@ -42,23 +42,25 @@ class Document:
         for warning in warnings:
             self._add(f"!!! {warning}", f"**!!! {escape_markdown(warning)}**")
 
-    def bullets(self, items: Iterable[object]) -> None:
-        """Add a list."""
+    def bullets(self, items: Iterable[object], heading: str = "") -> None:
+        """Add a list, below a heading if there is one; nothing if it is empty."""
         items = list(items)
+        if items and heading:
+            self.heading(heading)
         if items:
             self._add("\n".join(f"- {i}" for i in items), "\n".join(f"- {escape_markdown(i)}" for i in items))
 
     def table(self, table: Table) -> None:
         """Add a table with its notes, without its title."""
-        self._blocks.append((table.to_text, table.to_markdown))
+        self._add(table.to_text(), table.to_markdown())
 
     def _add(self, text: str, markdown: str) -> None:
-        self._blocks.append((lambda: text, lambda: markdown))
+        self._blocks.append((text, markdown))
 
     def to_text(self) -> str:
         """Return plain text for a terminal."""
-        return "\n\n".join(text() for text, _ in self._blocks) + "\n"
+        return "\n\n".join(text for text, _ in self._blocks) + "\n"
 
     def to_markdown(self) -> str:
         """Return Markdown."""
-        return "\n\n".join(markdown() for _, markdown in self._blocks) + "\n"
+        return "\n\n".join(markdown for _, markdown in self._blocks) + "\n"

@@ -67,10 +67,7 @@ _ESCAPED = re.compile(f"'+{_START}")
 def find_below(folders: str | Path | Iterable[str | Path], name: str) -> list[Path]:
     """Find files of one name in some folders and at any depth below them; links to folders are followed.
 
-    Returns
-    -------
-    list of Path
-        Sorted in each folder, without duplicates.
+    Files are sorted in each folder, without duplicates.
     """
     found, seen = [], set()
     for folder in [folders] if isinstance(folders, (str, Path)) else folders:
@@ -214,13 +211,8 @@ def read_text(path: str | Path, fix: str = "") -> str:
 def read_json(path: str | Path, kind: Any = dict, required: Iterable[str] = ()) -> Any:
     """Read a JSON file of a run directory.
 
-    Parameters
-    ----------
-    path : str or Path
-    kind : type
-        Of the contents: ``dict``, ``list``, or one that pydantic checks, such as a ``TypedDict``.
-    required : iterable of str
-        Keys that there must be.
+    ``kind`` is the type of its contents, which pydantic checks, such as a ``TypedDict``; ``required`` are keys that
+    there must be.
 
     Raises
     ------
@@ -283,16 +275,8 @@ def read_npy(path: str | Path) -> np.ndarray:
 def read_csv(path: str | Path, tasks: Iterable[str] = ()) -> pd.DataFrame:
     """Read a table that :func:`write_csv` wrote.
 
-    Parameters
-    ----------
-    path : str or Path
-    tasks : iterable of str
-        Names of tasks. Their labels and predictions stay text, like ids and speakers: "1" is the name of a class.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Only empty cells are missing values: a speaker may be called NA.
+    Labels and predictions of ``tasks`` stay text, like ids and speakers: "1" is the name of a class. Only empty cells
+    are missing values: a speaker may be called NA.
     """
     import pandas as pd
 

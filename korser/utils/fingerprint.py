@@ -61,11 +61,7 @@ NO_NAME = (None, EXECUTED, UNNAMED)
 def digest(value: Any, *, length: int = LENGTH) -> str:
     """Return the first hexadecimal digits of the SHA-256 of a value.
 
-    Parameters
-    ----------
-    value : bytes, str or JSON
-        Text is hashed as UTF-8; anything else as JSON with sorted keys.
-    length : int
+    Text is hashed as UTF-8, anything but bytes as JSON with sorted keys.
     """
     if isinstance(value, str):
         value = value.encode()
@@ -128,12 +124,8 @@ def korser_digest() -> str:
 class Code:
     """The code behind an import path.
 
-    Attributes
-    ----------
-    modules : dict of str to str
-        Digests of the plugin modules that it needs, or of what it uses of them, by name.
-    libraries : set of str
-        Top-level names of the other modules that these import.
+    ``modules`` are digests of the plugin modules that it needs, or of what it uses of them, by name; ``libraries`` are
+    top-level names of the other modules that these import.
     """
 
     modules: dict[str, str]
@@ -143,10 +135,7 @@ class Code:
 def code_digest(import_path: str) -> str | None:
     """Return the digest of a plugin's code; None for anything that is not a plugin.
 
-    Parameters
-    ----------
-    import_path : str
-        A module, or something in a module: ``my_frontend.Conv``.
+    The path is that of a module, or of something in a module: ``my_frontend.Conv``.
     """
     code = imported_code(import_path)
     return digest(code.modules) if code.modules else None
@@ -213,17 +202,10 @@ def module_digest(name: str) -> str:
 
 @dataclass(frozen=True)
 class ClassSource:
-    """The definition of a class.
-
-    Attributes
-    ----------
-    node : ast.ClassDef
-    bases : list of str
-        Import paths of its bases; "" for one that is not a name of the module.
-    """
+    """The definition of a class."""
 
     node: ast.ClassDef
-    bases: list[str]
+    bases: list[str]  # import paths; "" for one that is not a name of the module
 
 
 def find_class(import_path: str) -> ClassSource | None:

@@ -26,10 +26,7 @@ _described: ContextVar[Mapping[str, Path]] = ContextVar("described", default=Map
 def described_at(folders: Mapping[str, Path]) -> Iterator[None]:
     """Build encoders from their configuration alone; whoever calls this loads their weights, in place of a checkpoint.
 
-    Parameters
-    ----------
-    folders : dict of str to Path
-        For sources of encoders, such as a hub id, a folder with ``config.json`` and ``preprocessor_config.json``.
+    For each source, such as a hub id, there is a folder with ``config.json`` and ``preprocessor_config.json``.
     """
     token = _described.set(folders)
     try:

@@ -25,10 +25,7 @@ def make_importable(folder: Path | str) -> None:
 def import_from_here(target: str) -> str | None:
     """Let a module of the current folder be imported that the command line names, unless one of its name is installed.
 
-    Returns
-    -------
-    str or None
-        The current folder, if it has the module.
+    Return the current folder, if it has the module.
     """
     top, here = target.partition(".")[0], Path.cwd()
     file = next((f for f in (here / f"{top}.py", here / top / "__init__.py") if top and f.is_file()), None)

@@ -12,18 +12,10 @@ __all__ = ["NOT_PRETRAINED", "RANDOM_SPLIT", "SYNTHETIC_SPEECH", "Note", "caveat
 
 @dataclass(frozen=True)
 class Note:
-    """A warning or a note.
+    """A warning or a note; programs compare codes and never read texts."""
 
-    Parameters
-    ----------
-    code : str
-        Identifies the kind of note, such as ``random_split``. Programs compare codes and never read ``text``.
-    text : str
-        Sentence for the reader, without a full stop at the end.
-    """
-
-    code: str
-    text: str
+    code: str  # of the kind of note, such as random_split
+    text: str  # sentence for the reader, without a full stop at the end
 
     def __str__(self) -> str:
         return self.text
@@ -50,16 +42,8 @@ def caveats(
 ) -> list[Note]:
     """Return the warnings that every table and figure of such results must show.
 
-    Parameters
-    ----------
-    synthetic : bool
-        Whether the corpus is synthetic speech.
-    random_split : bool
-        Whether speakers are, or may be, shared between training and test.
-    protocol : str
-        By which they were divided.
-    pretrained : bool, optional
-        False if an encoder has random weights, None if there is no encoder.
+    ``random_split`` says whether speakers are, or may be, shared between training and test; ``pretrained`` is False if
+    an encoder has random weights, None if there is no encoder.
 
     Example
     -------

@@ -44,24 +44,12 @@ HARMLESS = {
 
 @dataclass
 class Definition:
-    """What a name of a module stands for.
+    """What a name of a module stands for."""
 
-    Attributes
-    ----------
-    code : list
-        The statements that bind it, as JSON.
-    names : set of str
-        Other names of the module that they may use.
-    imports : list of (str, str or None)
-        Modules, and what is imported from them; None for the whole module.
-    is_import : bool
-        Whether it is bound by an import statement.
-    """
-
-    code: list = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
-    imports: list[tuple[str, str | None]] = field(default_factory=list)
-    is_import: bool = False
+    code: list = field(default_factory=list)  # the statements that bind it, as JSON
+    names: set[str] = field(default_factory=set)  # other names of the module that they may use
+    imports: list[tuple[str, str | None]] = field(default_factory=list)  # modules and names; None: the whole module
+    is_import: bool = False  # whether it is bound by an import statement
 
 
 def read_tree(file: str) -> ast.Module | None:

@@ -26,6 +26,7 @@ __all__ = [
     "difference_cell",
     "escape_markdown",
     "metric_cell",
+    "metric_columns",
     "p_cell",
 ]
 
@@ -84,33 +85,18 @@ _HTML = """\
 class TableCell:
     """One cell.
 
-    Parameters
-    ----------
-    value : object
-        Number or text; None and NaN are missing.
-    low, high : float, optional
-        Interval of the value.
-    format : callable
-        Turns the value into text.
-    mark : str
-        ``best`` or ``significant`` (bold; the word in text), ``same`` (``*``), ``untested`` (``?``) or ``worst`` (red,
-        in HTML only).
-    detail : str
-        Secondary text: small type in HTML, in brackets in text and Markdown, left out of LaTeX.
-    symbols : str
-        Footnote symbols behind the value.
-    tags : tuple of str
-        Badges, in HTML only.
+    Marks are ``best`` and ``significant`` (bold; the word in text), ``same`` (``*``), ``untested`` (``?``) and
+    ``worst`` (red, in HTML only). Detail is small type in HTML, in brackets in text and Markdown, left out of LaTeX.
     """
 
-    value: Any = None
-    low: float | None = None
+    value: Any = None  # number or text; None and NaN are missing
+    low: float | None = None  # of the interval
     high: float | None = None
-    format: Callable[[Any], str] = plain
+    format: Callable[[Any], str] = plain  # turns the value into text
     mark: Mark = ""
     detail: str = ""
-    symbols: str = ""
-    tags: tuple[str, ...] = ()
+    symbols: str = ""  # of footnotes, behind the value
+    tags: tuple[str, ...] = ()  # badges, in HTML only
 
     @property
     def text(self) -> str:
@@ -140,33 +126,24 @@ def metric_cell(row: Mapping[str, Any], column: str, mark: Mark = "") -> TableCe
     return TableCell(row[column], row[f"{column}_low"], row[f"{column}_high"], format=number, mark=mark)
 
 
-def difference_cell(value: float | None, low: float | None, high: float | None, **options: Any) -> TableCell:
+def metric_columns(column: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an estimate with its interval as the columns that :func:`metric_cell` reads."""
+    return {column: entry.get("value"), f"{column}_low": entry.get("low"), f"{column}_high": entry.get("high")}
+
+
+def difference_cell(value: float | None, low: float | None, high: float | None, mark: Mark = "") -> TableCell:
     """Return a signed difference with its interval."""
-    return TableCell(value, low, high, format=signed, **options)
+    return TableCell(value, low, high, format=signed, mark=mark)
 
 
-def p_cell(value: float | None, **options: Any) -> TableCell:
+def p_cell(value: float | None) -> TableCell:
     """Return a p value."""
-    return TableCell(value, format=p_value, **options)
+    return TableCell(value, format=p_value)
 
 
 @dataclass
 class Table:
     r"""A table.
-
-    Parameters
-    ----------
-    title : str
-    columns : sequence of str
-        Titles of the columns.
-    rows : sequence of sequence
-        Cells; what is not a :class:`TableCell` becomes one. The first cell of a row names it.
-    notes : sequence of str
-        Sentences below the table.
-    numeric : bool
-        False for tables of words, which are aligned to the left.
-    folded : bool
-        Whether HTML shows it only on request.
 
     Example
     -------
@@ -178,11 +155,11 @@ class Table:
     """
 
     title: str
-    columns: Sequence[str]
-    rows: Iterable[Iterable[Any]]
-    notes: Sequence[str] = field(default_factory=list)
-    numeric: bool = True
-    folded: bool = False
+    columns: Sequence[str]  # titles
+    rows: Iterable[Iterable[Any]]  # what is not a TableCell becomes one; the first cell of a row names it
+    notes: Sequence[str] = field(default_factory=list)  # sentences below the table
+    numeric: bool = True  # False: words, which are aligned to the left
+    folded: bool = False  # whether HTML shows it only on request
 
     def __post_init__(self) -> None:
         self.rows = [[c if isinstance(c, TableCell) else TableCell(c) for c in row] for row in self.rows]
@@ -268,10 +245,7 @@ class Table:
     def to_html(self, badges: Iterable[str] = ()) -> Markup:
         """Return HTML with sortable headings, for the style sheet and script of the report page.
 
-        Parameters
-        ----------
-        badges : iterable of str
-            Short warnings beside the title.
+        Badges are short warnings beside the title.
         """
         return Markup(_html_template().render(table=self, badges=list(badges), symbols=_SYMBOLS, missing=MISSING))
 

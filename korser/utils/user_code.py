@@ -25,13 +25,8 @@ FAILURES = (Exception, SystemExit)  # sys.exit() in a plugin is a mistake, which
 def describe_error(error: BaseException, part: Any = None, message: str | None = None) -> str:
     """Describe an exception in one line that begins with its place in the user's code.
 
-    Parameters
-    ----------
-    error : BaseException
-    part : torch.nn.Module, optional
-        What raised it; its ``forward`` is named if no line of the user's code was running.
-    message : str, optional
-        In place of type and message of the exception.
+    If no line of the user's code was running, the ``forward`` of ``part``, the module that raised it, is named.
+    ``message`` replaces type and message of the exception.
     """
     place = user_code_location(error)
     if is_reason(error):

@@ -14,7 +14,7 @@ results; workers write only into run directories, so that a crash loses at most 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,7 +22,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from korser.utils.errors import UserError
 from korser.workers.base import Workers
-from korser.workers.job import EpochCallback, Job, JobResult, train_job
+from korser.workers.job import Job, JobResult, Target, train_job
 from korser.workers.processes import ProcessWorkers
 
 __all__ = ["Job", "JobResult", "Workers", "open_workers", "run_jobs"]
@@ -35,7 +35,7 @@ def open_workers(
     *,
     cluster: str | None = None,
     gpus_per_trial: float | None = None,
-    target: Callable[[Job, EpochCallback], None] = train_job,
+    target: Target = train_job,
 ) -> Workers:
     """Open workers; a context manager that stops them at its end, also after an error.
 
@@ -85,18 +85,8 @@ def open_workers(
 def run_jobs(jobs: Iterable[Job], workers: Workers, progress: str | None = None) -> list[JobResult]:
     """Run jobs, each once, and wait for all of them.
 
-    Parameters
-    ----------
-    jobs : iterable of Job
-    workers : Workers
-        From :func:`open_workers`, without pending jobs.
-    progress : str, optional
-        Title of a progress bar; no bar without it.
-
-    Returns
-    -------
-    list of JobResult
-        In the order of the jobs.
+    ``workers`` have no pending jobs. ``progress`` is the title of a progress bar; no bar without it. Results are in the
+    order of the jobs.
     """
     jobs = list(dict.fromkeys(jobs))
     results = {}

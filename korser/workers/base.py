@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from types import TracebackType
 
@@ -24,16 +24,13 @@ class Workers(ABC):
     """Executes jobs; one whose worker dies is executed again, and resumes from its checkpoint.
 
     To be used by one thread of the process that opened it.
-
-    Attributes
-    ----------
-    n : int
-        Number of jobs that run at a time; more can be submitted, and wait.
+    ``n`` jobs run at a time; more can be submitted, and wait.
     """
 
     def __init__(self, n: int) -> None:
         self.n = n
         self._pending: set[Job] = set()
+        self._queue: deque[Job] = deque()  # those that are not running
         self._deaths: Counter[Job] = Counter()
 
     @property
@@ -54,20 +51,13 @@ class Workers(ABC):
         _remove_stop_file(job)  # left by a search that was killed
         self._pending.add(job)
         self._deaths.pop(job, None)
-        self._start(job)
+        self._queue.append(job)
+        self._dispatch()
 
     def next(self, timeout: float | None = None) -> JobResult | None:
         """Wait for a job to end.
 
-        Parameters
-        ----------
-        timeout : float, optional
-            In seconds. Default: no limit.
-
-        Returns
-        -------
-        JobResult or None
-            None if no job is pending, or none ended in time.
+        None if no job is pending, or none ended within ``timeout`` seconds.
         """
         result = self._wait(timeout) if self._pending else None
         if result is not None:
@@ -98,16 +88,22 @@ class Workers(ABC):
         self.close()
 
     @abstractmethod
-    def _start(self, job: Job) -> None:
-        """Start a job, or queue it."""
+    def _dispatch(self) -> None:
+        """Start queued jobs, as far as there is room."""
 
     @abstractmethod
     def _wait(self, timeout: float | None) -> JobResult | None:
         """Return the next result, None after ``timeout`` seconds."""
 
-    @abstractmethod
     def close(self) -> None:
         """Stop all workers and drop pending jobs; runs keep their checkpoints."""
+        self._stop()
+        self._queue.clear()
+        self._pending.clear()
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """End everything that runs."""
 
 
 def describe_exit(exit_code: int) -> str:

@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from korser.utils.errors import UserError
 from korser.utils.text import one_line
 from korser.workers.base import Workers
-from korser.workers.job import EpochCallback, Job, JobResult
+from korser.workers.job import Job, JobResult, Target
 
 __all__ = ["LOCK_PATIENCE", "RayWorkers"]
 
@@ -32,9 +31,7 @@ class RayWorkers(Workers):
     process; Ray's own retries have no limit if memory runs out.
     """
 
-    def __init__(
-        self, n: int | None, *, address: str, gpus_per_trial: float | None, target: Callable[[Job, EpochCallback], None]
-    ) -> None:
+    def __init__(self, n: int | None, *, address: str, gpus_per_trial: float | None, target: Target) -> None:
         try:
             import ray
         except ImportError as error:
@@ -59,12 +56,7 @@ class RayWorkers(Workers):
         environment = {"OMP_NUM_THREADS": "1", **({} if gpus_per_trial else {"CUDA_VISIBLE_DEVICES": ""})}
         self._process = {"folder": os.getcwd(), "path": sys.path, "arguments": sys.argv, "environment": environment}
         self._target = target
-        self._queue: deque[Job] = deque()
         self._running: dict[Any, Job] = {}
-
-    def _start(self, job: Job) -> None:
-        self._queue.append(job)
-        self._dispatch()
 
     def _dispatch(self) -> None:
         while self._queue and len(self._running) < self.n:
@@ -103,14 +95,11 @@ class RayWorkers(Workers):
         except errors.RayError as error:  # before the job began, such as an import
             return JobResult(job, "failed", one_line(error)[-500:])
 
-    def close(self) -> None:
-        """Cancel all tasks; runs keep their checkpoints."""
+    def _stop(self) -> None:
         for reference in self._running:
             with contextlib.suppress(Exception):
                 self._ray.cancel(reference, force=True)
         self._running.clear()
-        self._queue.clear()
-        self._pending.clear()
         self._disconnect()
 
     def _disconnect(self) -> None:

@@ -28,7 +28,7 @@ from korser.utils.memory import is_out_of_memory, shortage
 from korser.utils.text import one_line
 from korser.utils.user_code import FAILURES
 
-__all__ = ["LOCK_PATIENCE", "EpochCallback", "Job", "JobResult", "perform", "train_job"]
+__all__ = ["LOCK_PATIENCE", "EpochCallback", "Job", "JobResult", "Target", "perform", "train_job"]
 
 LOCK_PATIENCE = 30  # seconds; a run directory stays locked until the last process of a killed worker has ended
 
@@ -41,42 +41,31 @@ logger = logging.getLogger(__name__)
 class Job:
     """One training run; jobs with the same run directory are equal.
 
-    Parameters
-    ----------
-    yaml : str
-        Path of the model's settings file.
-    overrides : dict
-        See :func:`korser.config.hparams.load_hparams`.
-    run_dir : str
-
     Examples
     --------
     >>> Job("mel_mtl.yaml", {"lr": 0.1}, "results/a") == Job("mel_mtl.yaml", {}, "results/a")
     True
     """
 
-    yaml: str = field(compare=False)
-    overrides: dict[str, Any] = field(compare=False)
+    yaml: str = field(compare=False)  # path of the model's settings file
+    overrides: dict[str, Any] = field(compare=False)  # see korser.config.hparams.load_hparams
     run_dir: str
+
+
+Target = Callable[[Job, EpochCallback], None]  # what a worker does with a job
 
 
 @dataclass(frozen=True)
 class JobResult:
     """How a job ended.
 
-    Parameters
-    ----------
-    job : Job
-    state : str
-        ``complete``; ``pruned`` (stopped on request; it can be resumed); ``out of memory``; ``refused`` (settings or
-        data are invalid); ``failed`` (any other reason, also that its worker died).
-    message : str
-        One line; empty for a complete job.
+    ``pruned``: it was stopped on request and can be resumed; ``refused``: settings or data are invalid; ``failed``: any
+    other reason, also that its worker died.
     """
 
     job: Job
     state: Literal["complete", "pruned", "out of memory", "refused", "failed"]
-    message: str = ""
+    message: str = ""  # one line
 
 
 def train_job(job: Job, on_epoch: EpochCallback) -> None:
@@ -88,18 +77,10 @@ def train_job(job: Job, on_epoch: EpochCallback) -> None:
     train(hparams, job.run_dir, on_epoch=on_epoch)
 
 
-def perform(
-    job: Job, target: Callable[[Job, EpochCallback], None] = train_job, patience: float = LOCK_PATIENCE
-) -> JobResult:
+def perform(job: Job, target: Target = train_job, patience: float = LOCK_PATIENCE) -> JobResult:
     """Execute a job in this process; an exception becomes its result.
 
-    Parameters
-    ----------
-    job : Job
-    target : callable
-        ``target(job, on_epoch)``.
-    patience : float
-        Seconds to wait for the lock of the run directory, which a dying process may still hold.
+    ``patience`` is the seconds to wait for the lock of the run directory, which a dying process may still hold.
     """
     directory = RunDirectory(job.run_dir)
     try:
@@ -114,7 +95,7 @@ def perform(
     return result
 
 
-def _attempt(job: Job, target: Callable[[Job, EpochCallback], None], patience: float) -> JobResult:
+def _attempt(job: Job, target: Target, patience: float) -> JobResult:
     stop_file = RunDirectory(job.run_dir).stop_file
     try:
         _wait_for_lock(Path(job.run_dir), patience)

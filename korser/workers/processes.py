@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
@@ -25,7 +25,7 @@ from korser.utils.errors import UserError
 from korser.utils.importable import without_importable_folders
 from korser.utils.signals import end_children
 from korser.workers.base import Workers, describe_exit
-from korser.workers.job import EpochCallback, Job, JobResult, perform
+from korser.workers.job import Job, JobResult, Target, perform
 
 __all__ = ["ProcessWorkers", "visible_gpus"]
 
@@ -38,9 +38,7 @@ spawn = multiprocessing.get_context("spawn")  # a fork of a process with CUDA or
 class ProcessWorkers(Workers):
     """Up to ``n`` processes, started when they are needed; see :func:`korser.workers.open_workers`."""
 
-    def __init__(
-        self, n: int | None, *, gpus_per_trial: float | None, target: Callable[[Job, EpochCallback], None]
-    ) -> None:
+    def __init__(self, n: int | None, *, gpus_per_trial: float | None, target: Target) -> None:
         gpus = visible_gpus() if gpus_per_trial != 0 else []
         if gpus_per_trial and not gpus:
             raise UserError(f"gpus_per_trial={gpus_per_trial:g}: PyTorch finds no GPU on this machine; omit it")
@@ -50,12 +48,7 @@ class ProcessWorkers(Workers):
         self._target = target
         self._gpus = [gpus[i % len(gpus)] if gpus else "" for i in range(self.n)]
         self._workers: list[_Worker | None] = [None] * self.n
-        self._queue: deque[Job] = deque()
         self._results: deque[JobResult] = deque()
-
-    def _start(self, job: Job) -> None:
-        self._queue.append(job)
-        self._dispatch()
 
     def _dispatch(self) -> None:
         """Give queued jobs to idle workers, running ones first; an idle worker that died is replaced."""
@@ -102,23 +95,20 @@ class ProcessWorkers(Workers):
     def _remove(self, worker: _Worker) -> None:
         self._workers[self._workers.index(worker)] = None
 
-    def close(self) -> None:
-        """Terminate all processes; runs keep their checkpoints."""
+    def _stop(self) -> None:
         workers = [worker for worker in self._workers if worker is not None]
         for worker in workers:
             worker.process.terminate()
         for worker in workers:
             worker.end()
         self._workers = [None] * self.n
-        self._queue.clear()
         self._results.clear()
-        self._pending.clear()
 
 
 class _Worker:
     """A process and the pipe to it; ``gpu`` is the value of ``CUDA_VISIBLE_DEVICES``."""
 
-    def __init__(self, target: Callable[[Job, EpochCallback], None], gpu: str) -> None:
+    def __init__(self, target: Target, gpu: str) -> None:
         self.connection, other_end = spawn.Pipe()
         self.process = spawn.Process(target=_serve, args=(other_end, target))
         self.job: Job | None = None
@@ -190,7 +180,7 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(connection: Connection, target: Callable[[Job, EpochCallback], None]) -> None:
+def _serve(connection: Connection, target: Target) -> None:
     """Execute jobs until the pipe is closed; the main function of a worker process."""
     threading.Thread(target=_exit_with_coordinator, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # removes temporary files

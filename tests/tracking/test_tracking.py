@@ -244,8 +244,8 @@ def test_a_tracker_that_fails_in_training_changes_nothing(untracked, tmp_path, m
 
 def test_a_tracker_that_is_not_installed(monkeypatch, tmp_path, call):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    expected = "wandb is not installed: pip install 'korser[wandb]'\n"
-    assert call("train", "mel_stl.yaml", "--logger=wandb") == (2, "", f"error: mel_stl.yaml: logger: {expected}")
+    expected = "logger wandb is not installed: pip install 'korser[wandb]'\n"
+    assert call("train", "mel_stl.yaml", "--logger=wandb") == (2, "", f"error: mel_stl.yaml: {expected}")
     assert call("log", tmp_path, "--to=wandb") == (2, "", f"error: {expected}")
 
 
@@ -342,7 +342,6 @@ def test_a_log_without_times_is_damaged(tmp_path, call):
 
 
 def test_the_store_is_beside_the_runs(tmp_path, monkeypatch, call):
-    monkeypatch.setattr("korser.config.fields.require_logger", lambda name: None)
     opened = []
     monkeypatch.setattr("korser.tracking.send.open_logger", lambda *args: opened.append(args[2]) or 1 / 0)
     path = made_run(tmp_path / "results")
