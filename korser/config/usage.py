@@ -101,7 +101,7 @@ def find_unused(layers: Layers) -> list[str]:
         errors += [f"'{key}' {why}" for key in layers.overrides if _is_in(key, branch)]
         errors += [f"{path}: '{key}' {why}" for key in keys_of(upper) if _is_in(key, branch)]
     off = switched_off(layers.root)
-    errors += [_describe_off(key, off, path) for key in overrides or {} if key.partition(".")[0] in off]
+    errors += [_describe_off(key, off, path) for key in layers.overrides if key.partition(".")[0] in off]
     off = switched_off(layers.without_overrides, upper)
     errors += [f"{path}: {_describe_off(key, off, path)}" for key in keys_of(upper) if key.partition(".")[0] in off]
     used |= used_keys(layers.without_overrides, read)
