@@ -7,26 +7,23 @@ differ in lightness (by at least 16 of CIE L*), for print in grey.
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import textwrap
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 import seaborn as sns
-from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterMathtext, ScalarFormatter
 
+from korser.reporting.figures.fonts import hangul_font
 from korser.utils.errors import UserError
 from korser.utils.files import atomic
 from korser.utils.text import did_you_mean, drop_zero
@@ -56,8 +53,6 @@ __all__ = [
     "wrap",
 ]
 
-logger = logging.getLogger(__name__)
-
 # Width of a figure in inches, over one column and over two. IEEE: "Preparing figures", 3.5 and 7.16 in; ISCA: the
 # Interspeech paper kit, columns of 80 mm, 10 mm apart; Springer LNCS: text of 122 mm, in one column.
 VENUE_WIDTHS = {"ieee": {1: 3.5, 2: 7.16}, "interspeech": {1: 80 / 25.4, 2: 170 / 25.4}, "springer": {1: 122 / 25.4}}
@@ -70,20 +65,6 @@ DPI = 300
 TEXT_SIZE = 7  # points
 SMALL_SIZE = 6
 MOST_TICKS = 100  # of a logarithmic axis
-HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
-HANGUL_FONTS = (  # with TrueType outlines first, which every PDF reader supports
-    "NanumGothic",
-    "NanumBarunGothic",
-    "Malgun Gothic",
-    "Apple SD Gothic Neo",
-    "AppleGothic",
-    "UnDotum",
-    "Baekmuk Gulim",
-    "Noto Sans KR",
-    "Noto Sans CJK KR",
-    "Noto Sans CJK JP",  # contains all glyphs of Noto Sans CJK
-    "Source Han Sans KR",
-)
 
 
 class NothingToDraw(Exception):
@@ -390,35 +371,6 @@ def save_figure(figure: Figure, file: str | Path, style: Style) -> None:
 
 
 def with_hangul(style: Style, texts: Iterable[str]) -> Style:
-    """Return the style with a Hangul font behind its own fonts, if any text contains Hangul.
-
-    If none is installed, a warning names one, and the figures show boxes instead.
-    """
-    if not any(HANGUL.search(str(text)) for text in texts):
-        return style
-    fonts = _installed(HANGUL_FONTS)
-    if not fonts:
-        _list_new_fonts()
-        fonts = _installed(HANGUL_FONTS)
-    if not fonts:
-        logger.warning("no Hangul font is installed, so labels show boxes: install one (apt-get install fonts-nanum)")
-        logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-        return style
-    logging.getLogger("fontTools.subset").setLevel(logging.ERROR)  # which names the tables that a PDF does not need
-    return replace(style, fonts=(*style.fonts, fonts[0]))
-
-
-def _installed(names: Iterable[str]) -> list[str]:
-    known = {font.name for font in font_manager.fontManager.ttflist}
-    return [name for name in names if name in known]
-
-
-@cache
-def _list_new_fonts() -> None:
-    """Add fonts that were installed after matplotlib made its list, which it keeps in a cache."""
-    known = {font.fname for font in font_manager.fontManager.ttflist}
-    for path in font_manager.findSystemFonts():
-        if path not in known:
-            with suppress(Exception):  # whatever a damaged font raises
-                font_manager.fontManager.addfont(path)
+    """Return the style with a Hangul font behind its own fonts, if any text contains Hangul and one is installed."""
+    font = hangul_font(texts)
+    return style if font is None else replace(style, fonts=(*style.fonts, font))

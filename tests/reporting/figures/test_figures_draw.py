@@ -550,7 +550,7 @@ class logging_of(logging.Handler):
 
 
 def test_without_a_hangul_font_one_warning_names_a_package(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("korser.reporting.figures.style.HANGUL_FONTS", ("no such font",))
+    monkeypatch.setattr("korser.reporting.figures.fonts.HANGUL_FONTS", ("no such font",))
     monkeypatch.setattr(figures, "FIGURES", (figures.results, figures.confusion))
     write_run(tmp_path / "runs", "mel_stl", classes=["기쁨", "슬픔"])
     with warnings.catch_warnings(record=True) as shown:

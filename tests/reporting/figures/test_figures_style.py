@@ -14,8 +14,17 @@ from matplotlib import font_manager
 from matplotlib.colors import to_rgb
 
 import korser.reporting.figures.draw as figures
-from korser.reporting.figures import style as module
-from korser.reporting.figures.style import COLOURS, Style, finish, model_style, new_figure, save_figure, wrap
+from korser.reporting.figures import fonts as module
+from korser.reporting.figures.style import (
+    COLOURS,
+    Style,
+    finish,
+    model_style,
+    new_figure,
+    save_figure,
+    with_hangul,
+    wrap,
+)
 from korser.utils.errors import UserError
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, for linear RGB.
@@ -168,5 +177,5 @@ def test_fonts_that_matplotlib_has_not_listed_are_found(monkeypatch):
         pytest.skip("NanumGothic is not installed (apt-get install fonts-nanum)")
     monkeypatch.setattr(font_manager.fontManager, "ttflist", listed)
     monkeypatch.setattr(module, "_list_new_fonts", module._list_new_fonts.__wrapped__)
-    assert module.with_hangul(Style(), ["joy"]).fonts == ()
-    assert module.with_hangul(Style(), ["기쁨"]).fonts == ("NanumGothic",)
+    assert with_hangul(Style(), ["joy"]).fonts == ()
+    assert with_hangul(Style(), ["기쁨"]).fonts == ("NanumGothic",)
