@@ -22,6 +22,7 @@ from korser.nn.cost import macs_per_second
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
+from korser.training.checkpoints import damage_named
 from korser.training.datasets import evaluation_loader
 from korser.utils.files import atomic, write_csv, write_json
 from korser.utils.gpu import PeakMemory
@@ -57,8 +58,9 @@ class Results:
 def evaluate(brain: EmotionBrain, datasets: dict[str, Dataset], manifest: pd.DataFrame) -> Results:
     """Load the best checkpoint, and predict and measure the validation and test splits."""
     best = brain.checkpointer.find_checkpoint(max_key="score")
-    brain.raw_model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
-    logger.info("best epoch: %d", best.meta["epoch"])
+    with damage_named(best.path):
+        brain.raw_model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
+        logger.info("best epoch: %d", best.meta["epoch"])
     predictions, embeddings, metrics = {}, {}, {}
     for split in SPLITS[1:]:
         if split in datasets:
