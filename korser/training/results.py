@@ -27,6 +27,7 @@ from korser.training.datasets import evaluation_loader
 from korser.utils.files import atomic, write_csv, write_json
 from korser.utils.gpu import PeakMemory
 from korser.utils.text import one_line
+from korser.utils.user_code import FAILURES
 
 if TYPE_CHECKING:
     from korser.training.brain import EmotionBrain
@@ -192,7 +193,7 @@ def _operations(model: SpeechEmotionModel) -> dict[str, Any]:
     """
     try:
         macs, not_counted = macs_per_second(model)
-    except Exception as error:
+    except FAILURES as error:
         logger.warning("operations cannot be counted on the CPU: %s", one_line(error, 200))
         return {"macs_per_second": None, "macs_not_counted": []}
     return {"macs_per_second": None if not_counted else macs, "macs_not_counted": not_counted}
