@@ -25,7 +25,7 @@ from korser.testing.returned import SIGNATURES, embedding_fault
 from korser.testing.running import (
     Candidate,
     assert_finite,
-    copy_module,
+    copier,
     evaluate,
     relative_error,
     require,
@@ -36,7 +36,7 @@ from korser.testing.running import (
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.text import one_line
-from korser.utils.user_code import describe_error, import_path, is_reason, user_code_location
+from korser.utils.user_code import FAILURES, describe_error, import_path, is_reason, user_code_location
 
 __all__ = ["BACKBONE_CHECKS", "check_backbone", "quick_check_backbone"]
 
@@ -72,7 +72,7 @@ class _BackboneCheck(Check):
 
     def failure(self, error: Exception) -> AssertionError:
         reason, cause, backbone = is_reason(error), None, None
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*FAILURES):
             stage = self.candidate.build()
             backbone = stage.backbone
             if reason and self.compares:
@@ -257,11 +257,13 @@ def check_backbone(factory: Callable[[], nn.Module], *, in_channels: int = IN_CH
             yield _BackboneCheck(name, function, candidate, needs)
 
 
-def quick_check_backbone(backbone: nn.Module, in_channels: int, file: str = "YAML") -> None:
+def quick_check_backbone(
+    backbone: nn.Module, in_channels: int, file: str = "YAML", rebuild: Callable[[], nn.Module] | None = None
+) -> None:
     """Refuse a backbone that breaks its contract, before training; it runs a subset of the checks on the CPU.
 
     Copies are run on two utterances 60 dB apart; the backbone and the random generators are left unchanged. One that
-    cannot be copied or run is left to the rehearsal of training, which reports what it raises or returns.
+    cannot be run is left to the rehearsal of training, which reports what it raises or returns.
 
     Parameters
     ----------
@@ -270,6 +272,8 @@ def quick_check_backbone(backbone: nn.Module, in_channels: int, file: str = "YAM
         Channels of the features, the frontend's ``output_size``.
     file : str
         The settings file, which the message names.
+    rebuild : callable, optional
+        Returns the same backbone, built anew; used if it cannot be copied. Without it, such a one is not checked.
 
     Raises
     ------
@@ -277,9 +281,10 @@ def quick_check_backbone(backbone: nn.Module, in_channels: int, file: str = "YAM
         The reason, and what to change.
     """
     set_arithmetic()
+    copy = copier(backbone, rebuild)
 
     def build() -> _Pooled:
-        copied = copy_module(backbone).cpu()
+        copied = copy().cpu()
         copied.zero_grad()
         return _Pooled(copied, in_channels)
 
@@ -288,7 +293,7 @@ def quick_check_backbone(backbone: nn.Module, in_channels: int, file: str = "YAM
             stage = build()
             inputs = _levels(stage)
             embeddings_as_declared(Candidate(build, inputs))
-        except Exception as error:
+        except FAILURES as error:
             logger.info("%s is not checked before it is trained: %s", type(backbone).__name__, one_line(error))
             return
         for name, function in QUICK.items():
