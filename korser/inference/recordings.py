@@ -161,7 +161,7 @@ def predict_recordings(
     """
     limits = LengthLimits(trained.min_length, trained.max_length)
     division.check(limits)
-    paths = list(dict.fromkeys(find_files(paths)))
+    paths = find_files(paths)
     stated = {}
     if division.segments not in (None, VAD):
         stated = read_segment_file(division.segments, paths, division.tier)
@@ -212,11 +212,12 @@ def _check_segments(
     for path, marked in stated.items():
         for segment, _, place in marked:
             fault = segment.fault(scans[path].seconds)
-            end = scans[path].seconds if segment.end is None else segment.end
-            n = round((end - segment.start) * SAMPLE_RATE)
             if fault:
                 faults.append(f"{place}: {fault[1]}")
-            elif n < trained.min_length:
+                continue
+            end = scans[path].seconds if segment.end is None else segment.end
+            n = round((end - segment.start) * SAMPLE_RATE)
+            if n < trained.min_length:
                 faults.append(LengthLimits(trained.min_length).error(place, n))
             n_long += n > trained.piece_length
     raise_faults(faults)
