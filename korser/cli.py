@@ -22,6 +22,7 @@ from korser.utils.logs import is_for_users
 from korser.utils.memory import shortage
 from korser.utils.signals import orderly_exit
 from korser.utils.text import did_you_mean
+from korser.utils.user_code import describe_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,7 +233,9 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
         with orderly_exit():
             check_torchrun()
             recipe([_expand_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if type(error) is not KeyboardInterrupt:  # a class of the user's code
+            _refuse(describe_error(error))
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
@@ -245,8 +248,16 @@ def run(recipe: Callable[[list[str]], None], arguments: list[str] | None = None)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered is written at the end
         if text is None and not isinstance(error, UserError):
             raise
-        print("\n".join(f"error: {line}" for line in (text or str(error)).splitlines()), file=sys.stderr)
-        sys.exit(2)
+        _refuse(text or str(error))
+    except BaseException as error:
+        if isinstance(error, (Exception, SystemExit)):
+            raise
+        _refuse(describe_error(error))  # of the user's code, such as asyncio's CancelledError or a panic of Rust
+
+
+def _refuse(message: str) -> NoReturn:
+    print("\n".join(f"error: {line}" for line in message.splitlines()), file=sys.stderr)
+    sys.exit(2)
 
 
 def _expand_home(argument: str) -> str:

@@ -1,6 +1,8 @@
 """The korser command: help, mistakes, and answers without waiting for imports."""
 
+import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +55,30 @@ def test_an_interrupted_command(capsys):
         cli.run(interrupted, [])
     assert stop.value.code == 130
     assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
+
+
+class Stopped(KeyboardInterrupt):
+    def __str__(self):
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (asyncio.CancelledError("no\nmore"), "CancelledError: no more"),
+        (GeneratorExit(), "GeneratorExit at `raise error`"),
+        (Stopped(), "Stopped: (its message cannot be read)"),
+    ],
+)
+def test_exceptions_of_any_class_are_one_line(capsys, error, said):
+    def failing(arguments):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(failing, [])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert re.fullmatch(rf"error: \S+test_cli.py:\d+, in failing: {re.escape(said)}\n", err), err
 
 
 def test_several_mistakes_are_a_line_each(capsys):

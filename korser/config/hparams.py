@@ -124,14 +124,7 @@ class HParams(Mapping[str, Any]):
             If an object has been changed since it was built, which the run would not record.
         """
         if self._used:
-            return _load(
-                self.text,
-                name=self.name,
-                folders=self.folders,
-                source=self.name,
-                layers=self._layers,
-                restricted=self._restricted,
-            )
+            return self.rebuilt()
         changed = find_change(self._built, state_of(self._values))
         if changed is not None:
             raise UserError(
@@ -140,6 +133,17 @@ class HParams(Mapping[str, Any]):
             )
         vars(self)["_used"] = True
         return self
+
+    def rebuilt(self) -> HParams:
+        """Return the same settings with all objects built anew."""
+        return _load(
+            self.text,
+            name=self.name,
+            folders=self.folders,
+            source=self.name,
+            layers=self._layers,
+            restricted=self._restricted,
+        )
 
     @property
     def file(self) -> str:

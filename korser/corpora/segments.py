@@ -156,4 +156,4 @@ def _header(path: str) -> tuple[float, float]:
 
 
 def _text(seconds: float) -> str:
-    return np.format_float_positional(seconds, trim="-")
+    return np.format_float_positional(seconds, trim="-") if abs(seconds) < 1e9 else f"{seconds:g}"

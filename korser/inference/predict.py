@@ -263,7 +263,7 @@ def bar_of_audio(seconds: float, description: str, shown: bool) -> tqdm:
 
 
 def find_files(paths: str | Path | Sequence[str | Path]) -> list[str]:
-    """Replace folders by the audio files in them and below."""
+    """Replace folders by the audio files in them and below; each file once."""
     files, faults = [], []
     for path in map(str, [paths] if isinstance(paths, (str, Path)) else paths):
         found = list_audio(path) if os.path.isdir(path) else [path]
@@ -273,4 +273,4 @@ def find_files(paths: str | Path | Sequence[str | Path]) -> list[str]:
             faults.append(f"{path}: a folder without audio files (such as .wav, .flac, .ogg, .mp3)")
         files += found
     raise_faults(faults if files or faults else ["expected at least one audio file or folder"])
-    return files
+    return list(dict.fromkeys(files))

@@ -155,7 +155,7 @@ def predict_recordings(
     """
     limits = LengthLimits(trained.min_length, trained.max_length)
     division.check(limits)
-    paths = list(dict.fromkeys(find_files(paths)))
+    paths = find_files(paths)
     stated = {}
     if division.segments not in (None, VAD):
         stated = read_segment_file(division.segments, paths, division.tier)
@@ -206,9 +206,12 @@ def _check_segments(
     for path, marked in stated.items():
         for segment, _, place in marked:
             fault = segment.fault(scans[path].seconds)
+            if fault:
+                faults.append(f"{place}: {fault[1]}")
+                continue
             end = scans[path].seconds if segment.end is None else segment.end
             n = round((end - segment.start) * SAMPLE_RATE)
-            faults.append(f"{place}: {fault[1]}" if fault else LengthLimits(trained.min_length).error(place, n))
+            faults.append(LengthLimits(trained.min_length).error(place, n))
             n_long += n > trained.piece_length
     raise_faults([fault for fault in faults if fault])
     if n_long:

@@ -2,7 +2,8 @@
 
 ============  =============================================================================================
 CSV           columns ``start``, and optionally ``end``, ``channel`` (:mod:`korser.corpora.segments`) and
-              ``segment``, a text; separator and encoding as of manifests (:mod:`korser.corpora.csv`)
+              ``segment``, a text; of several recordings, ``path`` tells which, by the name of the file;
+              separator and encoding as of manifests (:mod:`korser.corpora.csv`)
 TextGrid      the intervals of a tier that have a text
 RTTM          the lines ``SPEAKER``; the recording is the file name without its ending, the text the speaker
 ============  =============================================================================================
@@ -106,9 +107,11 @@ def _read_csv(file: Path, path: str) -> Iterator[tuple[str | None, MarkedSegment
     for number, row in zip(cells.numbers, cells.rows):
         values = dict(zip(header, row))
         place = f"{file} row {number}"
+        recording = values.get("path")
+        other = None if recording is None or Path(recording).name == Path(path).name else recording
         start, end, channel = (_number(values.get(name), f"{place}: {name}") for name in COLUMNS)
         channel = None if channel is None else int(channel) if channel % 1 == 0 else -1  # which no recording has
-        yield None, MarkedSegment(Segment(path, start or 0.0, end, channel), values.get("segment") or "", place)
+        yield other, MarkedSegment(Segment(path, start or 0.0, end, channel), values.get("segment") or "", place)
 
 
 def _number(text: str | None, place: str) -> float | None:

@@ -268,7 +268,7 @@ def _probabilities(table: pd.DataFrame, columns: list[str]) -> np.ndarray:
     """Return the ``(N, K)`` probabilities."""
     values = table[columns].to_numpy(dtype=float)
     for bad, problem in (
-        (~np.isfinite(values), "is not a finite number: the model's weights or its input are broken"),
+        (~np.isfinite(values), "is not a finite number: the model's weights or its input are broken (lower lr?)"),
         ((values < -1e-6) | (values > 1 + 1e-6), "is not between 0 and 1: write probabilities, not logits"),
     ):
         if bad.any():

@@ -82,7 +82,7 @@ class RunDirectory:
     @property
     def has_checkpoint(self) -> bool:
         """Whether the run was interrupted and can be resumed."""
-        return self.info_file.exists() and any(self.checkpoints.glob("*"))
+        return any(self.checkpoints.glob("*"))
 
     def has_predictions(self, split: str = "test") -> bool:
         """Whether predictions of a split were written."""

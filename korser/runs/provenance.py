@@ -153,7 +153,10 @@ def log_changes(hparams: HParams, run_dir: Path) -> None:
     """Log why a new run begins although there is one of the same settings or of other epochs."""
     now, earlier = settings_digests(hparams), []
     for file in run_dir.parent.glob(f"{hparams.name}-*/{RunDirectory(run_dir).info_file.name}"):
-        info = RunDirectory(file.parent).info()
+        try:
+            info = RunDirectory(file.parent).info()
+        except UserError:  # a damaged run beside it
+            continue
         if info.get("settings") == now["settings"] and (changed := changed_sources(info, hparams.sources)):
             earlier.append((file.stat().st_mtime_ns, f"{changed} changed since {file.parent}"))
         elif info.get("settings_except_epochs") == now["settings_except_epochs"]:

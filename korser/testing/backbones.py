@@ -24,7 +24,7 @@ from korser.testing.running import (
     Candidate,
     assert_finite,
     assert_finite_gradients,
-    copy_module,
+    copier,
     evaluate,
     input_gradient,
     relative_error,
@@ -35,7 +35,7 @@ from korser.testing.running import (
 )
 from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.text import one_line
-from korser.utils.user_code import import_path
+from korser.utils.user_code import FAILURES, import_path
 
 __all__ = ["BACKBONE_CHECKS", "check_backbone", "quick_check_backbone"]
 
@@ -246,12 +246,14 @@ def check_backbone(factory: Callable[[], nn.Module], *, in_channels: int = IN_CH
             yield _BackboneCheck(name, function, candidate, needs)
 
 
-def quick_check_backbone(backbone: nn.Module, in_channels: int, file: str = "YAML") -> None:
+def quick_check_backbone(
+    backbone: nn.Module, in_channels: int, file: str = "YAML", rebuild: Callable[[], nn.Module] | None = None
+) -> None:
     """Refuse a backbone that breaks its contract, before training; it runs a subset of the checks on the CPU.
 
     Copies are run on two utterances 60 dB apart of ``in_channels`` channels, the frontend's ``output_size``; the
-    backbone and the random generators are left unchanged. One that cannot be copied or run is left to the rehearsal of
-    training, which reports what it raises or returns.
+    backbone and the random generators are left unchanged. One that cannot be copied is built anew by ``rebuild``; one
+    that cannot be run is left to the rehearsal of training, which reports what it raises or returns.
 
     Raises
     ------
@@ -259,9 +261,10 @@ def quick_check_backbone(backbone: nn.Module, in_channels: int, file: str = "YAM
         The reason, what to change, and how to run all checks of the settings ``file``.
     """
     set_arithmetic()
+    copy = copier(backbone, rebuild)
 
     def build() -> _Pooled:
-        copied = copy_module(backbone).cpu()
+        copied = copy().cpu()
         copied.zero_grad()
         return _Pooled(copied, in_channels)
 
@@ -270,7 +273,7 @@ def quick_check_backbone(backbone: nn.Module, in_channels: int, file: str = "YAM
             stage = build()
             inputs = _levels(stage)
             embeddings_as_declared(Candidate(build, inputs))
-        except Exception as error:
+        except FAILURES as error:
             logger.info("%s is not checked before it is trained: %s", type(backbone).__name__, one_line(error))
             return
         checks = [_BackboneCheck(name, function, Candidate(build, inputs)) for name, function in QUICK.items()]

@@ -27,6 +27,8 @@ __all__ = ["CHECKS", "QUICK", "Check", "check_frontend", "prerequisites", "quick
 
 logger = logging.getLogger(__name__)
 
+Copies = Callable[[Frontend], Callable[[], Frontend]]
+
 QUICK = {  # of every stage before training, in this order
     "declared_sizes_valid": shapes.declared_sizes_valid,
     "shapes_of_one_utterance": shapes.shapes_of_one_utterance,
@@ -152,7 +154,7 @@ class Check:
     def failure(self, error: Exception) -> AssertionError:
         """Return the reason; that of an exception has its type and place in the user's code as ``where``."""
         reason, part, cause = is_reason(error), None, None
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*FAILURES):
             part = self.candidate.build()
             cause = self._explain(part, reason)
         known = cause or (str(error) if reason else None)
@@ -219,7 +221,7 @@ def check_frontend(factory: Callable[[], Frontend]) -> Iterator[Check]:
     for name, function in checks.items():
         yield Check(name, function, Candidate(factory), prerequisites(name))
     branches = ()
-    with contextlib.suppress(Exception), seeded(0):  # the checks above have reported what the factory raises
+    with contextlib.suppress(*FAILURES), seeded(0):  # the checks above have reported what the factory raises
         branches = tuple(branches_of(factory()))
     for branch in branches:  # a fault of one whose features are small is not seen in the whole
         for name, function in checks.items():
@@ -236,19 +238,21 @@ def require_passed(checks: Iterable[Check], part: str, file: str) -> None:
             raise UserError(f"{part}: {error}; for all checks: korser check {file}") from error
 
 
-def quick_check(frontend: Frontend, file: str = "YAML") -> None:
+def quick_check(frontend: Frontend, file: str = "YAML", rebuild: Callable[[], Frontend] | None = None) -> None:
     """Refuse a frontend that breaks its contract, before training; it runs a subset of the checks on the CPU.
 
     Every stage, also those of branches, is checked on what the stages before it return for two utterances of noisy
     harmonics. The frontend and the random generators are left unchanged: copies are run, which share the parameters of
-    frozen stages. A stage that cannot be copied, such as one with an open file or with a function that refers to one of
-    its modules, is not checked, nor are those behind it.
+    frozen stages. Of a stage that cannot be copied, such as one with an open file or with a function that refers to one
+    of its modules, new ones are built and run; without ``rebuild`` it is not checked, nor are those behind it.
 
     Parameters
     ----------
     frontend : Frontend
     file : str
         The settings file, which the message names.
+    rebuild : callable, optional
+        Returns the same frontend, built anew.
 
     Raises
     ------
@@ -272,23 +276,24 @@ def quick_check(frontend: Frontend, file: str = "YAML") -> None:
     """
     set_arithmetic()
     with seeded(0), _eager():
-        _check_in_place(frontend, lambda: two_utterances(frontend), False, "", file)
+        copies = functools.partial(_copies, frontend, rebuild)
+        _check_in_place(frontend, lambda: two_utterances(frontend), False, "", file, copies)
 
 
 def _check_in_place(
-    frontend: Frontend, inputs: Callable[[], Batch], trained_before: bool, branch: str, file: str
+    frontend: Frontend, inputs: Callable[[], Batch], trained_before: bool, branch: str, file: str, copies: Copies
 ) -> Batch | None:
     """Check the stages of a frontend on what those before it return; return its output, None if it is not known."""
     for stage in stages_of(frontend):
         if isinstance(stage, Parallel):
             outputs = [
-                _check_in_place(part, inputs, trained_before, f"{branch}{name}: ", file)
+                _check_in_place(part, inputs, trained_before, f"{branch}{name}: ", file, copies)
                 for name, part in branches_of(stage).items()
                 if any(part is own for own in stage.branches)
             ]
             output = None if None in outputs else stage.join(outputs)
         else:
-            output = _check_stage(stage, inputs, trained_before, branch, file)
+            output = _check_stage(stage, inputs, trained_before, branch, file, copies)
         if output is None:
             return None
         inputs = functools.partial(lambda given: given, output)
@@ -297,11 +302,12 @@ def _check_in_place(
 
 
 def _check_stage(
-    stage: Frontend, inputs: Callable[[], Batch], trained_before: bool, branch: str, file: str
+    stage: Frontend, inputs: Callable[[], Batch], trained_before: bool, branch: str, file: str, copies: Copies
 ) -> Batch | None:
     """Check one stage and return its output; None if it cannot be copied."""
     try:
-        copied = _copy(stage)
+        copy = copies(stage)
+        copied = copy()
     except FAILURES as error:
         logger.info("%s%s is not checked, since it cannot be copied: %s", branch, type(stage).__name__, one_line(error))
         return None
@@ -314,10 +320,28 @@ def _check_stage(
         shapes.check_lengths("output_lengths", stage.output_lengths(lengths.clone()), lengths)
         given = inputs()
         for check in checks:
-            check(Candidate(functools.partial(_copy, stage), given))
+            check(Candidate(copy, given))
         return evaluate(copied, *given)
     except FAILURES as error:
         raise UserError(f"{branch}{describe_error(error, stage)}; for all checks: korser check {file}") from error
+
+
+def _copies(frontend: Frontend, rebuild: Callable[[], Frontend] | None, stage: Frontend) -> Callable[[], Frontend]:
+    """Return a function that copies a stage of a frontend or, if it cannot be copied, builds it anew."""
+    try:
+        _copy(stage)
+    except FAILURES:
+        if rebuild is None:
+            raise
+    else:
+        return functools.partial(_copy, stage)
+    place = [*frontend.modules()].index(stage)
+
+    def build() -> Frontend:
+        return [*rebuild().modules()][place].cpu()
+
+    built = build()
+    return (lambda: built) if stage.frozen else build  # a frozen one does not change, and may take long to load
 
 
 def _copy(stage: Frontend) -> Frontend:

@@ -19,7 +19,6 @@ from korser.testing.returned import SIGNATURES, logits_fault, loss_fault
 from korser.testing.running import (
     assert_finite_gradients,
     changed_entries,
-    copy_module,
     no_gradient,
     relative_error,
     require,
@@ -29,7 +28,7 @@ from korser.testing.running import (
 from korser.utils.errors import UserError
 from korser.utils.seeding import seeded, set_arithmetic
 from korser.utils.text import shorten
-from korser.utils.user_code import import_path
+from korser.utils.user_code import FAILURES, import_path
 
 __all__ = ["HEAD_CHECKS", "HeadCandidate", "check_head", "complete_tasks", "quick_check_head"]
 
@@ -77,7 +76,7 @@ class HeadCandidate:
         except TypeError:
             message = f"loss{inspect.signature(head.loss)} does not take its arguments; expected {SIGNATURES['loss']}"
             require(False, message)
-        result = head.loss(*given)
+        result = head.loss(dict(logits), dict(labels), *given[2:])
         fault = loss_fault(self.tasks, result, *given)
         require(not fault, f"loss returned {fault}; expected {SIGNATURES['loss']}")
         joint, by_task = result
@@ -194,6 +193,25 @@ def deterministic_in_eval(candidate: HeadCandidate) -> None:
         require(error < 1e-4, f"logits of an utterance depend on the others of the batch (relative error {error:.2g})")
 
 
+def arguments_not_modified(candidate: HeadCandidate) -> None:
+    """Check that ``forward`` and ``loss`` do not change what they are given, by which validation is measured."""
+    head = candidate.build().train()
+    embedding, labels = candidate.batch()
+    for task in candidate.tasks:
+        labels[task.name][0] = task.strategy.missing
+    given = embedding.clone()
+    logits = head(given)
+    require(torch.equal(given, embedding), "forward changes the embedding in place: clone it first")
+    copies = {
+        name: {task: tensor.detach().clone() for task, tensor in each.items()}
+        for name, each in (("logits", logits), ("labels", labels))
+    }
+    head.loss(logits, labels, None)
+    for name, each in ("logits", logits), ("labels", labels):
+        changed = changed_entries(copies[name], each)
+        require(not changed, f"loss changes the {name} of {shorten(changed)} in place: clone them first")
+
+
 def parameters_registered(candidate: HeadCandidate) -> None:
     """Check that all parameters are registered."""
     head = candidate.build()
@@ -202,7 +220,7 @@ def parameters_registered(candidate: HeadCandidate) -> None:
     require(
         not hidden,
         f"{shorten(dict.fromkeys(hidden))} are not registered, so that neither optimizer nor checkpoint know them: use "
-        "nn.ModuleList, nn.ModuleDict or nn.ParameterDict",
+        "nn.ModuleList, nn.ModuleDict, nn.Parameter or nn.ParameterDict",
     )
 
 
@@ -247,15 +265,16 @@ def _train(head: nn.Module, candidate: HeadCandidate, embedding: torch.Tensor, l
 QUICK = {  # before training; what the rehearsal of training tries itself is not among them
     "parameters_registered": parameters_registered,
     "deterministic_in_eval": deterministic_in_eval,
+    "arguments_not_modified": arguments_not_modified,
     "gradients_reach_every_parameter": gradients_reach_every_parameter,
     "state_dict_round_trip": state_dict_round_trip,
+    "missing_labels_ignored": missing_labels_ignored,
 }
 SHAPES = ("logits_of_every_task", "loss_of_every_task")
 HEAD_CHECKS = {
     "logits_of_every_task": logits_of_every_task,
     "loss_of_every_task": loss_of_every_task,
     **QUICK,
-    "missing_labels_ignored": missing_labels_ignored,
     "all_labels_missing": all_labels_missing,
     "trains_on_a_batch_of_one": trains_on_a_batch_of_one,
     "mixup_used_or_refused": mixup_used_or_refused,
@@ -308,11 +327,14 @@ def complete_tasks(tasks: Sequence[Task]) -> list[Task]:
     return [replace(task, classes=("a", "b", "c")) if task.n_outputs == 0 else task for task in tasks]
 
 
-def quick_check_head(head: nn.Module, in_features: int, tasks: Sequence[Task], file: str = "YAML") -> None:
-    """Refuse a head that breaks its contract, before training; it runs a subset of the checks on copies on the CPU.
+def quick_check_head(
+    factory: Callable[..., nn.Module], in_features: int, tasks: Sequence[Task], file: str = "YAML"
+) -> None:
+    """Refuse a head that breaks its contract, before training; it runs a subset of the checks on the CPU.
 
-    ``in_features`` is the backbone's ``output_size``; tasks have their classes. A head that cannot be copied or run is
-    left to the rehearsal of training, which reports what it raises or returns.
+    ``factory`` builds the head, see :func:`check_head`; ``in_features`` is the backbone's ``output_size``; tasks have
+    their classes. A head that cannot be run is left to the rehearsal of training, which reports what it raises or
+    returns.
 
     Raises
     ------
@@ -320,12 +342,16 @@ def quick_check_head(head: nn.Module, in_features: int, tasks: Sequence[Task], f
         The reason, what to change, and how to run all checks of the settings ``file``.
     """
     set_arithmetic()
-    candidate = HeadCandidate(lambda: copy_module(head).cpu(), tasks, in_features)
+
+    def build() -> nn.Module:
+        return factory(in_features=in_features, tasks=tasks, class_weights=None).cpu()
+
+    candidate = HeadCandidate(build, tasks, in_features)
     with seeded(0):
         try:
             for name in SHAPES:
                 HEAD_CHECKS[name](candidate)
-        except Exception:
+        except FAILURES:
             return
         checks = [_HeadCheck(name, function, candidate) for name, function in QUICK.items()]
-        require_passed(checks, f"head: {import_path(head)}", file)
+        require_passed(checks, f"head: {import_path(factory)}", file)

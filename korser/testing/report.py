@@ -14,7 +14,7 @@ from korser.config.hparams import HParams, load_hparams
 from korser.testing.backbones import check_backbone
 from korser.testing.checks import Check, check_frontend
 from korser.testing.heads import check_head
-from korser.testing.running import copy_module
+from korser.testing.running import copier
 from korser.utils.errors import UserError
 from korser.utils.logs import warnings_disabled
 from korser.utils.user_code import import_path
@@ -63,11 +63,7 @@ def _parts(hparams: HParams) -> Iterator[tuple[str, Any]]:
 
 def _builder(backbone: nn.Module, load: Callable[[], HParams]) -> Callable[[], nn.Module]:
     """Return a function that copies a backbone; loading the settings anew would load the weights of an encoder."""
-    try:
-        copy_module(backbone)
-    except Exception:  # whatever a part raises that cannot be copied
-        return lambda: load()["backbone"]
-    return lambda: copy_module(backbone)
+    return copier(backbone, lambda: load()["backbone"])
 
 
 def _print_part(checks: list[Check]) -> int:

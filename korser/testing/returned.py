@@ -12,6 +12,7 @@ import torch
 
 from korser.nn.losses import labelled
 from korser.nn.tasks import Task
+from korser.utils.text import shorten
 
 __all__ = [
     "SIGNATURES",
@@ -88,16 +89,32 @@ def augment_fault(result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | 
     features, lengths = result[:2]
     if features.dim() != 3 or (len(features), features.shape[2]) != (len(x), x.shape[2]):
         return f"features of shape {tuple(features.shape)} for {tuple(x.shape)}"
+    if features.dtype not in (x.dtype, torch.float32):
+        return f"features as {features.dtype} for {x.dtype}"
     if lengths.shape != x.shape[:1] or lengths.dtype != torch.int64:
         return f"lengths as {lengths.dtype} of shape {tuple(lengths.shape)}, expected torch.int64 of shape ({len(x)},)"
-    return None
+    if not ((lengths >= 1) & (lengths <= features.shape[1])).all():
+        return f"lengths {shorten(lengths.tolist())} for {features.shape[1]} frames"
+    return _nonfinite(features, x)
 
 
-def wav_augment_fault(result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | None:
-    """Describe what is wrong with augmented waveforms; None if nothing is."""
+def wav_augment_fault(replicates: bool, result: Any, x: torch.Tensor, lengths: torch.Tensor) -> str | None:
+    """Describe what is wrong with augmented waveforms; None if nothing is.
+
+    ``replicates``: whether the labels of more utterances than were given are known.
+    """
     if not _are_tensors(result, 2) or result[0].dim() != x.dim() or len(result[0]) != len(result[1]):
         return _show(result)
-    return None
+    waveforms, lengths = result
+    if len(waveforms) != len(x) and not replicates:
+        return f"{len(waveforms)} utterances for {len(x)}, without a method replicate_labels(labels)"
+    if not waveforms.is_floating_point():
+        return f"x as {waveforms.dtype}"
+    if not ((lengths > 0) & (lengths < 1 + 1e-3)).all():
+        return (
+            f"lengths {shorten(lengths.tolist())} instead of proportions of {waveforms.shape[1]} samples, from 0 to 1"
+        )
+    return _nonfinite(waveforms, x) or (None if waveforms.shape[1] else "x of 0 samples")
 
 
 def _are_tensors(values: Any, n: int) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import math
+import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from korser.frontend.tree import stages_of
 from korser.frontend.validation import ContractError
 from korser.testing.inputs import Batch, mixed_batch
 from korser.utils.text import shorten
+from korser.utils.user_code import FAILURES, is_user_code
 
 __all__ = [
     "Candidate",
@@ -28,6 +31,7 @@ __all__ = [
     "input_gradient",
     "backward_pass",
     "changed_entries",
+    "copier",
     "copy_module",
     "evaluate",
     "no_gradient",
@@ -199,6 +203,16 @@ def copy_module(module: nn.Module, shared: Iterable[torch.Tensor] = ()) -> nn.Mo
     return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
 
 
+def copier(module: nn.Module, rebuild: Callable[[], nn.Module] | None) -> Callable[[], nn.Module]:
+    """Return a function that copies a module, or builds one with the same settings if it cannot be copied."""
+    try:
+        copy_module(module)
+    except FAILURES:  # whatever a part raises that cannot be copied
+        if rebuild is not None:
+            return rebuild
+    return lambda: copy_module(module)
+
+
 def switch_dropout_off(module: nn.Module) -> None:
     """Switch dropout off, whose draws depend on the shape, also that of attention and of recurrent layers."""
     for part in module.modules():
@@ -216,7 +230,10 @@ def state_names(module: nn.Module) -> list[str]:
 
 
 def unregistered(stage: Frontend, kind: type[torch.Tensor]) -> list[str]:
-    """Return where a stage keeps tensors of a kind that are neither parameters nor buffers."""
+    """Return where a stage keeps tensors of a kind that are neither parameters nor buffers.
+
+    Leaves that require a gradient count as parameters. What functions and objects of the user hold is searched as well.
+    """
     registered = {id(tensor) for tensor in (*stage.parameters(), *stage.buffers())}
     seen = set()
 
@@ -232,15 +249,33 @@ def unregistered(stage: Frontend, kind: type[torch.Tensor]) -> list[str]:
             return [(child, f"{path}[{key!r}]") for key, child in value.items()]
         if isinstance(value, (list, tuple, set)):
             return [(child, f"{path}[{i}]") for i, child in enumerate(value)]
-        return []
+        if isinstance(value, functools.partial):
+            held = {"func": value.func, "args": value.args, **value.keywords}
+        elif isinstance(value, types.FunctionType):
+            held = inspect.getclosurevars(value).nonlocals
+        elif isinstance(value, types.MethodType):
+            return [(value.__self__, path)]
+        else:
+            held = vars(value) if hasattr(value, "__dict__") and _is_of_user(type(value)) else {}
+        return [(child, f"{path}.{name}") for name, child in held.items()]
+
+    def is_kind(value: Any) -> bool:
+        if kind is nn.Parameter and torch.is_tensor(value):
+            return isinstance(value, kind) or (value.is_leaf and value.requires_grad)
+        return isinstance(value, kind)
 
     def walk(value: Any, path: str) -> list[str]:
         if id(value) in seen:
             return []
         seen.add(id(value))
-        found = [path] if isinstance(value, kind) and id(value) not in registered else []
+        found = [path] if is_kind(value) and id(value) not in registered else []
         for child, name in children(value, path):
             found += walk(child, name)
         return found
 
     return walk(stage, "")
+
+
+def _is_of_user(kind: type) -> bool:
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return kind is not type and file is not None and is_user_code(file)

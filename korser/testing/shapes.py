@@ -12,7 +12,7 @@ from korser.frontend.lengths import length_mask
 from korser.frontend.validation import check_sizes
 from korser.testing.inputs import count, make_batch, synthetic_utterance
 from korser.testing.running import Candidate, assert_finite, evaluate, require, run, stages_of
-from korser.utils.user_code import describe_error
+from korser.utils.user_code import FAILURES, describe_error
 
 __all__ = [
     "accepts_the_longest",
@@ -72,7 +72,7 @@ def accepts_the_longest(candidate: Candidate) -> None:
     n = count(stage, LONGEST_SECONDS)
     try:
         _check_shapes(stage, *make_batch([synthetic_utterance(stage, n)]))
-    except Exception as error:
+    except FAILURES as error:
         longest = ", its max_length" if n == stage.max_length else ""
         require(
             False,
@@ -227,7 +227,7 @@ def _find_shortest(stage: Frontend, x: torch.Tensor) -> int:
             features, out = run(stage, x[:, :n].clone(), lengths.clone())
             frames = min(features.shape[1], out.item(), stage.output_lengths(lengths).item())
             return frames >= 1 and bool(features.isfinite().all())
-        except Exception:
+        except FAILURES:
             return False
 
     stage.eval()

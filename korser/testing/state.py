@@ -181,7 +181,7 @@ def parameters_registered(candidate: Candidate) -> None:
     require(
         not hidden,
         f"{shorten(dict.fromkeys(hidden))} are not registered, so that neither optimizer nor checkpoint know them: use "
-        "nn.ModuleList or one attribute for each",
+        "nn.ModuleList, nn.Parameter or one attribute for each",
     )
 
 

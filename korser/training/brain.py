@@ -117,7 +117,7 @@ class EmotionBrain(LoggedBrain):
         if stage == sb.Stage.TRAIN and hasattr(self.hparams.wav_augment, "replicate_labels"):
             labels = {name: self.hparams.wav_augment.replicate_labels(label) for name, label in labels.items()}
         loss, by_task = self.raw_model.head.loss(logits, labels, mix)
-        self.batch_losses = {"loss": loss, **by_task}
+        self.batch_losses = {"loss": loss} | {name: value for name, value in by_task.items() if name != "loss"}
         if stage != sb.Stage.TRAIN:  # kept on the device, so that the GPU is waited for only at the end of the stage
             predicted = {task.name: task.strategy.predictions(logits[task.name]) for task in self.tasks}
             self.predictions.append((batch.id, labels, predicted, by_task))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,31 @@ from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
 from korser.utils.errors import UserError
 from korser.utils.files import read_json, write_json
+from korser.utils.memory import is_out_of_memory
 from korser.utils.text import one_line
 
-__all__ = ["AtomicCheckpointer", "History", "TrainedState"]
+__all__ = ["AtomicCheckpointer", "History", "TrainedState", "damage_named"]
 
 register_checkpoint_hooks(EpochCounterWithStopper)  # missing in SpeechBrain: a resumed run would forget its patience
 
+META = {"unixtime": (int, float), "end-of-epoch": bool}  # of CKPT.yaml, by SpeechBrain
 UNFINISHED = "unfinished-"  # not SpeechBrain's prefix, so that such a folder is never read as a checkpoint
+
+
+@contextlib.contextmanager
+def damage_named(folder: Path) -> Iterator[None]:
+    """Turn whatever reading a checkpoint raises into a :class:`UserError` that names its folder."""
+    try:
+        yield
+    except Exception as error:  # torch, safetensors, yaml and json raise many kinds for damaged files
+        if is_out_of_memory(error):
+            raise
+        cause = error.__cause__ or error
+        kind = "" if isinstance(cause, UserError) else f"{type(cause).__name__}: "
+        raise UserError(
+            f"{folder} is damaged ({kind}{one_line(cause, 100)}): delete this folder; the same command then resumes "
+            "from another checkpoint, or starts again"
+        ) from error
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -70,6 +89,32 @@ class AtomicCheckpointer(Checkpointer):
             checkpoint = Checkpoint(final, checkpoint.meta, files)
         ddp_barrier()  # all processes must list the same checkpoints when old ones are deleted
         return checkpoint
+
+    def load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Load a checkpoint; SpeechBrain would repeat batches of the epoch if the position in the data were missing.
+
+        Raises
+        ------
+        UserError
+            If a file of it is missing or damaged.
+        """
+        with damage_named(checkpoint.path):
+            missing = [f"{name}.ckpt" for name in self.recoverables if name not in checkpoint.paramfiles]
+            if missing:
+                raise UserError(f"no {missing[0]}")
+            super().load_checkpoint(checkpoint)
+
+    @staticmethod
+    def _construct_checkpoint_objects(checkpoint_dirs: Sequence[Path]) -> list[Checkpoint]:
+        found = []
+        for folder in checkpoint_dirs:
+            with damage_named(folder):
+                found += Checkpointer._construct_checkpoint_objects([folder])
+                meta = found[-1].meta
+                for key, kind in META.items():
+                    if not isinstance(meta, dict) or not isinstance(meta.get(key), kind):
+                        raise UserError(f"CKPT.yaml has no valid '{key}'")
+        return found
 
     def save_and_keep_only(
         self, *args: Any, importance_keys: Sequence[Callable[[Checkpoint], Any]] = (), **options: Any

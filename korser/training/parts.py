@@ -67,11 +67,17 @@ def errors_of(parts: Mapping[str, Any], file: Path) -> Iterator[None]:
 
 def _culprit(error: BaseException, parts: Mapping[str, Any]) -> str | None:
     """Return the key of the part in whose methods an exception was raised; None if in none."""
-    owner = {}
+    owner, classes = {}, {}
     for key, part in parts.items():
-        objects = part.modules() if isinstance(part, nn.Module) else [getattr(part, "func", part)]
-        owner |= {id(each): key for each in objects if each is not None}
+        part = getattr(part, "func", part)
+        if inspect.isclass(part):  # of which training makes objects
+            classes[part] = key
+        for each in part.modules() if isinstance(part, nn.Module) else [getattr(part, "__code__", part)]:
+            owner[id(each)] = key
+    owner.pop(id(None), None)
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if id(frame.f_locals.get("self")) in owner:
-            return owner[id(frame.f_locals["self"])]
+        running = frame.f_locals.get("self")
+        key = owner.get(id(running)) or owner.get(id(frame.f_code)) or classes.get(type(running))
+        if key is not None:
+            return key
     return None

@@ -179,15 +179,22 @@ def _warn(info: dict[str, Any]) -> None:
 
 def _require_same_run(run_dir: Path, manifest: pd.DataFrame, info: dict[str, Any]) -> None:
     """Refuse to resume a run with other data, classes or code; warn of other versions of libraries."""
-    begun = RunDirectory(run_dir).info()
+    directory = RunDirectory(run_dir)
+    for file in directory.info_file, directory.manifest_file:
+        if not file.exists():
+            raise UserError(f"{file} is missing, without which the run cannot resume: delete {run_dir} to start again")
+    begun = directory.info(("tasks", "environment", "code", "files", "checkpoints", "frozen"))
     columns = [name for task in map(Task.from_record, info["tasks"]) for name in task.columns]
     require_same_data(manifest, run_dir, columns, ["digest"])
     if begun["tasks"] != info["tasks"]:
         raise UserError(f"the tasks have changed since {run_dir} was begun: delete it or change output_folder")
     require_same_sources(begun, info, run_dir)
     then, now = begun["environment"], info["environment"]
-    if any(then[key] != now[key] for key in ("versions", "korser_source")):
+    if any(then.get(key) != now[key] for key in ("versions", "korser_source")):
         logger.warning("!!! %s was begun with another version of korser or of its libraries", run_dir)
     for key in ("device", "threads"):
-        if then[key] != now[key]:
-            logger.warning("!!! %s was begun with %s %s, now %s: results may differ", run_dir, key, then[key], now[key])
+        if then.get(key) != now[key]:
+            begun_with = then.get(key)
+            logger.warning(
+                "!!! %s was begun with %s %s, now %s: results may differ", run_dir, key, begun_with, now[key]
+            )

@@ -12,6 +12,7 @@ import copy
 import gc
 import inspect
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -160,7 +161,8 @@ def _understudy(brain: EmotionBrain) -> EmotionBrain:
     model.zero_grad()
     hparams = SimpleNamespace(**vars(brain.hparams))
     hparams.noprogressbar = True
-    for key, check in ("augment", augment_fault), ("wav_augment", wav_augment_fault):
+    wav_fault = partial(wav_augment_fault, hasattr(hparams.wav_augment, "replicate_labels"))
+    for key, check in ("augment", augment_fault), ("wav_augment", wav_fault):
         part = copy.deepcopy(getattr(hparams, key))
         setattr(hparams, key, None if part is None else _Watched(key, part, part, check))
     for stage in (*([] if brain.skip_frozen else model.frozen_stages), *model.remainder.called()):
@@ -189,6 +191,10 @@ def _perform(brain: EmotionBrain, training: Sequence[Batch | PaddedBatch], predi
     for step, batch in enumerate(training, start=1):
         for schedule in brain.schedules.values():
             schedule.before_step(step)
+        rates = [group["lr"] for optimizer in brain.optimizers_dict.values() for group in optimizer.param_groups]
+        if not all(0 <= float(rate) < math.inf for rate in rates):
+            named = describe("lr_scheduler", brain.hparams.lr_scheduler)
+            raise UserError(f"{named}: sets learning rates {shorten(rates)}; expected numbers of 0 or more")
         brain.gradients(batch)
         for key, part in ("backbone", model.backbone), ("head", model.head):
             trained = [p for p in part.parameters() if p.requires_grad]
@@ -196,6 +202,12 @@ def _perform(brain: EmotionBrain, training: Sequence[Batch | PaddedBatch], predi
                 raise UserError(f"{describe(key, part)}: no gradient reaches its parameters; remove detach and no_grad")
         with refused("opt_class", brain.hparams.opt_class):
             brain.optimizers_step()
+        broken = [name for name, p in model.named_parameters() if not p.isfinite().all()]
+        if broken:
+            named = describe("opt_class", brain.hparams.opt_class)
+            raise UserError(
+                f"{named}: a step makes {shorten(broken)} NaN or infinite: lower lr, or correct its settings"
+            )
     unsaved = [name for name, value in model.trained_state().items() if not torch.is_tensor(value)]
     if unsaved:
         raise UserError(f"{shorten(unsaved)} in the state of the model are no tensors, which cannot be saved")

@@ -22,10 +22,12 @@ from korser.nn.cost import macs_per_second
 from korser.nn.model import SpeechEmotionModel
 from korser.nn.tasks import Task
 from korser.runs.directory import RunDirectory
+from korser.training.checkpoints import damage_named
 from korser.training.datasets import evaluation_loader
 from korser.utils.files import atomic, write_csv, write_json
 from korser.utils.gpu import PeakMemory
 from korser.utils.text import one_line
+from korser.utils.user_code import FAILURES
 
 if TYPE_CHECKING:
     from korser.training.brain import EmotionBrain
@@ -55,8 +57,9 @@ class Results:
 def evaluate(brain: EmotionBrain, datasets: dict[str, Dataset], manifest: pd.DataFrame) -> Results:
     """Load the best checkpoint, and predict and measure the validation and test splits."""
     best = brain.checkpointer.find_checkpoint(max_key="score")
-    brain.raw_model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
-    logger.info("best epoch: %d", best.meta["epoch"])
+    with damage_named(best.path):
+        brain.raw_model.load_trained_state(safetensors.torch.load_file(best.paramfiles["weights"]))
+        logger.info("best epoch: %d", best.meta["epoch"])
     predicted, embeddings = {}, {}
     for split in SPLITS[1:]:
         if split in datasets:
@@ -184,7 +187,7 @@ def _operations(model: SpeechEmotionModel) -> dict[str, Any]:
     """
     try:
         macs, not_counted = macs_per_second(model)
-    except Exception as error:
+    except FAILURES as error:
         logger.warning("operations cannot be counted on the CPU: %s", one_line(error, 200))
         return {"macs_per_second": None, "macs_not_counted": []}
     return {"macs_per_second": None if not_counted else macs, "macs_not_counted": not_counted}

@@ -113,8 +113,9 @@ def _train(hparams: HParams, run_dir: Path, on_epoch: Callable[[int, float], boo
     set_arithmetic()
     seed_everything(hparams["seed"])
     if hparams["check_contract"]:
-        quick_check(hparams["frontend"], hparams.file)
-        quick_check_backbone(hparams["backbone"], hparams["frontend"].output_size, hparams.file)
+        channels, file = hparams["frontend"].output_size, hparams.file
+        quick_check(hparams["frontend"], file, lambda: hparams.rebuilt()["frontend"])
+        quick_check_backbone(hparams["backbone"], channels, file, lambda: hparams.rebuilt()["backbone"])
 
     run_on_main(prepare_data, args=[hparams, run_dir])
     manifest, tasks = load_prepared(hparams, run_dir)
@@ -132,7 +133,7 @@ def _train_prepared(
 ) -> dict[str, Any]:
     model = build_model(hparams, tasks, manifest)
     if hparams["check_contract"] and not is_fitted(model.head):
-        quick_check_head(model.head, model.backbone.output_size, tasks, hparams.file)
+        quick_check_head(hparams["head"], model.backbone.output_size, tasks, hparams.file)
     initial_parameters = interpretable_parameters(model)
     parts = {key: hparams[key] for key in PARTS} | {"head": model.head}
     traceback_file = RunDirectory(run_dir).traceback_file

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from korser.utils.errors import UserError, causes
+from korser.utils.text import one_line
 
 __all__ = ["gpu_is_full", "is_out_of_memory", "memory_advice", "shortage"]
 
@@ -38,7 +39,7 @@ def gpu_is_full(error: BaseException) -> bool:
     """
     if not isinstance(error, RuntimeError):
         return False
-    return type(error).__name__ == GPU_OUT_OF_MEMORY or GPU_ALLOCATION_FAILED in str(error)
+    return type(error).__name__ == GPU_OUT_OF_MEMORY or GPU_ALLOCATION_FAILED in one_line(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -48,7 +49,7 @@ def is_out_of_memory(error: BaseException) -> bool:
             return True
         if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
             return True
-        if isinstance(cause, RuntimeError) and any(text in str(cause) for text in OUT_OF_MEMORY):
+        if isinstance(cause, RuntimeError) and any(text in one_line(cause) for text in OUT_OF_MEMORY):
             return True
     return False
 

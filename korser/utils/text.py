@@ -91,7 +91,10 @@ def sentence(text: object) -> str:
 
 def one_line(text: object, limit: int | None = None) -> str:
     """Return text, such as an exception as its message, in one line, shortened to a number of characters."""
-    text = " ".join(str(text).split())
+    try:
+        text = " ".join(str(text).split())
+    except Exception:  # whatever an exception of the user raises when it is asked for its message
+        text = "(its message cannot be read)"
     return text if limit is None or len(text) <= limit else f"{text[:limit]} ..."
 
 

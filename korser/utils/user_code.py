@@ -34,7 +34,7 @@ def describe_error(error: BaseException, part: Any = None, message: str | None =
     elif isinstance(error, SyntaxError) and error.filename:
         place, message = f"{short_path(error.filename)}:{error.lineno}", f"SyntaxError: {error.msg}"
     place = place or _place_of(part)
-    message = message or f"{type(error).__name__}: {one_line(error, MAX_MESSAGE)}"
+    message = message or _said(error)
     return f"{place}: {message}" if place else message
 
 
@@ -54,10 +54,8 @@ def is_reason(error: BaseException) -> bool:
 
 def user_code_location(error: BaseException) -> str | None:
     """Return ``file:line, in function`` of the innermost frame in the user's code; None if there is none."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if is_user_code(frame.filename):
-            return f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}"
-    return None
+    frame = _user_frame(error)
+    return f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}" if frame else None
 
 
 def is_user_code(file: str | Path) -> bool:
@@ -65,6 +63,20 @@ def is_user_code(file: str | Path) -> bool:
     path = Path(file)
     in_library = {*LIBRARIES, KORSER} & {*path.parents} or {*PACKAGE_FOLDERS} & {*path.parts}
     return path.is_file() and not in_library
+
+
+def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    return next((frame for frame in frames if is_user_code(frame.filename)), None)
+
+
+def _said(error: BaseException) -> str:
+    """Return type and message of an exception; of one without a message, the line of the user's code."""
+    kind, text = type(error).__name__, one_line(error, MAX_MESSAGE)
+    if text:
+        return f"{kind}: {text}"
+    frame = _user_frame(error)
+    return f"{kind} at `{frame.line}`" if frame and frame.line else kind
 
 
 def _place_of(part: Any) -> str:

@@ -68,10 +68,11 @@ def test_segments_of_a_file(tmp_path):
     assert found.table.columns.tolist()[:5] == ["start", "end", "channel", "segment", "emotion_pred"]
     assert found.table["end"].tolist() == [1.5, 2.0, 3.0] and found.table["segment"].tolist() == ["", "late", ""]
     assert [name for name, _ in found.tracks()] == ["channel 0", "channel 1", "all channels"]
-    (tmp_path / "a.csv").write_text("start,end,segment\n0,1,\n1,4,\n1,1.0003,\n1,2,\n")
+    (tmp_path / "a.csv").write_text("start,end,segment\n0,1,\n1,4,\n1,1.0003,\n1,2,\n1,1e308,\n")
     with pytest.raises(UserError) as error:
         predict(trained_model(tmp_path), path, segments=str(tmp_path / "a.csv"))
-    first, second = str(error.value).splitlines()
+    first, second, third = str(error.value).splitlines()
+    assert third.startswith(f"{tmp_path}/a.csv row 6: from 1 s to 1e+308 s, but the recording has 3.000 s")
     assert "a.csv row 4: too short: 0.000 s, but the model needs 0.001 s" in first
     assert "a.csv row 3: from 1 s to 4 s, but the recording has 3.000 s" in second
 

@@ -43,6 +43,14 @@ def test_csv(tmp_path):
     assert [(text, place[-5:]) for _, text, place in marked] == [("", "row 5"), ("안녕", "row 2"), ("", "row 4")]
 
 
+def test_a_csv_of_several_recordings(tmp_path):
+    (tmp_path / "a.csv").write_text("path,start,end\nx/other.wav,0,9\nx/long.wav,1,2\n,3,4\n")
+    assert read(tmp_path / "a.csv") == {"a/long.wav": [("a/long.wav#t=1,2", ""), ("a/long.wav#t=3,4", "")]}
+    with pytest.raises(UserError, match=r"a.csv has no segment of b/my.wav 'my', only of x/long.wav, x/other.wav$"):
+        (tmp_path / "a.csv").write_text("path,start,end\nx/other.wav,0,9\nx/long.wav,1,2\n")
+        read(tmp_path / "a.csv", "b/my.wav")
+
+
 def test_textgrid(tmp_path):
     file = tmp_path / "a.TextGrid"
     write_textgrid(file, 3.0, {"words": [Interval(0.5, 1.0, " yes "), Interval(1.5, 2.0, "no")], "notes": []})

@@ -98,7 +98,7 @@ def test_predict_table_and_json(call, trained, data, tmp_path):
     x, _ = soundfile.read(data / "s0_joy_1.wav")
     soundfile.write(tmp_path / "한국어.flac", np.stack([x, x], 1).repeat(3, 0), 48000)
     files = [data / "s0_joy_1.wav", tmp_path / "한국어.flac"]
-    code, out, _ = call("predict", trained, *files)
+    code, out, _ = call("predict", trained, *files, files[0], tmp_path)  # each file once
     assert code == 0
     assert str(files[1]) in out and "emotion" in out and "gender" in out and "intensity" in out
     code, out, _ = call("predict", trained, *files, "--json")

@@ -1,6 +1,7 @@
 """The checks of a backbone pass for what korser ships, and fail with the reason for broken ones."""
 
 import re
+import threading
 
 import pytest
 import torch
@@ -153,6 +154,30 @@ class Unregistered(Good):
         return super().frames(x, lengths) * self.layers[0](torch.nan_to_num(x))
 
 
+class InClosure(Good):
+    def __init__(self):
+        super().__init__()
+        layer = nn.Linear(4, 4)
+        self.mapped = lambda y: layer(y)
+
+    def frames(self, x, lengths):
+        return self.mapped(super().frames(x, lengths))
+
+
+class Helper:
+    def __init__(self):
+        self.layer = nn.Linear(4, 4)
+
+
+class InHelper(Good):
+    def __init__(self):
+        super().__init__()
+        self.helper = Helper()
+
+    def frames(self, x, lengths):
+        return self.helper.layer(super().frames(x, lengths))
+
+
 class InPlace(Good):
     def frames(self, x, lengths):
         return super().frames(x.mul_(2), lengths)
@@ -186,6 +211,8 @@ BROKEN = {
     Unused: ("gradients_reach_every_parameter", "no gradient reaches backbone.unused.weight, backbone.unused.bias"),
     Detached: ("gradients_reach_the_input", "no gradient reaches the input"),
     Unregistered: ("parameters_registered", "backbone.layers[0].weight"),
+    InClosure: ("parameters_registered", "backbone.mapped.layer.weight, backbone.mapped.layer.bias are not reg"),
+    InHelper: ("parameters_registered", "backbone.helper.layer.weight, backbone.helper.layer.bias are not reg"),
     InPlace: ("input_not_modified", "forward changes its input in place"),
     Sequence: (
         "embeddings_as_declared",
@@ -240,6 +267,18 @@ def test_the_check_before_training_leaves_the_backbone_and_generators_as_they_ar
     quick_check_backbone(net, C)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state) and all(p.grad is None for p in net.parameters())
+
+
+class Locked(MeanOverPadding):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_one_that_cannot_be_copied_is_built_anew(monkeypatch):
+    quick_check_backbone(Locked(), C)
+    with pytest.raises(UserError, match="backbone: \\S+Locked: embeddings of an utterance of .* differ alone"):
+        quick_check_backbone(Locked(), C, "mine.yaml", Locked)
 
 
 def test_training_stops_before_the_data_are_read(tiny, tmp_path, monkeypatch, call):

@@ -144,6 +144,33 @@ class Forgets(LinearHeads):
         return {name: y * self.offset for name, y in super().forward(embedding).items()}
 
 
+class FillsLabels(LinearHeads):
+    def loss(self, logits, labels, mix=None):
+        result = super().loss(logits, labels, mix)
+        labels["emotion"][labels["emotion"] < 0] = 0
+        return result
+
+
+class TakesLogits(LinearHeads):
+    def loss(self, logits, labels, mix=None):
+        return super().loss({name: logits.pop(name) for name in list(logits)}, labels, mix)
+
+
+class LeafWeight(LinearHeads):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.weight = torch.zeros(1, requires_grad=True)
+
+    def loss(self, *given):
+        joint, by_task = super().loss(*given)
+        return (joint * self.weight.exp() - self.weight).squeeze(), by_task
+
+
+class Exits(LinearHeads):
+    def loss(self, *given):
+        raise SystemExit
+
+
 class NoWeights(LinearHeads):
     def __init__(self, *, in_features, tasks):
         super().__init__(in_features=in_features, tasks=tasks)
@@ -159,6 +186,10 @@ BROKEN = {
     Unused: ("gradients_reach_every_parameter", "no gradient reaches unused.weight, unused.bias"),
     Centred: ("deterministic_in_eval", "logits of an utterance depend on the others of the batch"),
     Forgets: ("state_dict_round_trip", "logits change after load_state_dict into a new head"),
+    FillsLabels: ("arguments_not_modified", "loss changes the labels of emotion in place: clone them first"),
+    TakesLogits: ("arguments_not_modified", "loss changes the logits of emotion, gender, intensity in place"),
+    LeafWeight: ("parameters_registered", "weight are not registered, so that neither optimizer nor checkpoint know"),
+    Exits: ("loss_of_every_task", "in loss: SystemExit at `raise SystemExit`"),
     NoWeights: ("logits_of_every_task", "unexpected keyword argument 'class_weights'"),
 }
 
@@ -175,6 +206,7 @@ def test_ignoring_mixup_is_found():
 
 def test_the_check_before_training_names_the_head():
     tasks = [Task("emotion", classes=("a", "b"))]
-    quick_check_head(LinearHeads(in_features=4, tasks=tasks), 4, tasks)
+    quick_check_head(LinearHeads, 4, tasks)
+    quick_check_head(Exits, 4, tasks)  # is left to the rehearsal of training
     with pytest.raises(UserError, match=r"head: \S+Unused: no gradient reaches unused.*korser check mine.yaml$"):
-        quick_check_head(Unused(in_features=4, tasks=tasks), 4, tasks, "mine.yaml")
+        quick_check_head(Unused, 4, tasks, "mine.yaml")

@@ -12,7 +12,7 @@ from conftest import HPARAMS
 from torch import nn
 
 import korser
-from korser import Chain, Frontend, UserError, load_hparams
+from korser import Chain, Frontend, Parallel, UserError, load_hparams
 from korser.comparison.compare import compare
 from korser.frontend.lengths import mask_padding
 from korser.runs.load import load_runs
@@ -332,6 +332,22 @@ def test_what_cannot_be_copied_is_not_run(conv, tmp_path):
     frontend = conv(LOG, "1 / 0")()
     with open(tmp_path / "open", "w") as frontend.file:
         quick_check(frontend)
+
+
+def test_what_cannot_be_copied_is_built_anew(conv):
+    broken = conv("return mask_padding(y, lengths)", "return y")
+
+    def build():
+        last = broken()
+        last.hook = lambda x: last.conv(x)
+        return Chain(Parallel(Chain(conv()(), Mix()), last))
+
+    frontend = build()
+    quick_check(frontend)
+    with pytest.raises(UserError, match="branch 2.*features beyond lengths must be 0"):
+        quick_check(frontend, "mine.yaml", build)
+    with pytest.raises(UserError, match="features beyond lengths must be 0"):
+        quick_check(frontend.requires_grad_(False), "mine.yaml", lambda: build().requires_grad_(False))
 
 
 def test_nothing_is_loaded_that_compiles(monkeypatch, conv):

@@ -123,6 +123,18 @@ def test_an_interrupted_run_does_not_resume_with_other_data(interrupted):
         run(overrides)
 
 
+@pytest.mark.parametrize("name", ["run.json", "manifest.csv"])
+def test_an_interrupted_run_needs_what_tells_whether_its_data_are_the_same(interrupted, tmp_path, name):
+    overrides, _ = interrupted
+    (file,) = tmp_path.glob(f"results/*/{name}")
+    file.write_text("{}")
+    with pytest.raises(UserError, match=f"{name} is damaged \\(no "):
+        run(overrides)
+    file.unlink()
+    with pytest.raises(UserError, match=f"{name} is missing, without which the run cannot resume"):
+        run(overrides)
+
+
 def test_resuming_with_another_version_is_reported(interrupted, monkeypatch, caplog):
     overrides, _ = interrupted
     other = {"versions": {"torch": "0"}, "korser_source": "other", "device": "cpu", "threads": 99}

@@ -96,6 +96,15 @@ def crops(x, lengths): return x[:, :5], lengths.clamp(max=5)
 def halves(x, lengths): return x[:1], lengths[:1], None
 def floats(x, lengths): return x, lengths / 1, None
 def only(x): return x
+def doubled(x, lengths): return x.double(), lengths, None
+def longer(x, lengths): return x, lengths + 100, None
+def emptied(x, lengths): return x, 0 * lengths, None
+def broken(x, lengths): return x / 0, lengths, None
+def absolute(x, lengths): return x, lengths * x.shape[1]
+def twice(x, lengths): return torch.cat([x, x]), torch.cat([lengths, lengths])
+class Breaks(torch.optim.SGD):
+    def step(self, closure=None): self.param_groups[0]["params"][0].data.fill_(torch.nan)
+def falling(optimizer): return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: -1.0)
 class Step:
     def __init__(self, parameters, lr): pass
 class Constant:
@@ -157,11 +166,28 @@ MISTAKES = {
     ): "augment: parts.halves: halves returned features of shape (1, 54, 40) for (2, 54",
     ("augment", "!name:parts.floats"): "augment: parts.floats: floats returned lengths as torch.float32 of shape (2,)",
     ("augment", "!name:parts.only"): "augment: parts.only: only(x) does not take its arguments" + AUGMENT,
+    (
+        "augment",
+        "!name:parts.doubled",
+    ): "augment: parts.doubled: doubled returned features as torch.float64 for torch.f",
+    ("augment", "!name:parts.longer"): "augment: parts.longer: longer returned lengths 154, 150 for 54 frames",
+    ("augment", "!name:parts.emptied"): "augment: parts.emptied: emptied returned lengths 0, 0 for 54 frames" + AUGMENT,
+    ("augment", "!name:parts.broken"): "augment: parts.broken: broken returned 4320 of 4320 values that are NaN or inf",
+    (
+        "wav_augment",
+        "!name:parts.absolute",
+    ): "absolute returned lengths 8500.0, 8000.0 instead of proportions of 8500",
+    (
+        "wav_augment",
+        "!name:parts.twice",
+    ): "twice returned 4 utterances for 2, without a method replicate_labels(labels)",
+    ("opt_class", "!name:parts.Breaks"): "opt_class: parts.Breaks: a step makes backbone.",
+    ("lr_scheduler", "!name:parts.falling"): "lr_scheduler: parts.falling: sets learning rates -0.003",
     ("wav_augment", "!name:parts.only"): "wav_augment: parts.only: only(x) does not take its arguments; expected (x (B",
     ("opt_class", f"!name:{TORCH}AdamW {{betas: a}}"): "opt_class: torch.optim.adamw.AdamW: ",
     ("opt_class", f"!name:{TORCH}LBFGS"): "opt_class: torch.optim.lbfgs.LBFGS: TypeError: LBFGS.step() missing 1 req",
     ("lr_scheduler", "!name:parts.Constant"): "lr_scheduler: parts.Constant cannot be saved in checkpoints",
-    ("lr_scheduler", "!name:parts.ByEpoch"): "lr_scheduler: parts.ByEpoch: parts.py:90, in ",
+    ("lr_scheduler", "!name:parts.ByEpoch"): "lr_scheduler: parts.ByEpoch: parts.py:99, in ",
     (
         "lr_scheduler",
         f"!name:{TORCH}lr_scheduler.StepLR {{step_size: a}}",
