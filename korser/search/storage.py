@@ -75,7 +75,7 @@ def damage_named(settings: SearchSettings, plan: SearchPlan) -> Iterator[None]:
     """Turn whatever reading the trials of a storage raises that was changed by other programs into a UserError."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise UserError(
             f"{_name(settings, plan)}: the trials of the study {plan.study} are damaged ({type(error).__name__}: "
             f"{_reason(error)}): delete the study, or move the file away (completed runs are kept)"

@@ -351,6 +351,7 @@ def test_an_invalid_storage_is_one_line_without_the_password(quick, tmp_path):
         "update trial_user_attributes set value_json = '{' where key = 'run'",
         "update trial_user_attributes set value_json = '[]'",
         "update trial_params set param_value = 9",
+        "update trial_values set value = null",
         "update trial_params set distribution_json = '[]'",
     ],
 )
