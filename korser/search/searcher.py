@@ -26,7 +26,7 @@ from korser.search.configuration import FINAL_STATES, Configuration, read_epochs
 from korser.search.plan import SearchPlan, make_plan
 from korser.search.report import write_results
 from korser.search.settings import SearchSettings
-from korser.search.storage import open_study, storage_failures, storage_url
+from korser.search.storage import damage_named, open_study, storage_failures, storage_url
 from korser.search.summary import score_column, summary
 from korser.utils.errors import UserError
 from korser.utils.files import locked
@@ -99,7 +99,8 @@ class Searcher:
         """
         with storage_failures(), locked(self.plan.folder):
             self.study = open_study(self.settings, self.plan)
-            self.resume()
+            with damage_named(self.settings, self.plan):
+                self.resume()
             results = self.write()
             with logging_redirect_tqdm(), self.make_bar() as self.bar:
                 while True:
@@ -131,6 +132,8 @@ class Searcher:
             for trial in sorted(drawn, key=lambda trial: trial.user_attrs["configuration"]):
                 run, index = trial.user_attrs["run"], trial.user_attrs["configuration"]
                 values = {name: trial.params[name] for name in self.distributions}
+                if run != self.plan.run_name(values):  # a folder anywhere
+                    raise ValueError(f"the run of trial {trial.number} is '{run}'")
                 self.configurations.setdefault(run, Configuration(index, values, run))
             self.n_drawn = len({trial.user_attrs["configuration"] for trial in trials})
         for trial in trials:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from korser.search.plan import SearchPlan
     from korser.search.settings import SearchSettings
 
-__all__ = ["open_study", "storage_failures", "storage_url"]
+__all__ = ["damage_named", "open_study", "storage_failures", "storage_url"]
 
 FAILURES = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError)
 SQLITE_PATIENCE = 100  # seconds to wait while another process, such as a dashboard, reads
@@ -52,10 +52,9 @@ def open_study(settings: SearchSettings, plan: SearchPlan) -> optuna.Study:
             load_if_exists=True,
         )
     except (*FAILURES, ImportError, OSError, ValueError) as error:
-        where = "storage" if settings.storage else str(plan.folder / "search.db")
         raise UserError(
-            f"{where}: cannot open the Optuna storage ({_reason(error)}): check the URL and its driver, free disk "
-            "space, or move a damaged file away (completed runs are kept)"
+            f"{_name(settings, plan)}: cannot open the Optuna storage ({_reason(error)}): check the URL and its "
+            "driver, free disk space, or move a damaged file away (completed runs are kept)"
         ) from error
 
 
@@ -69,6 +68,22 @@ def storage_failures() -> Iterator[None]:
             f"the Optuna storage failed ({_reason(error)}): check that its disk is not full and that no other search "
             "writes to it, then run the same command again to resume"
         ) from error
+
+
+@contextmanager
+def damage_named(settings: SearchSettings, plan: SearchPlan) -> Iterator[None]:
+    """Turn whatever reading the trials of a storage raises that was changed by other programs into a UserError."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f"{_name(settings, plan)}: the trials of the study {plan.study} are damaged ({type(error).__name__}: "
+            f"{_reason(error)}): delete the study, or move the file away (completed runs are kept)"
+        ) from error
+
+
+def _name(settings: SearchSettings, plan: SearchPlan) -> str:
+    return "storage" if settings.storage else str(plan.folder / "search.db")
 
 
 def _reason(error: Exception) -> str:

@@ -5,10 +5,12 @@
 kills a real search at random moments and compares its table with that of an uninterrupted one.
 """
 
+import contextlib
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -340,6 +342,28 @@ def test_an_invalid_storage_is_one_line_without_the_password(quick, tmp_path):
     assert "secret" not in str(error.value)
     (text,) = search(settings_of(quick, storage=f"sqlite:///{tmp_path / 'mine.db'}"), FakeWorkers())
     assert f"optuna-dashboard sqlite:///{tmp_path / 'mine.db'}" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        """update trial_user_attributes set value_json = '"../../../elsewhere"' where key = 'run'""",
+        "update trial_user_attributes set value_json = '{' where key = 'run'",
+        "update trial_user_attributes set value_json = '[]'",
+        "update trial_params set param_value = 9",
+        "update trial_values set value = null",
+        "update trial_params set distribution_json = '[]'",
+    ],
+)
+@pytest.mark.parametrize("sampler", [None, optuna.samplers.RandomSampler])
+def test_changed_trials_are_one_line_and_name_no_other_folder(plan, tmp_path, sampler, change):
+    run_search(plan, FakeWorkers(), sampler=sampler, n_trials=2)
+    with contextlib.closing(sqlite3.connect(plan.folder / "search.db")) as database, database:
+        database.execute(change)
+    workers = FakeWorkers()
+    with pytest.raises(UserError, match=r"search\.db: the trials of the study \S+ are damaged \(.*\): delete"):
+        run_search(plan, workers, sampler=sampler, n_trials=3)
+    assert workers.submitted == []
 
 
 # -- kill -9 ----------------------------------------------------------------------------------------------------------
