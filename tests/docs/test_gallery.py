@@ -10,7 +10,7 @@ import korser.reporting.figures
 
 GALLERY = ROOT / "docs" / "gallery"
 LARGEST = 70_000  # bytes
-NO_FIGURES = {"draw", "group", "style"}
+NO_FIGURES = {"draw", "fonts", "group", "style"}
 
 
 def shown():

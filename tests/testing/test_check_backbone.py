@@ -290,8 +290,8 @@ def test_training_stops_before_the_data_are_read(tiny, tmp_path, monkeypatch, ca
     backbone = "backbone: !new:padded_mean.Mean {in_channels: !ref <frontend.output_size>}\n"
     (tmp_path / "mean.yaml").write_text(f"base: {HPARAMS / 'mel_stl.yaml'}\n{backbone}")
     monkeypatch.chdir(tmp_path)
-    arguments = [f"--{key}={value}" for key, value in tiny.items()]
-    code, out, err = call("train", "mean.yaml", *arguments, "--data_folder=missing")
+    arguments = [f"--{key}={value}" for key, value in {**tiny, "data_folder": "missing"}.items()]
+    code, out, err = call("train", "mean.yaml", *arguments)
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 2 and "backbone: padded_mean.Mean: embeddings of an utterance of 91 frames differ alone" in line
     code, out, err = call("check", "mean.yaml")
